@@ -1,0 +1,103 @@
+"""`jalign bench step|head`: one table, and the same figures as a line of JSON."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from jalign.bench import head, measure, workloads
+from jalign.core import did_you_mean
+
+WHAT = ("step", "head")
+
+
+def bench(args: Sequence[str], console: Console) -> None:
+    """Measure one thing on this machine."""
+    if not args or args[0] in ("-h", "--help"):
+        console.print("usage: jalign bench step|head [--help]", highlight=False)
+        return
+    if args[0] not in WHAT:
+        raise ValueError(f"no benchmark {args[0]!r}{did_you_mean(args[0], WHAT)}")
+    {"step": _step, "head": _head}[args[0]](list(args[1:]), console)
+
+
+def _step(args: list[str], console: Console) -> None:
+    """An optimizer step: of a config, or of a random tiny Llama on pairs of random tokens."""
+    parser = ArgumentParser(prog="jalign bench step", description=_step.__doc__)
+    parser.add_argument("--config", default=None, help="measure this config's own step")
+    parser.add_argument("--algorithm", default="dpo")
+    parser.add_argument("--pairs", type=int, default=8, help="per step")
+    parser.add_argument("--len", type=int, default=256, help="tokens of prompt and response")
+    parser.add_argument("--prompt", type=int, default=64, help="tokens of the prompt")
+    parser.add_argument("--lengths", default=None, help="npz with arrays P, C, R: real lengths instead")
+    parser.add_argument("--max_len", type=int, default=512, help="longest row used from --lengths")
+    parser.add_argument("--layout", default="flat", choices=["flat", "padded"])
+    parser.add_argument("--reference", default="step", choices=["step", "cached"])
+    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--group_by_length", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--turns", action="store_true", help="one step per line read, for interleaving")
+    options = parser.parse_args(args)
+    if options.config:
+        from jalign.cli.read import read_config
+
+        work = workloads.config_step(read_config([options.config]))
+    else:
+        work = workloads.random_step(
+            options.algorithm,
+            _lengths(options),
+            pairs=options.pairs,
+            layout=options.layout,
+            reference=options.reference,
+            lora=options.lora,
+            group_by_length=options.group_by_length,
+        )
+    if options.turns:
+        _in_turns(work, options.warmup)
+        return
+    _print(console, measure.report(work, warmup=options.warmup, count=options.steps))
+
+
+def _lengths(options) -> np.ndarray:
+    if options.lengths is None:
+        n = options.len - options.prompt
+        return np.tile([[options.prompt, n, n]], (max(64, 4 * options.pairs), 1))
+    with np.load(options.lengths) as found:
+        rows = np.stack([found["P"], found["C"], found["R"]], 1)
+    return rows[rows[:, 0] + rows[:, 1:].max(1) <= options.max_len]
+
+
+def _in_turns(work: workloads.Work, warmup: int) -> None:
+    """`ready`, then for every line on stdin one step: wall seconds, CPU-seconds, loss."""
+    run = measure.steps(work)
+    for _ in range(warmup):
+        next(run)
+    print(f"ready {json.dumps(measure.memory(work))}", flush=True)
+    for _ in sys.stdin:
+        wall, cpu, _, loss = next(run)
+        print(wall, cpu, loss, flush=True)
+
+
+def _head(args: list[str], console: Console) -> None:
+    """Log-probabilities of a large vocabulary: the blocked head against the naive one."""
+    parser = ArgumentParser(prog="jalign bench head", description=_head.__doc__)
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--width", type=int, default=288)
+    parser.add_argument("--vocabulary", type=int, default=131072)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args(args)
+    for row in head.compare(options.tokens, options.width, options.vocabulary, options.repeats):
+        _print(console, row)
+
+
+def _print(console: Console, row: dict) -> None:
+    table = Table("figure", "value")
+    for name, value in row.items():
+        table.add_row(name, str(value))
+    console.print(table)
+    print(json.dumps(row), flush=True)

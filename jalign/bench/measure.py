@@ -1,0 +1,64 @@
+"""Seconds, CPU-seconds, tokens per second and memory of a step that is run again and again."""
+
+import resource
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from jalign.bench.workloads import Work
+
+
+def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
+    """Run the step for ever: (wall seconds, CPU-seconds of the process, tokens, loss), data included."""
+    state = work.state
+    while True:
+        before = work.source.tokens
+        wall, cpu = time.perf_counter(), time.process_time()
+        state, metrics = work.step(state, work.frozen, work.source(state, work.frozen))
+        loss = float(metrics["loss"])
+        yield (
+            time.perf_counter() - wall,
+            time.process_time() - cpu,
+            work.source.tokens - before,
+            loss,
+        )
+
+
+def memory(work: Work) -> dict[str, float]:
+    """What the compiler says one step needs, in MiB; and compile seconds."""
+    data = work.source.on_device(work.source.batches.batch(0))
+    begin = time.perf_counter()
+    analysis = work.step.lower(work.state, work.frozen, data).compile().memory_analysis()
+    return {
+        "compile_s": round(time.perf_counter() - begin, 2),
+        "temporary_mib": round(analysis.temp_size_in_bytes / 2**20, 1),
+        "arguments_mib": round(analysis.argument_size_in_bytes / 2**20, 1),
+    }
+
+
+def report(work: Work, *, warmup: int, count: int) -> dict[str, Any]:
+    """Medians over `count` steps after `warmup`."""
+    facts = memory(work)
+    rows = []
+    for i, row in enumerate(steps(work)):
+        if i >= warmup:
+            rows.append(row)
+        if len(rows) == count:
+            break
+    wall, cpu, tokens, _ = zip(*rows, strict=True)
+    return {
+        "name": work.name,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "steps": count,
+        "median_s": round(statistics.median(wall), 4),
+        "median_cpu_s": round(statistics.median(cpu), 4),
+        "mean_s": round(statistics.fmean(wall), 4),
+        "mean_cpu_s": round(statistics.fmean(cpu), 4),
+        "tokens_per_second": round(sum(tokens) / sum(wall), 1),
+        **facts,
+        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }

@@ -1,0 +1,136 @@
+"""The work that is measured: the step of a config, or random pairs on a random Llama."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jalign import algorithms
+from jalign.core import Frozen, TrainState
+from jalign.data.examples import Example, Examples, Report
+from jalign.data.pipeline import Batches
+from jalign.models import hub
+from jalign.models.lora import add_lora, trainable_filter
+from jalign.models.score import functional
+from jalign.parallel.mesh import make_mesh
+from jalign.train.objective import Objective
+from jalign.train.optim import make_optimizer
+from jalign.train.source import Offline
+from jalign.train.state import init_state, reference_copy
+from jalign.train.step import make_train_step
+
+# The tiny model that scripts for other libraries use too: 4 layers, width 256, untied head.
+TINY_LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": 256,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "vocab_size": 4096,
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@dataclass
+class Work:
+    """A step ready to be run."""
+
+    name: str
+    step: Any  # (state, frozen, data) -> (state, metrics)
+    state: TrainState
+    frozen: Frozen
+    source: Offline
+    rows_per_step: float  # responses
+
+
+def random_pairs(lengths: np.ndarray, vocab_size: int, seed: int = 0) -> Examples:
+    """Pairs of random tokens with the given [n, 3] lengths of prompt, chosen and rejected."""
+    rng = np.random.default_rng(seed)
+
+    def tokens(n: int) -> np.ndarray:
+        return rng.integers(4, vocab_size, n).astype(np.int32)
+
+    examples = []
+    for p, c, r in lengths.tolist():
+        responses = (tokens(c), tokens(r))
+        scored = tuple(np.ones(len(x), bool) for x in responses)
+        examples.append(Example(tokens(p), responses, scored, {}))
+    return Examples.from_list(examples, Report(read=len(examples), kept=len(examples)))
+
+
+def random_step(
+    algorithm: str,
+    lengths: np.ndarray,
+    *,
+    pairs: int,
+    layout: str = "flat",
+    reference: str = "step",
+    lora: bool = False,
+    group_by_length: int = 0,
+    learning_rate: float = 1e-4,
+    max_tokens: int = 8192,
+) -> Work:
+    """One algorithm's step on a random tiny Llama in float32 with AdamW."""
+    row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    model = hub.init(TINY_LLAMA, key=jax.random.key(0), mesh=mesh, dtype=dtype)
+    if lora:
+        from flax import nnx
+
+        model = add_lora(model, rank=8, alpha=16.0, targets=r"attn\.(q|v)", rngs=nnx.Rngs(0))
+    apply, params, base = functional(model, trainable_filter(model))
+    jax.set_mesh(mesh)
+    examples = random_pairs(lengths, TINY_LLAMA["vocab_size"])
+    batches = Batches(
+        examples,
+        batch_size=pairs,
+        layout=layout,
+        streams=mesh.shape["fsdp"],
+        max_tokens=max_tokens,
+        group_by_length=group_by_length,
+    )
+    source = Offline(batches, mesh)
+    optimizer = make_optimizer("adamw", learning_rate)
+    state = init_state(mesh, params, optimizer, row, seed=0)
+    frozen = Frozen(base, reference_copy(params, dtype) if row.needs_reference() else None)
+    if reference == "cached":
+        source.columns = _zeros_for(row, len(examples))
+        frozen = Frozen(base, None)
+    step = jax.jit(make_train_step(row, apply, optimizer), donate_argnums=0)
+    name = f"{algorithm} {layout} reference={reference}" + (" lora" if lora else "")
+    return Work(name, step, state, frozen, source, 2 * pairs)
+
+
+def _zeros_for(row: Any, n: int) -> dict[str, np.ndarray]:
+    """Cached reference columns of the right shape; their values do not change the time."""
+    names = [x for x in Objective.of(row).inputs if x.startswith("ref_")]
+    return {x: np.zeros(n, np.float32) for x in names}
+
+
+def config_step(config: Any) -> Work:
+    """The step of a config, on its own data and model."""
+    from jalign.cli import build
+
+    mesh, tokenizer = build.mesh_of(config), build.tokenizer_of(config)
+    examples, _ = build.examples_of(config, tokenizer)
+    model = build.model_of(config, mesh, tokenizer)
+    jax.set_mesh(mesh)
+    source = build.source_of(config, examples, mesh)
+    optimizer, _ = build.optimizer_of(config, build.steps_of(config, source.batches))
+    state, frozen = build.state_of(config, model, mesh, optimizer)
+    row = build.algorithm_of(config)
+    if config.reference == "cached":
+        source.columns, frozen = _zeros_for(row, len(examples)), Frozen(frozen.base, None)
+    step = jax.jit(make_train_step(row, model.apply, optimizer, **config.hyper), donate_argnums=0)
+    rows = config.batch_size * (row.format.k or 1)
+    return Work(f"{row.name} on {model.path}", step, state, frozen, source, rows)

@@ -1,0 +1,250 @@
+"""The only place where a `Config` becomes objects."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from jalign import algorithms, embedded
+from jalign.config import Config, DataConfig, Sources
+from jalign.core import Algorithm, Frozen, TrainState
+from jalign.data import sources
+from jalign.data.chat import load_tokenizer
+from jalign.data.convert import to_records
+from jalign.data.examples import Examples
+from jalign.data.pipeline import Batches
+from jalign.data.tokenize import tokenize
+from jalign.models import hub, peft
+from jalign.models.decoder import Decoder
+from jalign.models.lora import add_lora, trainable_filter
+from jalign.models.score import functional
+from jalign.parallel.mesh import make_mesh
+from jalign.rollout.sampler import Settings, continuation, sample
+from jalign.train.optim import make_optimizer, make_schedule
+from jalign.train.source import Offline
+from jalign.train.state import init_state, reference_copy
+
+
+@dataclass
+class Model:
+    """A loaded model, split into what is trained and what is not."""
+
+    path: str
+    decoder: Decoder  # as loaded; its arrays are those of `params` and `base`
+    tokenizer: Any
+    apply: Any
+    params: Any
+    base: Any
+
+
+def algorithm_of(config: Config) -> Algorithm:
+    return algorithms.get(config.algorithm["name"])
+
+
+def mesh_of(config: Config) -> Mesh:
+    return make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+
+
+def model_path(name: str) -> str:
+    return str(embedded.path()) if name == "embedded" else name
+
+
+def tokenizer_of(config: Config) -> Any:
+    return load_tokenizer(model_path(config.model.tokenizer or config.model.path))
+
+
+def compute_dtype(name: str) -> Any:
+    """float32 on CPU, bfloat16 on accelerators, unless named."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
+    """Load the model straight into its shardings, with a scalar head and adapters where they are asked for."""
+    c, path = config.model, model_path(config.model.path)
+    dtype, frozen_base = compute_dtype(c.dtype), bool(c.lora or c.adapter)
+    decoder = hub.load(
+        path,
+        dtype=dtype,
+        param_dtype=dtype if frozen_base else jnp.float32,
+        mesh=mesh,
+        remat=c.remat,
+        attention=None if c.attention == "auto" else c.attention,
+        value_head=algorithm_of(config).needs_value_head,
+        key=jax.random.key(config.seed),
+    )
+    if c.adapter and c.lora:
+        raise ValueError("model.adapter brings its own adapters: leave out model.lora")
+    if c.adapter:
+        decoder = peft.load_adapter(decoder, c.adapter)
+    elif c.lora:
+        decoder = add_lora(
+            decoder,
+            rank=c.lora.rank,
+            alpha=c.lora.alpha,
+            dropout=c.lora.dropout,
+            targets=c.lora.targets,
+            rank_stabilised=c.lora.rank_stabilised,
+            rngs=nnx.Rngs(params=jax.random.fold_in(jax.random.key(config.seed), 1)),
+        )
+    apply, params, base = functional(decoder, trainable_filter(decoder))
+    return Model(path, decoder, tokenizer, apply, params, base)
+
+
+def merged(model: Model, params: Any) -> tuple[nnx.GraphDef, nnx.State]:
+    """The whole model with these trainable parameters, as the sampler and the exporter take it."""
+    return nnx.graphdef(model.decoder), nnx.merge_state(params, model.base)
+
+
+def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
+    """Rows of one source or of a weighted mixture."""
+    names = sources_ if isinstance(sources_, list | dict) else [sources_]
+    weights = names if isinstance(names, dict) else dict.fromkeys(names, 1.0)
+    kind = "test" if split == "eval" else "train"
+    found = {str(embedded.pairs(kind)) if n == "embedded" else n: w for n, w in weights.items()}
+    if len(found) == 1 and list(found.values()) == [1.0]:
+        return sources.read(next(iter(found)))
+    return sources.mixture(list(found.items()))
+
+
+def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | None]:
+    """Tokenised training and held-out examples."""
+    c = config.data
+    train = rows_of(c.train, "train")
+    if c.limit:
+        train = train[: c.limit]
+    held = rows_of(c.eval, "eval") if c.eval is not None else []
+    if c.eval is None and c.train == "embedded":
+        held = rows_of("embedded", "eval")
+    elif c.eval is None and c.holdout:
+        train, held = sources.split(train, c.holdout if c.holdout < 1 else int(c.holdout))
+    kind = algorithm_of(config).format.name
+    return _tokenised(train, kind, c, tokenizer), _tokenised(held, kind, c, tokenizer) if held else None
+
+
+def _tokenised(rows: list[dict[str, Any]], kind: str, c: DataConfig, tokenizer: Any) -> Examples:
+    records, report = to_records(rows, kind)
+    return tokenize(
+        records,
+        tokenizer,
+        max_prompt_len=c.max_prompt_len,
+        max_response_len=c.max_response_len,
+        over_long=c.over_long,
+        train_on=c.train_on,
+        template=c.template,
+        report=report,
+    )
+
+
+def source_of(config: Config, examples: Examples, mesh: Mesh) -> Offline:
+    """The examples as batches over the mesh."""
+    return Offline(_batches(config, examples, mesh, config.batch_size), mesh)
+
+
+def held_source_of(config: Config, examples: Examples, mesh: Mesh) -> Offline:
+    """The held-out examples; there may be fewer of them than a batch holds."""
+    return Offline(_batches(config, examples, mesh, min(config.batch_size, len(examples))), mesh)
+
+
+def _batches(config: Config, examples: Examples, mesh: Mesh, batch_size: int) -> Batches:
+    return Batches(
+        examples,
+        batch_size=batch_size,
+        layout=config.data.layout,
+        streams=mesh.shape["data"] * mesh.shape["fsdp"],
+        max_tokens=config.data.max_tokens,
+        multiple=64 if jax.default_backend() == "cpu" else 128,
+        seed=config.seed,
+        group_by_length=config.data.group_by_length,
+        mismatch=algorithm_of(config).format.name == "binary",
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def steps_of(config: Config, batches: Batches) -> int:
+    return config.steps or max(1, int(config.epochs * batches.steps_per_epoch))
+
+
+def optimizer_of(
+    config: Config, steps: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    c = config.optim
+    schedule = make_schedule(
+        c.schedule, c.learning_rate, steps=steps, warmup_steps=c.warmup_steps, final=c.final
+    )
+    optimizer = make_optimizer(
+        c.name,
+        schedule,
+        b1=c.b1,
+        b2=c.b2,
+        eps=c.eps,
+        weight_decay=c.weight_decay,
+        momentum=c.momentum,
+        clip_norm=c.clip_norm,
+    )
+    return optimizer, schedule
+
+
+def state_of(
+    config: Config, model: Model, mesh: Mesh, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Frozen]:
+    """The state of step 0 and what stays as it is."""
+    algorithm = algorithm_of(config)
+    ref = None
+    if algorithm.needs_reference(**config.hyper):
+        ref = reference_copy(model.params, model.decoder.dtype)
+    return init_state(mesh, model.params, optimizer, algorithm, config.seed), Frozen(model.base, ref)
+
+
+def generator_of(config: Config, model: Model, held: Examples) -> Any:
+    """`(state, frozen) -> rows of prompt and continuation` for the first held-out prompts."""
+    c, tokenizer = config.sample, model.tokenizer
+    prompts, seen = [], set()
+    for example in held:
+        if len(example.prompt) and example.prompt.tobytes() not in seen and len(prompts) < c.prompts:
+            seen.add(example.prompt.tobytes())
+            prompts.append(example.prompt)
+    if not prompts:
+        raise ValueError("sample.prompts needs held-out examples with prompts; there are none")
+    lengths = np.array([len(p) for p in prompts])
+    tokens = np.zeros((len(prompts), lengths.max()), np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    settings = Settings(
+        max_new_tokens=c.max_new_tokens, temperature=c.temperature, eos=eos_ids(model.path, tokenizer)
+    )
+
+    def generate(state: TrainState, frozen: Frozen) -> list[dict[str, str]]:
+        del frozen
+        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        out = sample(merged(model, state.params), tokens, lengths, key, settings)
+        ids, mask = np.asarray(out.tokens), np.asarray(out.mask)
+        return [
+            {
+                "prompt": tokenizer.decode(p, skip_special_tokens=True),
+                "continuation": continuation(tokenizer, p.tolist(), i[m].tolist()),
+            }
+            for p, i, m in zip(prompts, ids, mask, strict=True)
+        ]
+
+    return generate
+
+
+def eos_ids(path: str, tokenizer: Any) -> tuple[int, ...]:
+    """What ends a response: the tokenizer's EOS and those of the model's generation config."""
+    ids = {tokenizer.eos_token_id}
+    file = Path(path) / "generation_config.json"
+    if file.is_file():
+        more = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") or []
+        ids |= set(more if isinstance(more, list) else [more])
+    return tuple(sorted(i for i in ids if i is not None))
+

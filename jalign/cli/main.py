@@ -1,0 +1,120 @@
+"""The command line: `jalign train|eval|sample|data|export|algorithms|bench`."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from jalign.core import did_you_mean
+from jalign.train.preemption import ExitCode
+
+_HELP = """jalign aligns language models in JAX.
+
+usage: jalign COMMAND [ARGUMENTS]
+
+  train CONFIG [--key value ...]   train by a config file; any key of it can be overridden
+  eval CONFIG [--key value ...]    the held-out metrics of a model, or of a run's newest checkpoint
+  sample MODEL [PROMPT ...]        continue texts with a model or a run
+  data CONFIG [--key value ...]    look at the data as the model will see it
+  export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
+  algorithms [NAME]                the catalogue, or one algorithm with its hyper-parameters
+  bench WHAT                       measure speed and memory on this machine
+
+jalign COMMAND --help says more."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the `jalign` command."""
+    args = list(sys.argv[1:] if args is None else args)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every file it writes there
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_HELP)
+        return
+    commands = _commands()
+    if args[0] not in commands:
+        _fail(f"no command {args[0]!r}{did_you_mean(args[0], commands)}", ExitCode.BAD_CONFIG)
+    from jalign.cli.read import ConfigError
+    from jalign.train.checkpoint import CheckpointError
+    from jalign.train.resume import ResumeError
+
+    try:
+        code = commands[args[0]](args[1:], Console())
+    except (ConfigError, ResumeError) as error:
+        _fail(str(error), ExitCode.BAD_CONFIG)
+    except CheckpointError as error:
+        _fail(str(error), ExitCode.CHECKPOINT_FAILED)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        _fail(str(error), ExitCode.BAD_INPUT)
+    raise SystemExit(int(code or 0))
+
+
+def _fail(message: str, code: ExitCode) -> None:
+    print(f"jalign: error: {message}", file=sys.stderr)
+    raise SystemExit(int(code))
+
+
+def _commands() -> dict[str, Callable[[list[str], Console], int | None]]:
+    return {
+        "train": _train,
+        "eval": _eval,
+        "sample": _sample,
+        "data": _data,
+        "export": _export,
+        "algorithms": _algorithms,
+        "bench": _bench,
+    }
+
+
+# Each imports what it needs when it is called: `jalign --help` answers at once.
+
+
+def _train(args: list[str], console: Console) -> int:
+    from jalign.cli.read import read_config
+    from jalign.cli.train import train
+
+    return train(read_config(args), console)
+
+
+def _eval(args: list[str], console: Console) -> None:
+    from jalign.cli.evaluate import evaluate
+
+    evaluate(args, console)
+
+
+def _sample(args: list[str], console: Console) -> None:
+    from jalign.cli.sample import sample
+
+    sample(args, console)
+
+
+def _data(args: list[str], console: Console) -> None:
+    from jalign.cli.data import show
+    from jalign.cli.read import read_config
+
+    show(read_config(args), console)
+
+
+def _export(args: list[str], console: Console) -> None:
+    from jalign.cli.export import export
+
+    export(args, console)
+
+
+def _algorithms(args: list[str], console: Console) -> None:
+    from jalign.cli.catalogue import show
+
+    show(args, console)
+
+
+def _bench(args: list[str], console: Console) -> None:
+    from jalign.bench.main import bench
+
+    bench(args, console)
+
+
+if __name__ == "__main__":
+    main()

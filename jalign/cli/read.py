@@ -1,0 +1,104 @@
+"""Command line and YAML to a `Config`: jsonargparse does the work, this makes its errors helpful."""
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from jalign.config import Config
+from jalign.core import did_you_mean
+
+
+class ConfigError(ValueError):
+    """The run was described wrongly; the message is for the person who wrote it."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key given twice is an error (PyYAML lets the last one win, silently)."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise ConfigError(
+                    f"{key_node.start_mark.name}: key {key!r} is given twice, line {key_node.start_mark.line + 1}"
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parser() -> ArgumentParser:
+    """The options of every command that takes a config."""
+    result = ArgumentParser(prog="jalign train", exit_on_error=False)
+    result.add_argument(
+        "--config", action="config", help="YAML file; the options below override it"
+    )
+    result.add_class_arguments(Config, sub_configs=True)
+    return result
+
+
+def read_config(args: Sequence[str]) -> Config:
+    """`[CONFIG] [--dotted.key value ...]` as a checked `Config`; ConfigError says what is wrong."""
+    args = list(args)
+    if args and not args[0].startswith("-"):
+        args = ["--config", *args]
+    for i, arg in enumerate(args[:-1]):
+        if arg == "--config":
+            _check_yaml(args[i + 1])
+    options = parser()
+    try:
+        namespace = options.parse_args(args)
+        values = options.instantiate(namespace)
+        fields = {k: getattr(values, k) for k in Config.__dataclass_fields__}
+        return Config(**fields)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not error.code:
+            raise
+        raise ConfigError(_explain(str(error), _keys(options))) from error
+
+
+def _check_yaml(path: str) -> None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = yaml.load(file, _UniqueKeys)  # a SafeLoader
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {path} is not UTF-8: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is not YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"config {path} must be a mapping of keys to values, got {type(found).__name__}"
+        )
+
+
+def _keys(options: ArgumentParser) -> list[str]:
+    return [a.dest for a in options._actions if a.dest not in ("help", "config")]
+
+
+def _explain(message: str, keys: Iterable[str]) -> str:
+    """Add the nearest key to jsonargparse's message about one that does not exist."""
+    keys = list(keys)
+    group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)", message)
+    option = re.search(r"Option '([\w.]+)' is not accepted", message)
+    name = f"{group[1]}.{group[2]}" if group else (unknown or option or [None, None])[1]
+    if name is None:
+        return message
+    top = name.split(".")[0]
+    if top not in {k.split(".")[0] for k in keys}:
+        return f"no option {top!r}{did_you_mean(top, {k.split('.')[0] for k in keys})}"
+    return f"no option {name!r}{did_you_mean(name, [k for k in keys if k.startswith(top + '.')])}"
+
+
+def fail(message: str, code: int) -> None:
+    """Print an error for people and exit."""
+    print(f"jalign: error: {message}", file=sys.stderr)
+    raise SystemExit(code)

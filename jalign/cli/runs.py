@@ -1,0 +1,36 @@
+"""A finished or running run's folder, read back: its config, and its newest state."""
+
+from pathlib import Path
+
+import jax
+
+from jalign.cli import build
+from jalign.cli.read import read_config
+from jalign.cli.train import CONFIG_FILE
+from jalign.config import Config
+from jalign.core import TrainState
+from jalign.train.checkpoint import Checkpointer
+
+
+def is_run(folder: str) -> bool:
+    """Whether the folder was made by `jalign train`."""
+    return (Path(folder) / CONFIG_FILE).is_file() and (Path(folder) / "checkpoints").is_dir()
+
+
+def config_of(folder: str) -> Config:
+    """The config that a run was started with."""
+    return read_config(["--config", str(Path(folder) / CONFIG_FILE), "--out", folder])
+
+
+def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, TrainState, int]:
+    """Config, model, state and step of a run's newest (or a given) checkpoint."""
+    config = config_of(folder)
+    mesh = build.mesh_of(config)
+    model = build.model_of(config, mesh, build.tokenizer_of(config))
+    jax.set_mesh(mesh)
+    optimizer, _ = build.optimizer_of(config, max(config.steps, config.optim.warmup_steps, 1))
+    state, _ = build.state_of(config, model, mesh, optimizer)
+    found = Checkpointer(Path(folder) / "checkpoints").restore(state, step)
+    if found is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    return config, model, found[1], found[0]

@@ -1,0 +1,90 @@
+"""`jalign sample MODEL [PROMPT ...]`: continuations, to the terminal or to a file."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from jalign.cli import build, runs
+from jalign.data import sources
+from jalign.data.chat import load_tokenizer
+from jalign.models import hub
+from jalign.rollout.sampler import Settings, generate
+
+
+def sample(args: Sequence[str], console: Console) -> None:
+    """Continue texts with a model folder, a hub name, "embedded", or the newest checkpoint of a run."""
+    parser = ArgumentParser(prog="jalign sample", description=sample.__doc__)
+    parser.add_argument("model", help="folder, hub name, run folder, or embedded")
+    parser.add_argument("prompts", nargs="*", help="texts to continue")
+    parser.add_argument("--file", default=None, help="rows with a prompt column to continue")
+    parser.add_argument("--out", default=None, help="jsonl or jsonl.gz to write rows to")
+    parser.add_argument("--limit", type=int, default=0, help="first so many prompts of the file; 0: all")
+    parser.add_argument("--responses", type=int, default=1, help="continuations per prompt")
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument("--top_k", type=int | None, default=None)
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--batch_size", type=int, default=32, help="prompts per call")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(list(args))
+    prompts = list(options.prompts)
+    if options.file:
+        rows = sources.read(options.file)
+        prompts += [_prompt(row, i) for i, row in enumerate(rows[: options.limit or None])]
+    if not prompts:
+        raise ValueError("nothing to continue: give a PROMPT or --file")
+    decoder, tokenizer, path = _load(options.model)
+    settings = Settings(
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        eos=build.eos_ids(path, tokenizer),
+        responses=options.responses,
+    )
+    texts = generate(
+        decoder,
+        tokenizer,
+        prompts,
+        settings,
+        jax.random.key(options.seed),
+        batch_size=min(options.batch_size, len(prompts)),
+    )
+    k = options.responses
+    rows = [{"prompt": p, "responses": texts[i * k : (i + 1) * k]} for i, p in enumerate(prompts)]
+    if options.out:
+        _write(Path(options.out), rows)
+        console.print(f"{len(texts)} continuations written to {options.out}", highlight=False)
+        return
+    for row in rows:
+        for text in row["responses"]:
+            console.print(f"[dim]{row['prompt']}[/dim]{text}\n", highlight=False)
+
+
+def _prompt(row: dict, number: int) -> str:
+    prompt = row.get("prompt", row.get("text"))
+    if not isinstance(prompt, str):
+        raise ValueError(f"row {number} has no text in a column prompt or text: {sorted(row)}")
+    return prompt
+
+
+def _load(name: str) -> tuple[nnx.Module, PreTrainedTokenizerBase, str]:
+    if runs.is_run(name):
+        _, model, state, _ = runs.newest(name)
+        return nnx.merge(*build.merged(model, state.params)), model.tokenizer, model.path
+    path = build.model_path(name)
+    return hub.load(path, dtype=build.compute_dtype("auto")), load_tokenizer(path), path
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    data = text.encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

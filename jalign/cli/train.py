@@ -1,0 +1,232 @@
+"""`jalign train CONFIG`: build, resume, fit, and say what came of it."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from jalign import __version__
+from jalign.cli import build
+from jalign.config import Config
+from jalign.core import Frozen, TrainState
+from jalign.kernels import backend
+from jalign.log import RunLog
+from jalign.parallel import hosts
+from jalign.rewards.rules import sentiment
+from jalign.train.checkpoint import Checkpointer
+from jalign.train.fingerprint import combine, fingerprint
+from jalign.train.hooks import Evaluate, Generations, Metrics, Save
+from jalign.train.loop import StopTraining, fit
+from jalign.train.preemption import ExitCode, Preemption
+from jalign.train.reference import reference_columns
+from jalign.train.resume import resume
+from jalign.train.step import make_eval_step, make_train_step
+
+CONFIG_FILE = "config.json"
+
+
+def train(config: Config, console: Console | None) -> int:
+    """Run a config to its end; returns the exit code (`train.preemption.ExitCode`)."""
+    started = time.perf_counter()
+    out = Path(config.out)
+    algorithm, mesh = build.algorithm_of(config), build.mesh_of(config)
+    tokenizer = build.tokenizer_of(config)
+    examples, held = build.examples_of(config, tokenizer)
+    model = build.model_of(config, mesh, tokenizer)
+    jax.set_mesh(mesh)
+
+    source = build.source_of(config, examples, mesh)
+    held_source = build.held_source_of(config, held, mesh) if held else None
+    steps = build.steps_of(config, source.batches)
+    optimizer, schedule = build.optimizer_of(config, steps)
+    state, frozen = build.state_of(config, model, mesh, optimizer)
+    identity = _identity(config, model, examples, state, frozen)
+
+    checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
+    found = resume(
+        checkpoints,
+        config.checkpoint.resume,
+        state,
+        identity,
+        allow=tuple(config.checkpoint.allow_mismatch),
+    )
+    start = 0
+    if found:
+        start, state, meta = found
+        source.seek(start, meta["position"]["num_tokens"])
+
+    log = RunLog(out, steps=steps, start=start, console=console if hosts.is_main() else None)
+    _introduce(log, config, model, examples, held, source, steps, start)
+    _write_config(out, config)
+    if config.reference == "cached":
+        source, held_source, frozen = _with_cached_reference(
+            config, model, source, held_source, frozen, identity, mesh, out, log
+        )
+        source.seek(start, meta["position"]["num_tokens"] if found else 0)
+
+    step = jax.jit(
+        make_train_step(algorithm, model.apply, optimizer, **config.hyper),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
+    )
+    with Preemption() as preemption, checkpoints:
+        hooks: list[Any] = [
+            Metrics(
+                log,
+                source,
+                schedule,
+                every=config.log_every,
+                steps=steps,
+                max_bad_steps=config.max_bad_steps,
+            )
+        ]
+        evaluation = generations = None
+        if held_source:
+            evaluate = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
+            evaluation = Evaluate(
+                log, evaluate, held_source.eval_batches, every=config.eval_every
+            )
+            hooks.append(evaluation)
+        if config.sample.prompts:
+            generations = Generations(
+                log,
+                build.generator_of(config, model, held),
+                sentiment if config.sample.sentiment else None,
+                every=config.sample.every,
+            )
+            hooks.append(generations)
+
+        def save(number: int, state: TrainState) -> None:
+            checkpoints.save(number, state, {"identity": identity, "position": source.position()})
+
+        hooks.append(Save(save, checkpoints.wait, preemption, every=config.checkpoint.every))
+        preemption.check()
+        code = ExitCode.OK
+        try:
+            if start < steps:
+                for before in (evaluation, generations):
+                    if before and start == 0:
+                        before.now(0, state, frozen)
+            state = fit(step, state, frozen, source, steps=steps, hooks=hooks)
+        except StopTraining as stop:
+            log.say(stop.reason)
+            code = ExitCode(stop.exit_code)
+    if code is ExitCode.OK:
+        _conclude(log, evaluation, generations, out, steps, time.perf_counter() - started)
+    log.close()
+    return code
+
+
+def _identity(config: Config, model: build.Model, examples: Any, state: Any, frozen: Frozen) -> dict[str, Any]:
+    """The facts that a run may not change half-way."""
+    lora = config.model.lora
+    return {
+        "schema": 1,
+        "algorithm": dict(sorted((build.algorithm_of(config).hyperparameters | config.algorithm).items())),
+        "data": examples.fingerprint,
+        "tokenizer": _tokenizer_hash(model.tokenizer),
+        "base_model": combine(fingerprint((state.params, frozen.base))),
+        "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
+        "adapters": None if lora is None else vars(lora),
+        "optimizer": config.optim.name,
+        "batch_size": config.batch_size,
+        "group_by_length": config.data.group_by_length,
+        "seed": config.seed,
+    }
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    text = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_cached_reference(config, model, source, held_source, frozen, identity, mesh, out, log):
+    """Sources whose batches carry the reference's log-probs; the reference itself is let go."""
+    made = []
+    for one in (source, held_source):
+        if one is None:
+            made.append(None)
+            continue
+        key = {
+            "data": one.batches.examples.fingerprint,
+            "tokenizer": identity["tokenizer"],
+            "reference": identity["reference"],
+            "base_model": identity["base_model"],
+            "dtype": str(model.decoder.dtype),
+        }
+        columns = reference_columns(
+            one,
+            build.algorithm_of(config),
+            model.apply,
+            frozen,
+            folder=out / "reference",
+            key=key,
+            say=log.say,
+            **config.hyper,
+        )
+        one.columns = columns
+        made.append(one)
+    return (*made, Frozen(frozen.base, None))
+
+
+def _write_config(out: Path, config: Config) -> None:
+    if hosts.is_main():
+        (out / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def _introduce(log, config, model, examples, held, source, steps, start) -> None:
+    """What this run is, in a few lines."""
+    trained = sum(x.size for x in jax.tree.leaves(model.params))
+    frozen = sum(x.size for x in jax.tree.leaves(model.base))
+    log.say(f"jalign {__version__}: {config.algorithm['name']} on {model.path}")
+    log.say(f"trained parameters {trained:,}, frozen {frozen:,}, computed in {model.decoder.dtype}")
+    spec = model.decoder.spec
+    for line in backend.describe(
+        dtype=model.decoder.dtype,
+        head_dim=spec.head_dim,
+        softcap=spec.attn_softcap,
+        requested=model.decoder.attention,
+    ):
+        log.say(line)
+    report = examples.report
+    log.say(f"data: {report.explanation}")
+    dropped = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "none"
+    log.say(f"data: {report.kept} of {report.read} rows kept, dropped: {dropped}; held out: {len(held or ())}")
+    for line in source.batches.plan.describe():
+        log.say(f"batches: {line}")
+    log.say(
+        f"going on after step {start} of {steps}" if start else f"{steps} steps of {config.batch_size} examples"
+    )
+
+
+def _conclude(log, evaluation, generations, out: Path, steps: int, seconds: float) -> None:
+    """Before and after, side by side, and where everything is."""
+    if log.console is None:
+        return
+    if generations and len(generations.texts) > 1:
+        first, last = generations.texts[min(generations.texts)], generations.texts[max(generations.texts)]
+        for before, after in zip(first[:3], last[:3], strict=True):
+            table = Table(show_header=False, title=before["prompt"], title_justify="left", expand=True)
+            table.add_row("before", before["continuation"].strip())
+            table.add_row("after", after["continuation"].strip())
+            log.console.print(table)
+    if evaluation and len(evaluation.results) > 1:
+        first, last = evaluation.results[min(evaluation.results)], evaluation.results[max(evaluation.results)]
+        for name in ("loss", "rewards/accuracies", "rewards/margins"):
+            if name in first:
+                log.say(f"held-out {name}: {first[name]:.4f} before, {last[name]:.4f} after")
+    if generations and len(generations.sentiment) > 1:
+        s = generations.sentiment
+        log.say(f"mean sentiment of {len(generations.texts[max(s)])} continuations: "
+                f"{s[min(s)]:.3f} before, {s[max(s)]:.3f} after")
+    log.say(f"{steps} steps in {seconds:.0f} s")
+    log.say(f"metrics:     {log.path}")
+    log.say(f"TensorBoard: {log.tensorboard}")
+    log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
+

@@ -1,0 +1,234 @@
+"""What a run can be told. One YAML file and `--dotted.key value` overrides fill these dataclasses (jsonargparse).
+
+An algorithm's hyper-parameters are not declared here: `algorithm: {name: dpo, beta: 0.1}` is checked against the loss's signature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jalign import algorithms
+from jalign.train.optim import OptimizerName, ScheduleName
+
+Sources = str | list[str] | dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters: the base is frozen, only they are trained and saved.
+
+    Args:
+        rank: width of the adapters.
+        alpha: scale; the update is multiplied by alpha / rank.
+        dropout: on the adapters' input, in training only.
+        targets: regular expression over module paths such as layers.attn.q.
+        rank_stabilised: multiply by alpha / sqrt(rank) instead.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: str = r"layers\.(attn\.(q|k|v|o)|mlp\.(gate|up|down))"
+    rank_stabilised: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The model that is trained.
+
+    Args:
+        path: a Hugging Face folder (safetensors) or hub name; "embedded" is the model in the package.
+        tokenizer: folder or hub name of the tokenizer; the model's own when not given.
+        dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU. What is trained is kept in float32.
+        remat: what the backward pass computes again to save memory.
+        attention: kernel; auto chooses by device and says which.
+        lora: train adapters instead of the whole model.
+        adapter: a PEFT adapter folder to go on from; it is its own reference.
+    """
+
+    path: str = "embedded"
+    tokenizer: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    remat: Literal["none", "dots", "full"] = "none"
+    attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = "auto"
+    lora: LoraConfig | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the model is trained on.
+
+    Args:
+        train: a file, folder or hub name; or several; or {source: weight}. "embedded" is the pairs in the package.
+        eval: held-out data; when not given, `holdout` is taken from train.
+        holdout: a fraction (below 1) or a number of examples kept for evaluation, chosen by a hash of the prompt; 0 for none.
+        limit: use only the first so many rows; 0 for all.
+        max_prompt_len: tokens; longer prompts lose their front.
+        max_response_len: tokens, EOS included.
+        over_long: what happens to what is longer.
+        train_on: score the responses only, or every token (supervised data).
+        template: a built-in chat template for a tokenizer that has none.
+        layout: one flat token stream with shared prompts, or padded rows.
+        max_tokens: most tokens of a micro-batch on one device.
+        group_by_length: sort within windows of so many batches, to waste less; 0 is off.
+    """
+
+    train: Sources = "embedded"
+    eval: Sources | None = None
+    holdout: float = 0.05
+    limit: int = 0
+    max_prompt_len: int = 512
+    max_response_len: int = 512
+    over_long: Literal["truncate", "drop", "error"] = "truncate"
+    train_on: Literal["response", "all"] = "response"
+    template: str | None = None
+    layout: Literal["flat", "padded"] = "flat"
+    max_tokens: int = 8192
+    group_by_length: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimizer (optax).
+
+    Args:
+        name: which one.
+        learning_rate: at its peak.
+        schedule: what follows the warm-up.
+        warmup_steps: optimizer steps of linear warm-up.
+        final: the rate at the end, as a fraction of learning_rate.
+        b1: first decay of adamw, lion; momentum of muon.
+        b2: second decay of adamw, lion.
+        eps: of adamw.
+        weight_decay: on matrices, not on norms and biases.
+        momentum: of sgd.
+        clip_norm: largest global gradient norm; null for no clipping.
+    """
+
+    name: OptimizerName = "adamw"
+    learning_rate: float = 1e-6
+    schedule: ScheduleName = "cosine"
+    warmup_steps: int = 0
+    final: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    clip_norm: float | None = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices = data x fsdp x tensor; one of them may be -1: what is left.
+
+    Args:
+        data: copies of the model, each on its share of the batch.
+        fsdp: parts that parameters and batch are split into.
+        tensor: parts that each matrix is split into.
+    """
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Continuations written before, during and after training.
+
+    Args:
+        prompts: how many held-out prompts; 0 for none.
+        every: optimizer steps between them; 0 for before and after only.
+        max_new_tokens: most tokens of a continuation.
+        temperature: 0 is greedy.
+        sentiment: report the mean VADER sentiment of the continuations.
+    """
+
+    prompts: int = 0
+    every: int = 0
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    sentiment: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is saved, and how a run goes on.
+
+    Args:
+        every: optimizer steps between checkpoints; 0 for the last step only.
+        keep: newest checkpoints that are kept.
+        resume: auto goes on if there is a checkpoint; never refuses to; must insists; a number names a step.
+        allow_mismatch: facts that may differ from the checkpoint's (its names are in the error).
+    """
+
+    every: int = 100
+    keep: int = 2
+    resume: Literal["auto", "never", "must"] | int = "auto"
+    allow_mismatch: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run.
+
+    Args:
+        algorithm: its name and any of its hyper-parameters (see `jalign algorithms NAME`).
+        out: folder of the run: metrics, TensorBoard, checkpoints.
+        steps: optimizer steps; 0 to use epochs.
+        epochs: passes over the data, when steps is 0.
+        batch_size: examples (prompts with their responses) per optimizer step, over all devices.
+        seed: of the data order, fresh weights, dropout and sampling.
+        reference: compute the reference's log-probs in the step, or once before training (kept on disk).
+        log_every: steps between log lines; their metrics are averaged.
+        eval_every: steps between evaluations on the held-out data; 0 for before and after only.
+        max_bad_steps: non-finite steps in a row that end the run.
+    """
+
+    algorithm: dict[str, Any]
+    out: str = "runs/run"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    steps: int = 0
+    epochs: float = 1.0
+    batch_size: int = 32
+    seed: int = 0
+    reference: Literal["step", "cached"] = "step"
+    log_every: int = 10
+    eval_every: int = 0
+    max_bad_steps: int = 10
+
+    def __post_init__(self):
+        """Whatever can be known to be wrong without looking at data or devices."""
+        hyper = dict(self.algorithm)
+        if "name" not in hyper:
+            raise ValueError(f"algorithm needs a name, got {self.algorithm!r}")
+        row = algorithms.get(hyper.pop("name"))
+        row.terms(**hyper)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
+        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
+            raise ValueError("set steps > 0, or epochs > 0")
+        if self.reference == "cached" and not row.needs_reference(**hyper):
+            raise ValueError(f"reference: cached does not apply: {row.name} reads no reference")
+        if row.batch_coupled and self.batch_size < 2:
+            raise ValueError(
+                f"{row.name} compares the examples of a batch: batch_size must be >= 2"
+            )
+        for name in ("log_every", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.sample.sentiment and not self.sample.prompts:
+            raise ValueError("sample.sentiment needs sample.prompts > 0")
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        """The algorithm's hyper-parameters that the config sets."""
+        return {k: v for k, v in self.algorithm.items() if k != "name"}

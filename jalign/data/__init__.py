@@ -1,0 +1,1 @@
+"""From files to examples: numpy and tokenizers only, never jax."""

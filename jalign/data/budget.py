@@ -1,0 +1,346 @@
+"""Chooses the static bin shapes of a data set: row-length classes, and for each a token budget.
+
+Work is counted in token slots: 1 is what the linear layers cost for one token of one stream. A filled bin costs, per stream,
+
+    N + M*T*(place + pair*T) + head*Q + bin
+
+* N: every token slot is computed, used or not.
+* place: moving one place of an attention row (gather of q, k, v and of the result), about 4 D numbers
+  each way against the 24 D^2 operations of the linear layers.
+* pair*T: causal attention of a row of T tokens is 2 T^2 D operations per layer, so pair = 1 / (12 D).
+* head: the unembedding of a scored token, 2 V D operations against 24 D^2 per layer.
+* bin: what a bin costs whatever its size: reading the weights and adding up gradients.
+
+The defaults are those of a model of width 2048 with 20 layers and a vocabulary of 100,000 on an
+accelerator. Which shapes come out depends little on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from jalign.data.examples import Lengths
+from jalign.data.packing import Shape, assign, loads_of, padded_shape, share
+
+FINER = 0.97  # a further shape is a further compilation: it must save this much
+SPARE = (1.0, 1.25, 1.5, 2.0)  # room for rows and scored tokens, relative to their mean share
+
+
+class Cost(NamedTuple):
+    """What things cost, in token slots (see the module docstring)."""
+
+    place: float = 0.05
+    pair: float = 1 / (12 * 2048)
+    head: float = 0.2
+    bin: float = 128.0
+
+    def of(self, shape: Shape) -> float:
+        """Cost of one filled bin."""
+        attention = shape.row_places * (self.place + self.pair * shape.row_len)
+        head = self.head * shape.streams * shape.scored
+        streams = 1 if shape.padded else shape.streams
+        return shape.slots + attention + head + self.bin * streams
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shapes a run uses.
+
+    Attributes:
+      shapes: of one bin of each class, ascending in row_len.
+      bounds: bins of each class that no batch can exceed.
+      mean_bins: bins of each class per batch, mean over sampled batches.
+      slots_per_token: token slots per token of the unshared rows, estimated on sampled batches.
+      row_places_per_token: the same of places in attention rows.
+      fill: fraction of the filled bins' token slots that hold a token.
+      cost: mean cost of a batch in token slots, by which the plan was chosen.
+    """
+
+    shapes: tuple[Shape, ...]
+    bounds: tuple[int, ...]
+    mean_bins: tuple[float, ...]
+    slots_per_token: float
+    row_places_per_token: float
+    fill: float
+    cost: float
+
+    def describe(self) -> list[str]:
+        """The plan in words, one line per class and one for the whole."""
+        lines = []
+        for s, bound, mean in zip(self.shapes, self.bounds, self.mean_bins, strict=True):
+            if s.padded:
+                what = f"{s.examples} examples x {s.responses} padded rows"
+            else:
+                what = (
+                    f"{s.streams} x {s.tokens} tokens, per stream at most {s.rows} rows, "
+                    f"{s.scored} scored tokens, {s.prompts} prompts"
+                )
+            lines.append(
+                f"rows up to {s.row_len} tokens: bins of {what}; "
+                f"{mean:.1f} bins per batch, never more than {bound}"
+            )
+        lines.append(
+            f"estimated {self.slots_per_token:.2f} token slots and {self.row_places_per_token:.2f} "
+            f"attention places per token ({self.fill:.0%} of the slots hold a token; "
+            "1.00 would be every response with its own copy of the prompt and nothing empty)"
+        )
+        return lines
+
+
+def choose(
+    lengths: Lengths,
+    batches: Sequence[Lengths],
+    batch_size: int,
+    *,
+    layout: str = "flat",
+    streams: int = 1,
+    max_tokens: int = 8192,
+    row_classes: Sequence[int] | None = None,
+    multiple: int = 64,
+    copies: int = 1,
+    mismatch: bool = False,
+    cost: Cost = Cost(),
+) -> Plan:
+    """The shapes with the smallest mean cost over sampled batches.
+
+    Args:
+      lengths: of every example of the data set; with `mismatch` [n, 1], before mates are added.
+      batches: lengths of sampled batches as they will be packed.
+      batch_size: examples per step.
+      layout: "flat" or "padded".
+      streams: S; padded bins hold a multiple of it in examples.
+      max_tokens: most token slots per stream (padded: per `streams`-th part of a bin).
+      row_classes: the row lengths, ascending; None tries a half and a quarter of the longest.
+      multiple: row lengths and token budgets are multiples of it.
+      copies: how often an example can occur in one batch (2 if batches straddle epochs).
+      mismatch: the second response of an example is any other's that its longest row allows.
+
+    Raises:
+      ValueError: rows longer than the last class, or an example larger than `max_tokens`.
+    """
+    longest = int(loads_of(lengths).longest.max(initial=1))
+    up = _round_up(longest, multiple)
+    if row_classes is None:
+        half, quarter = (_round_up(-(-up // d), multiple) for d in (2, 4))
+        sets = [(up,), (half, up), (quarter, half, up)]
+    else:
+        sets = [tuple(_round_up(t, multiple) for t in row_classes)]
+        if list(row_classes) != sorted(set(row_classes)) or sets[0][-1] < longest:
+            raise ValueError(
+                f"row_classes must ascend and end at the longest row, {longest} tokens, or more; "
+                f"got {tuple(row_classes)}"
+            )
+    search = _Search(
+        [loads_of(b) for b in batches],
+        batch_size,
+        layout,
+        streams,
+        max_tokens,
+        multiple,
+        copies,
+        cost,
+    )
+    best = None
+    for rows in sets:
+        classes = _classes(lengths, sorted(set(rows)), mismatch)
+        plan = search.plan(classes)
+        if best is None or plan.cost < FINER * best.cost:
+            best = plan
+    return best
+
+
+def most_bins(part: np.ndarray, batch_size: int, groups: int, copies: int = 1) -> int:
+    """Bins that first-fit-decreasing can need for any `batch_size` examples.
+
+    Let v_1 >= v_2 >= ... be the largest shares of a stream that examples of a batch can have (the
+    largest of an example's costs over the capacity). If the r-th example opens stream U, the U - 1
+    streams before it each hold more than 1 - v_r, in shares, of the r - 1 larger ones, so
+    v_1 + ... + v_(r-1) > (U - 1) * (1 - v_r), and U <= r.
+
+    Args:
+      part: share of a stream of every example that can be packed into these bins.
+      groups: streams per bin.
+      copies: how often an example can occur in one batch.
+    """
+    v = np.repeat(-np.sort(-part), copies)[:batch_size]
+    rank, before = np.arange(1, len(v) + 1), np.cumsum(v) - v
+    with np.errstate(divide="ignore", invalid="ignore"):
+        streams = np.maximum(np.ceil(before / (1 - v) + 1e-6), 1)
+    streams = np.where(v >= 1, rank, np.minimum(rank, streams))
+    return -(-int(streams.max(initial=1)) // groups)
+
+
+class _Class(NamedTuple):
+    row_len: int
+    response_len: int
+    responses: int
+    costs: np.ndarray  # [n, 4] the most that each example that can be at home here takes
+
+
+def _round_up(x: int, multiple: int) -> int:
+    return -(-x // multiple) * multiple
+
+
+def _classes(lengths: Lengths, rows: Sequence[int], mismatch: bool) -> list[_Class]:
+    """Row lengths with the worst case of who belongs to them; classes without members are left out."""
+    classes, below, most = [], 0, 1
+    longest = loads_of(lengths).longest
+    for t in rows:
+        worst = lengths
+        if mismatch:
+            most_response = int(lengths.response_lens.max(initial=0))
+            most_scored = int(lengths.scored_lens.max(initial=0))
+            room = np.maximum(t - lengths.prompt_len, 0)
+            worst = Lengths(
+                lengths.prompt_len,
+                np.stack([lengths.response_lens[:, 0], np.minimum(room, most_response)], 1),
+                np.stack([lengths.scored_lens[:, 0], np.minimum(room, most_scored)], 1),
+            )
+            member = (longest <= t) & (lengths.prompt_len + most_response > below)
+        else:
+            member = (longest <= t) & (longest > below)
+        if member.any():
+            most = max(most, int(worst.scored_lens[member].max()))
+            responses = worst.response_lens.shape[1]
+            classes.append(_Class(int(t), most, responses, loads_of(worst).costs[member]))
+            below = t
+    return classes
+
+
+class _Choice(NamedTuple):
+    """What is searched for one shape: its class, N (padded: examples per stream) and spare room."""
+
+    home: int
+    size: int
+    spare_rows: float = 1.25
+    spare_scored: float = 1.25
+
+
+class _Search:
+    """Coordinate descent over the shapes of the classes, on sampled batches."""
+
+    def __init__(self, batches, batch_size, layout, streams, max_tokens, multiple, copies, cost):
+        self.batches, self.batch_size, self.copies, self.cost = batches, batch_size, copies, cost
+        self.padded, self.streams = layout == "padded", streams
+        self.max_tokens, self.multiple = max_tokens, multiple
+
+    def plan(self, classes: list[_Class]) -> Plan:
+        """One shape per class; for one of them also a smaller shape for what is left, if that pays."""
+        sizes = [self._sizes(c) for c in classes]
+        base = [_Choice(c, s[len(s) // 2]) for c, s in enumerate(sizes)]
+        best = self._descend(classes, sizes, base)
+        for c in range(len(classes)):
+            if len(sizes[c]) > 1:
+                less = _Choice(c, sizes[c][(len(sizes[c]) - 1) // 3])
+                more = [x._replace(size=sizes[c][-1]) if x.home == c else x for x in base]
+                plan = self._descend(classes, sizes, sorted([*more, less]))
+                if plan.cost < FINER * best.cost:
+                    best = plan
+        return best
+
+    def _descend(self, classes, sizes, chosen) -> Plan:
+        plan = self._measure(classes, chosen)
+        for _ in range(2):
+            before = plan.cost
+            for i in reversed(range(len(chosen))):
+                c = chosen[i].home
+                moves = [{"size": n} for n in sizes[c]]
+                if not self.padded:
+                    moves += [{"spare_rows": x} for x in SPARE] + [
+                        {"spare_scored": x} for x in SPARE
+                    ]
+                for move in moves:
+                    other = sorted([*chosen[:i], chosen[i]._replace(**move), *chosen[i + 1 :]])
+                    if len({x[:2] for x in other}) == len(chosen) and other != chosen:
+                        measured = self._measure(classes, other)
+                        if measured.cost < plan.cost:
+                            plan, chosen = measured, other
+            if plan.cost == before:
+                break
+        return plan
+
+    def _sizes(self, c: _Class) -> list[int]:
+        """What N (padded: examples per stream) may be, ascending."""
+        most, mean = int(c.costs[:, 0].max()), c.costs[:, 0].mean()
+        if self.padded:
+            each, row = -(-self.batch_size // self.streams), c.responses * c.row_len
+            if row > self.max_tokens:
+                raise ValueError(
+                    f"{c.responses} padded rows of {c.row_len} tokens are more than "
+                    f"max_tokens = {self.max_tokens}"
+                )
+            fit = min(self.max_tokens // row, each)
+            return sorted({min(fit, -(-each // parts)) for parts in range(1, each + 1)})
+        least = _round_up(most + 1, self.multiple)
+        if least > self.max_tokens:
+            raise ValueError(
+                f"the longest example has {most} tokens; max_tokens = {self.max_tokens} is too small: "
+                f"it must be at least {least}"
+            )
+        largest = max(
+            least, min(self.max_tokens, _round_up(int(mean * self.batch_size), self.multiple))
+        )
+        largest = largest // self.multiple * self.multiple
+        steps = 2 ** (np.arange(16) / 2)
+        return sorted({min(largest, _round_up(int(least * x), self.multiple)) for x in steps})
+
+    def _shape(self, c: _Class, choice: _Choice) -> Shape:
+        if self.padded:
+            return padded_shape(choice.size * self.streams, c.responses, c.row_len, c.response_len)
+        most, mean = c.costs.max(0), c.costs.mean(0)
+        rows = int(np.ceil(choice.spare_rows * choice.size * mean[1] / mean[0]))
+        scored = _round_up(
+            int(choice.spare_scored * choice.size * mean[2] / mean[0]), self.multiple
+        )
+        rows = max(int(most[1]), min(rows, self.batch_size * c.responses))
+        scored = max(_round_up(int(most[2]), self.multiple), min(scored, choice.size))
+        # With no missing response rows run out before prompts do.
+        prompts = min(self.batch_size, max(1, rows // int(max(c.costs[:, 1].min(), 1))))
+        return Shape(
+            self.streams, choice.size, rows, c.row_len, scored, prompts, c.responses, c.response_len
+        )
+
+    def _measure(self, classes: list[_Class], chosen: list[_Choice]) -> Plan:
+        """The plan that consists of these shapes."""
+        shapes = [self._shape(classes[x.home], x) for x in chosen]
+        counts = np.array([[len(b) for b in assign(loads, shapes)] for loads in self.batches]).mean(
+            0
+        )
+        bounds = self._bounds(classes, chosen, shapes)
+        rows = np.mean([loads.unshared.sum() for loads in self.batches])
+        held = rows if self.padded else np.mean([loads.costs[:, 0].sum() for loads in self.batches])
+        slots, places = (float(counts @ [f(s) for s in shapes]) for f in (_slots, _places))
+        # An allocated bin is sent to the device even when it is empty.
+        sent = 0.01 * np.dot(bounds, [s.slots for s in shapes])
+        cost = float(counts @ [self.cost.of(s) for s in shapes] + sent)
+        mean_bins = tuple(map(float, counts))
+        return Plan(
+            tuple(shapes), bounds, mean_bins, slots / rows, places / rows, float(held) / slots, cost
+        )
+
+    def _bounds(self, classes, chosen, shapes) -> tuple[int, ...]:
+        """Bins of each shape that no batch exceeds: its own, and one from each that may send its last."""
+        at_home = {x.home: i for i, x in enumerate(chosen)}  # the last, so the largest, of a class
+        bounds = []
+        for i, to in enumerate(shapes):
+            bound = 0
+            for home, j in at_home.items():
+                if i == j:
+                    part = share(classes[home].costs, to)
+                    bound += most_bins(part, self.batch_size, to.groups, self.copies)
+                elif to.smaller_than(shapes[j]) and to.row_len >= shapes[j].row_len:
+                    bound += 1
+            bounds.append(bound)
+        return tuple(bounds)
+
+
+def _slots(shape: Shape) -> int:
+    return shape.slots
+
+
+def _places(shape: Shape) -> int:
+    return shape.row_places

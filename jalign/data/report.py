@@ -1,0 +1,123 @@
+"""What became of the data, for people: counts, lengths, drops, and a few examples in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from transformers import PreTrainedTokenizerBase
+
+from jalign.data.examples import Example, Examples, Report
+
+STYLES = {"prompt": "dim", "scored": "green", "unscored": "yellow"}
+SPECIAL = " reverse"
+BINS, BAR = 10, 40
+
+
+def render(
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, console: Console, n: int = 3
+) -> None:
+    """Prints the report, histograms of lengths, and n examples spread evenly over the data."""
+    console.print(_counts(examples.report))
+    lengths = examples.lengths()
+    console.print(_histogram("prompt tokens", lengths.prompt_len))
+    present = lengths.response_lens > 0
+    if present.any():
+        console.print(_histogram("response tokens", lengths.response_lens[present]))
+        if (lengths.scored_lens != lengths.response_lens).any():
+            console.print(_histogram("scored tokens", lengths.scored_lens[present]))
+    if len(examples) and n > 0:
+        legend = Text("colours: ", style="bold")
+        for name, style in STYLES.items():
+            legend.append(f"{name} ", style)
+        console.print(legend.append("special token", SPECIAL))
+    for i in np.unique(np.linspace(0, len(examples) - 1, min(n, len(examples))).astype(int)):
+        console.print(example_text(examples[i], tokenizer, title=f"example {i}"))
+
+
+def example_text(example: Example, tokenizer: PreTrainedTokenizerBase, title: str = "") -> Text:
+    """One example: prompt dim, scored green, not scored yellow, special tokens reversed."""
+    text = Text()
+    extras = ", ".join(f"{k} {np.array2string(np.asarray(v))}" for k, v in example.extras.items())
+    text.append(f"\n{title} ({extras})\n" if extras else f"\n{title}\n", "bold")
+    _append(text, example.prompt, ["prompt"] * len(example.prompt), tokenizer)
+    for i, (ids, mask) in enumerate(zip(example.responses, example.scored, strict=True)):
+        text.append(f"\n-- response {i}, {len(ids)} tokens, {int(mask.sum())} scored\n", "bold")
+        _append(text, ids, ["scored" if m else "unscored" for m in mask], tokenizer)
+    return text
+
+
+def _append(
+    text: Text, ids: np.ndarray, kinds: list[str], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    special = set(tokenizer.all_special_ids)
+    for run, kind, is_special in _runs(ids, kinds, special):
+        if is_special:
+            names = "".join(cast("list[str]", tokenizer.convert_ids_to_tokens(run)))
+            text.append(names, STYLES[kind] + SPECIAL)
+        else:
+            # Runs, not single tokens, are decoded: a character may be spread over several tokens.
+            words = tokenizer.decode(run, clean_up_tokenization_spaces=False)
+            text.append(cast(str, words), STYLES[kind])
+
+
+def _runs(
+    ids: np.ndarray, kinds: list[str], special: set[int]
+) -> Iterator[tuple[list[int], str, bool]]:
+    """Neighbours of one kind, special tokens apart from others."""
+    run: list[int] = []
+    key: tuple[str, bool] = ("", False)
+    for token, kind in zip(ids.tolist(), kinds, strict=True):
+        if run and key != (kind, token in special):
+            yield run, key[0], key[1]
+            run = []
+        key = (kind, token in special)
+        run.append(token)
+    if run:
+        yield run, key[0], key[1]
+
+
+def _counts(report: Report) -> Table:
+    table = Table(title="data", show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "recognised as": report.explanation or report.kind,
+        "rows read": report.read,
+        "examples kept": report.kept,
+        **{f"dropped: {reason}": count for reason, count in sorted(report.dropped.items())},
+        "prompts cut": report.truncated_prompts,
+        "responses cut": report.truncated_responses,
+        "prompt tokens": report.prompt_tokens,
+        "response tokens": report.response_tokens,
+        "scored tokens": report.scored_tokens,
+    }
+    if report.sources:
+        rows["sources"] = ", ".join(report.sources)
+    for name, value in rows.items():
+        if value != "":
+            table.add_row(name, f"{value:,}" if isinstance(value, int) else value)
+    return table
+
+
+def _histogram(title: str, lengths: np.ndarray) -> Table:
+    """Counts in bins of equal width, as bars, under median, 95th percentile and maximum."""
+    p50, p95, top = (int(np.quantile(lengths, q)) if len(lengths) else 0 for q in (0.5, 0.95, 1.0))
+    table = Table(
+        title=f"{title}: median {p50}, 95% {p95}, max {top}",
+        box=None,
+        show_header=False,
+        title_justify="left",
+    )
+    if not len(lengths):
+        return table
+    width = -(-(top + 1) // BINS)
+    counts = np.bincount(lengths // width)
+    for i, count in enumerate(counts):
+        bar = "#" * int(np.ceil(BAR * count / counts.max()))
+        table.add_row(f"{i * width}-{(i + 1) * width - 1}", bar, f"{count:,}")
+    return table

@@ -1,0 +1,377 @@
+"""Records become examples: one BOS, an EOS that survives, no token over a border.
+
+Rules, each of which has a test:
+
+* The BOS stands once, first in the prompt, when the tokenizer adds one by default or the template
+  writes it.
+* The EOS belongs to the response and is scored. It is the template's end-of-turn token where it has
+  one, else the tokenizer's EOS. Nothing here looks at the pad token.
+* Prompt and response are tokenised apart, a continuation without the space that SentencePiece puts
+  before a text.
+* Prompts are cut at the front (the BOS stays), responses at the end.
+* A text without a prompt is a response to [BOS]; without a BOS its first token is not scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from jalign.data.chat import TURNS, Segment, Template
+from jalign.data.examples import Example, Examples, Report
+from jalign.data.records import Message, Record, nearest
+
+Tokens = tuple[list[int], list[bool]]  # ids, and which are scored
+
+OVER_LONG = ("truncate", "drop", "error")
+TRAIN_ON = ("response", "all")
+CHUNK = 2000  # records tokenised in one call: enough for all cores, small against the data
+ANCHOR = "\n"  # a text before a continuation takes the space that SentencePiece would put in front
+
+
+@dataclass
+class Limits:
+    """Most tokens of a prompt, a response, a prompt with its longest response; None: any."""
+
+    max_len: int | None = None
+    max_prompt_len: int | None = None
+    max_response_len: int | None = None
+    over_long: str = "truncate"
+    keep_eos: bool = True
+
+    def __post_init__(self):
+        for name, least in (("max_len", 4), ("max_prompt_len", 1), ("max_response_len", 2)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least} tokens, got {value}")
+        _check_choice("over_long", self.over_long, OVER_LONG)
+
+
+@dataclass
+class Draft:
+    """An example on its way: texts first, then ids."""
+
+    record: Record
+    prompt_text: str
+    segments: list[list[Segment]]  # of each response
+    eos: int | None  # ends every response; None: steps, which have no end
+    bos: int | None  # the BOS that a cut prompt keeps
+
+
+def tokenize(
+    records: Iterable[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_len: int | None = None,
+    max_prompt_len: int | None = None,
+    max_response_len: int | None = None,
+    over_long: str = "truncate",
+    keep_eos: bool = True,
+    train_on: str = "response",
+    turns: str = "last",
+    template: str | None = None,
+    report: Report | None = None,
+) -> Examples:
+    """Token ids and masks of every record worth keeping; the report counts the others.
+
+    Extras of an example: those of its record as float32, `row` (number of the row, int32) and, in a
+    mixture, `source` (place in `report.sources`, int32). In stepwise examples only the last token of
+    each step is scored, so that `step_labels` [steps] line up with the scored tokens.
+
+    Args:
+      max_len: most tokens of a prompt with its longest response. The prompt is cut first, but not
+        below half of it; then the responses.
+      max_prompt_len: most tokens of a prompt, the BOS included.
+      max_response_len: most tokens of a response, the EOS included.
+      over_long: what happens to a record over a limit: "truncate", "drop" (and count) or "error".
+      keep_eos: a response that is cut keeps its EOS as its last token; False: it ends where it was
+        cut, so that it does not claim to have ended there.
+      train_on: "response", or "all": the prompt is scored too (one response per prompt only).
+      turns: which assistant turns of messages are scored: "last" or "all". With one response per
+        record the prompt is everything before the first scored turn.
+      template: chat template by name or .jinja file; None: the tokenizer's own. Text refuses it.
+      report: continued when given (as made by `to_records`).
+
+    Raises:
+      ValueError: an option out of range, a tokenizer without EOS, messages without a template, or
+        an extra that some records have and others lack.
+    """
+    limits = Limits(max_len, max_prompt_len, max_response_len, over_long, keep_eos)
+    _check_choice("train_on", train_on, TRAIN_ON)
+    _check_choice("turns", turns, TURNS)
+    records = list(records)
+    report = report or Report(read=len(records))
+    encoder = Encoder(tokenizer)
+    chat = _template(records, tokenizer, template)
+    names = _extra_names(records)
+    if train_on == "all" and (
+        "step_labels" in names or any(len(r.responses) != 1 for r in records)
+    ):
+        raise ValueError('train_on "all" is for supervised data: one response per prompt, no steps')
+
+    def examples() -> Iterator[Example]:
+        for start in range(0, len(records), CHUNK):
+            drafts = [_draft(r, chat, turns, encoder) for r in records[start : start + CHUNK]]
+            for draft, prompt, responses in _encode(drafts, encoder):
+                fitted = _fit(draft, prompt, responses, limits, report)
+                if fitted is not None:
+                    example = _example(*fitted, draft.bos, train_on)
+                    yield example._replace(extras=_extras(draft.record, names, example, report))
+
+    out = Examples.from_list(examples(), report)
+    lengths = out.lengths()
+    report.kept = len(out)
+    report.prompt_tokens = int(lengths.prompt_len.sum())
+    report.response_tokens = int(lengths.response_lens.sum())
+    report.scored_tokens = int(lengths.scored_lens.sum())
+    return out
+
+
+class Encoder:
+    """Text to ids, a text at the start of a sequence apart from one that goes on.
+
+    Attributes:
+      bos: id that the tokenizer puts first by default, or None.
+      eos: id of the EOS token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                "the tokenizer has no EOS token, so that a model could never learn to stop"
+            )
+        self.tokenizer = tokenizer
+        self.eos = self.id(tokenizer.eos_token)
+        first: int = tokenizer("a")["input_ids"][0]
+        self.bos = first if first == tokenizer.bos_token_id else None
+        self._anchor = self.starts([ANCHOR])[0]
+        # SentencePiece puts a space before a text; within a sequence that is a token too many.
+        self._prefixes = (
+            self.starts(["a"])[0] != self.starts([ANCHOR + "a"])[0][len(self._anchor) :]
+        )
+
+    def id(self, token: Any) -> int:
+        """Number of a token."""
+        return cast(int, self.tokenizer.convert_tokens_to_ids(token))
+
+    def starts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that begin a sequence, without BOS."""
+        if not texts:
+            return []
+        return self.tokenizer(
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+
+    def continuations(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that stand after other tokens."""
+        if not self._prefixes:
+            return self.starts(texts)
+        n = len(self._anchor)
+        ids = self.starts([ANCHOR + text for text in texts])
+        # An anchor that merged with the text is no border any more: such a text keeps its own ids.
+        merged = [i for i, x in enumerate(ids) if x[:n] != self._anchor]
+        plain = dict(zip(merged, self.starts([texts[i] for i in merged]), strict=True))
+        return [plain.get(i, x[n:]) for i, x in enumerate(ids)]
+
+
+def _template(records: list[Record], tokenizer: Any, template: str | None) -> Template | None:
+    conversational = any(_is_chat(r) for r in records)
+    if template is not None and not conversational and records:
+        raise ValueError(f"template {template!r} cannot apply: the data is text, not messages")
+    return Template.of(tokenizer, template) if conversational else None
+
+
+def _is_chat(record: Record) -> bool:
+    if not isinstance(record.prompt, str):
+        return True
+    first = record.responses[0] if record.responses else ""
+    return isinstance(first, list) and bool(first) and isinstance(first[0], dict)
+
+
+def _draft(record: Record, chat: Template | None, turns: str, encoder: Encoder) -> Draft:
+    if isinstance(record.prompt, str) and not _is_chat(record):
+        segments = [_plain(response) for response in record.responses]
+        steps = any(isinstance(response, list) for response in record.responses)
+        return Draft(record, record.prompt, segments, None if steps else encoder.eos, encoder.bos)
+    assert chat is not None
+    try:
+        text, segments = _conversation(record, chat, turns)
+    except ValueError as error:
+        raise ValueError(f"row {record.row}: {error}") from error
+    end = chat.end_of_turn
+    eos = encoder.id(end) if end else encoder.eos
+    bos = encoder.id(chat.tokenizer.bos_token) if chat.leads_with_bos else encoder.bos
+    return Draft(record, text, segments, eos, bos)
+
+
+def _plain(response: str | list[str]) -> list[Segment]:
+    """Text is one segment; steps are one each, with a line break as their end. Blanks are none."""
+    if isinstance(response, str):
+        return [(response, True)] if response.strip() else []
+    return [(step if step.endswith("\n") else step + "\n", True) for step in response]
+
+
+def _conversation(record: Record, chat: Template, turns: str) -> tuple[str, list[list[Segment]]]:
+    prompt = list(cast("list[Message]", record.prompt))
+    responses: list[list[Message]] = list(record.responses)
+    if not responses:
+        return chat.render(prompt, record.tools, open_turn=True) if prompt else "", []
+    if not all(any(_says_something(m) for m in response) for response in responses):
+        return "", [[] for _ in responses]  # dropped, and counted, later
+    if len(responses) == 1 and turns == "last":
+        last = max(i for i, m in enumerate(responses[0]) if m["role"] == "assistant")
+        prompt, responses = [*prompt, *responses[0][:last]], [responses[0][last:]]
+    done = [chat.split(prompt, r, turns=turns, tools=record.tools) for r in responses]
+    texts = {text for text, _ in done}
+    if len(texts) > 1:
+        raise ValueError("the chat template renders the prompt in another way for each response")
+    return texts.pop(), [segments for _, segments in done]
+
+
+def _says_something(m: Message) -> bool:
+    return m["role"] == "assistant" and bool(m["content"].strip() or m.get("tool_calls"))
+
+
+def _encode(
+    drafts: list[Draft], encoder: Encoder
+) -> Iterator[tuple[Draft, list[int], list[Tokens]]]:
+    """Ids of each draft: the prompt with its BOS, and each response with its mask."""
+    starts, rests = [], []
+    for d in drafts:
+        starts.append(d.prompt_text)
+        for segments in d.segments:
+            for k, (text, _) in enumerate(segments):
+                (starts if k == 0 and not d.prompt_text else rests).append(text)
+    start_ids, rest_ids = iter(encoder.starts(starts)), iter(encoder.continuations(rests))
+    for d in drafts:
+        prompt = next(start_ids)
+        if encoder.bos is not None and prompt[:1] != [encoder.bos]:
+            prompt = [encoder.bos, *prompt]
+        responses = []
+        for segments in d.segments:
+            ids: list[int] = []
+            mask: list[bool] = []
+            for k, (_, scored) in enumerate(segments):
+                new = next(start_ids if k == 0 and not d.prompt_text else rest_ids)
+                ids += new
+                # A step is judged at its last token.
+                before_last = scored and d.eos is not None
+                mask += [before_last] * (len(new) - 1) + [scored] * bool(new)
+            if d.eos is not None and ids and ids[-1] != d.eos:
+                ids, mask = [*ids, d.eos], [*mask, True]
+            if not prompt and mask:
+                mask[0] = False  # nothing stands before it that could predict it
+            responses.append((ids, mask))
+        yield d, prompt, responses
+
+
+def _fit(
+    d: Draft, prompt: list[int], responses: list[Tokens], limits: Limits, report: Report
+) -> tuple[list[int], list[Tokens]] | None:
+    """Prompt and responses within the limits, or None (counted) when nothing is left to learn."""
+    if not prompt and (d.eos is None or not responses):
+        return report.drop("empty prompt")
+    if not all(_has_content(tokens, d.eos) for tokens in responses):
+        return report.drop("empty response")
+    longest = max((len(ids) for ids, _ in responses), default=0)
+    prompt_limit = _least(len(prompt), limits.max_prompt_len)
+    response_limit = _least(longest, limits.max_response_len)
+    if limits.max_len is not None and prompt_limit + response_limit > limits.max_len:
+        prompt_limit = min(prompt_limit, max(limits.max_len - response_limit, limits.max_len // 2))
+        response_limit = min(response_limit, limits.max_len - prompt_limit)
+    if len(prompt) > prompt_limit or longest > response_limit:
+        what = f"prompt of {len(prompt)} and response of {longest} tokens"
+        if limits.over_long == "error":
+            raise ValueError(f"row {d.record.row}: {what}, over the limits {_set(limits)}")
+        if limits.over_long == "drop":
+            return report.drop("over the length limits")
+    cut = [_cut_response(tokens, response_limit, d.eos, limits.keep_eos) for tokens in responses]
+    if not all(_has_content(tokens, d.eos) for tokens in cut):
+        return report.drop("response cut to nothing")
+    if len(cut) > 1 and all(tokens == cut[0] for tokens in cut):
+        return report.drop("equal responses")
+    report.truncated_prompts += len(prompt) > prompt_limit
+    report.truncated_responses += sum(len(ids) > response_limit for ids, _ in responses)
+    return _cut_prompt(prompt, prompt_limit, d.bos), cut
+
+
+def _has_content(tokens: Tokens, eos: int | None) -> bool:
+    """Whether anything but a final EOS is scored."""
+    ids, mask = tokens
+    return sum(mask) > (bool(ids) and eos is not None and ids[-1] == eos and mask[-1])
+
+
+def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:
+    """The end of a prompt, behind its BOS."""
+    if len(ids) <= limit:
+        return ids
+    head = ids[:1] if ids[0] == bos else []
+    return head + ids[len(ids) - (limit - len(head)) :]
+
+
+def _cut_response(tokens: Tokens, limit: int, eos: int | None, keep_eos: bool) -> Tokens:
+    """The start of a response and its EOS, less what would stand unscored at its end."""
+    ids, mask = tokens
+    if len(ids) <= limit:
+        return tokens
+    keep = limit - 1 if eos is not None and keep_eos else limit
+    while keep and not mask[keep - 1]:
+        keep -= 1
+    ids, mask = ids[:keep], mask[:keep]
+    if keep and eos is not None and keep_eos and ids[-1] != eos:
+        ids, mask = [*ids, eos], [*mask, True]
+    return ids, mask
+
+
+def _example(prompt: list[int], responses: list[Tokens], bos: int | None, train_on: str) -> Example:
+    if train_on == "all":
+        head = prompt[:1] if prompt[:1] == [bos] else []
+        ids = prompt[len(head) :] + responses[0][0]
+        prompt, responses = head, [(ids, [bool(head)] + [True] * (len(ids) - 1))]
+    ids = tuple(np.asarray(ids, np.int32) for ids, _ in responses)
+    masks = tuple(np.asarray(mask, bool) for _, mask in responses)
+    return Example(np.asarray(prompt, np.int32), ids, masks, {})
+
+
+def _extra_names(records: list[Record]) -> tuple[str, ...]:
+    names = set(records[0].extras) if records else set()
+    for record in records:
+        if differing := sorted(names ^ set(record.extras)):
+            raise ValueError(
+                f"{', '.join(differing)}: given for some records and not for others "
+                f"(rows {records[0].row} and {record.row} differ)"
+            )
+    return tuple(sorted(names))
+
+
+def _extras(
+    record: Record, names: tuple[str, ...], example: Example, report: Report
+) -> dict[str, np.ndarray]:
+    extras: dict[str, np.ndarray] = {
+        name: np.asarray(record.extras[name], np.float32) for name in names
+    }
+    if "step_labels" in extras:
+        extras["step_labels"] = extras["step_labels"][: int(example.scored[0].sum())]
+    extras["row"] = np.asarray(record.row, np.int32)
+    if report.sources:
+        extras["source"] = np.asarray(report.sources.index(record.source), np.int32)
+    return extras
+
+
+def _least(length: int, limit: int | None) -> int:
+    return length if limit is None else min(length, limit)
+
+
+def _set(limits: Limits) -> str:
+    names = ("max_len", "max_prompt_len", "max_response_len")
+    return ", ".join(f"{n} {v}" for n in names if (v := getattr(limits, n)) is not None)
+
+
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(allowed)}, got {value!r}{nearest(value, allowed)}"
+        )

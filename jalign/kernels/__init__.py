@@ -1,0 +1,1 @@
+"""Attention, gathers and the choice of kernel for a device."""

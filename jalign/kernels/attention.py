@@ -1,0 +1,116 @@
+"""Causal self-attention over right-padded rows: one function, several implementations of the same values and gradients.
+
+Right padding needs no mask at all: a real token attends only to what stands before it, and that is never padding. Softmax is
+always in float32. Which implementation fits a device is `jalign.kernels.backend.choose_attention`'s business.
+
+Shape letters: B rows, T tokens, S cache places, N query tokens, H query heads, G key/value heads (H = G * heads per group),
+C head dim.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from jalign.kernels.blocked import blocked_attention
+from jalign.kernels.splash import splash_attention
+
+MASKED = -1e30  # finite, so that a row with nothing to see gives no NaN
+
+
+def attention(
+    q: Float[Array, "B T H C"],
+    k: Float[Array, "B T G C"],
+    v: Float[Array, "B T G C"],
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    implementation: str,
+) -> Float[Array, "B T H C"]:
+    """softmax(cap(scale * q k^T)) v over the tokens at and before each query.
+
+    Args:
+      scale: factor of the logits, usually C ** -0.5.
+      window: each query sees itself and the `window - 1` tokens before it; None sees all before it.
+      softcap: logits z become softcap * tanh(z / softcap); None leaves them.
+      implementation: xla (plain, anywhere) | blocked (CPU) | cudnn (CUDA, 16-bit) | splash (TPU).
+
+    Raises:
+      ValueError: for an unknown implementation, an empty window, heads that do not divide into groups, or a soft cap with cudnn.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"attention implementation {implementation!r} is unknown; there is: {', '.join(IMPLEMENTATIONS)}"
+        )
+    if window is not None and window < 1:
+        raise ValueError(f"an attention window holds at least the token itself, got {window}")
+    if q.shape[2] % k.shape[2]:
+        raise ValueError(f"{q.shape[2]} query heads do not divide into {k.shape[2]} key/value heads")
+    return IMPLEMENTATIONS[implementation](q, k, v, scale=scale, window=window, softcap=softcap)
+
+
+def cached_attention(
+    q: Float[Array, "B N H C"],
+    k: Float[Array, "B S G C"],
+    v: Float[Array, "B S G C"],
+    positions: Int[Array, "B N"],
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Float[Array, "B N H C"]:
+    """Attention of new tokens to a key/value cache: a query at position p sees cache places j <= p (and j > p - window).
+
+    The cache already holds the new tokens' own keys and values at `positions`. Other arguments as in `attention`.
+    """
+    places = jnp.arange(k.shape[1])
+    seen = places <= positions[..., None]
+    if window is not None:
+        seen &= places > positions[..., None] - window
+    return _plain(q, k, v, seen, scale, softcap)
+
+
+def _xla(q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None) -> Array:
+    places = jnp.arange(q.shape[1])
+    seen = places <= places[:, None]
+    if window is not None:
+        seen &= places > places[:, None] - window
+    return _plain(q, k, v, seen[None], scale, softcap)
+
+
+def _plain(q: Array, k: Array, v: Array, seen: Array, scale: float, softcap: float | None) -> Array:
+    """Attention with the scores in memory; `seen` [B or 1, N, S]. Query heads are grouped, so k and v are never repeated."""
+    b, n, h, c = q.shape
+    grouped = q.reshape(b, n, k.shape[2], -1, c)
+    z = scale * jnp.einsum("bngrc,bsgc->bgrns", grouped, k, preferred_element_type=jnp.float32)
+    if softcap is not None:
+        z = softcap * jnp.tanh(z / softcap)
+    p = jax.nn.softmax(jnp.where(seen[:, None, None], z, MASKED), axis=-1).astype(v.dtype)
+    o = jnp.einsum("bgrns,bsgc->bngrc", p, v, preferred_element_type=jnp.float32)
+    return o.astype(q.dtype).reshape(b, n, h, c)
+
+
+def _cudnn(q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None) -> Array:
+    if softcap is not None:
+        raise ValueError(f"cudnn attention has no soft cap, and this model caps its logits at {softcap}; use xla")
+    return jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        scale=scale,
+        is_causal=True,
+        # (to the left, to the right), the token itself not counted
+        local_window_size=None if window is None else (window - 1, 0),
+        implementation="cudnn",
+    )
+
+
+IMPLEMENTATIONS = {
+    "xla": _xla,
+    "blocked": blocked_attention,
+    "cudnn": _cudnn,
+    "splash": splash_attention,
+}

@@ -1,0 +1,138 @@
+"""Causal attention for CPUs: flash-style blocks that skip what the mask hides, one row of the batch at a time.
+
+The forward pass keeps one number per query (the log of its softmax's denominator), and the backward pass recomputes the
+probabilities from it. Blocks of queries are unrolled at trace time, so the keys a block cannot see (after it, or left of
+its window) are not touched, and a row's blocks stay in the cache of a core.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jalign.kernels.local import on_each_device
+
+BLOCK = 64  # queries per block
+MASKED = -1e30
+
+
+class _Numbers(NamedTuple):
+    scale: float
+    window: int | None
+    softcap: float | None
+
+
+def blocked_attention(
+    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+) -> Array:
+    """See `jalign.kernels.attention.attention`."""
+    run = functools.partial(_attention, _Numbers(scale, window, softcap))
+    return on_each_device(run, q, k, v)
+
+
+def _blocks(tokens: int, window: int | None):
+    """(first query, end of queries, first key, bias [queries, keys]) of every block; its keys end where its queries end."""
+    for start in range(0, tokens, BLOCK):
+        end = min(start + BLOCK, tokens)
+        first = 0 if window is None else max(0, start - window + 1)
+        query, key = np.arange(start, end)[:, None], np.arange(first, end)
+        seen = key <= query if window is None else (key <= query) & (key > query - window)
+        yield start, end, first, np.where(seen, 0.0, MASKED).astype(np.float32)
+
+
+def _capped(z: Array, softcap: float | None) -> Array:
+    return z if softcap is None else softcap * jnp.tanh(z / softcap)
+
+
+def _heads_first(x: Array, groups: int) -> Array:
+    """[B, T, H, C] -> [B, G, H / G, T, C]"""
+    b, t, h, c = x.shape
+    return x.reshape(b, t, groups, h // groups, c).transpose(0, 2, 3, 1, 4)
+
+
+def _tokens_first(x: Array) -> Array:
+    """[B, G, r, T, C] -> [B, T, G * r, C]"""
+    b, g, r, t, c = x.shape
+    return x.transpose(0, 3, 1, 2, 4).reshape(b, t, g * r, c)
+
+
+def _fold(x: Array) -> Array:
+    """[G, r, n, ...] -> [G, r * n, ...]: the query heads of a group share their keys, so they are rows of one product."""
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def _scores(n: _Numbers, q: Array, k: Array, bias: np.ndarray) -> Array:
+    """Masked logits [G, r * queries, keys], float32; `q` is folded and already scaled."""
+    z = jnp.matmul(q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32)
+    return _capped(z, n.softcap) + np.tile(bias, (z.shape[1] // bias.shape[0], 1))
+
+
+def _row_forward(n: _Numbers, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
+    """One row: q [G, r, T, C] scaled, k and v [G, T, C] -> output [G, r, T, C], log denominator [G, r, T]."""
+    groups, r, tokens, width = q.shape
+    outputs, logs = [], []
+    for start, end, first, bias in _blocks(tokens, n.window):
+        z = _scores(n, _fold(q[:, :, start:end]), k[:, first:end], bias)
+        top = z.max(-1, keepdims=True)
+        p = jnp.exp(z - top)
+        total = p.sum(-1, keepdims=True)
+        o = jnp.matmul(p.astype(v.dtype), v[:, first:end], preferred_element_type=jnp.float32) / total
+        outputs.append(o.astype(q.dtype).reshape(groups, r, end - start, width))
+        logs.append((top + jnp.log(total)).reshape(groups, r, end - start))
+    return jnp.concatenate(outputs, 2), jnp.concatenate(logs, 2)
+
+
+def _row_backward(
+    n: _Numbers, q: Array, k: Array, v: Array, o: Array, log: Array, do: Array
+) -> tuple[Array, Array, Array]:
+    groups, r, tokens, width = q.shape
+    f32 = jnp.float32
+    dot = functools.partial(jnp.matmul, preferred_element_type=f32)
+    inner = jnp.sum(do.astype(f32) * o.astype(f32), -1)  # sum_j p_ij dp_ij
+    dq, dk, dv = [], jnp.zeros(k.shape, f32), jnp.zeros(v.shape, f32)
+    for start, end, first, bias in _blocks(tokens, n.window):
+        qi, di = _fold(q[:, :, start:end]), _fold(do[:, :, start:end])
+        kj, vj = k[:, first:end], v[:, first:end]
+        z = _scores(n, qi, kj, bias)
+        p = jnp.exp(z - _fold(log[:, :, start:end])[..., None])
+        dz = p * (dot(di, jnp.swapaxes(vj, -1, -2)) - _fold(inner[:, :, start:end])[..., None])
+        if n.softcap is not None:  # d (c tanh(z / c)) = 1 - tanh^2; p is 0 where z is masked
+            dz = dz * jnp.where(z > MASKED / 2, 1.0 - jnp.square(z / n.softcap), 0.0)
+        dz = dz.astype(q.dtype)
+        dq.append(dot(dz, kj).astype(q.dtype).reshape(groups, r, end - start, width))
+        around = ((0, 0), (first, tokens - end), (0, 0))
+        dk += jnp.pad(dot(jnp.swapaxes(dz, -1, -2), qi), around)
+        dv += jnp.pad(dot(jnp.swapaxes(p.astype(q.dtype), -1, -2), di), around)
+    return jnp.concatenate(dq, 2), dk.astype(k.dtype), dv.astype(v.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(n: _Numbers, q: Array, k: Array, v: Array) -> Array:
+    return _forward(n, q, k, v)[0]
+
+
+def _forward(n: _Numbers, q: Array, k: Array, v: Array):
+    groups = k.shape[2]
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+    q = _heads_first((q * n.scale).astype(q.dtype), groups)
+    o, log = jax.lax.map(lambda row: _row_forward(n, *row), (q, k, v))
+    return _tokens_first(o), (q, k, v, o, log)
+
+
+def _backward(n: _Numbers, saved, do: Array):
+    q, k, v, o, log = saved
+    do = _heads_first(do, k.shape[1])
+    dq, dk, dv = jax.lax.map(lambda row: _row_backward(n, *row), (q, k, v, o, log, do))
+    return (
+        (_tokens_first(dq) * n.scale).astype(q.dtype),
+        dk.transpose(0, 2, 1, 3),
+        dv.transpose(0, 2, 1, 3),
+    )
+
+
+_attention.defvjp(_forward, _backward)

@@ -1,0 +1,90 @@
+"""Between the flat token stream and the rows that attention reads, with gradients that only gather.
+
+The transpose of a gather is a scatter-add, which is slow on every accelerator. Here both directions are known on the host
+(`rows` and `inverse` of `jalign.layout.Layout`), so each gather's gradient is written as the other gather.
+
+Shape letters: S streams, N tokens per stream, M rows per stream, T tokens per row, K copies of a token at most.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int, Shaped
+
+
+def expand(
+    x: Shaped[Array, "S N *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
+) -> Shaped[Array, "S M T *F"]:
+    """Row r, place t takes stream token `rows[r, t]`; unused places take token N - 1, which is never a real one.
+
+    The gradient of a token is the sum over its copies, in float32.
+
+    Args:
+      x: one value per stream token; `*F` is any number of feature axes.
+      rows: place in the stream of each row's tokens.
+      inverse: places in the flattened rows [M * T] where a token stands; unused entries are M * T or more.
+    """
+    return jax.vmap(_expand)(x, rows, inverse)
+
+
+def collapse(
+    y: Shaped[Array, "S M T *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
+) -> Shaped[Array, "S N *F"]:
+    """Every stream token takes its value from its first copy in the rows; a token in no row takes 0.
+
+    All copies of a shared prompt hold the same value (causal attention over the same tokens), so reading one is enough, and
+    the gradient goes to that one alone. Arguments as in `expand`.
+    """
+    return jax.vmap(_collapse)(y, rows, inverse)
+
+
+def _take(flat: Array, places: Array) -> Array:
+    """`flat[places]`, and 0 where a place is past the end."""
+    return jnp.take(flat, places, axis=0, mode="fill", fill_value=0)
+
+
+def _flatten(y: Array) -> Array:
+    return y.reshape(-1, *y.shape[2:])
+
+
+@jax.custom_vjp
+def _expand(x: Array, rows: Array, inverse: Array) -> Array:
+    # Every entry of `rows` is in range by construction; saying so spares the compiler a mask over the result.
+    return x.at[rows].get(mode="promise_in_bounds")
+
+
+def _expand_fwd(x: Array, rows: Array, inverse: Array):
+    return _expand(x, rows, inverse), inverse
+
+
+def _expand_bwd(inverse: Array, g: Array):
+    flat = _flatten(g)
+    if inverse.shape[-1] == 1:
+        return _take(flat, inverse[:, 0]), None, None
+    copies = [_take(flat, inverse[:, k]).astype(jnp.float32) for k in range(inverse.shape[-1])]
+    return sum(copies[1:], copies[0]).astype(g.dtype), None, None
+
+
+_expand.defvjp(_expand_fwd, _expand_bwd)
+
+
+@jax.custom_vjp
+def _collapse(y: Array, rows: Array, inverse: Array) -> Array:
+    return _take(_flatten(y), inverse[:, 0])
+
+
+def _collapse_fwd(y: Array, rows: Array, inverse: Array):
+    return _collapse(y, rows, inverse), (rows, inverse)
+
+
+def _collapse_bwd(saved: tuple[Array, Array], g: Array):
+    rows, inverse = saved
+    here = jnp.arange(rows.size, dtype=inverse.dtype).reshape(rows.shape)
+    first = inverse[:, 0].at[rows].get(mode="promise_in_bounds") == here
+    dy = g.at[rows].get(mode="promise_in_bounds")
+    return jnp.where(first.reshape(*first.shape, *(1,) * (g.ndim - 1)), dy, 0), None, None
+
+
+_collapse.defvjp(_collapse_fwd, _collapse_bwd)

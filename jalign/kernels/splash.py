@@ -1,0 +1,58 @@
+"""Attention for TPUs: JAX's splash kernel, on each device's own rows and heads."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jalign.kernels.local import on_each_device
+
+LANES = 128  # a TPU register's last axis; tokens come in multiples of it
+BLOCK = 512
+
+
+def splash_attention(
+    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+) -> Array:
+    """See `jalign.kernels.attention.attention`. Rows are padded on the right to whole blocks, which no real token sees."""
+    run = functools.partial(_local, scale=scale, window=window, softcap=softcap)
+    return on_each_device(run, q, k, v)
+
+
+def _local(
+    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+) -> Array:
+    # Imported here: Pallas costs half a second, and only TPUs need it.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    tokens, heads = q.shape[1], q.shape[2]
+    block = min(BLOCK, -(-tokens // LANES) * LANES)
+    length = -(-tokens // block) * block
+    shape = (length, length)
+    mask = masks.CausalMask(shape) if window is None else masks.LocalMask(shape, (window - 1, 0), 0)
+    attend = kernel.make_splash_mha(
+        mask=masks.MultiHeadMask([mask] * heads),
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=softcap,
+        block_sizes=kernel.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_kv_compute=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_kv_dkv_compute=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        ),
+    )
+
+    def heads_first(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
+
+    o = jax.vmap(attend)(heads_first((q * scale).astype(q.dtype)), heads_first(k), heads_first(v))
+    return o.transpose(0, 2, 1, 3)[:, :tokens]

@@ -1,0 +1,114 @@
+"""Metrics to a jsonl file (the record), to TensorBoard, and to the terminal."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+_SHOWN = {
+    "loss": "loss",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "grad_norm": "grad norm",
+    "learning_rate": "lr",
+    "tokens_per_second": "tok/s",
+}
+
+
+class RunLog:
+    """One run's record. Going on from step s drops what an earlier life of the run wrote after s.
+
+    Args:
+      directory: `metrics.jsonl` and `tensorboard/` are written there.
+      steps: optimizer steps of the whole run.
+      start: steps already taken.
+      console: where people look; None: nowhere (every process but the first).
+    """
+
+    def __init__(self, directory: Path, *, steps: int, start: int, console: Console | None):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / "metrics.jsonl"
+        self.tensorboard = directory / "tensorboard"
+        _drop_after(self.path, start)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._writer = SummaryWriter(str(self.tensorboard), purge_step=start + 1 if start else None)
+        self.console, self._steps = console, steps
+        self._progress = (
+            _progress(console, steps, start) if console and console.is_terminal else None
+        )
+
+    def write(self, step: int, metrics: Mapping[str, float], kind: str = "train") -> None:
+        """Record scalars of one step; a number that is not finite is written as null."""
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
+        record = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for name, value in finite.items():
+            if value is not None:
+                self._writer.add_scalar(name if kind == "train" else f"{kind}/{name}", value, step)
+        self._show(step, metrics, kind)
+
+    def text(self, step: int, name: str, rows: list[dict[str, Any]]) -> None:
+        """Record texts (sample generations) beside the numbers."""
+        line = {"step": step, "kind": name, "rows": rows}
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+        self._writer.add_text(
+            name, "\n\n".join(json.dumps(r, ensure_ascii=False) for r in rows), step
+        )
+
+    def say(self, message: str) -> None:
+        """A line for people."""
+        if self.console:
+            self.console.print(message, markup=False, highlight=False)
+
+    def close(self) -> None:
+        if self._progress:
+            self._progress.stop()
+        self._file.close()
+        self._writer.close()
+
+    def _show(self, step: int, metrics: Mapping[str, float], kind: str) -> None:
+        if not self.console:
+            return
+        cells = [f"{label} {metrics[n]:.4g}" for n, label in _SHOWN.items() if n in metrics]
+        if self._progress and kind == "train":
+            self._progress.update(
+                self._progress.task_ids[0], completed=step, cells="  ".join(cells)
+            )
+        else:
+            left = f"  ETA {metrics['eta_s']:.0f}s" if "eta_s" in metrics else ""
+            self.say(f"{kind} {step}/{self._steps}  " + "  ".join(cells) + left)
+
+
+def _progress(console: Console, steps: int, start: int) -> Progress:
+    progress = Progress(
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[cells]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    progress.add_task("train", total=steps, completed=start, cells="compiling")
+    progress.start()
+    return progress
+
+
+def _drop_after(path: Path, start: int) -> None:
+    """A killed run may have logged steps that its last checkpoint does not hold, and half a line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= start:
+                kept.append(line)
+        except json.JSONDecodeError:
+            continue
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,27 @@
+"""Float32 pieces that several losses share."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def f32(*arrays: Array) -> tuple[Array, ...]:
+    """The arrays in float32: loss arithmetic in bfloat16 loses differences of log-probabilities."""
+    return tuple(jnp.asarray(x, jnp.float32) for x in arrays)
+
+
+def require(ok: bool | Array, message: str) -> None:
+    """Refuse a number out of range. A traced number cannot be looked at and passes."""
+    if not isinstance(ok, jax.core.Tracer) and not bool(ok):
+        raise ValueError(message)
+
+
+def log1mexp(x: Array) -> Array:
+    """log(1 - exp(x)) for x < 0, without cancellation near 0 or far below it (Maechler 2012).
+
+    Both branches are evaluated, so each gets an argument at which its gradient is finite.
+    """
+    near = x > -0.6931472
+    small = jnp.log(-jnp.expm1(jnp.where(near, x, -0.5)))
+    large = jnp.log1p(-jnp.exp(jnp.where(near, -1.0, x)))
+    return jnp.where(near, small, large)

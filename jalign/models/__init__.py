@@ -1,0 +1,1 @@
+"""One decoder with switches, the families it reproduces, and their checkpoints."""

@@ -1,0 +1,156 @@
+"""One layer of the decoder: attention and MLP, each between norms and beside a residual.
+
+Tokens are one axis [n = S * N, D] everywhere but inside attention. Shape letters: S streams, N tokens per stream, M rows per
+stream, T tokens per row, H heads, G key/value heads, C head dim, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int
+
+from jalign.kernels.attention import attention, cached_attention
+from jalign.kernels.flat import collapse, expand
+from jalign.models.cache import KeysValues, write
+from jalign.models.linear import Linear
+from jalign.models.norms import Norm
+from jalign.models.rope import Rope, rotate
+from jalign.models.spec import Kind, Spec
+
+ACTIVATION = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+class Place(NamedTuple):
+    """Where the tokens of a call stand; the same for every layer.
+
+    Attributes:
+      positions: [S, N].
+      tables: cosines and sines of every rotary embedding in use.
+      rows, inverse: of a flat stream (`jalign.layout`), else None.
+      fresh: with a cache, whether it was empty.
+    """
+
+    positions: Int[Array, "S N"]
+    tables: dict[Rope, tuple[Array, Array]]
+    rows: Int[Array, "S M T"] | None
+    inverse: Int[Array, "S N K"] | None
+    fresh: bool
+
+
+class Attention(nnx.Module):
+    def __init__(self, spec: Spec, *, layers: int, **types):
+        q_width, kv_width = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+        linear = functools.partial(Linear, layers=layers, **types)
+        self.q = linear(spec.width, q_width, bias=spec.qkv_bias)
+        self.k = linear(spec.width, kv_width, bias=spec.qkv_bias)
+        self.v = linear(spec.width, kv_width, bias=spec.qkv_bias)
+        self.o = linear(q_width, spec.width, bias=spec.o_bias)
+        norm = functools.partial(
+            Norm, spec, spec.head_dim, layers=layers, param_dtype=types["param_dtype"]
+        )
+        self.q_norm = nnx.data(norm() if spec.qk_norm else None)
+        self.k_norm = nnx.data(norm() if spec.qk_norm else None)
+        self.spec = spec
+
+    def __call__(
+        self,
+        x: Float[Array, "n D"],
+        place: Place,
+        kind: Kind,
+        implementation: str,
+        kv: KeysValues | None,
+        layer: Array | int,
+        key: Array | None,
+    ) -> tuple[Float[Array, "n D"], KeysValues | None]:
+        spec, streams = self.spec, place.positions.shape
+        keys = _keys(key, 4)
+        q, k, v = (
+            linear(x, key).reshape(*streams, -1, spec.head_dim)
+            for linear, key in zip((self.q, self.k, self.v), keys, strict=False)
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if kind.rope is not None:
+            q, k = rotate(q, place.tables[kind.rope]), rotate(k, place.tables[kind.rope])
+        numbers = {"scale": spec.scale, "window": kind.window, "softcap": spec.attn_softcap}
+        on_rows = functools.partial(attention, implementation=implementation, **numbers)
+        if kv is not None:
+            kv = write(kv, layer, k, v, place.positions, place.fresh)
+        if place.rows is not None:
+            y = self._on_flat_stream(on_rows, q, k, v, place)
+        elif kv is None or place.fresh:
+            y = on_rows(q, k, v)
+        else:
+            seen = (all_[layer].astype(q.dtype) for all_ in kv)
+            y = cached_attention(q, *seen, place.positions, **numbers)
+        return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
+
+    @staticmethod
+    def _on_flat_stream(on_rows, q: Array, k: Array, v: Array, place: Place) -> Array:
+        s, m, t = place.rows.shape
+        rows = (
+            expand(a, place.rows, place.inverse).reshape(s * m, t, *a.shape[2:]) for a in (q, k, v)
+        )
+        y = on_rows(*rows)
+        return collapse(y.reshape(s, m, t, *y.shape[2:]), place.rows, place.inverse)
+
+
+class MLP(nnx.Module):
+    def __init__(self, spec: Spec, *, layers: int, **types):
+        linear = functools.partial(Linear, layers=layers, bias=spec.mlp_bias, **types)
+        self.gate = nnx.data(linear(spec.width, spec.mlp_width) if spec.gated else None)
+        self.up = linear(spec.width, spec.mlp_width)
+        self.down = linear(spec.mlp_width, spec.width)
+        self.activation = spec.activation
+
+    def __call__(self, x: Float[Array, "n D"], key: Array | None) -> Float[Array, "n D"]:
+        act = ACTIVATION[self.activation]
+        keys = _keys(key, 3)
+        if self.gate is None:
+            return self.down(act(self.up(x, keys[1])), keys[2])
+        return self.down(act(self.gate(x, keys[0])) * self.up(x, keys[1]), keys[2])
+
+
+class Layer(nnx.Module):
+    """x + attn(norm x), then x + mlp(norm x); parameters of all layers are stacked on a leading axis L."""
+
+    def __init__(self, spec: Spec, *, layers: int, **types):
+        norm = functools.partial(
+            Norm, spec, spec.width, layers=layers, param_dtype=types["param_dtype"]
+        )
+        self.attn_norm = norm()
+        self.attn = Attention(spec, layers=layers, **types)
+        self.post_attn_norm = nnx.data(norm() if spec.post_norms else None)
+        self.mlp_norm = norm()
+        self.mlp = MLP(spec, layers=layers, **types)
+        self.post_mlp_norm = nnx.data(norm() if spec.post_norms else None)
+
+    def __call__(
+        self,
+        x: Float[Array, "n D"],
+        place: Place,
+        kind: Kind,
+        implementation: str,
+        kv: KeysValues | None,
+        layer: Array | int,
+        key: Array | None,
+    ) -> tuple[Float[Array, "n D"], KeysValues | None]:
+        attn_key, mlp_key = _keys(key, 2)
+        y, kv = self.attn(self.attn_norm(x), place, kind, implementation, kv, layer, attn_key)
+        x = x + (y if self.post_attn_norm is None else self.post_attn_norm(y))
+        y = self.mlp(self.mlp_norm(x), mlp_key)
+        return x + (y if self.post_mlp_norm is None else self.post_mlp_norm(y)), kv
+
+
+def _keys(key: Array | None, n: int) -> list[Array | None]:
+    return [None] * n if key is None else list(jax.random.split(key, n))

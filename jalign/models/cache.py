@@ -1,0 +1,78 @@
+"""Keys and values of the tokens a rollout has seen.
+
+The cache of all layers is one array that the scan over layers carries and updates in place; passed as scanned input and
+output it would be copied whole for every token.
+
+Shape letters: L layers, B rows, S places, N new tokens, G key/value heads, C head dim.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int
+
+from jalign.models.spec import Spec
+
+
+class KeysValues(NamedTuple):
+    """The arrays of a cache, [L, B, S, G, C] each."""
+
+    k: Array
+    v: Array
+
+
+@struct.dataclass
+class KVCache:
+    """Place s of a row holds the key and value of the row's token at position s.
+
+    Attributes:
+      kv: the arrays.
+      lengths: [B] int32 tokens a row holds.
+      fresh: nothing has been written, so tokens given now attend to themselves only (static: such a call is a prefill and
+        runs the training kernels instead of attention to the whole cache).
+    """
+
+    kv: KeysValues
+    lengths: Int[Array, B]
+    fresh: bool = struct.field(pytree_node=False, default=False)
+
+    @classmethod
+    def empty(cls, spec: Spec, rows: int, places: int, dtype: DTypeLike) -> KVCache:
+        """A cache for `rows` rows of up to `places` tokens."""
+        shape = (spec.depth, rows, places, spec.kv_heads, spec.head_dim)
+        kv = KeysValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        return cls(kv, jnp.zeros(rows, jnp.int32), fresh=True)
+
+    @property
+    def places(self) -> int:
+        return self.kv.k.shape[2]
+
+    def filled(self, kv: KeysValues, positions: Int[Array, "B N"]) -> KVCache:
+        """The cache after tokens at `positions` were written; a row given only negative positions keeps its length."""
+        lengths = jnp.where(positions.max(-1) < 0, self.lengths, positions.max(-1) + 1)
+        return KVCache(kv, lengths.astype(jnp.int32), fresh=False)
+
+
+def write(
+    kv: KeysValues,
+    layer: Array | int,
+    k: Float[Array, "B N G C"],
+    v: Float[Array, "B N G C"],
+    positions: Int[Array, "B N"],
+    fresh: bool,
+) -> KeysValues:
+    """Put new keys and values at `positions` of a layer; what stands at a negative position or past the end is dropped."""
+    if fresh:  # positions are 0..N-1; what padding writes is overwritten before anything sees it
+        start = (layer, 0, 0, 0, 0)
+        new = (x[None].astype(kv.k.dtype) for x in (k, v))
+        return KeysValues(*map(lambda a, b: jax.lax.dynamic_update_slice(a, b, start), kv, new))
+    rows = jnp.arange(k.shape[0])[:, None]
+    places = jnp.where(positions < 0, kv.k.shape[2], positions)
+    new = (x.astype(kv.k.dtype) for x in (k, v))
+    return KeysValues(*map(lambda a, b: a.at[layer, rows, places].set(b, mode="drop"), kv, new))

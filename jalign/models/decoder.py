@@ -1,0 +1,229 @@
+"""THE decoder: one transformer whose switches (`jalign.models.spec`) make it a Llama, Mistral, Gemma, Qwen, Phi-3 or GPT-2.
+
+Parameters of all layers are stacked on a leading axis and the layers are one `lax.scan`, so compile time does not grow with
+depth. Layers of different kinds (Gemma 2 alternates two, Gemma 3 repeats six) are scanned a whole period at a time, which keeps
+the kind static; layers left over after the last whole period follow unrolled.
+
+Shape letters: S streams, N tokens per stream, M rows per stream, T tokens per row, L layers, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Int
+
+from jalign.core import did_you_mean
+from jalign.kernels.backend import choose_attention, platform_of
+from jalign.models.block import Layer, Place
+from jalign.models.cache import KVCache
+from jalign.models.heads import ScalarHead
+from jalign.models.linear import Embed, Linear
+from jalign.models.norms import Norm
+from jalign.models.spec import Kind, Spec
+from jalign.parallel.rules import constrain
+
+REMAT: dict[str, Callable[..., Any]] = {
+    "none": lambda f, prevent_cse: f,
+    "dots": functools.partial(
+        jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    ),
+    "full": jax.checkpoint,
+}
+
+
+class Decoder(nnx.Module):
+    """A causal language model, or a reward model or critic when it has a scalar head.
+
+    Args:
+      spec: the architecture.
+      dtype: of activations and products; norms, softmax, rotary angles and logits are float32 whatever it is.
+      param_dtype: of the stored parameters.
+      remat: what the backward pass recomputes: none | dots (all but matrix products) | full (each layer).
+      attention: a kernel of `jalign.kernels.attention`, or None for the one that fits the device.
+      unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about 10 % faster.
+      value_head: adds `value`, a scalar head.
+      lm_head: False leaves out the unembedding of an untied model (reward models have none).
+      rngs: the stream `params` is used.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: str = "none",
+        attention: str | None = None,
+        unroll: bool | None = None,
+        value_head: bool = False,
+        lm_head: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        if remat not in REMAT:
+            raise ValueError(f"remat={remat!r} is unknown{did_you_mean(remat, REMAT)}")
+        types = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.embed = Embed(spec.vocab_size, spec.width, **types)
+        learned = spec.learned_positions
+        self.positions = nnx.data(Embed(learned, spec.width, **types) if learned else None)
+        self.layers = Layer(spec, layers=spec.depth, **types)
+        self.final_norm = Norm(spec, spec.width, param_dtype=param_dtype)
+        untied = lm_head and not spec.tied
+        self.lm_head = nnx.data(Linear(spec.width, spec.vocab_size, **types) if untied else None)
+        self.value = nnx.data(
+            ScalarHead(spec.width, param_dtype=param_dtype, rngs=rngs) if value_head else None
+        )
+        self.spec = spec
+        self.dtype = dtype
+        self.remat = remat
+        self.attention = attention
+        self.unroll = unroll
+        self.source: str | None = None  # JSON of the checkpoint's config, for `hub.save`
+
+    def __call__(
+        self,
+        tokens: Int[Array, "S N"],
+        positions: Int[Array, "S N"],
+        *,
+        rows: Int[Array, "S M T"] | None = None,
+        inverse: Int[Array, "S N K"] | None = None,
+        cache: KVCache | None = None,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "S N D"], KVCache | None]:
+        """Hidden states after the final norm.
+
+        Without `rows` and `cache` every stream is one right-padded row. With `rows` the streams are flat (`jalign.layout`).
+        With `cache` the tokens are appended to its rows: a first call on an empty cache is a prefill whose rows start at
+        position 0, padding (at negative positions) to the right; later calls may give any number of tokens per row.
+
+        Args:
+          tokens: ids.
+          positions: of each token in its row.
+          rows, inverse: both or neither.
+          cache: from `KVCache.empty`.
+          key: of LoRA's dropout; None is no dropout.
+
+        Returns:
+          The hidden states and the cache with the new tokens (None without one).
+        """
+        if (rows is None) != (inverse is None):
+            raise ValueError("rows and inverse describe one layout: give both or neither")
+        if rows is not None and cache is not None:
+            raise ValueError("a cache holds rows, it cannot be used with a flat stream")
+        if cache is not None and cache.fresh and tokens.shape[1] > cache.places:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens do not fit a cache of {cache.places} places"
+            )
+        x, cache, _ = self._run(tokens, positions, rows, inverse, cache, key, keep=False)
+        return self.final_norm(x), cache
+
+    def hidden_by_layer(
+        self, tokens: Int[Array, "S N"], positions: Int[Array, "S N"]
+    ) -> Float[Array, "L+1 S N D"]:
+        """The embeddings and each layer's output before the final norm: to find the first layer that differs from another."""
+        return self._run(tokens, positions, None, None, None, None, keep=True)[2]
+
+    def logits(self, hidden: Float[Array, "*P D"]) -> Float[Array, "*P V"]:
+        """Unnormalised log-probabilities in float32, scaled and soft-capped. For few positions: training never builds them."""
+        weight, vocab_axis = self.head()
+        z = jax.lax.dot_general(
+            hidden.astype(self.dtype),
+            weight,
+            (((hidden.ndim - 1,), (1 - vocab_axis,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        z = z * self.spec.logit_scale
+        cap = self.spec.logit_softcap
+        return z if cap is None else cap * jnp.tanh(z / cap)
+
+    def head(self) -> tuple[Array, int]:
+        """The unembedding in the compute dtype, and which of its axes is the vocabulary: [V, D] and 0 (tied), or [D, V] and 1."""
+        if self.spec.tied:
+            return self.embed.weight[...].astype(self.dtype), 0
+        if self.lm_head is None:
+            raise ValueError(
+                "this model has no unembedding: it was made or loaded as a scalar model"
+            )
+        return self.lm_head.kernel[...].astype(self.dtype), 1
+
+    def _run(self, tokens, positions, rows, inverse, cache, key, *, keep: bool):
+        x = self.embed(tokens)
+        if self.spec.embed_scale is not None:
+            x = x * jnp.asarray(self.spec.embed_scale, self.dtype)
+        if self.positions is not None:
+            x = x + self.positions(jnp.maximum(positions, 0))
+        ropes = {kind.rope for kind in self.spec.kinds if kind.rope is not None}
+        tables = {rope: rope.table(positions, self.spec.head_dim) for rope in ropes}
+        place = Place(positions, tables, rows, inverse, cache is not None and cache.fresh)
+        kv = None if cache is None else cache.kv
+        flat, kv, seen = self._run_layers(x.reshape(-1, x.shape[-1]), place, kv, key, keep)
+        if keep:
+            seen = jnp.concatenate([x[None], seen.reshape(-1, *x.shape)])
+        return flat.reshape(x.shape), None if cache is None else cache.filled(kv, positions), seen
+
+    def _run_layers(self, x, place: Place, kv, key, keep: bool):
+        """Scan over whole periods of layers, then the rest; `x` is [S * N, D]. Also every layer's output when `keep`."""
+        spec, platform = self.spec, jax.default_backend()
+        period = spec.period
+        periods, unroll = spec.depth // period, self.unroll
+        unroll = platform == "cpu" if unroll is None else unroll
+        graphdef, state = nnx.split(self.layers)
+        # the last entry: the layer's number, which is its place in the cache
+        stacked = (
+            state,
+            None if key is None else jax.random.split(key, spec.depth),
+            jnp.arange(spec.depth),
+        )
+
+        def one_layer(kind: Kind, x, kv, sliced):
+            params, key, number = sliced
+            implementation = self.attention or self._best_attention(kind)
+            layer = nnx.merge(graphdef, params)
+            x, kv = layer(x, place, kind, implementation, kv, number, key)
+            return constrain(x, ("data", "fsdp"), None), kv
+
+        def several(carry, stacked, count: int):
+            x, kv = carry
+            seen = []
+            for i in range(count):
+                run = functools.partial(one_layer, spec.kinds[i])
+                if kv is None:  # with a cache there is no backward pass
+                    run = REMAT[self.remat](run, prevent_cse=unroll)
+                x, kv = run(x, kv, jax.tree.map(lambda a, i=i: a[i], stacked))
+                seen.append(x)
+            return (x, kv), jnp.stack(seen) if keep else None
+
+        whole = jax.tree.map(
+            lambda a: a[: periods * period].reshape(periods, period, *a.shape[1:]), stacked
+        )
+        carry, seen = jax.lax.scan(
+            functools.partial(several, count=period),
+            (x, kv),
+            whole,
+            unroll=periods if unroll else 1,
+        )
+        left = spec.depth - periods * period
+        if left:
+            rest = jax.tree.map(lambda a: a[periods * period :], stacked)
+            carry, last = several(carry, rest, left)
+            seen = jnp.concatenate([seen.reshape(-1, *x.shape), last]) if keep else None
+        return *carry, seen
+
+    def _best_attention(self, kind: Kind) -> str:
+        device = jax.local_devices()[0]
+        name, _ = choose_attention(
+            platform=platform_of(device),
+            dtype=self.dtype,
+            head_dim=self.spec.head_dim,
+            softcap=self.spec.attn_softcap,
+            window=kind.window,
+            compute_capability=getattr(device, "compute_capability", None),
+        )
+        return name

@@ -1,0 +1,28 @@
+"""Phi-3 and Phi-4 mini: a Llama whose checkpoint fuses q, k, v and gate, up."""
+
+from jalign.models.families.base import ENDS, PRE_NORMS, Config, Family, decoder_numbers, turned
+from jalign.models.spec import Spec
+
+ROWS = (
+    *ENDS,
+    *PRE_NORMS,
+    turned(
+        "model.layers.{}.self_attn.qkv_proj.weight",
+        "layers.attn.q.kernel",
+        "layers.attn.k.kernel",
+        "layers.attn.v.kernel",
+    ),
+    turned("model.layers.{}.self_attn.o_proj.weight", "layers.attn.o.kernel"),
+    turned(
+        "model.layers.{}.mlp.gate_up_proj.weight", "layers.mlp.gate.kernel", "layers.mlp.up.kernel"
+    ),
+    turned("model.layers.{}.mlp.down_proj.weight", "layers.mlp.down.kernel"),
+)
+
+
+def _spec(config: Config) -> Spec:
+    numbers = decoder_numbers(config, norm_eps=config.get("rms_norm_eps", 1e-5))
+    return Spec(**numbers, window=config.get("sliding_window"))
+
+
+FAMILIES = (Family("phi3", "Phi3ForCausalLM", "Phi3ForSequenceClassification", _spec, ROWS),)

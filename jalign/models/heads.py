@@ -1,0 +1,26 @@
+"""The scalar head of reward models and critics."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+
+def initial_kernel(key: Array, width: int) -> Float[Array, "D 1"]:
+    """normal(0, 1 / sqrt(D + 1)), as in Stiennon et al. 2020, https://arxiv.org/abs/2009.01325."""
+    return jax.random.normal(key, (width, 1)) * (width + 1) ** -0.5
+
+
+class ScalarHead(nnx.Module):
+    """hidden -> one number, in float32."""
+
+    def __init__(self, width: int, *, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(initial_kernel(rngs.params(), width).astype(param_dtype))
+
+    def __call__(self, hidden: Float[Array, "*P D"]) -> Float[Array, "*P"]:
+        # A sum of products rather than a matrix product: TPUs would multiply in bfloat16.
+        return jnp.sum(hidden.astype(jnp.float32) * self.kernel[..., 0].astype(jnp.float32), -1)

@@ -1,0 +1,265 @@
+"""Hugging Face checkpoints in and out.
+
+Loading streams: every device's shard of every parameter is read from the memory-mapped files straight into place, so the host
+never holds more than the parameter at hand. Nothing but safetensors and JSON is read, and no code of a checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from jax.sharding import Mesh, SingleDeviceSharding
+from jax.typing import DTypeLike
+
+from jalign.models.decoder import Decoder
+from jalign.models.families import family_of
+from jalign.models.families.base import Family
+from jalign.models.heads import initial_kernel
+from jalign.models.keys import HEAD, SCORE, check, entries, namer, reader, tensors
+from jalign.models.safetensors_io import Checkpoint, write_sharded
+from jalign.models.spec import Spec
+from jalign.parallel.rules import Rules, path_name, shardings
+
+WANTED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.jinja",
+    "tokenizer.model",
+    "*.txt",
+)
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+)
+
+
+def load(
+    name: str | os.PathLike,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    remat: str = "none",
+    attention: str | None = None,
+    value_head: bool = False,
+    key: jax.Array | None = None,
+) -> Decoder:
+    """A decoder with the weights of a folder, or of a model on the Hugging Face hub.
+
+    Args:
+      name: a folder with config.json and safetensors, or a hub name such as "HuggingFaceTB/SmolLM2-135M".
+      dtype, param_dtype: of the computation and of the stored parameters.
+      mesh, rules: where parameters go (`jalign.parallel.rules`); without a mesh to the first device.
+      remat, attention: as in `Decoder`.
+      value_head: add a scalar head: the checkpoint's `score.weight` if it has one, else a fresh one from `key`.
+      key: of a fresh scalar head; None is `jax.random.key(0)`.
+
+    Raises:
+      ValueError: pickled weights, code in the checkpoint, an unknown architecture, tensors that are missing, unexpected,
+        of another shape or not finite (all are named), or a damaged file.
+    """
+    folder = find(name)
+    config = read_config(folder)
+    family = family_of(config)
+    spec = family.spec(config)
+    with Checkpoint(folder) as checkpoint:
+        shapes = checkpoint.shapes
+        model = nnx.eval_shape(
+            lambda: Decoder(
+                spec,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                remat=remat,
+                attention=attention,
+                value_head=value_head,
+                lm_head=HEAD in shapes or SCORE not in shapes,
+                rngs=nnx.Rngs(0),
+            )
+        )
+        model.source = json.dumps(config)
+        graphdef, abstract = nnx.split(model)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
+        where = jax.tree.leaves(_shardings(mesh, abstract, rules))
+        plan = entries(family, {path_name(path): leaf.shape for path, leaf in leaves})
+        plan = [e for e in plan if e.row.theirs != SCORE or SCORE in shapes]
+        named = namer(family, shapes)
+        check(family, plan, shapes, named, spec.tied)
+        stored = {part.path: (entry, part) for entry in plan for part in entry.parts}
+        broken: set[str] = set()
+        arrays = []
+        for (path, leaf), sharding in zip(leaves, where, strict=True):
+            if found := stored.get(path_name(path)):
+                read = reader(*found, leaf.dtype, checkpoint.read, named, broken)
+                arrays.append(jax.make_array_from_callback(leaf.shape, sharding, read))
+            else:  # a scalar head that the checkpoint does not have
+                fresh = initial_kernel(jax.random.key(0) if key is None else key, spec.width)
+                arrays.append(jax.device_put(fresh.astype(leaf.dtype), sharding))
+    if broken:
+        raise ValueError(f"{folder}: weights that are not finite: {', '.join(sorted(broken))}")
+    return nnx.merge(graphdef, jax.tree.unflatten(structure, arrays))
+
+
+def init(
+    config: Mapping[str, Any] | Spec,
+    *,
+    key: jax.Array,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+    **options: Any,
+) -> Decoder:
+    """A decoder with fresh parameters, created where they belong: no device and no host ever holds them all.
+
+    Args:
+      config: the content of a config.json (such a model can be saved), or a `Spec`.
+      key: of the parameters.
+      mesh, rules: as in `load`.
+      options: of `Decoder`.
+    """
+    given = isinstance(config, Spec)
+    spec = config if given else family_of(config).spec(config)
+
+    def make(key: jax.Array) -> nnx.State:
+        return nnx.state(Decoder(spec, **options, rngs=nnx.Rngs(key)))
+
+    model = nnx.eval_shape(lambda: Decoder(spec, **options, rngs=nnx.Rngs(0)))
+    model.source = None if given else json.dumps(dict(config))
+    graphdef, abstract = nnx.split(model)
+    state = jax.jit(make, out_shardings=_shardings(mesh, abstract, rules))(key)
+    return nnx.merge(graphdef, state)
+
+
+def save(
+    model: Decoder,
+    directory: str | os.PathLike,
+    tokenizer: Any = None,
+    *,
+    dtype: DTypeLike | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+    value_head: bool | None = None,
+) -> None:
+    """Write config.json and safetensors that `transformers` and `load` read.
+
+    With a scalar head it is a sequence-classification model with one label, which has no unembedding.
+
+    Args:
+      model: made by `load` or by `init` from a config; adapters must be merged.
+      directory: created if it is not there.
+      tokenizer: something with `save_pretrained`, or a folder whose tokenizer files are copied.
+      dtype: of the written weights; None is that of the parameters.
+      max_shard_bytes: larger models are split into files of at most this size.
+      value_head: False writes the language model of a model that also has a scalar head.
+
+    Raises:
+      ValueError: the model has no config or no such head, or carries LoRA adapters.
+    """
+    if model.source is None:
+        raise ValueError(
+            "a model made from a Spec alone has no config.json to save with; use hub.init(config)"
+        )
+    scalar = model.value is not None if value_head is None else value_head
+    if scalar and model.value is None:
+        raise ValueError("value_head=True, but the model has no scalar head")
+    if not scalar and not model.spec.tied and model.lm_head is None:
+        raise ValueError("this model has no unembedding, so it cannot be saved as a language model")
+    state = nnx.state(model)
+    if jax.tree.leaves(nnx.filter_state(state, nnx.LoRAParam)):
+        raise ValueError("the model carries LoRA adapters: merge them first, or save them alone")
+    config = json.loads(model.source)
+    family = family_of(config)
+    leaves = {path_name(p): x for p, x in jax.tree_util.tree_flatten_with_path(state)[0]}
+    dropped = HEAD if scalar else SCORE
+    plan = entries(family, {path: x.shape for path, x in leaves.items()})
+    plan = [entry for entry in plan if entry.row.theirs != dropped]
+    kind = jnp.dtype(leaves["embed.weight"].dtype if dtype is None else dtype)
+    source = tensors(plan, leaves, kind)
+    if jax.process_index() > 0:  # the others only help to collect what is spread over hosts
+        collections.deque(source, maxlen=0)
+        return
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {n: math.prod(e.shape) * kind.itemsize for e in plan for n in e.names}
+    write_sharded(folder, sizes, source, max_shard_bytes)
+    text = json.dumps(_config_to_save(config, family, scalar, kind), indent=2)
+    (folder / "config.json").write_text(text + "\n")
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(folder)
+    elif tokenizer is not None:
+        for file in TOKENIZER:
+            if (Path(tokenizer) / file).is_file():
+                (folder / file).write_bytes((Path(tokenizer) / file).read_bytes())
+
+
+def find(name: str | os.PathLike) -> Path:
+    """The folder of a checkpoint: the one named, or that of a hub model after downloading what is needed of it."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ValueError(
+            f"{name} is a file; a checkpoint is the folder with config.json and safetensors"
+        )
+    try:
+        return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=list(WANTED)))
+    except (OSError, HFValidationError, HfHubHTTPError) as e:
+        raise ValueError(
+            f"{str(name)!r} is neither a folder here nor a model on the hub: {e}"
+        ) from e
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as a dict.
+
+    Raises:
+      ValueError: it is not there, or not a JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder} has no config.json") from None
+    except ValueError as e:
+        raise ValueError(f"{path} is not JSON: {e}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds {type(config).__name__}, not an object")
+    return config
+
+
+def _shardings(mesh: Mesh | None, abstract: nnx.State, rules: Rules | None) -> Any:
+    if mesh is not None:
+        return shardings(mesh, abstract, rules)
+    if rules is not None:
+        raise ValueError("sharding rules need a mesh")
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda _: here, abstract)
+
+
+def _config_to_save(
+    config: dict[str, Any], family: Family, scalar: bool, dtype: np.dtype
+) -> dict[str, Any]:
+    config = {k: v for k, v in config.items() if k not in ("id2label", "label2id", "num_labels")}
+    config |= {"architectures": [family.scalar if scalar else family.causal]}
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype.name
+    if scalar:  # transformers counts the labels it is given
+        config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    return config

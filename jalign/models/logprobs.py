@@ -1,0 +1,345 @@
+"""What a language model's head says about tokens, without ever holding a [tokens, vocabulary] array.
+
+The vocabulary is swept in blocks (`jalign.kernels.vocabulary`): forward with a running maximum and sum (online softmax), backward by
+making each block of logits again. Arithmetic on logits is float32 whatever the inputs are. Per token, with
+L = logsumexp(z) and p = exp(z - L):
+
+    token_logps        z_y - L                   gradient by z_v:  1[v = y] - p_v
+    entropy            L - sum p z                                 -p_v (log p_v + entropy)
+    log_sum_p_squared  log sum p^2                                 2 (p_v^2 / sum p^2 - p_v)
+    kl                 sum p (log p - log q)                       p_v (log p_v - log q_v - kl);  second head: q_v - p_v
+
+Shape letters: S streams (an optional leading axis, which may be sharded), Q tokens per stream, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Float, Int
+
+from jalign.kernels.vocabulary import Head, gradients, over_blocks, sweep
+
+LOWEST = -1e30  # the running maximum's start: finite, so that 0 times it is 0
+
+STATISTICS = ("token_logps", "entropy", "log_sum_p_squared")
+
+
+def token_logps(
+    hidden: Float[Array, "*S Q D"],
+    weight: Float[Array, "V D"] | Float[Array, "D V"],
+    targets: Int[Array, "*S Q"],
+    *,
+    vocab_axis: int,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    temperature: float = 1.0,
+    block: tuple[int, int] | None = None,
+) -> Float[Array, "*S Q"]:
+    """log p(target), nats, float32.
+
+    When the head is not trained (LoRA), the gradient by `hidden` is made in the forward pass and only scaled in the backward
+    pass: 2 matrix products instead of 4.
+
+    Args:
+      hidden: states after the final norm.
+      weight: the unembedding; `vocab_axis` says which of its axes is the vocabulary.
+      softcap, scale, temperature: the logits are softcap * tanh(scale * h W / softcap) / temperature.
+      block: (tokens, vocabulary entries) per block; None chooses by size.
+    """
+    numbers = {"softcap": softcap, "scale": scale, "temperature": temperature, "block": block}
+    out = statistics(
+        hidden, weight, targets, names=("token_logps",), vocab_axis=vocab_axis, **numbers
+    )
+    return out["token_logps"]
+
+
+def entropy(
+    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **numbers: Any
+) -> Float[Array, "*S Q"]:
+    """-sum_v p_v log p_v, nats, float32. Arguments as in `token_logps`."""
+    out = statistics(hidden, weight, None, names=("entropy",), vocab_axis=vocab_axis, **numbers)
+    return out["entropy"]
+
+
+def log_sum_p_squared(
+    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **numbers: Any
+) -> Float[Array, "*S Q"]:
+    """log sum_v p_v^2, float32: what WPO subtracts from a token's log-probability. Arguments as in `token_logps`."""
+    names = ("log_sum_p_squared",)
+    return statistics(hidden, weight, None, names=names, vocab_axis=vocab_axis, **numbers)[names[0]]
+
+
+def statistics(
+    hidden: Float[Array, "*S Q D"],
+    weight: Array,
+    targets: Int[Array, "*S Q"] | None,
+    *,
+    names: tuple[str, ...],
+    vocab_axis: int,
+    **numbers: Any,
+) -> dict[str, Float[Array, "*S Q"]]:
+    """Several of `STATISTICS` from one sweep over the vocabulary. Arguments as in `token_logps`.
+
+    Raises:
+      ValueError: for an unknown statistic, missing targets, or shapes that do not fit.
+    """
+    for name in names:
+        if name not in STATISTICS:
+            raise ValueError(f"statistic {name!r} is unknown; there is: {', '.join(STATISTICS)}")
+    if targets is None and "token_logps" in names:
+        raise ValueError("token_logps needs targets")
+    shape, hidden = hidden.shape[:-1], _with_streams(hidden)
+    targets = jnp.zeros(hidden.shape[:-1], jnp.int32) if targets is None else targets
+    head = Head.of(hidden, weight, vocab_axis=vocab_axis, **numbers)
+    values = _statistics(head, tuple(names), hidden, weight, targets.reshape(hidden.shape[:-1]))
+    return {name: value.reshape(shape) for name, value in zip(names, values, strict=True)}
+
+
+def kl(
+    hidden: Float[Array, "*S Q D"],
+    weight: Array,
+    other_hidden: Float[Array, "*S Q E"],
+    other_weight: Array,
+    *,
+    vocab_axis: int,
+    other_vocab_axis: int,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    other_softcap: float | None = None,
+    other_scale: float = 1.0,
+    temperature: float = 1.0,
+    block: tuple[int, int] | None = None,
+) -> Float[Array, "*S Q"]:
+    """KL(p || q) = sum_v p_v (log p_v - log q_v), nats, float32; p from the first head, q from the other.
+
+    Both sides have gradients; a side that is not differentiated costs nothing in the backward pass. Arguments as in
+    `token_logps`.
+
+    Raises:
+      ValueError: when the heads have different vocabularies.
+    """
+    sizes = weight.shape[vocab_axis], other_weight.shape[other_vocab_axis]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"KL needs one vocabulary, but the heads have {sizes[0]} and {sizes[1]} entries"
+        )
+    shape = hidden.shape[:-1]
+    hidden, other_hidden = _with_streams(hidden), _with_streams(other_hidden)
+    same = {"temperature": temperature, "block": block}
+    p = Head.of(hidden, weight, vocab_axis=vocab_axis, softcap=softcap, scale=scale, **same)
+    q = Head.of(
+        other_hidden,
+        other_weight,
+        vocab_axis=other_vocab_axis,
+        softcap=other_softcap,
+        scale=other_scale,
+        **same,
+    )
+    return _kl(p, q, hidden, weight, other_hidden, other_weight).reshape(shape)
+
+
+def _with_streams(x: Array) -> Array:
+    return x if x.ndim == 3 else x[None]
+
+
+# ---- token_logps, entropy, log_sum_p_squared: one custom gradient for any set of them
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _statistics(head: Head, names: tuple[str, ...], hidden: Array, weight: Array, targets: Array):
+    return _forward(head, names, hidden, weight, targets, direction=False)["values"]
+
+
+def _forward(
+    head: Head,
+    names: tuple[str, ...],
+    hidden: Array,
+    weight: Array,
+    targets: Array,
+    direction: bool,
+) -> dict[str, Any]:
+    """The values, L ("total"), and, if asked for, d token_logps / d hidden ("direction"); each [S, Q, ...]."""
+
+    def run(blk):
+        zero = jnp.zeros(blk["h"].shape[0], jnp.float32)
+        start = {"top": zero + LOWEST, "sum": zero}
+        if "entropy" in names:
+            start["first"] = zero  # sum e (z - top)
+        if "log_sum_p_squared" in names:
+            start["squares"] = zero  # sum e^2
+        if direction:
+            start["mean"] = jnp.zeros(blk["h"].shape, jnp.float32)  # sum e dz/dx W
+        c = sweep([(head, weight)], functools.partial(_update, head, blk["h"]), start)
+        log_sum, values, out = jnp.log(c["sum"]), {}, {}
+        if "token_logps" in names:
+            own = head.own(weight, blk["y"])
+            z = head.logits(jnp.sum(blk["h"].astype(jnp.float32) * own, -1))
+            # The two ways to z round differently, and above 0 an odds ratio's log(1 - p) would be NaN.
+            values["token_logps"] = jnp.minimum(z - c["top"] - log_sum, 0.0)
+            if direction:
+                slope = jnp.broadcast_to(head.slope(z), z.shape)[:, None]
+                mean = c["mean"] / c["sum"][:, None]
+                out["direction"] = (slope * own - mean).astype(blk["h"].dtype)
+        if "entropy" in names:
+            values["entropy"] = log_sum - c["first"] / c["sum"]
+        if "log_sum_p_squared" in names:
+            values["log_sum_p_squared"] = jnp.log(c["squares"]) - 2 * log_sum
+        return out | {"total": c["top"] + log_sum, "values": tuple(values[n] for n in names)}
+
+    out = over_blocks(run, {"h": head.cut(hidden), "y": head.cut(targets)})
+    return jax.tree.map(lambda x: head.join(x, *hidden.shape[:2]), out)
+
+
+def _update(
+    head: Head, h: Array, c: dict[str, Array], first: Any, block: Array
+) -> dict[str, Array]:
+    """One step of the online softmax: sums over e = exp(z - top), rescaled where the maximum rises."""
+    z = head.logits(head.times(h, block))
+    top = jnp.maximum(c["top"], z.max(-1))
+    shrink = jnp.exp(c["top"] - top)
+    e = jnp.exp(z - top[:, None])
+    new = {"top": top, "sum": c["sum"] * shrink + e.sum(-1)}
+    if "first" in c:
+        moved = (c["first"] + c["sum"] * (c["top"] - top)) * shrink
+        new["first"] = moved + (e * (z - top[:, None])).sum(-1)
+    if "squares" in c:
+        new["squares"] = c["squares"] * jnp.square(shrink) + jnp.square(e).sum(-1)
+    if "mean" in c:
+        new["mean"] = c["mean"] * shrink[:, None] + head.back(e * head.slope(z), block)
+    return new
+
+
+def _statistics_fwd(head: Head, names: tuple[str, ...], hidden, weight, targets):
+    # A head that is not trained needs no second sweep: the direction of the gradient is known now, its length later.
+    direction = "token_logps" in names and not weight.perturbed
+    out = _forward(head, names, hidden.value, weight.value, targets.value, direction)
+    saved = {"h": hidden.value, "y": targets.value, **out}
+    return out["values"], (saved, weight.value, () if weight.perturbed else None)
+
+
+def _statistics_bwd(head: Head, names: tuple[str, ...], residuals, cotangents):
+    saved, weight, trained = residuals
+    given = {
+        n: g for n, g in zip(names, cotangents, strict=True) if not isinstance(g, SymbolicZero)
+    }
+    values = dict(zip(names, saved["values"], strict=True))
+    shape = saved["h"].shape
+    dh, dw = jnp.zeros(shape, jnp.float32), None
+    if "direction" in saved and "token_logps" in given:
+        dh = saved["direction"] * given.pop("token_logps")[..., None]
+    if given:
+        tokens = {"y": saved["y"], "total": saved["total"]} | {n: values[n] for n in given}
+        tokens |= {f"d {n}": g for n, g in given.items()}
+
+        def dz(t: dict[str, Array], first: Any, size: int, z: Array) -> Array:
+            log_p = z - t["total"]
+            p = jnp.exp(log_p)
+            out = 0.0
+            if "token_logps" in given:
+                own = t["y"] == head.ids(weight, first, size)
+                out += t["d token_logps"] * (own - p)
+            if "entropy" in given:
+                out -= t["d entropy"] * p * (log_p + t["entropy"])
+            if "log_sum_p_squared" in given:
+                ratio = jnp.exp(log_p - t["log_sum_p_squared"])  # p / sum p^2
+                out += t["d log_sum_p_squared"] * 2 * p * (ratio - 1)
+            return out
+
+        blocks = {n: head.cut(x) for n, x in tokens.items()}
+        more, dw = gradients(
+            [(head, weight)], [head.cut(saved["h"])], blocks, dz, to_weight=trained is not None
+        )
+        dh = dh + head.join(more, *shape[:2])
+    if dw is None and trained is not None:
+        dw = jnp.zeros_like(weight)
+    return dh.astype(saved["h"].dtype), dw, None
+
+
+_statistics.defvjp(_statistics_fwd, _statistics_bwd, symbolic_zeros=True)
+
+
+# ---- kl: two heads over one vocabulary
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kl(p: Head, q: Head, h: Array, w: Array, other_h: Array, other_w: Array) -> Array:
+    return _kl_forward(p, q, h, w, other_h, other_w)["kl"]
+
+
+def _kl_forward(
+    p: Head, q: Head, h: Array, w: Array, other_h: Array, other_w: Array
+) -> dict[str, Array]:
+    """ "kl" and both logsumexps, "total" and "other", [S, Q]."""
+
+    def update(h, other_h, c, first, block, other_block):
+        z, u = p.logits(p.times(h, block)), q.logits(q.times(other_h, other_block))
+        top, other = jnp.maximum(c["top"], z.max(-1)), jnp.maximum(c["other"], u.max(-1))
+        shrink, other_shrink = jnp.exp(c["top"] - top), jnp.exp(c["other"] - other)
+        e = jnp.exp(z - top[:, None])
+        apart = (z - top[:, None]) - (u - other[:, None])
+        moved = (c["apart"] + c["sum"] * ((c["top"] - top) - (c["other"] - other))) * shrink
+        return {
+            "top": top,
+            "sum": c["sum"] * shrink + e.sum(-1),
+            "other": other,
+            "other_sum": c["other_sum"] * other_shrink + jnp.exp(u - other[:, None]).sum(-1),
+            "apart": moved + (e * apart).sum(-1),
+        }
+
+    def run(hidden):
+        zero = jnp.zeros(hidden[0].shape[0], jnp.float32)
+        start = {"top": zero + LOWEST, "sum": zero, "other": zero + LOWEST}
+        start |= {"other_sum": zero, "apart": zero}
+        c = sweep([(p, w), (q, other_w)], functools.partial(update, *hidden), start)
+        log_sum, other_log_sum = jnp.log(c["sum"]), jnp.log(c["other_sum"])
+        return {
+            "kl": c["apart"] / c["sum"] - log_sum + other_log_sum,
+            "total": c["top"] + log_sum,
+            "other": c["other"] + other_log_sum,
+        }
+
+    out = over_blocks(run, (p.cut(h), q.cut(other_h)))
+    return {name: p.join(x, *h.shape[:2]) for name, x in out.items()}
+
+
+def _kl_fwd(p: Head, q: Head, *primals):
+    h, w, other_h, other_w = (x.value for x in primals)
+    out = _kl_forward(p, q, h, w, other_h, other_w)
+    marks = tuple(() if x.perturbed else None for x in primals)
+    return out["kl"], (h, w, other_h, other_w, out, marks)
+
+
+def _kl_bwd(p: Head, q: Head, residuals, g):
+    h, w, other_h, other_w, saved, marks = residuals
+    if isinstance(g, SymbolicZero):
+        g = jnp.zeros(h.shape[:2], jnp.float32)
+    tokens = {n: p.cut(x) for n, x in saved.items()} | {"g": p.cut(g)}
+    hidden = [p.cut(h), q.cut(other_h)]
+
+    def to_p(t, first, size, z, u):
+        log_p = z - t["total"]
+        return t["g"] * jnp.exp(log_p) * (log_p - (u - t["other"]) - t["kl"])
+
+    def to_q(t, first, size, u, z):
+        return t["g"] * (jnp.exp(u - t["other"]) - jnp.exp(z - t["total"]))
+
+    def side(sides, hidden, dz, marks):
+        if marks == (None, None):
+            return None, None
+        dh, dw = gradients(sides, hidden, tokens, dz, to_weight=marks[1] is not None)
+        dh = p.join(dh, *h.shape[:2]).astype(hidden[0].dtype)
+        return dh, dw
+
+    sides = [(p, w), (q, other_w)]
+    ours = side(sides, hidden, to_p, marks[:2])
+    theirs = side(sides[::-1], hidden[::-1], to_q, marks[2:])
+    return *ours, *theirs
+
+
+_kl.defvjp(_kl_fwd, _kl_bwd, symbolic_zeros=True)

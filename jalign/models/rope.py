@@ -1,0 +1,69 @@
+"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864) and the two ways it is stretched.
+
+Halves are rotated against each other (first with second), as in every Hugging Face checkpoint, not neighbouring pairs.
+Angles are float32 whatever the compute dtype: bfloat16 cannot count beyond 256.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Llama3Stretch:
+    """Llama 3.1's rescaling: long wavelengths are divided by `factor`, short ones kept, those between interpolated."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_tokens: int
+
+    def __call__(self, freqs: np.ndarray) -> np.ndarray:
+        turns = self.original_tokens * freqs / (2 * math.pi)  # within the original context
+        low, high = self.low_freq_factor, self.high_freq_factor
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return freqs * (kept + (1.0 - kept) / self.factor)
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Frequencies base ** (-2 i / d) of the d = fraction * C rotated features.
+
+    Attributes:
+      base: called rope_theta in checkpoints.
+      fraction: share of a head's features that turn (Phi-3's partial_rotary_factor).
+      linear: every frequency is divided by this (Gemma 3's global layers).
+      llama3: Llama 3.1's rescaling, or None.
+    """
+
+    base: float = 10000.0
+    fraction: float = 1.0
+    linear: float = 1.0
+    llama3: Llama3Stretch | None = None
+
+    def frequencies(self, head_dim: int) -> np.ndarray:
+        """Radians per position, [d / 2]."""
+        d = int(head_dim * self.fraction)
+        freqs = self.base ** (-np.arange(0, d, 2, dtype=np.float64) / d) / self.linear
+        return freqs if self.llama3 is None else self.llama3(freqs)
+
+    def table(self, positions: Int[Array, "*P"], head_dim: int) -> tuple[Array, Array]:
+        """Cosines and sines, float32 [*P, d / 2]."""
+        freqs = jnp.asarray(self.frequencies(head_dim), jnp.float32)
+        angles = positions[..., None].astype(jnp.float32) * freqs
+        return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array]) -> Float[Array, "S N H C"]:
+    """Turn the leading 2 * d/2 features of every head by the table's angles; the rest passes."""
+    cos, sin = (t[:, :, None] for t in table)
+    half = cos.shape[-1]
+    a, b, rest = jnp.split(x_SNHC.astype(jnp.float32), (half, 2 * half), axis=-1)
+    turned = jnp.concatenate((a * cos - b * sin, b * cos + a * sin, rest), axis=-1)
+    return turned.astype(x_SNHC.dtype)

@@ -1,0 +1,125 @@
+"""Checkpoint folders of safetensors files: slices of tensors in, shards with an index out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes
+
+
+class Checkpoint:
+    """The tensors of a folder, read slice by slice from memory-mapped files. A context manager.
+
+    Attributes:
+      shapes: name -> shape of every tensor.
+
+    Raises:
+      ValueError: no safetensors (pickles are never read), a damaged or missing file, an index that leaves the folder, or a
+        type that is not a plain float.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._slices: dict[str, Any] = {}
+        self._stack = ExitStack()
+        try:
+            for name in self._files():
+                self._open(name)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._slices.clear()
+        self._stack.close()
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A slice of a tensor, in the type it is stored in."""
+        return self._slices[name][index]
+
+    def _files(self) -> list[str]:
+        if (self.folder / INDEX).is_file():
+            names = sorted(set(_weight_map(self.folder / INDEX).values()))
+            outside = [n for n in names if Path(n).name != n or n in (".", "..")]
+            if outside:
+                raise ValueError(f"{INDEX} names files outside its folder: {', '.join(outside)}")
+            return names
+        if (self.folder / SINGLE).is_file():
+            return [SINGLE]
+        pickles = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
+        found = f"; {', '.join(pickles)} can run code when read and is refused" if pickles else ""
+        raise ValueError(f"{self.folder} has neither {SINGLE} nor {INDEX}{found}")
+
+    def _open(self, file: str) -> None:
+        try:
+            opened = self._stack.enter_context(safe_open(self.folder / file, framework="np"))
+        except FileNotFoundError:
+            raise ValueError(f"{INDEX} names {file}, which is not in {self.folder}") from None
+        except SafetensorError as e:
+            raise ValueError(f"{self.folder / file} is truncated or damaged: {e}") from None
+        for name in opened.keys():  # noqa: SIM118 - it is not a dict
+            if name in self.shapes:
+                raise ValueError(f"tensor {name} is in more than one file of {self.folder}")
+            tensor = opened.get_slice(name)
+            if tensor.get_dtype() not in DTYPES:
+                allowed = ", ".join(DTYPES)
+                raise ValueError(
+                    f"tensor {name} is {tensor.get_dtype()}; weights must be {allowed}"
+                )
+            self._slices[name] = tensor
+            self.shapes[name] = tuple(tensor.get_shape())
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    try:
+        return {str(k): str(v) for k, v in json.loads(path.read_text())["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f"{path} is not an index of safetensors files: {e!r}") from None
+
+
+def write_sharded(
+    folder: Path, sizes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]], max_bytes: int
+) -> None:
+    """Write tensors to one file, or to several of at most `max_bytes` with an index; one file is in memory at a time.
+
+    Args:
+      folder: an existing folder; weights it holds under the same names are replaced.
+      sizes: name -> bytes of every tensor, in the order of `tensors`.
+    """
+    files: list[list[str]] = [[]]
+    total = 0
+    for name, size in sizes.items():
+        if files[-1] and total + size > max_bytes:
+            files.append([])
+            total = 0
+        files[-1].append(name)
+        total += size
+    n = len(files)
+    titles = (
+        [SINGLE] if n == 1 else [f"model-{i:05}-of-{n:05}.safetensors" for i in range(1, n + 1)]
+    )
+    source = iter(tensors)
+    for title, names in zip(titles, files, strict=True):
+        part = dict(next(source) for _ in names)
+        save_file(part, folder / title, metadata={"format": "pt"})
+    (folder / INDEX).unlink(missing_ok=True)
+    if n > 1:
+        where = {name: title for title, names in zip(titles, files, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")

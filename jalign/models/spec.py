@@ -1,0 +1,115 @@
+"""The numbers and switches that make one decoder a Llama, a Gemma or a GPT-2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jalign.core import did_you_mean
+from jalign.models.rope import Rope
+
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
+PLAIN = Rope()
+NORMS = ("rms", "rms_plus_one", "layer")
+
+
+class Kind(NamedTuple):
+    """What differs from layer to layer: how far attention looks back (None = to the start) and how positions turn."""
+
+    window: int | None
+    rope: Rope | None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An architecture.
+
+    Attributes:
+      vocab_size, width, depth, heads, kv_heads, head_dim, mlp_width: V, D, L, H, G, C and the width inside the MLP.
+      activation: silu | gelu | gelu_tanh | relu.
+      gated: the MLP is down(act(gate x) * up x); otherwise down(act(up x)).
+      norm: rms | rms_plus_one (Gemma: the weight is stored minus 1) | layer (mean removed, with bias).
+      norm_eps: added to the mean square.
+      post_norms: attention and MLP outputs are normalised too, before they are added (Gemma 2 and 3).
+      qk_norm: queries and keys are normalised per head (Qwen 3, Gemma 3).
+      qkv_bias, o_bias, mlp_bias: which linear layers have one.
+      embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as in training.
+      learned_positions: size of a learned position table that is added to the embeddings (GPT-2), or None.
+      rope: rotary embedding, or None.
+      local_rope: that of windowed layers when it differs (Gemma 3).
+      window: tokens a windowed layer sees, itself included.
+      windowed: for each layer whether `window` applies; empty means to all.
+      attn_scale: factor of the attention logits; None is C ** -0.5.
+      attn_softcap, logit_softcap: z becomes cap * tanh(z / cap), for attention and for the vocabulary.
+      logit_scale: factor of the vocabulary logits.
+      tied: the unembedding is the embedding.
+    """
+
+    vocab_size: int
+    width: int
+    depth: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    activation: str = "silu"
+    gated: bool = True
+    norm: str = "rms"
+    norm_eps: float = 1e-6
+    post_norms: bool = False
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    embed_scale: float | None = None
+    learned_positions: int | None = None
+    rope: Rope | None = PLAIN
+    local_rope: Rope | None = None
+    window: int | None = None
+    windowed: tuple[bool, ...] = ()
+    attn_scale: float | None = None
+    attn_softcap: float | None = None
+    logit_softcap: float | None = None
+    logit_scale: float = 1.0
+    tied: bool = True
+
+    def __post_init__(self):
+        for name in ("vocab_size", "width", "depth", "heads", "kv_heads", "head_dim", "mlp_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, allowed in (("activation", ACTIVATIONS), ("norm", NORMS)):
+            given = getattr(self, name)
+            if given not in allowed:
+                raise ValueError(f"{name}={given!r} is unknown{did_you_mean(given, allowed)}")
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"{self.heads} heads do not divide into {self.kv_heads} key/value heads"
+            )
+        if self.windowed and len(self.windowed) != self.depth:
+            raise ValueError(f"windowed names {len(self.windowed)} layers, depth is {self.depth}")
+        if self.window is None and (any(self.windowed) or self.local_rope is not None):
+            raise ValueError("windowed layers or a local_rope need a window")
+
+    @property
+    def scale(self) -> float:
+        """Factor of the attention logits."""
+        return self.head_dim**-0.5 if self.attn_scale is None else self.attn_scale
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kind of every layer."""
+        full = Kind(None, self.rope)
+        local = Kind(self.window, self.local_rope or self.rope)
+        windowed = self.windowed or (self.window is not None,) * self.depth
+        return tuple(local if w else full for w in windowed)
+
+    @property
+    def period(self) -> int:
+        """The shortest p for which layer i is of the same kind as layer i % p."""
+        kinds = self.kinds
+        fits = (
+            p
+            for p in range(1, self.depth + 1)
+            if all(k == kinds[i % p] for i, k in enumerate(kinds))
+        )
+        return next(fits)

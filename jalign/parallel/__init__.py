@@ -1,0 +1,1 @@
+"""Meshes, and which parameter is split how over them."""

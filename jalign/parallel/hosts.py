@@ -1,0 +1,145 @@
+"""Several processes, one program: starting them, feeding them, checking that they agree."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JALIGN_NUM_PROCESSES", "JALIGN_PROCESS_ID")
+
+
+def _integer(name: str, value: int | str | None) -> int | None:
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_timeout_s: int = 60,
+    initialization_timeout_s: int = 300,
+) -> None:
+    """Joins the other processes of this run; without any of the three values the run has one process.
+
+    Must be called before JAX touches a device.
+
+    Args:
+      coordinator: "host:port" of process 0, or "auto" to ask the cluster (Slurm, Open MPI, TPU pod, GKE). Default: the
+        environment variable JAX_COORDINATOR_ADDRESS.
+      num_processes: how many there are. Default: JALIGN_NUM_PROCESSES.
+      process_id: which of them this is, from 0. Default: JALIGN_PROCESS_ID.
+      heartbeat_timeout_s: after a process died, its peers end themselves within about this time, so that a launcher can restart.
+      initialization_timeout_s: how long to wait for all to come up.
+
+    Raises:
+      ValueError: only some of the values are given, or they contradict each other.
+    """
+    timeouts = {
+        "heartbeat_timeout_seconds": heartbeat_timeout_s,
+        "initialization_timeout": initialization_timeout_s,
+    }
+    env = [os.environ.get(name) or None for name in _VARIABLES]
+    coordinator = coordinator or env[0]
+    if coordinator == "auto":
+        _release_sigterm()
+        jax.distributed.initialize(**timeouts)
+        return
+    count = _integer("num_processes", env[1] if num_processes is None else num_processes)
+    index = _integer("process_id", env[2] if process_id is None else process_id)
+    if coordinator is None and count in (None, 1) and index in (None, 0):
+        return
+    missing = [
+        name for name, v in zip(_VARIABLES, (coordinator, count, index), strict=True) if v is None
+    ]
+    if coordinator is None or count is None or index is None:
+        raise ValueError(
+            "several processes need a coordinator address, a number of processes and a process id;"
+            f" missing: {', '.join(missing)} (or the argument of that meaning; coordinator='auto' asks the cluster)"
+        )
+    if not 0 <= index < count:
+        raise ValueError(
+            f"process_id must be from 0 to {count - 1} (num_processes is {count}), got {index}"
+        )
+    _release_sigterm()
+    jax.distributed.initialize(coordinator, count, index, **timeouts)
+
+
+def _release_sigterm() -> None:
+    # JAX installs its own notifier of preemption; a handler of Python's that stands already would look as if it were in charge.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def is_main() -> bool:
+    """Whether this is process 0: the one that logs, writes and deletes."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def any_host(flag: bool) -> bool:
+    """Whether `flag` is true on at least one process; every process gets the same answer and must ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def from_main(number: int) -> int:
+    """The number that process 0 has (32 bits); every process must ask."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
+
+
+def all_hosts_agree(name: str, value: Any) -> None:
+    """Checks that `value` has the same `repr` on every process; every process must ask.
+
+    Raises:
+      ValueError: on every process, naming those that differ from process 0 and what they have.
+    """
+    if jax.process_count() == 1:
+        return
+    text = repr(value).encode()
+    shown = np.frombuffer(text[:200].ljust(200), np.uint8)
+    digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint8)
+    rows = multihost_utils.process_allgather(np.concatenate([digest, shown]))
+    differ = [i for i, row in enumerate(rows) if not np.array_equal(row[:32], rows[0][:32])]
+    if differ:
+        said = {i: bytes(rows[i][32:]).decode(errors="replace").strip() for i in [0, *differ]}
+        raise ValueError(
+            f"the processes do not agree on {name}: "
+            + "; ".join(f"process {i} has {text}" for i, text in said.items())
+        )
+
+
+def to_global(mesh: Mesh, spec: PartitionSpec, local: Any) -> Any:
+    """Makes one array over the mesh from the part that each process holds, for every leaf of a pytree.
+
+    Args:
+      mesh: over the devices of all processes.
+      spec: how the leading axes are split, such as `P(("data", "fsdp"))`. Leaves without axes are the same everywhere.
+      local: pytree of numpy arrays: this process's rows.
+    """
+
+    def one(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        sharding = NamedSharding(mesh, spec if x.ndim else PartitionSpec())
+        return jax.make_array_from_process_local_data(sharding, x)
+
+    return jax.tree.map(one, local)

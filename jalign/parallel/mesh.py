@@ -1,0 +1,43 @@
+"""The device mesh: three axes whose product is the number of devices.
+
+`data` repeats the model, `fsdp` splits parameters and batch, `tensor` splits each layer's matrices and heads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(
+    data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh with axes ("data", "fsdp", "tensor") over all devices.
+
+    Args:
+      data, fsdp, tensor: sizes; at most one may be -1, which takes the devices the others leave.
+      devices: None is all of `jax.devices()`.
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    given = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    if any(size < 1 and size != -1 for size in sizes.values()):
+        raise ValueError(f"mesh sizes are at least 1, or -1 for what is left; got {given}")
+    free = [name for name, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise ValueError(f"only one mesh axis may be -1; got {given}")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if free and len(devices) % fixed == 0:
+        sizes[free[0]] = len(devices) // fixed
+    if math.prod(sizes.values()) != len(devices):
+        raise ValueError(f"a mesh of {given} does not fit {len(devices)} devices")
+    shape = tuple(sizes.values())
+    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices)

@@ -1,0 +1,114 @@
+"""Which parameter is split how: regular expressions on parameter paths -> PartitionSpec.
+
+The default is Megatron's (Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053): a layer's first matrices are split by column
+over `tensor`, its last by row, so that attention heads and MLP features stay on their device and each half of a layer needs one
+sum; the other side is split over `fsdp`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.tree_util import GetAttrKey
+
+Rules = Sequence[tuple[str, P]]
+
+BATCH = P(("data", "fsdp"))  # the leading axis S of every batch
+
+# Matched from the end of a path, as in "layers.attn.q.kernel"; the first that matches counts. Layers are stacked on axis 0.
+DEFAULT: Rules = (
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, "fsdp", "tensor")),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.bias", P(None, "tensor")),
+    (r"layers\.(attn\.o|mlp\.down)\.kernel", P(None, "tensor", "fsdp")),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.a", P(None, "fsdp", None)),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.b", P(None, None, "tensor")),
+    (r"layers\.(attn\.o|mlp\.down)\.lora\.a", P(None, "tensor", None)),
+    (r"layers\.(attn\.o|mlp\.down)\.lora\.b", P(None, None, "fsdp")),
+    (r"embed\.weight", P("tensor", "fsdp")),
+    (r"positions\.weight", P(None, "fsdp")),
+    (r"lm_head\.kernel", P("fsdp", "tensor")),
+    (r".*(norm\.(weight|bias)|(attn\.o|mlp\.down)\.bias|value\.kernel)", P()),
+)
+
+log = logging.getLogger(__name__)
+
+
+def shardings(mesh: Mesh, abstract_state: Any, rules: Rules | None = None) -> Any:
+    """A NamedSharding for every leaf of a state, in the state's own structure.
+
+    An axis whose size the mesh axes do not divide is not split, and a parameter no rule matches is on every device; both are
+    logged, since they cost memory.
+
+    Args:
+      mesh: axes ("data", "fsdp", "tensor").
+      abstract_state: an `nnx.State` or any pytree whose paths the rules name; leaves need a shape only.
+      rules: None is `DEFAULT`. Rules given here must each match something.
+
+    Raises:
+      ValueError: a rule that matches nothing, has more axes than the parameter, or names an axis the mesh does not have.
+    """
+    given, rules = rules, DEFAULT if rules is None else rules
+    leaves, structure = jax.tree_util.tree_flatten_with_path(abstract_state)
+    used, out = set(), []
+    for path, leaf in leaves:
+        name = path_name(path)
+        found = next((rule for rule in rules if re.fullmatch(rf"(.*\.)?({rule[0]})", name)), None)
+        if found is None and leaf.shape:
+            log.warning("no sharding rule matches %s %s: it is replicated", name, leaf.shape)
+        used.add(found)
+        out.append(NamedSharding(mesh, _fit(mesh, name, leaf.shape, found[1] if found else P())))
+    idle = [pattern for pattern, spec in given or () if (pattern, spec) not in used]
+    if idle:
+        names = ", ".join(path_name(path) for path, _ in leaves)
+        raise ValueError(
+            f"sharding rules that match no parameter: {', '.join(idle)}; there is: {names}"
+        )
+    return jax.tree_util.tree_unflatten(structure, out)
+
+
+def path_name(path: tuple) -> str:
+    """("layers", "attn", "q", "kernel") -> "layers.attn.q.kernel", from a jax key path."""
+    parts = (p for p in path if p != GetAttrKey("value"))  # how a flax variable holds its array
+    return ".".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in parts)
+
+
+def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
+    """`x` split over these axes of the mesh in scope (`jax.set_mesh`), where they divide it; without a mesh just `x`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(jax.tree.leaves(axes)) <= set(mesh.auto_axes):
+        return x
+    fits = [
+        a if size % _ways(mesh, a) == 0 else None for a, size in zip(axes, x.shape, strict=True)
+    ]
+    return jax.lax.with_sharding_constraint(x, P(*fits))
+
+
+def _fit(mesh: Mesh, name: str, shape: tuple[int, ...], spec: P) -> P:
+    if len(spec) > len(shape):
+        raise ValueError(f"the sharding rule {spec} has more axes than {name} {shape}")
+    axes = []
+    for axis, size in zip(spec, shape, strict=False):
+        if size % _ways(mesh, axis):
+            log.warning("%s %s: axis of %d is not split over %s", name, shape, size, axis)
+            axis = None
+        axes.append(axis)
+    return P(*axes)
+
+
+def _ways(mesh: Any, axis: str | tuple[str, ...] | None) -> int:
+    """Into how many parts a mesh axis (or several) splits."""
+    names = (axis,) if isinstance(axis, str) else axis or ()
+    for name in names:
+        if name not in mesh.shape:
+            raise ValueError(
+                f"mesh axis {name!r} is unknown; there is: {', '.join(mesh.axis_names)}"
+            )
+    return math.prod(mesh.shape[name] for name in names)

@@ -1,0 +1,227 @@
+"""Responses sampled from a decoder: one prefill, then a loop of single tokens over a KV cache.
+
+The whole call is one compiled program: the loop stops by itself when every row has ended. Shapes are
+static (prompts are padded to multiples of 32 tokens), and parameters are arguments, so a policy that
+trains never recompiles.
+
+Letters: B prompts, K responses per prompt, n = B*K rows (row b*K + k), P prompt tokens, T new tokens,
+V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jalign.models.cache import KVCache
+from jalign.models.decoder import Decoder
+from jalign.rollout.draw import draw
+from jalign.rollout.unrolled import Unrolled, split_cache
+
+BUCKET = 32  # prompts are padded to a multiple of this many tokens
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample.
+
+    Attributes:
+      max_new_tokens: T, at least 1.
+      temperature: >= 0; 0 takes the most probable token.
+      top_k: keep the k most probable tokens; None keeps all.
+      top_p: keep the smallest set of most probable tokens with this mass, in (0, 1].
+      eos: token ids that end a response.
+      responses: K, responses per prompt.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    eos: tuple[int, ...] = ()
+    responses: int = 1
+
+    def __post_init__(self):
+        for name in ("max_new_tokens", "responses", "top_k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+
+
+class Samples(NamedTuple):
+    """Responses, right-padded with token 0.
+
+    Attributes:
+      tokens: [n, T] ids, the ending eos included.
+      mask: [n, T] True on the response.
+      token_logps: [n, T] log-probs (nats) under the distribution sampled from, temperature and
+        cuts included; 0 outside the mask.
+      finished: [n] ended by an eos, not by the limit.
+    """
+
+    tokens: Int[Array, "n T"]
+    mask: Bool[Array, "n T"]
+    token_logps: Float[Array, "n T"]
+    finished: Bool[Array, " n"]
+
+
+def sample(
+    model: Decoder | tuple[nnx.GraphDef, nnx.State],
+    prompts: Int[Array, "B P"],
+    lengths: Int[Array, " B"],
+    key: Array,
+    settings: Settings,
+) -> Samples:
+    """K responses to each of B right-padded prompts.
+
+    Args:
+      model: a decoder, or its `nnx.split` (saves splitting it on every call).
+      prompts: token ids; what stands at and after `lengths` does not matter.
+      lengths: tokens of each prompt, in [1, P].
+      key: for the same key a row's draws do not depend on the rows below it.
+      settings: how to sample; a new value compiles a new program.
+
+    Raises:
+      ValueError: shapes do not fit, or a length is out of range.
+    """
+    prompts, lengths = np.asarray(prompts, np.int32), np.asarray(lengths, np.int32)
+    if prompts.ndim != 2 or lengths.shape != prompts.shape[:1]:
+        raise ValueError(f"prompts [B, P] and lengths [B], got {prompts.shape}, {lengths.shape}")
+    if lengths.min() < 1 or lengths.max() > prompts.shape[1]:
+        raise ValueError(f"lengths must be in [1, {prompts.shape[1]}], got {lengths.tolist()}")
+    longest = -(-int(lengths.max()) // BUCKET) * BUCKET
+    prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
+    graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
+    ready = _prepare(graphdef, state)
+    return _sample(graphdef, state, ready, prompts, lengths, key, settings)
+
+
+@partial(jax.jit, static_argnums=0)
+def _prepare(graphdef: nnx.GraphDef, state: nnx.State) -> tuple[Array, nnx.Module | None]:
+    """The weights as the loop reads them best: the unembedding laid out [D, V] (as emb.T, a single
+    row is 4x slower on CPU) and on CPU the layers taken apart. A program of its own: inside the
+    loop's, the compiler would undo both."""
+    model = nnx.merge(graphdef, state)
+    weight, vocab_axis = model.head()
+    unrolled = Unrolled(model) if jax.default_backend() == "cpu" else None
+    return weight if vocab_axis == 1 else weight.T, unrolled
+
+
+@partial(jax.jit, static_argnames=("graphdef", "settings"))
+def _sample(graphdef, state, ready, prompts, lengths, key, settings: Settings) -> Samples:
+    model = nnx.merge(graphdef, state)
+    head, unrolled = ready
+    (b, p), k, t = prompts.shape, settings.responses, settings.max_new_tokens
+    choose = partial(
+        draw, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
+    )
+    eos = jnp.array(settings.eos, jnp.int32)
+
+    cache = KVCache.empty(model.spec, b, p + t, model.dtype)
+    positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
+    hidden, cache = model(prompts, positions, cache=cache)
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
+    cache = cache.replace(
+        kv=jax.tree.map(lambda a: jnp.repeat(a, k, 1), cache.kv),
+        lengths=jnp.repeat(cache.lengths, k),
+    )
+    if unrolled is not None:
+        model, cache = unrolled, split_cache(cache)
+    first, logps = choose(
+        _logits(model.spec, jnp.repeat(last, k, 0), head), jax.random.fold_in(key, 0)
+    )
+    start = jnp.repeat(lengths, k)
+
+    def write(buffer, i, column):
+        return jax.lax.dynamic_update_slice(buffer, column[:, None], (0, i))
+
+    def running(carry):
+        i, _, done, *_ = carry
+        return (i < t) & ~done.all()
+
+    def body(carry):
+        i, token, done, cache, tokens, mask, token_logps = carry
+        hidden, cache = model(token[:, None], (start + i - 1)[:, None], cache=cache)
+        token, logp = choose(_logits(model.spec, hidden[:, 0], head), jax.random.fold_in(key, i))
+        tokens = write(tokens, i, jnp.where(done, 0, token))
+        token_logps = write(token_logps, i, jnp.where(done, 0.0, logp))
+        mask = write(mask, i, ~done)
+        return i + 1, token, done | jnp.isin(token, eos), cache, tokens, mask, token_logps
+
+    n = b * k
+    carry = (
+        jnp.int32(1),
+        first,
+        jnp.isin(first, eos),
+        cache,
+        write(jnp.zeros((n, t), jnp.int32), 0, first),
+        write(jnp.zeros((n, t), bool), 0, jnp.ones(n, bool)),
+        write(jnp.zeros((n, t), jnp.float32), 0, logps),
+    )
+    _, _, done, _, tokens, mask, token_logps = jax.lax.while_loop(running, body, carry)
+    return Samples(tokens, mask, token_logps, done)
+
+
+def _logits(spec: Any, hidden: Float[Array, "n D"], head: Float[Array, "D V"]) -> Array:
+    logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32) * spec.logit_scale
+    if spec.logit_softcap is None:
+        return logits
+    return spec.logit_softcap * jnp.tanh(logits / spec.logit_softcap)
+
+
+def generate(
+    model: Decoder | tuple[nnx.GraphDef, nnx.State],
+    tokenizer: Any,
+    texts: Sequence[str],
+    settings: Settings,
+    key: Array,
+    batch_size: int = 32,
+) -> list[str]:
+    """Continuations of texts, K per text one after the other (entry b*K + k).
+
+    Args:
+      model: as for `sample`.
+      tokenizer: a transformers tokenizer; it decides about a leading BOS.
+      texts: prompts, each at least one token.
+      settings: how to sample.
+      key: batches fold their number into it.
+      batch_size: prompts per call; texts of similar length go together.
+    """
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    split = model if isinstance(model, tuple) else nnx.split(model)
+    out: dict[int, list[str]] = {}
+    for number, start in enumerate(range(0, len(order), batch_size)):
+        chosen = order[start : start + batch_size]
+        rows = [ids[i] for i in chosen] + [ids[chosen[-1]]] * (batch_size - len(chosen))
+        prompts = np.zeros((batch_size, max(map(len, rows))), np.int32)
+        for row, row_ids in zip(prompts, rows, strict=True):
+            row[: len(row_ids)] = row_ids
+        lengths = np.array([len(row_ids) for row_ids in rows], np.int32)
+        samples = sample(split, prompts, lengths, jax.random.fold_in(key, number), settings)
+        tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
+        for j, i in enumerate(chosen):
+            at = range(j * settings.responses, (j + 1) * settings.responses)
+            out[i] = [continuation(tokenizer, ids[i], tokens[r][mask[r]].tolist()) for r in at]
+    return [text for i in range(len(ids)) for text in out[i]]
+
+
+def continuation(tokenizer: Any, prompt: list[int], response: list[int]) -> str:
+    """The response's text as it follows the prompt; decoded alone, some tokenizers drop its first space."""
+    before = tokenizer.decode(prompt, skip_special_tokens=True)
+    whole = tokenizer.decode(prompt + response, skip_special_tokens=True)
+    if whole.startswith(before):
+        return whole[len(before) :]
+    return tokenizer.decode(response, skip_special_tokens=True)

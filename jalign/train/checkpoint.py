@@ -1,0 +1,442 @@
+"""Checkpoints that survive kill -9, full disks and flipped bits. The only module that knows Orbax.
+
+Orbax (its V1 API) writes the arrays: in the background, sharded, and readable on another mesh. It writes into a temporary directory that
+is renamed when it is complete, and that is relied on. What it does not do is done here: checksums of the data, retention that can be killed
+half-way, errors of a background save that nobody can miss, and falling back when the newest checkpoint is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import (
+    AbstractMesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
+from orbax.checkpoint import v1 as ocp
+
+from jalign.parallel import hosts
+from jalign.train.fingerprint import fingerprint, named_leaves
+
+log = logging.getLogger(__name__)
+
+_COMMITTED = "commit_success.txt"
+_PARTS = (_COMMITTED, "_CHECKPOINT_METADATA", "meta", "state")
+_UNFINISHED = ".orbax-checkpoint-tmp"
+_PINNED = "pinned"
+
+Meta = dict[str, Any]
+
+
+class CheckpointError(RuntimeError):
+    """Checkpoints cannot be written, or none that was written can be read."""
+
+
+class Checkpointer:
+    """The checkpoints of one run: one directory per step. With several processes every method is called by all of them.
+
+    Reading never changes the directory; unfinished saves and deletions of a killed run are swept away by the first save.
+
+    Args:
+      directory: shared by all processes; made by the first save.
+      keep: how many of the newest steps are kept. While a save is running there is one more on disk.
+      keep_every: steps divisible by this are kept as well.
+      max_failures: so many failed saves in a row are an error.
+    """
+
+    def __init__(
+        self, directory: Any, *, keep: int = 2, keep_every: int | None = None, max_failures: int = 3
+    ) -> None:
+        for name, value in (
+            ("keep", keep),
+            ("keep_every", keep_every),
+            ("max_failures", max_failures),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.directory = epath.Path(directory).expanduser().absolute()
+        self.keep, self.keep_every, self.max_failures = keep, keep_every, max_failures
+        registry = ocp.handlers.local_registry()
+        registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
+        self._context = ocp.Context()
+        self._context.checkpointables.registry = registry
+        self._step: int | None = None  # of the save that has been started and not been joined
+        self._response: Any = None
+        self._error: Exception | None = None
+        self._failures = 0
+        self._swept = False
+
+    # ---- what is there
+
+    def steps(self) -> list[int]:
+        """The finished checkpoints, oldest first."""
+        return sorted(int(p.name) for p in self._entries() if p.name.isdigit() and _finished(p))
+
+    def leftovers(self) -> list[str]:
+        """Names in the directory that are neither finished checkpoints nor unfinished saves of a killed run."""
+        known = {str(s) for s in self.steps()}
+        names = (p.name for p in self._entries())
+        return sorted(n for n in names if n not in known and _UNFINISHED not in n and n[0] != ".")
+
+    def _entries(self) -> list[epath.Path]:
+        return list(self.directory.iterdir()) if self.directory.exists() else []
+
+    # ---- saving
+
+    def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+        """Starts saving in the background, after the previous save has ended; the state may be donated at once.
+
+        A previous save that failed is logged and counted: this one is its retry. A step that is there already with the same
+        content is left alone.
+
+        Args:
+          step: its number.
+          state: pytree of jax arrays.
+          meta: facts that JSON can hold. `step`, `leaves` and `digest` are added.
+
+        Raises:
+          CheckpointError: the last `max_failures` saves have all failed.
+          ValueError: this step is there already with other content.
+        """
+        error = self._join()
+        if error is not None and self._failures >= self.max_failures:
+            raise CheckpointError(
+                f"{self._failures} checkpoints in a row could not be saved in {self.directory}"
+            ) from error
+        leaves = _arrays(state)
+        meta = _sealed(step, leaves, meta)
+        self._sweep()
+        if hosts.from_main(step in self.steps()):
+            self._same_or_raise(step, meta)
+            return
+        filled = {name: x for name, x in leaves.items() if x.size}  # Orbax refuses empty arrays
+        self._step = step
+        try:
+            with self._context:
+                self._response = ocp.save_checkpointables_async(
+                    self.directory / str(step), {"state": filled, "meta": meta}
+                )
+        except Exception as e:  # joined, and reported, like one that comes later
+            self._error = e
+
+    def needs_retry(self) -> bool:
+        """Whether the running save is known to have failed, so that the next step should save. True for the first failure only.
+
+        With several processes always False, since they could not agree without waiting: the next regular save hears of it.
+        """
+        if self._step is None or self._failures or jax.process_count() > 1:
+            return False
+        if self._response is not None:
+            try:
+                self._response.result(timeout=0)
+            except TimeoutError:  # still running
+                return False
+            except Exception:
+                return True
+        return self._error is not None
+
+    def wait(self) -> None:
+        """Returns when the running save is on disk.
+
+        Raises:
+          CheckpointError: it failed.
+        """
+        if (error := self._join()) is not None:
+            raise CheckpointError(
+                f"the last checkpoint was not saved in {self.directory}"
+            ) from error
+
+    close = wait
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(self, kind: Any, *exc: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        error = self._error  # no agreement with the other processes now: they may be elsewhere
+        try:
+            if self._response is not None:
+                self._response.result()
+        except Exception as e:
+            error = e
+        if error is not None:
+            log.error("the checkpoint of step %s was not saved either: %s", self._step, error)
+
+    def _join(self) -> Exception | None:
+        """Ends the running save on all processes; returns its error."""
+        if self._step is None:
+            return None
+        step, error = self._step, self._error
+        try:
+            if self._response is not None:
+                self._response.result()
+        except Exception as e:
+            error = e
+        self._step = self._response = self._error = None
+        if not hosts.any_host(error is not None):
+            self._failures = 0
+            self._retire()
+            return None
+        self._failures += 1
+        error = error or CheckpointError("another process could not write its part")
+        log.error(
+            "the checkpoint of step %d was NOT saved (failure %d in a row): %s: %s",
+            step, self._failures, type(error).__name__, error,
+        )  # fmt: skip
+        self._swept = False  # what it left behind fills the disk
+        self._sweep()
+        return error
+
+    def _same_or_raise(self, step: int, meta: Meta) -> None:
+        there = self._read_meta(step)
+        if there["leaves"] != meta["leaves"]:
+            raise ValueError(
+                f"{self.directory} already has a checkpoint of step {step} with other content; "
+                "resume from it, or choose another directory"
+            )
+        log.info("step %d is saved already", step)
+
+    # ---- keeping and deleting
+
+    def pin(self, step: int) -> None:
+        """Keeps this step (the best so far) whatever happens to others; it replaces the pin before.
+
+        Raises:
+          ValueError: there is no such step.
+        """
+        self.wait()
+        self._must_exist(step)
+        if hosts.is_main():
+            new = self.directory / f".{_PINNED}"
+            new.write_text(str(step))
+            new.replace(self.directory / _PINNED)
+
+    @property
+    def pinned(self) -> int | None:
+        """The step that is pinned."""
+        path = self.directory / _PINNED
+        return int(path.read_text()) if path.exists() else None
+
+    def set_aside_after(self, step: int) -> None:
+        """Renames every checkpoint newer than `step` to `<step>.aside`: the run continues from `step` on another path."""
+        if hosts.is_main():
+            for newer in self.steps():
+                if newer > step:
+                    target = self.directory / f"{newer}.aside"
+                    if target.exists():
+                        target.rmtree()
+                    (self.directory / str(newer)).rename(target)
+                    log.warning(
+                        "continuing from step %d: checkpoint %d is now %s", step, newer, target
+                    )
+        hosts.barrier("jalign checkpoints set aside")
+
+    def _retire(self) -> None:
+        if not hosts.is_main():
+            return
+        steps = self.steps()
+        kept = {*steps[-self.keep :], self.pinned}
+        for step in steps:
+            if step not in kept and not (self.keep_every and step % self.keep_every == 0):
+                _delete(self.directory / str(step))
+
+    def _sweep(self) -> None:
+        if self._swept:
+            return
+        if hosts.is_main():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for path in self._entries():
+                if _UNFINISHED in path.name or (path.name.isdigit() and not _finished(path)):
+                    log.warning("deleting what a killed run left unfinished: %s", path)
+                    _delete(path)
+        self._swept = True
+        hosts.barrier("jalign checkpoints swept")
+
+    # ---- restoring
+
+    def restore(
+        self,
+        abstract_state: Any,
+        step: int | None = None,
+        *,
+        check: Callable[[Meta], None] = lambda meta: None,
+    ) -> tuple[int, Any, Meta] | None:
+        """Loads a checkpoint into the shardings of `abstract_state` and verifies every leaf.
+
+        Args:
+          abstract_state: pytree of arrays or `jax.ShapeDtypeStruct`. A leaf without a sharding, or on one device where others are on a
+            mesh, is replicated over that mesh.
+          step: which. Default: the newest that is intact; each damaged one is reported loudly.
+          check: is given the meta of a checkpoint before its arrays are read, and may raise.
+
+        Returns:
+          (step, state, meta), or None when there is no checkpoint and no other file.
+
+        Raises:
+          ValueError: the state has other leaves, shapes or dtypes than the checkpoint, or the step does not exist.
+          CheckpointError: the step that was asked for is damaged, or all are, or there are files and no finished checkpoint.
+        """
+        self.wait()
+        if step is not None:
+            self._must_exist(step)
+            return (step, *self._load(step, abstract_state, check))
+        damaged: list[str] = []
+        older = self.steps()
+        while (candidate := hosts.from_main(older[-1] if older else -1)) >= 0:
+            older = [s for s in older if s < candidate]
+            try:
+                return (candidate, *self._load(candidate, abstract_state, check))
+            except CheckpointError as e:
+                damaged.append(str(e))
+                log.error("CHECKPOINT %d IS DAMAGED, trying the one before it: %s", candidate, e)
+        if damaged:
+            raise CheckpointError("no checkpoint is intact: " + "; ".join(damaged))
+        if leftovers := self.leftovers():
+            names = ", ".join(leftovers[:5])
+            raise CheckpointError(f"{self.directory} has files but no finished checkpoint: {names}")
+        return None
+
+    def _must_exist(self, step: int) -> None:
+        if step not in (steps := self.steps()):
+            there_is = ", ".join(map(str, steps)) or "none"
+            raise ValueError(
+                f"{self.directory} has no checkpoint of step {step}; there is: {there_is}"
+            )
+
+    def _read(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
+        """Orbax's load; an error on any process is a CheckpointError on all."""
+        error, loaded = None, {}
+        try:
+            with self._context:
+                loaded = ocp.load_checkpointables(self.directory / str(step), what)
+        except (MemoryError, jax.errors.JaxRuntimeError):  # our lack of memory is no damage
+            raise
+        except Exception as e:
+            error = e
+        if hosts.any_host(error is not None):
+            reason = (
+                f"{type(error).__name__}: {str(error)[:300]}" if error else "on another process"
+            )
+            raise CheckpointError(f"step {step} cannot be read ({reason})") from error
+        return loaded
+
+    def _read_meta(self, step: int) -> Meta:
+        meta = self._read(step, {"meta": None})["meta"]
+        if (
+            not isinstance(meta, dict)
+            or meta.get("digest") != _digest(meta)
+            or meta["step"] != step
+        ):
+            raise CheckpointError(f"step {step}: meta/ is damaged (its digest does not match)")
+        return meta
+
+    def _load(
+        self, step: int, abstract_state: Any, check: Callable[[Meta], None]
+    ) -> tuple[Any, Meta]:
+        meta = self._read_meta(step)
+        check(meta)
+        wanted = _placed(named_leaves(abstract_state))
+        _same_leaves(step, meta["leaves"], wanted)
+        filled = {name: x for name, x in wanted.items() if x.size}
+        loaded = self._read(step, {"state": filled})["state"]
+        empty = {name: _empty(x) for name, x in wanted.items() if not x.size}
+        leaves = [loaded[name] if name in loaded else empty[name] for name in wanted]
+        state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+        found = fingerprint(state)
+        bad = [name for name, (_, _, checksum) in meta["leaves"].items() if found[name] != checksum]
+        if bad:
+            raise CheckpointError(
+                f"step {step}: {len(bad)} of {len(found)} leaves differ from what was saved: "
+                + ", ".join(bad[:5])
+            )
+        return state, meta
+
+
+def _finished(path: epath.Path) -> bool:
+    return all((path / part).exists() for part in _PARTS)
+
+
+def _delete(path: epath.Path) -> None:
+    """Takes the mark of completeness away first: whoever is killed from here on leaves nothing that looks whole."""
+    try:
+        (path / _COMMITTED).unlink(missing_ok=True)
+        path.rmtree()
+    except OSError as e:
+        log.error("cannot delete %s: %s", path, e)
+
+
+def _arrays(state: Any) -> dict[str, jax.Array]:
+    leaves = named_leaves(state)
+    for name, x in leaves.items():
+        if not isinstance(x, jax.Array):
+            raise TypeError(f"only jax arrays are saved; {name} is {type(x).__name__}")
+    return leaves
+
+
+def _sealed(step: int, leaves: dict[str, jax.Array], meta: Mapping[str, Any]) -> Meta:
+    """The meta that is stored: with the shape, dtype and checksum of every leaf, and a digest of itself."""
+    checksums = fingerprint(leaves)
+    facts = {name: [str(x.dtype), list(x.shape), checksums[name]] for name, x in leaves.items()}
+    sealed = json.loads(json.dumps({**meta, "step": step, "leaves": facts}))
+    return {**sealed, "digest": _digest(sealed)}
+
+
+def _digest(meta: Meta) -> str:
+    text = json.dumps({k: v for k, v in meta.items() if k != "digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _placed(leaves: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The abstract leaves, each with a sharding."""
+    given = {name: getattr(x, "sharding", None) for name, x in leaves.items()}
+    meshes = [s.mesh for s in given.values() if isinstance(s, NamedSharding)]
+    if any(isinstance(mesh, AbstractMesh) for mesh in meshes):
+        raise ValueError(
+            "the abstract state needs shardings over real devices; some are over an AbstractMesh"
+        )
+    default: Sharding = (
+        NamedSharding(meshes[0], PartitionSpec())
+        if meshes
+        else SingleDeviceSharding(jax.devices()[0])
+    )
+
+    def place(s: Sharding | None) -> Sharding:
+        # A scalar made outside jit claims one device; restored there it could not meet the others in one jit.
+        return default if s is None or (meshes and isinstance(s, SingleDeviceSharding)) else s
+
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place(given[name]))
+        for name, x in leaves.items()
+    }
+
+
+def _same_leaves(step: int, saved: Meta, wanted: dict[str, jax.ShapeDtypeStruct]) -> None:
+    current = {name: [str(x.dtype), list(x.shape)] for name, x in wanted.items()}
+    wrong = [f"{name} is only in the checkpoint" for name in saved if name not in current]
+    wrong += [f"{name} is not in the checkpoint" for name in current if name not in saved]
+    wrong += [
+        f"{name} is {saved[name][0]}{saved[name][1]} in the checkpoint and {dtype}{shape} here"
+        for name, (dtype, shape) in current.items()
+        if name in saved and saved[name][:2] != [dtype, shape]
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ValueError(
+            f"the checkpoint of step {step} does not fit: {'; '.join(wrong[:8])}{more}"
+        )
+
+
+def _empty(x: jax.ShapeDtypeStruct) -> jax.Array:
+    return jax.jit(lambda: jnp.zeros(x.shape, x.dtype), out_shardings=x.sharding)()

@@ -1,0 +1,145 @@
+"""What happens after a step: log, guard, evaluate, sample, save. Each is a callable of a `Moment`."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jalign.core import Arrays, Frozen, Mean, Parts, TrainState
+from jalign.log import RunLog
+from jalign.train.loop import Moment, StopTraining
+from jalign.train.preemption import ExitCode, Preemption
+from jalign.train.source import Offline
+
+
+class Metrics:
+    """Every `every` steps: the means of the metrics since the last time, with speed; and the guard.
+
+    Steps in between are not read, so the device is not waited for.
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        source: Offline,
+        schedule: optax.Schedule,
+        *,
+        every: int,
+        steps: int,
+        max_bad_steps: int,
+    ):
+        self.log, self.source, self.schedule = log, source, schedule
+        self.every, self.steps, self.max_bad_steps = every, steps, max_bad_steps
+        self.waiting: list[Arrays] = []
+        self.since, self.tokens = time.perf_counter(), source.tokens
+
+    def __call__(self, moment: Moment) -> None:
+        self.waiting.append(moment.metrics)
+        if moment.step % self.every and not moment.last:
+            return
+        rows = jax.device_get(self.waiting)
+        self.waiting = []
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        worst = max(int(row["skipped_in_a_row"]) for row in rows)
+        now, tokens = time.perf_counter(), self.source.tokens
+        seconds = max(now - self.since, 1e-9)
+        means |= {
+            "skipped": int(rows[-1]["skipped"]),
+            "skipped_in_a_row": int(rows[-1]["skipped_in_a_row"]),
+            "learning_rate": float(self.schedule(moment.step - 1)),
+            "epoch": self.source.batches.epoch(moment.step),
+            "num_tokens": tokens,
+            "tokens_per_second": (tokens - self.tokens) / seconds,
+            "step_time": seconds / len(rows),
+            "eta_s": seconds / len(rows) * (self.steps - moment.step),
+        }
+        self.log.write(moment.step, means)
+        self.since, self.tokens = now, tokens
+        if worst >= self.max_bad_steps:
+            raise StopTraining(
+                f"{worst} steps in a row had a loss or gradient that was not finite, the last at step "
+                f"{moment.step}; nothing was learnt from them",
+                ExitCode.DIVERGED,
+            )
+
+
+class Evaluate:
+    """The metrics of the held-out data, every `every` steps (0: only when called by `now`) and at the end."""
+
+    def __init__(
+        self,
+        log: RunLog,
+        evaluate: Callable[..., dict[str, Mean]],
+        batches: Callable[[], Iterator[tuple[Parts, ...]]],
+        *,
+        every: int,
+    ):
+        self.log, self.evaluate, self.batches, self.every = log, evaluate, batches, every
+        self.results: dict[int, dict[str, float]] = {}
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.last or (self.every and moment.step % self.every == 0):
+            self.now(moment.step, moment.state, moment.frozen)
+
+    def now(self, step: int, state: TrainState, frozen: Frozen) -> Mapping[str, float]:
+        """Evaluate a state and record it."""
+        total: Any = None
+        for data in self.batches():
+            means = self.evaluate(state.params, frozen, state.carry, data)
+            total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
+        self.results[step] = {n: float(m.value) for n, m in jax.device_get(total).items()}
+        self.log.write(step, self.results[step], "eval")
+        return self.results[step]
+
+
+class Generations:
+    """Continuations of the same held-out prompts, before, during (`every`) and after training."""
+
+    def __init__(
+        self,
+        log: RunLog,
+        generate: Callable[[TrainState, Frozen], list[dict[str, str]]],
+        score: Callable[[list[str]], list[float]] | None,
+        *,
+        every: int,
+    ):
+        self.log, self.generate, self.score, self.every = log, generate, score, every
+        self.texts: dict[int, list[dict[str, str]]] = {}
+        self.sentiment: dict[int, float] = {}
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.last or (self.every and moment.step % self.every == 0):
+            self.now(moment.step, moment.state, moment.frozen)
+
+    def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
+        """Sample from a state and record the texts."""
+        self.texts[step] = rows = self.generate(state, frozen)
+        self.log.text(step, "generations", rows)
+        if self.score:
+            self.sentiment[step] = float(np.mean(self.score([r["continuation"] for r in rows])))
+            self.log.write(step, {"sentiment": self.sentiment[step]}, "generations")
+
+
+class Save:
+    """Checkpoints every `every` steps and at the end; on SIGTERM, saves and stops."""
+
+    def __init__(
+        self,
+        save: Callable[[int, TrainState], None],
+        wait: Callable[[], None],
+        preemption: Preemption,
+        *,
+        every: int,
+    ):
+        self.save, self.wait, self.preemption, self.every = save, wait, preemption, every
+
+    def __call__(self, moment: Moment) -> None:
+        preempted = self.preemption.reached(moment.step)
+        if preempted or moment.last or (self.every and moment.step % self.every == 0):
+            self.save(moment.step, moment.state)
+        if preempted and not moment.last:
+            self.wait()
+            raise StopTraining(f"preempted: step {moment.step} is saved", ExitCode.PREEMPTED)

@@ -1,0 +1,115 @@
+"""Optimizers and learning-rate schedules, all from optax."""
+
+import re
+from typing import Any, Literal
+
+import jax
+import optax
+
+OptimizerName = Literal["adamw", "adafactor", "lion", "muon", "sgd"]
+ScheduleName = Literal["constant", "linear", "cosine"]
+
+_NOT_DECAYED = re.compile(r"norm|bias")
+_STACKED_MATRIX = re.compile(r"layers\..*(kernel|lora\.[ab])$")
+
+
+def make_schedule(
+    name: ScheduleName,
+    learning_rate: float,
+    *,
+    steps: int,
+    warmup_steps: int = 0,
+    final: float = 0.0,
+) -> optax.Schedule:
+    """Linear warm-up from 0, then constant, or linear or cosine decay to `final * learning_rate` at `steps`.
+
+    The first step already has a rate above 0: step i (from 0) of the warm-up uses (i + 1) / warmup_steps.
+    Raises ValueError where the numbers cannot be meant.
+    """
+    if learning_rate < 0:
+        raise ValueError(f"learning_rate must be >= 0, got {learning_rate}")
+    if not 0 <= warmup_steps <= steps:
+        raise ValueError(
+            f"warmup_steps must be in 0..{steps} (the steps of the run), got {warmup_steps}"
+        )
+    if not 0 <= final <= 1:
+        raise ValueError(f"final is a fraction of learning_rate, 0 to 1, got {final}")
+    left = max(steps - warmup_steps, 1)
+    after = {
+        "constant": lambda: optax.constant_schedule(learning_rate),
+        "linear": lambda: optax.linear_schedule(learning_rate, final * learning_rate, left),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, left, alpha=final),
+    }[name]()
+    if not warmup_steps:
+        return after
+    first = learning_rate / warmup_steps
+    warmup = optax.linear_schedule(first, learning_rate, max(warmup_steps - 1, 1))
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def make_optimizer(
+    name: OptimizerName,
+    schedule: optax.ScalarOrSchedule,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    clip_norm: float | None = 1.0,
+) -> optax.GradientTransformation:
+    """Clipping by global norm, then the optimizer. Norms and biases are not decayed.
+
+    Which numbers count: adamw b1 b2 eps; lion b1 b2; muon b1 (its momentum) and, for what is no stacked
+    matrix, Adam with b1 b2; adafactor only weight_decay; sgd momentum (weight_decay must be 0).
+    """
+    if clip_norm is not None and clip_norm <= 0:
+        raise ValueError(f"clip_norm must be > 0, or null for no clipping, got {clip_norm}")
+    if weight_decay and name == "sgd":
+        raise ValueError("weight_decay does not apply to sgd; set it to 0")
+    if momentum and name != "sgd":
+        raise ValueError(f"momentum applies to sgd only, not to {name}; {name} has b1")
+    core = {
+        "adamw": lambda: optax.adamw(
+            schedule, b1, b2, eps, weight_decay=weight_decay, mask=decayed
+        ),
+        "lion": lambda: optax.lion(schedule, b1, b2, weight_decay=weight_decay, mask=decayed),
+        "adafactor": lambda: optax.adafactor(
+            schedule,
+            multiply_by_parameter_scale=False,
+            weight_decay_rate=weight_decay or None,
+            weight_decay_mask=decayed,
+        ),
+        "muon": lambda: optax.contrib.muon(
+            schedule,
+            beta=b1,
+            weight_decay=weight_decay,
+            weight_decay_mask=decayed,
+            adam_b1=b1,
+            adam_b2=b2,
+            muon_weight_dimension_numbers=_muon_axes,
+        ),
+        "sgd": lambda: optax.sgd(schedule, momentum or None),
+    }[name]()
+    return core if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), core)
+
+
+def path_name(path: tuple) -> str:
+    """`layers.attn.q.kernel` for a key path of a parameter tree."""
+    names = (str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+    return ".".join(n for n in names if n != "value")
+
+
+def decayed(params: Any) -> Any:
+    """True for what weight decay applies to."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not _NOT_DECAYED.search(path_name(path)), params
+    )
+
+
+def _muon_axes(params: Any) -> Any:
+    """Each layer's matrix [L, in, out] is orthogonalised by itself; the rest goes to Adam."""
+    spec = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: spec if _STACKED_MATRIX.search(path_name(path)) else None, params
+    )

@@ -1,0 +1,70 @@
+"""Reference log-probs computed once, and kept on disk under what they depend on."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jalign.core import Algorithm, Frozen
+from jalign.train.objective import Apply, Objective
+from jalign.train.source import Offline
+
+
+def reference_columns(
+    source: Offline,
+    algorithm: Algorithm,
+    apply: Apply,
+    frozen: Frozen,
+    *,
+    folder: Path,
+    key: dict[str, Any],
+    say: Callable[[str], None],
+    **hyper: Any,
+) -> dict[str, np.ndarray]:
+    """`{ref_name: [examples]}` for every reference array the algorithm reads.
+
+    Args:
+      source: the data set, without cached columns.
+      folder: where `ref-<digest>.npz` files are kept.
+      key: fingerprints of data, tokenizer and reference, and whatever else the numbers depend on.
+    Raises:
+      ValueError: the algorithm's reference arrays are not one number per example.
+    """
+    objective = Objective.of(algorithm, **hyper)
+    names = [n for n in objective.inputs if n.startswith("ref_")]
+    digest = hashlib.sha256(json.dumps(key | {"names": names}, sort_keys=True).encode()).hexdigest()
+    path = folder / f"ref-{digest[:16]}.npz"
+    if path.exists():
+        with np.load(path) as saved:
+            say(f"reference log-probs: read from {path}")
+            return {n: saved[n] for n in names}
+
+    @jax.jit
+    def reference(frozen: Frozen, batch: Any) -> Any:
+        return objective.reference_fields(apply, frozen, batch)
+
+    columns = {n: np.full(len(source.batches.examples), np.nan, np.float32) for n in names}
+    for parts in source.eval_batches():
+        for part in parts:
+            for i in range(int(part.count)):
+                batch = jax.tree.map(lambda x, i=i: x[i], part.batch)
+                fields, index = jax.device_get((reference(frozen, batch), batch.extras["index"]))
+                for name, values in fields.items():
+                    if values.ndim != 1:
+                        raise ValueError(
+                            f"{algorithm.name}: {name} is not one number per example, it cannot be cached"
+                        )
+                    columns[name][index[index >= 0]] = values[index >= 0]
+    missing = int(sum(np.isnan(c).sum() for c in columns.values()))
+    if missing:
+        raise ValueError(f"{missing} reference log-probs are missing or not finite")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, **columns)
+    temporary.replace(path)
+    say(f"reference log-probs: computed once, kept in {path}")
+    return columns

@@ -1,0 +1,110 @@
+"""Whether a run may continue from what its directory holds. Anything doubtful is refused, with the way out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from jalign.core import did_you_mean
+from jalign.train.checkpoint import Checkpointer
+
+ResumePolicy = Literal["auto", "never", "must"] | int
+
+
+class ResumeError(ValueError):
+    """The directory and what was asked for do not fit."""
+
+
+def check_identity(
+    saved: Mapping[str, Any], current: Mapping[str, Any], allow: tuple[str, ...] = ()
+) -> None:
+    """Compares the facts that a run may not change half-way.
+
+    Raises:
+      ResumeError: naming each changed fact with both values, unless it is in `allow`.
+      ValueError: `allow` names a fact that does not exist.
+    """
+    saved, current = (
+        json.loads(json.dumps(dict(x))) for x in (saved, current)
+    )  # tuples become lists
+    for name in allow:
+        if name not in saved | current:
+            near = did_you_mean(name, saved | current)
+            raise ValueError(f"allow_mismatch: there is no fact {name!r} about a run{near}")
+    shown = [{name: repr(value) for name, value in x.items()} for x in (saved, current)]
+    pairs = {name: [x.get(name, "nothing") for x in shown] for name in sorted(saved | current)}
+    changed = [
+        f"  {name}: the checkpoint has {old}, this run has {new}"
+        for name, (old, new) in pairs.items()
+        if old != new and name not in allow
+    ]
+    if changed:
+        raise ResumeError(
+            "this is not the run that was saved:\n"
+            + "\n".join(changed)
+            + "\nUse another directory, or name what may differ in allow_mismatch."
+        )
+
+
+def resume(
+    checkpointer: Checkpointer,
+    policy: ResumePolicy,
+    abstract_state: Any,
+    identity: Mapping[str, Any],
+    *,
+    allow: tuple[str, ...] = (),
+) -> tuple[int, Any, dict[str, Any]] | None:
+    """Decides what a start in this directory means; returns (step, state, meta), or None for a fresh start.
+
+    Checkpoints newer than the one that is continued (damaged ones, or those of a future that is now given up) are renamed
+    to `<step>.aside`, so that they can be neither overwritten nor picked up again.
+
+    Args:
+      checkpointer: of the run's directory.
+      policy: "auto" continues from the newest intact checkpoint and starts fresh in an empty directory; "never" starts fresh
+        and refuses to mix with earlier checkpoints; "must" refuses to start fresh; a number continues from that very step.
+      abstract_state: shapes, dtypes and shardings of the state.
+      identity: facts that may not change during a run (data, tokenizer, base model, algorithm, seed, batch size ...), to be
+        saved by the caller as `meta["identity"]`.
+      allow: names of facts that may differ after all.
+
+    Raises:
+      ResumeError: the directory does not allow what was asked for, or belongs to another run.
+      CheckpointError: there are checkpoints and none is intact.
+    """
+    is_step = isinstance(policy, int) and not isinstance(policy, bool)
+    if not is_step and policy not in ("auto", "never", "must"):
+        near = did_you_mean(str(policy), ("auto", "never", "must"))
+        raise ValueError(
+            f"resume must be 'auto', 'never', 'must' or a step number, got {policy!r}{near}"
+        )
+    steps = checkpointer.steps()
+    where = checkpointer.directory
+    there_are = ", ".join(map(str, steps)) or "none"
+    if policy == "never":
+        if steps:
+            raise ResumeError(
+                f"{where} already holds checkpoints (steps {there_are}) and resume is 'never':"
+                " choose another directory or delete this one"
+            )
+        return None
+    if is_step and policy not in steps:
+        raise ResumeError(f"{where} has no checkpoint of step {policy}; there is: {there_are}")
+    if not steps:
+        if policy == "must":
+            raise ResumeError(f"resume is 'must' but {where} has no finished checkpoint")
+        if leftovers := checkpointer.leftovers():
+            raise ResumeError(
+                f"{where} has files but no finished checkpoint ({', '.join(leftovers[:5])}):"
+                " choose another directory, delete this one, or say resume='never' to start fresh here"
+            )
+        return None
+    found = checkpointer.restore(
+        abstract_state,
+        policy if is_step else None,
+        check=lambda meta: check_identity(meta.get("identity", {}), identity, allow),
+    )
+    if found is not None:
+        checkpointer.set_aside_after(found[0])
+    return found

@@ -1,0 +1,63 @@
+"""Where the state lives: its shardings, its creation on the mesh, the copy that is the reference."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+
+from jalign.core import Algorithm, TrainState
+from jalign.parallel.rules import path_name
+from jalign.train.step import create_state
+
+_MATRIX = re.compile(r"(kernel|embed\.weight|positions\.weight|lora\.[ab])$")
+
+
+def state_shardings(mesh: Mesh, abstract: TrainState, params: Any) -> TrainState:
+    """Each optimizer moment lies where its parameter lies; everything else is on every device.
+
+    A leaf is a parameter's when its path ends like the parameter's and the shapes are equal.
+    """
+    known = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+    def place(path: tuple, leaf: Any) -> NamedSharding:
+        name = path_name(path)
+        while name and name not in known:
+            name = name.partition(".")[2]
+        if name and known[name].shape == leaf.shape:
+            return known[name].sharding
+        return NamedSharding(mesh, PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(place, abstract)
+
+
+def init_state(
+    mesh: Mesh, params: Any, optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int
+) -> TrainState:
+    """The state before the first step, created in its shardings; `params` are float32 masters."""
+
+    def create(params: Any) -> TrainState:
+        params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+        return create_state(params, optimizer, algorithm, jax.random.key(seed))
+
+    shardings = state_shardings(mesh, jax.eval_shape(create, params), params)
+    return jax.jit(create, out_shardings=shardings)(params)
+
+
+def reference_copy(params: Any, dtype: DTypeLike) -> Any:
+    """A frozen copy of the trainable parameters.
+
+    Matrices are kept in the compute dtype, to which the model casts them anyway: the reference is the policy of
+    step 0 to the bit, in half the memory where that dtype is bfloat16.
+    """
+
+    def copy(path: tuple, x: jax.Array) -> jax.Array:
+        return jnp.astype(x, dtype if _MATRIX.search(path_name(path)) else x.dtype, copy=True)
+
+    def whole(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(copy, params)
+
+    return jax.jit(whole, out_shardings=jax.tree.map(lambda x: x.sharding, params))(params)

@@ -1,0 +1,223 @@
+"""One optimizer step for every algorithm: `(state, frozen, parts) -> (state, metrics)`.
+
+The step's examples come as micro-batches of static shape (`core.Parts`). Their gradients are summed with the divisors of the WHOLE step,
+which follow from the masks alone, so any cutting into micro-batches or devices gives the same gradient. Loops run over
+the filled micro-batches only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jalign.core import Algorithm, Arrays, Batch, Frozen, Mean, Parts, TrainState
+from jalign.train.objective import Apply, Objective
+
+Step = Callable[[TrainState, Frozen, tuple[Parts, ...]], tuple[TrainState, Arrays]]
+
+
+def create_state(params: Any, optimizer: Any, algorithm: Algorithm, key: Array) -> TrainState:
+    """The state before the first step."""
+    carry = algorithm.carry.init if algorithm.carry else {}
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        carry={k: jnp.float32(v) for k, v in carry.items()},
+        key=key,
+        skipped=jnp.int32(0),
+        skipped_in_a_row=jnp.int32(0),
+    )
+
+
+def make_train_step(
+    algorithm: Algorithm, apply: Apply, optimizer: optax.GradientTransformation, **hyper: Any
+) -> Step:
+    """Build the step of `algorithm` with hyper-parameters `hyper`; jit it with `donate_argnums=0`.
+
+    A step whose loss or gradient is not finite changes nothing but the counters `skipped` and
+    `skipped_in_a_row` (and the step number, so that the next data come).
+
+    Args:
+      algorithm: a row of the catalogue.
+      apply: `models.score.functional`'s, or any `(params, base, layout, outputs, key) -> {output: [B, K, R]}`.
+      optimizer: an optax transformation.
+      hyper: the algorithm's hyper-parameters; an unknown one is a TypeError.
+    Returns:
+      A function of (state, frozen, data), data being a `Batch`, a `Parts` or a tuple of `Parts`.
+      Metrics are scalars; `loss` and `grad_norm` (before clipping) are always among them.
+    """
+    objective = Objective.of(algorithm, **hyper)
+
+    def step(state: TrainState, frozen: Frozen, data: Any) -> tuple[TrainState, Arrays]:
+        parts = as_parts(data)
+        key = jax.random.fold_in(state.key, state.step)
+        divisors = sum(jax.vmap(objective.divisors)(p.batch).sum(0) for p in parts)
+        coupled = algorithm.batch_coupled and not _is_single(parts)
+        gradient = _two_pass_gradient if coupled else _summed_gradient
+        grads, loss, means = gradient(objective, apply, state, frozen, parts, divisors, key)
+        norm = optax.tree.norm(grads)
+        metrics = {name: mean.value for name, mean in means.items()}
+        metrics |= {"loss": loss, "grad_norm": norm}
+        new = _update(algorithm, optimizer, state, grads, metrics)
+        ok = jnp.isfinite(loss) & jnp.isfinite(norm)
+        old = state.replace(
+            step=new.step,
+            skipped=state.skipped + 1,
+            skipped_in_a_row=state.skipped_in_a_row + 1,
+        )
+        new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+        return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}
+
+    return step
+
+
+def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable:
+    """`(params, frozen, carry, data) -> {metric: Mean}` of one global batch; add the Means over batches."""
+    objective = Objective.of(algorithm, **hyper)
+
+    def evaluate(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> dict[str, Mean]:
+        parts = as_parts(data)
+        state = TrainState(0, params, None, carry, None, 0, 0)
+        fields = _all_fields(objective, apply, state, frozen, parts, None)
+        divisors = sum(jax.vmap(objective.divisors)(p.batch).sum(0) for p in parts)
+        if len(fields) == 1 or algorithm.batch_coupled:
+            values = [objective.value(_concatenate(fields), divisors)]
+        else:  # token-level arrays of different lengths cannot be one array
+            values = [objective.value(f, divisors) for f in fields]
+        means = [m | {"loss": Mean(v * divisors[0], jnp.float32(0))} for v, m in values]
+        total = jax.tree.map(lambda *x: sum(x), *means)
+        return total | {"loss": Mean(total["loss"].total, divisors[0])}
+
+    return evaluate
+
+
+def as_parts(data: Any) -> tuple[Parts, ...]:
+    """A plain `Batch` is one micro-batch."""
+    if isinstance(data, Batch):
+        return (Parts(jax.tree.map(lambda x: x[None], data), jnp.int32(1)),)
+    return (data,) if isinstance(data, Parts) else tuple(data)
+
+
+def _is_single(parts: tuple[Parts, ...]) -> bool:
+    return len(parts) == 1 and parts[0].batch.mask.shape[0] == 1
+
+
+def _at(part: Parts, i: Any) -> Batch:
+    return jax.tree.map(lambda x: x[i], part.batch)
+
+
+def _summed_gradient(objective, apply, state, frozen, parts, divisors, key):
+    """Gradients of the micro-batches, added: for losses in which examples do not see each other."""
+
+    def loss_of(params, batch, key):
+        fields = batch.extras | state.carry
+        fields |= objective.policy_fields(apply, params, frozen.base, batch, key)
+        fields |= objective.reference_fields(apply, frozen, batch)
+        return objective.value(fields, divisors)
+
+    def one(batch, key):
+        (loss, means), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, key)
+        return grads, loss, means
+
+    if _is_single(parts):
+        return one(_at(parts[0], 0), key)
+    shapes = jax.eval_shape(one, _at(parts[0], 0), key)
+    total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    for n, part in enumerate(parts):
+        keys = jax.random.fold_in(key, n)
+
+        def body(i, total, part=part, keys=keys):
+            return jax.tree.map(jnp.add, total, one(_at(part, i), jax.random.fold_in(keys, i)))
+
+        total = jax.lax.fori_loop(0, part.count, body, total)
+    return total
+
+
+def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
+    """Exact gradients of batch-coupled losses: score everything, differentiate the loss by the scores, then
+    pull each micro-batch's share back through the model. One more forward pass buys the global batch.
+    """
+    stacked = _all_fields(objective, apply, state, frozen, parts, key)
+    sizes = [s["present"].shape[0] for s in stacked]
+    read = [n for n in objective.inputs if n in objective.algorithm.format.reads]
+    whole = _concatenate(stacked)
+
+    def loss_of(scores):
+        return objective.value(whole | scores, divisors)
+
+    scores = {n: whole[n] for n in read}
+    (loss, means), cotangents = jax.value_and_grad(loss_of, has_aux=True)(scores)
+    grads = jax.tree.map(jnp.zeros_like, state.params)
+    start = 0
+    for n, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+        count = part.batch.mask.shape[0]
+        share = {
+            k: c[start : start + size].reshape(count, -1, *c.shape[1:])
+            for k, c in cotangents.items()
+        }
+        keys = jax.random.fold_in(key, n)
+
+        def body(i, grads, part=part, share=share, keys=keys):
+            batch, part_key = _at(part, i), jax.random.fold_in(keys, i)
+
+            def scores_of(params):
+                fields = objective.policy_fields(apply, params, frozen.base, batch, part_key)
+                return {name: fields[name] for name in read}
+
+            _, pull = jax.vjp(scores_of, state.params)
+            return jax.tree.map(jnp.add, grads, pull({k: c[i] for k, c in share.items()})[0])
+
+        grads = jax.lax.fori_loop(0, part.count, body, grads)
+        start += size
+    return grads, loss, means
+
+
+def _all_fields(objective, apply, state, frozen, parts, key) -> list[Arrays]:
+    """Every field of every micro-batch, forward only, one dictionary of [places, ...] per stack."""
+    out = []
+    for n, part in enumerate(parts):
+        keys = None if key is None else jax.random.fold_in(key, n)
+
+        def one(i, part=part, keys=keys):
+            batch = _at(part, i)
+            part_key = None if keys is None else jax.random.fold_in(keys, i)
+            fields = objective.policy_fields(apply, state.params, frozen.base, batch, part_key)
+            return fields | objective.reference_fields(apply, frozen, batch)
+
+        empty = jax.tree.map(
+            lambda s, part=part: jnp.zeros((part.batch.mask.shape[0], *s.shape), s.dtype),
+            jax.eval_shape(one, 0),
+        )
+
+        def body(i, buffer, one=one):
+            return jax.tree.map(lambda b, x: b.at[i].set(x), buffer, one(i))
+
+        fields = jax.lax.fori_loop(0, part.count, body, empty)
+        fields = fields | part.batch.extras
+        flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in fields.items()}
+        out.append(flat | state.carry)
+    return out
+
+
+def _concatenate(fields: list[Arrays]) -> Arrays:
+    if len(fields) == 1:
+        return fields[0]
+    return {
+        k: jnp.concatenate([f[k] for f in fields]) if v.ndim else v for k, v in fields[0].items()
+    }
+
+
+def _update(algorithm, optimizer, state, grads, metrics) -> TrainState:
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    carry = algorithm.carry.update(state.carry, metrics) if algorithm.carry else state.carry
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        carry=carry,
+        skipped_in_a_row=jnp.zeros_like(state.skipped_in_a_row),
+    )

@@ -1,0 +1,143 @@
+"""Tiny random models of every family, written by transformers: config, weights, tokens, logits and hidden states.
+
+Run with torch and transformers 5 installed: python tests/golden/models/make_fixtures.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+TOKENS = 20  # more than any window below
+
+COMMON = {
+    "vocab_size": 80,
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+GEMMA3_ROPES = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
+}
+GPT2 = {
+    "vocab_size": 80,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_inner": 24,
+    "n_positions": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+SOFTCAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
+
+# name -> (class of the config, what differs from COMMON)
+MODELS = {
+    "llama": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
+    "llama3": (
+        "LlamaConfig",
+        {"rope_parameters": LLAMA3, "tie_word_embeddings": True, "head_dim": 12},
+    ),
+    "mistral": ("MistralConfig", {"sliding_window": 8}),
+    "gemma": ("GemmaConfig", {"head_dim": 10, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "gemma2": (
+        "Gemma2Config",
+        SOFTCAPS
+        | {
+            "head_dim": 10,
+            "query_pre_attn_scalar": 7,
+            "sliding_window": 8,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gemma3_text": (
+        "Gemma3TextConfig",
+        {
+            "head_dim": 10,
+            "query_pre_attn_scalar": 7,
+            "sliding_window": 8,
+            "num_hidden_layers": 7,
+            "rope_parameters": GEMMA3_ROPES,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen2": (
+        "Qwen2Config",
+        {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3Config", {"head_dim": 12, "tie_word_embeddings": True}),
+    "phi3": ("Phi3Config", {"sliding_window": 8, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}}),
+    "gpt2": ("GPT2Config", {}),
+}  # fmt: skip
+
+
+def build(name: str, seed: int = 0):
+    """A torch model whose every parameter is random, norms and biases too."""
+    import torch
+    import transformers
+
+    kind, changes = MODELS[name]
+    config = getattr(transformers, kind)(**((GPT2 if name == "gpt2" else COMMON) | changes))
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for path, p in model.named_parameters():
+            centre = 1.0 if "norm" in path and "gemma" not in name or "ln_" in path else 0.0
+            centre = 0.0 if path.endswith("bias") else centre
+            p.copy_(centre + (0.25 if p.ndim < 2 else 0.15) * torch.randn_like(p))
+    return model
+
+
+def tokens_for(vocab_size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(3, vocab_size, (2, TOKENS), dtype=np.int32)
+
+
+def outputs(model, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Float32 logits, the hidden states before every layer, and after the final norm."""
+    import torch
+
+    with torch.no_grad():
+        out = model(torch.from_numpy(tokens).long(), output_hidden_states=True)
+    hidden = np.stack([h.float().numpy() for h in out.hidden_states])
+    return {"tokens": tokens, "logits": out.logits.float().numpy(), "hidden": hidden}
+
+
+def main() -> None:
+    for name in MODELS:
+        folder = HERE / name
+        shutil.rmtree(folder, ignore_errors=True)
+        model = build(name)
+        model.save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        config.pop("transformers_version", None)
+        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        np.savez_compressed(folder / "outputs.npz", **outputs(model, tokens_for(80)))
+
+
+if __name__ == "__main__":
+    main()

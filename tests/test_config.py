@@ -1,0 +1,64 @@
+"""A run described wrongly is refused with the key, what is allowed and the nearest right one."""
+
+import pytest
+
+from jalign.cli.read import ConfigError, read_config
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "c.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+DPO = "algorithm: {name: dpo, beta: 0.2}\n"
+
+
+def test_a_file_and_overrides_fill_the_config(config):
+    got = read_config([config(DPO + "optim: {learning_rate: 5e-6}\n"), "--algorithm.beta", "0.4", "--seed", "3"])
+    assert got.hyper == {"beta": 0.4} and got.seed == 3
+    assert got.optim.learning_rate == 5e-6  # YAML 1.1 reads it as a string
+
+
+def test_lora_is_a_section_of_its_own(config):
+    assert read_config([config(DPO)]).model.lora is None
+    assert read_config([config(DPO), "--model.lora.rank", "4"]).model.lora.rank == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "message"),
+    [
+        (DPO, ["--optim.learning_rte", "1"], "no option 'optim.learning_rte'; did you mean 'optim.learning_rate'"),
+        (DPO, ["--sed", "1"], "no option 'sed'; did you mean 'seed'"),
+        (DPO + "optim: {learningrate: 1}", [], "no option 'optim.learningrate'; did you mean 'optim.learning_rate'"),
+        ("algoritm: {name: dpo}", [], "no option 'algoritm'; did you mean 'algorithm'"),
+        ("algorithm: {name: dpoo}", [], "no algorithm 'dpoo'; did you mean 'dpo'"),
+        ("algorithm: {name: dpo, bta: 1}", [], "dpo has no hyper-parameter 'bta'; did you mean 'beta'"),
+        ("algorithm: {name: dpo, beta: high}", [], "beta must be a number, got 'high'"),
+        ("algorithm: {beta: 1}", [], "algorithm needs a name"),
+        (DPO, ["--optim.learning_rate", "x"], "optim.learning_rate"),
+        (DPO, ["--optim.name", "adam"], "optim.name"),
+        (DPO + "seed: 1\nseed: 2", [], "key 'seed' is given twice, line 3"),
+        ("algorithm: {name: simpo}\nreference: cached", [], "reference: cached does not apply: simpo reads no reference"),
+        ("algorithm: {name: kto}\nbatch_size: 1", [], "batch_size must be >= 2"),
+        (DPO + "batch_size: 0", [], "batch_size must be >= 1, got 0"),
+        (DPO + "epochs: 0", [], "set steps > 0, or epochs > 0"),
+        (DPO + "sample: {sentiment: true}", [], "sample.sentiment needs sample.prompts"),
+        ("- a list", [], "must be a mapping"),
+        ("a: [unclosed", [], "is not YAML"),
+        ("!!python/object/apply:os.system [ls]", [], "is not YAML"),
+    ],
+)
+def test_mistakes_are_named(config, text, args, message):
+    with pytest.raises(ConfigError) as error:
+        read_config([config(text), *args])
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"cannot read config nowhere.yaml"):
+        read_config(["nowhere.yaml"])

@@ -1,0 +1,87 @@
+"""Who may import whom, read from the source: a part imports only what stands before it."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / "jalign"
+
+# Each part with the parts it may import besides itself.
+BASE = {"layout", "core"}
+MODEL = BASE | {"kernels", "parallel", "models"}
+METHOD = BASE | {"losses", "formats", "algorithms"}
+TRAIN = MODEL | METHOD | {"data", "rollout", "rewards", "train", "log"}
+ALLOWED = {
+    "layout": set(),
+    "losses": set(),
+    "core": {"layout"},
+    "data": {"layout"},
+    "embedded": set(),
+    "formats": BASE | {"losses"},
+    "algorithms": METHOD,
+    "kernels": BASE,
+    "parallel": BASE,
+    "models": MODEL,
+    "rollout": MODEL,
+    "rewards": MODEL,
+    "log": set(),
+    "train": TRAIN,
+    "config": METHOD | {"train"},
+    "bench": TRAIN | {"config", "cli"},
+    "cli": TRAIN | {"config", "embedded", "bench", "__init__"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+# What outside of jalign a part may import; parts that are not named may import anything.
+STANDARD = {"__future__", "collections", "dataclasses", "functools", "math", "typing"}
+OUTSIDE = {
+    "losses": STANDARD | {"jax", "jaxtyping"},
+    "layout": STANDARD,
+    "core": STANDARD | {"difflib", "inspect", "jax", "jaxtyping", "flax"},
+    "formats": STANDARD | {"jax"},
+    "algorithms": STANDARD | {"jax"},
+    "kernels": STANDARD | {"jax", "jaxtyping", "numpy"},
+}
+NEVER = {"data": {"jax", "flax", "optax", "orbax"}}
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    """Full dotted names of everything imported, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "jalign":
+                yield from (f"jalign.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_a_part_imports_only_the_parts_it_may():
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        me = part(path)
+        for name in imports(path):
+            top, *rest = name.split(".")
+            if top == "jalign" and rest:
+                other = rest[0] if rest[0] in ALLOWED else "__init__"
+                if other != me and other not in ALLOWED[me]:
+                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+            elif top in NEVER.get(me, ()) or (me in OUTSIDE and top not in OUTSIDE[me] | {"jalign"}):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_checkpoint_module_knows_orbax():
+    users = {p.name for p in ROOT.rglob("*.py") for n in imports(p) if n.startswith("orbax")}
+    assert users == {"checkpoint.py"}
+
+
+def test_no_file_is_longer_than_450_lines_and_none_is_called_utils():
+    for path in ROOT.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 450, path
+        assert path.stem != "utils", path

@@ -1,0 +1,71 @@
+"""One of two processes of a run: python _two_processes.py DIRECTORY, with the three variables of `hosts.initialize` set."""
+
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jalign.parallel import hosts
+from jalign.train.checkpoint import Checkpointer
+from jalign.train.preemption import ExitCode, Preemption
+
+ROWS = np.arange(32.0, dtype=np.float32).reshape(8, 4)
+
+
+def main(directory):
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 2)
+    hosts.initialize(heartbeat_timeout_s=30)
+    me = jax.process_index()
+    hosts.all_hosts_agree("the seed", 7)
+    try:
+        hosts.all_hosts_agree("the seed", 7 + me)
+    except ValueError as e:
+        print("DISAGREE", e, flush=True)
+    assert hosts.is_main() == (me == 0)
+    assert hosts.any_host(me == 1)
+    assert not hosts.any_host(False)
+    assert hosts.from_main(me + 5) == 5
+
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec("data")
+    batch = hosts.to_global(mesh, spec, {"x": ROWS[me * 4 : me * 4 + 4], "count": np.int32(3)})
+    shardings = {
+        "w": NamedSharding(mesh, spec),
+        "key": NamedSharding(mesh, PartitionSpec()),
+        "n": NamedSharding(mesh, PartitionSpec()),
+    }
+    state = jax.jit(
+        lambda: {"w": jnp.zeros((8, 4)), "key": jax.random.key(7), "n": jnp.int32(0)},
+        out_shardings=shardings,
+    )()
+    advance = jax.jit(
+        lambda s, b: {**s, "w": s["w"] + b["x"] * b["count"], "n": s["n"] + 1},
+        out_shardings=shardings,
+    )
+    with Checkpointer(directory) as checkpointer, Preemption() as preemption:
+        preemption.check()
+        assert checkpointer.restore(state) is None
+        for step in range(1, 1000):
+            state = advance(state, batch)
+            if step <= 3:
+                checkpointer.save(step, state, {"seen": 8 * step})
+            if step == 4:
+                checkpointer.wait()
+                found = checkpointer.restore(state, 2)
+                assert found is not None and int(found[1]["n"]) == 2
+                print("READY", flush=True)
+            time.sleep(0.02)
+            if preemption.reached(step):
+                checkpointer.save(step, state, {"seen": 8 * step})
+                checkpointer.wait()
+                print("PREEMPTED", step, flush=True)
+                jax.distributed.shutdown()
+                sys.exit(ExitCode.PREEMPTED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

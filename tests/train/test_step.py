@@ -1,0 +1,155 @@
+"""One step: exact under any cutting into micro-batches and devices; skips what is not finite; compiles once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jalign.algorithms import ALGORITHMS, get
+from jalign.core import Batch, Frozen, Parts
+from jalign.layout import Layout
+from jalign.train.step import create_state, make_eval_step, make_train_step
+
+B, K, R, V = 8, 2, 5, 11
+
+
+def apply(params, base, layout, outputs, key=None):
+    """A stand-in model: each scored token's score follows from its id alone."""
+    del base, key
+    tokens = layout.tokens[..., 0].reshape(-1, layout.slots.shape[-2], layout.slots.shape[-1])
+    out = {}
+    if "token_logps" in outputs:
+        out["token_logps"] = jax.nn.log_softmax(params["w"])[tokens]
+    if "scores" in outputs:
+        out["scores"] = params["v"][tokens]
+    return out
+
+
+def params(seed=0):
+    w, v = jax.random.normal(jax.random.key(seed), (2, V))
+    return {"w": w, "v": v}
+
+
+def batch(n=B, k=K, seed=0, label=True):
+    """Ragged lengths; tokens ride in a [S = n, N = k * R, 1] stream that only `apply` above can read."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, R + 1, (n, k, 1))
+    mask = np.arange(R) < lengths
+    slots = np.zeros((n, 1, k, R), np.int32)
+    tokens = rng.integers(0, V, (n, k * R, 1)).astype(np.int32)
+    none = np.zeros((n, 1), np.int32)
+    extras = {"label": rng.random(n) < 0.5} if label else {}
+    return Batch(Layout(tokens, none, none, none, slots), mask, extras)
+
+
+def cut(whole, pieces, room=0):
+    """The same examples as `pieces` micro-batches, then `room` empty ones full of NaN-making garbage."""
+    stacked = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), whole)
+    if room:
+        stacked = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], room, 0)]), stacked)
+        stacked.mask[pieces:] = False
+    return Parts(stacked, np.int32(pieces))
+
+
+def run(row, data, *, optimizer=None, p=None, ref=None, **hyper):
+    optimizer = optimizer or optax.sgd(1.0)
+    p = p or params()
+    state = create_state(p, optimizer, row, jax.random.key(7))
+    step = jax.jit(make_train_step(row, apply, optimizer, **hyper))
+    return step(state, Frozen(None, ref or params(1)), data)
+
+
+@pytest.fixture(params=ALGORITHMS.values(), ids=lambda row: row.name)
+def row(request):
+    return request.param
+
+
+def test_1x8_and_8x1_and_3_stacks_of_micro_batches_take_the_same_step(row):
+    """Local denominators and micro-batched batch-coupled losses (trl 5619, 6024; verl 7321) differ here."""
+    k = row.format.k
+    whole = batch(k=k)
+    at_once, metrics = run(row, whole)
+    piecewise, other = run(row, cut(whole, 8, room=2))
+    half = jax.tree.map(lambda x: x[:4], whole), jax.tree.map(lambda x: x[4:], whole)
+    stacks, third = run(row, (cut(half[0], 2), cut(half[1], 1, room=1)))
+    for state, m in ((piecewise, other), (stacks, third)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), at_once.params, state.params
+        )
+        assert set(m) == set(metrics)
+        for name in metrics:
+            np.testing.assert_allclose(metrics[name], m[name], rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+def test_eight_devices_take_the_same_step_as_one(row):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    whole = batch(k=row.format.k)
+    one, _ = run(row, whole)
+    eight, _ = run(row, jax.device_put(whole, split))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), one.params, eight.params
+    )
+
+
+def test_the_loss_of_a_step_is_the_loss_that_evaluation_reports(row):
+    whole = batch(k=row.format.k)
+    _, metrics = run(row, whole)
+    evaluate = jax.jit(make_eval_step(row, apply))
+    means = evaluate(params(), Frozen(None, params(1)), {}, cut(whole, 4, room=1))
+    for name, mean in means.items():
+        np.testing.assert_allclose(mean.value, metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters():
+    bad = params()
+    bad["w"] = bad["w"].at[0].set(jnp.nan)
+    state, metrics = run(get("sft"), batch(k=1), p=bad)
+    np.testing.assert_array_equal(state.params["w"], bad["w"])
+    assert int(state.step) == 1 and int(state.skipped) == 1 and int(state.skipped_in_a_row) == 1
+    assert not np.isfinite(metrics["loss"])
+
+
+def test_a_good_step_after_bad_ones_clears_the_run_of_bad_ones():
+    optimizer, row = optax.sgd(0.1), get("sft")
+    state = create_state(params(), optimizer, row, jax.random.key(0))
+    state = state.replace(skipped=jnp.int32(3), skipped_in_a_row=jnp.int32(2))
+    state, _ = make_train_step(row, apply, optimizer)(state, Frozen(None, None), batch(k=1))
+    assert int(state.skipped) == 3 and int(state.skipped_in_a_row) == 0
+
+
+def test_the_state_is_donated_and_the_step_compiles_once():
+    optimizer, row = optax.adamw(1e-3), get("dpo")
+    state = create_state(params(), optimizer, row, jax.random.key(0))
+    step = jax.jit(make_train_step(row, apply, optimizer), donate_argnums=0)
+    for seed in range(3):
+        old, data = state.params["w"], cut(batch(seed=seed), 4, room=seed and 0)
+        state, _ = step(state, Frozen(None, params(1)), data)
+        assert old.is_deleted()
+    assert step._cache_size() == 1
+
+
+def test_cached_reference_log_probabilities_replace_the_reference_forward():
+    whole, row = batch(), get("dpo")
+    expected, _ = run(row, whole)
+    logps = apply(params(1), None, whole.layout, ("token_logps",))["token_logps"]
+    sums = (logps * whole.mask).sum(-1)
+    cached = whole.replace(
+        extras={"ref_chosen_logps": sums[:, 0], "ref_rejected_logps": sums[:, 1]}
+    )
+    optimizer = optax.sgd(1.0)
+    state = create_state(params(), optimizer, row, jax.random.key(7))
+    got, _ = make_train_step(row, apply, optimizer)(state, Frozen(None, None), cached)
+    np.testing.assert_allclose(got.params["w"], expected.params["w"], rtol=1e-5)
+
+
+def test_an_extra_term_keeps_its_own_denominator():
+    """ORPO's NLL is a mean over tokens, its odds ratio a mean over pairs; both are global."""
+    whole = batch()
+    state, metrics = run(get("orpo"), whole, beta=0.0)
+    p = params()
+    logps = jax.nn.log_softmax(p["w"])[whole.layout.tokens[..., 0].reshape(B, K, R)]
+    mask = whole.mask[:, 0]
+    np.testing.assert_allclose(metrics["loss"], -(logps[:, 0] * mask).sum() / mask.sum(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["nll_loss"], metrics["loss"], rtol=1e-6)
