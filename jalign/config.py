@@ -218,6 +218,11 @@ class Config:
             raise ValueError("set steps > 0, or epochs > 0")
         if self.reference == "cached" and not row.needs_reference(**hyper):
             raise ValueError(f"reference: cached does not apply: {row.name} reads no reference")
+        if self.reference == "cached" and row.format.name == "binary":
+            raise ValueError(
+                f"reference: cached does not apply to {row.name}: which mismatched response an example gets "
+                "changes with its batch"
+            )
         if row.batch_coupled and self.batch_size < 2:
             raise ValueError(
                 f"{row.name} compares the examples of a batch: batch_size must be >= 2"

@@ -24,6 +24,11 @@ def _length(mask: Array) -> Array:
     return jnp.maximum(jnp.sum(mask, -1), 1).astype(jnp.float32)
 
 
+def _wins(a: Array, b: Array) -> Array:
+    """1 where a > b; a tie is half a win, so that a policy that equals its reference stands at 0.5."""
+    return jnp.where(a == b, 0.5, (a > b).astype(jnp.float32))
+
+
 def _supervised(out: Arrays, batch: Batch) -> Arrays:
     named = {"mask": batch.mask[:, 0], "present": batch.present}
     if "token_logps" in out:
@@ -54,12 +59,14 @@ def _pair_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
         metrics |= {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
-            "rewards/accuracies": (chosen > rejected).astype(jnp.float32),
+            "rewards/accuracies": _wins(chosen, rejected),
             "rewards/margins": chosen - rejected,
         }
     for who in ("chosen", "rejected"):
         if f"{who}_logps" in fields:
             metrics[f"logps/{who}"] = fields[f"{who}_logps"]
+    if "chosen_logps" in fields:
+        metrics["logps/accuracies"] = _wins(fields["chosen_logps"], fields["rejected_logps"])
     return {name: (x, fields["present"]) for name, x in metrics.items()}
 
 

@@ -18,6 +18,7 @@ _SHOWN = {
     "grad_norm": "grad norm",
     "learning_rate": "lr",
     "tokens_per_second": "tok/s",
+    "sentiment": "sentiment",
 }
 
 
@@ -66,7 +67,7 @@ class RunLog:
     def say(self, message: str) -> None:
         """A line for people."""
         if self.console:
-            self.console.print(message, markup=False, highlight=False)
+            self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         if self._progress:
@@ -84,7 +85,8 @@ class RunLog:
             )
         else:
             left = f"  ETA {metrics['eta_s']:.0f}s" if "eta_s" in metrics else ""
-            self.say(f"{kind} {step}/{self._steps}  " + "  ".join(cells) + left)
+            if cells:
+                self.say(f"{kind} {step}/{self._steps}  " + "  ".join(cells) + left)
 
 
 def _progress(console: Console, steps: int, start: int) -> Progress:

@@ -44,6 +44,7 @@ def test_lora_is_a_section_of_its_own(config):
         (DPO, ["--optim.name", "adam"], "optim.name"),
         (DPO + "seed: 1\nseed: 2", [], "key 'seed' is given twice, line 3"),
         ("algorithm: {name: simpo}\nreference: cached", [], "reference: cached does not apply: simpo reads no reference"),
+        ("algorithm: {name: kto}\nreference: cached", [], "mismatched response an example gets changes"),
         ("algorithm: {name: kto}\nbatch_size: 1", [], "batch_size must be >= 2"),
         (DPO + "batch_size: 0", [], "batch_size must be >= 1, got 0"),
         (DPO + "epochs: 0", [], "set steps > 0, or epochs > 0"),

@@ -1,7 +1,8 @@
-"""Step 4: preference pairs of the embedded model's own making.  python make_pairs.py MODEL STORIES OUT
+"""Step 4: pairs of the embedded model's own making.  python make_pairs.py MODEL STORIES OUT
 
-Several continuations of every opening are scored by sentiment; the best and the worst become a pair
-when they differ enough. `pairs_train.jsonl.gz` and `pairs_test.jsonl.gz` share no opening.
+Several continuations of every opening, cut after their last whole sentence, are scored by
+sentiment; the best and the worst become a pair when they differ enough. `pairs_train.jsonl.gz` and
+`pairs_test.jsonl.gz` share no opening.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import re
 from pathlib import Path
 
 import jax
+from make_stories import whole
 from transformers import AutoTokenizer
 
 from jalign.models import hub
@@ -19,9 +21,9 @@ from jalign.rollout.sampler import Settings, generate
 
 
 def opening(story: str) -> str | None:
-    """The first sentence, or the first two where one is short."""
-    found = re.match(r"([^.!?\n\"]+[.!?] ?){1,2}?(?<=.{30}[.!?])(?= )", story)
-    return found[0] if found and len(found[0]) <= 120 else None
+    """The first two sentences, if they are not long and nobody speaks in them."""
+    found = re.match(r"([^.!?\n\"]+[.!?] ){2}", story)
+    return found[0].strip() if found and len(found[0]) <= 121 else None
 
 
 def write(file: Path, rows: list[dict]) -> None:
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=250)
     parser.add_argument("--responses", type=int, default=4)
     parser.add_argument("--min_margin", type=float, default=0.4)
-    parser.add_argument("--max_new_tokens", type=int, default=48)
+    parser.add_argument("--max_new_tokens", type=int, default=56)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -58,6 +60,7 @@ def main() -> None:
         prompts = openings[at : at + 16 * args.batch]
         key = jax.random.fold_in(jax.random.key(args.seed), at)
         texts = generate(model, tokenizer, prompts, settings, key, args.batch)
+        texts = [" " + whole(text, finished=False) for text in texts]
         scores = sentiment(texts)
         for i, prompt in enumerate(prompts):
             ranked = sorted(
@@ -65,7 +68,7 @@ def main() -> None:
             )
             worst, best = ranked[0], ranked[-1]
             margin = round(scores[best] - scores[worst], 4)
-            if margin >= args.min_margin:
+            if margin >= args.min_margin and texts[worst].strip() and texts[best].strip():
                 row = {"prompt": prompt, "chosen": texts[best], "rejected": texts[worst]}
                 rows.append(row | {"margin": margin})
         at += len(prompts)

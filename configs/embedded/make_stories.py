@@ -1,7 +1,7 @@
 """Step 1: sample stories from a story model.  python make_stories.py MODEL OUT.jsonl.gz
 
-The file grows batch by batch and can be read while it does. A story that the limit cut off is kept up
-to the end of its last whole sentence.
+The file grows batch by batch and can be read while it does. A story that the limit cut off is kept
+up to the end of its last whole sentence.
 """
 
 import argparse
@@ -30,11 +30,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="Hugging Face folder of a story model")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=24_000)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--count", type=int, default=7_488)
+    parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--temperature", type=float, default=0.9)
-    parser.add_argument("--max_new_tokens", type=int, default=160)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max_new_tokens", type=int, default=192)
+    parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
     tokenizer = AutoTokenizer.from_pretrained(args.model)

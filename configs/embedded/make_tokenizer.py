@@ -40,6 +40,7 @@ def main() -> None:
         bos_token=BOS,
         eos_token=EOS,
         clean_up_tokenization_spaces=False,
+        model_max_length=512,
     ).save_pretrained(args.out)
     lengths = [len(e.ids) for e in tokenizer.encode_batch(texts[:2000])]
     mean = sum(lengths) / len(lengths)

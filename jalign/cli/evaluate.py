@@ -25,7 +25,6 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
         mesh = build.mesh_of(config)
         model = build.model_of(config, mesh, build.tokenizer_of(config))
         state, what = None, model.path
-    jax.set_mesh(mesh)
     optimizer, _ = build.optimizer_of(config, max(config.steps, config.optim.warmup_steps, 1))
     initial, frozen = build.state_of(config, model, mesh, optimizer)
     state = state or initial
@@ -35,9 +34,10 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
     algorithm = build.algorithm_of(config)
     step_fn = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
     total: dict[str, Mean] | None = None
-    for data in build.held_source_of(config, held, mesh).eval_batches():
-        means = step_fn(state.params, frozen, state.carry, data)
-        total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
+    with jax.set_mesh(mesh):
+        for data in build.held_source_of(config, held, mesh).eval_batches():
+            means = step_fn(state.params, frozen, state.carry, data)
+            total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
     results = {name: float(mean.value) for name, mean in sorted((total or {}).items())}
     table = Table("metric", "value", title=f"{what}, {len(held)} held-out examples")
     for name, value in results.items():

@@ -1,8 +1,10 @@
 """The command line: `jalign train|eval|sample|data|export|algorithms|bench`."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -35,6 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
     commands = _commands()
     if args[0] not in commands:
         _fail(f"no command {args[0]!r}{did_you_mean(args[0], commands)}", ExitCode.BAD_CONFIG)
+    _keep_compiled_programs()
     from jalign.cli.read import ConfigError
     from jalign.train.checkpoint import CheckpointError
     from jalign.train.resume import ResumeError
@@ -50,6 +53,19 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         _fail(str(error), ExitCode.BAD_INPUT)
     raise SystemExit(int(code or 0))
+
+
+def _keep_compiled_programs() -> None:
+    """A second run of the same program starts without compiling. The folder must be the user's own: who can write
+    to it can run code. JAX_COMPILATION_CACHE_DIR names another; empty turns it off.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jalign" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _fail(message: str, code: ExitCode) -> None:

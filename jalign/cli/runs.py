@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import jax
-
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.cli.train import CONFIG_FILE
@@ -27,7 +25,6 @@ def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, T
     config = config_of(folder)
     mesh = build.mesh_of(config)
     model = build.model_of(config, mesh, build.tokenizer_of(config))
-    jax.set_mesh(mesh)
     optimizer, _ = build.optimizer_of(config, max(config.steps, config.optim.warmup_steps, 1))
     state, _ = build.state_of(config, model, mesh, optimizer)
     found = Checkpointer(Path(folder) / "checkpoints").restore(state, step)

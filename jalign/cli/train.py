@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
@@ -33,13 +34,18 @@ CONFIG_FILE = "config.json"
 
 def train(config: Config, console: Console | None) -> int:
     """Run a config to its end; returns the exit code (`train.preemption.ExitCode`)."""
+    mesh = build.mesh_of(config)
+    with jax.set_mesh(mesh):
+        return _train(config, console, mesh)
+
+
+def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
     started = time.perf_counter()
     out = Path(config.out)
-    algorithm, mesh = build.algorithm_of(config), build.mesh_of(config)
+    algorithm = build.algorithm_of(config)
     tokenizer = build.tokenizer_of(config)
     examples, held = build.examples_of(config, tokenizer)
     model = build.model_of(config, mesh, tokenizer)
-    jax.set_mesh(mesh)
 
     source = build.source_of(config, examples, mesh)
     held_source = build.held_source_of(config, held, mesh) if held else None
@@ -49,10 +55,11 @@ def train(config: Config, console: Console | None) -> int:
     identity = _identity(config, model, examples, state, frozen)
 
     checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
+    abstract = jax.tree.map(_abstract, state)
     found = resume(
         checkpoints,
         config.checkpoint.resume,
-        state,
+        abstract,
         identity,
         allow=tuple(config.checkpoint.allow_mismatch),
     )
@@ -105,7 +112,7 @@ def train(config: Config, console: Console | None) -> int:
         def save(number: int, state: TrainState) -> None:
             checkpoints.save(number, state, {"identity": identity, "position": source.position()})
 
-        hooks.append(Save(save, checkpoints.wait, preemption, every=config.checkpoint.every))
+        hooks.append(Save(save, checkpoints, preemption, every=config.checkpoint.every))
         preemption.check()
         code = ExitCode.OK
         try:
@@ -121,6 +128,10 @@ def train(config: Config, console: Console | None) -> int:
         _conclude(log, evaluation, generations, out, steps, time.perf_counter() - started)
     log.close()
     return code
+
+
+def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
 def _identity(config: Config, model: build.Model, examples: Any, state: Any, frozen: Frozen) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Chooses the static bin shapes of a data set: row-length classes, and for each a token budget.
 
-Work is counted in token slots: 1 is what the linear layers cost for one token of one stream. A filled bin costs, per stream,
+Work is counted in token slots: 1 is what the linear layers cost for one token. A filled bin costs,
+per stream,
 
     N + M*T*(place + pair*T) + head*Q + bin
 
 * N: every token slot is computed, used or not.
-* place: moving one place of an attention row (gather of q, k, v and of the result), about 4 D numbers
-  each way against the 24 D^2 operations of the linear layers.
-* pair*T: causal attention of a row of T tokens is 2 T^2 D operations per layer, so pair = 1 / (12 D).
+* place: moving one place of an attention row (gather of q, k, v and of the result), about 4 D
+  numbers each way against the 24 D^2 operations of the linear layers.
+* pair*T: causal attention of a row is 2 T^2 D operations per layer, so pair = 1 / (12 D).
 * head: the unembedding of a scored token, 2 V D operations against 24 D^2 per layer.
 * bin: what a bin costs whatever its size: reading the weights and adding up gradients.
 
@@ -18,13 +19,13 @@ accelerator. Which shapes come out depends little on them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from jalign.data.examples import Lengths
-from jalign.data.packing import Shape, assign, loads_of, padded_shape, share
+from jalign.data.packing import Loads, Shape, assign, loads_of, padded_shape
 
 FINER = 0.97  # a further shape is a further compilation: it must save this much
 SPARE = (1.0, 1.25, 1.5, 2.0)  # room for rows and scored tokens, relative to their mean share
@@ -122,7 +123,7 @@ def choose(
     Raises:
       ValueError: rows longer than the last class, or an example larger than `max_tokens`.
     """
-    longest = int(loads_of(lengths).longest.max(initial=1))
+    longest = max(loads_of(lengths).longest)
     up = _round_up(longest, multiple)
     if row_classes is None:
         half, quarter = (_round_up(-(-up // d), multiple) for d in (2, 4))
@@ -135,20 +136,18 @@ def choose(
                 f"got {tuple(row_classes)}"
             )
     search = _Search(
-        [loads_of(b) for b in batches],
-        batch_size,
-        layout,
-        streams,
-        max_tokens,
-        multiple,
-        copies,
-        cost,
+        batches=[loads_of(b) for b in batches],
+        batch_size=batch_size,
+        padded=layout == "padded",
+        streams=streams,
+        max_tokens=max_tokens,
+        multiple=multiple,
+        copies=copies,
+        cost=cost,
     )
-    best = None
-    for rows in sets:
-        classes = _classes(lengths, sorted(set(rows)), mismatch)
-        plan = search.plan(classes)
-        if best is None or plan.cost < FINER * best.cost:
+    best, *finer = [search.plan(_classes(lengths, sorted(set(t)), mismatch))[0] for t in sets]
+    for plan in finer:
+        if plan.cost < FINER * best.cost:
             best = plan
     return best
 
@@ -156,22 +155,24 @@ def choose(
 def most_bins(part: np.ndarray, batch_size: int, groups: int, copies: int = 1) -> int:
     """Bins that first-fit-decreasing can need for any `batch_size` examples.
 
-    Let v_1 >= v_2 >= ... be the largest shares of a stream that examples of a batch can have (the
-    largest of an example's costs over the capacity). If the r-th example opens stream U, the U - 1
-    streams before it each hold more than 1 - v_r, in shares, of the r - 1 larger ones, so
-    v_1 + ... + v_(r-1) > (U - 1) * (1 - v_r), and U <= r.
+    Let v_1 >= v_2 >= ... be the largest shares of a stream that the examples of a batch can have
+    (the largest of an example's costs over the capacity). When the r-th example opens stream U,
+    each of the U - 1 streams before it holds more than 1 - v_r of the r - 1 larger examples, so
+    v_1 + ... + v_(r-1) > (U - 1) * (1 - v_r); and at least m of them, if m * v_1 <= 1.
 
     Args:
-      part: share of a stream of every example that can be packed into these bins.
+      part: share of a stream that each example takes which can be packed into these bins.
+      batch_size: examples per batch.
       groups: streams per bin.
       copies: how often an example can occur in one batch.
     """
     v = np.repeat(-np.sort(-part), copies)[:batch_size]
     rank, before = np.arange(1, len(v) + 1), np.cumsum(v) - v
-    with np.errstate(divide="ignore", invalid="ignore"):
-        streams = np.maximum(np.ceil(before / (1 - v) + 1e-6), 1)
-    streams = np.where(v >= 1, rank, np.minimum(rank, streams))
-    return -(-int(streams.max(initial=1)) // groups)
+    least = max(int(1 / v[0] + 1e-9), 1)
+    room = np.maximum(1 - v, 1e-9)
+    by_share = np.maximum(np.ceil(before / room + 1e-6), 1)
+    streams = np.minimum(by_share, 1 + (rank - 1) // least).max()
+    return -(-int(streams) // groups)
 
 
 class _Class(NamedTuple):
@@ -186,9 +187,9 @@ def _round_up(x: int, multiple: int) -> int:
 
 
 def _classes(lengths: Lengths, rows: Sequence[int], mismatch: bool) -> list[_Class]:
-    """Row lengths with the worst case of who belongs to them; classes without members are left out."""
+    """Row lengths and the worst that can be at home there; those without members are left out."""
     classes, below, most = [], 0, 1
-    longest = loads_of(lengths).longest
+    longest = np.array(loads_of(lengths).longest)
     for t in rows:
         worst = lengths
         if mismatch:
@@ -206,7 +207,7 @@ def _classes(lengths: Lengths, rows: Sequence[int], mismatch: bool) -> list[_Cla
         if member.any():
             most = max(most, int(worst.scored_lens[member].max()))
             responses = worst.response_lens.shape[1]
-            classes.append(_Class(int(t), most, responses, loads_of(worst).costs[member]))
+            classes.append(_Class(int(t), most, responses, np.array(loads_of(worst).costs)[member]))
             below = t
     return classes
 
@@ -220,48 +221,55 @@ class _Choice(NamedTuple):
     spare_scored: float = 1.25
 
 
+@dataclass
 class _Search:
     """Coordinate descent over the shapes of the classes, on sampled batches."""
 
-    def __init__(self, batches, batch_size, layout, streams, max_tokens, multiple, copies, cost):
-        self.batches, self.batch_size, self.copies, self.cost = batches, batch_size, copies, cost
-        self.padded, self.streams = layout == "padded", streams
-        self.max_tokens, self.multiple = max_tokens, multiple
+    batches: list[Loads]
+    batch_size: int
+    padded: bool
+    streams: int
+    max_tokens: int
+    multiple: int
+    copies: int
+    cost: Cost
+    measured: dict[tuple[Shape, ...], Plan] = field(default_factory=dict)
 
-    def plan(self, classes: list[_Class]) -> Plan:
-        """One shape per class; for one of them also a smaller shape for what is left, if that pays."""
+    def plan(self, classes: list[_Class]) -> tuple[Plan, list[_Choice]]:
+        """One shape per class; for one also a smaller shape for what is left, where that pays."""
         sizes = [self._sizes(c) for c in classes]
-        base = [_Choice(c, s[len(s) // 2]) for c, s in enumerate(sizes)]
-        best = self._descend(classes, sizes, base)
-        for c in range(len(classes)):
-            if len(sizes[c]) > 1:
-                less = _Choice(c, sizes[c][(len(sizes[c]) - 1) // 3])
-                more = [x._replace(size=sizes[c][-1]) if x.home == c else x for x in base]
-                plan = self._descend(classes, sizes, sorted([*more, less]))
-                if plan.cost < FINER * best.cost:
-                    best = plan
-        return best
+        start = [_Choice(c, s[len(s) // 2]) for c, s in enumerate(sizes)]
+        best = self._descend(classes, sizes, start)
+        for c, s in enumerate(sizes):
+            if len(s) > 1:
+                both = [_Choice(c, s[(len(s) - 1) // 3]), _Choice(c, s[-1])]
+                found = self._descend(classes, sizes, [*start[:c], *both, *start[c + 1 :]])
+                if found[0].cost < FINER * best[0].cost:
+                    best = found
+        return best if self.padded else self._descend(classes, sizes, best[1], spare=True)
 
-    def _descend(self, classes, sizes, chosen) -> Plan:
-        plan = self._measure(classes, chosen)
-        for _ in range(2):
-            before = plan.cost
+    def _descend(
+        self,
+        classes: list[_Class],
+        sizes: list[list[int]],
+        chosen: list[_Choice],
+        spare: bool = False,
+    ) -> tuple[Plan, list[_Choice]]:
+        """Changes one number of one shape at a time until nothing improves."""
+        best, before = self._measure(classes, chosen), None
+        while best.cost != before:
+            before = best.cost
             for i in reversed(range(len(chosen))):
-                c = chosen[i].home
-                moves = [{"size": n} for n in sizes[c]]
-                if not self.padded:
-                    moves += [{"spare_rows": x} for x in SPARE] + [
-                        {"spare_scored": x} for x in SPARE
-                    ]
+                moves = [{"size": n} for n in sizes[chosen[i].home]]
+                if spare:
+                    moves += [{name: x} for name in ("spare_rows", "spare_scored") for x in SPARE]
                 for move in moves:
                     other = sorted([*chosen[:i], chosen[i]._replace(**move), *chosen[i + 1 :]])
                     if len({x[:2] for x in other}) == len(chosen) and other != chosen:
-                        measured = self._measure(classes, other)
-                        if measured.cost < plan.cost:
-                            plan, chosen = measured, other
-            if plan.cost == before:
-                break
-        return plan
+                        plan = self._measure(classes, other)
+                        if plan.cost < best.cost:
+                            best, chosen = plan, other
+        return best, chosen
 
     def _sizes(self, c: _Class) -> list[int]:
         """What N (padded: examples per stream) may be, ascending."""
@@ -278,8 +286,8 @@ class _Search:
         least = _round_up(most + 1, self.multiple)
         if least > self.max_tokens:
             raise ValueError(
-                f"the longest example has {most} tokens; max_tokens = {self.max_tokens} is too small: "
-                f"it must be at least {least}"
+                f"the longest example has {most} tokens, for which max_tokens must be at least "
+                f"{least}, not {self.max_tokens}"
             )
         largest = max(
             least, min(self.max_tokens, _round_up(int(mean * self.batch_size), self.multiple))
@@ -297,7 +305,7 @@ class _Search:
             int(choice.spare_scored * choice.size * mean[2] / mean[0]), self.multiple
         )
         rows = max(int(most[1]), min(rows, self.batch_size * c.responses))
-        scored = max(_round_up(int(most[2]), self.multiple), min(scored, choice.size))
+        scored = max(_round_up(max(int(most[2]), 1), self.multiple), min(scored, choice.size))
         # With no missing response rows run out before prompts do.
         prompts = min(self.batch_size, max(1, rows // int(max(c.costs[:, 1].min(), 1))))
         return Shape(
@@ -306,41 +314,47 @@ class _Search:
 
     def _measure(self, classes: list[_Class], chosen: list[_Choice]) -> Plan:
         """The plan that consists of these shapes."""
-        shapes = [self._shape(classes[x.home], x) for x in chosen]
-        counts = np.array([[len(b) for b in assign(loads, shapes)] for loads in self.batches]).mean(
-            0
-        )
+        shapes = tuple(self._shape(classes[x.home], x) for x in chosen)
+        if shapes not in self.measured:
+            self.measured[shapes] = self._simulate(classes, chosen, shapes)
+        return self.measured[shapes]
+
+    def _simulate(
+        self, classes: list[_Class], chosen: list[_Choice], shapes: tuple[Shape, ...]
+    ) -> Plan:
+        filled = [
+            [len(bins) for bins in assign(loads, shapes, even=False)] for loads in self.batches
+        ]
+        counts = np.mean(filled, 0)
+        unshared = float(np.mean([b.unshared for b in self.batches]))
+        held = np.mean([b.unshared if self.padded else b.shared for b in self.batches])
         bounds = self._bounds(classes, chosen, shapes)
-        rows = np.mean([loads.unshared.sum() for loads in self.batches])
-        held = rows if self.padded else np.mean([loads.costs[:, 0].sum() for loads in self.batches])
-        slots, places = (float(counts @ [f(s) for s in shapes]) for f in (_slots, _places))
+        slots, places = ([getattr(s, name) for s in shapes] for name in ("slots", "row_places"))
         # An allocated bin is sent to the device even when it is empty.
-        sent = 0.01 * np.dot(bounds, [s.slots for s in shapes])
-        cost = float(counts @ [self.cost.of(s) for s in shapes] + sent)
-        mean_bins = tuple(map(float, counts))
+        cost = counts @ [self.cost.of(s) for s in shapes] + 0.01 * np.dot(bounds, slots)
         return Plan(
-            tuple(shapes), bounds, mean_bins, slots / rows, places / rows, float(held) / slots, cost
+            shapes,
+            bounds,
+            mean_bins=tuple(map(float, counts)),
+            slots_per_token=float(counts @ slots) / unshared,
+            row_places_per_token=float(counts @ places) / unshared,
+            fill=float(held / (counts @ slots)),
+            cost=float(cost) if all(bounds) else np.inf,  # a shape that nothing can use
         )
 
-    def _bounds(self, classes, chosen, shapes) -> tuple[int, ...]:
-        """Bins of each shape that no batch exceeds: its own, and one from each that may send its last."""
+    def _bounds(
+        self, classes: list[_Class], chosen: list[_Choice], shapes: Sequence[Shape]
+    ) -> tuple[int, ...]:
+        """Bins of each shape that no batch exceeds: its own, and the last of those that shrink."""
         at_home = {x.home: i for i, x in enumerate(chosen)}  # the last, so the largest, of a class
         bounds = []
         for i, to in enumerate(shapes):
             bound = 0
             for home, j in at_home.items():
                 if i == j:
-                    part = share(classes[home].costs, to)
+                    part = np.max(classes[home].costs / np.array(to.capacity), 1)
                     bound += most_bins(part, self.batch_size, to.groups, self.copies)
                 elif to.smaller_than(shapes[j]) and to.row_len >= shapes[j].row_len:
                     bound += 1
             bounds.append(bound)
         return tuple(bounds)
-
-
-def _slots(shape: Shape) -> int:
-    return shape.slots
-
-
-def _places(shape: Shape) -> int:
-    return shape.row_places

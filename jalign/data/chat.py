@@ -22,10 +22,12 @@ from jalign.data.records import Message, nearest
 Segment = tuple[str, bool]
 
 TEMPLATES = {
-    # Anthropic's HH-RLHF. A system message stands before the first turn.
-    "hh": "{% for m in messages %}{% if m.role == 'assistant' %}\n\nAssistant: {{ m.content }}"
-    "{% elif m.role == 'system' %}{{ m.content }}{% else %}\n\nHuman: {{ m.content }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}\n\nAssistant:{% endif %}",
+    # Anthropic's HH-RLHF; a system message stands before the first turn. Its line breaks are inside
+    # expressions, as Jinja removes those that follow a block.
+    "hh": r"""{% for m in messages %}{% if m.role == 'assistant' %}
+{{- '\n\nAssistant: ' + m.content }}
+{%- elif m.role == 'system' %}{{ m.content }}{% else %}{{ '\n\nHuman: ' + m.content }}{% endif %}
+{%- endfor %}{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}""",
 }
 """Plain templates for tokenizers without one: no special tokens, the EOS follows the last turn."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from jalign.data.examples import Report
-from jalign.data.records import Record, Row, nearest, parse, prompt_key, recognise
+from jalign.data.records import Record, Row, parse, prompt_key, recognise
 
 SOURCE_COLUMN = "_source"
 """Column in which a mixture notes where a row comes from."""
@@ -88,9 +88,8 @@ def convert(records: Iterable[Record], kind: str, wanted: str) -> list[Record]:
     if kind == wanted:
         return list(records)
     if (kind, wanted) not in CONVERSIONS:
-        there = [f"{a} to {b}" for a, b in CONVERSIONS]
-        near = nearest(f"{kind} to {wanted}", there)
-        raise ValueError(f"no conversion {kind} to {wanted}{near}; there is: {', '.join(there)}")
+        there = ", ".join(f"{a} to {b}" for a, b in CONVERSIONS)
+        raise ValueError(f"no conversion {kind} to {wanted}; there is: {there}")
     fn = CONVERSIONS[kind, wanted]
     return [new for record in records for new in fn(record)]
 

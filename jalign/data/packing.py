@@ -1,20 +1,24 @@
 """Lays examples out in micro-batches ("bins") of static shape.
 
-An example costs tokens (its prompt once, plus its responses), rows (its responses), scored tokens and one prompt place; a stream
-has a fixed amount of each. First-fit-decreasing chooses the streams, from lengths alone, so that every host finds the same bins
-without reading tokens; only then are arrays written, in the record that `jalign.layout` describes.
+An example costs tokens (its prompt once, plus its responses), rows (its responses), scored tokens
+and one place; a stream has a fixed amount of each. First-fit-decreasing chooses the streams, from
+lengths alone, so that every host finds the same bins without reading tokens; only then are arrays
+written, in the record that `jalign.layout` describes.
 
-Shape letters as in `jalign.layout`: B prompts, K responses, R scored tokens, S streams, N tokens, M rows, T tokens per row,
-Q scored tokens per stream, P prompts per stream.
+Shape letters as in `jalign.layout`: B prompts, K responses, R scored tokens, S streams, N tokens,
+M rows, T tokens per row, Q scored tokens per stream, P prompts per stream.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jalign.data.collate import Field, collate, fields_of
 from jalign.data.examples import Example, Lengths
 from jalign.layout import Layout
 
@@ -23,11 +27,17 @@ Bin = list[list[int]]
 
 
 class Shape(NamedTuple):
-    """The static shape of a bin. `rows` = 0 says padded: S = B*K streams, each one row of N = T tokens, Q = R.
+    """The static shape of a bin. `rows` = 0 says padded: S = B*K streams, each a row, N = T, Q = R.
 
     Attributes:
-      streams: S. tokens: N, with the dummy in the last place. rows: M. row_len: T. scored: Q. prompts: P (padded: 1).
-      responses: K. response_len: R, the most scored tokens of a response.
+      streams: S.
+      tokens: N, the dummy in the last place included.
+      rows: M.
+      row_len: T.
+      scored: Q.
+      prompts: P (padded: 1).
+      responses: K.
+      response_len: R, the most scored tokens of a response.
     """
 
     streams: int
@@ -50,11 +60,11 @@ class Shape(NamedTuple):
         return self.streams // self.responses if self.padded else self.streams * self.prompts
 
     @property
-    def capacity(self) -> np.ndarray:
-        """[4] tokens, rows, scored tokens and examples that one stream takes (padded: one bin, bounded by places only)."""
+    def capacity(self) -> tuple[float, float, float, float]:
+        """Tokens, rows, scored tokens, examples a stream takes (padded: examples a bin takes)."""
         if self.padded:
-            return np.array([np.inf, np.inf, np.inf, self.examples])
-        return np.array([self.tokens - 1, self.rows, self.scored, self.prompts], float)
+            return inf, inf, inf, self.examples
+        return self.tokens - 1, self.rows, self.scored, self.prompts
 
     @property
     def groups(self) -> int:
@@ -76,26 +86,36 @@ class Shape(NamedTuple):
         return self.slots < other.slots and self.row_places <= other.row_places
 
 
+Load = tuple[int, int, int, int]
+
+
 class Loads(NamedTuple):
     """What examples take of a stream.
 
     Attributes:
-      costs: [n, 4] tokens (the prompt once), rows, scored tokens, and 1 for the place.
-      longest: [n] tokens of the longest row (prompt + one response).
-      unshared: [n] tokens of all rows, each with its own copy of the prompt.
+      costs: for each tokens (the prompt once), rows, scored tokens, and 1 for its place.
+      longest: for each the tokens of its longest row (prompt + one response).
+      unshared: tokens of all rows together, each with its own copy of the prompt.
+      shared: tokens of all examples together, prompts once.
     """
 
-    costs: np.ndarray
-    longest: np.ndarray
-    unshared: np.ndarray
+    costs: list[Load]
+    longest: list[int]
+    unshared: int
+    shared: int
 
 
 def loads_of(lengths: Lengths) -> Loads:
     """What each of n examples takes, from its lengths."""
     prompt, response, scored = lengths
     rows, total = (response > 0).sum(1), response.sum(1)
-    costs = np.stack([prompt + total, rows, scored.sum(1), np.ones_like(prompt)], 1)
-    return Loads(costs, prompt + response.max(1, initial=0), prompt * rows + total)
+    columns = [c.tolist() for c in (prompt + total, rows, scored.sum(1), np.ones_like(prompt))]
+    return Loads(
+        costs=list(zip(*columns, strict=True)),
+        longest=(prompt + response.max(1, initial=0)).tolist(),
+        unshared=int((prompt * rows + total).sum()),
+        shared=int((prompt + total).sum()),
+    )
 
 
 def lengths_of(examples: Sequence[Example], responses: int) -> Lengths:
@@ -109,71 +129,75 @@ def lengths_of(examples: Sequence[Example], responses: int) -> Lengths:
     return Lengths(np.array([len(e.prompt) for e in examples], np.int32), response, scored)
 
 
-def share(costs: np.ndarray, shape: Shape) -> np.ndarray:
-    """[n] the part of a stream that each example takes: the largest of its costs over the capacity."""
-    return (costs / shape.capacity).max(1)
+def shares(costs: Sequence[Load], shape: Shape) -> list[float]:
+    """The part of a stream that each example takes: the largest of its costs over the capacity."""
+    tokens, rows, scored, places = shape.capacity
+    return [max(t / tokens, m / rows, q / scored, b / places) for t, m, q, b in costs]
 
 
-def assign(loads: Loads, shapes: Sequence[Shape]) -> list[list[Bin]]:
+def assign(loads: Loads, shapes: Sequence[Shape], *, even: bool = True) -> list[list[Bin]]:
     """Which example goes to which bin and stream: for each shape its filled bins.
 
-    An example is at home in the shape with the shortest rows that hold its longest one; of shapes
-    with equal rows in the last. Shapes are filled from the longest rows down. First-fit-decreasing
-    opens bins for those at home, the room they leave is offered to the shorter ones, and if what the
-    last bin holds fits a smaller shape it goes there, so that few bins stay half empty.
+    An example is at home in the shape with the shortest rows that hold its longest one, and of
+    several such in the last. Shapes are filled from the longest rows down. First-fit-decreasing
+    opens bins for those at home, the room they leave is offered to the shorter ones, and when what
+    the last bin holds fits a smaller shape it goes there, so that few bins stay half empty.
 
     Args:
       loads: of the examples of one step.
       shapes: ascending in row_len and, where that is equal, in tokens.
+      even: fill the streams of a bin evenly; how many bins there are does not depend on it.
 
     Raises:
       ValueError: an example that its shape cannot hold.
     """
+    costs, longest = loads.costs, loads.longest
     row_lens = [s.row_len for s in shapes]
-    fits = np.searchsorted(row_lens, loads.longest)
-    for i in np.flatnonzero(fits == len(shapes)):
-        raise ValueError(
-            f"example {i} has a row of {loads.longest[i]} tokens, the bins only {row_lens[-1]}"
-        )
-    home = np.searchsorted(row_lens, np.array(row_lens)[fits], side="right") - 1
-    costs = [tuple(c) for c in loads.costs.tolist()]
+    at_home: list[list[int]] = [[] for _ in shapes]
+    for i, n in enumerate(longest):
+        if n > row_lens[-1]:
+            raise ValueError(f"example {i} has a row of {n} tokens, a bin only {row_lens[-1]}")
+        at_home[bisect_right(row_lens, row_lens[bisect_left(row_lens, n)]) - 1].append(i)
     bins: list[list[Bin]] = [[] for _ in shapes]
-    waiting = np.ones(len(costs), bool)
+    waiting = set(range(len(costs)))
     for c in reversed(range(len(shapes))):
-        own, shorter = np.flatnonzero(home == c), np.flatnonzero(waiting & (home < c))
-        own = own[waiting[own]]
-        if not len(own):
+        shape, groups = shapes[c], shapes[c].groups
+        own = [i for i in at_home[c] if i in waiting]
+        if not own:
             continue
-        part = share(loads.costs, shapes[c])
-        if part[own].max() > 1:
-            i = own[part[own].argmax()]
-            raise ValueError(f"example {i} needs {_words(costs[i])}; a stream has {shapes[c]}")
-        streams, free = _first_fit(_descending(own, part), costs, shapes[c])
-        streams += [[] for _ in range(-len(streams) % shapes[c].groups)]
-        free += [list(shapes[c].capacity) for _ in range(len(streams) - len(free))]
+        part = shares(costs, shape)
+        for i in own:
+            if part[i] > 1:
+                tokens, rows, scored, _ = costs[i]
+                raise ValueError(
+                    f"example {i} needs {tokens} tokens (the prompt once), {rows} rows and "
+                    f"{scored} scored tokens; one stream of {shape} is too small"
+                )
+        streams, free = _first_fit(own, costs, part, shape)
+        waiting.difference_update(own)
+        while len(streams) % groups:
+            streams.append([])
+            free.append(list(shape.capacity))
+        shorter = [i for home in at_home[:c] for i in home if i in waiting]
         for i in _descending(shorter, part):
             j = _place(costs[i], free)
             if j is not None:
                 streams[j].append(i)
-        for first in range(0, len(streams), shapes[c].groups):
-            found, to = streams[first : first + shapes[c].groups], c
-            waiting[[i for stream in found for i in stream]] = False
-            if first + shapes[c].groups == len(streams):
-                found, to = _smaller(found, loads, costs, shapes, c)
-            bins[to].append(_spread(found, costs, share(loads.costs, shapes[to]), shapes[to]))
+                waiting.remove(i)
+        for first in range(0, len(streams), groups):
+            found, to = streams[first : first + groups], c
+            if first + groups == len(streams):
+                found, to = _smaller(found, loads, shapes, c)
+            bins[to].append(_spread(found, costs, shapes[to]) if even and groups > 1 else found)
     return bins
 
 
-def _words(cost: tuple[int, ...]) -> str:
-    return f"{cost[0]} tokens (prompt once), {cost[1]} rows and {cost[2]} scored tokens"
+def _descending(items: Sequence[int], part: Sequence[float]) -> list[int]:
+    return sorted(items, key=part.__getitem__, reverse=True)
 
 
-def _descending(items: np.ndarray, part: np.ndarray) -> list[int]:
-    return items[np.argsort(-part[items], kind="stable")].tolist()
-
-
-def _place(cost: tuple[int, ...], free: list[list[float]]) -> int | None:
-    """The first stream with room, which it takes."""
+def _place(cost: Load, free: Sequence[list[float]]) -> int | None:
+    """The first stream with room, which the example takes."""
     tokens, rows, scored, places = cost
     for j, room in enumerate(free):
         if tokens <= room[0] and rows <= room[1] and scored <= room[2] and places <= room[3]:
@@ -186,114 +210,49 @@ def _place(cost: tuple[int, ...], free: list[list[float]]) -> int | None:
 
 
 def _first_fit(
-    items: list[int], costs: list[tuple[int, ...]], shape: Shape
+    items: Sequence[int], costs: list[Load], part: list[float], shape: Shape
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """As many streams as it takes, and the room left in each."""
+    """As many streams as the items need, the largest placed first, and the room left in each."""
     streams: list[list[int]] = []
     free: list[list[float]] = []
-    capacity = shape.capacity.tolist()
-    for i in items:
+    capacity = shape.capacity
+    for i in _descending(items, part):
         j = _place(costs[i], free)
         if j is None:
-            streams.append([])
+            streams.append([i])
             free.append([room - c for room, c in zip(capacity, costs[i], strict=True)])
-            j = -1
-        streams[j].append(i)
+        else:
+            streams[j].append(i)
     return streams, free
 
 
-def _smaller(
-    found: Bin, loads: Loads, costs: list[tuple[int, ...]], shapes: Sequence[Shape], c: int
-) -> tuple[Bin, int]:
+def _smaller(found: Bin, loads: Loads, shapes: Sequence[Shape], c: int) -> tuple[Bin, int]:
     """The same examples in the smallest shape whose one bin holds them, and which shape that is."""
-    items = np.array([i for stream in found for i in stream])
+    items = [i for stream in found for i in stream]
+    longest = max(loads.longest[i] for i in items)
     for to in sorted(range(len(shapes)), key=lambda j: shapes[j].slots):
-        smaller = (
-            shapes[to].slots < shapes[c].slots and loads.longest[items].max() <= shapes[to].row_len
-        )
-        if smaller and (part := share(loads.costs, shapes[to]))[items].max() <= 1:
-            streams, _ = _first_fit(_descending(items, part), costs, shapes[to])
-            if len(streams) <= shapes[to].groups:
-                return streams + [[] for _ in range(shapes[to].groups - len(streams))], to
+        shape = shapes[to]
+        if not shape.smaller_than(shapes[c]) or shape.row_len < longest:
+            continue
+        part = shares(loads.costs, shape)
+        if max(part[i] for i in items) <= 1:
+            streams, _ = _first_fit(items, loads.costs, part, shape)
+            if len(streams) <= shape.groups:
+                return streams + [[] for _ in range(shape.groups - len(streams))], to
     return found, c
 
 
-def _spread(found: Bin, costs: list[tuple[int, ...]], part: np.ndarray, shape: Shape) -> Bin:
-    """The same bin with its streams filled evenly: each example where there is least, if that fits."""
-    if shape.groups == 1:
-        return found
-    free = [shape.capacity.tolist() for _ in found]
+def _spread(found: Bin, costs: list[Load], shape: Shape) -> Bin:
+    """The same bin with evenly filled streams: each example goes where there is most room."""
+    free = [list(shape.capacity) for _ in found]
     spread: Bin = [[] for _ in found]
-    level = [0.0] * len(found)
-    for i in sorted((i for stream in found for i in stream), key=lambda i: -part[i]):
-        order = sorted(range(len(found)), key=level.__getitem__)
+    for i in _descending([i for stream in found for i in stream], shares(costs, shape)):
+        order = sorted(range(len(found)), key=lambda j: -free[j][0])
         j = _place(costs[i], [free[o] for o in order])
         if j is None:
             return found
         spread[order[j]].append(i)
-        level[order[j]] += part[i]
     return spread
-
-
-class Field(NamedTuple):
-    """How an extra becomes an array: axes 0 [B], 1 [B, K] (one value per response), 2 [B, K, R] (one per scored token)."""
-
-    axes: int
-    dtype: type
-
-
-KINDS = {"b": np.bool_, "i": np.int32, "u": np.int32, "f": np.float32}
-
-
-def fields_of(examples: Sequence[Example]) -> dict[str, Field]:
-    """The extras of examples as fields of a batch; 64-bit numbers become 32-bit.
-
-    With one response, [length] may stand for [1, length]; it means one per response only if every length is 1.
-
-    Raises:
-      ValueError: an extra that is neither a scalar, nor [k], nor [k, scored tokens] numbers.
-    """
-    fields: dict[str, Field] = {}
-    for example in examples:
-        k = len(example.responses)
-        for name, value in example.extras.items():
-            value = np.asarray(value)
-            axes = 2 if k == 1 and value.ndim == 1 and len(value) != 1 else value.ndim
-            if value.dtype.kind not in KINDS or axes > 2 or (axes and k > 1 and len(value) != k):
-                raise ValueError(
-                    f"extra {name!r} is {value.dtype} {value.shape}; it must be numbers: a scalar, "
-                    f"one per response [{k}], or one per scored token [{k}, length]"
-                )
-            axes = max(axes, fields[name].axes if name in fields else 0)
-            fields[name] = Field(axes, KINDS[value.dtype.kind])
-    return fields
-
-
-def collate(
-    examples: Sequence[Example | None], fields: Mapping[str, Field], responses: int, most: int
-) -> dict[str, np.ndarray]:
-    """Stacks extras to [B], [B, K] or [B, K, R]; missing examples (None), responses, tokens hold 0.
-
-    Args:
-      examples: B of them.
-      fields: what to stack.
-      responses: K.
-      most: R.
-    """
-    sizes = (len(examples), responses, most)
-    out = {name: np.zeros(sizes[: 1 + f.axes], f.dtype) for name, f in fields.items()}
-    for b, example in enumerate(examples):
-        for name, field in fields.items() if example is not None else ():
-            value = np.asarray(example.extras[name])
-            if field.axes == 2:
-                # What lies beyond R belongs to no scored token: a cache is as wide as the longest.
-                value = np.atleast_2d(value)[:, :most]
-            if value.ndim != field.axes:
-                raise ValueError(
-                    f"extra {name!r} has the shape {value.shape} here and {field.axes} axes elsewhere"
-                )
-            out[name][(b, *(slice(n) for n in value.shape))] = value
-    return out
 
 
 def lay_out(
@@ -303,7 +262,7 @@ def lay_out(
     fields: Mapping[str, Field],
     parts: int,
 ) -> dict[str, Any]:
-    """Writes bins into arrays with a leading axis of `parts`; what follows the bins is 0 (index -1).
+    """Writes bins into arrays with a leading axis of `parts`; what follows them is 0 (index -1).
 
     Args:
       bins: for each bin the examples of its streams.
@@ -327,7 +286,7 @@ def lay_out(
     extras = {name: np.zeros(sizes[: 2 + f.axes], f.dtype) for name, f in fields.items()}
     extras["index"] = np.full((parts, shape.examples), -1, np.int32)
     for a, streams in enumerate(bins):
-        part = Layout(*(None if x is None else x[a] for x in layout))
+        part = _part(layout, a)
         found: list[Example | None] = [None] * shape.examples
         for stream, numbers in enumerate(streams):
             for place, i in enumerate(numbers, stream * p):
@@ -338,14 +297,21 @@ def lay_out(
     return {"layout": layout, "mask": mask, "extras": extras}
 
 
+def _part(layout: Layout, a: int) -> Layout:
+    """Views of one bin of a stack of them."""
+    return Layout(*(x if x is None else x[a] for x in layout))
+
+
 def _write_flat(part: Layout, mask: np.ndarray, found: list[Example | None], shape: Shape) -> None:
     """One bin of streams in which a prompt stands once and its responses follow it."""
     s, n, m, t, _, p, k, r = shape
     count = np.arange(max(n, m * t), dtype=np.int32)
+    assert part.rows is not None and part.inverse is not None
     part.rows[:], part.inverse[:] = n - 1, m * t
     mask = mask.reshape(s, p, k, r)
     for stream in range(s):
-        tokens, positions, before, at, slots, rows, inverse = (x[stream] for x in part)
+        tokens, positions, before, at, slots = (x[stream] for x in part[:5])
+        rows, inverse = part.rows[stream], part.inverse[stream]
         end = row = entry = 0
         for place, example in enumerate(found[stream * p : (stream + 1) * p]):
             if example is None:
@@ -408,7 +374,8 @@ def _scored_places(scored: np.ndarray, prompt_len: int) -> np.ndarray:
     places = np.flatnonzero(scored)
     if len(places) and places[0] == 0 and prompt_len == 0:
         raise ValueError(
-            "the first token of a response to an empty prompt has nothing before it, so it cannot be scored"
+            "the first token of a response to an empty prompt has nothing before it, "
+            "so it cannot be scored"
         )
     return places
 
@@ -426,12 +393,16 @@ def pack(examples: Sequence[Example], indices: Sequence[int], shape: Shape) -> l
     Raises:
       ValueError: an example that a bin cannot hold.
     """
-    [bins] = assign(loads_of(lengths_of(examples, shape.responses)), [shape])
+    lengths = lengths_of(examples, shape.responses)
+    most = lengths.scored_lens.max(initial=0)
+    if most > shape.response_len:
+        raise ValueError(f"a response has {most} scored tokens, the shape {shape.response_len}")
+    [bins] = assign(loads_of(lengths), [shape])
     fields = fields_of(examples)
     stack = lay_out(bins, lambda i: (examples[i], int(indices[i])), shape, fields, len(bins))
     return [
         {
-            "layout": Layout(*(None if x is None else x[a] for x in stack["layout"])),
+            "layout": _part(stack["layout"], a),
             "mask": stack["mask"][a],
             "extras": {name: x[a] for name, x in stack["extras"].items()},
         }

@@ -15,13 +15,15 @@ import grain
 import numpy as np
 
 from jalign.data.budget import Cost, Plan, choose
+from jalign.data.collate import fields_of
 from jalign.data.examples import Example, Examples, Lengths
-from jalign.data.packing import Bin, Shape, assign, fields_of, lay_out, loads_of
+from jalign.data.packing import Bin, Shape, assign, lay_out, loads_of
 
 Parts = tuple[dict[str, Any], ...]
 """For each shape {"batch": {"layout", "mask", "extras"} with a leading axis, "count": int32}."""
 
-SAMPLED = 512  # examples on which shapes are tried
+SAMPLED = 512  # examples on which shapes are tried, if that is at least
+LEAST = 24  # batches
 
 
 class Batches:
@@ -55,7 +57,7 @@ class Batches:
 
     def __init__(
         self,
-        examples: Examples | Sequence[Example],
+        examples: Examples,
         *,
         batch_size: int,
         layout: str = "flat",
@@ -75,11 +77,8 @@ class Batches:
             raise ValueError(f"layout is 'flat' or 'padded', got {layout!r}")
         if not len(examples):
             raise ValueError("the data set has no examples")
-        for name, value in {
-            "batch_size": batch_size,
-            "streams": streams,
-            "multiple": multiple,
-        }.items():
+        counts = {"batch_size": batch_size, "streams": streams, "multiple": multiple}
+        for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if streams % process_count or not 0 <= process_index < process_count:
@@ -93,13 +92,14 @@ class Batches:
             raise ValueError(f"group_by_length is a number of batches, got {group_by_length}")
         self.examples, self.batch_size = examples, batch_size
         self.seed, self.shuffle, self.group_by_length = seed, shuffle, group_by_length
-        self.mismatch, self.process_index, self.process_count = (
-            mismatch,
-            process_index,
-            process_count,
-        )
+        self.mismatch = mismatch
+        self.process_index, self.process_count = process_index, process_count
         self._lengths = examples.lengths()
-        self._longest = loads_of(self._lengths).longest
+        if not self._lengths.scored_lens.any():
+            raise ValueError(
+                "the data set has no scored tokens: it holds prompts without responses"
+            )
+        self._longest = np.array(loads_of(self._lengths).longest)
         if mismatch and self._lengths.response_lens.shape[1] != 1:
             raise ValueError(
                 "mismatch adds a second response, but the data set has several already"
@@ -139,10 +139,10 @@ class Batches:
         return step / self.steps_per_epoch
 
     def indices(self, step: int) -> np.ndarray:
-        """[batch_size] numbers in the data set of the examples of a step, the same on all processes."""
+        """[batch_size] numbers in the data set of a step's examples, the same on all processes."""
         if self.batch_size > len(self.examples):
             raise ValueError(
-                f"batch_size {self.batch_size} is more than the {len(self.examples)} examples there are"
+                f"batch_size {self.batch_size} is more than the {len(self.examples)} examples"
             )
         first = step * self.batch_size
         return np.array([self._number(i) for i in range(first, first + self.batch_size)], np.int64)
@@ -197,8 +197,8 @@ class Batches:
         loads = loads_of(self._batch_lengths(indices, self._mates(indices)))
         filled = [len(bins) for bins in assign(loads, self.plan.shapes)]
         slots = sum(n * s.slots for n, s in zip(filled, self.plan.shapes, strict=True))
-        rows = float(loads.unshared.sum())
-        held = rows if self.plan.shapes[0].padded else float(loads.costs[:, 0].sum())
+        rows = float(loads.unshared)
+        held = rows if self.plan.shapes[0].padded else float(loads.shared)
         return {
             "num_tokens": rows,
             "slots_per_token": slots / rows,
@@ -233,11 +233,11 @@ class Batches:
         n, b = len(self.examples), self.batch_size
         if n < b:
             return [np.arange(n)]
-        steps = np.linspace(0, n // b - 1, max(4, SAMPLED // b)).astype(int)
+        steps = np.linspace(0, n // b - 1, max(LEAST, SAMPLED // b)).astype(int)
         return [self.indices(int(s)) for s in np.unique(steps)]
 
     def _mates(self, indices: np.ndarray) -> list[int | None]:
-        """For each of a batch the next one (around its end) with another prompt and a response that fits."""
+        """For each example of a batch the next (cyclically) with another prompt, if it fits."""
         if not self.mismatch:
             return []
         prompts = [self.examples[int(i)].prompt for i in indices]
@@ -260,10 +260,8 @@ class Batches:
         response, scored = np.zeros((2, len(indices), 1), np.int32)
         for j, mate in enumerate(mates):
             if mate is not None:
-                response[j], scored[j] = (
-                    self._lengths.response_lens[mate],
-                    self._lengths.scored_lens[mate],
-                )
+                response[j] = self._lengths.response_lens[mate]
+                scored[j] = self._lengths.scored_lens[mate]
         return Lengths(
             lengths.prompt_len,
             np.concatenate([lengths.response_lens, response], 1),
@@ -275,11 +273,12 @@ class Batches:
         if mate is None:
             return example
         other = self.examples[mate]
-        return Example(
-            example.prompt,
-            (*example.responses, *other.responses),
-            (*example.scored, *other.scored),
-            example.extras,
+        [scored] = other.scored
+        if not len(example.prompt):
+            scored = np.arange(len(scored)) > 0  # nothing stands before the first token any more
+            scored &= other.scored[0]
+        return example._replace(
+            responses=(*example.responses, *other.responses), scored=(*example.scored, scored)
         )
 
     def _own(self, found: Bin, shape: Shape) -> Bin:

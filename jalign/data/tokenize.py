@@ -78,8 +78,8 @@ def tokenize(
     """Token ids and masks of every record worth keeping; the report counts the others.
 
     Extras of an example: those of its record as float32, `row` (number of the row, int32) and, in a
-    mixture, `source` (place in `report.sources`, int32). In stepwise examples only the last token of
-    each step is scored, so that `step_labels` [steps] line up with the scored tokens.
+    mixture, `source` (place in `report.sources`, int32). In stepwise examples only the last token
+    of each step is scored, so that `step_labels` [steps] line up with the scored tokens.
 
     Args:
       max_len: most tokens of a prompt with its longest response. The prompt is cut first, but not

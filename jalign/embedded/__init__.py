@@ -1,8 +1,8 @@
 """A language model small enough to travel with the package, and preference pairs for it.
 
-About a million parameters, trained on stories that a larger story model wrote; how it was made, step
-by step, stands in configs/embedded/README.md. It writes short children's stories, nothing else. The
-pairs are two of its own continuations of one opening; the chosen one sounds more cheerful.
+About a million parameters, trained on stories that a larger story model wrote; configs/embedded has
+every step of how it was made. It writes short children's stories, nothing else. The pairs are two
+of its own continuations of one opening, of which the chosen one sounds more cheerful.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _SPLITS = ("train", "test")
 
 
 def path() -> Path:
-    """Folder of the model: config.json, model.safetensors and the tokenizer, as Hugging Face names them."""
+    """Folder of the model in Hugging Face's format, tokenizer included."""
     return _HERE / "model"
 
 
 def pairs(split: str = "train") -> Path:
     """Preference pairs, gzip'd JSON lines with prompt, chosen, rejected and margin.
 
-    No opening stands in both splits, and the model was not trained on any of the "test" openings.
+    No opening stands in both splits.
 
     Raises:
       ValueError: `split` is neither "train" nor "test".

@@ -1,9 +1,10 @@
-"""Causal self-attention over right-padded rows: one function, several implementations of the same values and gradients.
+"""Causal self-attention over right-padded rows: one function, several implementations.
 
-Right padding needs no mask at all: a real token attends only to what stands before it, and that is never padding. Softmax is
-always in float32. Which implementation fits a device is `jalign.kernels.backend.choose_attention`'s business.
+All of them give the same values and gradients. Right padding needs no mask: a real token attends
+only to what stands before it, and that is never padding. Softmax is always in float32. Which one
+fits a device is `jalign.kernels.backend.choose_attention`'s business.
 
-Shape letters: B rows, T tokens, S cache places, N query tokens, H query heads, G key/value heads (H = G * heads per group),
+Shape letters: B rows, T tokens, S cache places, N query tokens, H query heads, G key/value heads,
 C head dim.
 """
 
@@ -39,16 +40,20 @@ def attention(
       implementation: xla (plain, anywhere) | blocked (CPU) | cudnn (CUDA, 16-bit) | splash (TPU).
 
     Raises:
-      ValueError: for an unknown implementation, an empty window, heads that do not divide into groups, or a soft cap with cudnn.
+      ValueError: for an unknown implementation, an empty window, heads that do not divide into
+        groups, or a soft cap with cudnn.
     """
     if implementation not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
         raise ValueError(
-            f"attention implementation {implementation!r} is unknown; there is: {', '.join(IMPLEMENTATIONS)}"
+            f"attention implementation {implementation!r} is unknown; there is: {known}"
         )
     if window is not None and window < 1:
         raise ValueError(f"an attention window holds at least the token itself, got {window}")
     if q.shape[2] % k.shape[2]:
-        raise ValueError(f"{q.shape[2]} query heads do not divide into {k.shape[2]} key/value heads")
+        raise ValueError(
+            f"{q.shape[2]} query heads do not divide into {k.shape[2]} key/value heads"
+        )
     return IMPLEMENTATIONS[implementation](q, k, v, scale=scale, window=window, softcap=softcap)
 
 
@@ -62,9 +67,11 @@ def cached_attention(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B N H C"]:
-    """Attention of new tokens to a key/value cache: a query at position p sees cache places j <= p (and j > p - window).
+    """Attention of new tokens to a key/value cache: a query at position p sees cache places j <= p
+    (and j > p - window).
 
-    The cache already holds the new tokens' own keys and values at `positions`. Other arguments as in `attention`.
+    The cache already holds the new tokens' own keys and values at `positions`. Other arguments as
+    in `attention`.
     """
     places = jnp.arange(k.shape[1])
     seen = places <= positions[..., None]
@@ -73,7 +80,9 @@ def cached_attention(
     return _plain(q, k, v, seen, scale, softcap)
 
 
-def _xla(q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None) -> Array:
+def _xla(
+    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+) -> Array:
     places = jnp.arange(q.shape[1])
     seen = places <= places[:, None]
     if window is not None:
@@ -82,7 +91,9 @@ def _xla(q: Array, k: Array, v: Array, *, scale: float, window: int | None, soft
 
 
 def _plain(q: Array, k: Array, v: Array, seen: Array, scale: float, softcap: float | None) -> Array:
-    """Attention with the scores in memory; `seen` [B or 1, N, S]. Query heads are grouped, so k and v are never repeated."""
+    """Attention with the scores in memory; `seen` [B or 1, N, S]. Query heads are grouped, so k and
+    v are never repeated.
+    """
     b, n, h, c = q.shape
     grouped = q.reshape(b, n, k.shape[2], -1, c)
     z = scale * jnp.einsum("bngrc,bsgc->bgrns", grouped, k, preferred_element_type=jnp.float32)
@@ -93,9 +104,13 @@ def _plain(q: Array, k: Array, v: Array, seen: Array, scale: float, softcap: flo
     return o.astype(q.dtype).reshape(b, n, h, c)
 
 
-def _cudnn(q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None) -> Array:
+def _cudnn(
+    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+) -> Array:
     if softcap is not None:
-        raise ValueError(f"cudnn attention has no soft cap, and this model caps its logits at {softcap}; use xla")
+        raise ValueError(
+            f"cudnn attention has no soft cap, and this model caps its logits at {softcap}; use xla"
+        )
     return jax.nn.dot_product_attention(
         q,
         k,

@@ -1,6 +1,7 @@
 """Which device, which attention kernel, and why: one decision and one printable report.
 
-The choice is made from facts about the device that are passed in, so that it can also be made for hardware that is not here.
+The choice is made from facts about the device that are passed in, so that it can also be made for
+hardware that is not here.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ Capability = tuple[int, int]
 
 
 def choose_attention(
-    *,
     platform: str,
     dtype: Any,
     head_dim: int,
     softcap: float | None = None,
     window: int | None = None,
+    *,
     compute_capability: str | Capability | None = None,
     device_kind: str = "",
     requested: str | None = None,
 ) -> tuple[str, str]:
     """The attention implementation for a device, and the reason in words.
 
-    cudnn on CUDA where data type, head dim and soft cap allow it, splash on TPU (any head dim: narrower ones fill a part of
-    the 128 lanes), blocked on CPU, xla otherwise.
+    cudnn on CUDA where data type, head dim and soft cap allow it, splash on TPU (any head dim:
+    narrower ones fill a part of the 128 lanes), blocked on CPU, xla otherwise.
 
     Args:
       platform: cpu | cuda | rocm | tpu ("gpu" is taken for cuda).
       dtype: what attention computes in.
-      compute_capability: of a CUDA device, "9.0" or (9, 0); None is not known, and cuDNN's wider limits are assumed.
+      window: every implementation has windows; it is taken so that a caller can pass all it knows.
+      compute_capability: of a CUDA device, "9.0" or (9, 0); None is not known, and cuDNN's wider
+        limits are assumed.
       device_kind: the device's name, for the reason only.
       requested: an implementation asked for by name.
 
@@ -45,20 +48,17 @@ def choose_attention(
     where = f"on {device_kind or platform}"
     if requested is not None:
         if requested not in IMPLEMENTATIONS:
+            known = ", ".join(IMPLEMENTATIONS)
             raise ValueError(
-                f"attention implementation {requested!r} is unknown; there is: {', '.join(IMPLEMENTATIONS)}"
+                f"attention implementation {requested!r} is unknown; there is: {known}"
             )
         obstacle = _obstacle(requested, *facts)
         if obstacle:
-            best = choose_attention(
-                platform=platform,
-                dtype=dtype,
-                head_dim=head_dim,
-                softcap=softcap,
-                window=window,
-                compute_capability=compute_capability,
+            capability = compute_capability
+            best, _ = choose_attention(
+                platform, dtype, head_dim, softcap, window, compute_capability=capability
             )
-            raise ValueError(f"{requested} attention cannot run {where}: {obstacle}; {best[0]} can")
+            raise ValueError(f"{requested} attention cannot run {where}: {obstacle}; {best} can")
         return requested, "asked for by name"
     if platform == "tpu":
         return "splash", f"a TPU kernel that keeps no [T, T] scores, {where}"
@@ -80,14 +80,16 @@ def describe(
     window: int | None = None,
     requested: str | None = None,
 ) -> list[str]:
-    """Lines that say what this process computes on: devices, memory per device, attention kernel and why."""
+    """Lines that say what this process computes on: devices, memory per device, attention kernel
+    and why.
+    """
     device = jax.local_devices()[0]
     name, reason = choose_attention(
-        platform=platform_of(device),
-        dtype=dtype,
-        head_dim=head_dim,
-        softcap=softcap,
-        window=window,
+        platform_of(device),
+        dtype,
+        head_dim,
+        softcap,
+        window,
         compute_capability=getattr(device, "compute_capability", None),
         device_kind=device.device_kind,
         requested=requested,

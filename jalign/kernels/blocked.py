@@ -1,8 +1,9 @@
-"""Causal attention for CPUs: flash-style blocks that skip what the mask hides, one row of the batch at a time.
+"""Causal attention for CPUs: blocks that skip what the mask hides, one row of the batch at a time.
 
-The forward pass keeps one number per query (the log of its softmax's denominator), and the backward pass recomputes the
-probabilities from it. Blocks of queries are unrolled at trace time, so the keys a block cannot see (after it, or left of
-its window) are not touched, and a row's blocks stay in the cache of a core.
+The forward pass keeps one number per query (the log of its softmax's denominator), and the backward
+pass recomputes the probabilities from it. Blocks of queries are unrolled at trace time, so the keys
+a block cannot see (after it, or left of its window) are not touched, and a row's blocks stay in the
+cache of a core.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def blocked_attention(
 
 
 def _blocks(tokens: int, window: int | None):
-    """(first query, end of queries, first key, bias [queries, keys]) of every block; its keys end where its queries end."""
+    """(first query, end of queries, first key, bias [queries, keys]) of every block; its keys end
+    where its queries end.
+    """
     for start in range(0, tokens, BLOCK):
         end = min(start + BLOCK, tokens)
         first = 0 if window is None else max(0, start - window + 1)
@@ -62,7 +65,9 @@ def _tokens_first(x: Array) -> Array:
 
 
 def _fold(x: Array) -> Array:
-    """[G, r, n, ...] -> [G, r * n, ...]: the query heads of a group share their keys, so they are rows of one product."""
+    """[G, r, n, ...] -> [G, r * n, ...]: the query heads of a group share their keys, so they are
+    rows of one product.
+    """
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
@@ -73,7 +78,9 @@ def _scores(n: _Numbers, q: Array, k: Array, bias: np.ndarray) -> Array:
 
 
 def _row_forward(n: _Numbers, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    """One row: q [G, r, T, C] scaled, k and v [G, T, C] -> output [G, r, T, C], log denominator [G, r, T]."""
+    """One row: q [G, r, T, C] scaled, k and v [G, T, C] -> output [G, r, T, C], log denominator [G,
+    r, T].
+    """
     groups, r, tokens, width = q.shape
     outputs, logs = [], []
     for start, end, first, bias in _blocks(tokens, n.window):
@@ -81,7 +88,10 @@ def _row_forward(n: _Numbers, q: Array, k: Array, v: Array) -> tuple[Array, Arra
         top = z.max(-1, keepdims=True)
         p = jnp.exp(z - top)
         total = p.sum(-1, keepdims=True)
-        o = jnp.matmul(p.astype(v.dtype), v[:, first:end], preferred_element_type=jnp.float32) / total
+        o = (
+            jnp.matmul(p.astype(v.dtype), v[:, first:end], preferred_element_type=jnp.float32)
+            / total
+        )
         outputs.append(o.astype(q.dtype).reshape(groups, r, end - start, width))
         logs.append((top + jnp.log(total)).reshape(groups, r, end - start))
     return jnp.concatenate(outputs, 2), jnp.concatenate(logs, 2)

@@ -1,9 +1,11 @@
 """Between the flat token stream and the rows that attention reads, with gradients that only gather.
 
-The transpose of a gather is a scatter-add, which is slow on every accelerator. Here both directions are known on the host
-(`rows` and `inverse` of `jalign.layout.Layout`), so each gather's gradient is written as the other gather.
+The transpose of a gather is a scatter-add, which is slow on every accelerator. Here both directions
+are known on the host (`rows` and `inverse` of `jalign.layout.Layout`), so each gather's gradient is
+written as the other gather.
 
-Shape letters: S streams, N tokens per stream, M rows per stream, T tokens per row, K copies of a token at most.
+Shape letters: S streams, N tokens per stream, M rows per stream, T tokens per row, K copies of a
+token at most.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from jaxtyping import Int, Shaped
 def expand(
     x: Shaped[Array, "S N *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
 ) -> Shaped[Array, "S M T *F"]:
-    """Row r, place t takes stream token `rows[r, t]`; unused places take token N - 1, which is never a real one.
+    """Row r, place t takes stream token `rows[r, t]`; unused places take token N - 1, which is
+    never a real one.
 
     The gradient of a token is the sum over its copies, in float32.
 
     Args:
       x: one value per stream token; `*F` is any number of feature axes.
       rows: place in the stream of each row's tokens.
-      inverse: places in the flattened rows [M * T] where a token stands; unused entries are M * T or more.
+      inverse: places in the flattened rows [M * T] where a token stands; unused entries are M * T
+        or more.
     """
     return jax.vmap(_expand)(x, rows, inverse)
 
@@ -32,10 +36,11 @@ def expand(
 def collapse(
     y: Shaped[Array, "S M T *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
 ) -> Shaped[Array, "S N *F"]:
-    """Every stream token takes its value from its first copy in the rows; a token in no row takes 0.
+    """Every stream token takes its value from its first copy in the rows; a token in no row takes
+    0.
 
-    All copies of a shared prompt hold the same value (causal attention over the same tokens), so reading one is enough, and
-    the gradient goes to that one alone. Arguments as in `expand`.
+    All copies of a shared prompt hold the same value (causal attention over the same tokens), so
+    reading one is enough, and the gradient goes to that one alone. Arguments as in `expand`.
     """
     return jax.vmap(_collapse)(y, rows, inverse)
 
@@ -51,7 +56,8 @@ def _flatten(y: Array) -> Array:
 
 @jax.custom_vjp
 def _expand(x: Array, rows: Array, inverse: Array) -> Array:
-    # Every entry of `rows` is in range by construction; saying so spares the compiler a mask over the result.
+    # Every entry of `rows` is in range by construction; saying so spares the compiler a mask over
+    # the result.
     return x.at[rows].get(mode="promise_in_bounds")
 
 

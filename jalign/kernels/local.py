@@ -1,8 +1,9 @@
 """Run a kernel on each device's own rows and heads.
 
-Hand-written kernels and loops over the batch cannot be split by the compiler (a Mosaic kernel is refused, a loop over a
-sharded axis is gathered), but attention needs nothing from other rows or heads. So where a mesh is in scope
-(`jax.set_mesh`), the rows are split over its batch axes and the heads over its tensor axis by `shard_map`.
+Hand-written kernels and loops over the batch cannot be split by the compiler (a Mosaic kernel is
+refused, a loop over a sharded axis is gathered), but attention needs nothing from other rows or
+heads. So where a mesh is in scope (`jax.set_mesh`), the rows are split over its batch axes and the
+heads over its tensor axis by `shard_map`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
 
 
-def on_each_device(attend: Callable[[Array, Array, Array], Array], q: Array, k: Array, v: Array) -> Array:
-    """`attend(q, k, v)` ([B, T, heads, C] each) with B and the heads split over the mesh in scope, where they divide evenly.
+def on_each_device(
+    attend: Callable[[Array, Array, Array], Array], q: Array, k: Array, v: Array
+) -> Array:
+    """`attend(q, k, v)` ([B, T, heads, C] each) with B and the heads split over the mesh in scope,
+    where they divide evenly.
 
     What does not divide evenly is computed on every device alike.
     """

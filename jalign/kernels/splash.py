@@ -17,7 +17,9 @@ BLOCK = 512
 def splash_attention(
     q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
 ) -> Array:
-    """See `jalign.kernels.attention.attention`. Rows are padded on the right to whole blocks, which no real token sees."""
+    """See `jalign.kernels.attention.attention`. Rows are padded on the right to whole blocks, which
+    no real token sees.
+    """
     run = functools.partial(_local, scale=scale, window=window, softcap=softcap)
     return on_each_device(run, q, k, v)
 

@@ -1,10 +1,11 @@
-"""Sweeps over the vocabulary of a language model's head in blocks, so that no [tokens, vocabulary] array ever exists.
+"""Sweeps over a head's vocabulary in blocks, so that no [tokens, vocabulary] array ever exists.
 
-The logits are z = cap(scale * h W) / temperature, with cap(x) = softcap * tanh(x / softcap). This file knows how tokens and vocabulary
-are cut, multiplied and put together again; what is computed from the logits is `jalign.models.logprobs`' business.
+The logits are z = cap(scale * h W) / temperature, with cap(x) = softcap * tanh(x / softcap). This
+file knows how tokens and vocabulary are cut, multiplied and put together again; what is computed
+from the logits is `jalign.models.logprobs`' business.
 
-Shape letters: S streams (may be sharded), Q tokens per stream, D width, V vocabulary; n = S * q tokens of a token block, b
-vocabulary entries of a vocabulary block.
+Shape letters: S streams (may be sharded), Q tokens per stream, D width, V vocabulary; n = S * q
+tokens of a token block, b vocabulary entries of a vocabulary block.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from jalign.kernels.local import BATCH_AXES, HEAD_AXIS
 
 TOKENS = 2048  # per block and device at most
 VOCABULARY = 4096  # per block and device at most
-LOGITS = 2**22  # per block and device, about (16 MiB): they stay in a CPU's last cache, and in an H200's
+# Logits per block and device, about: 8 MiB stay in a CPU's cache; accelerators want products that
+# fill them.
+LOGITS = {"cpu": 2**21}
+LOGITS_ELSEWHERE = 2**23
 
 Carry = TypeVar("Carry")
 
@@ -58,14 +62,15 @@ class Head:
         temperature: float = 1.0,
         block: tuple[int, int] | None = None,
     ) -> Head:
-        """For hidden [S, Q, D]; `block` is (tokens, vocabulary entries) per block, None chooses by size.
+        """For hidden [S, Q, D]; `block` is (tokens, vocabulary entries) per block, None chooses by
+        size.
 
         Raises:
           ValueError: for shapes that do not fit each other.
         """
         if weight.ndim != 2 or vocab_axis not in (0, 1):
             raise ValueError(
-                f"vocab_axis is 0 or 1 of a weight with two axes, got {vocab_axis} of {weight.shape}"
+                f"vocab_axis is 0 or 1 of a 2-D weight, got {vocab_axis} of {weight.shape}"
             )
         if weight.shape[1 - vocab_axis] != hidden.shape[-1]:
             raise ValueError(
@@ -82,7 +87,8 @@ class Head:
         entries = weight.shape[vocab_axis] // shards
         if block is None:
             q = -(-tokens // max(1, -(-streams * tokens // TOKENS))) if tokens else 1
-            most = min(VOCABULARY, max(512, LOGITS // (streams * q)))
+            logits = LOGITS.get(jax.default_backend(), LOGITS_ELSEWHERE)
+            most = min(VOCABULARY, max(512, logits // (streams * q)))
             # Equal blocks, in steps of 128 for the sake of matrix units.
             block = q, -(-entries // -(-entries // most) // 128) * 128
         q, v = max(1, min(block[0], tokens)), max(1, min(block[1], entries))
@@ -103,7 +109,7 @@ class Head:
             return slope
         return slope * (1 - jnp.square(z * self.temperature / self.softcap))
 
-    def own(self, weight: Array, ids: Int[Array, "n"]) -> Float[Array, "n D"]:
+    def own(self, weight: Array, ids: Int[Array, n]) -> Float[Array, "n D"]:
         """The weights of these entries, float32."""
         w = jnp.take(weight, ids, axis=self.vocab_axis)
         return (w if self.vocab_axis == 0 else w.T).astype(jnp.float32)
@@ -125,7 +131,9 @@ class Head:
     # -- the vocabulary
 
     def parts(self, weight: Array) -> Array:
-        """The weight with its vocabulary axis as [shards, V / shards]: free, and slices of the second part stay on each device."""
+        """The weight with its vocabulary axis as [shards, V / shards]: free, and slices of the
+        second part stay on each device.
+        """
         v, d = weight.shape[self.vocab_axis], weight.shape[1 - self.vocab_axis]
         parts = (self.shards, v // self.shards)
         return weight.reshape((*parts, d) if self.vocab_axis == 0 else (d, *parts))
@@ -138,7 +146,7 @@ class Head:
             dw, block.reshape(shape).astype(dw.dtype), first, axis
         )
 
-    def ids(self, weight: Array, first: Any, size: int) -> Int[Array, "b"]:
+    def ids(self, weight: Array, first: Any, size: int) -> Int[Array, b]:
         """Vocabulary ids of a block of `size` entries."""
         part = weight.shape[self.vocab_axis] // self.shards
         shards = jnp.arange(self.shards)[:, None] * part
@@ -147,7 +155,9 @@ class Head:
     # -- the tokens
 
     def cut(self, x: Array) -> Array:
-        """[S, Q, ...] -> [token blocks, n, ...], zeros behind Q. S stays the major axis of n, so that it stays sharded."""
+        """[S, Q, ...] -> [token blocks, n, ...], zeros behind Q. S stays the major axis of n, so
+        that it stays sharded.
+        """
         s, q = x.shape[:2]
         count = max(1, -(-q // self.tokens))
         if count == 1:
@@ -168,10 +178,11 @@ Side = tuple[Head, Array]  # a head and its weight
 
 
 def sweep(sides: Sequence[Side], body: Callable[..., Carry], carry: Carry) -> Carry:
-    """carry = body(carry, first, block of each side) over all blocks; the last one is shorter, never padded.
+    """carry = body(carry, first, block of each side) over all blocks; the last one is shorter,
+    never padded, and comes first.
 
-    A block holds entries first, first + 1, ... of every shard, [b, D] or [D, b]. All heads have the same vocabulary and cut it
-    alike.
+    A block holds entries first, first + 1, ... of every shard, [b, D] or [D, b]. All heads have the
+    same vocabulary and cut it alike.
     """
     size = sides[0][0].vocabulary
     entries = sides[0][1].shape[sides[0][0].vocab_axis] // sides[0][0].shards
@@ -189,8 +200,11 @@ def sweep(sides: Sequence[Side], body: Callable[..., Carry], carry: Carry) -> Ca
     def step(i: Any, carry: Carry) -> Carry:
         return body(carry, i * size, *blocks(i * size, size))
 
-    carry = jax.lax.fori_loop(0, full, step, carry) if full > 1 else step(0, carry)
-    return body(carry, full * size, *blocks(full * size, rest)) if rest else carry
+    if (
+        rest
+    ):  # first, because what a loop leaves is written in place and what follows a loop is a copy
+        carry = body(carry, full * size, *blocks(full * size, rest))
+    return jax.lax.fori_loop(0, full, step, carry) if full > 1 else step(0, carry)
 
 
 def over_blocks(run: Callable[[Any], Any], blocks: Any) -> Any:
@@ -209,9 +223,11 @@ def gradients(
     *,
     to_weight: bool,
 ) -> tuple[Float[Array, "blocks n D"], Array | None]:
-    """(dh, dW) of the first side; `dz(tokens [n, 1], first, size, logits of each side)` is the gradient by its logits in a block.
+    """(dh, dW) of the first side; `dz(tokens [n, 1], first, size, logits of each side)` is the
+    gradient by its logits in a block.
 
-    The vocabulary is the outer loop, so each part of dW is made in float32 and written once; dh is summed in float32.
+    The vocabulary is the outer loop, so each part of dW is made in float32 and written once; dh is
+    summed in float32.
 
     Args:
       h: hidden states of each side, cut into token blocks, like `tokens`, what else `dz` reads.

@@ -1,7 +1,8 @@
 """One layer of the decoder: attention and MLP, each between norms and beside a residual.
 
-Tokens are one axis [n = S * N, D] everywhere but inside attention. Shape letters: S streams, N tokens per stream, M rows per
-stream, T tokens per row, H heads, G key/value heads, C head dim, D width.
+Tokens are one axis [n = S * N, D] everywhere but inside attention. Shape letters: S streams, N
+tokens per stream, M rows per stream, T tokens per row, H heads, G key/value heads, C head dim, D
+width.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class Attention(nnx.Module):
         on_rows = functools.partial(attention, implementation=implementation, **numbers)
         if kv is not None:
             kv = write(kv, layer, k, v, place.positions, place.fresh)
-        if place.rows is not None:
-            y = self._on_flat_stream(on_rows, q, k, v, place)
+        if place.rows is not None and place.inverse is not None:
+            y = _on_flat_stream(on_rows, (q, k, v), place.rows, place.inverse)
         elif kv is None or place.fresh:
             y = on_rows(q, k, v)
         else:
@@ -95,14 +96,12 @@ class Attention(nnx.Module):
             y = cached_attention(q, *seen, place.positions, **numbers)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
-    @staticmethod
-    def _on_flat_stream(on_rows, q: Array, k: Array, v: Array, place: Place) -> Array:
-        s, m, t = place.rows.shape
-        rows = (
-            expand(a, place.rows, place.inverse).reshape(s * m, t, *a.shape[2:]) for a in (q, k, v)
-        )
-        y = on_rows(*rows)
-        return collapse(y.reshape(s, m, t, *y.shape[2:]), place.rows, place.inverse)
+
+def _on_flat_stream(on_rows, qkv: tuple[Array, ...], rows: Array, inverse: Array) -> Array:
+    """Attention of [S, N, heads, C] streams on the rows gathered from them."""
+    s, m, t = rows.shape
+    y = on_rows(*(expand(a, rows, inverse).reshape(s * m, t, *a.shape[2:]) for a in qkv))
+    return collapse(y.reshape(s, m, t, *y.shape[2:]), rows, inverse)
 
 
 class MLP(nnx.Module):
@@ -122,7 +121,9 @@ class MLP(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """x + attn(norm x), then x + mlp(norm x); parameters of all layers are stacked on a leading axis L."""
+    """x + attn(norm x), then x + mlp(norm x); parameters of all layers are stacked on a leading
+    axis L.
+    """
 
     def __init__(self, spec: Spec, *, layers: int, **types):
         norm = functools.partial(

@@ -1,7 +1,7 @@
 """Keys and values of the tokens a rollout has seen.
 
-The cache of all layers is one array that the scan over layers carries and updates in place; passed as scanned input and
-output it would be copied whole for every token.
+The cache of all layers is one array that the scan over layers carries and updates in place; passed
+as scanned input and output it would be copied whole for every token.
 
 Shape letters: L layers, B rows, S places, N new tokens, G key/value heads, C head dim.
 """
@@ -34,8 +34,8 @@ class KVCache:
     Attributes:
       kv: the arrays.
       lengths: [B] int32 tokens a row holds.
-      fresh: nothing has been written, so tokens given now attend to themselves only (static: such a call is a prefill and
-        runs the training kernels instead of attention to the whole cache).
+      fresh: nothing has been written, so tokens given now attend to themselves only (static: such
+        a call is a prefill and runs the training kernels instead of attention to the whole cache).
     """
 
     kv: KeysValues
@@ -54,7 +54,9 @@ class KVCache:
         return self.kv.k.shape[2]
 
     def filled(self, kv: KeysValues, positions: Int[Array, "B N"]) -> KVCache:
-        """The cache after tokens at `positions` were written; a row given only negative positions keeps its length."""
+        """The cache after tokens at `positions` were written; a row given only negative positions
+        keeps its length.
+        """
         lengths = jnp.where(positions.max(-1) < 0, self.lengths, positions.max(-1) + 1)
         return KVCache(kv, lengths.astype(jnp.int32), fresh=False)
 
@@ -67,7 +69,9 @@ def write(
     positions: Int[Array, "B N"],
     fresh: bool,
 ) -> KeysValues:
-    """Put new keys and values at `positions` of a layer; what stands at a negative position or past the end is dropped."""
+    """Put new keys and values at `positions` of a layer; what stands at a negative position or
+    past the end is dropped.
+    """
     if fresh:  # positions are 0..N-1; what padding writes is overwritten before anything sees it
         start = (layer, 0, 0, 0, 0)
         new = (x[None].astype(kv.k.dtype) for x in (k, v))

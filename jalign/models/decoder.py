@@ -1,10 +1,13 @@
-"""THE decoder: one transformer whose switches (`jalign.models.spec`) make it a Llama, Mistral, Gemma, Qwen, Phi-3 or GPT-2.
+"""THE decoder: one transformer whose switches (`jalign.models.spec`) make it a Llama, Mistral,
+Gemma, Qwen, Phi-3 or GPT-2.
 
-Parameters of all layers are stacked on a leading axis and the layers are one `lax.scan`, so compile time does not grow with
-depth. Layers of different kinds (Gemma 2 alternates two, Gemma 3 repeats six) are scanned a whole period at a time, which keeps
-the kind static; layers left over after the last whole period follow unrolled.
+Parameters of all layers are stacked on a leading axis and the layers are one `lax.scan`, so
+compile time does not grow with depth. Layers of different kinds (Gemma 2 alternates two, Gemma 3
+repeats six) are scanned a whole period at a time, which keeps the kind static; layers left over
+after the last whole period follow unrolled.
 
-Shape letters: S streams, N tokens per stream, M rows per stream, T tokens per row, L layers, V vocabulary, D width.
+Shape letters: S streams, N tokens per stream, M rows per stream, T tokens per row, L layers, V
+vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -44,11 +47,14 @@ class Decoder(nnx.Module):
 
     Args:
       spec: the architecture.
-      dtype: of activations and products; norms, softmax, rotary angles and logits are float32 whatever it is.
+      dtype: of activations and products; norms, softmax, rotary angles and logits are float32
+        whatever it is.
       param_dtype: of the stored parameters.
-      remat: what the backward pass recomputes: none | dots (all but matrix products) | full (each layer).
+      remat: what the backward pass recomputes: none | dots (all but matrix products) | full (each
+        layer).
       attention: a kernel of `jalign.kernels.attention`, or None for the one that fits the device.
-      unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about 10 % faster.
+      unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about
+        10 % faster.
       value_head: adds `value`, a scalar head.
       lm_head: False leaves out the unembedding of an untied model (reward models have none).
       rngs: the stream `params` is used.
@@ -99,9 +105,11 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "S N D"], KVCache | None]:
         """Hidden states after the final norm.
 
-        Without `rows` and `cache` every stream is one right-padded row. With `rows` the streams are flat (`jalign.layout`).
-        With `cache` the tokens are appended to its rows: a first call on an empty cache is a prefill whose rows start at
-        position 0, padding (at negative positions) to the right; later calls may give any number of tokens per row.
+        Without `rows` and `cache` every stream is one right-padded row. With `rows` the streams
+        are flat (`jalign.layout`).
+        With `cache` the tokens are appended to its rows: a first call on an empty cache is a
+        prefill whose rows start at position 0, padding (at negative positions) to the right; later
+        calls may give any number of tokens per row.
 
         Args:
           tokens: ids.
@@ -127,11 +135,15 @@ class Decoder(nnx.Module):
     def hidden_by_layer(
         self, tokens: Int[Array, "S N"], positions: Int[Array, "S N"]
     ) -> Float[Array, "L+1 S N D"]:
-        """The embeddings and each layer's output before the final norm: to find the first layer that differs from another."""
+        """The embeddings and each layer's output before the final norm: to find the first layer
+        that differs from another.
+        """
         return self._run(tokens, positions, None, None, None, None, keep=True)[2]
 
     def logits(self, hidden: Float[Array, "*P D"]) -> Float[Array, "*P V"]:
-        """Unnormalised log-probabilities in float32, scaled and soft-capped. For few positions: training never builds them."""
+        """Unnormalised log-probabilities in float32, scaled and soft-capped. For few positions:
+        training never builds them.
+        """
         weight, vocab_axis = self.head()
         z = jax.lax.dot_general(
             hidden.astype(self.dtype),
@@ -144,7 +156,9 @@ class Decoder(nnx.Module):
         return z if cap is None else cap * jnp.tanh(z / cap)
 
     def head(self) -> tuple[Array, int]:
-        """The unembedding in the compute dtype, and which of its axes is the vocabulary: [V, D] and 0 (tied), or [D, V] and 1."""
+        """The unembedding in the compute dtype, and which of its axes is the vocabulary: [V, D]
+        and 0 (tied), or [D, V] and 1.
+        """
         if self.spec.tied:
             return self.embed.weight[...].astype(self.dtype), 0
         if self.lm_head is None:
@@ -153,7 +167,7 @@ class Decoder(nnx.Module):
             )
         return self.lm_head.kernel[...].astype(self.dtype), 1
 
-    def _run(self, tokens, positions, rows, inverse, cache, key, *, keep: bool):
+    def _run(self, tokens, positions, rows, inverse, cache, key, *, keep: bool) -> Any:
         x = self.embed(tokens)
         if self.spec.embed_scale is not None:
             x = x * jnp.asarray(self.spec.embed_scale, self.dtype)
@@ -168,8 +182,10 @@ class Decoder(nnx.Module):
             seen = jnp.concatenate([x[None], seen.reshape(-1, *x.shape)])
         return flat.reshape(x.shape), None if cache is None else cache.filled(kv, positions), seen
 
-    def _run_layers(self, x, place: Place, kv, key, keep: bool):
-        """Scan over whole periods of layers, then the rest; `x` is [S * N, D]. Also every layer's output when `keep`."""
+    def _run_layers(self, x, place: Place, kv, key, keep: bool) -> Any:
+        """Scan over whole periods of layers, then the rest; `x` is [S * N, D]. Also every layer's
+        output when `keep`.
+        """
         spec, platform = self.spec, jax.default_backend()
         period = spec.period
         periods, unroll = spec.depth // period, self.unroll
@@ -189,13 +205,13 @@ class Decoder(nnx.Module):
             x, kv = layer(x, place, kind, implementation, kv, number, key)
             return constrain(x, ("data", "fsdp"), None), kv
 
-        def several(carry, stacked, count: int):
+        def several(carry, stacked, count: int, scanned: bool) -> Any:
             x, kv = carry
             seen = []
             for i in range(count):
                 run = functools.partial(one_layer, spec.kinds[i])
                 if kv is None:  # with a cache there is no backward pass
-                    run = REMAT[self.remat](run, prevent_cse=unroll)
+                    run = REMAT[self.remat](run, prevent_cse=not scanned)
                 x, kv = run(x, kv, jax.tree.map(lambda a, i=i: a[i], stacked))
                 seen.append(x)
             return (x, kv), jnp.stack(seen) if keep else None
@@ -204,7 +220,7 @@ class Decoder(nnx.Module):
             lambda a: a[: periods * period].reshape(periods, period, *a.shape[1:]), stacked
         )
         carry, seen = jax.lax.scan(
-            functools.partial(several, count=period),
+            functools.partial(several, count=period, scanned=not unroll),
             (x, kv),
             whole,
             unroll=periods if unroll else 1,
@@ -212,7 +228,7 @@ class Decoder(nnx.Module):
         left = spec.depth - periods * period
         if left:
             rest = jax.tree.map(lambda a: a[periods * period :], stacked)
-            carry, last = several(carry, rest, left)
+            carry, last = several(carry, rest, left, scanned=False)
             seen = jnp.concatenate([seen.reshape(-1, *x.shape), last]) if keep else None
         return *carry, seen
 

@@ -1,7 +1,8 @@
 """Hugging Face checkpoints in and out.
 
-Loading streams: every device's shard of every parameter is read from the memory-mapped files straight into place, so the host
-never holds more than the parameter at hand. Nothing but safetensors and JSON is read, and no code of a checkpoint is run.
+Loading streams: every device's shard of every parameter is read from the memory-mapped files
+straight into place, so the host never holds more than the parameter at hand. Nothing but
+safetensors and JSON is read, and no code of a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -68,16 +69,19 @@ def load(
     """A decoder with the weights of a folder, or of a model on the Hugging Face hub.
 
     Args:
-      name: a folder with config.json and safetensors, or a hub name such as "HuggingFaceTB/SmolLM2-135M".
+      name: a folder with config.json and safetensors, or a hub name such as
+        "HuggingFaceTB/SmolLM2-135M".
       dtype, param_dtype: of the computation and of the stored parameters.
-      mesh, rules: where parameters go (`jalign.parallel.rules`); without a mesh to the first device.
+      mesh, rules: where parameters go (`jalign.parallel.rules`); without a mesh to the first
+        device.
       remat, attention: as in `Decoder`.
-      value_head: add a scalar head: the checkpoint's `score.weight` if it has one, else a fresh one from `key`.
+      value_head: add a scalar head: the checkpoint's `score.weight` if it has one, else a fresh
+        one from `key`.
       key: of a fresh scalar head; None is `jax.random.key(0)`.
 
     Raises:
-      ValueError: pickled weights, code in the checkpoint, an unknown architecture, tensors that are missing, unexpected,
-        of another shape or not finite (all are named), or a damaged file.
+      ValueError: pickled weights, code in the checkpoint, an unknown architecture, tensors that
+        are missing, unexpected, of another shape or not finite (all are named), or a damaged file.
     """
     folder = find(name)
     config = read_config(folder)
@@ -128,7 +132,8 @@ def init(
     rules: Rules | None = None,
     **options: Any,
 ) -> Decoder:
-    """A decoder with fresh parameters, created where they belong: no device and no host ever holds them all.
+    """A decoder with fresh parameters, created where they belong: no device and no host ever holds
+    them all.
 
     Args:
       config: the content of a config.json (such a model can be saved), or a `Spec`.
@@ -160,7 +165,8 @@ def save(
 ) -> None:
     """Write config.json and safetensors that `transformers` and `load` read.
 
-    With a scalar head it is a sequence-classification model with one label, which has no unembedding.
+    With a scalar head it is a sequence-classification model with one label, which has no
+    unembedding.
 
     Args:
       model: made by `load` or by `init` from a config; adapters must be merged.
@@ -211,7 +217,9 @@ def save(
 
 
 def find(name: str | os.PathLike) -> Path:
-    """The folder of a checkpoint: the one named, or that of a hub model after downloading what is needed of it."""
+    """The folder of a checkpoint: the one named, or that of a hub model after downloading what is
+    needed of it.
+    """
     folder = Path(name)
     if folder.is_dir():
         return folder

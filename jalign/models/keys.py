@@ -18,7 +18,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Part(NamedTuple):
-    """A parameter, and where in its tensors it stands: `offset` along the output axis (our last)."""
+    """A parameter, and where in its tensors it stands: `offset` along the output axis (our
+    last).
+    """
 
     path: str
     shape: tuple[int, ...]  # without the layer axis
@@ -62,7 +64,9 @@ def entries(family: Family, shapes: Shapes) -> list[Entry]:
 
 
 def namer(family: Family, shapes: Shapes) -> Callable[[str], str]:
-    """Table name -> name in this checkpoint: one saved from the bare transformer lacks the family's prefix."""
+    """Table name -> name in this checkpoint: one saved from the bare transformer lacks the
+    family's prefix.
+    """
     if any(name.startswith(family.prefix) for name in shapes):
         return lambda name: name
     return lambda name: name.removeprefix(family.prefix)
@@ -142,7 +146,9 @@ def reader(
 def tensors(
     plan: list[Entry], leaves: Mapping[str, jax.Array], dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The named tensors of a checkpoint, one at a time on the host. On several hosts all must iterate together."""
+    """The named tensors of a checkpoint, one at a time on the host. On several hosts all must
+    iterate together.
+    """
     for entry in plan:
         for i, name in enumerate(entry.names):
             parts = [leaves[part.path] for part in entry.parts]

@@ -42,7 +42,8 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n i"], key: Array | None = None) -> Float[Array, "n o"]:
-        # Always two axes: from [B, T, i] XLA:CPU makes transposing copies in the gradient of the kernel.
+        # Always two axes: from [B, T, i] XLA:CPU makes transposing copies in the gradient of the
+        # kernel.
         y = x @ self.kernel[...].astype(self.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype)
@@ -62,7 +63,8 @@ class Embed(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, ids: Int[Array, "S N"]) -> Float[Array, "S N D"]:
-        # Rows may stay split over `tensor` (each device looks up its own and the results are added), but a table whose
-        # columns are split like the batch would make the compiler replicate the activations.
+        # Rows may stay split over `tensor` (each device looks up its own and the results are
+        # added), but a table whose columns are split like the batch would make the compiler
+        # replicate the activations.
         table = constrain(self.weight[...].astype(self.dtype), "tensor", None)
         return constrain(table[ids], ("data", "fsdp"), None, None)

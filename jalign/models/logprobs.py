@@ -1,15 +1,17 @@
-"""What a language model's head says about tokens, without ever holding a [tokens, vocabulary] array.
+"""What a head says about tokens, without ever holding a [tokens, vocabulary] array.
 
-The vocabulary is swept in blocks (`jalign.kernels.vocabulary`): forward with a running maximum and sum (online softmax), backward by
-making each block of logits again. Arithmetic on logits is float32 whatever the inputs are. Per token, with
-L = logsumexp(z) and p = exp(z - L):
+The vocabulary is swept in blocks (`jalign.kernels.vocabulary`): forward with a running maximum and
+sum (online softmax), backward by making each block of logits again. Arithmetic on logits is float32
+whatever the inputs are. Per token, with L = logsumexp(z) and p = exp(z - L):
 
-    token_logps        z_y - L                   gradient by z_v:  1[v = y] - p_v
-    entropy            L - sum p z                                 -p_v (log p_v + entropy)
-    log_sum_p_squared  log sum p^2                                 2 (p_v^2 / sum p^2 - p_v)
-    kl                 sum p (log p - log q)                       p_v (log p_v - log q_v - kl);  second head: q_v - p_v
+                       value                    gradient by z_v
+    token_logps        z_y - L                  1[v = y] - p_v
+    entropy            L - sum p z              -p_v (log p_v + entropy)
+    log_sum_p_squared  log sum p^2              2 (p_v^2 / sum p^2 - p_v)
+    kl                 sum p (log p - log q)    p_v (log p_v - log q_v - kl); second head: q_v - p_v
 
-Shape letters: S streams (an optional leading axis, which may be sharded), Q tokens per stream, D width, V vocabulary.
+Shape letters: S streams (an optional leading axis, which may be sharded), Q tokens per stream, D
+width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -43,13 +45,14 @@ def token_logps(
 ) -> Float[Array, "*S Q"]:
     """log p(target), nats, float32.
 
-    When the head is not trained (LoRA), the gradient by `hidden` is made in the forward pass and only scaled in the backward
-    pass: 2 matrix products instead of 4.
+    When the head is not trained (LoRA), the gradient by `hidden` is made in the forward pass and
+    only scaled in the backward pass: 2 matrix products instead of 4.
 
     Args:
       hidden: states after the final norm.
       weight: the unembedding; `vocab_axis` says which of its axes is the vocabulary.
-      softcap, scale, temperature: the logits are softcap * tanh(scale * h W / softcap) / temperature.
+      softcap, scale, temperature: the logits are softcap * tanh(scale * h W / softcap) /
+        temperature.
       block: (tokens, vocabulary entries) per block; None chooses by size.
     """
     numbers = {"softcap": softcap, "scale": scale, "temperature": temperature, "block": block}
@@ -70,7 +73,9 @@ def entropy(
 def log_sum_p_squared(
     hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **numbers: Any
 ) -> Float[Array, "*S Q"]:
-    """log sum_v p_v^2, float32: what WPO subtracts from a token's log-probability. Arguments as in `token_logps`."""
+    """log sum_v p_v^2, float32: what WPO subtracts from a token's log-probability. Arguments as in
+    `token_logps`.
+    """
     names = ("log_sum_p_squared",)
     return statistics(hidden, weight, None, names=names, vocab_axis=vocab_axis, **numbers)[names[0]]
 
@@ -97,7 +102,8 @@ def statistics(
     shape, hidden = hidden.shape[:-1], _with_streams(hidden)
     targets = jnp.zeros(hidden.shape[:-1], jnp.int32) if targets is None else targets
     head = Head.of(hidden, weight, vocab_axis=vocab_axis, **numbers)
-    values = _statistics(head, tuple(names), hidden, weight, targets.reshape(hidden.shape[:-1]))
+    targets = targets.reshape(hidden.shape[:-1])
+    values: Any = _statistics(head, tuple(names), hidden, weight, targets)
     return {name: value.reshape(shape) for name, value in zip(names, values, strict=True)}
 
 
@@ -116,10 +122,11 @@ def kl(
     temperature: float = 1.0,
     block: tuple[int, int] | None = None,
 ) -> Float[Array, "*S Q"]:
-    """KL(p || q) = sum_v p_v (log p_v - log q_v), nats, float32; p from the first head, q from the other.
+    """KL(p || q) = sum_v p_v (log p_v - log q_v), nats, float32; p from the first head, q from the
+    other.
 
-    Both sides have gradients; a side that is not differentiated costs nothing in the backward pass. Arguments as in
-    `token_logps`.
+    Both sides have gradients; a side that is not differentiated costs nothing in the backward pass.
+    Arguments as in `token_logps`.
 
     Raises:
       ValueError: when the heads have different vocabularies.
@@ -141,7 +148,8 @@ def kl(
         scale=other_scale,
         **same,
     )
-    return _kl(p, q, hidden, weight, other_hidden, other_weight).reshape(shape)
+    values: Any = _kl(p, q, hidden, weight, other_hidden, other_weight)
+    return values.reshape(shape)
 
 
 def _with_streams(x: Array) -> Array:
@@ -164,7 +172,9 @@ def _forward(
     targets: Array,
     direction: bool,
 ) -> dict[str, Any]:
-    """The values, L ("total"), and, if asked for, d token_logps / d hidden ("direction"); each [S, Q, ...]."""
+    """The values, L ("total"), and, if asked for, d token_logps / d hidden ("direction"); each [S,
+    Q, ...].
+    """
 
     def run(blk):
         zero = jnp.zeros(blk["h"].shape[0], jnp.float32)
@@ -180,7 +190,8 @@ def _forward(
         if "token_logps" in names:
             own = head.own(weight, blk["y"])
             z = head.logits(jnp.sum(blk["h"].astype(jnp.float32) * own, -1))
-            # The two ways to z round differently, and above 0 an odds ratio's log(1 - p) would be NaN.
+            # The two ways to z round differently, and above 0 an odds ratio's log(1 - p) would be
+            # NaN.
             values["token_logps"] = jnp.minimum(z - c["top"] - log_sum, 0.0)
             if direction:
                 slope = jnp.broadcast_to(head.slope(z), z.shape)[:, None]
@@ -199,7 +210,7 @@ def _forward(
 def _update(
     head: Head, h: Array, c: dict[str, Array], first: Any, block: Array
 ) -> dict[str, Array]:
-    """One step of the online softmax: sums over e = exp(z - top), rescaled where the maximum rises."""
+    """One step of the online softmax: sums of e = exp(z - top), rescaled as the maximum rises."""
     z = head.logits(head.times(h, block))
     top = jnp.maximum(c["top"], z.max(-1))
     shrink = jnp.exp(c["top"] - top)
@@ -216,7 +227,8 @@ def _update(
 
 
 def _statistics_fwd(head: Head, names: tuple[str, ...], hidden, weight, targets):
-    # A head that is not trained needs no second sweep: the direction of the gradient is known now, its length later.
+    # A head that is not trained needs no second sweep: the direction of the gradient is known now,
+    # its length later.
     direction = "token_logps" in names and not weight.perturbed
     out = _forward(head, names, hidden.value, weight.value, targets.value, direction)
     saved = {"h": hidden.value, "y": targets.value, **out}
@@ -240,7 +252,7 @@ def _statistics_bwd(head: Head, names: tuple[str, ...], residuals, cotangents):
         def dz(t: dict[str, Array], first: Any, size: int, z: Array) -> Array:
             log_p = z - t["total"]
             p = jnp.exp(log_p)
-            out = 0.0
+            out = jnp.zeros_like(z)
             if "token_logps" in given:
                 own = t["y"] == head.ids(weight, first, size)
                 out += t["d token_logps"] * (own - p)

@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jalign.core import did_you_mean
+from jalign.models.linear import Linear
 
 EVERY_LAYER = r"(attn|mlp)\..*"
 
@@ -60,12 +61,11 @@ class Lora(nnx.Module):
         return self.scale * jnp.matmul(self.a[...], self.b[...], precision="highest")
 
 
-def sites(model: nnx.Module) -> dict[str, nnx.Module]:
+def sites(model: nnx.Module) -> dict[str, Linear]:
     """Path -> linear layer that can carry an adapter, such as `layers.attn.q`: the stacked ones."""
     found = {}
     for path, module in nnx.iter_modules(model):
-        kernel = getattr(module, "kernel", None)
-        if hasattr(module, "lora") and kernel is not None and kernel.ndim == 3:
+        if isinstance(module, Linear) and module.kernel.ndim == 3:
             found[".".join(map(str, path))] = module
     return found
 
@@ -91,7 +91,7 @@ def add_lora(
 
     Args:
       model: a decoder without adapters.
-      rank: r, at least 1 and at most the smaller side of each kernel.
+      rank: r, at least 1.
       alpha: numerator of the scale, > 0.
       dropout: in [0, 1).
       targets: regular expression that must match whole trailing parts of a layer's path:
@@ -114,8 +114,6 @@ def add_lora(
     model = nnx.clone(model)
     for linear in _chosen(sites(model), targets).values():
         n, fan_in, fan_out = linear.kernel.shape
-        if rank > min(fan_in, fan_out):
-            raise ValueError(f"LoRA rank {rank} is larger than a kernel of {fan_in} x {fan_out}")
         bound = 1.0 / math.sqrt(fan_in)
         a = jax.random.uniform(rngs.params(), (n, fan_in, rank), jnp.float32, -bound, bound)
         b = jnp.zeros((n, rank, fan_out), jnp.float32)
@@ -149,7 +147,7 @@ def trainable_filter(model: nnx.Module) -> nnx.filterlib.Filter:
     return nnx.Any(nnx.LoRAParam, lambda path, _: path[0] == "value")
 
 
-def _chosen(linears: dict[str, nnx.Module], targets: str) -> dict[str, nnx.Module]:
+def _chosen(linears: dict[str, Linear], targets: str) -> dict[str, Linear]:
     try:
         pattern = re.compile(rf"(?:^|.*\.)(?:{targets})")
     except re.error as e:

@@ -13,7 +13,9 @@ from jalign.models.spec import Spec
 
 
 class Norm(nnx.Module):
-    """x / rms(x) * w over the last axis; `rms_plus_one` multiplies by 1 + w, `layer` removes the mean first and adds a bias."""
+    """x / rms(x) * w over the last axis; `rms_plus_one` multiplies by 1 + w, `layer` removes the
+    mean first and adds a bias.
+    """
 
     def __init__(self, spec: Spec, size: int, *, layers: int | None = None, param_dtype: DTypeLike):
         shape = (size,) if layers is None else (layers, size)

@@ -1,6 +1,8 @@
-"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864) and the two ways it is stretched.
+"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864) and the two ways it
+is stretched.
 
-Halves are rotated against each other (first with second), as in every Hugging Face checkpoint, not neighbouring pairs.
+Halves are rotated against each other (first with second), as in every Hugging Face checkpoint, not
+neighbouring pairs.
 Angles are float32 whatever the compute dtype: bfloat16 cannot count beyond 256.
 """
 
@@ -17,7 +19,9 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class Llama3Stretch:
-    """Llama 3.1's rescaling: long wavelengths are divided by `factor`, short ones kept, those between interpolated."""
+    """Llama 3.1's rescaling: long wavelengths are divided by `factor`, short ones kept, those
+    between interpolated.
+    """
 
     factor: float
     low_freq_factor: float

@@ -26,8 +26,8 @@ class Checkpoint:
       shapes: name -> shape of every tensor.
 
     Raises:
-      ValueError: no safetensors (pickles are never read), a damaged or missing file, an index that leaves the folder, or a
-        type that is not a plain float.
+      ValueError: no safetensors (pickles are never read), a damaged or missing file, an index that
+        leaves the folder, or a type that is not a plain float.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -96,7 +96,8 @@ def _weight_map(path: Path) -> dict[str, str]:
 def write_sharded(
     folder: Path, sizes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]], max_bytes: int
 ) -> None:
-    """Write tensors to one file, or to several of at most `max_bytes` with an index; one file is in memory at a time.
+    """Write tensors to one file, or to several of at most `max_bytes` with an index; one file is
+    in memory at a time.
 
     Args:
       folder: an existing folder; weights it holds under the same names are replaced.

@@ -14,7 +14,9 @@ NORMS = ("rms", "rms_plus_one", "layer")
 
 
 class Kind(NamedTuple):
-    """What differs from layer to layer: how far attention looks back (None = to the start) and how positions turn."""
+    """What differs from layer to layer: how far attention looks back (None = to the start) and how
+    positions turn.
+    """
 
     window: int | None
     rope: Rope | None
@@ -25,22 +27,28 @@ class Spec:
     """An architecture.
 
     Attributes:
-      vocab_size, width, depth, heads, kv_heads, head_dim, mlp_width: V, D, L, H, G, C and the width inside the MLP.
+      vocab_size, width, depth, heads, kv_heads, head_dim, mlp_width: V, D, L, H, G, C and the
+        width inside the MLP.
       activation: silu | gelu | gelu_tanh | relu.
       gated: the MLP is down(act(gate x) * up x); otherwise down(act(up x)).
-      norm: rms | rms_plus_one (Gemma: the weight is stored minus 1) | layer (mean removed, with bias).
+      norm: rms | rms_plus_one (Gemma: the weight is stored minus 1) | layer (mean removed, with
+        bias).
       norm_eps: added to the mean square.
-      post_norms: attention and MLP outputs are normalised too, before they are added (Gemma 2 and 3).
+      post_norms: attention and MLP outputs are normalised too, before they are added (Gemma 2 and
+        3).
       qk_norm: queries and keys are normalised per head (Qwen 3, Gemma 3).
       qkv_bias, o_bias, mlp_bias: which linear layers have one.
-      embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as in training.
-      learned_positions: size of a learned position table that is added to the embeddings (GPT-2), or None.
+      embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as
+        in training.
+      learned_positions: size of a learned position table that is added to the embeddings (GPT-2),
+        or None.
       rope: rotary embedding, or None.
       local_rope: that of windowed layers when it differs (Gemma 3).
       window: tokens a windowed layer sees, itself included.
       windowed: for each layer whether `window` applies; empty means to all.
       attn_scale: factor of the attention logits; None is C ** -0.5.
-      attn_softcap, logit_softcap: z becomes cap * tanh(z / cap), for attention and for the vocabulary.
+      attn_softcap, logit_softcap: z becomes cap * tanh(z / cap), for attention and for the
+        vocabulary.
       logit_scale: factor of the vocabulary logits.
       tied: the unembedding is the embedding.
     """

@@ -31,22 +31,23 @@ def initialize(
     heartbeat_timeout_s: int = 60,
     initialization_timeout_s: int = 300,
 ) -> None:
-    """Joins the other processes of this run; without any of the three values the run has one process.
+    """Joins the other processes of this run. Must be called before JAX touches a device.
 
-    Must be called before JAX touches a device.
+    Without any of the three values the run has one process and nothing is done.
 
     Args:
-      coordinator: "host:port" of process 0, or "auto" to ask the cluster (Slurm, Open MPI, TPU pod, GKE). Default: the
-        environment variable JAX_COORDINATOR_ADDRESS.
+      coordinator: "host:port" of process 0, or "auto" to ask the cluster (Slurm, Open MPI, TPU pod,
+        GKE). Default: the environment variable JAX_COORDINATOR_ADDRESS.
       num_processes: how many there are. Default: JALIGN_NUM_PROCESSES.
       process_id: which of them this is, from 0. Default: JALIGN_PROCESS_ID.
-      heartbeat_timeout_s: after a process died, its peers end themselves within about this time, so that a launcher can restart.
+      heartbeat_timeout_s: after a process died, its peers end themselves within about this time, so
+        that a launcher can restart.
       initialization_timeout_s: how long to wait for all to come up.
 
     Raises:
       ValueError: only some of the values are given, or they contradict each other.
     """
-    timeouts = {
+    timeouts: dict[str, Any] = {
         "heartbeat_timeout_seconds": heartbeat_timeout_s,
         "initialization_timeout": initialization_timeout_s,
     }
@@ -66,7 +67,8 @@ def initialize(
     if coordinator is None or count is None or index is None:
         raise ValueError(
             "several processes need a coordinator address, a number of processes and a process id;"
-            f" missing: {', '.join(missing)} (or the argument of that meaning; coordinator='auto' asks the cluster)"
+            f" missing: {', '.join(missing)} (or the argument of that meaning);"
+            " coordinator='auto' asks the cluster"
         )
     if not 0 <= index < count:
         raise ValueError(
@@ -77,7 +79,8 @@ def initialize(
 
 
 def _release_sigterm() -> None:
-    # JAX installs its own notifier of preemption; a handler of Python's that stands already would look as if it were in charge.
+    # JAX installs its own notifier of preemption; a handler of Python's that stands already would
+    # look as if it were in charge.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -94,7 +97,7 @@ def barrier(name: str) -> None:
 
 
 def any_host(flag: bool) -> bool:
-    """Whether `flag` is true on at least one process; every process gets the same answer and must ask."""
+    """Whether `flag` is true on at least one process; every process must ask."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
@@ -129,11 +132,12 @@ def all_hosts_agree(name: str, value: Any) -> None:
 
 
 def to_global(mesh: Mesh, spec: PartitionSpec, local: Any) -> Any:
-    """Makes one array over the mesh from the part that each process holds, for every leaf of a pytree.
+    """Makes arrays over the whole mesh from the parts that the processes hold, leaf by leaf.
 
     Args:
       mesh: over the devices of all processes.
-      spec: how the leading axes are split, such as `P(("data", "fsdp"))`. Leaves without axes are the same everywhere.
+      spec: how the leading axes are split, such as `P(("data", "fsdp"))`. Leaves without axes are
+        the same everywhere.
       local: pytree of numpy arrays: this process's rows.
     """
 

@@ -1,6 +1,7 @@
 """The device mesh: three axes whose product is the number of devices.
 
-`data` repeats the model, `fsdp` splits parameters and batch, `tensor` splits each layer's matrices and heads.
+`data` repeats the model, `fsdp` splits parameters and batch, `tensor` splits each layer's matrices
+and heads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which parameter is split how: regular expressions on parameter paths -> PartitionSpec.
 
-The default is Megatron's (Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053): a layer's first matrices are split by column
-over `tensor`, its last by row, so that attention heads and MLP features stay on their device and each half of a layer needs one
-sum; the other side is split over `fsdp`.
+The default is Megatron's (Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053): a layer's first
+matrices are split by column over `tensor`, its last by row, so that attention heads and MLP
+features stay on their device and each half of a layer needs one sum; the other side is split over
+`fsdp`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Rules = Sequence[tuple[str, P]]
 
 BATCH = P(("data", "fsdp"))  # the leading axis S of every batch
 
-# Matched from the end of a path, as in "layers.attn.q.kernel"; the first that matches counts. Layers are stacked on axis 0.
+# Matched from the end of a path, as in "layers.attn.q.kernel"; the first that matches counts.
+# Layers are stacked on axis 0.
 DEFAULT: Rules = (
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, "fsdp", "tensor")),
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.bias", P(None, "tensor")),
@@ -44,16 +46,18 @@ log = logging.getLogger(__name__)
 def shardings(mesh: Mesh, abstract_state: Any, rules: Rules | None = None) -> Any:
     """A NamedSharding for every leaf of a state, in the state's own structure.
 
-    An axis whose size the mesh axes do not divide is not split, and a parameter no rule matches is on every device; both are
-    logged, since they cost memory.
+    An axis whose size the mesh axes do not divide is not split, and a parameter no rule matches is
+    on every device; both are logged, since they cost memory.
 
     Args:
       mesh: axes ("data", "fsdp", "tensor").
-      abstract_state: an `nnx.State` or any pytree whose paths the rules name; leaves need a shape only.
+      abstract_state: an `nnx.State` or any pytree whose paths the rules name; leaves need a shape
+        only.
       rules: None is `DEFAULT`. Rules given here must each match something.
 
     Raises:
-      ValueError: a rule that matches nothing, has more axes than the parameter, or names an axis the mesh does not have.
+      ValueError: a rule that matches nothing, has more axes than the parameter, or names an axis
+        the mesh does not have.
     """
     given, rules = rules, DEFAULT if rules is None else rules
     leaves, structure = jax.tree_util.tree_flatten_with_path(abstract_state)
@@ -81,7 +85,9 @@ def path_name(path: tuple) -> str:
 
 
 def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
-    """`x` split over these axes of the mesh in scope (`jax.set_mesh`), where they divide it; without a mesh just `x`."""
+    """`x` split over these axes of the mesh in scope (`jax.set_mesh`), where they divide it;
+    without a mesh just `x`.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(jax.tree.leaves(axes)) <= set(mesh.auto_axes):
         return x

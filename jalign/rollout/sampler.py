@@ -1,15 +1,16 @@
 """Responses sampled from a decoder: one prefill, then a loop of single tokens over a KV cache.
 
-The whole call is one compiled program: the loop stops by itself when every row has ended. Shapes are
-static (prompts are padded to multiples of 32 tokens), and parameters are arguments, so a policy that
-trains never recompiles.
+The whole call is one compiled program; its loop stops when every row has ended. Shapes are static
+(prompts are padded to multiples of 32 tokens) and parameters are arguments, so that a policy in
+training never recompiles.
 
-Letters: B prompts, K responses per prompt, n = B*K rows (row b*K + k), P prompt tokens, T new tokens,
-V vocabulary, D width.
+Letters: B prompts, K responses per prompt, n = B*K rows (row b*K + k), P prompt tokens, T new
+tokens, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jalign.models.cache import KVCache
@@ -79,8 +81,8 @@ class Samples(NamedTuple):
 
 def sample(
     model: Decoder | tuple[nnx.GraphDef, nnx.State],
-    prompts: Int[Array, "B P"],
-    lengths: Int[Array, " B"],
+    prompts: Int[ArrayLike, "B P"],
+    lengths: Int[ArrayLike, " B"],
     key: Array,
     settings: Settings,
 ) -> Samples:
@@ -101,9 +103,9 @@ def sample(
         raise ValueError(f"prompts [B, P] and lengths [B], got {prompts.shape}, {lengths.shape}")
     if lengths.min() < 1 or lengths.max() > prompts.shape[1]:
         raise ValueError(f"lengths must be in [1, {prompts.shape[1]}], got {lengths.tolist()}")
+    graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
-    graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
     ready = _prepare(graphdef, state)
     return _sample(graphdef, state, ready, prompts, lengths, key, settings)
 
@@ -133,7 +135,8 @@ def _sample(graphdef, state, ready, prompts, lengths, key, settings: Settings) -
     positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
     hidden, cache = model(prompts, positions, cache=cache)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
-    cache = cache.replace(
+    cache = dataclasses.replace(
+        cache,
         kv=jax.tree.map(lambda a: jnp.repeat(a, k, 1), cache.kv),
         lengths=jnp.repeat(cache.lengths, k),
     )
@@ -219,7 +222,7 @@ def generate(
 
 
 def continuation(tokenizer: Any, prompt: list[int], response: list[int]) -> str:
-    """The response's text as it follows the prompt; decoded alone, some tokenizers drop its first space."""
+    """A response's text as it follows the prompt: alone, some tokenizers drop its first space."""
     before = tokenizer.decode(prompt, skip_special_tokens=True)
     whole = tokenizer.decode(prompt + response, skip_special_tokens=True)
     if whole.startswith(before):

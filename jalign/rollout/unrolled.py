@@ -6,6 +6,8 @@ Of parameters or a cache stacked over layers, XLA:CPU copies every layer's slice
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 from flax import nnx
 from jax import Array
@@ -16,7 +18,7 @@ from jalign.models.decoder import Decoder
 
 
 class Unrolled(Decoder):
-    """The same function as the decoder it is made from, for calls with a cache from `split_cache`."""
+    """The function of the decoder it is made from, for calls with a cache from `split_cache`."""
 
     def __init__(self, model: Decoder):
         for name in ("embed", "positions", "final_norm", "lm_head", "value"):
@@ -40,4 +42,5 @@ class Unrolled(Decoder):
 def split_cache(cache: KVCache) -> KVCache:
     """The cache as `Unrolled` takes it: one pair of arrays [1, B, ...] per layer."""
     k, v = cache.kv
-    return cache.replace(kv=tuple(KeysValues(k[i : i + 1], v[i : i + 1]) for i in range(len(k))))
+    layers = tuple(KeysValues(k[i : i + 1], v[i : i + 1]) for i in range(len(k)))
+    return dataclasses.replace(cache, kv=layers)

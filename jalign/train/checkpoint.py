@@ -1,32 +1,26 @@
 """Checkpoints that survive kill -9, full disks and flipped bits. The only module that knows Orbax.
 
-Orbax (its V1 API) writes the arrays: in the background, sharded, and readable on another mesh. It writes into a temporary directory that
-is renamed when it is complete, and that is relied on. What it does not do is done here: checksums of the data, retention that can be killed
-half-way, errors of a background save that nobody can miss, and falling back when the newest checkpoint is damaged.
+Orbax (its V1 API) writes the arrays: in the background, sharded, and readable on another mesh. It
+writes into a temporary directory that is renamed when it is complete, and that is relied on. What
+it does not do is done here: checksums of the data, retention that can be killed half-way, errors of
+a background save that nobody can miss, and falling back when the newest checkpoint is damaged.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from etils import epath
-from jax.sharding import (
-    AbstractMesh,
-    NamedSharding,
-    PartitionSpec,
-    Sharding,
-    SingleDeviceSharding,
-)
 from orbax.checkpoint import v1 as ocp
 
 from jalign.parallel import hosts
-from jalign.train.fingerprint import fingerprint, named_leaves
+from jalign.train import manifest
+from jalign.train.fingerprint import fingerprint
+from jalign.train.manifest import Meta
 
 log = logging.getLogger(__name__)
 
@@ -35,33 +29,37 @@ _PARTS = (_COMMITTED, "_CHECKPOINT_METADATA", "meta", "state")
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _PINNED = "pinned"
 
-Meta = dict[str, Any]
-
 
 class CheckpointError(RuntimeError):
     """Checkpoints cannot be written, or none that was written can be read."""
 
 
 class Checkpointer:
-    """The checkpoints of one run: one directory per step. With several processes every method is called by all of them.
+    """The checkpoints of one run: one directory per step.
 
-    Reading never changes the directory; unfinished saves and deletions of a killed run are swept away by the first save.
+    With several processes every method is called by all of them. Reading never changes the
+    directory; unfinished saves and deletions of a killed run are swept away by the first save.
 
     Args:
       directory: shared by all processes; made by the first save.
-      keep: how many of the newest steps are kept. While a save is running there is one more on disk.
+      keep: how many of the newest steps are kept. While a save is running there is one more on
+        disk.
       keep_every: steps divisible by this are kept as well.
       max_failures: so many failed saves in a row are an error.
+      timeout_s: after this time a process gives up on others whose part of a save does not come.
     """
 
     def __init__(
-        self, directory: Any, *, keep: int = 2, keep_every: int | None = None, max_failures: int = 3
+        self,
+        directory: str | PathLike[str],
+        *,
+        keep: int = 2,
+        keep_every: int | None = None,
+        max_failures: int = 3,
+        timeout_s: int = 600,
     ) -> None:
-        for name, value in (
-            ("keep", keep),
-            ("keep_every", keep_every),
-            ("max_failures", max_failures),
-        ):
+        numbers = {"keep": keep, "keep_every": keep_every, "max_failures": max_failures}
+        for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.directory = epath.Path(directory).expanduser().absolute()
@@ -70,6 +68,7 @@ class Checkpointer:
         registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
         self._context = ocp.Context()
         self._context.checkpointables.registry = registry
+        self._context.asynchronous.timeout_secs = timeout_s
         self._step: int | None = None  # of the save that has been started and not been joined
         self._response: Any = None
         self._error: Exception | None = None
@@ -83,7 +82,7 @@ class Checkpointer:
         return sorted(int(p.name) for p in self._entries() if p.name.isdigit() and _finished(p))
 
     def leftovers(self) -> list[str]:
-        """Names in the directory that are neither finished checkpoints nor unfinished saves of a killed run."""
+        """What is in the directory besides finished checkpoints and unfinished saves."""
         known = {str(s) for s in self.steps()}
         names = (p.name for p in self._entries())
         return sorted(n for n in names if n not in known and _UNFINISHED not in n and n[0] != ".")
@@ -94,10 +93,10 @@ class Checkpointer:
     # ---- saving
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
-        """Starts saving in the background, after the previous save has ended; the state may be donated at once.
+        """Waits for the previous save, then starts this one in the background.
 
-        A previous save that failed is logged and counted: this one is its retry. A step that is there already with the same
-        content is left alone.
+        The state may be donated at once. A previous save that failed is logged and counted: this
+        one is its retry. A step that is there already with the same content is left alone.
 
         Args:
           step: its number.
@@ -113,26 +112,27 @@ class Checkpointer:
             raise CheckpointError(
                 f"{self._failures} checkpoints in a row could not be saved in {self.directory}"
             ) from error
-        leaves = _arrays(state)
-        meta = _sealed(step, leaves, meta)
+        leaves = manifest.arrays(state)
+        sealed = manifest.seal(step, leaves, meta)
         self._sweep()
         if hosts.from_main(step in self.steps()):
-            self._same_or_raise(step, meta)
+            self._same_or_raise(step, sealed)
             return
         filled = {name: x for name, x in leaves.items() if x.size}  # Orbax refuses empty arrays
         self._step = step
         try:
             with self._context:
                 self._response = ocp.save_checkpointables_async(
-                    self.directory / str(step), {"state": filled, "meta": meta}
+                    self.directory / str(step), {"state": filled, "meta": sealed}
                 )
         except Exception as e:  # joined, and reported, like one that comes later
             self._error = e
 
     def needs_retry(self) -> bool:
-        """Whether the running save is known to have failed, so that the next step should save. True for the first failure only.
+        """Whether the running save is known to have failed, so that the next step should save.
 
-        With several processes always False, since they could not agree without waiting: the next regular save hears of it.
+        True for the first failure only. With several processes always False, since they could not
+        agree without waiting: the next regular save hears of it.
         """
         if self._step is None or self._failures or jax.process_count() > 1:
             return False
@@ -230,7 +230,7 @@ class Checkpointer:
         return int(path.read_text()) if path.exists() else None
 
     def set_aside_after(self, step: int) -> None:
-        """Renames every checkpoint newer than `step` to `<step>.aside`: the run continues from `step` on another path."""
+        """Renames newer checkpoints to `<step>.aside`: the run takes another path from `step`."""
         if hosts.is_main():
             for newer in self.steps():
                 if newer > step:
@@ -276,8 +276,8 @@ class Checkpointer:
         """Loads a checkpoint into the shardings of `abstract_state` and verifies every leaf.
 
         Args:
-          abstract_state: pytree of arrays or `jax.ShapeDtypeStruct`. A leaf without a sharding, or on one device where others are on a
-            mesh, is replicated over that mesh.
+          abstract_state: pytree of arrays or `jax.ShapeDtypeStruct`. A leaf without a sharding, or
+            on one device where others are on a mesh, is replicated over that mesh.
           step: which. Default: the newest that is intact; each damaged one is reported loudly.
           check: is given the meta of a checkpoint before its arrays are read, and may raise.
 
@@ -285,8 +285,10 @@ class Checkpointer:
           (step, state, meta), or None when there is no checkpoint and no other file.
 
         Raises:
-          ValueError: the state has other leaves, shapes or dtypes than the checkpoint, or the step does not exist.
-          CheckpointError: the step that was asked for is damaged, or all are, or there are files and no finished checkpoint.
+          ValueError: the state has other leaves, shapes or dtypes than the checkpoint, or the step
+            does not exist.
+          CheckpointError: the step that was asked for is damaged, or all are, or there are files
+            and no finished checkpoint.
         """
         self.wait()
         if step is not None:
@@ -334,11 +336,7 @@ class Checkpointer:
 
     def _read_meta(self, step: int) -> Meta:
         meta = self._read(step, {"meta": None})["meta"]
-        if (
-            not isinstance(meta, dict)
-            or meta.get("digest") != _digest(meta)
-            or meta["step"] != step
-        ):
+        if not manifest.is_intact(step, meta):
             raise CheckpointError(f"step {step}: meta/ is damaged (its digest does not match)")
         return meta
 
@@ -347,14 +345,13 @@ class Checkpointer:
     ) -> tuple[Any, Meta]:
         meta = self._read_meta(step)
         check(meta)
-        wanted = _placed(named_leaves(abstract_state))
-        _same_leaves(step, meta["leaves"], wanted)
+        wanted = manifest.placed(abstract_state)
+        manifest.check_fits(step, meta, wanted)
         filled = {name: x for name, x in wanted.items() if x.size}
         loaded = self._read(step, {"state": filled})["state"]
-        empty = {name: _empty(x) for name, x in wanted.items() if not x.size}
-        leaves = [loaded[name] if name in loaded else empty[name] for name in wanted]
+        leaves = [loaded[name] if x.size else manifest.empty(x) for name, x in wanted.items()]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
-        found = fingerprint(state)
+        found = fingerprint(dict(zip(wanted, leaves, strict=True)))
         bad = [name for name, (_, _, checksum) in meta["leaves"].items() if found[name] != checksum]
         if bad:
             raise CheckpointError(
@@ -369,74 +366,9 @@ def _finished(path: epath.Path) -> bool:
 
 
 def _delete(path: epath.Path) -> None:
-    """Takes the mark of completeness away first: whoever is killed from here on leaves nothing that looks whole."""
+    """Deletes the mark of completeness first: after a kill nothing looks whole that is not."""
     try:
         (path / _COMMITTED).unlink(missing_ok=True)
         path.rmtree()
     except OSError as e:
         log.error("cannot delete %s: %s", path, e)
-
-
-def _arrays(state: Any) -> dict[str, jax.Array]:
-    leaves = named_leaves(state)
-    for name, x in leaves.items():
-        if not isinstance(x, jax.Array):
-            raise TypeError(f"only jax arrays are saved; {name} is {type(x).__name__}")
-    return leaves
-
-
-def _sealed(step: int, leaves: dict[str, jax.Array], meta: Mapping[str, Any]) -> Meta:
-    """The meta that is stored: with the shape, dtype and checksum of every leaf, and a digest of itself."""
-    checksums = fingerprint(leaves)
-    facts = {name: [str(x.dtype), list(x.shape), checksums[name]] for name, x in leaves.items()}
-    sealed = json.loads(json.dumps({**meta, "step": step, "leaves": facts}))
-    return {**sealed, "digest": _digest(sealed)}
-
-
-def _digest(meta: Meta) -> str:
-    text = json.dumps({k: v for k, v in meta.items() if k != "digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _placed(leaves: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The abstract leaves, each with a sharding."""
-    given = {name: getattr(x, "sharding", None) for name, x in leaves.items()}
-    meshes = [s.mesh for s in given.values() if isinstance(s, NamedSharding)]
-    if any(isinstance(mesh, AbstractMesh) for mesh in meshes):
-        raise ValueError(
-            "the abstract state needs shardings over real devices; some are over an AbstractMesh"
-        )
-    default: Sharding = (
-        NamedSharding(meshes[0], PartitionSpec())
-        if meshes
-        else SingleDeviceSharding(jax.devices()[0])
-    )
-
-    def place(s: Sharding | None) -> Sharding:
-        # A scalar made outside jit claims one device; restored there it could not meet the others in one jit.
-        return default if s is None or (meshes and isinstance(s, SingleDeviceSharding)) else s
-
-    return {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place(given[name]))
-        for name, x in leaves.items()
-    }
-
-
-def _same_leaves(step: int, saved: Meta, wanted: dict[str, jax.ShapeDtypeStruct]) -> None:
-    current = {name: [str(x.dtype), list(x.shape)] for name, x in wanted.items()}
-    wrong = [f"{name} is only in the checkpoint" for name in saved if name not in current]
-    wrong += [f"{name} is not in the checkpoint" for name in current if name not in saved]
-    wrong += [
-        f"{name} is {saved[name][0]}{saved[name][1]} in the checkpoint and {dtype}{shape} here"
-        for name, (dtype, shape) in current.items()
-        if name in saved and saved[name][:2] != [dtype, shape]
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""
-        raise ValueError(
-            f"the checkpoint of step {step} does not fit: {'; '.join(wrong[:8])}{more}"
-        )
-
-
-def _empty(x: jax.ShapeDtypeStruct) -> jax.Array:
-    return jax.jit(lambda: jnp.zeros(x.shape, x.dtype), out_shardings=x.sharding)()

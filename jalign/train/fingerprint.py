@@ -1,7 +1,8 @@
 """Checksums of arrays that do not depend on how the arrays are sharded.
 
-Orbax keeps no checksum of the data it stores: a bit that flips on disk loads as a wrong weight, silently. A fingerprint that is
-taken before saving and again after restoring proves storage, resharding and dtype in one go. It costs one read of the arrays.
+Orbax keeps no checksum of the data it stores: a bit that flips on disk loads as a wrong weight,
+silently. A fingerprint that is taken before saving and again after restoring proves storage,
+resharding and dtype in one go. It costs one read of the arrays.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from jax.tree_util import GetAttrKey, keystr, tree_leaves_with_path
 def named_leaves(tree: Any) -> dict[str, Any]:
     """Leaves of a pytree under stable dotted names such as `params.layers.attn.q.kernel`.
 
-    The `.value` that `nnx.State` puts below every variable is dropped; None and empty containers have no leaves.
+    The `.value` that `nnx.State` puts below every variable is dropped; None and empty containers
+    have no leaves.
 
     Raises:
       ValueError: two leaves have the same name.
@@ -55,31 +57,28 @@ def _bits(x: Array) -> Array:
 def _checksum(x: Array) -> Array:
     """sum_i mix(bits_i + i * odd) mod 2**32: order of summation, and so sharding, cannot matter.
 
-    `mix` is a bijection, so one changed element always changes the sum. A plain weighted sum would miss swaps: the bits of
-    ordinary floats differ by high powers of two, which cancel against a distance in places that is one as well.
+    `mix` (lowbias32, https://nullprogram.com/blog/2018/07/31) is a bijection, so one changed
+    element always changes the sum. A plain weighted sum would miss swaps: the bits of ordinary
+    floats differ by high powers of two, which cancel against a distance in places that is one as
+    well.
     """
     bits = _bits(x)
     index = jnp.zeros(bits.shape, jnp.uint32)
     stride = 1
-    for axis in reversed(
-        range(bits.ndim)
-    ):  # no reshape to one axis: that would gather a sharded array
+    # The index in row-major order, without a reshape to one axis: that would gather the array.
+    for axis in reversed(range(bits.ndim)):
         place = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
         index = index + place * jnp.uint32(stride % 2**32)
         stride *= bits.shape[axis]
     h = bits + index * jnp.uint32(0x9E3779B9)
-    h = (h ^ (h >> 16)) * jnp.uint32(
-        0x7FEB352D
-    )  # lowbias32, https://nullprogram.com/blog/2018/07/31/
+    h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
     h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
     return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
 
 
 @jax.jit
 def _checksums(leaves: list[Array]) -> list[Array]:
-    return [
-        _checksum(x) for x in leaves
-    ]  # scalars: replicated on every host, whatever the inputs are
+    return [_checksum(x) for x in leaves]  # scalars, so every host has them whole
 
 
 def fingerprint(tree: Any) -> dict[str, int]:

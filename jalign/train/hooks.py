@@ -10,6 +10,7 @@ import optax
 
 from jalign.core import Arrays, Frozen, Mean, Parts, TrainState
 from jalign.log import RunLog
+from jalign.train.checkpoint import Checkpointer
 from jalign.train.loop import Moment, StopTraining
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.source import Offline
@@ -124,22 +125,24 @@ class Generations:
 
 
 class Save:
-    """Checkpoints every `every` steps and at the end; on SIGTERM, saves and stops."""
+    """Checkpoints every `every` steps and at the end, and again after one that failed; on SIGTERM, saves and stops."""
 
     def __init__(
         self,
         save: Callable[[int, TrainState], None],
-        wait: Callable[[], None],
+        checkpoints: Checkpointer,
         preemption: Preemption,
         *,
         every: int,
     ):
-        self.save, self.wait, self.preemption, self.every = save, wait, preemption, every
+        self.save, self.checkpoints, self.preemption = save, checkpoints, preemption
+        self.every = every
 
     def __call__(self, moment: Moment) -> None:
         preempted = self.preemption.reached(moment.step)
-        if preempted or moment.last or (self.every and moment.step % self.every == 0):
+        due = moment.last or bool(self.every and moment.step % self.every == 0)
+        if preempted or due or self.checkpoints.needs_retry():
             self.save(moment.step, moment.state)
         if preempted and not moment.last:
-            self.wait()
+            self.checkpoints.wait()
             raise StopTraining(f"preempted: step {moment.step} is saved", ExitCode.PREEMPTED)

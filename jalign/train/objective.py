@@ -29,7 +29,7 @@ class Objective(NamedTuple):
         """The arrays of the loss that the trained model determines (and those of the mask)."""
         names = [n for n in self.inputs if n in self.algorithm.format.reads]
         out = apply(params, base, batch.layout, self.algorithm.outputs(names), key)
-        return self.algorithm.format.view(out, batch)
+        return self.algorithm.format.view(_logical(out, batch), batch)
 
     def reference_fields(self, apply: Apply, frozen: Frozen, batch: Batch) -> Arrays:
         """The `ref_` arrays, from the batch where they are cached, from the frozen model otherwise."""
@@ -38,7 +38,8 @@ class Objective(NamedTuple):
             return {}
         outputs = self.algorithm.outputs([n.removeprefix("ref_") for n in names])
         out = apply(frozen.ref, frozen.base, batch.layout, outputs, None)
-        view = self.algorithm.format.view(jax.lax.stop_gradient(out), batch)
+        out = jax.lax.stop_gradient(_logical(out, batch))
+        view = self.algorithm.format.view(out, batch)
         return {n: view[n.removeprefix("ref_")] for n in names}
 
     def divisors(self, batch: Batch) -> Array:
@@ -59,3 +60,8 @@ class Objective(NamedTuple):
                 metrics |= {name: (x, weights) for name, x in named.items()}
         metrics = jax.lax.stop_gradient(metrics)
         return total, {name: Mean.of(x, weights) for name, (x, weights) in metrics.items()}
+
+
+def _logical(out: Arrays, batch: Batch) -> Arrays:
+    """Scores in the batch's own shape: padded layouts give each response a stream, [B*K, 1, R]."""
+    return {name: x.reshape(batch.mask.shape) for name, x in out.items()}

@@ -1,4 +1,4 @@
-"""Being told to stop: notice it, finish the step, save, and end with a code that a launcher understands."""
+"""Being told to stop: notice it, save, and end with a code that a launcher understands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 
 class ExitCode(enum.IntEnum):
-    """How a run ended. Launchers restart on PREEMPTED and on codes from 127 up (a dead peer ends a process with 134)."""
+    """How a run ended. Launchers restart on PREEMPTED and from 127 up (134: a peer died)."""
 
     OK = 0
     BAD_CONFIG = 2
@@ -25,8 +25,9 @@ class ExitCode(enum.IntEnum):
 class Preemption:
     """Hears SIGTERM, and Ctrl-C, and says at the next step that it is time to save and stop.
 
-    One process: a handler of its own. The first SIGINT asks for an orderly stop, the second raises KeyboardInterrupt.
-    Several processes: the notifier that `jax.distributed` installed hears SIGTERM and makes all processes stop after the same step.
+    One process: a handler of its own. The first SIGINT asks for an orderly stop, the second raises
+    KeyboardInterrupt. Several processes: the notifier that `jax.distributed` installed hears
+    SIGTERM and makes all processes stop after the same step.
 
         with Preemption() as preemption:
             for step in ...:
@@ -58,22 +59,28 @@ class Preemption:
         self._seen.add(number)
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after `step`. With several processes every one must ask at every step, with the same number."""
+        """Whether to save and stop after `step`.
+
+        With several processes every one must ask at every step, with the same number.
+        """
         if self._several:
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return bool(self._seen)
 
     def check(self) -> None:
-        """Self-test: SIGTERM still comes to us. Libraries that log or monitor like to install handlers of their own.
+        """Self-test: SIGTERM still comes to us; loggers and monitors like to install handlers.
 
         Raises:
-          RuntimeError: somebody else's handler is installed, so that a preemption would lose the run since the last checkpoint.
+          RuntimeError: somebody else's handler is installed, so that a preemption would lose the
+            run since the last checkpoint.
         """
         handler = signal.getsignal(signal.SIGTERM)
-        # JAX's notifier is installed below Python, which then knows of no handler. One that Python knows has replaced it.
+        # JAX's notifier is installed below Python, which then knows of no handler. One that Python
+        # knows has replaced it.
         ours = (signal.SIG_DFL, None) if self._several else (self._hear,)
         if handler not in ours:
             raise RuntimeError(
-                f"SIGTERM goes to {handler!r}, so a preemption would not be heard. Something installed that handler"
-                " after this one; start it earlier, or tell it to leave signals alone."
+                f"SIGTERM goes to {handler!r}, so a preemption would not be heard. Something"
+                " installed that handler after this one; start it earlier, or tell it to leave"
+                " signals alone."
             )

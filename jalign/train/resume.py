@@ -1,4 +1,4 @@
-"""Whether a run may continue from what its directory holds. Anything doubtful is refused, with the way out."""
+"""Whether a run may continue from what its directory holds. What is doubtful is refused."""
 
 from __future__ import annotations
 
@@ -25,20 +25,18 @@ def check_identity(
       ResumeError: naming each changed fact with both values, unless it is in `allow`.
       ValueError: `allow` names a fact that does not exist.
     """
-    saved, current = (
-        json.loads(json.dumps(dict(x))) for x in (saved, current)
-    )  # tuples become lists
+    # through JSON, as the saved ones went: tuples become lists
+    old, new = (json.loads(json.dumps(dict(facts))) for facts in (saved, current))
+    names = sorted({**old, **new})
     for name in allow:
-        if name not in saved | current:
-            near = did_you_mean(name, saved | current)
+        if name not in names:
+            near = did_you_mean(name, names)
             raise ValueError(f"allow_mismatch: there is no fact {name!r} about a run{near}")
-    shown = [{name: repr(value) for name, value in x.items()} for x in (saved, current)]
-    pairs = {name: [x.get(name, "nothing") for x in shown] for name in sorted(saved | current)}
-    changed = [
-        f"  {name}: the checkpoint has {old}, this run has {new}"
-        for name, (old, new) in pairs.items()
-        if old != new and name not in allow
-    ]
+    changed = []
+    for name in names:
+        was, now = (repr(facts[name]) if name in facts else "nothing" for facts in (old, new))
+        if was != now and name not in allow:
+            changed.append(f"  {name}: the checkpoint has {was}, this run has {now}")
     if changed:
         raise ResumeError(
             "this is not the run that was saved:\n"
@@ -55,26 +53,28 @@ def resume(
     *,
     allow: tuple[str, ...] = (),
 ) -> tuple[int, Any, dict[str, Any]] | None:
-    """Decides what a start in this directory means; returns (step, state, meta), or None for a fresh start.
+    """Decides what a start in this directory means: (step, state, meta), or None to start fresh.
 
-    Checkpoints newer than the one that is continued (damaged ones, or those of a future that is now given up) are renamed
-    to `<step>.aside`, so that they can be neither overwritten nor picked up again.
+    Checkpoints newer than the one that is continued (damaged ones, or those of a future that is now
+    given up) are renamed to `<step>.aside`, so that they can be neither overwritten nor picked up
+    again.
 
     Args:
       checkpointer: of the run's directory.
-      policy: "auto" continues from the newest intact checkpoint and starts fresh in an empty directory; "never" starts fresh
-        and refuses to mix with earlier checkpoints; "must" refuses to start fresh; a number continues from that very step.
+      policy: "auto" continues from the newest intact checkpoint and starts fresh in an empty
+        directory; "never" starts fresh and refuses to mix with earlier checkpoints; "must" refuses
+        to start fresh; a number continues from that very step.
       abstract_state: shapes, dtypes and shardings of the state.
-      identity: facts that may not change during a run (data, tokenizer, base model, algorithm, seed, batch size ...), to be
-        saved by the caller as `meta["identity"]`.
+      identity: facts that may not change during a run (data, tokenizer, base model, algorithm,
+        seed, batch size ...), to be saved by the caller as `meta["identity"]`.
       allow: names of facts that may differ after all.
 
     Raises:
       ResumeError: the directory does not allow what was asked for, or belongs to another run.
       CheckpointError: there are checkpoints and none is intact.
     """
-    is_step = isinstance(policy, int) and not isinstance(policy, bool)
-    if not is_step and policy not in ("auto", "never", "must"):
+    asked = policy if isinstance(policy, int) and not isinstance(policy, bool) else None
+    if asked is None and policy not in ("auto", "never", "must"):
         near = did_you_mean(str(policy), ("auto", "never", "must"))
         raise ValueError(
             f"resume must be 'auto', 'never', 'must' or a step number, got {policy!r}{near}"
@@ -89,20 +89,20 @@ def resume(
                 " choose another directory or delete this one"
             )
         return None
-    if is_step and policy not in steps:
-        raise ResumeError(f"{where} has no checkpoint of step {policy}; there is: {there_are}")
+    if asked is not None and asked not in steps:
+        raise ResumeError(f"{where} has no checkpoint of step {asked}; there is: {there_are}")
     if not steps:
         if policy == "must":
             raise ResumeError(f"resume is 'must' but {where} has no finished checkpoint")
         if leftovers := checkpointer.leftovers():
             raise ResumeError(
                 f"{where} has files but no finished checkpoint ({', '.join(leftovers[:5])}):"
-                " choose another directory, delete this one, or say resume='never' to start fresh here"
+                " choose another directory, delete this one, or start fresh with resume='never'"
             )
         return None
     found = checkpointer.restore(
         abstract_state,
-        policy if is_step else None,
+        asked,
         check=lambda meta: check_identity(meta.get("identity", {}), identity, allow),
     )
     if found is not None:

@@ -79,10 +79,8 @@ def test_without_shuffle_the_order_of_the_data_set_repeats():
 def test_batches_of_like_length_hold_less_spread_than_random_ones():
     examples = data(200)
     longest = (lambda x: x.prompt_len + x.response_lens.max(1))(examples.lengths())
-    spread = [
-        np.mean([np.ptp(longest[make(examples, group_by_length=g).indices(s)]) for s in range(25)])
-        for g in (0, 8)
-    ]
+    random, alike = make(examples), make(examples, group_by_length=8)
+    spread = [np.mean([np.ptp(longest[b.indices(s)]) for s in range(25)]) for b in (random, alike)]
     assert spread[1] < spread[0] / 3
 
 
@@ -217,6 +215,15 @@ def test_without_another_prompt_the_mismatched_response_is_empty():
     assert b["mask"][present, 0].any(1).all() and not b["mask"][:, 1].any()
 
 
+def test_a_mismatched_response_to_an_empty_prompt_is_scored_from_its_second_token():
+    whole = Example(
+        np.array([1, 2], np.int32), (np.array([5, 6, 7], np.int32),), (np.ones(3, bool),), {}
+    )
+    bare = Example(np.zeros(0, np.int32), (np.array([8, 9], np.int32),), (np.arange(2) > 0,), {})
+    batches = make(Examples.from_list([whole, bare]), mismatch=True, shuffle=False, batch_size=2)
+    assert responses_of(batches.batch(0)) == {0: [[5, 6, 7], [9]], 1: [[9], [6, 7]]}
+
+
 @pytest.mark.parametrize("layout", ["flat", "padded"])
 def test_mismatched_batches_never_exceed_their_bounds(layout):
     batches = make(data(60, k=1), mismatch=True, layout=layout)
@@ -246,6 +253,7 @@ def test_bounds_hold_and_nothing_is_lost_on_any_lengths(seed, streams, batch_siz
             )
         )
     batches = make(Examples.from_list(found), batch_size=batch_size, layout=layout, streams=streams)
+    assert min(batches.plan.bounds) >= 1
     longest_first = np.argsort([-len(e.prompt) - sum(map(len, e.responses)) for e in found])
     worst = (
         np.repeat(longest_first, 2)[:batch_size] if 40 % batch_size else longest_first[:batch_size]
@@ -266,6 +274,11 @@ def test_statistics_count_unshared_tokens_and_slots():
     slots = sum(int(p["count"]) * p["batch"]["layout"].tokens[0].size for p in parts)
     assert figures["num_tokens"] == tokens
     assert figures["slots_per_token"] == pytest.approx(slots / tokens)
+
+
+def test_the_same_data_and_options_give_the_same_plan():
+    one, other = make(data(), streams=2).plan, make(data(), streams=2).plan
+    assert one == other
 
 
 def test_the_plan_says_what_it_does_in_words():
@@ -295,3 +308,9 @@ def test_extras_per_response_are_refused_with_mismatched_responses():
     rows = [e._replace(extras={"scores": np.ones(1, np.float32)}) for e in data(8, k=1)]
     with pytest.raises(ValueError, match="scores"):
         make(Examples.from_list(rows), mismatch=True)
+
+
+def test_prompts_without_responses_are_refused():
+    rows = [e._replace(responses=(), scored=()) for e in data(8)]
+    with pytest.raises(ValueError, match="without responses"):
+        make(Examples.from_list(rows))

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ TOKENS = jnp.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 POSITIONS = jnp.broadcast_to(jnp.arange(5), (2, 5))
 
 
+@functools.cache  # nothing here changes the model it is given
 def tiny(**types) -> Decoder:
     return Decoder(SPEC, rngs=nnx.Rngs(0), **types)
 
@@ -27,8 +30,14 @@ def with_lora(model=None, rank=2, alpha=6.0, fill_b=True, **options) -> Decoder:
     return model
 
 
-def logits(model):
-    return model.logits(model(TOKENS, POSITIONS)[0])
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(graphdef, state, key):
+    model = nnx.merge(graphdef, state)
+    return model.logits(model(TOKENS, POSITIONS, key=key)[0])
+
+
+def logits(model, key=None):
+    return _logits(*nnx.split(model), key)
 
 
 def test_the_update_is_scale_times_x_a_b():
@@ -111,8 +120,8 @@ def test_dropout_needs_a_key_and_keeps_the_mean():
 
 def test_dropout_reaches_the_adapters_of_a_decoder():
     model = with_lora(dropout=0.5)
-    quiet = model(TOKENS, POSITIONS)[0]
-    one, same, other = (model(TOKENS, POSITIONS, key=jax.random.key(i))[0] for i in (0, 0, 1))
+    quiet = logits(model)
+    one, same, other = (logits(model, jax.random.key(i)) for i in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert jnp.abs(one - other).max() > 1e-3 and jnp.abs(one - quiet).max() > 1e-3
 
@@ -122,7 +131,7 @@ def test_only_adapters_train_and_b_moves_first():
     graphdef, params, rest = nnx.split(model, trainable_filter(model), ...)
 
     def loss(params):
-        return jnp.sum(logits(nnx.merge(graphdef, params, rest)) ** 2)
+        return jnp.sum(_logits(graphdef, nnx.merge_state(params, rest), None) ** 2)
 
     grads = nnx.to_flat_state(jax.grad(loss)(params))
     assert {path[-1] for path, _ in grads} == {"a", "b"} and len(list(grads)) == 14
@@ -150,7 +159,6 @@ def test_without_adapters_everything_trains():
     "options, message",
     [
         ({"rank": 0}, "at least 1, got 0"),
-        ({"rank": 9}, "larger than a kernel of 16 x 8"),
         ({"alpha": 0.0}, "alpha must be positive"),
         ({"dropout": 1.0}, r"\[0, 1\)"),
         ({"targets": "attn.query"}, "attn.query.*matches no linear layer.*attn.q"),

@@ -1,4 +1,4 @@
-"""Saves on a disk that fills up, becomes free, and fills up for good: python _full_disk.py DIRECTORY."""
+"""Saves on a disk that fills up, is freed, and fills up for good: _full_disk.py DIRECTORY."""
 
 import logging
 import resource

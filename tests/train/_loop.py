@@ -1,4 +1,4 @@
-"""A tiny run for the tests that kill it: python _loop.py DIRECTORY STEPS. Exits with the code a real run would."""
+"""A tiny run for the tests that kill it: _loop.py DIRECTORY STEPS."""
 
 import sys
 

@@ -1,5 +1,6 @@
-"""One of two processes of a run: python _two_processes.py DIRECTORY, with the three variables of `hosts.initialize` set."""
+"""One of two processes of a run: _two_processes.py DIRECTORY, told by the environment who it is."""
 
+import resource
 import sys
 import time
 
@@ -9,9 +10,10 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jalign.parallel import hosts
-from jalign.train.checkpoint import Checkpointer
+from jalign.train.checkpoint import Checkpointer, CheckpointError
 from jalign.train.preemption import ExitCode, Preemption
 
+_, HARD = resource.getrlimit(resource.RLIMIT_FSIZE)
 ROWS = np.arange(32.0, dtype=np.float32).reshape(8, 4)
 
 
@@ -46,6 +48,21 @@ def main(directory):
         lambda s, b: {**s, "w": s["w"] + b["x"] * b["count"], "n": s["n"] + 1},
         out_shardings=shardings,
     )
+    if me == 1:  # its disk is full, the other's is not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, HARD))
+    failing = Checkpointer(directory + "-failing", timeout_s=3)
+    failing.save(1, state, {})
+    assert not failing.needs_retry()
+    try:
+        failing.wait()
+    except CheckpointError as e:
+        print("HEARD", e, flush=True)
+    if me == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (HARD, HARD))
+    failing.save(2, state, {})
+    failing.wait()
+    assert failing.steps() == [2]
+
     with Checkpointer(directory) as checkpointer, Preemption() as preemption:
         preemption.check()
         assert checkpointer.restore(state) is None

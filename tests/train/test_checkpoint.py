@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from _damage import abandoned_reads, damages  # noqa: F401
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
@@ -194,6 +195,7 @@ def test_a_step_that_is_there_already_is_left_alone_or_refused(tmp_path):
 # ---- damage
 
 
+@damages
 def test_a_flipped_bit_is_caught_and_the_checkpoint_before_is_used(tmp_path, caplog):
     checkpointer = saved(tmp_path, 1, 2)
     flip_a_bit(data_file(checkpointer, 2))
@@ -205,6 +207,7 @@ def test_a_flipped_bit_is_caught_and_the_checkpoint_before_is_used(tmp_path, cap
     assert checkpointer.steps() == [1, 2]  # reading changes nothing
 
 
+@damages
 def test_orbax_alone_loads_a_flipped_bit_without_an_error(tmp_path):
     # the reason for fingerprints; when this fails, Orbax has learnt to check its data
     checkpointer = saved(tmp_path, 1)
@@ -214,6 +217,7 @@ def test_orbax_alone_loads_a_flipped_bit_without_an_error(tmp_path):
     assert loaded["state"]["w"].shape == (64, 32)
 
 
+@damages
 def test_the_error_names_the_leaves_that_differ(tmp_path):
     one, two = saved(tmp_path / "1", 1), saved(tmp_path / "2", 1)
     with Checkpointer(tmp_path / "2b") as other:
@@ -225,6 +229,7 @@ def test_the_error_names_the_leaves_that_differ(tmp_path):
     assert same(two.restore(state_of(0), 1)[1], state_of(1))
 
 
+@damages
 @pytest.mark.parametrize("how", ["truncated", "missing", "meta changed", "meta broken", "unmarked"])
 def test_a_truncated_missing_or_edited_file_falls_back(tmp_path, how):
     checkpointer = saved(tmp_path, 1, 2)
@@ -242,6 +247,7 @@ def test_a_truncated_missing_or_edited_file_falls_back(tmp_path, how):
     assert step == 1 and same(state, state_of(1)) and meta["seen"] == 8
 
 
+@damages
 def test_a_step_under_another_number_is_damage(tmp_path):
     checkpointer = saved(tmp_path, 1)
     shutil.move(checkpointer.directory / "1", checkpointer.directory / "5")

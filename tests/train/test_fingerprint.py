@@ -55,6 +55,14 @@ def test_every_single_flipped_bit_is_caught(dtype):
     assert len(seen) == 4
 
 
+def test_dtypes_narrower_than_a_byte_and_complex_numbers_have_exact_checksums():
+    four = jnp.array([-3, 5], jnp.int4)
+    assert fingerprint({"x": four}) == {"x": by_hand([0xFD, 5])}
+    small = jnp.array([1.5, -6.0], jnp.float4_e2m1fn)
+    assert fingerprint({"x": small}) == {"x": by_hand([0x3FC00000, 0xC0C00000])}
+    assert fingerprint({"x": jnp.array([1 - 2j])}) == {"x": by_hand([0x3F800000, 0xC0000000])}
+
+
 def test_a_swap_of_two_elements_is_caught_even_256_places_apart():
     # a sum weighted by place misses this one: 2 * 256 * (bits(2.0) - bits(1.0)) is 2**32
     x = np.zeros(300, np.float32)

@@ -91,7 +91,7 @@ def test_one_process_agrees_with_itself():
     assert hosts.from_main(2**31 - 1) == 2**31 - 1
 
 
-def test_two_processes_agree_save_and_stop_together_and_one_process_goes_on(tmp_path):
+def test_two_processes_agree_save_and_hear_of_failures_and_stop_together_and_one_goes_on(tmp_path):
     with socket.socket() as s:
         s.bind(("localhost", 0))
         address = f"localhost:{s.getsockname()[1]}"
@@ -113,6 +113,7 @@ def test_two_processes_agree_save_and_stop_together_and_one_process_goes_on(tmp_
         "DISAGREE the processes do not agree on the seed: process 0 has 7; process 1 has 8" in said
     )
     assert [code for _, code in ends] == [42, 42], ends
+    assert all("HEARD the last checkpoint was not saved" in out for out in (said, ends[0][0]))
     stopped = {line for out, _ in ends for line in out.splitlines() if line.startswith("PREEMPTED")}
     assert len(stopped) == 1, ends  # the same step on both
     step = int(stopped.pop().split()[1])

@@ -43,7 +43,7 @@ def test_the_self_test_notices_a_handler_that_somebody_else_installed():
     with Preemption() as preemption:
         preemption.check()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with pytest.raises(RuntimeError, match="SIGTERM goes to .*SIG_IGN"):
+        with pytest.raises(RuntimeError, match=r"SIGTERM goes to .*SIG_IGN"):
             preemption.check()
 
 

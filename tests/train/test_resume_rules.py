@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from _damage import abandoned_reads, damages  # noqa: F401
 
 from jalign.train.checkpoint import Checkpointer, CheckpointError
 from jalign.train.resume import ResumeError, check_identity, resume
@@ -42,7 +43,7 @@ def damage(checkpointer, step):
 def test_auto_and_never_start_fresh_in_an_empty_directory_and_must_does_not(empty):
     assert resume(empty, "auto", ABSTRACT, IDENTITY) is None
     assert resume(empty, "never", ABSTRACT, IDENTITY) is None
-    with pytest.raises(ResumeError, match="'must' but .* no finished checkpoint"):
+    with pytest.raises(ResumeError, match=r"'must' but .* no finished checkpoint"):
         resume(empty, "must", ABSTRACT, IDENTITY)
     with pytest.raises(ResumeError, match="no checkpoint of step 20; there is: none"):
         resume(empty, 20, ABSTRACT, IDENTITY)
@@ -55,7 +56,7 @@ def test_auto_and_must_continue_from_the_newest(filled, policy):
 
 
 def test_never_refuses_to_mix_with_earlier_checkpoints(filled):
-    with pytest.raises(ResumeError, match="steps 10, 20, 30.*choose another directory or delete"):
+    with pytest.raises(ResumeError, match=r"steps 10, 20, 30.*choose another directory or delete"):
         resume(filled, "never", ABSTRACT, IDENTITY)
 
 
@@ -87,6 +88,7 @@ def test_what_a_killed_first_save_leaves_is_no_obstacle(tmp_path):
     assert resume(Checkpointer(tmp_path), "auto", ABSTRACT, IDENTITY) is None
 
 
+@damages
 def test_a_damaged_newest_is_set_aside_so_that_its_step_can_be_saved_again(filled):
     damage(filled, 30)
     step, _, _ = resume(filled, "auto", ABSTRACT, IDENTITY)
@@ -94,6 +96,7 @@ def test_a_damaged_newest_is_set_aside_so_that_its_step_can_be_saved_again(fille
     assert filled.steps() == [10, 20]
 
 
+@damages
 def test_a_step_asked_for_by_number_never_falls_back(filled):
     damage(filled, 30)
     with pytest.raises(CheckpointError, match="step 30"):
@@ -101,10 +104,11 @@ def test_a_step_asked_for_by_number_never_falls_back(filled):
     assert filled.steps() == [10, 20, 30]
 
 
+@damages
 def test_when_all_are_damaged_nothing_is_touched_and_nothing_starts_fresh(filled):
     for step in (10, 20, 30):
         damage(filled, step)
-    with pytest.raises(CheckpointError, match="no checkpoint is intact.*step 30.*step 10"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint is intact.*step 30.*step 10"):
         resume(filled, "auto", ABSTRACT, IDENTITY)
     assert filled.steps() == [10, 20, 30]
 

@@ -11,10 +11,12 @@ FAMILIES: dict[str, Family] = {f.model_type: f for module in _MODULES for f in m
 
 
 def family_of(config: Config) -> Family:
-    """The family that reads this config.json, by its `architectures`, or its `model_type` when it lists none.
+    """The family that reads this config.json, by its `architectures`, or its `model_type` when it
+    lists none.
 
     Raises:
-      ValueError: code of its own, quantised weights, or an architecture that is not here; names what is.
+      ValueError: code of its own, quantised weights, or an architecture that is not here; names
+        what is.
     """
     if "auto_map" in config:
         raise ValueError(

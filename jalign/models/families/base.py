@@ -29,7 +29,8 @@ class Row(NamedTuple):
 
     Attributes:
       theirs: its name; `{}` stands for the layer.
-      ours: parameter paths; several are fused, one after the other along the output axis (our last).
+      ours: parameter paths; several are fused, one after the other along the output axis (our
+        last).
       transposed: stored [out, in], as torch's Linear does.
     """
 
@@ -54,7 +55,8 @@ class Family:
       model_type: as in config.json.
       causal, scalar: transformers' classes of the language model and of the one with a scalar head.
       spec: config.json -> our architecture.
-      rows: the key table; rows whose parameters a model does not have (biases, an untied head) do not apply to it.
+      rows: the key table; rows whose parameters a model does not have (biases, an untied head) do
+        not apply to it.
       prefix: what names start with, unless the checkpoint was saved from the bare transformer.
       ignored: regular expressions of tensors that hold no parameters.
     """
@@ -104,7 +106,8 @@ def activation(name: str) -> str:
 
 
 def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None) -> Rope:
-    """The rotary embedding of a config, in the notation of transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters).
+    """The rotary embedding of a config, in the notation of transformers 4 (rope_theta,
+    rope_scaling) or 5 (rope_parameters).
 
     Args:
       base: when the config names none.
@@ -128,7 +131,9 @@ def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None
 
 
 def windowed(config: Config) -> tuple[bool, ...]:
-    """Which layers have a sliding window, from `layer_types`; empty when the config does not list them."""
+    """Which layers have a sliding window, from `layer_types`; empty when the config does not list
+    them.
+    """
     return tuple(kind == "sliding_attention" for kind in config.get("layer_types") or ())
 
 

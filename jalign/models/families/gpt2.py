@@ -1,4 +1,6 @@
-"""GPT-2: learned positions, LayerNorm, biases everywhere. Its Conv1D stores [in, out], so nothing is transposed."""
+"""GPT-2: learned positions, LayerNorm, biases everywhere. Its Conv1D stores [in, out], so nothing
+is transposed.
+"""
 
 from jalign.models.families.base import Config, Family, activation, required, same, turned
 from jalign.models.spec import Spec

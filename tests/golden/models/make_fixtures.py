@@ -1,4 +1,5 @@
-"""Tiny random models of every family, written by transformers: config, weights, tokens, logits and hidden states.
+"""Tiny random models of every family, written by transformers: config, weights, tokens, logits and
+hidden states.
 
 Run with torch and transformers 5 installed: python tests/golden/models/make_fixtures.py
 """
@@ -61,7 +62,10 @@ MODELS = {
         {"rope_parameters": LLAMA3, "tie_word_embeddings": True, "head_dim": 12},
     ),
     "mistral": ("MistralConfig", {"sliding_window": 8}),
-    "gemma": ("GemmaConfig", {"head_dim": 10, "num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "gemma": (
+        "GemmaConfig",
+        {"head_dim": 10, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    ),
     "gemma2": (
         "Gemma2Config",
         SOFTCAPS
@@ -106,7 +110,7 @@ def build(name: str, seed: int = 0):
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for path, p in model.named_parameters():
-            centre = 1.0 if "norm" in path and "gemma" not in name or "ln_" in path else 0.0
+            centre = 1.0 if ("norm" in path and "gemma" not in name) or "ln_" in path else 0.0
             centre = 0.0 if path.endswith("bias") else centre
             p.copy_(centre + (0.25 if p.ndim < 2 else 0.15) * torch.randn_like(p))
     return model

@@ -1,0 +1,49 @@
+import io
+import subprocess
+import sys
+
+from rich.console import Console
+
+from jalign.data.examples import Examples
+from jalign.data.records import Record
+from jalign.data.report import example_text, render
+from jalign.data.tokenize import tokenize
+
+RECORDS = [Record("how are you", [" hello world", ""], {})] + [
+    Record("how are you " * n, [" hello world", " the quick fox"], {"margin": 1.0 * n})
+    for n in (1, 9)
+]
+
+
+def shown(examples, tokenizer, **options):
+    console = Console(width=100, record=True, file=io.StringIO())
+    render(examples, tokenizer, console, **options)
+    return console.export_text()
+
+
+def test_the_report_shows_counts_drops_histograms_and_examples(with_bos):
+    records = [r._replace(extras={"margin": 1.0}) for r in RECORDS]
+    text = shown(tokenize(records, with_bos), with_bos, n=2)
+    for part in ("rows read", "dropped: empty response", "prompt tokens: median", "####"):
+        assert part in text
+    assert "example 0 (margin 1., row 0)" in text and "example 1" in text
+    assert "<s>how are you" in text and " hello world</s>" in text
+
+
+def test_scored_tokens_and_special_ones_have_their_colours(with_bos):
+    example = tokenize(RECORDS[1:], with_bos)[0]
+    styles = {str(s.style) for s in example_text(example, with_bos).spans}
+    assert {"dim", "green", "green reverse", "dim reverse"} <= styles and "yellow" not in styles
+
+
+def test_no_examples_are_reported_too(plain):
+    assert "examples kept" in shown(Examples.from_list([]), plain)
+
+
+def test_data_never_imports_jax():
+    names = ["sources", "records", "chat", "tokenize", "examples", "report", "convert"]
+    code = (
+        "".join(f"import jalign.data.{n}\n" for n in names)
+        + "import sys; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

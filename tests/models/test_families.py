@@ -1,0 +1,144 @@
+"""Every family gives what transformers gives, and every number of its config matters."""
+
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fixtures_of_models import (
+    GOLDEN,
+    NAMES,
+    forward,
+    golden_outputs,
+    logits_of,
+    maker,
+    positions_of,
+)
+
+from jalign.models import hub
+from jalign.models.families import FAMILIES, family_of
+
+TOLERANCE = 2e-4
+
+
+def assert_same_as(model, golden):
+    """Compare logits; on failure say which layer differs first."""
+    difference = np.abs(logits_of(model, golden["tokens"]) - golden["logits"]).max()
+    if difference < TOLERANCE:
+        return
+    tokens = jnp.asarray(golden["tokens"])
+    hidden = np.asarray(model.hidden_by_layer(tokens, positions_of(tokens)))
+    ours = [*hidden[:-1], np.asarray(forward(model, tokens)[0])]
+    places = ["the embeddings", *(f"layer {i}" for i in range(len(ours) - 2)), "the final norm"]
+    errors = [np.abs(a - b).max() for a, b in zip(ours, golden["hidden"], strict=True)]
+    first = next((p for p, e in zip(places, errors, strict=True) if e > TOLERANCE), "the head")
+    pytest.fail(f"logits differ by {difference:.2e}; first in {first} (errors {errors})")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_equal_those_of_transformers(name):
+    assert_same_as(hub.load(GOLDEN / name), golden_outputs(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_equal_those_of_transformers_rebuilt_now(name, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    make = maker()
+    theirs = make.build(name, seed=1)
+    theirs.save_pretrained(tmp_path)
+    tokens = make.tokens_for(theirs.config.vocab_size)
+    assert_same_as(hub.load(tmp_path), make.outputs(theirs, tokens))
+
+
+def test_there_is_a_golden_model_of_every_family():
+    configs = (json.loads((GOLDEN / name / "config.json").read_text()) for name in NAMES)
+    assert {config["model_type"] for config in configs} == set(FAMILIES)
+
+
+ROPES = json.loads((GOLDEN / "gemma3_text" / "config.json").read_text())["rope_parameters"]
+LLAMA3 = json.loads((GOLDEN / "llama3" / "config.json").read_text())["rope_parameters"]
+CHANGES = [
+    ("llama", {"rms_norm_eps": 0.1}),
+    ("llama", {"hidden_act": "gelu"}),
+    ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}),
+    *[("llama3", {"rope_parameters": LLAMA3 | {k: 2.0}}) for k in ("factor", "low_freq_factor")],
+    ("llama3", {"rope_parameters": LLAMA3 | {"high_freq_factor": 8.0}}),
+    ("llama3", {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 32}}),
+    ("mistral", {"sliding_window": 9}),
+    ("mistral", {"sliding_window": None}),
+    ("gemma", {"hidden_act": "silu"}),
+    ("gemma2", {"query_pre_attn_scalar": 10}),
+    ("gemma2", {"attn_logit_softcapping": 6.0}),
+    ("gemma2", {"final_logit_softcapping": 4.0}),
+    ("gemma2", {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}),
+    ("gemma3_text", {"final_logit_softcapping": 30.0}),
+    ("gemma3_text", {"rope_parameters": ROPES | {"full_attention": ROPES["sliding_attention"]}}),
+    ("gemma3_text", {"rope_parameters": ROPES | {"sliding_attention": ROPES["full_attention"]}}),
+    ("qwen2", {"max_window_layers": 2, "layer_types": None}),
+    ("qwen2", {"use_sliding_window": False}),
+    ("phi3", {"rope_parameters": {"rope_theta": 1000.0, "partial_rotary_factor": 0.25}}),
+    ("gpt2", {"activation_function": "relu"}),
+    ("gpt2", {"layer_norm_epsilon": 0.1}),
+    ("gpt2", {"scale_attn_weights": False}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES)
+def test_a_changed_config_changes_the_logits(name, change, tmp_path):
+    shutil.copytree(GOLDEN / name, tmp_path, dirs_exist_ok=True)
+    config = json.loads((GOLDEN / name / "config.json").read_text()) | change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    golden = golden_outputs(name)
+    assert np.abs(logits_of(hub.load(tmp_path), golden["tokens"]) - golden["logits"]).max() > 1e-3
+
+
+def test_configs_of_transformers_4_mean_the_same():
+    new = json.loads((GOLDEN / "gemma3_text" / "config.json").read_text())
+    gone = ("rope_parameters", "layer_types", "_sliding_window_pattern")
+    old = {k: v for k, v in new.items() if k not in gone} | {
+        "rope_theta": 10000.0,
+        "rope_local_base_freq": 100.0,
+        "rope_scaling": {"type": "linear", "factor": 2.0},
+        "sliding_window_pattern": 6,
+    }
+    assert family_of(old).spec(old) == family_of(new).spec(new)
+    new = json.loads((GOLDEN / "llama3" / "config.json").read_text())
+    old = {k: v for k, v in new.items() if k != "rope_parameters"}
+    old |= {"rope_theta": LLAMA3["rope_theta"], "rope_scaling": LLAMA3}
+    assert family_of(old).spec(old) == family_of(new).spec(new)
+
+
+def test_early_gemma_configs_that_say_gelu_mean_its_tanh_approximation():
+    config = json.loads((GOLDEN / "gemma" / "config.json").read_text()) | {"hidden_act": "gelu"}
+    assert family_of(config).spec(config).activation == "gelu_tanh"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["LamaForCausalLM"]}, "did you mean 'LlamaForCausalLM'"),
+        ({"architectures": ["T5Model"]}, "there is: GPT2"),
+        ({"architectures": None, "model_type": "lama"}, "did you mean 'llama'"),
+        ({"auto_map": {"AutoModel": "mine.Model"}}, "its own Python code"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "'longrope' is not supported"),
+        ({"hidden_act": "sillu"}, "did you mean 'silu'"),
+        ({"vocab_size": None}, "must give 'vocab_size'"),
+        ({"num_attention_heads": 5}, "do not divide"),
+    ],
+)
+def test_configs_that_cannot_be_read_are_refused(change, message):
+    config = json.loads((GOLDEN / "llama" / "config.json").read_text()) | change
+    with pytest.raises(ValueError, match=message):
+        family_of(config).spec(config)
+
+
+def test_gpt2_variants_that_differ_are_refused():
+    config = json.loads((GOLDEN / "gpt2" / "config.json").read_text())
+    with pytest.raises(ValueError, match="scale_attn_by_inverse_layer_idx"):
+        family_of(config).spec(config | {"scale_attn_by_inverse_layer_idx": True})
+    config = json.loads((GOLDEN / "gemma" / "config.json").read_text())
+    with pytest.raises(ValueError, match="encoder"):
+        family_of(config).spec(config | {"use_bidirectional_attention": True})

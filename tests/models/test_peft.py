@@ -1,0 +1,261 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from jalign.models import hub
+from jalign.models.decoder import Decoder
+from jalign.models.families import family_of
+from jalign.models.lora import adapters, add_lora
+from jalign.models.peft import load_adapter, save_adapter
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "vocab_size": 31,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+    "pad_token_id": 0,
+}
+PHI3 = LLAMA | {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "vocab_size": 31,
+    "activation_function": "gelu_new",
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+KINDS = {"llama": LLAMA, "phi3": PHI3, "gpt2": GPT2}
+TOKENS = np.array([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
+PLACES = np.broadcast_to(np.arange(7), (2, 7))
+
+
+def base(config, seed=0, **options):
+    """With parameters that numpy drew: nothing to compile."""
+    spec = family_of(config).spec(config)
+    model = nnx.eval_shape(lambda: Decoder(spec, rngs=nnx.Rngs(0), **options))
+    model.source = json.dumps(config)
+    graphdef, abstract = nnx.split(model)
+    draw = np.random.default_rng(seed).normal
+    fill = lambda x: jnp.asarray(draw(size=x.shape) * 0.2, jnp.float32)  # noqa: E731
+    return nnx.merge(graphdef, jax.tree.map(fill, abstract))
+
+
+@pytest.fixture(scope="module")
+def bases():
+    return {name: base(config) for name, config in KINDS.items()}
+
+
+def trained(model, rank=3, alpha=5.0, **options):
+    """With adapters whose B is not zero."""
+    model = add_lora(model, rank=rank, alpha=alpha, rngs=nnx.Rngs(1), **options)
+    for i, lora in enumerate(adapters(model).values()):
+        lora.b[...] = np.random.default_rng(i).normal(size=lora.b.shape).astype(np.float32)
+    return model
+
+
+@jax.jit
+def _logits(model):
+    return model.logits(model(TOKENS, PLACES)[0])
+
+
+def logits(model):
+    return np.asarray(_logits(model))
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        ("llama", {}),
+        ("llama", {"targets": "q|down", "rank_stabilised": True, "dropout": 0.1}),
+        ("phi3", {}),
+        ("phi3", {"targets": "q|v|o"}),
+        ("gpt2", {"rank_stabilised": True}),
+    ],
+)
+def test_what_is_saved_loads_as_the_same_function(bases, tmp_path, kind, options):
+    model = trained(bases[kind], **options)
+    save_adapter(model, tmp_path, "base")
+    loaded = load_adapter(bases[kind], tmp_path)
+    np.testing.assert_allclose(logits(loaded), logits(model), atol=2e-6)
+    assert np.abs(logits(loaded) - logits(bases[kind])).max() > 1e-2
+
+
+def test_adapters_of_separate_matrices_come_back_exactly(bases, tmp_path):
+    model = trained(bases["llama"], dropout=0.1, targets="attn[.].*")
+    save_adapter(model, tmp_path, "base")
+    before, after = adapters(model), adapters(load_adapter(bases["llama"], tmp_path))
+    assert before.keys() == after.keys()
+    for path, lora in before.items():
+        np.testing.assert_array_equal(lora.a[...], after[path].a[...])
+        np.testing.assert_array_equal(lora.b[...], after[path].b[...])
+        assert (lora.scale, lora.dropout) == (after[path].scale, after[path].dropout)
+
+
+def test_the_files_hold_what_peft_expects(bases, tmp_path):
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "some/base")
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["target_modules"]) == (3, 5.0, ["q_proj"])
+    assert config["base_model_name_or_path"] == "some/base" and config["rank_pattern"] == {}
+    shapes = {
+        name: x.shape for name, x in load_file(tmp_path / "adapter_model.safetensors").items()
+    }
+    name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+    assert shapes == {
+        name.format(i, x): (3, 16) if x == "A" else (16, 3) for i in (0, 1) for x in "AB"
+    }
+
+
+def test_a_name_two_matrices_share_is_written_longer(bases, tmp_path):
+    save_adapter(trained(bases["gpt2"], targets="attn[.]o"), tmp_path, "base")
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["attn.c_proj"] and config["fan_in_fan_out"]
+
+
+def test_the_scalar_head_travels_with_the_adapters(tmp_path):
+    one, other = base(LLAMA, 0, value_head=True), base(LLAMA, 1, value_head=True)
+    save_adapter(trained(one), tmp_path, "base")
+    loaded = load_adapter(other, tmp_path)
+    np.testing.assert_array_equal(loaded.value.kernel[...], one.value.kernel[...])
+    assert not jnp.allclose(other.value.kernel[...], one.value.kernel[...])
+    with pytest.raises(ValueError, match=r"score\.weight.*value_head=True"):
+        load_adapter(base(LLAMA), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("bias", "all"),
+        ("use_dora", True),
+        ("modules_to_save", ["lm_head"]),
+        ("init_lora_weights", "pissa"),
+        ("peft_type", "LOHA"),
+    ],
+)
+def test_what_is_not_a_plain_lora_is_refused_by_name(bases, tmp_path, field, value):
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ValueError, match=f"{field}={value!r}".replace("[", r"\[")):
+        load_adapter(bases["llama"], tmp_path)
+
+
+def _without_layer_1(t):
+    return {name: x for name, x in t.items() if "layers.1" not in name}
+
+
+def _with_nan(t):
+    return {name: x * np.nan for name, x in t.items()}
+
+
+def _with_more(t):
+    return t | {"base_model.model.lm_head.lora_A.weight": np.ones((3, 16), np.float32)}
+
+
+def _wider(t):
+    return {n: np.ones((24, 3), np.float32) if "lora_B" in n else x for n, x in t.items()}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (_without_layer_1, "only some layers"),
+        (_with_nan, "not finite.*q_proj"),
+        (_with_more, "no place for.*lm_head"),
+        (_wider, "16 x 3 and 3 x 24, but the matrix is 16 x 16: another base model"),
+        (lambda t: {"x": np.zeros(1)}, "no place for x"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(bases, tmp_path, change, message):
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
+    path = tmp_path / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path)
+    with pytest.raises(ValueError, match=message):
+        load_adapter(bases["llama"], tmp_path)
+
+
+def test_a_folder_that_is_no_adapter_is_refused(bases, tmp_path):
+    with pytest.raises(ValueError, match=r"has no adapter_config\.json"):
+        load_adapter(bases["llama"], tmp_path)
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"12345678 not tensors")
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        load_adapter(bases["llama"], tmp_path)
+
+
+def test_a_model_without_adapters_has_nothing_to_save(bases, tmp_path):
+    with pytest.raises(ValueError, match="no LoRA adapters to save"):
+        save_adapter(bases["llama"], tmp_path, "base")
+
+
+@pytest.mark.parametrize("layer, alpha", [("", 7.0), ("model.layers.0.self_attn.", None)])
+def test_alpha_patterns_are_read_unless_layers_differ(bases, tmp_path, layer, alpha):
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
+    path = tmp_path / "adapter_config.json"
+    changed = {"alpha_pattern": {f"{layer}q_proj": 7.0}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    if alpha is None:
+        with pytest.raises(ValueError, match=r"alpha of self_attn\.q_proj differs"):
+            load_adapter(bases["llama"], tmp_path)
+    else:
+        lora = adapters(load_adapter(bases["llama"], tmp_path))["layers.attn.q"]
+        assert lora.alpha == alpha
+
+
+PEFT_CASES = [
+    ("llama", "(attn|mlp)[.].*", ["q_proj", "v_proj", "down_proj"], False),
+    ("phi3", "q|v|up|down", ["qkv_proj", "o_proj"], True),
+    ("gpt2", "attn[.].*", "transformer.*(c_attn|mlp.c_proj)", False),
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, transformers and peft
+@pytest.mark.parametrize("kind, targets, theirs, stabilised", PEFT_CASES)
+def test_peft_reads_what_we_write_and_we_read_what_peft_writes(
+    bases, tmp_path, kind, targets, theirs, stabilised
+):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    hub.save(bases[kind], tmp_path / "base")
+    ids = torch.tensor(TOKENS)
+
+    def from_disk():
+        return AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+
+    with torch.no_grad():
+        ours = trained(bases[kind], targets=targets, rank_stabilised=stabilised)
+        save_adapter(ours, tmp_path / "ours", str(tmp_path / "base"))
+        read = peft.PeftModel.from_pretrained(from_disk(), tmp_path / "ours").eval()
+        np.testing.assert_allclose(read(ids).logits.numpy(), logits(ours), atol=2e-5)
+
+        options = peft.LoraConfig(
+            r=3, lora_alpha=5, target_modules=theirs, use_rslora=stabilised, task_type="CAUSAL_LM"
+        )
+        written = peft.get_peft_model(from_disk(), options).eval()
+        for name, parameter in written.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        written.save_pretrained(tmp_path / "theirs")
+        loaded = load_adapter(bases[kind], tmp_path / "theirs")
+        np.testing.assert_allclose(logits(loaded), written(ids).logits.numpy(), atol=2e-5)
+    assert np.abs(logits(loaded) - logits(bases[kind])).max() > 1e-2

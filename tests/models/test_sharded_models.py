@@ -1,0 +1,89 @@
+"""A model over 2 x 2 x 2 devices is the model on one."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fixtures_of_models import GOLDEN, golden_outputs, positions_of
+from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jalign.models import hub
+from jalign.parallel.mesh import make_mesh
+from jalign.parallel.rules import path_name
+
+EXPECTED = {
+    "embed.weight": P("tensor", "fsdp"),
+    "lm_head.kernel": P("fsdp", "tensor"),
+    "final_norm.weight": P(),
+    "layers.attn.q.kernel": P(None, "fsdp", "tensor"),
+    "layers.attn.q.bias": P(None, "tensor"),
+    "layers.attn.o.kernel": P(None, "tensor", "fsdp"),
+    "layers.mlp.up.kernel": P(None, "fsdp", "tensor"),
+    "layers.mlp.down.kernel": P(None, "tensor", "fsdp"),
+    "layers.attn_norm.weight": P(),
+}
+
+
+def leaves_of(model):
+    paths = jax.tree_util.tree_flatten_with_path(nnx.state(model))[0]
+    return {path_name(path): leaf for path, leaf in paths}
+
+
+@pytest.mark.parametrize("name", ["qwen2", "phi3", "gpt2"])
+def test_a_model_loaded_over_a_mesh_gives_the_same_logits_and_gradients(name):
+    mesh = make_mesh(2, 2, 2)
+    golden = golden_outputs(name)
+    tokens = jnp.asarray(np.repeat(golden["tokens"], 2, 0))  # four rows over four batch shards
+
+    def logits_and_gradient(model, tokens):
+        graphdef, state = nnx.split(model)
+
+        def f(state):
+            model = nnx.merge(graphdef, state)
+            logits = model.logits(model(tokens, positions_of(tokens))[0])
+            return jnp.sum(jax.nn.log_softmax(logits)[..., 3]), logits
+
+        (_, logits), gradient = jax.jit(jax.value_and_grad(f, has_aux=True))(state)
+        return logits, gradient
+
+    with jax.set_mesh(mesh):
+        sharded = hub.load(GOLDEN / name, mesh=mesh)
+        batch = jax.device_put(tokens, NamedSharding(mesh, P(("data", "fsdp"))))
+        logits, gradient = logits_and_gradient(sharded, batch)
+    np.testing.assert_allclose(logits[::2], golden["logits"], atol=2e-4)
+    _, alone = logits_and_gradient(hub.load(GOLDEN / name), tokens)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-3)
+
+
+def test_every_parameter_lies_where_the_rules_say():
+    leaves = leaves_of(hub.load(GOLDEN / "qwen2", mesh=make_mesh(2, 2, 2)))
+    for path, spec in EXPECTED.items():
+        assert leaves[path].sharding.spec == spec, path
+    assert leaves["layers.mlp.up.kernel"].addressable_shards[0].data.shape == (3, 16, 12)
+
+
+def test_fresh_parameters_are_made_in_their_places_and_do_not_depend_on_the_mesh():
+    config = json.loads((GOLDEN / "llama" / "config.json").read_text())
+    mesh = make_mesh(2, 2, 2)
+    spread = leaves_of(hub.init(config, key=jax.random.key(0), mesh=mesh))
+    alone = leaves_of(hub.init(config, key=jax.random.key(0)))
+    assert spread["layers.mlp.up.kernel"].sharding.spec == P(None, "fsdp", "tensor")
+    for path, value in alone.items():
+        np.testing.assert_allclose(value, spread[path], atol=1e-6)
+
+
+def test_a_model_over_a_mesh_saves_what_it_loaded(tmp_path):
+    hub.save(hub.load(GOLDEN / "phi3", mesh=make_mesh(2, 2, 2)), tmp_path)
+    a, b = leaves_of(hub.load(tmp_path)), leaves_of(hub.load(GOLDEN / "phi3"))
+    for path, value in b.items():
+        np.testing.assert_array_equal(a[path], value)
+
+
+def test_rules_without_a_mesh_are_refused():
+    with pytest.raises(ValueError, match="need a mesh"):
+        hub.load(GOLDEN / "llama", rules=((r"embed\.weight", P()),))

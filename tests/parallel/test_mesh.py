@@ -1,0 +1,29 @@
+import jax
+import pytest
+
+from jalign.parallel.mesh import make_mesh
+
+
+def test_the_axes_are_data_fsdp_tensor_in_that_order():
+    mesh = make_mesh(2, 2, 2)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert mesh.axis_names == ("data", "fsdp", "tensor")
+
+
+def test_minus_one_takes_the_devices_that_are_left():
+    assert dict(make_mesh(2, -1).shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert make_mesh(devices=jax.devices()[:1]).size == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((2, 2), "data=2, fsdp=2, tensor=1 does not fit 8 devices"),
+        ((3, -1), "data=3, fsdp=-1, tensor=1 does not fit 8 devices"),
+        ((-1, -1), "only one mesh axis may be -1"),
+        ((0, 8), "at least 1"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        make_mesh(*sizes)

@@ -1,0 +1,198 @@
+"""Whole runs through the command line's own functions, on 8 devices (2 x 2 x 2) unless said."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jalign.cli import runs
+from jalign.cli.read import read_config
+from jalign.cli.train import train
+from jalign.train.checkpoint import Checkpointer
+from jalign.train.preemption import ExitCode
+from jalign.train.resume import ResumeError
+from tests.tiny_run import arguments, write_model, write_pairs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    write_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl.gz")
+    return folder
+
+
+def run(folder, *args, **options):
+    return train(read_config(arguments(folder, *args, **options)), None)
+
+
+def rows(folder, out, kind="train"):
+    text = (folder / out / "metrics.jsonl").read_text()
+    return [r for r in map(json.loads, text.splitlines()) if r["kind"] == kind]
+
+
+def leaves(folder, out, step):
+    """dtype, shape and checksum of every leaf of a checkpoint."""
+    (file,) = (folder / out / "checkpoints" / str(step) / "meta").glob("*.json")
+    return json.loads(file.read_text())["leaves"]
+
+
+def test_a_run_cut_in_two_ends_bit_for_bit_where_the_whole_one_does(folder):
+    assert run(folder, "whole") == ExitCode.OK
+    assert run(folder, "cut", steps=2) == ExitCode.OK
+    assert run(folder, "cut") == ExitCode.OK
+    assert leaves(folder, "cut", 4) == leaves(folder, "whole", 4)
+    whole, cut = rows(folder, "whole"), rows(folder, "cut")
+    assert [r["step"] for r in cut] == [1, 2, 3, 4]
+    for a, b in zip(whole, cut, strict=True):
+        for name in ("loss", "grad_norm", "rewards/margins", "num_tokens", "learning_rate", "epoch"):
+            assert a[name] == b[name], name
+
+
+def test_another_mesh_sees_the_same_data_and_comes_to_the_same_losses(folder):
+    run(folder, "mesh222")
+    run(folder, "mesh811", **{"mesh.data": 1, "mesh.fsdp": 8, "mesh.tensor": 1})
+    for a, b in zip(rows(folder, "mesh222"), rows(folder, "mesh811"), strict=True):
+        assert a["num_tokens"] == b["num_tokens"]
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
+
+
+def test_a_run_goes_on_on_another_mesh(folder):
+    run(folder, "moved", steps=2)
+    assert run(folder, "moved", **{"mesh.data": 4, "mesh.fsdp": 1, "mesh.tensor": 2}) == ExitCode.OK
+    for a, b in zip(rows(folder, "mesh222"), rows(folder, "moved"), strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "kto", "sft"])
+def test_padded_rows_give_the_losses_and_gradients_of_the_flat_layout(folder, algorithm):
+    sgd = {"optim.name": "sgd", "optim.clip_norm": "null"}
+    run(folder, f"flat-{algorithm}", algorithm, **sgd)
+    run(folder, f"padded-{algorithm}", algorithm, **sgd, **{"data.layout": "padded"})
+    flat, padded = rows(folder, f"flat-{algorithm}"), rows(folder, f"padded-{algorithm}")
+    for a, b in zip(flat, padded, strict=True):
+        for name in ("loss", "grad_norm", "num_tokens"):
+            np.testing.assert_allclose(a[name], b[name], rtol=2e-4, err_msg=name)
+
+
+def test_cached_reference_log_probs_change_nothing(folder):
+    run(folder, "in-step")
+    run(folder, "cached", reference="cached")
+    for a, b in zip(rows(folder, "in-step"), rows(folder, "cached"), strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    for a, b in zip(rows(folder, "in-step", "eval"), rows(folder, "cached", "eval"), strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+
+
+def test_dpo_starts_at_log_2_and_learns(folder):
+    first, last = rows(folder, "whole", "eval")
+    np.testing.assert_allclose(first["loss"], np.log(2), rtol=1e-5)
+    assert first["rewards/accuracies"] == 0.5  # every implicit reward is zero
+    assert last["loss"] < first["loss"] and last["rewards/accuracies"] > 0.9
+
+
+def test_lora_trains_and_saves_adapters_only(folder):
+    options = {"model.lora.rank": 2, "optim.learning_rate": 3e-2}
+    assert run(folder, "lora", **options) == ExitCode.OK
+    names = leaves(folder, "lora", 4)
+    assert any("lora.a" in n for n in names)
+    assert not any("kernel" in n or "embed" in n for n in names)
+    first, last = rows(folder, "lora", "eval")
+    np.testing.assert_allclose(first["loss"], np.log(2), rtol=1e-5)
+    assert last["loss"] < first["loss"]
+
+
+def test_a_reward_model_learns_to_tell_the_pairs_apart(folder):
+    assert run(folder, "reward", "bradley_terry", steps=6) == ExitCode.OK
+    first, last = rows(folder, "reward", "eval")
+    assert last["rewards/accuracies"] > 0.9 > first["rewards/accuracies"]
+
+
+def test_what_must_not_change_is_refused_by_name(folder):
+    run(folder, "identity", steps=1)
+    for options, fact in (
+        ({"seed": 1}, "seed"),
+        ({"batch_size": 4}, "batch_size"),
+        ({"data.max_response_len": 5}, "data"),
+        ({"algorithm.beta": 0.2}, "algorithm"),
+        ({"model.lora.rank": 2}, "adapters"),
+    ):
+        with pytest.raises(ResumeError, match=rf"\n  {fact}: the checkpoint has"):
+            run(folder, "identity", **options)
+
+
+def test_another_base_model_under_the_same_adapters_is_refused(folder, tmp_path):
+    run(folder, "base", steps=1, **{"model.lora.rank": 2})
+    from jalign.models import hub
+
+    other = hub.load(folder / "model")
+    other.embed.weight[...] = other.embed.weight[...] * 1.01
+    hub.save(other, tmp_path / "other", tokenizer=str(folder / "model"))
+    with pytest.raises(ResumeError, match="base_model: the checkpoint has"):
+        run(folder, "base", **{"model.lora.rank": 2, "model.path": str(tmp_path / "other")})
+
+
+def test_non_finite_steps_are_skipped_counted_and_then_end_the_run(folder):
+    # a learning rate at which the second step overflows
+    code = run(folder, "diverged", steps=30, max_bad_steps=3, **{"optim.learning_rate": 1e30, "optim.clip_norm": "null", "optim.name": "sgd"})
+    assert code == ExitCode.DIVERGED
+    last = rows(folder, "diverged")[-1]
+    assert last["skipped_in_a_row"] == 3 and last["loss"] is None
+    for name, (_, _, checksum) in leaves(folder, "diverged", last["step"]).items():
+        if "params" in name:  # the last finite parameters are kept
+            assert checksum == leaves(folder, "diverged", last["step"] - 1)[name][2]
+
+
+def test_a_finished_run_is_read_back_and_exported_so_that_it_loads_again(folder):
+    from jalign.cli.export import export
+    from jalign.models import hub
+
+    run(folder, "exported", steps=2)
+    export([str(folder / "exported"), str(folder / "hf")], Console(quiet=True))
+    config, model, state, step = runs.newest(str(folder / "exported"))
+    assert step == 2 and config.steps == 2
+    loaded = hub.load(folder / "hf")
+    trained = jax.tree.leaves(state.params)
+    assert len(trained) > 5
+    np.testing.assert_array_equal(
+        loaded.embed.weight[...], jax.device_get(state.params["embed"]["weight"][...])
+    )
+    assert (folder / "hf" / "tokenizer.json").exists()
+
+
+def test_adapters_are_exported_for_peft_and_taken_up_again_as_their_own_reference(folder):
+    from jalign.cli.export import export
+
+    run(folder, "to-peft", steps=2, **{"model.lora.rank": 2})
+    export([str(folder / "to-peft"), str(folder / "adapter"), "--adapter"], Console(quiet=True))
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    run(folder, "from-peft", steps=1, **{"model.adapter": str(folder / "adapter")})
+    first = rows(folder, "from-peft", "eval")[0]
+    np.testing.assert_allclose(first["loss"], np.log(2), rtol=1e-5)  # trl 1193: not the bare base
+
+
+def test_generations_are_recorded_before_and_after(folder):
+    run(folder, "sampled", steps=1, **{"sample.prompts": 2, "sample.max_new_tokens": 4})
+    texts = rows(folder, "sampled", "generations")
+    assert [t["step"] for t in texts] == [0, 1] and len(texts[0]["rows"]) == 2
+
+
+def test_only_the_newest_checkpoints_stay(folder):
+    assert Checkpointer(folder / "whole" / "checkpoints").steps() == [3, 4]
+
+
+def test_a_step_compiles_once_per_run_and_reuses_its_state(folder, monkeypatch):
+    import jalign.cli.train as module
+
+    made = []
+
+    def watched(*args, **kwargs):
+        made.append(jax.jit(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(module.jax, "jit", watched)
+    run(folder, "compiled", steps=6)
+    train_step = made[0]
+    assert train_step._cache_size() == 1
