@@ -26,6 +26,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.lora import add_lora, trainable_filter
 from jalign.models.score import functional
 from jalign.parallel.mesh import make_mesh
+from jalign.parallel.rules import shardings
 from jalign.rollout.sampler import Settings, continuation, sample
 from jalign.train.optim import make_optimizer, make_schedule
 from jalign.train.source import Offline
@@ -95,6 +96,8 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
             rank_stabilised=c.lora.rank_stabilised,
             rngs=nnx.Rngs(params=jax.random.fold_in(jax.random.key(config.seed), 1)),
         )
+    fresh = nnx.state(decoder, nnx.LoRAParam)  # adapters are made on one device
+    nnx.update(decoder, jax.device_put(fresh, shardings(mesh, fresh)))
     apply, params, base = functional(decoder, trainable_filter(decoder))
     return Model(path, decoder, tokenizer, apply, params, base)
 

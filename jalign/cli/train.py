@@ -56,6 +56,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
 
     checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
     abstract = jax.tree.map(_abstract, state)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     found = resume(
         checkpoints,
         config.checkpoint.resume,
@@ -65,7 +66,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
     )
     start = 0
     if found:
-        start, state, meta = found
+        start, restored, meta = found
+        state = jax.device_put(restored, shardings)  # Orbax gives a key the sharding of its bits
         source.seek(start, meta["position"]["num_tokens"])
 
     log = RunLog(out, steps=steps, start=start, console=console if hosts.is_main() else None)
@@ -80,7 +82,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
     step = jax.jit(
         make_train_step(algorithm, model.apply, optimizer, **config.hyper),
         donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
+        out_shardings=(shardings, None),
     )
     with Preemption() as preemption, checkpoints:
         hooks: list[Any] = [

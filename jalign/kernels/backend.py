@@ -115,7 +115,7 @@ def platform_of(device: jax.Device) -> str:
 def _obstacle(
     name: str,
     platform: str,
-    dtype: jnp.dtype,
+    dtype: Any,
     head_dim: int,
     softcap: float | None,
     capability: Capability | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,5 +57,7 @@ def _local(
     def heads_first(x: Array) -> Array:
         return jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
 
-    o = jax.vmap(attend)(heads_first((q * scale).astype(q.dtype)), heads_first(k), heads_first(v))
+    o: Any = jax.vmap(attend)(
+        heads_first((q * scale).astype(q.dtype)), heads_first(k), heads_first(v)
+    )
     return o.transpose(0, 2, 1, 3)[:, :tokens]

@@ -109,7 +109,7 @@ class Head:
             return slope
         return slope * (1 - jnp.square(z * self.temperature / self.softcap))
 
-    def own(self, weight: Array, ids: Int[Array, n]) -> Float[Array, "n D"]:
+    def own(self, weight: Array, ids: Int[Array, " n"]) -> Float[Array, "n D"]:
         """The weights of these entries, float32."""
         w = jnp.take(weight, ids, axis=self.vocab_axis)
         return (w if self.vocab_axis == 0 else w.T).astype(jnp.float32)
@@ -146,7 +146,7 @@ class Head:
             dw, block.reshape(shape).astype(dw.dtype), first, axis
         )
 
-    def ids(self, weight: Array, first: Any, size: int) -> Int[Array, b]:
+    def ids(self, weight: Array, first: Any, size: int) -> Int[Array, " b"]:
         """Vocabulary ids of a block of `size` entries."""
         part = weight.shape[self.vocab_axis] // self.shards
         shards = jnp.arange(self.shards)[:, None] * part

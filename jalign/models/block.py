@@ -92,8 +92,8 @@ class Attention(nnx.Module):
         elif kv is None or place.fresh:
             y = on_rows(q, k, v)
         else:
-            seen = (all_[layer].astype(q.dtype) for all_ in kv)
-            y = cached_attention(q, *seen, place.positions, **numbers)
+            k, v = (all_[layer].astype(q.dtype) for all_ in kv)
+            y = cached_attention(q, k, v, place.positions, **numbers)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
 

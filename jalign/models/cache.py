@@ -39,7 +39,7 @@ class KVCache:
     """
 
     kv: KeysValues
-    lengths: Int[Array, B]
+    lengths: Int[Array, " B"]
     fresh: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod

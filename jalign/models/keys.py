@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -109,15 +109,14 @@ def reader(
     read: Callable[[str, tuple[slice, ...]], np.ndarray],
     named: Callable[[str], str],
     broken: set[str],
-) -> Callable[[tuple[slice, ...]], np.ndarray]:
+) -> Callable[[Any], np.ndarray]:
     """Index of a shard of our parameter -> its values, for `jax.make_array_from_callback`.
 
     Args:
       read: (name, slices) -> values of a tensor.
       broken: names of tensors with values that are not finite are added here.
     """
-    stacked = entry.layers is not None
-    shape = (entry.layers, *part.shape) if stacked else part.shape
+    shape = part.shape if entry.layers is None else (entry.layers, *part.shape)
     done: dict[tuple, np.ndarray] = {}  # devices that hold the same shard share one reading
 
     def one(name: str, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
@@ -132,7 +131,7 @@ def reader(
         bounds = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
         if bounds not in done:
             out = np.empty([stop - start for start, stop in bounds], dtype)
-            if stacked:
+            if entry.layers is not None:
                 for i in range(*bounds[0]):
                     out[i - bounds[0][0]] = one(named(entry.row.theirs.format(i)), bounds[1:])
             else:

@@ -162,8 +162,8 @@ def _head(model: Any) -> tuple[Array, dict[str, Any]]:
     }
 
 
-def _take(x: Array, places: Int[Array, S * I]) -> Array:
-    """x [S, N, ...] at `places`, in every stream its own."""
+def _take(x: Array, places: Array) -> Array:
+    """x [S, N, ...] at `places` [S, ...], in every stream its own."""
     return jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds"))(x, places)
 
 

@@ -96,7 +96,7 @@ def sample(
       settings: how to sample; a new value compiles a new program.
 
     Raises:
-      ValueError: shapes do not fit, or a length is out of range.
+      ValueError: shapes do not fit, a length is out of range, or the model has too few positions.
     """
     prompts, lengths = np.asarray(prompts, np.int32), np.asarray(lengths, np.int32)
     if prompts.ndim != 2 or lengths.shape != prompts.shape[:1]:
@@ -104,6 +104,12 @@ def sample(
     if lengths.min() < 1 or lengths.max() > prompts.shape[1]:
         raise ValueError(f"lengths must be in [1, {prompts.shape[1]}], got {lengths.tolist()}")
     graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
+    room = nnx.merge(graphdef, state).spec.learned_positions
+    if room is not None and lengths.max() + settings.max_new_tokens > room:
+        raise ValueError(
+            f"a prompt of {lengths.max()} tokens and max_new_tokens={settings.max_new_tokens} "
+            f"are more than the {room} positions of this model"
+        )
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
     ready = _prepare(graphdef, state)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,9 +31,9 @@ LENGTHS = np.array([5, 3, 1])
 KEY = jax.random.key(0)
 
 
-def tiny(seed=0):
+def tiny(seed=0, spec=SPEC):
     """A decoder, split, with parameters that numpy drew: nothing to compile."""
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: Decoder(SPEC, rngs=nnx.Rngs(0))))
+    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: Decoder(spec, rngs=nnx.Rngs(0))))
     draw = np.random.default_rng(seed).normal
     fill = lambda x: jnp.asarray(draw(size=x.shape) * 0.25, jnp.float32)  # noqa: E731
     return graphdef, jax.tree.map(fill, abstract)
@@ -167,6 +169,13 @@ def test_layers_taken_apart_are_the_same_function(model):
         np.testing.assert_allclose(part.v[0], after.kv.v[i], atol=1e-5)
 
 
+def test_stacked_layers_sample_the_same(model, greedy):  # the path of accelerators
+    head, _ = sampler._prepare(*model)
+    padded = np.pad(PROMPTS, ((0, 0), (0, 27)))
+    other = sampler._sample(*model, (head, None), padded, LENGTHS, KEY, GREEDY)
+    np.testing.assert_array_equal(other.tokens, greedy.tokens)
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -188,6 +197,12 @@ def test_prompts_that_cannot_be_are_refused(model):
     for lengths in ([0, 1, 1], [6, 1, 1]):
         with pytest.raises(ValueError, match=r"must be in \[1, 5\]"):
             sample(model, PROMPTS, lengths, KEY, GREEDY)
+
+
+def test_more_tokens_than_learned_positions_are_refused():
+    spec = dataclasses.replace(SPEC, rope=None, learned_positions=10)
+    with pytest.raises(ValueError, match=r"5 tokens and max_new_tokens=6 .* the 10 positions"):
+        sample(tiny(spec=spec), PROMPTS, LENGTHS, KEY, GREEDY)
 
 
 WORDS = ["<bos>", *"abcdefghijklmnopqrstuv"]
