@@ -6,10 +6,14 @@ An algorithm's hyper-parameters are not declared here: `algorithm: {name: dpo, b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial, reduce
 from typing import Any, Literal
 
+import jax
+
 from jalign import algorithms
-from jalign.train.optim import OptimizerName, ScheduleName
+from jalign.core import arrays_of
+from jalign.train.optim import OptimizerName, ScheduleName, make_optimizer, make_schedule
 
 Sources = str | list[str] | dict[str, float]
 
@@ -63,6 +67,7 @@ class DataConfig:
     Args:
         train: a file, folder or hub name; or several; or {source: weight}. "embedded" is the pairs in the package.
         eval: held-out data; when not given, `holdout` is taken from train.
+        eval_split: which split of it, where a folder or hub name has several (of train it is train).
         holdout: a fraction (below 1) or a number of examples kept for evaluation, chosen by a hash of the prompt; 0 for none.
         limit: use only the first so many rows; 0 for all.
         max_prompt_len: tokens; longer prompts lose their front.
@@ -77,6 +82,7 @@ class DataConfig:
 
     train: Sources = "embedded"
     eval: Sources | None = None
+    eval_split: str = "test"
     holdout: float = 0.05
     limit: int = 0
     max_prompt_len: int = 512
@@ -211,7 +217,10 @@ class Config:
         if "name" not in hyper:
             raise ValueError(f"algorithm needs a name, got {self.algorithm!r}")
         row = algorithms.get(hyper.pop("name"))
-        row.terms(**hyper)
+        for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
+            one = jax.ShapeDtypeStruct((1,), bool)  # stands for any array
+            jax.eval_shape(partial(term.fn, **term.numbers), *(one for _ in arrays_of(term.fn)))
+        self._check_numbers()
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
         if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
@@ -227,11 +236,39 @@ class Config:
             raise ValueError(
                 f"{row.name} compares the examples of a batch: batch_size must be >= 2"
             )
-        for name in ("log_every", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.sample.sentiment and not self.sample.prompts:
-            raise ValueError("sample.sentiment needs sample.prompts > 0")
+        for name in ("sentiment", "every"):
+            if getattr(self.sample, name) and not self.sample.prompts:
+                raise ValueError(f"sample.{name} needs sample.prompts > 0")
+        if self.sample.prompts and row.needs_value_head:
+            raise ValueError(f"sample.prompts does not apply to {row.name}: it trains no language model")
+        if self.data.eval is None and self.data.eval_split != "test":
+            raise ValueError("data.eval_split needs data.eval")
+
+    def _check_numbers(self) -> None:
+        """Numbers that are out of range, or that the optimizer does not read."""
+        least = {
+            "log_every": 1, "max_bad_steps": 1, "eval_every": 0, "data.limit": 0, "data.holdout": 0,
+            "sample.prompts": 0, "sample.every": 0, "sample.max_new_tokens": 1,
+            "checkpoint.every": 0, "checkpoint.keep": 1,
+        }  # fmt: skip
+        for name, smallest in least.items():
+            if (value := reduce(getattr, name.split("."), self)) < smallest:
+                raise ValueError(f"{name} must be >= {smallest}, got {value}")
+        o = self.optim
+        steps = self.steps or max(o.warmup_steps, 1)  # of epochs nothing is known yet
+        rate = make_schedule(
+            o.schedule, o.learning_rate, steps=steps, warmup_steps=o.warmup_steps, final=o.final
+        )
+        make_optimizer(
+            o.name,
+            rate,
+            b1=o.b1,
+            b2=o.b2,
+            eps=o.eps,
+            weight_decay=o.weight_decay,
+            momentum=o.momentum,
+            clip_norm=o.clip_norm,
+        )
 
     @property
     def hyper(self) -> dict[str, Any]:

@@ -38,6 +38,11 @@ class Mean(NamedTuple):
     def value(self) -> Float[Array, ""]:
         return self.total / jnp.maximum(self.count, 1e-20)
 
+    @property
+    def shown(self) -> Float[Array, ""]:
+        """The value for people: NaN where nothing was averaged, so that nobody takes it for a 0."""
+        return jnp.where(self.count > 0, self.value, jnp.nan)
+
 
 Reduction = Callable[[Arrays], tuple[Array, Array]]
 """fields -> (weights that broadcast to the unreduced loss, divisor). Depends on masks and data only, never on parameters,
@@ -59,7 +64,7 @@ class Batch:
     extras: Arrays = struct.field(default_factory=dict)
 
     @property
-    def present(self) -> Bool[Array, B]:
+    def present(self) -> Bool[Array, "B"]:
         """Which of the B places hold an example."""
         return self.mask.any(axis=(-1, -2))
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,16 +29,29 @@ class RunLog:
       directory: `metrics.jsonl` and `tensorboard/` are written there.
       steps: optimizer steps of the whole run.
       start: steps already taken.
-      console: where people look; None: nowhere (every process but the first).
+      console: where people look; None: nowhere.
+      writes: whether this process keeps the record; of several only the first does.
     """
 
-    def __init__(self, directory: Path, *, steps: int, start: int, console: Console | None):
-        directory.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        steps: int,
+        start: int,
+        console: Console | None,
+        writes: bool = True,
+    ):
         self.path = directory / "metrics.jsonl"
         self.tensorboard = directory / "tensorboard"
-        _drop_after(self.path, start)
-        self._file = self.path.open("a", encoding="utf-8")
-        self._writer = SummaryWriter(str(self.tensorboard), purge_step=start + 1 if start else None)
+        self._file: TextIO | None = None
+        if writes:
+            directory.mkdir(parents=True, exist_ok=True)
+            _drop_after(self.path, start)
+            self._file = self.path.open("a", encoding="utf-8")
+            self._writer = SummaryWriter(
+                str(self.tensorboard), purge_step=start + 1 if start else None
+            )
         self.console, self._steps = console, steps
         self._progress = (
             _progress(console, steps, start) if console and console.is_terminal else None
@@ -48,21 +61,18 @@ class RunLog:
         """Record scalars of one step; a number that is not finite is written as null."""
         finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         record = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self._append(record)
         for name, value in finite.items():
-            if value is not None:
+            if value is not None and self._file:
                 self._writer.add_scalar(name if kind == "train" else f"{kind}/{name}", value, step)
         self._show(step, metrics, kind)
 
     def text(self, step: int, name: str, rows: list[dict[str, Any]]) -> None:
         """Record texts (sample generations) beside the numbers."""
-        line = {"step": step, "kind": name, "rows": rows}
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
-        self._writer.add_text(
-            name, "\n\n".join(json.dumps(r, ensure_ascii=False) for r in rows), step
-        )
+        self._append({"step": step, "kind": name, "rows": rows})
+        if self._file:
+            text = "\n\n".join(json.dumps(r, ensure_ascii=False) for r in rows)
+            self._writer.add_text(name, text, step)
 
     def say(self, message: str) -> None:
         """A line for people."""
@@ -72,8 +82,14 @@ class RunLog:
     def close(self) -> None:
         if self._progress:
             self._progress.stop()
-        self._file.close()
-        self._writer.close()
+        if self._file:
+            self._file.close()
+            self._writer.close()
+
+    def _append(self, record: dict[str, Any]) -> None:
+        if self._file:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
 
     def _show(self, step: int, metrics: Mapping[str, float], kind: str) -> None:
         if not self.console:
@@ -103,14 +119,20 @@ def _progress(console: Console, steps: int, start: int) -> Progress:
 
 
 def _drop_after(path: Path, start: int) -> None:
-    """A killed run may have logged steps that its last checkpoint does not hold, and half a line."""
+    """A killed run may have logged steps that its last checkpoint does not hold, and half a line.
+
+    A run that starts afresh evaluates step 0 again, so then nothing is kept.
+    """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # Half a line may end inside a character; and texts hold line breaks that only str sees as such.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            if json.loads(line)["step"] <= start:
+            if line and start and json.loads(line)["step"] <= start:
                 kept.append(line)
         except json.JSONDecodeError:
             continue
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    whole = path.with_suffix(".jsonl.tmp")  # a kill half-way through must not cost the record
+    whole.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    whole.replace(path)

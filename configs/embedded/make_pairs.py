@@ -38,12 +38,13 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("stories", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--train", type=int, default=2500)
+    parser.add_argument("--train", type=int, default=2400)
     parser.add_argument("--test", type=int, default=250)
     parser.add_argument("--responses", type=int, default=4)
     parser.add_argument("--min_margin", type=float, default=0.4)
+    parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--max_new_tokens", type=int, default=56)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -53,7 +54,10 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = hub.load(args.model)
     settings = Settings(
-        args.max_new_tokens, eos=(tokenizer.eos_token_id,), responses=args.responses
+        args.max_new_tokens,
+        args.temperature,
+        eos=(tokenizer.eos_token_id,),
+        responses=args.responses,
     )
     rows, wanted, at = [], args.train + args.test, 0
     while len(rows) < wanted and at < len(openings):

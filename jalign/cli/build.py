@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.models.lora import add_lora, trainable_filter
 from jalign.models.score import functional
+from jalign.parallel import hosts
 from jalign.parallel.mesh import make_mesh
 from jalign.parallel.rules import shardings
 from jalign.rollout.sampler import Settings, continuation, sample
@@ -108,14 +108,14 @@ def merged(model: Model, params: Any) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
-    """Rows of one source or of a weighted mixture."""
+    """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
     names = sources_ if isinstance(sources_, list | dict) else [sources_]
     weights = names if isinstance(names, dict) else dict.fromkeys(names, 1.0)
-    kind = "test" if split == "eval" else "train"
+    kind = "train" if split == "train" else "test"
     found = {str(embedded.pairs(kind)) if n == "embedded" else n: w for n, w in weights.items()}
     if len(found) == 1 and list(found.values()) == [1.0]:
-        return sources.read(next(iter(found)))
-    return sources.mixture(list(found.items()))
+        return sources.read(next(iter(found)), split)
+    return sources.mixture(list(found.items()), split)
 
 
 def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | None]:
@@ -124,9 +124,9 @@ def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | No
     train = rows_of(c.train, "train")
     if c.limit:
         train = train[: c.limit]
-    held = rows_of(c.eval, "eval") if c.eval is not None else []
+    held = rows_of(c.eval, c.eval_split) if c.eval is not None else []
     if c.eval is None and c.train == "embedded":
-        held = rows_of("embedded", "eval")
+        held = rows_of("embedded", "test")
     elif c.eval is None and c.holdout:
         train, held = sources.split(train, c.holdout if c.holdout < 1 else int(c.holdout))
     kind = algorithm_of(config).format.name
@@ -149,6 +149,10 @@ def _tokenised(rows: list[dict[str, Any]], kind: str, c: DataConfig, tokenizer: 
 
 def source_of(config: Config, examples: Examples, mesh: Mesh) -> Offline:
     """The examples as batches over the mesh."""
+    if config.batch_size > len(examples):
+        raise ValueError(
+            f"batch_size is {config.batch_size}, but there are only {len(examples)} training examples"
+        )
     return Offline(_batches(config, examples, mesh, config.batch_size), mesh)
 
 
@@ -208,11 +212,11 @@ def state_of(
     return init_state(mesh, model.params, optimizer, algorithm, config.seed), Frozen(model.base, ref)
 
 
-def generator_of(config: Config, model: Model, held: Examples) -> Any:
+def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
     """`(state, frozen) -> rows of prompt and continuation` for the first held-out prompts."""
     c, tokenizer = config.sample, model.tokenizer
     prompts, seen = [], set()
-    for example in held:
+    for example in held or ():
         if len(example.prompt) and example.prompt.tobytes() not in seen and len(prompts) < c.prompts:
             seen.add(example.prompt.tobytes())
             prompts.append(example.prompt)
@@ -230,7 +234,7 @@ def generator_of(config: Config, model: Model, held: Examples) -> Any:
         del frozen
         key = jax.random.fold_in(jax.random.key(config.seed), 2)
         out = sample(merged(model, state.params), tokens, lengths, key, settings)
-        ids, mask = np.asarray(out.tokens), np.asarray(out.mask)
+        ids, mask = hosts.whole(out.tokens), hosts.whole(out.mask)
         return [
             {
                 "prompt": tokenizer.decode(p, skip_special_tokens=True),
@@ -245,7 +249,7 @@ def generator_of(config: Config, model: Model, held: Examples) -> Any:
 def eos_ids(path: str, tokenizer: Any) -> tuple[int, ...]:
     """What ends a response: the tokenizer's EOS and those of the model's generation config."""
     ids = {tokenizer.eos_token_id}
-    file = Path(path) / "generation_config.json"
+    file = hub.find(path) / "generation_config.json"
     if file.is_file():
         more = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") or []
         ids |= set(more if isinstance(more, list) else [more])

@@ -21,7 +21,7 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
         what = f"step {step} of {args[0]}"
         mesh = build.mesh_of(config)
     else:
-        config = read_config(args)
+        config = read_config(args, "eval")
         mesh = build.mesh_of(config)
         model = build.model_of(config, mesh, build.tokenizer_of(config))
         state, what = None, model.path
@@ -38,7 +38,7 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
         for data in build.held_source_of(config, held, mesh).eval_batches():
             means = step_fn(state.params, frozen, state.carry, data)
             total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
-    results = {name: float(mean.value) for name, mean in sorted((total or {}).items())}
+    results = {name: float(mean.shown) for name, mean in sorted((total or {}).items())}
     table = Table("metric", "value", title=f"{what}, {len(held)} held-out examples")
     for name, value in results.items():
         table.add_row(name, f"{value:.5f}")

@@ -23,13 +23,14 @@ usage: jalign COMMAND [ARGUMENTS]
   algorithms [NAME]                the catalogue, or one algorithm with its hyper-parameters
   bench WHAT                       measure speed and memory on this machine
 
-jalign COMMAND --help says more."""
+jalign COMMAND --help says more. JALIGN_LOG=DEBUG shows where an error comes from."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the `jalign` command."""
     args = list(sys.argv[1:] if args is None else args)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    level = os.environ.get("JALIGN_LOG", "WARNING").upper()
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every file it writes there
     if not args or args[0] in ("-h", "--help", "help"):
         print(_HELP)
@@ -48,8 +49,8 @@ def main(args: Sequence[str] | None = None) -> None:
         _fail(str(error), ExitCode.BAD_CONFIG)
     except CheckpointError as error:
         _fail(str(error), ExitCode.CHECKPOINT_FAILED)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
+    except (ValueError, TypeError, OSError) as error:
+        if level == "DEBUG":
             raise
         _fail(str(error), ExitCode.BAD_INPUT)
     raise SystemExit(int(code or 0))
@@ -91,7 +92,10 @@ def _commands() -> dict[str, Callable[[list[str], Console], int | None]]:
 def _train(args: list[str], console: Console) -> int:
     from jalign.cli.read import read_config
     from jalign.cli.train import train
+    from jalign.parallel import hosts
 
+    if not {"-h", "--help"} & set(args):
+        hosts.initialize()  # before anything asks for a device
     return train(read_config(args), console)
 
 
@@ -111,7 +115,7 @@ def _data(args: list[str], console: Console) -> None:
     from jalign.cli.data import show
     from jalign.cli.read import read_config
 
-    show(read_config(args), console)
+    show(read_config(args, "data"), console)
 
 
 def _export(args: list[str], console: Console) -> None:

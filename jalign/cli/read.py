@@ -1,7 +1,6 @@
 """Command line and YAML to a `Config`: jsonargparse does the work, this makes its errors helpful."""
 
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,9 +30,9 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parser() -> ArgumentParser:
+def parser(command: str = "train") -> ArgumentParser:
     """The options of every command that takes a config."""
-    result = ArgumentParser(prog="jalign train", exit_on_error=False)
+    result = ArgumentParser(prog=f"jalign {command} [CONFIG]", exit_on_error=False)
     result.add_argument(
         "--config", action="config", help="YAML file; the options below override it"
     )
@@ -41,7 +40,7 @@ def parser() -> ArgumentParser:
     return result
 
 
-def read_config(args: Sequence[str]) -> Config:
+def read_config(args: Sequence[str], command: str = "train") -> Config:
     """`[CONFIG] [--dotted.key value ...]` as a checked `Config`; ConfigError says what is wrong."""
     args = list(args)
     if args and not args[0].startswith("-"):
@@ -49,7 +48,7 @@ def read_config(args: Sequence[str]) -> Config:
     for i, arg in enumerate(args[:-1]):
         if arg == "--config":
             _check_yaml(args[i + 1])
-    options = parser()
+    options = parser(command)
     try:
         namespace = options.parse_args(args)
         values = options.instantiate(namespace)
@@ -96,9 +95,3 @@ def _explain(message: str, keys: Iterable[str]) -> str:
     if top not in {k.split(".")[0] for k in keys}:
         return f"no option {top!r}{did_you_mean(top, {k.split('.')[0] for k in keys})}"
     return f"no option {name!r}{did_you_mean(name, [k for k in keys if k.startswith(top + '.')])}"
-
-
-def fail(message: str, code: int) -> None:
-    """Print an error for people and exit."""
-    print(f"jalign: error: {message}", file=sys.stderr)
-    raise SystemExit(code)

@@ -1,11 +1,12 @@
 """A finished or running run's folder, read back: its config, and its newest state."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.cli.train import CONFIG_FILE
-from jalign.config import Config
+from jalign.config import Config, MeshConfig
 from jalign.core import TrainState
 from jalign.train.checkpoint import Checkpointer
 
@@ -16,8 +17,15 @@ def is_run(folder: str) -> bool:
 
 
 def config_of(folder: str) -> Config:
-    """The config that a run was started with."""
-    return read_config(["--config", str(Path(folder) / CONFIG_FILE), "--out", folder])
+    """The config that a run was started with, its mesh replaced where that does not fit the devices here."""
+    if not is_run(folder):
+        raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
+    config = read_config(["--config", str(Path(folder) / CONFIG_FILE), "--out", folder])
+    try:
+        build.mesh_of(config)
+    except ValueError:
+        return replace(config, mesh=MeshConfig())
+    return config
 
 
 def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, TrainState, int]:

@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 from jsonargparse import ArgumentParser
 from rich.console import Console
+from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from jalign.cli import build, runs
@@ -40,6 +41,9 @@ def sample(args: Sequence[str], console: Console) -> None:
         prompts += [_prompt(row, i) for i, row in enumerate(rows[: options.limit or None])]
     if not prompts:
         raise ValueError("nothing to continue: give a PROMPT or --file")
+    chosen = options.responses > 1 or options.top_k is not None or options.top_p < 1
+    if options.temperature == 0 and chosen:
+        raise ValueError("--responses, --top_k and --top_p need a --temperature above 0")
     decoder, tokenizer, path = _load(options.model)
     settings = Settings(
         max_new_tokens=options.max_new_tokens,
@@ -65,7 +69,8 @@ def sample(args: Sequence[str], console: Console) -> None:
         return
     for row in rows:
         for text in row["responses"]:
-            console.print(f"[dim]{row['prompt']}[/dim]{text}\n", highlight=False)
+            # no str: what looks like markup in a text is text
+            console.print(Text.assemble((row["prompt"], "dim"), text, "\n"))
 
 
 def _prompt(row: dict, number: int) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jalign import __version__
 from jalign.cli import build
@@ -26,7 +28,7 @@ from jalign.train.hooks import Evaluate, Generations, Metrics, Save
 from jalign.train.loop import StopTraining, fit
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
-from jalign.train.resume import resume
+from jalign.train.resume import ResumeError, resume
 from jalign.train.step import make_eval_step, make_train_step
 
 CONFIG_FILE = "config.json"
@@ -34,17 +36,20 @@ CONFIG_FILE = "config.json"
 
 def train(config: Config, console: Console | None) -> int:
     """Run a config to its end; returns the exit code (`train.preemption.ExitCode`)."""
+    hosts.all_hosts_agree("the config", config)
     mesh = build.mesh_of(config)
-    with jax.set_mesh(mesh):
-        return _train(config, console, mesh)
+    with jax.set_mesh(mesh), ExitStack() as closing:
+        return _train(config, console, mesh, closing)
 
 
-def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
+def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitStack) -> int:
     started = time.perf_counter()
     out = Path(config.out)
     algorithm = build.algorithm_of(config)
     tokenizer = build.tokenizer_of(config)
     examples, held = build.examples_of(config, tokenizer)
+    if config.eval_every and not held:
+        raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     model = build.model_of(config, mesh, tokenizer)
 
     source = build.source_of(config, examples, mesh)
@@ -52,7 +57,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
     steps = build.steps_of(config, source.batches)
     optimizer, schedule = build.optimizer_of(config, steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
-    identity = _identity(config, model, examples, state, frozen)
+    identity = _identity(config, model, examples, state, frozen, steps)
 
     checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
     abstract = jax.tree.map(_abstract, state)
@@ -64,20 +69,28 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
         identity,
         allow=tuple(config.checkpoint.allow_mismatch),
     )
-    start = 0
+    start, meta = 0, {}
     if found:
         start, restored, meta = found
-        state = jax.device_put(restored, shardings)  # Orbax gives a key the sharding of its bits
+        if start > steps:
+            raise ResumeError(
+                f"{out} has taken {start} steps already, and steps is {steps}: ask for more, or choose"
+                " another directory"
+            )
+        # Orbax gives a key the sharding of its bits; device_put takes no key over several processes
+        state = jax.jit(lambda x: x, out_shardings=shardings, donate_argnums=0)(restored)
         source.seek(start, meta["position"]["num_tokens"])
 
-    log = RunLog(out, steps=steps, start=start, console=console if hosts.is_main() else None)
+    main = hosts.is_main()
+    log = RunLog(out, steps=steps, start=start, console=console if main else None, writes=main)
+    closing.callback(log.close)
     _introduce(log, config, model, examples, held, source, steps, start)
     _write_config(out, config)
     if config.reference == "cached":
         source, held_source, frozen = _with_cached_reference(
             config, model, source, held_source, frozen, identity, mesh, out, log
         )
-        source.seek(start, meta["position"]["num_tokens"] if found else 0)
+        source.seek(start, source.tokens)
 
     step = jax.jit(
         make_train_step(algorithm, model.apply, optimizer, **config.hyper),
@@ -93,13 +106,19 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
                 every=config.log_every,
                 steps=steps,
                 max_bad_steps=config.max_bad_steps,
+                pending=meta.get("pending", ()),
             )
         ]
+        metrics = hooks[0]
         evaluation = generations = None
         if held_source:
             evaluate = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
             evaluation = Evaluate(
-                log, evaluate, held_source.eval_batches, every=config.eval_every
+                log,
+                evaluate,
+                held_source.eval_batches,
+                every=config.eval_every,
+                stop=preemption.heard,
             )
             hooks.append(evaluation)
         if config.sample.prompts:
@@ -112,7 +131,15 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
             hooks.append(generations)
 
         def save(number: int, state: TrainState) -> None:
-            checkpoints.save(number, state, {"identity": identity, "position": source.position()})
+            checkpoints.save(
+                number,
+                state,
+                {
+                    "identity": identity,
+                    "position": source.position(),
+                    "pending": metrics.pending(),
+                },
+            )
 
         hooks.append(Save(save, checkpoints, preemption, every=config.checkpoint.every))
         preemption.check()
@@ -128,7 +155,6 @@ def _train(config: Config, console: Console | None, mesh: Mesh) -> int:
             code = ExitCode(stop.exit_code)
     if code is ExitCode.OK:
         _conclude(log, evaluation, generations, out, steps, time.perf_counter() - started)
-    log.close()
     return code
 
 
@@ -136,18 +162,24 @@ def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
-def _identity(config: Config, model: build.Model, examples: Any, state: Any, frozen: Frozen) -> dict[str, Any]:
+def _identity(
+    config: Config, model: build.Model, examples: Any, state: Any, frozen: Frozen, steps: int
+) -> dict[str, Any]:
     """The facts that a run may not change half-way."""
     lora = config.model.lora
+    constant = config.optim.schedule == "constant"
+    # equal weights are another model when, say, the base of its rotary angles differs
+    base = fingerprint((state.params, frozen.base)) | {"spec": repr(model.decoder.spec)}
     return {
         "schema": 1,
         "algorithm": dict(sorted((build.algorithm_of(config).hyperparameters | config.algorithm).items())),
         "data": examples.fingerprint,
         "tokenizer": _tokenizer_hash(model.tokenizer),
-        "base_model": combine(fingerprint((state.params, frozen.base))),
+        "base_model": combine(base),
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
         "adapters": None if lora is None else vars(lora),
-        "optimizer": config.optim.name,
+        "optimizer": asdict(config.optim),
+        "schedule_steps": None if constant else steps,  # a decay to another end is another run
         "batch_size": config.batch_size,
         "group_by_length": config.data.group_by_length,
         "seed": config.seed,
@@ -225,9 +257,10 @@ def _conclude(log, evaluation, generations, out: Path, steps: int, seconds: floa
     if generations and len(generations.texts) > 1:
         first, last = generations.texts[min(generations.texts)], generations.texts[max(generations.texts)]
         for before, after in zip(first[:3], last[:3], strict=True):
-            table = Table(show_header=False, title=before["prompt"], title_justify="left", expand=True)
-            table.add_row("before", before["continuation"].strip())
-            table.add_row("after", after["continuation"].strip())
+            title = Text(before["prompt"])  # no str: what looks like markup in it is text
+            table = Table(show_header=False, title=title, title_justify="left", expand=True)
+            table.add_row("before", Text(before["continuation"].strip()))
+            table.add_row("after", Text(after["continuation"].strip()))
             log.console.print(table)
     if evaluation and len(evaluation.results) > 1:
         first, last = evaluation.results[min(evaluation.results)], evaluation.results[max(evaluation.results)]

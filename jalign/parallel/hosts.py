@@ -131,6 +131,13 @@ def all_hosts_agree(name: str, value: Any) -> None:
         )
 
 
+def whole(x: jax.Array) -> np.ndarray:
+    """All of an array on this process's host; every process must ask when it is spread over several."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
 def to_global(mesh: Mesh, spec: PartitionSpec, local: Any) -> Any:
     """Makes arrays over the whole mesh from the parts that the processes hold, leaf by leaf.
 

@@ -91,6 +91,6 @@ def fingerprint(tree: Any) -> dict[str, int]:
     return dict(zip(named, map(int, jax.device_get(_checksums(list(named.values())))), strict=True))
 
 
-def combine(checksums: Mapping[str, int]) -> str:
+def combine(checksums: Mapping[str, int | str]) -> str:
     """One digest of a whole tree, 16 hexadecimal digits, for a base model or a reference."""
     return hashlib.sha256(json.dumps(dict(checksums), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,14 +1,14 @@
 """What happens after a step: log, guard, evaluate, sample, save. Each is a callable of a `Moment`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from jalign.core import Arrays, Frozen, Mean, Parts, TrainState
+from jalign.core import Frozen, Mean, Parts, TrainState
 from jalign.log import RunLog
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.loop import Moment, StopTraining
@@ -16,10 +16,14 @@ from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.source import Offline
 
 
+_OF_EVERY_STEP = ("loss", "grad_norm")  # NaN here is a bad step, elsewhere a mean over nothing
+
+
 class Metrics:
     """Every `every` steps: the means of the metrics since the last time, with speed; and the guard.
 
-    Steps in between are not read, so the device is not waited for.
+    Steps in between are not read, so the device is not waited for. A checkpoint between two lines
+    keeps what is `pending`, so that a run that goes on writes the lines of one that never stopped.
     """
 
     def __init__(
@@ -31,31 +35,36 @@ class Metrics:
         every: int,
         steps: int,
         max_bad_steps: int,
+        pending: Sequence[dict[str, float]] = (),
     ):
         self.log, self.source, self.schedule = log, source, schedule
         self.every, self.steps, self.max_bad_steps = every, steps, max_bad_steps
-        self.waiting: list[Arrays] = []
+        self.waiting: list[Any] = list(pending)
+        self.earlier = len(self.waiting)  # of them taken before this process began
         self.since, self.tokens = time.perf_counter(), source.tokens
 
     def __call__(self, moment: Moment) -> None:
         self.waiting.append(moment.metrics)
         if moment.step % self.every and not moment.last:
             return
-        rows = jax.device_get(self.waiting)
-        self.waiting = []
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        rows = self.pending()
+        timed = len(rows) - self.earlier
+        self.waiting, self.earlier = [], 0
+        means = {name: _mean([row[name] for row in rows], name) for name in rows[0]}
         worst = max(int(row["skipped_in_a_row"]) for row in rows)
         now, tokens = time.perf_counter(), self.source.tokens
         seconds = max(now - self.since, 1e-9)
+        skipped, in_a_row = (int(rows[-1][name]) for name in ("skipped", "skipped_in_a_row"))
+        updates = moment.step - skipped - (not in_a_row)  # before this step: the optimizer's clock
         means |= {
-            "skipped": int(rows[-1]["skipped"]),
-            "skipped_in_a_row": int(rows[-1]["skipped_in_a_row"]),
-            "learning_rate": float(self.schedule(moment.step - 1)),
+            "skipped": skipped,
+            "skipped_in_a_row": in_a_row,
+            "learning_rate": float(self.schedule(updates)),
             "epoch": self.source.batches.epoch(moment.step),
             "num_tokens": tokens,
             "tokens_per_second": (tokens - self.tokens) / seconds,
-            "step_time": seconds / len(rows),
-            "eta_s": seconds / len(rows) * (self.steps - moment.step),
+            "step_time": seconds / timed,
+            "eta_s": seconds / timed * (self.steps - moment.step),
         }
         self.log.write(moment.step, means)
         self.since, self.tokens = now, tokens
@@ -66,9 +75,21 @@ class Metrics:
                 ExitCode.DIVERGED,
             )
 
+    def pending(self) -> list[dict[str, float]]:
+        """The metrics of the steps that no line holds yet; waits for the device."""
+        return [{k: float(v) for k, v in row.items()} for row in jax.device_get(self.waiting)]
+
+
+def _mean(values: list[float], name: str) -> float:
+    known = values if name in _OF_EVERY_STEP else [v for v in values if not np.isnan(v)]
+    return float(np.mean(known)) if known else float("nan")
+
 
 class Evaluate:
-    """The metrics of the held-out data, every `every` steps (0: only when called by `now`) and at the end."""
+    """The metrics of the held-out data, every `every` steps (0: only when called by `now`) and at the end.
+
+    `stop` is asked before every batch: a run that was told to stop must save, not evaluate.
+    """
 
     def __init__(
         self,
@@ -77,8 +98,10 @@ class Evaluate:
         batches: Callable[[], Iterator[tuple[Parts, ...]]],
         *,
         every: int,
+        stop: Callable[[], bool] = lambda: False,
     ):
         self.log, self.evaluate, self.batches, self.every = log, evaluate, batches, every
+        self.stop = stop
         self.results: dict[int, dict[str, float]] = {}
 
     def __call__(self, moment: Moment) -> None:
@@ -86,12 +109,14 @@ class Evaluate:
             self.now(moment.step, moment.state, moment.frozen)
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> Mapping[str, float]:
-        """Evaluate a state and record it."""
+        """Evaluate a state and record it; nothing when told to stop."""
         total: Any = None
         for data in self.batches():
+            if self.stop():
+                return {}
             means = self.evaluate(state.params, frozen, state.carry, data)
             total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
-        self.results[step] = {n: float(m.value) for n, m in jax.device_get(total).items()}
+        self.results[step] = {n: float(m.shown) for n, m in jax.device_get(total).items()}
         self.log.write(step, self.results[step], "eval")
         return self.results[step]
 

@@ -9,6 +9,14 @@ import optax
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 
+_DEFAULTS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "momentum": 0.0}
+_READS: dict[str, tuple[str, ...]] = {
+    "adamw": ("b1", "b2", "eps", "weight_decay"),
+    "lion": ("b1", "b2", "weight_decay"),
+    "muon": ("b1", "b2", "weight_decay"),
+    "adafactor": ("weight_decay",),
+    "sgd": ("momentum",),
+}
 _NOT_DECAYED = re.compile(r"norm|bias")
 _STACKED_MATRIX = re.compile(r"layers\..*(kernel|lora\.[ab])$")
 
@@ -34,6 +42,8 @@ def make_schedule(
         )
     if not 0 <= final <= 1:
         raise ValueError(f"final is a fraction of learning_rate, 0 to 1, got {final}")
+    if final and name == "constant":
+        raise ValueError("final does not apply to a constant schedule; set it to 0")
     left = max(steps - warmup_steps, 1)
     after = {
         "constant": lambda: optax.constant_schedule(learning_rate),
@@ -60,15 +70,18 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Clipping by global norm, then the optimizer. Norms and biases are not decayed.
 
-    Which numbers count: adamw b1 b2 eps; lion b1 b2; muon b1 (its momentum) and, for what is no stacked
-    matrix, Adam with b1 b2; adafactor only weight_decay; sgd momentum (weight_decay must be 0).
+    Muon's momentum is b1; what is no stacked matrix goes to Adam with b1 and b2. A number that the
+    optimizer does not read (`_READS`) must be left at its default.
     """
     if clip_norm is not None and clip_norm <= 0:
         raise ValueError(f"clip_norm must be > 0, or null for no clipping, got {clip_norm}")
-    if weight_decay and name == "sgd":
-        raise ValueError("weight_decay does not apply to sgd; set it to 0")
-    if momentum and name != "sgd":
-        raise ValueError(f"momentum applies to sgd only, not to {name}; {name} has b1")
+    given = {"b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+    for number, value in given.items():
+        if number not in _READS[name] and value != _DEFAULTS[number]:
+            raise ValueError(
+                f"{number} does not apply to {name}, which reads {', '.join(_READS[name])}: leave it at "
+                f"{_DEFAULTS[number]}"
+            )
     core = {
         "adamw": lambda: optax.adamw(
             schedule, b1, b2, eps, weight_decay=weight_decay, mask=decayed

@@ -67,6 +67,12 @@ class Preemption:
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return bool(self._seen)
 
+    def heard(self) -> bool:
+        """Whether this process has been told to stop: to cut an evaluation short. With several
+        processes always False, since they could not agree in the middle of it.
+        """
+        return bool(self._seen)
+
     def check(self) -> None:
         """Self-test: SIGTERM still comes to us; loggers and monitors like to install handlers.
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jalign.core import Algorithm, Frozen
+from jalign.parallel import hosts
 from jalign.train.objective import Apply, Objective
 from jalign.train.source import Offline
 
@@ -38,7 +39,7 @@ def reference_columns(
     names = [n for n in objective.inputs if n.startswith("ref_")]
     digest = hashlib.sha256(json.dumps(key | {"names": names}, sort_keys=True).encode()).hexdigest()
     path = folder / f"ref-{digest[:16]}.npz"
-    if path.exists():
+    if hosts.from_main(path.exists()):
         with np.load(path) as saved:
             say(f"reference log-probs: read from {path}")
             return {n: saved[n] for n in names}
@@ -52,19 +53,21 @@ def reference_columns(
         for part in parts:
             for i in range(int(part.count)):
                 batch = jax.tree.map(lambda x, i=i: x[i], part.batch)
-                fields, index = jax.device_get((reference(frozen, batch), batch.extras["index"]))
+                fields = jax.tree.map(hosts.whole, reference(frozen, batch))
+                index = hosts.whole(batch.extras["index"])
                 for name, values in fields.items():
                     if values.ndim != 1:
                         raise ValueError(
                             f"{algorithm.name}: {name} is not one number per example, it cannot be cached"
                         )
                     columns[name][index[index >= 0]] = values[index >= 0]
-    missing = int(sum(np.isnan(c).sum() for c in columns.values()))
+    missing = int(sum((~np.isfinite(c)).sum() for c in columns.values()))
     if missing:
         raise ValueError(f"{missing} reference log-probs are missing or not finite")
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **columns)
-    temporary.replace(path)
+    if hosts.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, **columns)
+        temporary.replace(path)
     say(f"reference log-probs: computed once, kept in {path}")
     return columns

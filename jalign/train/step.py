@@ -48,7 +48,8 @@ def make_train_step(
       hyper: the algorithm's hyper-parameters; an unknown one is a TypeError.
     Returns:
       A function of (state, frozen, data), data being a `Batch`, a `Parts` or a tuple of `Parts`.
-      Metrics are scalars; `loss` and `grad_norm` (before clipping) are always among them.
+      Metrics are scalars; `loss` and `grad_norm` (before clipping) are always among them. A mean over
+      none of the step's examples (`rewards/chosen` of KTO without a desirable one) is NaN.
     """
     objective = Objective.of(algorithm, **hyper)
 
@@ -70,6 +71,7 @@ def make_train_step(
             skipped_in_a_row=state.skipped_in_a_row + 1,
         )
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+        metrics |= {name: mean.shown for name, mean in means.items()}
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}
 
     return step

@@ -1,6 +1,6 @@
 """The loss of every step of TRL's DPO or SFT trainer, and the token ids it trained on. Needs an environment with trl, not jalign.
 
-    python tests/peers/trl_curve.py dpo|sft MODEL DATA.jsonl.gz OUT.json [--steps 20] [--batch 8] [--lr 0.05]
+    python tests/peers/trl_curve.py dpo|sft MODEL DATA.jsonl.gz OUT.json [--steps 20] [--batch 8] [--lr 3e-4]
 """
 
 import argparse
@@ -20,7 +20,7 @@ parser.add_argument("data")
 parser.add_argument("out")
 parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--batch", type=int, default=8)
-parser.add_argument("--lr", type=float, default=0.05)
+parser.add_argument("--lr", type=float, default=3e-4)
 options = parser.parse_args()
 
 torch.manual_seed(0)

@@ -1,0 +1,193 @@
+"""Every verb of the command line, called as a user calls it: what it prints and what it exits with."""
+
+import json
+
+import jax
+import pytest
+
+from jalign.cli.main import main
+from jalign.parallel.mesh import make_mesh
+from tests.tiny_run import arguments, write_model, write_pairs
+
+VERBS = ("train", "eval", "sample", "data", "export", "algorithms", "bench")
+CHEAP = {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": 1, "algorithm": "simpo"}
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # so that no message is broken into lines
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # leave the user's cache alone
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, data, and a run of one step on them."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl.gz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+        code, _ = call(["train", *config(folder, steps=1)])
+    assert code == 0
+    return folder
+
+
+def call(args, capsys=None):
+    """Exit code and what was printed."""
+    with pytest.raises(SystemExit) as exit_:
+        main([str(a) for a in args])
+    return int(exit_.value.code or 0), capsys.readouterr() if capsys else None
+
+
+def config(folder, **options):
+    return arguments(folder, **CHEAP | options)
+
+
+def test_help_lists_every_command(capsys):
+    main([])
+    text = capsys.readouterr().out
+    assert all(f"\n  {verb} " in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_a_help_of_its_own(verb, capsys):
+    code, said = call([verb, "--help"], capsys)
+    assert code == 0 and said.err == ""
+    assert f"jalign {verb}" in said.out
+
+
+def test_the_help_of_train_explains_keys_in_words(capsys):
+    _, said = call(["train", "--help"], capsys)
+    for words in ("--optim.learning_rate", "at its peak", "--data.holdout", "--algorithm"):
+        assert words in said.out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["train", "--optim.learning_rte", "1"], "no option 'optim.learning_rte'; did you mean 'optim.learning_rate'?"),
+        (["eval", "--algorithm.nme", "dpo"], "algorithm needs a name"),
+        (["data", "--algorithm.name", "dpoo"], "no algorithm 'dpoo'; did you mean 'dpo'?"),
+        (["train", "nowhere.yaml"], "cannot read config nowhere.yaml"),
+        (["train", "--algorithm.name", "dpo", "--algorithm.beta", "-1"], "beta must be > 0, got -1"),
+        (["train", "--algorithm.name", "dpo", "--optim.momentum", "0.9"], "momentum does not apply to adamw"),
+        (["train", "--algorithm.name", "dpo", "--sample.every", "5"], "sample.every needs sample.prompts > 0"),
+        (["train", "--algorithm.name", "bradley_terry", "--sample.prompts", "1"], "trains no language model"),
+        (["train", "--algorithm.name", "dpo", "--data.limit", "-1"], "data.limit must be >= 0, got -1"),
+        (["train", "--algorithm.name", "dpo", "--data.eval_split", "dev"], "data.eval_split needs data.eval"),
+    ],
+)  # fmt: skip
+def test_a_bad_config_exits_with_2_and_names_the_key(args, message, capsys):
+    code, said = call(args, capsys)
+    assert code == 2
+    assert said.err.startswith("jalign: error: ") and message in said.err
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data.train": "no.jsonl"}, "no file no.jsonl"),
+        ({"model.path": "./no_model"}, "no tokenizer folder ./no_model"),
+        ({"batch_size": 64}, "batch_size is 64, but there are only 40 training examples"),
+        ({"data.holdout": 0, "eval_every": 1}, "eval_every needs held-out data"),
+        ({"mesh.data": 3, "mesh.fsdp": 1}, "a mesh of data=3, fsdp=1, tensor=1 does not fit 8 devices"),
+        ({"algorithm": "sft", "data.template": "hh"}, "template 'hh' cannot apply"),
+    ],
+)  # fmt: skip
+def test_bad_input_exits_with_3_and_says_what_is_wrong(folder, options, message, capsys):
+    code, said = call(["train", *config(folder, out="bad", **options)], capsys)
+    assert code == 3 and message in said.err
+    assert not (folder / "bad").exists()  # refused before anything was written
+
+
+def test_a_line_that_is_not_json_is_named(folder, capsys):
+    (folder / "broken.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n{oops\n')
+    code, said = call(["data", *config(folder, **{"data.train": folder / "broken.jsonl"})], capsys)
+    assert code == 3 and "broken.jsonl, line 2: not JSON" in said.err
+
+
+def test_a_directory_of_another_run_is_refused_with_2(folder, capsys):
+    code, said = call(["train", *config(folder, steps=1, seed=1)], capsys)
+    assert code == 2 and "seed: the checkpoint has 0, this run has 1" in said.err
+    code, said = call(["train", *config(folder, **{"checkpoint.resume": "never"})], capsys)
+    assert code == 2 and "already holds checkpoints (steps 1)" in said.err
+
+
+def test_train_says_what_it_is_and_where_everything_is(folder, capsys):
+    """The run is finished: going on with it trains nothing."""
+    code, said = call(["train", *config(folder, steps=1)], capsys)
+    assert code == 0
+    for words in ("simpo on ", "attention", "pairs, from prompt", "going on after step 1 of 1", "checkpoint: "):
+        assert words in said.out, words
+
+
+def test_eval_of_a_run_and_of_a_config_print_the_held_out_metrics(folder, capsys):
+    code, said = call(["eval", folder / "run"], capsys)
+    assert code == 0 and "step 1 of" in said.out and "8 held-out examples" in said.out
+    assert "rewards/accuracies" in said.out
+    code, said = call(["eval", folder / "run", "--seed", "1"], capsys)
+    assert code == 3 and "leave out --seed 1" in said.err
+    code, said = call(["eval", *config(folder, algorithm="sft", **{"data.holdout": 0})], capsys)
+    assert code == 3 and "there are no held-out data" in said.err
+
+
+def test_sample_continues_prompts_to_the_terminal_and_to_a_file(folder, capsys, tmp_path):
+    code, said = call(["sample", folder / "model", "[b]hello[/i]", "--max_new_tokens", 3], capsys)
+    assert code == 0 and said.out.startswith("[b]hello[/i]")  # not taken for markup
+    out = tmp_path / "rows.jsonl"
+    args = ["--out", out, "--max_new_tokens", 3, "--responses", 2]
+    code, _ = call(["sample", folder / "run", "hello", "the fox", *args, "--temperature", 1], capsys)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert code == 0 and [r["prompt"] for r in rows] == ["hello", "the fox"]
+    assert all(len(r["responses"]) == 2 for r in rows)
+    code, said = call(["sample", folder / "model"], capsys)
+    assert code == 3 and "give a PROMPT or --file" in said.err
+    code, said = call(["sample", folder / "model", "a", "--responses", 2], capsys)
+    assert code == 3 and "need a --temperature above 0" in said.err
+
+
+def test_data_shows_counts_lengths_examples_and_batches(folder, capsys):
+    code, said = call(["data", *config(folder)], capsys)
+    assert code == 0
+    for words in ("training data", "held-out data", "rows read", "response tokens", "bins of", "</s>"):
+        assert words in said.out, words
+
+
+def test_export_writes_a_folder_that_sample_reads(folder, capsys, tmp_path):
+    code, _ = call(["export", folder / "run", tmp_path / "hf", "--dtype", "bfloat16"], capsys)
+    assert code == 0
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert (tmp_path / "hf" / "tokenizer.json").exists()
+    code, said = call(["export", folder / "run", tmp_path / "a", "--adapter"], capsys)
+    assert code == 3 and "there is no adapter" in said.err
+    code, said = call(["export", folder / "model", tmp_path / "b"], capsys)
+    assert code == 3 and "is no folder of a run" in said.err
+    code, said = call(["export", folder / "run", tmp_path / "c", "--step", 7], capsys)
+    assert code == 3 and "has no checkpoint of step 7; there is: 1" in said.err
+
+
+def test_algorithms_prints_the_catalogue_and_one_row(capsys):
+    _, said = call(["algorithms"], capsys)
+    assert "2305.18290" in said.out and "bradley_terry" in said.out
+    _, said = call(["algorithms", "simpo"], capsys)
+    assert "gamma" in said.out and "from jalign.losses import simpo" in said.out
+    code, said = call(["algorithms", "simpoo"], capsys)
+    assert code != 0 and "did you mean 'simpo'" in said.err
+
+
+def test_bench_head_prints_a_table_and_json(capsys):
+    sizes = {"--tokens": 64, "--width": 16, "--vocabulary": 512, "--repeats": 1}
+    code, said = call(["bench", "head", *(x for pair in sizes.items() for x in pair)], capsys)
+    assert code == 0 and json.loads(said.out.splitlines()[-1])
+    code, said = call(["bench", "hed"], capsys)
+    assert code == 3 and "did you mean 'head'" in said.err
+
+
+def test_bench_step_measures_a_few_steps(capsys):
+    sizes = {"--pairs": 2, "--len": 32, "--prompt": 16, "--steps": 2, "--warmup": 1}
+    args = ["bench", "step", "--algorithm", "simpo", *(x for pair in sizes.items() for x in pair)]
+    with jax.set_mesh(make_mesh(fsdp=-1)):  # takes back the mesh that the benchmark sets
+        code, said = call(args, capsys)
+    assert code == 0 and json.loads(said.out.splitlines()[-1])["steps"] == 2
