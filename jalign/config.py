@@ -67,13 +67,14 @@ class DataConfig:
     Args:
         train: a file, folder or hub name; or several; or {source: weight}. "embedded" is the pairs in the package.
         eval: held-out data; when not given, `holdout` is taken from train.
-        eval_split: which split of it, where a folder or hub name has several (of train it is train).
+        eval_split: which split of it, where a folder or hub name has several.
         holdout: a fraction (below 1) or a number of examples kept for evaluation, chosen by a hash of the prompt; 0 for none.
         limit: use only the first so many rows; 0 for all.
         max_prompt_len: tokens; longer prompts lose their front.
         max_response_len: tokens, EOS included.
         over_long: what happens to what is longer.
         train_on: score the responses only, or every token (supervised data).
+        turns: which assistant turns of a conversation are scored.
         template: a built-in chat template for a tokenizer that has none.
         layout: one flat token stream with shared prompts, or padded rows.
         max_tokens: most tokens of a micro-batch on one device.
@@ -89,6 +90,7 @@ class DataConfig:
     max_response_len: int = 512
     over_long: Literal["truncate", "drop", "error"] = "truncate"
     train_on: Literal["response", "all"] = "response"
+    turns: Literal["last", "all"] = "last"
     template: str | None = None
     layout: Literal["flat", "padded"] = "flat"
     max_tokens: int = 8192
@@ -220,6 +222,11 @@ class Config:
         for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
             one = jax.ShapeDtypeStruct((1,), bool)  # stands for any array
             jax.eval_shape(partial(term.fn, **term.numbers), *(one for _ in arrays_of(term.fn)))
+        if self.model.lora and self.model.lora.dropout and row.needs_reference(**hyper):
+            raise ValueError(
+                f"model.lora.dropout does not apply to {row.name}: policy and reference would "
+                "differ where they are the same; set it to 0"
+            )
         self._check_numbers()
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
@@ -240,7 +247,9 @@ class Config:
             if getattr(self.sample, name) and not self.sample.prompts:
                 raise ValueError(f"sample.{name} needs sample.prompts > 0")
         if self.sample.prompts and row.needs_value_head:
-            raise ValueError(f"sample.prompts does not apply to {row.name}: it trains no language model")
+            raise ValueError(
+                f"sample.prompts does not apply to {row.name}: it trains no language model"
+            )
         if self.data.eval is None and self.data.eval_split != "test":
             raise ValueError("data.eval_split needs data.eval")
 

@@ -1,10 +1,11 @@
-"""Every verb of the command line, called as a user calls it: what it prints and what it exits with."""
+"""Every verb of the command line, called as a user calls it: its words and its exit code."""
 
 import json
 
 import jax
 import pytest
 
+from jalign.cli import runs
 from jalign.cli.main import main
 from jalign.parallel.mesh import make_mesh
 from tests.tiny_run import arguments, write_model, write_pairs
@@ -62,24 +63,32 @@ def test_the_help_of_train_explains_keys_in_words(capsys):
         assert words in said.out
 
 
+DPO = "train --algorithm.name dpo"
+
+
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("line", "message"),
     [
-        (["trian"], "no command 'trian'; did you mean 'train'?"),
-        (["train", "--optim.learning_rte", "1"], "no option 'optim.learning_rte'; did you mean 'optim.learning_rate'?"),
-        (["eval", "--algorithm.nme", "dpo"], "algorithm needs a name"),
-        (["data", "--algorithm.name", "dpoo"], "no algorithm 'dpoo'; did you mean 'dpo'?"),
-        (["train", "nowhere.yaml"], "cannot read config nowhere.yaml"),
-        (["train", "--algorithm.name", "dpo", "--algorithm.beta", "-1"], "beta must be > 0, got -1"),
-        (["train", "--algorithm.name", "dpo", "--optim.momentum", "0.9"], "momentum does not apply to adamw"),
-        (["train", "--algorithm.name", "dpo", "--sample.every", "5"], "sample.every needs sample.prompts > 0"),
-        (["train", "--algorithm.name", "bradley_terry", "--sample.prompts", "1"], "trains no language model"),
-        (["train", "--algorithm.name", "dpo", "--data.limit", "-1"], "data.limit must be >= 0, got -1"),
-        (["train", "--algorithm.name", "dpo", "--data.eval_split", "dev"], "data.eval_split needs data.eval"),
+        ("trian", "no command 'trian'; did you mean 'train'?"),
+        (
+            "train --optim.learning_rte 1",
+            "no option 'optim.learning_rte'; did you mean 'optim.learning_rate'?",
+        ),
+        ("eval --algorithm.nme dpo", "algorithm needs a name"),
+        ("data --algorithm.name dpoo", "no algorithm 'dpoo'; did you mean 'dpo'?"),
+        ("train nowhere.yaml", "cannot read config nowhere.yaml"),
+        (f"{DPO} --algorithm.bta 1", "dpo has no hyper-parameter 'bta'; did you mean 'beta'?"),
+        (f"{DPO} --algorithm.beta -1", "beta must be > 0, got -1"),
+        (f"{DPO} --optim.momentum 0.9", "momentum does not apply to adamw"),
+        (f"{DPO} --optim.warmup_steps 9 --steps 5", "warmup_steps must be in 0..5"),
+        (f"{DPO} --sample.every 5", "sample.every needs sample.prompts > 0"),
+        ("train --algorithm.name bradley_terry --sample.prompts 1", "trains no language model"),
+        (f"{DPO} --data.limit -1", "data.limit must be >= 0, got -1"),
+        (f"{DPO} --data.eval_split dev", "data.eval_split needs data.eval"),
     ],
-)  # fmt: skip
-def test_a_bad_config_exits_with_2_and_names_the_key(args, message, capsys):
-    code, said = call(args, capsys)
+)
+def test_a_bad_config_exits_with_2_and_names_the_key(line, message, capsys):
+    code, said = call(line.split(), capsys)
     assert code == 2
     assert said.err.startswith("jalign: error: ") and message in said.err
     assert "Traceback" not in said.err
@@ -92,7 +101,7 @@ def test_a_bad_config_exits_with_2_and_names_the_key(args, message, capsys):
         ({"model.path": "./no_model"}, "no tokenizer folder ./no_model"),
         ({"batch_size": 64}, "batch_size is 64, but there are only 40 training examples"),
         ({"data.holdout": 0, "eval_every": 1}, "eval_every needs held-out data"),
-        ({"mesh.data": 3, "mesh.fsdp": 1}, "a mesh of data=3, fsdp=1, tensor=1 does not fit 8 devices"),
+        ({"mesh.data": 3, "mesh.fsdp": 1}, "data=3, fsdp=1, tensor=1 does not fit 8 devices"),
         ({"algorithm": "sft", "data.template": "hh"}, "template 'hh' cannot apply"),
     ],
 )  # fmt: skip
@@ -119,7 +128,13 @@ def test_train_says_what_it_is_and_where_everything_is(folder, capsys):
     """The run is finished: going on with it trains nothing."""
     code, said = call(["train", *config(folder, steps=1)], capsys)
     assert code == 0
-    for words in ("simpo on ", "attention", "pairs, from prompt", "going on after step 1 of 1", "checkpoint: "):
+    for words in (
+        "simpo on ",
+        "attention",
+        "40 of 40 rows kept",
+        "going on after step 1 of 1",
+        "checkpoint: ",
+    ):
         assert words in said.out, words
 
 
@@ -138,7 +153,9 @@ def test_sample_continues_prompts_to_the_terminal_and_to_a_file(folder, capsys, 
     assert code == 0 and said.out.startswith("[b]hello[/i]")  # not taken for markup
     out = tmp_path / "rows.jsonl"
     args = ["--out", out, "--max_new_tokens", 3, "--responses", 2]
-    code, _ = call(["sample", folder / "run", "hello", "the fox", *args, "--temperature", 1], capsys)
+    code, _ = call(
+        ["sample", folder / "run", "hello", "the fox", *args, "--temperature", 1], capsys
+    )
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert code == 0 and [r["prompt"] for r in rows] == ["hello", "the fox"]
     assert all(len(r["responses"]) == 2 for r in rows)
@@ -151,7 +168,14 @@ def test_sample_continues_prompts_to_the_terminal_and_to_a_file(folder, capsys, 
 def test_data_shows_counts_lengths_examples_and_batches(folder, capsys):
     code, said = call(["data", *config(folder)], capsys)
     assert code == 0
-    for words in ("training data", "held-out data", "rows read", "response tokens", "bins of", "</s>"):
+    for words in (
+        "training data",
+        "held-out data",
+        "rows read",
+        "response tokens",
+        "bins of",
+        "</s>",
+    ):
         assert words in said.out, words
 
 
@@ -166,6 +190,16 @@ def test_export_writes_a_folder_that_sample_reads(folder, capsys, tmp_path):
     assert code == 3 and "is no folder of a run" in said.err
     code, said = call(["export", folder / "run", tmp_path / "c", "--step", 7], capsys)
     assert code == 3 and "has no checkpoint of step 7; there is: 1" in said.err
+
+
+def test_a_run_is_read_where_its_mesh_does_not_fit(folder, tmp_path):
+    """Trained on a pod, exported on a laptop."""
+    (tmp_path / "checkpoints").mkdir()
+    saved = json.loads((folder / "run" / "config.json").read_text())
+    for data, read_as in ((16, 1), (8, 8)):
+        saved["mesh"]["data"] = data
+        (tmp_path / "config.json").write_text(json.dumps(saved))
+        assert runs.config_of(str(tmp_path)).mesh.data == read_as
 
 
 def test_algorithms_prints_the_catalogue_and_one_row(capsys):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalign import algorithms
+from jalign.cli import build
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
@@ -98,6 +99,7 @@ def random_step(
         streams=mesh.shape["fsdp"],
         max_tokens=max_tokens,
         group_by_length=group_by_length,
+        cost=build.cost_of(model.spec),
     )
     source = Offline(batches, mesh)
     optimizer = make_optimizer("adamw", learning_rate)
@@ -119,13 +121,11 @@ def _zeros_for(row: Any, n: int) -> dict[str, np.ndarray]:
 
 def config_step(config: Any) -> Work:
     """The step of a config, on its own data and model."""
-    from jalign.cli import build
-
     mesh, tokenizer = build.mesh_of(config), build.tokenizer_of(config)
     examples, _ = build.examples_of(config, tokenizer)
     model = build.model_of(config, mesh, tokenizer)
     jax.set_mesh(mesh)
-    source = build.source_of(config, examples, mesh)
+    source = build.source_of(config, examples, mesh, model.decoder.spec)
     optimizer, _ = build.optimizer_of(config, build.steps_of(config, source.batches))
     state, frozen = build.state_of(config, model, mesh, optimizer)
     row = build.algorithm_of(config)

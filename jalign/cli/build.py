@@ -18,12 +18,14 @@ from jalign.data import sources
 from jalign.data.chat import load_tokenizer
 from jalign.data.convert import to_records
 from jalign.data.examples import Examples
+from jalign.data.budget import Cost
 from jalign.data.pipeline import Batches
 from jalign.data.tokenize import tokenize
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
-from jalign.models.lora import add_lora, trainable_filter
+from jalign.models.lora import add_lora, trainable_filter, without_dropout
 from jalign.models.score import functional
+from jalign.models.spec import Spec
 from jalign.parallel import hosts
 from jalign.parallel.mesh import make_mesh
 from jalign.parallel.rules import shardings
@@ -86,6 +88,8 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
         raise ValueError("model.adapter brings its own adapters: leave out model.lora")
     if c.adapter:
         decoder = peft.load_adapter(decoder, c.adapter)
+        if algorithm_of(config).needs_reference(**config.hyper):  # as in Config: no dropout there
+            decoder = without_dropout(decoder)
     elif c.lora:
         decoder = add_lora(
             decoder,
@@ -110,12 +114,12 @@ def merged(model: Model, params: Any) -> tuple[nnx.GraphDef, nnx.State]:
 def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
     """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
     names = sources_ if isinstance(sources_, list | dict) else [sources_]
-    weights = names if isinstance(names, dict) else dict.fromkeys(names, 1.0)
+    weights = list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]
     kind = "train" if split == "train" else "test"
-    found = {str(embedded.pairs(kind)) if n == "embedded" else n: w for n, w in weights.items()}
-    if len(found) == 1 and list(found.values()) == [1.0]:
-        return sources.read(next(iter(found)), split)
-    return sources.mixture(list(found.items()), split)
+    found = [(str(embedded.pairs(kind)) if n == "embedded" else n, w) for n, w in weights]
+    if len(found) == 1 and found[0][1] == 1:
+        return sources.read(found[0][0], split)
+    return sources.mixture(found, split)
 
 
 def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | None]:
@@ -142,6 +146,7 @@ def _tokenised(rows: list[dict[str, Any]], kind: str, c: DataConfig, tokenizer: 
         max_response_len=c.max_response_len,
         over_long=c.over_long,
         train_on=c.train_on,
+        turns=c.turns,
         template=c.template,
         report=report,
     )
@@ -151,7 +156,8 @@ def source_of(config: Config, examples: Examples, mesh: Mesh) -> Offline:
     """The examples as batches over the mesh."""
     if config.batch_size > len(examples):
         raise ValueError(
-            f"batch_size is {config.batch_size}, but there are only {len(examples)} training examples"
+            f"batch_size is {config.batch_size}, but there are only {len(examples)} "
+            "training examples"
         )
     return Offline(_batches(config, examples, mesh, config.batch_size), mesh)
 
@@ -174,6 +180,7 @@ def _batches(config: Config, examples: Examples, mesh: Mesh, batch_size: int) ->
         mismatch=algorithm_of(config).format.name == "binary",
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        cost=cost_of(spec),
     )
 
 

@@ -8,14 +8,10 @@ from jalign.data import report
 
 
 def show(config: Config, console: Console) -> None:
-    """Counts, lengths, what was dropped and why, a few examples with scored tokens coloured, and how batches are cut."""
+    """Counts, lengths, what was dropped and why, and a few examples with scored tokens coloured."""
     tokenizer = build.tokenizer_of(config)
     train, held = build.examples_of(config, tokenizer)
     for name, examples in (("training data", train), ("held-out data", held)):
         if examples is not None:
             console.rule(name)
             report.render(examples, tokenizer, console)
-    batches = build.source_of(config, train, build.mesh_of(config)).batches
-    console.rule("batches")
-    for line in batches.plan.describe():
-        console.print(line, highlight=False)

@@ -35,7 +35,7 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
     step_fn = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
     total: dict[str, Mean] | None = None
     with jax.set_mesh(mesh):
-        for data in build.held_source_of(config, held, mesh).eval_batches():
+        for data in build.held_source_of(config, held, mesh, model.decoder.spec).eval_batches():
             means = step_fn(state.params, frozen, state.carry, data)
             total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
     results = {name: float(mean.shown) for name, mean in sorted((total or {}).items())}

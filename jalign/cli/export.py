@@ -1,5 +1,6 @@
 """`jalign export RUN OUT`: a run's model for everybody else."""
 
+import shutil
 from collections.abc import Sequence
 
 import jax
@@ -20,7 +21,12 @@ def export(args: Sequence[str], console: Console) -> None:
     parser.add_argument(
         "--adapter", action="store_true", help="write only the LoRA adapter, in PEFT's format"
     )
-    parser.add_argument("--dtype", default="float32", help="of the weights: float32 | bfloat16 | float16")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights",
+    )
     options = parser.parse_args(list(args))
     _, model, state, step = runs.newest(options.run, options.step)
     decoder = nnx.merge(*build.merged(model, state.params))
@@ -32,5 +38,8 @@ def export(args: Sequence[str], console: Console) -> None:
     else:
         decoder = lora.merge(decoder) if adapted else decoder
         hub.save(decoder, options.out, dtype=jax.numpy.dtype(options.dtype))
+        ends = hub.find(model.path) / "generation_config.json"  # which tokens end a response
+        if ends.is_file():
+            shutil.copy(ends, options.out)
     model.tokenizer.save_pretrained(options.out)
     console.print(f"step {step} of {options.run} written to {options.out}", highlight=False)

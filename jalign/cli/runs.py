@@ -17,7 +17,7 @@ def is_run(folder: str) -> bool:
 
 
 def config_of(folder: str) -> Config:
-    """The config that a run was started with, its mesh replaced where that does not fit the devices here."""
+    """The config that a run was started with; its mesh is replaced where it does not fit."""
     if not is_run(folder):
         raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
     config = read_config(["--config", str(Path(folder) / CONFIG_FILE), "--out", folder])

@@ -52,8 +52,9 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     model = build.model_of(config, mesh, tokenizer)
 
-    source = build.source_of(config, examples, mesh)
-    held_source = build.held_source_of(config, held, mesh) if held else None
+    spec = model.decoder.spec
+    source = build.source_of(config, examples, mesh, spec)
+    held_source = build.held_source_of(config, held, mesh, spec) if held else None
     steps = build.steps_of(config, source.batches)
     optimizer, schedule = build.optimizer_of(config, steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
@@ -74,8 +75,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         start, restored, meta = found
         if start > steps:
             raise ResumeError(
-                f"{out} has taken {start} steps already, and steps is {steps}: ask for more, or choose"
-                " another directory"
+                f"{out} has taken {start} steps already, and steps is {steps}: ask for more, "
+                "or choose another directory"
             )
         # Orbax gives a key the sharding of its bits; device_put takes no key over several processes
         state = jax.jit(lambda x: x, out_shardings=shardings, donate_argnums=0)(restored)

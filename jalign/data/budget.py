@@ -39,6 +39,11 @@ class Cost(NamedTuple):
     head: float = 0.2
     bin: float = 128.0
 
+    @classmethod
+    def of_model(cls, width: int, depth: int, vocab_size: int, bin: float) -> Cost:
+        """For a decoder of this size; `bin` depends on the device: about 32 on a CPU, 128 elsewhere."""
+        return cls(pair=1 / (12 * width), head=vocab_size / (12 * width * depth), bin=bin)
+
     def of(self, shape: Shape) -> float:
         """Cost of one filled bin."""
         attention = shape.row_places * (self.place + self.pair * shape.row_len)
@@ -289,12 +294,15 @@ class _Search:
                 f"the longest example has {most} tokens, for which max_tokens must be at least "
                 f"{least}, not {self.max_tokens}"
             )
-        largest = max(
-            least, min(self.max_tokens, _round_up(int(mean * self.batch_size), self.multiple))
-        )
-        largest = largest // self.multiple * self.multiple
-        steps = 2 ** (np.arange(16) / 2)
-        return sorted({min(largest, _round_up(int(least * x), self.multiple)) for x in steps})
+        # Even parts of a typical and of the largest batch, and steps in between.
+        loads = [b.shared / self.streams for b in self.batches]
+        totals = np.array([mean * self.batch_size / self.streams, np.mean(loads), np.max(loads)])
+        parts = (totals[:, None] / np.arange(1, 5)).ravel()
+        steps = least * 2 ** (np.arange(16) / 2) - 1
+        whole = _round_up(int(totals.max()) + 1, self.multiple)
+        largest = min(self.max_tokens // self.multiple * self.multiple, max(least, whole))
+        sizes = {_round_up(int(x) + 1, self.multiple) for x in (*parts, *steps)}
+        return sorted(x for x in sizes | {least} if least <= x <= largest)
 
     def _shape(self, c: _Class, choice: _Choice) -> Shape:
         if self.padded:

@@ -106,6 +106,8 @@ def tokenize(
     report = report or Report(read=len(records))
     encoder = Encoder(tokenizer)
     chat = _template(records, tokenizer, template)
+    if turns != "last" and chat is None and records:
+        raise ValueError(f"turns {turns!r} cannot apply: the data is text, not messages")
     names = _extra_names(records)
     if train_on == "all" and (
         "step_labels" in names or any(len(r.responses) != 1 for r in records)

@@ -121,6 +121,14 @@ def add_lora(
     return model
 
 
+def without_dropout(model: nnx.Module) -> nnx.Module:
+    """A copy of `model` (arrays shared) whose adapters drop nothing."""
+    model = nnx.clone(model)
+    for lora in adapters(model).values():
+        lora.dropout = 0.0
+    return model
+
+
 def merge(model: nnx.Module) -> nnx.Module:
     """A copy of `model` without adapters, W + s A B in every kernel that had one.
 

@@ -132,7 +132,7 @@ def all_hosts_agree(name: str, value: Any) -> None:
 
 
 def whole(x: jax.Array) -> np.ndarray:
-    """All of an array on this process's host; every process must ask when it is spread over several."""
+    """All of an array on this host; every process must ask when it is spread over several."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))

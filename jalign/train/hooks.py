@@ -15,7 +15,6 @@ from jalign.train.loop import Moment, StopTraining
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.source import Offline
 
-
 _OF_EVERY_STEP = ("loss", "grad_norm")  # NaN here is a bad step, elsewhere a mean over nothing
 
 
@@ -86,7 +85,7 @@ def _mean(values: list[float], name: str) -> float:
 
 
 class Evaluate:
-    """The metrics of the held-out data, every `every` steps (0: only when called by `now`) and at the end.
+    """The metrics of the held-out data, every `every` steps (0: only by `now`) and at the end.
 
     `stop` is asked before every batch: a run that was told to stop must save, not evaluate.
     """

@@ -79,8 +79,8 @@ def make_optimizer(
     for number, value in given.items():
         if number not in _READS[name] and value != _DEFAULTS[number]:
             raise ValueError(
-                f"{number} does not apply to {name}, which reads {', '.join(_READS[name])}: leave it at "
-                f"{_DEFAULTS[number]}"
+                f"{number} does not apply to {name}, which reads {', '.join(_READS[name])}: "
+                f"leave it at {_DEFAULTS[number]}"
             )
     core = {
         "adamw": lambda: optax.adamw(

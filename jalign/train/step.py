@@ -48,8 +48,8 @@ def make_train_step(
       hyper: the algorithm's hyper-parameters; an unknown one is a TypeError.
     Returns:
       A function of (state, frozen, data), data being a `Batch`, a `Parts` or a tuple of `Parts`.
-      Metrics are scalars; `loss` and `grad_norm` (before clipping) are always among them. A mean over
-      none of the step's examples (`rewards/chosen` of KTO without a desirable one) is NaN.
+      Metrics are scalars; `loss` and `grad_norm` (before clipping) are always among them. A mean
+      over no example of the step (`rewards/chosen` of KTO without a desirable one) is NaN.
     """
     objective = Objective.of(algorithm, **hyper)
 
@@ -109,7 +109,7 @@ def _is_single(parts: tuple[Parts, ...]) -> bool:
 
 
 def _at(part: Parts, i: Any) -> Batch:
-    return jax.tree.map(lambda x: x[i], part.batch)
+    return jax.tree.map(lambda x: jnp.asarray(x)[i], part.batch)
 
 
 def _summed_gradient(objective, apply, state, frozen, parts, divisors, key):

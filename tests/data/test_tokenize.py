@@ -236,6 +236,7 @@ def test_over_long_records_can_be_dropped_or_refused(plain):
         ({"train_on": "respons"}, "did you mean 'response'"),
         ({"max_response_len": 1}, "at least 2"),
         ({"template": "hh"}, "cannot apply: the data is text"),
+        ({"turns": "all"}, "cannot apply: the data is text"),
     ],
 )
 def test_an_option_that_cannot_apply_is_an_error(plain, options, message):

@@ -101,7 +101,7 @@ def test_an_option_that_cannot_apply_is_refused():
         make_optimizer("sgd", 0.1, weight_decay=0.1)
     with pytest.raises(ValueError, match="momentum does not apply to adamw, which reads b1"):
         make_optimizer("adamw", 0.1, momentum=0.9)
-    with pytest.raises(ValueError, match=r"b2 does not apply to sgd, which reads momentum: leave it at 0\.999"):
+    with pytest.raises(ValueError, match=r"b2 does not apply to sgd, .*: leave it at 0\.999"):
         make_optimizer("sgd", 0.1, b2=0.95)
     with pytest.raises(ValueError, match="final does not apply to a constant schedule"):
         make_schedule("constant", 0.1, steps=10, final=0.1)

@@ -1,0 +1,473 @@
+"""Mistakes that other alignment libraries made, each with the test that jalign does not make it.
+
+What is tested elsewhere already, by the number of the mistake:
+
+1 local denominators: train/test_step.py 1x8_and_8x1..., eight_devices_take_the_same_step...
+3 off by one: models/test_score.py scores_are_those_of_the_models_logits..., data/test_packing.py
+  every_scored_token_stands_once...; here for the lengths that losses divide by
+4 prompt masks: data/test_tokenize.py bpe_never_merges_across_the_border; here after truncation
+6 length normalised twice: losses/test_by_hand.py of ipo, simpo, orpo (value and gradient)
+7 packing: models/test_decoder.py a_flat_stream_with_a_shared_prompt_equals_padded_rows,
+  test_runs.py padded_rows_give_the_losses_and_gradients_of_the_flat_layout
+8 batch-coupled losses: train/test_step.py 1x8_and_8x1... and eight_devices... with kto
+9, 10, 11 BOS, EOS, truncation: data/test_tokenize.py bos_*, eos_*, pad_equal_to_eos...,
+  a_response_cut_to_nothing..., a_prompt_cut_at_the_front...
+12 sampling temperature: rollout/test_draw.py temperature_divides_logits_before_the_softmax,
+  rollout/test_sampler.py logps_are_those_of_the_distribution_sampled_from
+14 step 0 is log 2: test_runs.py dpo_starts_at_log_2..., losses/test_by_hand.py dpo_is_log_2...
+15 adapters as their own reference: test_runs.py
+  adapters_are_exported_for_peft_and_taken_up_again...
+19 KTO: losses/test_by_hand.py kto_*, data/test_pipeline.py a_mismatched_response_*, test_config.py
+  (batch 1); ORPO: losses/test_by_hand.py orpo_stays_finite_where_the_model_is_certain
+20 options: test_contract.py every_hyperparameter_matters, train/test_optim.py
+  an_option_that_cannot_apply..., models/test_families.py
+  a_changed_config_changes_the_logits;
+  here for the config's keys
+22 cached reference: test_runs.py cached_reference_log_probs_change_nothing; here for their key
+26 resume: test_runs.py a_run_cut_in_two..., data/test_pipeline.py a_restart_continues...,
+  train/test_resume_rules.py; here for what stands between two log lines
+27 other data, tokenizer, base: test_runs.py what_must_not_change..., another_base_model...; here
+  for the schedule and the architecture
+
+5 (whitening, GAE), 6 (Dr. GRPO), 12 (ratios), 13, 16, 17 and 18 wait for online methods.
+"""
+
+import ast
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import jalign
+from jalign import config, losses
+from jalign.algorithms import ALGORITHMS, get
+from jalign.bench.workloads import TINY_LLAMA
+from jalign.cli import build
+from jalign.cli.train import _identity
+from jalign.core import Batch, Frozen, Mean, Parts
+from jalign.data.convert import to_records
+from jalign.data.pipeline import Batches
+from jalign.data.tokenize import tokenize
+from jalign.log import RunLog
+from jalign.models import hub
+from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
+from jalign.models.score import functional
+from jalign.parallel.mesh import make_mesh
+from jalign.train.hooks import Evaluate, Metrics
+from jalign.train.loop import Moment
+from jalign.train.reference import reference_columns
+from jalign.train.state import init_state
+from jalign.train.step import create_state, make_eval_step, make_train_step
+from tests.data.tiny_tokenizers import byte_level
+from tests.tiny_run import WORDS
+from tests.train.test_step import B, apply, batch, params, run
+
+PACKAGE = Path(jalign.__file__).parent
+
+
+# ---- normalisation and masks
+
+
+def test_2_places_without_an_example_are_not_in_the_denominator():
+    """trl 6369: masked sequences counted. Half a batch alone has the loss of half a batch."""
+    whole = batch(k=1)
+    half = jax.tree.map(lambda x: x[:4], whole)
+    whole.mask[4:] = False
+    for name in ("sft", "dpo", "orpo", "kto"):
+        row = get(name)
+        if row.format.k != 1:
+            whole = batch(k=row.format.k)
+            half = jax.tree.map(lambda x: x[:4], whole)
+            whole.mask[4:] = False
+        _, a = run(row, whole)
+        _, b = run(row, half)
+        for metric in b:
+            np.testing.assert_allclose(a[metric], b[metric], rtol=1e-5, err_msg=f"{name} {metric}")
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Pairs of ragged lengths whose prompts are cut at the front and some responses at the end."""
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(12):
+        prompt, a, b = (" ".join(rng.choice(WORDS, n)) for n in rng.integers(1, 9, 3))
+        rows.append({"prompt": prompt, "chosen": f" {a} a", "rejected": f" {b} b"})
+    records, report = to_records(rows, "pairs")
+    tokenizer = byte_level(bos=True)
+    limits = {"max_prompt_len": 5, "max_response_len": 9}
+    made = tokenize(records, tokenizer, **limits, report=report)
+    assert report.truncated_prompts and report.truncated_responses
+    return made
+
+
+@pytest.fixture(params=["flat", "padded"])
+def parts(request, examples):
+    made = Batches(examples, batch_size=len(examples), layout=request.param, multiple=8)
+    return [p for b in made.eval_batches() for p in b]
+
+
+def in_order(parts, per_part):
+    """[examples] by example number, from `per_part(batch of one bin) -> [B]`."""
+    found = {}
+    for part in parts:
+        for i in range(part["count"]):
+            one = jax.tree.map(lambda x, i=i: x[i], part["batch"])
+            values = per_part(Batch(one["layout"], one["mask"], one["extras"]))
+            found |= {
+                int(n): v for n, v in zip(one["extras"]["index"], values, strict=True) if n >= 0
+            }
+    return [found[n] for n in range(len(found))]
+
+
+def test_3_the_length_that_normalises_is_the_number_of_log_probs_summed(parts, examples):
+    """trl 6879, open-instruct 1549. Every token has log-prob -2; unscored places hold NaN."""
+    view = get("ipo").format.view
+
+    def means(b):
+        out = {"token_logps": jnp.where(b.mask, -2.0, jnp.nan)}
+        named = view(out, b)
+        return zip(
+            named["chosen_logps"] / named["chosen_len"],
+            named["rejected_logps"] / named["rejected_len"],
+            named["chosen_len"],
+            named["rejected_len"],
+            strict=True,
+        )
+
+    for (chosen, rejected, *lengths), example in zip(in_order(parts, means), examples, strict=True):
+        assert (chosen, rejected) == (-2.0, -2.0)
+        assert lengths == [len(r) for r in example.responses]  # the EOS included
+
+
+def test_4_each_side_has_its_own_mask_after_truncation_too(parts, examples):
+    """OpenRLHF 294, verl 601: what is scored is each response, whole, and nothing of the prompt."""
+
+    def scored(b):
+        layout = b.layout
+        ids = np.take_along_axis(layout.tokens, layout.at, -1)
+        if layout.rows is None:  # a stream for each response
+            by_token = np.take_along_axis(ids[:, None], layout.slots.reshape(len(ids), 1, -1), -1)
+        else:
+            flat = layout.slots.reshape(len(ids), -1)
+            by_token = np.take_along_axis(ids, flat, -1)
+        by_token = by_token.reshape(b.mask.shape)
+        return [
+            [t[m].tolist() for t, m in zip(*x, strict=True)]
+            for x in zip(by_token, b.mask, strict=True)
+        ]
+
+    for found, example in zip(in_order(parts, scored), examples, strict=True):
+        assert found == [r.tolist() for r in example.responses]
+
+
+def test_5_the_reward_is_read_at_the_eos_of_each_response(parts, examples):
+    """trl 6952: read at a wrong token. The score of a token is its id here."""
+    view = get("bradley_terry").format.view
+    eos = byte_level(bos=True).eos_token_id
+
+    def rewards(b):
+        ids = np.take_along_axis(b.layout.tokens, b.layout.at, -1)
+        slots = b.layout.slots.reshape(len(ids), -1)
+        by_token = np.take_along_axis(ids, slots, -1).reshape(b.mask.shape)
+        named = view({"scores": jnp.asarray(by_token, jnp.float32)}, b)
+        return zip(named["chosen_scores"], named["rejected_scores"], strict=True)
+
+    assert all(pair == (eos, eos) for pair in in_order(parts, rewards))
+
+
+# ---- ratios and KL
+
+
+def test_14_there_is_no_dropout_in_the_reference_nor_in_evaluation():
+    """trl 3234. Only the policy's own pass in a training step is given a key."""
+    keys = []
+
+    def spy(params, base, layout, outputs, key=None):
+        keys.append((base, key is not None))
+        return apply(params, base, layout, outputs)
+
+    optimizer, row = optax.sgd(0.1), get("dpo")
+    state = create_state(params(), optimizer, row, jax.random.key(0))
+    make_train_step(row, spy, optimizer)(state, Frozen(None, params(1)), batch())
+    assert [drops for _, drops in keys] == [True, False]
+    keys.clear()
+    make_eval_step(row, spy)(params(), Frozen(None, params(1)), {}, batch())
+    assert keys and not any(drops for _, drops in keys)
+
+
+def test_14_adapters_have_no_dropout_where_policy_and_reference_are_compared():
+    with pytest.raises(ValueError, match=r"model.lora.dropout does not apply to dpo"):
+        replace(DPO, model=config.ModelConfig(lora=config.LoraConfig(dropout=0.1)))
+    model = add_lora(tiny_decoder(), rank=2, alpha=4.0, dropout=0.5, rngs=nnx.Rngs(0))
+    quiet = without_dropout(model)
+    assert {x.dropout for x in adapters(quiet).values()} == {0.0}
+    assert {x.dropout for x in adapters(model).values()} == {0.5}  # a copy
+
+
+# ---- options and twins
+
+
+def test_20_every_key_of_the_config_is_read():
+    """An option that nothing reads is a lie: each key must be read in cli/ or config.py."""
+    files = [*(PACKAGE / "cli").glob("*.py"), PACKAGE / "config.py"]
+    nodes = [n for f in files for n in ast.walk(ast.parse(f.read_text()))]
+    read = {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    sections = [
+        x for x in vars(config).values() if isinstance(x, type) and x.__name__.endswith("Config")
+    ]
+    assert len(sections) == 8
+    for section in sections:
+        for key in fields(section):
+            assert key.name in read, f"{section.__name__}.{key.name}"
+
+
+def test_21_each_loss_exists_once_and_is_the_one_that_the_catalogue_runs():
+    """liger 1082, trl 7063: two implementations of one loss drift apart."""
+    for row in ALGORITHMS.values():
+        for fn in (row.loss, *(fn for fn, _, _ in row.plus.values())):
+            assert getattr(losses, fn.__name__) is fn
+    names = [
+        node.name
+        for file in (PACKAGE / "losses").rglob("*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    assert len(names) == len(set(names))
+
+
+class OneBatch:
+    """A source of one batch, in an order of its own."""
+
+    def __init__(self, order):
+        whole = batch(len(order))
+        self.batches = SimpleNamespace(examples=range(len(order)))
+        shuffled = jax.tree.map(lambda x: jnp.asarray(x[order]), whole)
+        self.data = shuffled.replace(extras={"index": jnp.asarray(order)})
+
+    def eval_batches(self):
+        yield (Parts(jax.tree.map(lambda x: x[None], self.data), np.int32(1)),)
+
+
+def test_22_cached_reference_log_probs_are_by_example_and_never_stale(tmp_path):
+    """trl 6291, 5714, 7083: reordered, or those of other data, tokenizer or reference."""
+    said = []
+
+    def columns(source, **key):
+        ref = Frozen(None, params(key["reference"]))
+        return reference_columns(
+            source, get("dpo"), apply, ref, folder=tmp_path, key=key, say=said.append
+        )
+
+    key = {"data": "d", "tokenizer": "t", "reference": 1}
+    straight = columns(OneBatch(np.arange(8)), **key)
+    again = columns(OneBatch(np.arange(8)), **key)
+    assert "computed" in said[0] and "read from" in said[1]
+    for name in ("data", "tokenizer"):  # the same numbers, as only their names differ here
+        turned = columns(OneBatch(np.arange(8)[::-1]), **key | {name: "other"})
+        assert "computed" in said[-1]
+        for column in straight:
+            np.testing.assert_array_equal(straight[column], again[column])
+            np.testing.assert_allclose(straight[column], turned[column], rtol=1e-6)
+    other = columns(OneBatch(np.arange(8)), **key | {"reference": 2})
+    assert (
+        "computed" in said[-1] and (other["ref_chosen_logps"] != straight["ref_chosen_logps"]).all()
+    )
+
+
+# ---- numbers
+
+
+def test_23_masters_are_float32_so_that_small_updates_are_not_swallowed():
+    """AReaL 1634. In bfloat16 1 - 1e-4 is 1."""
+    row, optimizer = get("sft"), optax.sgd(1e-4)
+    mesh = make_mesh(fsdp=-1)
+    here = jax.NamedSharding(mesh, jax.P())
+    loaded = jax.device_put({"w": jnp.ones(4, jnp.bfloat16)}, here)
+    state = init_state(mesh, loaded, optimizer, row, seed=0)
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    updates, _ = optimizer.update({"w": jnp.ones(4)}, state.opt_state, state.params)
+    moved = optax.apply_updates(state.params, updates)
+    np.testing.assert_allclose(moved["w"], 1 - 1e-4, rtol=1e-7)
+
+
+def undesirable_only(whole):
+    return whole.replace(extras={"label": np.zeros(B, bool)})
+
+
+def test_24_a_mean_over_nothing_is_not_a_zero_and_spoils_no_other_mean(tmp_path):
+    _, metrics = run(get("kto"), undesirable_only(batch()))
+    assert np.isnan(metrics["rewards/chosen"]) and np.isfinite(metrics["rewards/rejected"])
+    log = RunLog(tmp_path, steps=2, start=0, console=None)
+    hook = hook_of(log, every=2)
+    for step, chosen in ((1, 3.0), (2, float("nan"))):
+        hook(moment(step, {"rewards/chosen": chosen, "loss": 1.0}))
+    log.close()
+    assert json.loads(log.path.read_text())["rewards/chosen"] == 3.0
+
+
+def test_24_what_stands_in_padding_never_reaches_a_metric():
+    for garbage in (np.nan, np.inf, 1e30):
+        mean = Mean.of(jnp.array([1.0, garbage, 3.0]), jnp.array([True, False, True]))
+        assert float(mean.value) == 2.0
+
+
+def tiny_decoder():
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 64}
+    return hub.init(TINY_LLAMA | small, key=jax.random.key(0))
+
+
+def test_25_no_weight_is_a_constant_of_the_compiled_step():
+    """mlx-lm-lora 50: adapters and references are arguments, never closures."""
+    model = add_lora(tiny_decoder(), rank=2, alpha=4.0, rngs=nnx.Rngs(0))
+    scorer, trained, base = functional(model, trainable_filter(model))
+    optimizer, row = optax.sgd(0.1), get("dpo")
+    state = create_state(trained, optimizer, row, jax.random.key(0))
+    records, report = to_records([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2, "pairs")
+    tokens = tokenize(records, byte_level(bos=True), report=report)
+    (part,) = Batches(tokens, batch_size=2, multiple=8).batch(0)
+    part["batch"]["layout"].tokens[:] %= 64
+    data = Parts(Batch(*(part["batch"][n] for n in ("layout", "mask", "extras"))), part["count"])
+    step = make_train_step(row, scorer, optimizer)
+    traced = jax.make_jaxpr(step)(state, Frozen(base, trained), data)
+    held = [np.shape(c) for c in traced.consts]
+    assert all(np.prod(shape) <= 64 for shape in held), held  # rotary frequencies, at most
+
+
+# ---- state
+
+
+def hook_of(log, *, every, pending=(), steps=9):
+    source = SimpleNamespace(tokens=0, batches=SimpleNamespace(epoch=lambda step: 0.0))
+    schedule = optax.linear_schedule(1.0, 0.0, 10)
+    return Metrics(
+        log, source, schedule, every=every, steps=steps, max_bad_steps=3, pending=pending
+    )
+
+
+def moment(step, metrics, last=False, **more):
+    counters = {"skipped": 0, "skipped_in_a_row": 0}
+    return Moment(step, last, more.get("state"), None, counters | metrics)
+
+
+def test_26_a_checkpoint_between_two_lines_of_the_log_loses_no_metric(tmp_path):
+    """A run cut at step 2 of 3 writes the line that one which never stopped writes."""
+    lines = []
+    for name, cut in (("whole", None), ("cut", 2)):
+        log = RunLog(tmp_path / name, steps=3, start=0, console=None)
+        hook = hook_of(log, every=3)
+        for step in (1, 2, 3):
+            hook(moment(step, {"loss": np.float32(0.1) * step, "grad_norm": np.float32(step)}))
+            if step == cut:
+                saved = json.loads(json.dumps(hook.pending()))
+                hook = hook_of(log, every=3, pending=saved)
+        log.close()
+        (line,) = log.path.read_text().splitlines()
+        lines.append(
+            {k: v for k, v in json.loads(line).items() if k in ("step", "loss", "grad_norm")}
+        )
+    assert lines[0] == lines[1]
+
+
+def test_26_the_learning_rate_reported_is_the_one_used_after_a_skipped_step(tmp_path):
+    """A skipped step does not advance the optimizer's clock."""
+    log = RunLog(tmp_path, steps=9, start=0, console=None)
+    hook, counts = hook_of(log, every=1), ((0, 0), (1, 1), (1, 0), (1, 0))
+    for step, (skipped, in_a_row) in enumerate(counts, 1):
+        hook(moment(step, {"loss": 1.0, "skipped": skipped, "skipped_in_a_row": in_a_row}))
+    log.close()
+    rates = [json.loads(line)["learning_rate"] for line in log.path.read_text().splitlines()]
+    np.testing.assert_allclose(rates, [1.0, 0.9, 0.9, 0.8], rtol=1e-6)
+
+
+def test_26_a_run_that_starts_afresh_after_a_kill_has_every_line_once(tmp_path):
+    """Killed before the first checkpoint, in the middle of a character."""
+    log = RunLog(tmp_path, steps=9, start=0, console=None)
+    log.write(0, {"loss": 1.0}, "eval")
+    log.text(4, "generations", [{"prompt": "a\u2028b"}])  # a line break to str, not to JSON Lines
+    log.close()
+    with log.path.open("ab") as file:
+        file.write('{"step": 5, "rows": ["é'.encode()[:-1])
+    kept = RunLog(tmp_path, steps=9, start=4, console=None)
+    kept.close()
+    assert [json.loads(x)["step"] for x in log.path.read_text().split("\n") if x] == [0, 4]
+    fresh = RunLog(tmp_path, steps=9, start=0, console=None)
+    fresh.write(0, {"loss": 1.0}, "eval")
+    fresh.close()
+    assert len(log.path.read_text().splitlines()) == 1
+
+
+def test_26_of_several_processes_one_keeps_the_record(tmp_path):
+    log = RunLog(tmp_path / "second", steps=1, start=0, console=None, writes=False)
+    log.write(1, {"loss": 1.0})
+    log.text(1, "generations", [])
+    log.close()
+    assert not (tmp_path / "second").exists()
+
+
+def test_26_a_run_that_is_told_to_stop_does_not_evaluate_first(tmp_path):
+    log = RunLog(tmp_path, steps=1, start=0, console=None)
+    told = iter([False, True])
+    batches = [batch(), batch(seed=1)]
+    evaluate = make_eval_step(get("simpo"), apply)
+    hook = Evaluate(log, evaluate, lambda: iter(batches), every=1, stop=lambda: next(told))
+    state = SimpleNamespace(params=params(), carry={})
+    assert hook.now(1, state, Frozen(None, None)) == {} and not hook.results
+    log.close()
+
+
+DPO = config.Config(algorithm={"name": "dpo"}, optim=config.OptimConfig(learning_rate=1e-3))
+
+
+def facts(given=DPO, steps=10, spec="rope 1e4"):
+    model = SimpleNamespace(decoder=SimpleNamespace(spec=spec), tokenizer=byte_level())
+    state = SimpleNamespace(params=params())
+    data = SimpleNamespace(fingerprint="f")
+    return _identity(given, model, data, state, Frozen({}, params()), steps)
+
+
+def test_27_another_learning_rate_schedule_or_architecture_is_another_run():
+    """What would silently change a run that goes on is among the facts that may not change."""
+    constant = replace(DPO, optim=replace(DPO.optim, schedule="constant"))
+    assert facts() == facts()
+    assert (
+        facts()["optimizer"]
+        != facts(replace(DPO, optim=replace(DPO.optim, learning_rate=1e-4)))["optimizer"]
+    )
+    assert facts()["schedule_steps"] != facts(steps=20)["schedule_steps"]  # a cosine to another end
+    assert facts(constant) == facts(constant, steps=20)  # more steps of the same
+    assert (
+        facts()["base_model"] != facts(spec="rope 5e5")["base_model"]
+    )  # equal weights, other function
+
+
+def test_27_a_source_named_twice_is_not_dropped_silently(tmp_path):
+    row = {"prompt": "a", "chosen": " a", "rejected": " b"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    twice = config.DataConfig(train=[str(tmp_path / "a.jsonl")] * 2, holdout=0)
+    with pytest.raises(ValueError, match="is in the mixture twice"):
+        build.examples_of(replace(DPO, data=twice), byte_level())
+
+
+def test_27_held_out_data_are_never_the_training_split(tmp_path):
+    """A folder with several splits, named for both: each key reads its own."""
+    for split, n in (("train", 6), ("test", 3), ("validation", 2)):
+        rows = [{"prompt": f"{split} {i}", "chosen": " a", "rejected": " b"} for i in range(n)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    data = config.DataConfig(train=str(tmp_path), eval=str(tmp_path))
+    train, held = build.examples_of(replace(DPO, data=data), byte_level())
+    assert (len(train), len(held)) == (6, 3)
+    _, held = build.examples_of(
+        replace(DPO, data=replace(data, eval_split="validation")), byte_level()
+    )
+    assert len(held) == 2
+    with pytest.raises(
+        ValueError, match="no file of the split 'dev'; there is: test, train, validation"
+    ):
+        build.examples_of(replace(DPO, data=replace(data, eval_split="dev")), byte_level())
