@@ -1,6 +1,8 @@
-"""What a run can be told. One YAML file and `--dotted.key value` overrides fill these dataclasses (jsonargparse).
+"""What a run can be told. One YAML file and `--dotted.key value` overrides fill these dataclasses
+(jsonargparse).
 
-An algorithm's hyper-parameters are not declared here: `algorithm: {name: dpo, beta: 0.1}` is checked against the loss's signature.
+An algorithm's hyper-parameters are not declared here: `algorithm: {name: dpo, beta: 0.1}` is
+checked against the loss's signature.
 """
 
 from __future__ import annotations
@@ -42,9 +44,11 @@ class ModelConfig:
     """The model that is trained.
 
     Args:
-        path: a Hugging Face folder (safetensors) or hub name; "embedded" is the model in the package.
+        path: a Hugging Face folder (safetensors) or hub name; "embedded" is the model in the
+          package.
         tokenizer: folder or hub name of the tokenizer; the model's own when not given.
-        dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU. What is trained is kept in float32.
+        dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU. What is trained
+          is kept in float32.
         remat: what the backward pass computes again to save memory.
         attention: kernel; auto chooses by device and says which.
         lora: train adapters instead of the whole model.
@@ -65,10 +69,15 @@ class DataConfig:
     """What the model is trained on.
 
     Args:
-        train: a file, folder or hub name; or several; or {source: weight}. "embedded" is the pairs in the package.
+        train: a file, folder or hub name; or several; or {source: weight}. "embedded" is the pairs
+          in the package.
         eval: held-out data; when not given, `holdout` is taken from train.
         eval_split: which split of it, where a folder or hub name has several.
-        holdout: a fraction (below 1) or a number of examples kept for evaluation, chosen by a hash of the prompt; 0 for none.
+        holdout: a fraction (below 1) or a number of examples of train kept for evaluation, chosen
+            by a hash of the prompt; 0 for none; 0.05 when nothing is said and there is no other
+            held-out data.
+        columns: our name of a column -> the data's, where it is not recognised: {completion:
+          solution}.
         limit: use only the first so many rows; 0 for all.
         max_prompt_len: tokens; longer prompts lose their front.
         max_response_len: tokens, EOS included.
@@ -84,7 +93,8 @@ class DataConfig:
     train: Sources = "embedded"
     eval: Sources | None = None
     eval_split: str = "test"
-    holdout: float = 0.05
+    holdout: float | None = None
+    columns: dict[str, str] = field(default_factory=dict)
     limit: int = 0
     max_prompt_len: int = 512
     max_response_len: int = 512
@@ -169,7 +179,8 @@ class CheckpointConfig:
     Args:
         every: optimizer steps between checkpoints; 0 for the last step only.
         keep: newest checkpoints that are kept.
-        resume: auto goes on if there is a checkpoint; never refuses to; must insists; a number names a step.
+        resume: auto goes on if there is a checkpoint; never refuses to; must insists; a number
+          names a step.
         allow_mismatch: facts that may differ from the checkpoint's (its names are in the error).
     """
 
@@ -190,7 +201,8 @@ class Config:
         epochs: passes over the data, when steps is 0.
         batch_size: examples (prompts with their responses) per optimizer step, over all devices.
         seed: of the data order, fresh weights, dropout and sampling.
-        reference: compute the reference's log-probs in the step, or once before training (kept on disk).
+        reference: compute the reference's log-probs in the step, or once before training (kept on
+          disk).
         log_every: steps between log lines; their metrics are averaged.
         eval_every: steps between evaluations on the held-out data; 0 for before and after only.
         max_bad_steps: non-finite steps in a row that end the run.
@@ -236,8 +248,8 @@ class Config:
             raise ValueError(f"reference: cached does not apply: {row.name} reads no reference")
         if self.reference == "cached" and row.format.name == "binary":
             raise ValueError(
-                f"reference: cached does not apply to {row.name}: which mismatched response an example gets "
-                "changes with its batch"
+                f"reference: cached does not apply to {row.name}: which mismatched response an "
+                "example gets changes with its batch"
             )
         if row.batch_coupled and self.batch_size < 2:
             raise ValueError(
@@ -250,6 +262,10 @@ class Config:
             raise ValueError(
                 f"sample.prompts does not apply to {row.name}: it trains no language model"
             )
+        if self.data.holdout is not None and (
+            self.data.eval is not None or self.data.train == "embedded"
+        ):
+            raise ValueError("data.holdout does not apply: there are held-out data already")
         if self.data.eval is None and self.data.eval_split != "test":
             raise ValueError("data.eval_split needs data.eval")
 
@@ -261,7 +277,8 @@ class Config:
             "checkpoint.every": 0, "checkpoint.keep": 1,
         }  # fmt: skip
         for name, smallest in least.items():
-            if (value := reduce(getattr, name.split("."), self)) < smallest:
+            value = reduce(getattr, name.split("."), self)
+            if value is not None and value < smallest:
                 raise ValueError(f"{name} must be >= {smallest}, got {value}")
         o = self.optim
         steps = self.steps or max(o.warmup_steps, 1)  # of epochs nothing is known yet

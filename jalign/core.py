@@ -1,6 +1,7 @@
 """The nouns: what every algorithm, whatever its paper, is written in.
 
-Shape letters, everywhere: B prompts, K responses per prompt, R scored tokens per response, T tokens, V vocabulary.
+Shape letters, everywhere: B prompts, K responses per prompt, R scored tokens per response, T
+  tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ LossFn = Callable[..., tuple[Array, Arrays]]
 
 
 class Mean(NamedTuple):
-    """A mean that is not divided yet, so that parts (micro-batches, devices) are added first and divided once."""
+    """A mean that is not divided yet, so that parts (micro-batches, devices) are added first
+    and divided once.
+    """
 
     total: Float[Array, ""]
     count: Float[Array, ""]
 
     @classmethod
     def of(cls, x: Array, weights: Array) -> Mean:
-        """Sum of `x` where `weights` > 0, times `weights`; whatever stands elsewhere (NaN too) does not matter."""
+        """Sum of `x` where `weights` > 0, times `weights`; whatever stands elsewhere (NaN too)
+        does not matter.
+        """
         w = jnp.broadcast_to(weights, x.shape).astype(jnp.float32)
         return cls(jnp.sum(jnp.where(w > 0, x, 0.0).astype(jnp.float32) * w), jnp.sum(w))
 
@@ -45,7 +50,8 @@ class Mean(NamedTuple):
 
 
 Reduction = Callable[[Arrays], tuple[Array, Array]]
-"""fields -> (weights that broadcast to the unreduced loss, divisor). Depends on masks and data only, never on parameters,
+"""fields -> (weights that broadcast to the unreduced loss, divisor). Depends on masks and data
+only, never on parameters,
 so that the divisor of a whole optimizer step is known before the first backward pass."""
 
 
@@ -56,7 +62,8 @@ class Batch:
     Attributes:
       layout: where the tokens are (`jalign.layout`).
       mask: [B, K, R] True on scored response tokens; the scored tokens of a response stand first.
-      extras: fields that come with the data, [B, ...]: margin, label, rewards, cached `ref_*`, and `index`, the example number.
+      extras: fields that come with the data, [B, ...]: margin, label, rewards, cached `ref_*`, and
+        `index`, the example number.
     """
 
     layout: Layout
@@ -71,7 +78,9 @@ class Batch:
 
 @struct.dataclass
 class Parts:
-    """Micro-batches of equal shape, stacked: every leaf of `batch` has a leading axis, of which the first `count` are filled."""
+    """Micro-batches of equal shape, stacked: every leaf of `batch` has a leading axis, of which
+    the first `count` are filled.
+    """
 
     batch: Batch
     count: Int[Array, ""]
@@ -105,8 +114,10 @@ class Format:
     Attributes:
       name: supervised | pairs | binary | lists | samples.
       k: responses per prompt; None when it is free.
-      view: (outputs of the scorer, batch) -> named arrays. Outputs may be empty: then only what follows from the mask is returned.
-      reads: for every array of `view` that needs the model, the scorer outputs it is made from. Each also exists as `ref_<name>`.
+      view: (outputs of the scorer, batch) -> named arrays. Outputs may be empty: then only what
+        follows from the mask is returned.
+      reads: for every array of `view` that needs the model, the scorer outputs it is made from.
+        Each also exists as `ref_<name>`.
       mask_fields: arrays of `view` that follow from the mask.
       data_fields: arrays read from `Batch.extras`.
       metrics: (fields, what the loss returned) -> {TRL name: (unreduced values, weights)}.
@@ -184,15 +195,18 @@ class Algorithm:
 
     Attributes:
       name: as users know it.
-      loss: the formula; its positional parameters name arrays of `format`, its keyword-only ones are the hyper-parameters.
+      loss: the formula; its positional parameters name arrays of `format`, its keyword-only ones
+        are the hyper-parameters.
       format: what the data looks like.
       paper: arXiv number, or where it stands.
       defaults: overrides of the loss's keyword defaults.
-      plus: further pure losses added with a weight, `{"nll_coef": (losses.nll, 0.0, mean_over_examples)}`. The weight is a
-        hyper-parameter; at 0 the term and the inputs that only it reads are gone.
+      plus: further pure losses added with a weight, `{"nll_coef": (losses.nll, 0.0,
+        mean_over_examples)}`. The weight is a hyper-parameter; at 0 the term and the inputs that
+        only it reads are gone.
       reduce: how the unreduced loss becomes a mean.
       carry: running values the loss keeps.
-      batch_coupled: an example's loss depends on the others. With several micro-batches the step then scores all of them first.
+      batch_coupled: an example's loss depends on the others. With several micro-batches the step
+        then scores all of them first.
     """
 
     name: str
@@ -212,13 +226,15 @@ class Algorithm:
                 if name not in known:
                     near = did_you_mean(name, known)
                     raise TypeError(
-                        f"{self.name}: {fn.__name__} asks for the array {name!r}, unknown to format {self.format.name!r}{near}"
+                        f"{self.name}: {fn.__name__} asks for the array {name!r}, unknown to "
+                        f"format {self.format.name!r}{near}"
                     )
         for name in self.defaults:
             if name not in numbers_of(self.loss):
                 near = did_you_mean(name, numbers_of(self.loss))
                 raise TypeError(
-                    f"{self.name}: default {name!r} is not a keyword argument of {self.loss.__name__}{near}"
+                    f"{self.name}: default {name!r} is not a keyword argument of "
+                    f"{self.loss.__name__}{near}"
                 )
 
     @property
@@ -231,7 +247,9 @@ class Algorithm:
         )
 
     def terms(self, **overrides: Any) -> tuple[Term, ...]:
-        """The weighted terms of the objective; a name this algorithm does not have is a TypeError."""
+        """The weighted terms of the objective; a name this algorithm does not have is a
+        TypeError.
+        """
         hyper = self.hyperparameters
         for name, value in overrides.items():
             if name not in hyper:
@@ -264,7 +282,9 @@ class Algorithm:
         )
 
     def outputs(self, names: Iterable[str]) -> tuple[str, ...]:
-        """What the scorer must compute for these arrays (those of the policy, or those of the reference without `ref_`)."""
+        """What the scorer must compute for these arrays (those of the policy, or those of the
+        reference without `ref_`).
+        """
         return tuple(
             dict.fromkeys(out for name in names for out in self.format.reads.get(name, ()))
         )

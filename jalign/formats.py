@@ -25,7 +25,9 @@ def _length(mask: Array) -> Array:
 
 
 def _wins(a: Array, b: Array) -> Array:
-    """1 where a > b; a tie is half a win, so that a policy that equals its reference stands at 0.5."""
+    """1 where a > b; a tie is half a win, so that a policy that equals its reference stands at
+    0.5.
+    """
     return jnp.where(a == b, 0.5, (a > b).astype(jnp.float32))
 
 

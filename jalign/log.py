@@ -74,6 +74,11 @@ class RunLog:
             text = "\n\n".join(json.dumps(r, ensure_ascii=False) for r in rows)
             self._writer.add_text(name, text, step)
 
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        """What has been recorded of a kind so far, by earlier lives of the run too."""
+        lines = self.path.read_text(encoding="utf-8").split("\n") if self._file else []
+        return [row for row in map(json.loads, filter(None, lines)) if row["kind"] == kind]
+
     def say(self, message: str) -> None:
         """A line for people."""
         if self.console:

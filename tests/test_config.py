@@ -19,7 +19,9 @@ DPO = "algorithm: {name: dpo, beta: 0.2}\n"
 
 
 def test_a_file_and_overrides_fill_the_config(config):
-    got = read_config([config(DPO + "optim: {learning_rate: 5e-6}\n"), "--algorithm.beta", "0.4", "--seed", "3"])
+    got = read_config(
+        [config(DPO + "optim: {learning_rate: 5e-6}\n"), "--algorithm.beta", "0.4", "--seed", "3"]
+    )
     assert got.hyper == {"beta": 0.4} and got.seed == 3
     assert got.optim.learning_rate == 5e-6  # YAML 1.1 reads it as a string
 
@@ -32,19 +34,39 @@ def test_lora_is_a_section_of_its_own(config):
 @pytest.mark.parametrize(
     ("text", "args", "message"),
     [
-        (DPO, ["--optim.learning_rte", "1"], "no option 'optim.learning_rte'; did you mean 'optim.learning_rate'"),
+        (
+            DPO,
+            ["--optim.learning_rte", "1"],
+            "no option 'optim.learning_rte'; did you mean 'optim.learning_rate'",
+        ),
         (DPO, ["--sed", "1"], "no option 'sed'; did you mean 'seed'"),
-        (DPO + "optim: {learningrate: 1}", [], "no option 'optim.learningrate'; did you mean 'optim.learning_rate'"),
+        (
+            DPO + "optim: {learningrate: 1}",
+            [],
+            "no option 'optim.learningrate'; did you mean 'optim.learning_rate'",
+        ),
         ("algoritm: {name: dpo}", [], "no option 'algoritm'; did you mean 'algorithm'"),
         ("algorithm: {name: dpoo}", [], "no algorithm 'dpoo'; did you mean 'dpo'"),
-        ("algorithm: {name: dpo, bta: 1}", [], "dpo has no hyper-parameter 'bta'; did you mean 'beta'"),
+        (
+            "algorithm: {name: dpo, bta: 1}",
+            [],
+            "dpo has no hyper-parameter 'bta'; did you mean 'beta'",
+        ),
         ("algorithm: {name: dpo, beta: high}", [], "beta must be a number, got 'high'"),
         ("algorithm: {beta: 1}", [], "algorithm needs a name"),
         (DPO, ["--optim.learning_rate", "x"], "optim.learning_rate"),
         (DPO, ["--optim.name", "adam"], "optim.name"),
         (DPO + "seed: 1\nseed: 2", [], "key 'seed' is given twice, line 3"),
-        ("algorithm: {name: simpo}\nreference: cached", [], "reference: cached does not apply: simpo reads no reference"),
-        ("algorithm: {name: kto}\nreference: cached", [], "mismatched response an example gets changes"),
+        (
+            "algorithm: {name: simpo}\nreference: cached",
+            [],
+            "reference: cached does not apply: simpo reads no reference",
+        ),
+        (
+            "algorithm: {name: kto}\nreference: cached",
+            [],
+            "mismatched response an example gets changes",
+        ),
         ("algorithm: {name: kto}\nbatch_size: 1", [], "batch_size must be >= 2"),
         (DPO + "batch_size: 0", [], "batch_size must be >= 1, got 0"),
         (DPO + "epochs: 0", [], "set steps > 0, or epochs > 0"),

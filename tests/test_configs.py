@@ -1,4 +1,6 @@
-"""Every config is complete and readable; every tiny one trains: the loss falls and the method's own metric moves the right way."""
+"""Every config is complete and readable; every tiny one trains: the loss falls and the method's
+own metric moves the right way.
+"""
 
 import json
 from pathlib import Path
@@ -20,7 +22,7 @@ def test_config_is_valid_short_and_says_how_to_run_it(path):
     text = path.read_text()
     read_config([str(path)])
     assert len(text.splitlines()) <= 60
-    assert text.startswith("#") and str(path.relative_to(ROOT)) in text or "quickstart.sh" in text
+    assert (text.startswith("#") and str(path.relative_to(ROOT)) in text) or "quickstart.sh" in text
 
 
 def test_every_algorithm_has_a_tiny_config():

@@ -71,7 +71,9 @@ def test_a_part_imports_only_the_parts_it_may():
                 other = rest[0] if rest[0] in ALLOWED else "__init__"
                 if other != me and other not in ALLOWED[me]:
                     wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-            elif top in NEVER.get(me, ()) or (me in OUTSIDE and top not in OUTSIDE[me] | {"jalign"}):
+            elif top in NEVER.get(me, ()) or (
+                me in OUTSIDE and top not in OUTSIDE[me] | {"jalign"}
+            ):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
 

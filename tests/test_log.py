@@ -33,7 +33,10 @@ def test_going_on_drops_what_was_written_after_the_checkpoint_and_half_a_line(tm
     log = RunLog(tmp_path, steps=9, start=3, console=None)
     log.write(4, {"loss": 0.1})
     log.close()
-    assert [(x["step"], x["loss"]) for x in lines(tmp_path / "metrics.jsonl")][-2:] == [(3, 1 / 3), (4, 0.1)]
+    assert [(x["step"], x["loss"]) for x in lines(tmp_path / "metrics.jsonl")][-2:] == [
+        (3, 1 / 3),
+        (4, 0.1),
+    ]
 
 
 def test_without_a_terminal_there_are_plain_lines(tmp_path, capsys):

@@ -47,7 +47,14 @@ def test_a_run_cut_in_two_ends_bit_for_bit_where_the_whole_one_does(folder):
     whole, cut = rows(folder, "whole"), rows(folder, "cut")
     assert [r["step"] for r in cut] == [1, 2, 3, 4]
     for a, b in zip(whole, cut, strict=True):
-        for name in ("loss", "grad_norm", "rewards/margins", "num_tokens", "learning_rate", "epoch"):
+        for name in (
+            "loss",
+            "grad_norm",
+            "rewards/margins",
+            "num_tokens",
+            "learning_rate",
+            "epoch",
+        ):
             assert a[name] == b[name], name
 
 
@@ -135,7 +142,8 @@ def test_another_base_model_under_the_same_adapters_is_refused(folder, tmp_path)
 
 
 def test_non_finite_steps_are_skipped_counted_and_then_end_the_run(folder):
-    # at this learning rate the first step throws the weights so far away that every later one overflows
+    # at this learning rate the first step throws the weights so far away that every later one
+    # overflows
     far = {"optim.learning_rate": 1e30, "optim.clip_norm": "null", "optim.name": "sgd"}
     assert run(folder, "diverged", steps=30, max_bad_steps=3, **far) == ExitCode.DIVERGED
     last = rows(folder, "diverged")[-1]
@@ -153,7 +161,7 @@ def test_a_finished_run_is_read_back_and_exported_so_that_it_loads_again(folder)
 
     run(folder, "exported", steps=2)
     export([str(folder / "exported"), str(folder / "hf")], Console(quiet=True))
-    config, model, state, step = runs.newest(str(folder / "exported"))
+    config, _model, state, step = runs.newest(str(folder / "exported"))
     assert step == 2 and config.steps == 2
     loaded = hub.load(folder / "hf")
     trained = jax.tree.leaves(state.params)
@@ -202,7 +210,13 @@ def test_a_run_on_one_device_goes_on_exactly(folder, tmp_path):
     one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
 
     def run(out, **options):
-        command = [sys.executable, "-m", "jalign", "train", *arguments(folder, out, **one, **options)]
+        command = [
+            sys.executable,
+            "-m",
+            "jalign",
+            "train",
+            *arguments(folder, out, **one, **options),
+        ]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

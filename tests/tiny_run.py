@@ -11,7 +11,7 @@ from jalign.bench.workloads import TINY_LLAMA
 from jalign.models import hub
 from tests.data.tiny_tokenizers import byte_level
 
-WORDS = "hello world how are you the quick brown fox".split()
+WORDS = ["hello", "world", "how", "are", "you", "the", "quick", "brown", "fox"]
 
 
 def write_model(folder: Path) -> Path:
@@ -43,7 +43,9 @@ def write_pairs(path: Path, n: int = 48) -> Path:
     return path
 
 
-def arguments(folder: Path, out: str = "run", algorithm: str = "dpo", **options: object) -> list[str]:
+def arguments(
+    folder: Path, out: str = "run", algorithm: str = "dpo", **options: object
+) -> list[str]:
     """Command line of a run on the folder's model and pairs."""
     given = {
         "algorithm.name": algorithm,

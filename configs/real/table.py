@@ -1,4 +1,6 @@
-"""Held-out metrics before and after every run under a folder, as a Markdown table: python configs/real/table.py OUT"""
+"""Held-out metrics before and after every run under a folder, as a Markdown table: python
+configs/real/table.py OUT
+"""
 
 import json
 import sys

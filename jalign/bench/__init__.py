@@ -1,1 +1,3 @@
-"""Speed and memory on this machine, in figures that can be compared: medians, CPU-seconds, tokens/s, peak memory."""
+"""Speed and memory on this machine, in figures that can be compared: medians, CPU-seconds,
+tokens/s, peak memory.
+"""

@@ -33,7 +33,9 @@ def _step(args: list[str], console: Console) -> None:
     parser.add_argument("--pairs", type=int, default=8, help="per step")
     parser.add_argument("--len", type=int, default=256, help="tokens of prompt and response")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of the prompt")
-    parser.add_argument("--lengths", default=None, help="npz with arrays P, C, R: real lengths instead")
+    parser.add_argument(
+        "--lengths", default=None, help="npz with arrays P, C, R: real lengths instead"
+    )
     parser.add_argument("--max_len", type=int, default=512, help="longest row used from --lengths")
     parser.add_argument("--layout", default="flat", choices=["flat", "padded"])
     parser.add_argument("--reference", default="step", choices=["step", "cached"])
@@ -41,7 +43,9 @@ def _step(args: list[str], console: Console) -> None:
     parser.add_argument("--group_by_length", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--turns", action="store_true", help="one step per line read, for interleaving")
+    parser.add_argument(
+        "--turns", action="store_true", help="one step per line read, for interleaving"
+    )
     options = parser.parse_args(args)
     if options.config:
         from jalign.cli.read import read_config

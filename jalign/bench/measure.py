@@ -12,7 +12,9 @@ from jalign.bench.workloads import Work
 
 
 def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
-    """Run the step for ever: (wall seconds, CPU-seconds of the process, tokens, loss), data included."""
+    """Run the step for ever: (wall seconds, CPU-seconds of the process, tokens, loss), data
+    included.
+    """
     state = work.state
     while True:
         before = work.source.tokens

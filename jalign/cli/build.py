@@ -15,11 +15,12 @@ from jalign import algorithms, embedded
 from jalign.config import Config, DataConfig, Sources
 from jalign.core import Algorithm, Frozen, TrainState
 from jalign.data import sources
+from jalign.data.budget import Cost
 from jalign.data.chat import load_tokenizer
 from jalign.data.convert import to_records
 from jalign.data.examples import Examples
-from jalign.data.budget import Cost
 from jalign.data.pipeline import Batches
+from jalign.data.records import rename
 from jalign.data.tokenize import tokenize
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
@@ -33,6 +34,8 @@ from jalign.rollout.sampler import Settings, continuation, sample
 from jalign.train.optim import make_optimizer, make_schedule
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
+
+HOLDOUT = 0.05  # of the training data, where nothing is said about held-out data
 
 
 @dataclass
@@ -71,7 +74,9 @@ def compute_dtype(name: str) -> Any:
 
 
 def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
-    """Load the model straight into its shardings, with a scalar head and adapters where they are asked for."""
+    """Load the model straight into its shardings, with a scalar head and adapters where they
+    are asked for.
+    """
     c, path = config.model, model_path(config.model.path)
     dtype, frozen_base = compute_dtype(c.dtype), bool(c.lora or c.adapter)
     decoder = hub.load(
@@ -128,17 +133,20 @@ def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | No
     train = rows_of(c.train, "train")
     if c.limit:
         train = train[: c.limit]
-    held = rows_of(c.eval, c.eval_split) if c.eval is not None else []
-    if c.eval is None and c.train == "embedded":
+    if c.eval is not None:
+        held = rows_of(c.eval, c.eval_split)
+    elif c.train == "embedded":
         held = rows_of("embedded", "test")
-    elif c.eval is None and c.holdout:
-        train, held = sources.split(train, c.holdout if c.holdout < 1 else int(c.holdout))
+    else:
+        part = HOLDOUT if c.holdout is None else c.holdout
+        train, held = sources.split(train, part if part < 1 else int(part)) if part else (train, [])
     kind = algorithm_of(config).format.name
-    return _tokenised(train, kind, c, tokenizer), _tokenised(held, kind, c, tokenizer) if held else None
+    examples = _tokenised(train, kind, c, tokenizer)
+    return examples, _tokenised(held, kind, c, tokenizer) if held else None
 
 
 def _tokenised(rows: list[dict[str, Any]], kind: str, c: DataConfig, tokenizer: Any) -> Examples:
-    records, report = to_records(rows, kind)
+    records, report = to_records(rename(rows, c.columns) if c.columns else rows, kind)
     return tokenize(
         records,
         tokenizer,
@@ -152,22 +160,33 @@ def _tokenised(rows: list[dict[str, Any]], kind: str, c: DataConfig, tokenizer: 
     )
 
 
-def source_of(config: Config, examples: Examples, mesh: Mesh) -> Offline:
+def source_of(config: Config, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
     """The examples as batches over the mesh."""
     if config.batch_size > len(examples):
         raise ValueError(
             f"batch_size is {config.batch_size}, but there are only {len(examples)} "
             "training examples"
         )
-    return Offline(_batches(config, examples, mesh, config.batch_size), mesh)
+    return Offline(_batches(config, examples, mesh, spec, config.batch_size), mesh)
 
 
-def held_source_of(config: Config, examples: Examples, mesh: Mesh) -> Offline:
+def held_source_of(config: Config, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
     """The held-out examples; there may be fewer of them than a batch holds."""
-    return Offline(_batches(config, examples, mesh, min(config.batch_size, len(examples))), mesh)
+    size = min(config.batch_size, len(examples))
+    return Offline(_batches(config, examples, mesh, spec, size), mesh)
 
 
-def _batches(config: Config, examples: Examples, mesh: Mesh, batch_size: int) -> Batches:
+def cost_of(spec: Spec) -> Cost:
+    """What places in a batch cost with this model on this kind of device: batch shapes follow
+    it.
+    """
+    per_bin = 32.0 if jax.default_backend() == "cpu" else 128.0
+    return Cost.of_model(spec.width, spec.depth, spec.vocab_size, bin=per_bin)
+
+
+def _batches(
+    config: Config, examples: Examples, mesh: Mesh, spec: Spec, batch_size: int
+) -> Batches:
     return Batches(
         examples,
         batch_size=batch_size,
@@ -188,9 +207,7 @@ def steps_of(config: Config, batches: Batches) -> int:
     return config.steps or max(1, int(config.epochs * batches.steps_per_epoch))
 
 
-def optimizer_of(
-    config: Config, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def optimizer_of(config: Config, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     c = config.optim
     schedule = make_schedule(
         c.schedule, c.learning_rate, steps=steps, warmup_steps=c.warmup_steps, final=c.final
@@ -216,7 +233,9 @@ def state_of(
     ref = None
     if algorithm.needs_reference(**config.hyper):
         ref = reference_copy(model.params, model.decoder.dtype)
-    return init_state(mesh, model.params, optimizer, algorithm, config.seed), Frozen(model.base, ref)
+    return init_state(mesh, model.params, optimizer, algorithm, config.seed), Frozen(
+        model.base, ref
+    )
 
 
 def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
@@ -224,7 +243,11 @@ def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
     c, tokenizer = config.sample, model.tokenizer
     prompts, seen = [], set()
     for example in held or ():
-        if len(example.prompt) and example.prompt.tobytes() not in seen and len(prompts) < c.prompts:
+        if (
+            len(example.prompt)
+            and example.prompt.tobytes() not in seen
+            and len(prompts) < c.prompts
+        ):
             seen.add(example.prompt.tobytes())
             prompts.append(example.prompt)
     if not prompts:
@@ -234,7 +257,9 @@ def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
     settings = Settings(
-        max_new_tokens=c.max_new_tokens, temperature=c.temperature, eos=eos_ids(model.path, tokenizer)
+        max_new_tokens=c.max_new_tokens,
+        temperature=c.temperature,
+        eos=eos_ids(model.path, tokenizer),
     )
 
     def generate(state: TrainState, frozen: Frozen) -> list[dict[str, str]]:
@@ -261,4 +286,3 @@ def eos_ids(path: str, tokenizer: Any) -> tuple[int, ...]:
         more = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") or []
         ids |= set(more if isinstance(more, list) else [more])
     return tuple(sorted(i for i in ids if i is not None))
-

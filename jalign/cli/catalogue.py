@@ -14,7 +14,9 @@ _FEEDBACK = {"supervised": "demonstrations", "pairs": "pairs", "binary": "labels
 
 
 def taxonomy(row: Algorithm) -> tuple[str, ...]:
-    """A row's place in the survey's table (arXiv 2407.16216, Table 1), all of it derived from the row."""
+    """A row's place in the survey's table (arXiv 2407.16216, Table 1), all of it derived from
+    the row.
+    """
     explicit = row.needs_value_head
     reward = "explicit" if explicit else "-" if row.format.name == "supervised" else "implicit"
     return (
@@ -29,7 +31,11 @@ def taxonomy(row: Algorithm) -> tuple[str, ...]:
 
 def markdown() -> str:
     """The whole catalogue as a Markdown table, as it stands in the README."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *(taxonomy(row) for row in ALGORITHMS.values())]
+    lines = [
+        COLUMNS,
+        tuple("---" for _ in COLUMNS),
+        *(taxonomy(row) for row in ALGORITHMS.values()),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -43,7 +49,9 @@ def show(args: Sequence[str], console: Console) -> None:
         for row in ALGORITHMS.values():
             table.add_row(*taxonomy(row))
         console.print(table)
-        console.print("jalign algorithms NAME shows one with its hyper-parameters.", highlight=False)
+        console.print(
+            "jalign algorithms NAME shows one with its hyper-parameters.", highlight=False
+        )
         return
     for name in args:
         row = get(name)

@@ -1,4 +1,6 @@
-"""`jalign eval CONFIG|RUN`: the held-out metrics of a model as it is, or of a run's newest checkpoint."""
+"""`jalign eval CONFIG|RUN`: the held-out metrics of a model as it is, or of a run's newest
+checkpoint.
+"""
 
 from collections.abc import Sequence
 
@@ -13,10 +15,14 @@ from jalign.train.step import make_eval_step
 
 
 def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
-    """Metrics of the held-out data under the config's algorithm; the reference is the model that the run starts from."""
+    """Metrics of the held-out data under the config's algorithm; the reference is the model
+    that the run starts from.
+    """
     if args and runs.is_run(args[0]):
         if len(args) > 1:
-            raise ValueError(f"a run is evaluated with its own config; leave out {' '.join(args[1:])}")
+            raise ValueError(
+                f"a run is evaluated with its own config; leave out {' '.join(args[1:])}"
+            )
         config, model, state, step = runs.newest(args[0])
         what = f"step {step} of {args[0]}"
         mesh = build.mesh_of(config)

@@ -13,11 +13,15 @@ from jalign.models import hub, lora, peft
 
 
 def export(args: Sequence[str], console: Console) -> None:
-    """Write a Hugging Face folder that `transformers` loads, or a PEFT adapter that `peft` loads."""
+    """Write a Hugging Face folder that `transformers` loads, or a PEFT adapter that `peft`
+    loads.
+    """
     parser = ArgumentParser(prog="jalign export", description=export.__doc__)
     parser.add_argument("run", help="folder that jalign train wrote")
     parser.add_argument("out", help="folder to write")
-    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; the newest")
+    parser.add_argument(
+        "--step", type=int | None, default=None, help="which checkpoint; the newest"
+    )
     parser.add_argument(
         "--adapter", action="store_true", help="write only the LoRA adapter, in PEFT's format"
     )
@@ -32,7 +36,9 @@ def export(args: Sequence[str], console: Console) -> None:
     decoder = nnx.merge(*build.merged(model, state.params))
     adapted = bool(lora.adapters(decoder))
     if options.adapter and not adapted:
-        raise ValueError(f"{options.run} trained the whole model: there is no adapter; leave out --adapter")
+        raise ValueError(
+            f"{options.run} trained the whole model: there is no adapter; leave out --adapter"
+        )
     if options.adapter:
         peft.save_adapter(decoder, options.out, model.path)
     else:

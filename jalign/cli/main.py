@@ -57,8 +57,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _keep_compiled_programs() -> None:
-    """A second run of the same program starts without compiling. The folder must be the user's own: who can write
-    to it can run code. JAX_COMPILATION_CACHE_DIR names another; empty turns it off.
+    """A second run of the same program starts without compiling. The folder must be the user's own:
+    who can write to it can run code. JAX_COMPILATION_CACHE_DIR names another; empty turns it off.
     """
     import jax
 

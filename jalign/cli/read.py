@@ -1,4 +1,6 @@
-"""Command line and YAML to a `Config`: jsonargparse does the work, this makes its errors helpful."""
+"""Command line and YAML to a `Config`: jsonargparse does the work, this makes its errors
+helpful.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -24,7 +26,8 @@ class _UniqueKeys(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise ConfigError(
-                    f"{key_node.start_mark.name}: key {key!r} is given twice, line {key_node.start_mark.line + 1}"
+                    f"{key_node.start_mark.name}: key {key!r} is given twice, "
+                    f"line {key_node.start_mark.line + 1}"
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -20,13 +20,17 @@ from jalign.rollout.sampler import Settings, generate
 
 
 def sample(args: Sequence[str], console: Console) -> None:
-    """Continue texts with a model folder, a hub name, "embedded", or the newest checkpoint of a run."""
+    """Continue texts with a model folder, a hub name, "embedded", or the newest checkpoint of a
+    run.
+    """
     parser = ArgumentParser(prog="jalign sample", description=sample.__doc__)
     parser.add_argument("model", help="folder, hub name, run folder, or embedded")
     parser.add_argument("prompts", nargs="*", help="texts to continue")
     parser.add_argument("--file", default=None, help="rows with a prompt column to continue")
     parser.add_argument("--out", default=None, help="jsonl or jsonl.gz to write rows to")
-    parser.add_argument("--limit", type=int, default=0, help="first so many prompts of the file; 0: all")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="first so many prompts of the file; 0: all"
+    )
     parser.add_argument("--responses", type=int, default=1, help="continuations per prompt")
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")

@@ -11,14 +11,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from jalign import __version__
-from jalign.cli import build
+from jalign.cli import build, summary
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
-from jalign.kernels import backend
 from jalign.log import RunLog
 from jalign.parallel import hosts
 from jalign.rewards.rules import sentiment
@@ -58,7 +54,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     steps = build.steps_of(config, source.batches)
     optimizer, schedule = build.optimizer_of(config, steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
-    identity = _identity(config, model, examples, state, frozen, steps)
+    identity = _identity(config, model, examples, held, state, frozen, steps)
 
     checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
     abstract = jax.tree.map(_abstract, state)
@@ -85,7 +81,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     main = hosts.is_main()
     log = RunLog(out, steps=steps, start=start, console=console if main else None, writes=main)
     closing.callback(log.close)
-    _introduce(log, config, model, examples, held, source, steps, start)
+    summary.introduce(log, config, model, examples, held, source, steps, start)
     _write_config(out, config)
     if config.reference == "cached":
         source, held_source, frozen = _with_cached_reference(
@@ -111,25 +107,16 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             )
         ]
         metrics = hooks[0]
-        evaluation = generations = None
+        looks: list[Any] = []  # what is also done before the first step
         if held_source:
             evaluate = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
-            evaluation = Evaluate(
-                log,
-                evaluate,
-                held_source.eval_batches,
-                every=config.eval_every,
-                stop=preemption.heard,
-            )
-            hooks.append(evaluation)
+            batches, every = held_source.eval_batches, config.eval_every
+            looks.append(Evaluate(log, evaluate, batches, every=every, stop=preemption.heard))
         if config.sample.prompts:
-            generations = Generations(
-                log,
-                build.generator_of(config, model, held),
-                sentiment if config.sample.sentiment else None,
-                every=config.sample.every,
-            )
-            hooks.append(generations)
+            generate = build.generator_of(config, model, held)
+            score = sentiment if config.sample.sentiment else None
+            looks.append(Generations(log, generate, score, every=config.sample.every))
+        hooks += looks
 
         def save(number: int, state: TrainState) -> None:
             checkpoints.save(
@@ -146,16 +133,14 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         preemption.check()
         code = ExitCode.OK
         try:
-            if start < steps:
-                for before in (evaluation, generations):
-                    if before and start == 0:
-                        before.now(0, state, frozen)
+            for look in looks if start == 0 else ():
+                look.now(0, state, frozen)
             state = fit(step, state, frozen, source, steps=steps, hooks=hooks)
         except StopTraining as stop:
             log.say(stop.reason)
             code = ExitCode(stop.exit_code)
     if code is ExitCode.OK:
-        _conclude(log, evaluation, generations, out, steps, time.perf_counter() - started)
+        summary.conclude(log, out, steps, time.perf_counter() - started)
     return code
 
 
@@ -164,17 +149,25 @@ def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
 
 
 def _identity(
-    config: Config, model: build.Model, examples: Any, state: Any, frozen: Frozen, steps: int
+    config: Config,
+    model: build.Model,
+    examples: Any,
+    held: Any,
+    state: TrainState,
+    frozen: Frozen,
+    steps: int,
 ) -> dict[str, Any]:
     """The facts that a run may not change half-way."""
     lora = config.model.lora
     constant = config.optim.schedule == "constant"
     # equal weights are another model when, say, the base of its rotary angles differs
     base = fingerprint((state.params, frozen.base)) | {"spec": repr(model.decoder.spec)}
+    algorithm = build.algorithm_of(config).hyperparameters | config.algorithm
     return {
         "schema": 1,
-        "algorithm": dict(sorted((build.algorithm_of(config).hyperparameters | config.algorithm).items())),
+        "algorithm": dict(sorted(algorithm.items())),
         "data": examples.fingerprint,
+        "held_out": held.fingerprint if held else None,
         "tokenizer": _tokenizer_hash(model.tokenizer),
         "base_model": combine(base),
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
@@ -223,57 +216,5 @@ def _with_cached_reference(config, model, source, held_source, frozen, identity,
 
 def _write_config(out: Path, config: Config) -> None:
     if hosts.is_main():
-        (out / CONFIG_FILE).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
-
-
-def _introduce(log, config, model, examples, held, source, steps, start) -> None:
-    """What this run is, in a few lines."""
-    trained = sum(x.size for x in jax.tree.leaves(model.params))
-    frozen = sum(x.size for x in jax.tree.leaves(model.base))
-    log.say(f"jalign {__version__}: {config.algorithm['name']} on {model.path}")
-    log.say(f"trained parameters {trained:,}, frozen {frozen:,}, computed in {model.decoder.dtype}")
-    spec = model.decoder.spec
-    for line in backend.describe(
-        dtype=model.decoder.dtype,
-        head_dim=spec.head_dim,
-        softcap=spec.attn_softcap,
-        requested=model.decoder.attention,
-    ):
-        log.say(line)
-    report = examples.report
-    log.say(f"data: {report.explanation}")
-    dropped = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "none"
-    log.say(f"data: {report.kept} of {report.read} rows kept, dropped: {dropped}; held out: {len(held or ())}")
-    for line in source.batches.plan.describe():
-        log.say(f"batches: {line}")
-    log.say(
-        f"going on after step {start} of {steps}" if start else f"{steps} steps of {config.batch_size} examples"
-    )
-
-
-def _conclude(log, evaluation, generations, out: Path, steps: int, seconds: float) -> None:
-    """Before and after, side by side, and where everything is."""
-    if log.console is None:
-        return
-    if generations and len(generations.texts) > 1:
-        first, last = generations.texts[min(generations.texts)], generations.texts[max(generations.texts)]
-        for before, after in zip(first[:3], last[:3], strict=True):
-            title = Text(before["prompt"])  # no str: what looks like markup in it is text
-            table = Table(show_header=False, title=title, title_justify="left", expand=True)
-            table.add_row("before", Text(before["continuation"].strip()))
-            table.add_row("after", Text(after["continuation"].strip()))
-            log.console.print(table)
-    if evaluation and len(evaluation.results) > 1:
-        first, last = evaluation.results[min(evaluation.results)], evaluation.results[max(evaluation.results)]
-        for name in ("loss", "rewards/accuracies", "rewards/margins"):
-            if name in first:
-                log.say(f"held-out {name}: {first[name]:.4f} before, {last[name]:.4f} after")
-    if generations and len(generations.sentiment) > 1:
-        s = generations.sentiment
-        log.say(f"mean sentiment of {len(generations.texts[max(s)])} continuations: "
-                f"{s[min(s)]:.3f} before, {s[max(s)]:.3f} after")
-    log.say(f"{steps} steps in {seconds:.0f} s")
-    log.say(f"metrics:     {log.path}")
-    log.say(f"TensorBoard: {log.tensorboard}")
-    log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
-
+        text = json.dumps(asdict(config), indent=2) + "\n"
+        (out / CONFIG_FILE).write_text(text, encoding="utf-8")

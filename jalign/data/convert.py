@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from jalign.data.examples import Report
-from jalign.data.records import Record, Row, parse, prompt_key, recognise
+from jalign.data.records import Record, Row, parse, recognise
 
 SOURCE_COLUMN = "_source"
 """Column in which a mixture notes where a row comes from."""
@@ -128,32 +128,6 @@ def to_records(rows: Sequence[Row], wanted: str | None = None) -> tuple[list[Rec
         raise ValueError(f"a mixture of different kinds: {'; '.join(explanations)}")
     report.kind, report.explanation = next(iter(kinds), ""), "; ".join(explanations)
     return sorted(out, key=lambda r: r.row), report
-
-
-def add_mismatched(records: Sequence[Record], seed: int = 0) -> list[Record]:
-    """Every record gets, as its second response, a response to another prompt (KTO's KL estimate).
-
-    Responses are passed round one seeded permutation of all records; one that would get a response
-    to its own prompt takes the next that is not. Labels stay those of the first response.
-
-    Raises:
-      ValueError: all records have the same prompt.
-    """
-    n = len(records)
-    keys = [prompt_key(r) for r in records]
-    if n and len(set(keys)) < 2:
-        raise ValueError("mismatched responses need at least two different prompts")
-    order = np.random.default_rng(seed).permutation(n)
-    out: list[Record] = list(records)
-    for place, i in enumerate(order):
-        step = 1
-        while keys[j := order[(place + step) % n]] == keys[i]:
-            step += 1
-        other = records[j].responses[0]
-        if isinstance(other, str) != isinstance(records[i].responses[0], str):
-            raise ValueError("mismatched responses need records that are all text or all messages")
-        out[i] = records[i]._replace(responses=[records[i].responses[0], other])
-    return out
 
 
 def _columns(sample: Sequence[Row]) -> list[str]:

@@ -1,7 +1,8 @@
 """Pure alignment losses: positional arrays, keyword-only numbers, unreduced results.
 
-Every function returns `(loss, metrics)`: the loss per example `[B]` (or per token `[B, R]`) and named arrays of the same shape.
-Log-probabilities are in nats. Nothing here knows a model, a config or a device.
+Every function returns `(loss, metrics)`: the loss per example `[B]` (or per token `[B, R]`) and
+named arrays of the same shape. Log-probabilities are in nats. Nothing here knows a model, a config
+or a device.
 """
 
 from jalign.losses.binary.kto import kto

@@ -1,7 +1,9 @@
-"""What happens after a step: log, guard, evaluate, sample, save. Each is a callable of a `Moment`."""
+"""What happens after a step: log, guard, evaluate, sample, save. Each is a callable of a
+`Moment`.
+"""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -65,18 +67,32 @@ class Metrics:
             "step_time": seconds / timed,
             "eta_s": seconds / timed * (self.steps - moment.step),
         }
-        self.log.write(moment.step, means)
+        self.log.write(moment.step, with_margin(means) | _memory())
         self.since, self.tokens = now, tokens
         if worst >= self.max_bad_steps:
             raise StopTraining(
-                f"{worst} steps in a row had a loss or gradient that was not finite, the last at step "
-                f"{moment.step}; nothing was learnt from them",
+                f"{worst} steps in a row had a loss or gradient that was not finite, the last at "
+                f"step {moment.step}; nothing was learnt from them",
                 ExitCode.DIVERGED,
             )
 
     def pending(self) -> list[dict[str, float]]:
         """The metrics of the steps that no line holds yet; waits for the device."""
         return [{k: float(v) for k, v in row.items()} for row in jax.device_get(self.waiting)]
+
+
+def with_margin(means: dict[str, float]) -> dict[str, float]:
+    """Binary data have no pairs: their margin is the difference of the two means."""
+    chosen, rejected = means.get("rewards/chosen"), means.get("rewards/rejected")
+    if chosen is None or rejected is None or "rewards/margins" in means:
+        return means
+    return means | {"rewards/margins": chosen - rejected}
+
+
+def _memory() -> dict[str, float]:
+    """Peak memory of the first device, where it keeps count."""
+    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {"memory/peak_gib": peak / 2**30} if peak else {}
 
 
 def _mean(values: list[float], name: str) -> float:
@@ -101,23 +117,21 @@ class Evaluate:
     ):
         self.log, self.evaluate, self.batches, self.every = log, evaluate, batches, every
         self.stop = stop
-        self.results: dict[int, dict[str, float]] = {}
 
     def __call__(self, moment: Moment) -> None:
         if moment.last or (self.every and moment.step % self.every == 0):
             self.now(moment.step, moment.state, moment.frozen)
 
-    def now(self, step: int, state: TrainState, frozen: Frozen) -> Mapping[str, float]:
+    def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Evaluate a state and record it; nothing when told to stop."""
         total: Any = None
         for data in self.batches():
             if self.stop():
-                return {}
+                return
             means = self.evaluate(state.params, frozen, state.carry, data)
             total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
-        self.results[step] = {n: float(m.shown) for n, m in jax.device_get(total).items()}
-        self.log.write(step, self.results[step], "eval")
-        return self.results[step]
+        means = {name: float(mean.shown) for name, mean in jax.device_get(total).items()}
+        self.log.write(step, with_margin(means), "eval")
 
 
 class Generations:
@@ -132,8 +146,6 @@ class Generations:
         every: int,
     ):
         self.log, self.generate, self.score, self.every = log, generate, score, every
-        self.texts: dict[int, list[dict[str, str]]] = {}
-        self.sentiment: dict[int, float] = {}
 
     def __call__(self, moment: Moment) -> None:
         if moment.last or (self.every and moment.step % self.every == 0):
@@ -141,15 +153,18 @@ class Generations:
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Sample from a state and record the texts."""
-        self.texts[step] = rows = self.generate(state, frozen)
+        rows = self.generate(state, frozen)
         self.log.text(step, "generations", rows)
         if self.score:
-            self.sentiment[step] = float(np.mean(self.score([r["continuation"] for r in rows])))
-            self.log.write(step, {"sentiment": self.sentiment[step]}, "generations")
+            scores = self.score([row["continuation"] for row in rows])
+            self.log.write(step, {"sentiment": float(np.mean(scores))}, "sentiment")
 
 
 class Save:
-    """Checkpoints every `every` steps and at the end, and again after one that failed; on SIGTERM, saves and stops."""
+    """Checkpoints every `every` steps and at the end, and again after one that failed.
+
+    On SIGTERM, saves and stops.
+    """
 
     def __init__(
         self,

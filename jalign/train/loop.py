@@ -9,7 +9,9 @@ from jalign.train.step import Step
 
 
 class Moment(NamedTuple):
-    """What a hook sees after a step. Arrays are still on the device: reading one waits for the step."""
+    """What a hook sees after a step. Arrays are still on the device: reading one waits for the
+    step.
+    """
 
     step: int  # optimizer steps taken so far
     last: bool  # whether the run ends after this one

@@ -1,4 +1,6 @@
-"""From scored tokens to one number: the fields a loss reads, the divisors of the whole step, the weighted terms."""
+"""From scored tokens to one number: the fields a loss reads, the divisors of the whole step,
+the weighted terms.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,7 +34,9 @@ class Objective(NamedTuple):
         return self.algorithm.format.view(_logical(out, batch), batch)
 
     def reference_fields(self, apply: Apply, frozen: Frozen, batch: Batch) -> Arrays:
-        """The `ref_` arrays, from the batch where they are cached, from the frozen model otherwise."""
+        """The `ref_` arrays, from the batch where they are cached, from the frozen model
+        otherwise.
+        """
         names = [n for n in self.inputs if n.startswith("ref_") and n not in batch.extras]
         if not names:
             return {}
@@ -43,12 +47,16 @@ class Objective(NamedTuple):
         return {n: view[n.removeprefix("ref_")] for n in names}
 
     def divisors(self, batch: Batch) -> Array:
-        """What each term is divided by, [terms], for these examples; add them over micro-batches."""
+        """What each term is divided by, [terms], for these examples; add them over
+        micro-batches.
+        """
         fields = self.algorithm.format.view({}, batch) | batch.extras
         return jnp.stack([term.reduce(fields)[1] for term in self.terms])
 
     def value(self, fields: Arrays, divisors: Array) -> tuple[Array, dict[str, Mean]]:
-        """Sum over terms of weight * (weighted sum of the unreduced loss) / divisor, and metrics."""
+        """Sum over terms of weight * (weighted sum of the unreduced loss) / divisor, and
+        metrics.
+        """
         total, metrics = jnp.float32(0.0), {}
         for term, divisor in zip(self.terms, divisors, strict=True):
             loss, named = term.fn(**{n: fields[n] for n in arrays_of(term.fn)}, **term.numbers)

@@ -29,9 +29,11 @@ def make_schedule(
     warmup_steps: int = 0,
     final: float = 0.0,
 ) -> optax.Schedule:
-    """Linear warm-up from 0, then constant, or linear or cosine decay to `final * learning_rate` at `steps`.
+    """Linear warm-up from 0, then constant, or linear or cosine decay to `final * learning_rate` at
+    `steps`.
 
-    The first step already has a rate above 0: step i (from 0) of the warm-up uses (i + 1) / warmup_steps.
+    The first step already has a rate above 0: step i (from 0) of the warm-up uses (i + 1) /
+      warmup_steps.
     Raises ValueError where the numbers cannot be meant.
     """
     if learning_rate < 0:

@@ -58,7 +58,8 @@ def reference_columns(
                 for name, values in fields.items():
                     if values.ndim != 1:
                         raise ValueError(
-                            f"{algorithm.name}: {name} is not one number per example, it cannot be cached"
+                            f"{algorithm.name}: {name} is not one number per example, so it "
+                            "cannot be cached"
                         )
                     columns[name][index[index >= 0]] = values[index >= 0]
     missing = int(sum((~np.isfinite(c)).sum() for c in columns.values()))
@@ -67,7 +68,7 @@ def reference_columns(
     if hosts.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, **columns)
+        np.savez(temporary, allow_pickle=False, **columns)
         temporary.replace(path)
     say(f"reference log-probs: computed once, kept in {path}")
     return columns

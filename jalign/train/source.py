@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jalign.parallel.hosts import to_global
 from jax.sharding import Mesh, PartitionSpec
 
 from jalign.core import Batch, Frozen, Parts, TrainState
 from jalign.data.pipeline import Batches
+from jalign.parallel.hosts import to_global
 
 Source = Callable[[TrainState, Frozen], tuple[Parts, ...]]
 
@@ -18,9 +18,9 @@ _SPLIT = PartitionSpec(None, ("data", "fsdp"))  # [micro-batches, streams or exa
 class Offline:
     """Batches of a fixed data set, in an order that follows from the step number alone.
 
-    `tokens` counts the tokens consumed so far, a shared prompt once per response (as peers count them).
-    `columns` are further arrays, one row per example of the data set (cached reference log-probs), that are
-    looked up by example number and travel as extras.
+    `tokens` counts the tokens consumed so far, a shared prompt once per response (as peers count
+    them). `columns` are further arrays, one row per example of the data set (cached reference
+    log-probs), that are looked up by example number and travel as extras.
     """
 
     def __init__(
@@ -45,7 +45,9 @@ class Offline:
         self._iterator: Iterator = self.batches.prefetch(step)
 
     def position(self) -> dict[str, Any]:
-        """What a checkpoint keeps: examples seen, epoch, and what the data must still be on resume."""
+        """What a checkpoint keeps: examples seen, epoch, and what the data must still be on
+        resume.
+        """
         return self.batches.position(self.step) | {"num_tokens": self.tokens}
 
     def eval_batches(self) -> Iterator[tuple[Parts, ...]]:

@@ -1,4 +1,6 @@
-"""Where the state lives: its shardings, its creation on the mesh, the copy that is the reference."""
+"""Where the state lives: its shardings, its creation on the mesh, the copy that is the
+reference.
+"""
 
 import re
 from typing import Any
@@ -35,7 +37,11 @@ def state_shardings(mesh: Mesh, abstract: TrainState, params: Any) -> TrainState
 
 
 def init_state(
-    mesh: Mesh, params: Any, optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int
+    mesh: Mesh,
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    algorithm: Algorithm,
+    seed: int,
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
 
@@ -50,8 +56,8 @@ def init_state(
 def reference_copy(params: Any, dtype: DTypeLike) -> Any:
     """A frozen copy of the trainable parameters.
 
-    Matrices are kept in the compute dtype, to which the model casts them anyway: the reference is the policy of
-    step 0 to the bit, in half the memory where that dtype is bfloat16.
+    Matrices are kept in the compute dtype, to which the model casts them anyway: the reference is
+    the policy of step 0 to the bit, in half the memory where that dtype is bfloat16.
     """
 
     def copy(path: tuple, x: jax.Array) -> jax.Array:

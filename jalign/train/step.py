@@ -1,11 +1,12 @@
 """One optimizer step for every algorithm: `(state, frozen, parts) -> (state, metrics)`.
 
-The step's examples come as micro-batches of static shape (`core.Parts`). Their gradients are summed with the divisors of the WHOLE step,
-which follow from the masks alone, so any cutting into micro-batches or devices gives the same gradient. Loops run over
-the filled micro-batches only.
+The step's examples come as micro-batches of static shape (`core.Parts`). Their gradients are summed
+with the divisors of the WHOLE step, which follow from the masks alone, so any cutting into
+micro-batches or devices gives the same gradient. Loops run over the filled micro-batches only.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -43,7 +44,8 @@ def make_train_step(
 
     Args:
       algorithm: a row of the catalogue.
-      apply: `models.score.functional`'s, or any `(params, base, layout, outputs, key) -> {output: [B, K, R]}`.
+      apply: `models.score.functional`'s, or any `(params, base, layout, outputs, key) -> {output:
+        [B, K, R]}`.
       optimizer: an optax transformation.
       hyper: the algorithm's hyper-parameters; an unknown one is a TypeError.
     Returns:
@@ -56,7 +58,7 @@ def make_train_step(
     def step(state: TrainState, frozen: Frozen, data: Any) -> tuple[TrainState, Arrays]:
         parts = as_parts(data)
         key = jax.random.fold_in(state.key, state.step)
-        divisors = sum(jax.vmap(objective.divisors)(p.batch).sum(0) for p in parts)
+        divisors = _divisors(objective, parts)
         coupled = algorithm.batch_coupled and not _is_single(parts)
         gradient = _two_pass_gradient if coupled else _summed_gradient
         grads, loss, means = gradient(objective, apply, state, frozen, parts, divisors, key)
@@ -65,7 +67,8 @@ def make_train_step(
         metrics |= {"loss": loss, "grad_norm": norm}
         new = _update(algorithm, optimizer, state, grads, metrics)
         ok = jnp.isfinite(loss) & jnp.isfinite(norm)
-        old = state.replace(
+        old = replace(
+            state,
             step=new.step,
             skipped=state.skipped + 1,
             skipped_in_a_row=state.skipped_in_a_row + 1,
@@ -78,21 +81,23 @@ def make_train_step(
 
 
 def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable:
-    """`(params, frozen, carry, data) -> {metric: Mean}` of one global batch; add the Means over batches."""
+    """`(params, frozen, carry, data) -> {metric: Mean}` of one global batch; add the Means over
+    batches.
+    """
     objective = Objective.of(algorithm, **hyper)
 
     def evaluate(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> dict[str, Mean]:
         parts = as_parts(data)
-        state = TrainState(0, params, None, carry, None, 0, 0)
-        fields = _all_fields(objective, apply, state, frozen, parts, None)
-        divisors = sum(jax.vmap(objective.divisors)(p.batch).sum(0) for p in parts)
+        fields = _all_fields(objective, apply, params, carry, frozen, parts, None)
+        divisors = _divisors(objective, parts)
         if len(fields) == 1 or algorithm.batch_coupled:
             values = [objective.value(_concatenate(fields), divisors)]
         else:  # token-level arrays of different lengths cannot be one array
             values = [objective.value(f, divisors) for f in fields]
-        means = [m | {"loss": Mean(v * divisors[0], jnp.float32(0))} for v, m in values]
-        total = jax.tree.map(lambda *x: sum(x), *means)
-        return total | {"loss": Mean(total["loss"].total, divisors[0])}
+        losses, means = zip(*values, strict=True)
+        # Weighted by its divisor, the loss of several batches is that of all their examples.
+        loss = Mean(jnp.sum(jnp.stack(losses)) * divisors[0], divisors[0])
+        return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *means) | {"loss": loss}
 
     return evaluate
 
@@ -102,6 +107,11 @@ def as_parts(data: Any) -> tuple[Parts, ...]:
     if isinstance(data, Batch):
         return (Parts(jax.tree.map(lambda x: x[None], data), jnp.int32(1)),)
     return (data,) if isinstance(data, Parts) else tuple(data)
+
+
+def _divisors(objective: Objective, parts: tuple[Parts, ...]) -> Array:
+    """What each term is divided by in the whole step, [terms]."""
+    return jnp.sum(jnp.stack([jax.vmap(objective.divisors)(p.batch).sum(0) for p in parts]), 0)
 
 
 def _is_single(parts: tuple[Parts, ...]) -> bool:
@@ -140,10 +150,11 @@ def _summed_gradient(objective, apply, state, frozen, parts, divisors, key):
 
 
 def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
-    """Exact gradients of batch-coupled losses: score everything, differentiate the loss by the scores, then
-    pull each micro-batch's share back through the model. One more forward pass buys the global batch.
+    """Exact gradients of batch-coupled losses: score everything, differentiate the loss by the
+    scores, then pull each micro-batch's share back through the model. One more forward pass buys
+    the global batch.
     """
-    stacked = _all_fields(objective, apply, state, frozen, parts, key)
+    stacked = _all_fields(objective, apply, state.params, state.carry, frozen, parts, key)
     sizes = [s["present"].shape[0] for s in stacked]
     read = [n for n in objective.inputs if n in objective.algorithm.format.reads]
     whole = _concatenate(stacked)
@@ -178,7 +189,7 @@ def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
     return grads, loss, means
 
 
-def _all_fields(objective, apply, state, frozen, parts, key) -> list[Arrays]:
+def _all_fields(objective, apply, params, carry, frozen, parts, key) -> list[Arrays]:
     """Every field of every micro-batch, forward only, one dictionary of [places, ...] per stack."""
     out = []
     for n, part in enumerate(parts):
@@ -187,7 +198,7 @@ def _all_fields(objective, apply, state, frozen, parts, key) -> list[Arrays]:
         def one(i, part=part, keys=keys):
             batch = _at(part, i)
             part_key = None if keys is None else jax.random.fold_in(keys, i)
-            fields = objective.policy_fields(apply, state.params, frozen.base, batch, part_key)
+            fields = objective.policy_fields(apply, params, frozen.base, batch, part_key)
             return fields | objective.reference_fields(apply, frozen, batch)
 
         empty = jax.tree.map(
@@ -201,7 +212,7 @@ def _all_fields(objective, apply, state, frozen, parts, key) -> list[Arrays]:
         fields = jax.lax.fori_loop(0, part.count, body, empty)
         fields = fields | part.batch.extras
         flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in fields.items()}
-        out.append(flat | state.carry)
+        out.append(flat | carry)
     return out
 
 
@@ -216,7 +227,8 @@ def _concatenate(fields: list[Arrays]) -> Arrays:
 def _update(algorithm, optimizer, state, grads, metrics) -> TrainState:
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     carry = algorithm.carry.update(state.carry, metrics) if algorithm.carry else state.carry
-    return state.replace(
+    return replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,

@@ -1,7 +1,6 @@
-import numpy as np
 import pytest
 
-from jalign.data.convert import CONVERSIONS, add_mismatched, convert, to_records
+from jalign.data.convert import CONVERSIONS, convert, to_records
 from jalign.data.records import MADE_FROM, Record
 
 PAIR = Record("p", ["good", "bad"], {"margin": 2.0, "weight": 3.0}, row=7)
@@ -64,15 +63,3 @@ def test_sources_of_a_mixture_may_have_different_columns():
 def test_a_mixture_of_kinds_is_refused():
     with pytest.raises(ValueError, match="a mixture of different kinds"):
         to_records([{"text": "t", "_source": "a"}, {"prompt": "p", "_source": "b"}])
-
-
-def test_mismatched_responses_answer_another_prompt():
-    records = [Record(f"p{i // 2}", [f"{i // 2}"], {"label": 1.0}) for i in range(20)]
-    paired = add_mismatched(records)
-    assert paired == add_mismatched(records) != add_mismatched(records, seed=1)
-    for before, after in zip(records, paired, strict=True):
-        assert after.responses[0] == before.responses[0] != after.responses[1]
-        assert after.extras == before.extras and after.prompt == before.prompt
-    assert len(np.unique([r.responses[1] for r in paired])) > 5
-    with pytest.raises(ValueError, match="two different prompts"):
-        add_mismatched(records[:2])

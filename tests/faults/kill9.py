@@ -1,9 +1,11 @@
-"""Kill a run with SIGKILL at random moments, restart it each time, and compare its end with an uninterrupted run's.
+"""Kill a run with SIGKILL at random moments, restart it each time, and compare its end with an
+uninterrupted run's.
 
     python tests/faults/kill9.py [--kills 20] [--config configs/tiny/dpo.yaml] [--steps 60]
 
-Prints one line per life and `EQUAL` when every parameter, optimizer moment and counter is the same to the bit (the checkpoints hold a
-checksum of every leaf). Takes minutes, so it is not part of the test suite.
+Prints one line per life and `EQUAL` when every parameter, optimizer moment and counter is the same
+to the bit (the checkpoints hold a checksum of every leaf). Takes minutes, so it is not part of the
+test suite.
 """
 
 import argparse
@@ -26,13 +28,17 @@ def command(config: str, out: Path, steps: int) -> list[str]:
 
 def start(config: str, out: Path, steps: int) -> subprocess.Popen:
     return subprocess.Popen(
-        command(config, out, steps), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(config, out, steps),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
 def final_leaves(out: Path, steps: int) -> dict:
     """Shape, dtype and checksum of every leaf of the last checkpoint."""
-    (meta,) = [p for p in (out / "checkpoints" / str(steps) / "meta").iterdir() if p.suffix == ".json" or p.name == "metadata"]
+    (meta,) = (out / "checkpoints" / str(steps) / "meta").glob("*.json")
     return json.loads(meta.read_text())["leaves"]
 
 
@@ -70,11 +76,10 @@ def main() -> int:
             output, _ = run.communicate()
         went_on = [line for line in output.splitlines() if line.startswith("going on")]
         kills += run.returncode == -9
-        print(
-            f"life {kills}: {'killed' if run.returncode == -9 else f'exit {run.returncode}'} after {moment or 0:.1f} s;"
-            f" {went_on[0] if went_on else 'fresh start'}; logged to step {max(steps_logged(broken), default=0)}",
-            flush=True,
-        )
+        how = "killed" if run.returncode == -9 else f"exit {run.returncode}"
+        where = went_on[0] if went_on else "fresh start"
+        logged = max(steps_logged(broken), default=0)
+        print(f"life {kills}: {how} after {moment or 0:.1f} s; {where}; step {logged}", flush=True)
         if run.returncode == 0:
             if kills >= options.kills:
                 break

@@ -1,4 +1,6 @@
-"""Each loss and its gradient by hand: all inputs differ and nothing cancels, so that a dropped or swapped term shows."""
+"""Each loss and its gradient by hand: all inputs differ and nothing cancels, so that a dropped
+or swapped term shows.
+"""
 
 import math
 

@@ -1,4 +1,5 @@
-"""jalign's loss curve beside TRL's: the same weights, token ids, order and SGD; the largest difference is printed.
+"""jalign's loss curve beside TRL's: the same weights, token ids, order and SGD; the largest
+difference is printed.
 
     python tests/peers/trl_curve.py dpo MODEL DATA OUT.json     # in an environment with trl
     python tests/peers/compare_trl.py OUT.json                  # in jalign's

@@ -1,6 +1,8 @@
-"""The loss of every step of TRL's DPO or SFT trainer, and the token ids it trained on. Needs an environment with trl, not jalign.
+"""The loss of every step of TRL's DPO or SFT trainer, and the token ids it trained on. Needs an
+environment with trl, not jalign.
 
-    python tests/peers/trl_curve.py dpo|sft MODEL DATA.jsonl.gz OUT.json [--steps 20] [--batch 8] [--lr 3e-4]
+    python tests/peers/trl_curve.py dpo|sft MODEL DATA.jsonl.gz OUT.json [--steps 20] [--batch 8]
+    [--lr 3e-4]
 """
 
 import argparse
@@ -63,7 +65,10 @@ common = dict(
 if options.kind == "dpo":
     data = Dataset.from_list([{k: r[k] for k in ("prompt", "chosen", "rejected")} for r in rows])
     trainer = recording(DPOTrainer)(
-        model=model, args=DPOConfig(**common, beta=0.1), train_dataset=data, processing_class=tokenizer
+        model=model,
+        args=DPOConfig(**common, beta=0.1),
+        train_dataset=data,
+        processing_class=tokenizer,
     )
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
 else:

@@ -89,11 +89,17 @@ def test_muon_treats_each_layer_by_itself():
     g = jax.random.normal(jax.random.key(0), (2, 4, 4))
     grads = jax.tree.map(jnp.zeros_like, PARAMS)
     grads["layers"]["attn"]["q"]["kernel"] = g
-    both = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)[0]["layers"]["attn"]["q"]["kernel"]
+    both = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)[0]["layers"]["attn"]["q"][
+        "kernel"
+    ]
     grads["layers"]["attn"]["q"]["kernel"] = g.at[1].multiply(5.0)
-    scaled = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)[0]["layers"]["attn"]["q"]["kernel"]
+    scaled = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)[0]["layers"]["attn"]["q"][
+        "kernel"
+    ]
     np.testing.assert_allclose(both[0], scaled[0], rtol=1e-5)
-    np.testing.assert_allclose(both[1], scaled[1], rtol=1e-2, atol=1e-3)  # orthogonalised: scale is gone
+    np.testing.assert_allclose(
+        both[1], scaled[1], rtol=1e-2, atol=1e-3
+    )  # orthogonalised: scale is gone
 
 
 def test_an_option_that_cannot_apply_is_refused():

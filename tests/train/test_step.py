@@ -1,4 +1,6 @@
-"""One step: exact under any cutting into micro-batches and devices; skips what is not finite; compiles once."""
+"""One step: exact under any cutting into micro-batches and devices; skips what is not finite;
+compiles once.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,9 @@ def params(seed=0):
 
 
 def batch(n=B, k=K, seed=0, label=True):
-    """Ragged lengths; tokens ride in a [S = n, N = k * R, 1] stream that only `apply` above can read."""
+    """Ragged lengths; tokens ride in a [S = n, N = k * R, 1] stream that only `apply` above can
+    read.
+    """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, R + 1, (n, k, 1))
     mask = np.arange(R) < lengths
@@ -44,7 +48,9 @@ def batch(n=B, k=K, seed=0, label=True):
 
 
 def cut(whole, pieces, room=0):
-    """The same examples as `pieces` micro-batches, then `room` empty ones full of NaN-making garbage."""
+    """The same examples as `pieces` micro-batches, then `room` empty ones full of NaN-making
+    garbage.
+    """
     stacked = jax.tree.map(lambda x: x.reshape(pieces, -1, *x.shape[1:]), whole)
     if room:
         stacked = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], room, 0)]), stacked)
@@ -66,7 +72,9 @@ def row(request):
 
 
 def test_1x8_and_8x1_and_3_stacks_of_micro_batches_take_the_same_step(row):
-    """Local denominators and micro-batched batch-coupled losses (trl 5619, 6024; verl 7321) differ here."""
+    """Local denominators and micro-batched batch-coupled losses (trl 5619, 6024; verl 7321)
+    differ here.
+    """
     k = row.format.k
     whole = batch(k=k)
     at_once, metrics = run(row, whole)
@@ -75,7 +83,9 @@ def test_1x8_and_8x1_and_3_stacks_of_micro_batches_take_the_same_step(row):
     stacks, third = run(row, (cut(half[0], 2), cut(half[1], 1, room=1)))
     for state, m in ((piecewise, other), (stacks, third)):
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), at_once.params, state.params
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
+            at_once.params,
+            state.params,
         )
         assert set(m) == set(metrics)
         for name in metrics:
@@ -89,7 +99,9 @@ def test_eight_devices_take_the_same_step_as_one(row):
     one, _ = run(row, whole)
     eight, _ = run(row, jax.device_put(whole, split))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), one.params, eight.params
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
+        one.params,
+        eight.params,
     )
 
 
@@ -147,7 +159,7 @@ def test_cached_reference_log_probabilities_replace_the_reference_forward():
 def test_an_extra_term_keeps_its_own_denominator():
     """ORPO's NLL is a mean over tokens, its odds ratio a mean over pairs; both are global."""
     whole = batch()
-    state, metrics = run(get("orpo"), whole, beta=0.0)
+    _state, metrics = run(get("orpo"), whole, beta=0.0)
     p = params()
     logps = jax.nn.log_softmax(p["w"])[whole.layout.tokens[..., 0].reshape(B, K, R)]
     mask = whole.mask[:, 0]

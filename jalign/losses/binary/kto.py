@@ -26,9 +26,9 @@ def kto(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """w * (1 - sigmoid(beta * (r - z0))) if desirable, w * (1 - sigmoid(beta * (z0 - r))) if not.
 
-    r is the summed log-ratio of the response; z0 = max(0, mean log-ratio of MISMATCHED responses), one
-    number for the whole batch without gradient. The loss of an example so depends on the others: compute
-    it on the global batch.
+    r is the summed log-ratio of the response; z0 = max(0, mean log-ratio of MISMATCHED responses),
+    one number for the whole batch without gradient. The loss of an example so depends on the
+    others: compute it on the global batch.
 
     Args:
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.
@@ -43,8 +43,8 @@ def kto(
       The unreduced loss, `rewards` (beta * r) and `kl` (z0 at every example).
     Raises:
       ValueError: a number out of its range.
-    Deviations: as HALOs, z0 is the mean over the examples of the global batch that have a mismatched
-      response (TRL averages rank means).
+    Deviations: as HALOs, z0 is the mean over the examples of the global batch that have a
+      mismatched response (TRL averages rank means).
     >>> import jax.numpy as jnp
     >>> a, yes = (lambda v: jnp.array([v])), jnp.array([True])
     >>> loss, _ = kto(a(-4.0), a(-5.0), a(-6.0), a(-6.5), yes, yes, yes, beta=0.5)

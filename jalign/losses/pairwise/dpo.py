@@ -1,6 +1,7 @@
 """DPO: direct preference optimization, and its label-smoothed form cDPO.
 
-Rafailov et al. 2023. https://arxiv.org/abs/2305.18290, Eq. 7; cDPO: Mitchell 2023, "A note on DPO with noisy preferences".
+Rafailov et al. 2023. https://arxiv.org/abs/2305.18290, Eq. 7; cDPO: Mitchell 2023, "A note on DPO
+with noisy preferences".
 """
 
 import jax

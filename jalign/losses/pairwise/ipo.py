@@ -33,8 +33,8 @@ def ipo(
       The unreduced loss, and the log-ratios times tau as `chosen_rewards`, `rejected_rewards`.
     Raises:
       ValueError: tau <= 0.
-    Deviations: the paper's Eq. 17 has no lengths (`ipo_sum`). TRL and HALOs average, as the authors are
-      reported to have confirmed; tau is not comparable between the two.
+    Deviations: the paper's Eq. 17 has no lengths (`ipo_sum`). TRL and HALOs average, as the authors
+      are reported to have confirmed; tau is not comparable between the two.
     >>> import jax.numpy as jnp
     >>> x = [jnp.array([v]) for v in (-4.0, -9.0, -5.0, -8.0, 2.0, 4.0)]
     >>> float(ipo(*x, tau=0.5)[0][0])

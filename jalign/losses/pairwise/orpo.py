@@ -21,21 +21,23 @@ def orpo(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-beta * log sigmoid(log odds(chosen) - log odds(rejected)): the odds-ratio term of ORPO.
 
-    odds = p / (1 - p) with log p the MEAN log-probability per token. The whole objective is this plus the
-    negative log-likelihood of the chosen responses (`losses.nll`); the catalogue's `orpo` adds it with
-    weight `nll_coef` = 1, averaged over the response tokens of the batch.
+    odds = p / (1 - p) with log p the MEAN log-probability per token. The whole objective is this
+    plus the negative log-likelihood of the chosen responses (`losses.nll`); the catalogue's `orpo`
+    adds it with weight `nll_coef` = 1, averaged over the response tokens of the batch.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
       chosen_len, rejected_len: scored tokens, >= 1.
       beta: weight of the odds-ratio term (lambda in the paper, beta in TRL), >= 0; 0.1 to 0.25.
     Returns:
-      The unreduced loss; `chosen_rewards`, `rejected_rewards` (beta * mean log-probability, as TRL);
-      `log_odds_chosen` (the log odds ratio) and `log_odds_ratio` (its log sigmoid), TRL's names.
+      The unreduced loss; `chosen_rewards`, `rejected_rewards` (beta * mean log-probability, as
+      TRL); `log_odds_chosen` (the log odds ratio) and `log_odds_ratio` (its log sigmoid), TRL's
+      names.
     Raises:
       ValueError: beta < 0.
-    Deviations: the mean log-probability is clamped to <= -1e-7, where 1 - p is still a float32. TRL averages
-      the NLL over prompt and response, the authors over the response unless told otherwise.
+    Deviations: the mean log-probability is clamped to <= -1e-7, where 1 - p is still a float32. TRL
+      averages the NLL over prompt and response, the authors over the response unless told
+      otherwise.
     >>> import jax.numpy as jnp
     >>> x = [jnp.array([v]) for v in (-4.0, -9.0, 4.0, 3.0)]
     >>> round(float(orpo(*x)[0][0]), 4)

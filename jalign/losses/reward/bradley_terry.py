@@ -1,6 +1,7 @@
 """Bradley-Terry reward models.
 
-Ouyang et al. 2022 (InstructGPT). https://arxiv.org/abs/2203.02155, Eq. 1 with two responses per prompt;
+Ouyang et al. 2022 (InstructGPT). https://arxiv.org/abs/2203.02155, Eq. 1 with two responses per
+prompt;
 centering: Eisenstein et al. 2023. https://arxiv.org/abs/2312.09244, Eq. 2.
 """
 

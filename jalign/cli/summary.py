@@ -1,0 +1,86 @@
+"""What `jalign train` tells people before and after a run."""
+
+from pathlib import Path
+
+import jax
+from rich.table import Table
+from rich.text import Text
+
+from jalign import __version__
+from jalign.cli import build
+from jalign.config import Config
+from jalign.data.examples import Examples
+from jalign.kernels import backend
+from jalign.log import RunLog
+from jalign.train.source import Offline
+
+_OUR_OWN = {"row", "source"}  # extras that data/ adds for its own bookkeeping
+_SHOWN = 3  # generations
+
+
+def introduce(
+    log: RunLog,
+    config: Config,
+    model: build.Model,
+    examples: Examples,
+    held: Examples | None,
+    source: Offline,
+    steps: int,
+    start: int,
+) -> None:
+    """What this run is: model, kernels, data, batches."""
+    trained = sum(x.size for x in jax.tree.leaves(model.params))
+    frozen = sum(x.size for x in jax.tree.leaves(model.base))
+    row, spec, dtype = build.algorithm_of(config), model.decoder.spec, model.decoder.dtype
+    log.say(f"jalign {__version__}: {row.name} on {model.path}")
+    log.say(f"trained parameters {trained:,}, frozen {frozen:,}, computed in {dtype}")
+    for line in backend.describe(
+        dtype=dtype,
+        head_dim=spec.head_dim,
+        softcap=spec.attn_softcap,
+        requested=model.decoder.attention,
+    ):
+        log.say(line)
+    report = examples.report
+    log.say(f"data: {report.explanation}")
+    dropped = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "none"
+    log.say(f"data: {report.kept} of {report.read} rows kept, dropped: {dropped}")
+    log.say(f"data: {len(held or ())} examples held out")
+    unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
+    if unread:
+        log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")
+    for line in source.batches.plan.describe():
+        log.say(f"batches: {line}")
+    begin = f"going on after step {start} of {steps}" if start else f"{steps} steps"
+    log.say(f"{begin}, {config.batch_size} examples each")
+
+
+def conclude(log: RunLog, out: Path, steps: int, seconds: float) -> None:
+    """Before and after, side by side, and where everything is."""
+    if log.console is None:
+        return
+    texts = log.rows("generations")
+    if len(texts) > 1:
+        first, last = texts[0]["rows"], texts[-1]["rows"]
+        for before, after in list(zip(first, last, strict=True))[:_SHOWN]:
+            title = Text(before["prompt"])  # no str: what looks like markup in it is text
+            table = Table(show_header=False, title=title, title_justify="left", expand=True)
+            table.add_row("before", Text(before["continuation"].strip()))
+            table.add_row("after", Text(after["continuation"].strip()))
+            log.console.print(table)
+    evaluations = log.rows("eval")
+    if len(evaluations) > 1:
+        first, last = evaluations[0], evaluations[-1]
+        for name in ("loss", "rewards/accuracies", "rewards/margins"):
+            if first.get(name) is not None and last.get(name) is not None:
+                log.say(f"held-out {name}: {first[name]:.4f} before, {last[name]:.4f} after")
+    sentiment = [row["sentiment"] for row in log.rows("sentiment")]
+    if len(sentiment) > 1:
+        log.say(
+            f"mean sentiment of {len(texts[-1]['rows'])} continuations (VADER, -1 to 1): "
+            f"{sentiment[0]:.3f} before, {sentiment[-1]:.3f} after"
+        )
+    log.say(f"{steps} steps in {seconds:.0f} s")
+    log.say(f"metrics:     {log.path}")
+    log.say(f"TensorBoard: {log.tensorboard}")
+    log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
