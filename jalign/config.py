@@ -8,7 +8,9 @@ checked against the loss's signature.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import partial
+from inspect import unwrap
+from operator import attrgetter
 from typing import Any, Literal
 
 import jax
@@ -233,7 +235,8 @@ class Config:
         row = algorithms.get(hyper.pop("name"))
         for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
             one = jax.ShapeDtypeStruct((1,), bool)  # stands for any array
-            jax.eval_shape(partial(term.fn, **term.numbers), *(one for _ in arrays_of(term.fn)))
+            fn = unwrap(term.fn)  # where tests check shapes, `one` would be refused
+            jax.eval_shape(partial(fn, **term.numbers), *(one for _ in arrays_of(fn)))
         if self.model.lora and self.model.lora.dropout and row.needs_reference(**hyper):
             raise ValueError(
                 f"model.lora.dropout does not apply to {row.name}: policy and reference would "
@@ -277,7 +280,7 @@ class Config:
             "checkpoint.every": 0, "checkpoint.keep": 1,
         }  # fmt: skip
         for name, smallest in least.items():
-            value = reduce(getattr, name.split("."), self)
+            value = attrgetter(name)(self)
             if value is not None and value < smallest:
                 raise ValueError(f"{name} must be >= {smallest}, got {value}")
         o = self.optim

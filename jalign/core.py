@@ -29,7 +29,7 @@ class Mean(NamedTuple):
     """
 
     total: Float[Array, ""]
-    count: Float[Array, ""]
+    count: Float[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]  # no tuple.count
 
     @classmethod
     def of(cls, x: Array, weights: Array) -> Mean:

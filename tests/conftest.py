@@ -1,4 +1,4 @@
-"""Every test sees 8 CPU devices, whatever the machine has."""
+"""Every test sees 8 CPU devices, whatever the machine has, and shapes as the signatures say."""
 
 import os
 
@@ -8,3 +8,9 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+# Before anything imports them: what is imported already stays unchecked.
+CHECKED = ["jalign.losses", "jalign.kernels", "jalign.models", "jalign.rollout"]
+install_import_hook(CHECKED, "beartype.beartype")

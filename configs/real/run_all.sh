@@ -9,10 +9,12 @@ run() {
   [ -f "$out/$name/done" ] && return
   (set -x; jalign train "$config" --model.path "$model" --data.train "$pairs" --out "$out/$name" "$@") && touch "$out/$name/done"
 }
-for algorithm in dpo ipo simpo orpo kto sft; do
+for algorithm in dpo ipo simpo orpo kto; do
   run "$algorithm-full" --algorithm.name "$algorithm"
-  run "$algorithm-lora" --algorithm.name "$algorithm" --model.lora.rank 16 --optim.learning_rate 1e-3
+  run "$algorithm-lora" --algorithm.name "$algorithm" --model.lora.rank 16 --optim.learning_rate 1e-4
 done
-run bradley_terry-full --algorithm.name bradley_terry --optim.learning_rate 1e-4
+run sft-full --algorithm.name sft --optim.learning_rate 5e-5
+run sft-lora --algorithm.name sft --model.lora.rank 16 --optim.learning_rate 1e-3
+run bradley_terry-full --algorithm.name bradley_terry --optim.learning_rate 3e-5
 run bradley_terry-lora --algorithm.name bradley_terry --model.lora.rank 16 --optim.learning_rate 1e-3
 python "$(dirname "$0")/table.py" "$out"

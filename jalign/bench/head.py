@@ -46,10 +46,17 @@ def compare(tokens: int, width: int, vocabulary: int, repeats: int) -> list[dict
                 "head": name,
                 "median_s": round(statistics.median(wall), 4),
                 "median_cpu_s": round(statistics.median(cpu), 4),
-                "temporary_mib": round(run.memory_analysis().temp_size_in_bytes / 2**20, 1),
+                "temporary_mib": round(_temporary_bytes(run) / 2**20, 1),
             }
         )
     ratio = [a[1] / b[1] for a, b in zip(times["blocked"], times["naive"], strict=True)]
     rows[1]["cpu_ratio"] = round(statistics.median(ratio), 3)
     rows[1]["memory_ratio"] = round(rows[1]["temporary_mib"] / rows[0]["temporary_mib"], 4)
     return rows
+
+
+def _temporary_bytes(compiled: Any) -> int:
+    memory = compiled.memory_analysis()
+    if memory is None:
+        raise RuntimeError("this backend does not tell how much memory a program takes")
+    return memory.temp_size_in_bytes

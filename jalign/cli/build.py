@@ -1,6 +1,7 @@
 """The only place where a `Config` becomes objects."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from jalign.data.chat import load_tokenizer
 from jalign.data.convert import to_records
 from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
-from jalign.data.records import rename
+from jalign.data.records import Row, rename
 from jalign.data.tokenize import tokenize
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
@@ -111,7 +112,7 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
     return Model(path, decoder, tokenizer, apply, params, base)
 
 
-def merged(model: Model, params: Any) -> tuple[nnx.GraphDef, nnx.State]:
+def merged(model: Model, params: Any) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
     """The whole model with these trainable parameters, as the sampler and the exporter take it."""
     return nnx.graphdef(model.decoder), nnx.merge_state(params, model.base)
 
@@ -145,7 +146,7 @@ def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | No
     return examples, _tokenised(held, kind, c, tokenizer) if held else None
 
 
-def _tokenised(rows: list[dict[str, Any]], kind: str, c: DataConfig, tokenizer: Any) -> Examples:
+def _tokenised(rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: Any) -> Examples:
     records, report = to_records(rename(rows, c.columns) if c.columns else rows, kind)
     return tokenize(
         records,

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -35,16 +36,15 @@ def main(args: Sequence[str] | None = None) -> None:
     if not args or args[0] in ("-h", "--help", "help"):
         print(_HELP)
         return
-    commands = _commands()
-    if args[0] not in commands:
-        _fail(f"no command {args[0]!r}{did_you_mean(args[0], commands)}", ExitCode.BAD_CONFIG)
+    if args[0] not in COMMANDS:
+        _fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ExitCode.BAD_CONFIG)
     _keep_compiled_programs()
     from jalign.cli.read import ConfigError
     from jalign.train.checkpoint import CheckpointError
     from jalign.train.resume import ResumeError
 
     try:
-        code = commands[args[0]](args[1:], Console())
+        code = COMMANDS[args[0]](args[1:], Console())
     except (ConfigError, ResumeError) as error:
         _fail(str(error), ExitCode.BAD_CONFIG)
     except CheckpointError as error:
@@ -69,21 +69,9 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _fail(message: str, code: ExitCode) -> None:
+def _fail(message: str, code: ExitCode) -> NoReturn:
     print(f"jalign: error: {message}", file=sys.stderr)
     raise SystemExit(int(code))
-
-
-def _commands() -> dict[str, Callable[[list[str], Console], int | None]]:
-    return {
-        "train": _train,
-        "eval": _eval,
-        "sample": _sample,
-        "data": _data,
-        "export": _export,
-        "algorithms": _algorithms,
-        "bench": _bench,
-    }
 
 
 # Each imports what it needs when it is called: `jalign --help` answers at once.
@@ -134,6 +122,17 @@ def _bench(args: list[str], console: Console) -> None:
     from jalign.bench.main import bench
 
     bench(args, console)
+
+
+COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
+    "train": _train,
+    "eval": _eval,
+    "sample": _sample,
+    "data": _data,
+    "export": _export,
+    "algorithms": _algorithms,
+    "bench": _bench,
+}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from jalign.cli import build, runs
 from jalign.data import sources
 from jalign.data.chat import load_tokenizer
 from jalign.models import hub
+from jalign.models.decoder import Decoder
 from jalign.rollout.sampler import Settings, generate
 
 
@@ -84,7 +85,7 @@ def _prompt(row: dict, number: int) -> str:
     return prompt
 
 
-def _load(name: str) -> tuple[nnx.Module, PreTrainedTokenizerBase, str]:
+def _load(name: str) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
     if runs.is_run(name):
         _, model, state, _ = runs.newest(name)
         return nnx.merge(*build.merged(model, state.params)), model.tokenizer, model.path

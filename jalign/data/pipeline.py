@@ -105,7 +105,8 @@ class Batches:
                 "mismatch adds a second response, but the data set has several already"
             )
         source = grain.MapDataset.source(range(len(examples)))
-        self._order = (source.seed(seed).shuffle() if shuffle else source).repeat()
+        # Any: grain's elements may be None, where they are filtered; these are not
+        self._order: Any = (source.seed(seed).shuffle() if shuffle else source).repeat()
         self._window = lru_cache(maxsize=4)(self._sorted_window)
         sampled = self._sample()
         self._fields = fields_of([examples[i] for i in np.unique(np.concatenate(sampled))])

@@ -105,7 +105,9 @@ def describe(
     ]
 
 
-def platform_of(device: jax.Device) -> str:
+def platform_of(
+    device: jax.Device,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
+) -> str:
     """cpu | cuda | rocm | tpu; JAX itself calls both kinds of GPU "gpu"."""
     if device.platform != "gpu":
         return device.platform

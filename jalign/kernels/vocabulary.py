@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from jalign.kernels.local import BATCH_AXES, HEAD_AXIS
 
@@ -217,8 +217,8 @@ def over_blocks(run: Callable[[Any], Any], blocks: Any) -> Any:
 
 def gradients(
     sides: Sequence[Side],
-    h: Sequence[Float[Array, "blocks n D"]],
-    tokens: dict[str, Float[Array, "blocks n"]],
+    h: Sequence[Float[Array, "blocks n _"]],
+    tokens: dict[str, Shaped[Array, "blocks n"]],
     dz: Callable[..., Float[Array, "n b"]],
     *,
     to_weight: bool,

@@ -1,8 +1,8 @@
 """Float32 pieces that several losses share."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
 
 def f32(*arrays: Array) -> tuple[Array, ...]:
@@ -12,7 +12,7 @@ def f32(*arrays: Array) -> tuple[Array, ...]:
 
 def require(ok: bool | Array, message: str) -> None:
     """Refuse a number out of range. A traced number cannot be looked at and passes."""
-    if not isinstance(ok, jax.core.Tracer) and not bool(ok):
+    if not isinstance(ok, Tracer) and not bool(ok):
         raise ValueError(message)
 
 

@@ -8,7 +8,7 @@ Shape letters: L layers, B rows, S places, N new tokens, G key/value heads, C he
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +32,13 @@ class KVCache:
     """Place s of a row holds the key and value of the row's token at position s.
 
     Attributes:
-      kv: the arrays.
+      kv: the arrays: `KeysValues`, or a tuple of them, one per layer (`jalign.rollout.unrolled`).
       lengths: [B] int32 tokens a row holds.
       fresh: nothing has been written, so tokens given now attend to themselves only (static: such
         a call is a prefill and runs the training kernels instead of attention to the whole cache).
     """
 
-    kv: KeysValues
+    kv: Any
     lengths: Int[Array, " B"]
     fresh: bool = struct.field(pytree_node=False, default=False)
 
@@ -53,7 +53,7 @@ class KVCache:
     def places(self) -> int:
         return self.kv.k.shape[2]
 
-    def filled(self, kv: KeysValues, positions: Int[Array, "B N"]) -> KVCache:
+    def filled(self, kv: Any, positions: Int[Array, "B N"]) -> KVCache:
         """The cache after tokens at `positions` were written; a row given only negative positions
         keeps its length.
         """

@@ -134,7 +134,7 @@ class Decoder(nnx.Module):
 
     def hidden_by_layer(
         self, tokens: Int[Array, "S N"], positions: Int[Array, "S N"]
-    ) -> Float[Array, "L+1 S N D"]:
+    ) -> Float[Array, "{self.spec.depth}+1 S N D"]:
         """The embeddings and each layer's output before the final norm: to find the first layer
         that differs from another.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,6 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jalign.parallel.rules import constrain
+
+if TYPE_CHECKING:
+    from jalign.models.lora import Lora
 
 INIT_STD = 0.02
 
@@ -38,7 +43,7 @@ class Linear(nnx.Module):
         kernel = jax.random.normal(rngs.params(), (*stack, fan_in, fan_out), param_dtype)
         self.kernel = nnx.Param(kernel * jnp.asarray(INIT_STD, param_dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros((*stack, fan_out), param_dtype)) if bias else None)
-        self.lora = nnx.data(None)
+        self.lora: Lora | None = nnx.data(None)
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n i"], key: Array | None = None) -> Float[Array, "n o"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from jalign.core import did_you_mean
 from jalign.models.linear import Linear
 
 EVERY_LAYER = r"(attn|mlp)\..*"
+
+Model = TypeVar("Model", bound=nnx.Module)
 
 
 class Lora(nnx.Module):
@@ -76,7 +79,7 @@ def adapters(model: nnx.Module) -> dict[str, Lora]:
 
 
 def add_lora(
-    model: nnx.Module,
+    model: Model,
     *,
     rank: int,
     alpha: float,
@@ -84,7 +87,7 @@ def add_lora(
     targets: str = EVERY_LAYER,
     rank_stabilised: bool = False,
     rngs: nnx.Rngs,
-) -> nnx.Module:
+) -> Model:
     """A copy of `model` (arrays shared) with adapters that change nothing yet.
 
     A ~ U(-1/sqrt(in), 1/sqrt(in)), which is `peft`'s kaiming_uniform_(a=sqrt(5)); B = 0.
@@ -121,7 +124,7 @@ def add_lora(
     return model
 
 
-def without_dropout(model: nnx.Module) -> nnx.Module:
+def without_dropout(model: Model) -> Model:
     """A copy of `model` (arrays shared) whose adapters drop nothing."""
     model = nnx.clone(model)
     for lora in adapters(model).values():
@@ -129,7 +132,7 @@ def without_dropout(model: nnx.Module) -> nnx.Module:
     return model
 
 
-def merge(model: nnx.Module) -> nnx.Module:
+def merge(model: Model) -> Model:
     """A copy of `model` without adapters, W + s A B in every kernel that had one.
 
     Added in float32, kept in the dtype of the kernel.

@@ -55,7 +55,7 @@ def score(
       ValueError: for an unknown output, or one that needs a head the model does not have.
     """
     _check(outputs, OUTPUTS)
-    if model.value is None and (missing := [n for n in outputs if n in HEADS]):
+    if (missing := [n for n in outputs if n in HEADS]) and model.value is None:
         raise ValueError(
             f"{', '.join(missing)} need a model with a scalar head, and this one has none"
         )
@@ -167,7 +167,7 @@ def _take(x: Array, places: Array) -> Array:
     return jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds"))(x, places)
 
 
-def _by_response(x: Float[Array, "S Q"], slots: Int[Array, "S P K R"]) -> Float[Array, "B K R"]:
+def _by_response(x: Float[Array, "S Q"], slots: Int[Array, "_ P K R"]) -> Float[Array, "B K R"]:
     """Scored tokens of a stream -> of a response. Padded rows may have `slots` [B, 1, K, R]: stream
     b * K + k holds response k.
     """

@@ -60,7 +60,7 @@ class Metrics:
         means |= {
             "skipped": skipped,
             "skipped_in_a_row": in_a_row,
-            "learning_rate": float(self.schedule(updates)),
+            "learning_rate": float(np.asarray(self.schedule(updates))),
             "epoch": self.source.batches.epoch(moment.step),
             "num_tokens": tokens,
             "tokens_per_second": (tokens - self.tokens) / seconds,

@@ -199,7 +199,7 @@ def test_misuse_is_refused_with_a_reason():
     with pytest.raises(ValueError, match="did you mean 'full'"):
         make(remat="ful")
     with pytest.raises(ValueError, match="both or neither"):
-        model(tokens, positions_of(tokens), rows=tokens[None])
+        model(tokens, positions_of(tokens), rows=tokens[:, None])
     with pytest.raises(ValueError, match="do not fit a cache of 4 places"):
         model(tokens, positions_of(tokens), cache=KVCache.empty(SPEC, 3, 4, jnp.float32))
     with pytest.raises(ValueError, match="did you mean 'rms'"):

@@ -74,7 +74,7 @@ def trained(model, rank=3, alpha=5.0, **options):
 
 @jax.jit
 def _logits(model):
-    return model.logits(model(TOKENS, PLACES)[0])
+    return model.logits(model(jnp.asarray(TOKENS), jnp.asarray(PLACES))[0])
 
 
 def logits(model):

@@ -30,7 +30,7 @@ def padded(four=True):
             a["at"][s, :n] = p + np.arange(n)
             a["before"][s, :n] = p - 1 + np.arange(n)
             slots.reshape(4, 3)[s, :n] = np.arange(n)
-    return Layout(slots=slots, **a)
+    return jax.tree.map(jnp.asarray, Layout(slots=slots, **a))
 
 
 def flat(streams):
@@ -63,7 +63,7 @@ def flat(streams):
                 a["before"][stream, entry] = start + length - 1
                 slots[stream, place, k, :count] = entries
                 end, entry = end + count, entry + count
-    return Layout(slots=slots, rows=rows, inverse=inverse, **a)
+    return jax.tree.map(jnp.asarray, Layout(slots=slots, rows=rows, inverse=inverse, **a))
 
 
 def tiny(seed=0, value_head=True, **changes):

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -152,13 +153,13 @@ def test_a_module_and_its_split_give_the_same(model, greedy):
 
 
 def test_layers_taken_apart_are_the_same_function(model):
-    positions = np.broadcast_to(np.arange(5), (3, 5))
-    token, place = np.array([[1], [2], [3]]), np.array([[5], [3], [1]])
+    prompts, positions = jnp.asarray(PROMPTS), jnp.broadcast_to(jnp.arange(5), (3, 5))
+    token, place = jnp.array([[1], [2], [3]]), jnp.array([[5], [3], [1]])
 
     @jax.jit
     def both(state):
         decoder = nnx.merge(model[0], state)
-        _, cache = decoder(PROMPTS, positions, cache=KVCache.empty(SPEC, 3, 8, jnp.float32))
+        _, cache = decoder(prompts, positions, cache=KVCache.empty(SPEC, 3, 8, jnp.float32))
         parts = split_cache(cache)
         return decoder(token, place, cache=cache), Unrolled(decoder)(token, place, cache=parts)
 
@@ -193,10 +194,10 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 
 def test_prompts_that_cannot_be_are_refused(model):
     with pytest.raises(ValueError, match=r"\[B, P\] and lengths \[B\]"):
-        sample(model, PROMPTS[0], LENGTHS, KEY, GREEDY)
+        inspect.unwrap(sample)(model, PROMPTS[0], LENGTHS, KEY, GREEDY)  # without the import hook
     for lengths in ([0, 1, 1], [6, 1, 1]):
         with pytest.raises(ValueError, match=r"must be in \[1, 5\]"):
-            sample(model, PROMPTS, lengths, KEY, GREEDY)
+            sample(model, PROMPTS, np.array(lengths), KEY, GREEDY)
 
 
 def test_more_tokens_than_learned_positions_are_refused():
@@ -229,7 +230,7 @@ def test_generate_continues_every_text_in_the_order_given(model):
     for i, text in enumerate(texts):
         ids = np.array([tokenizer(text)["input_ids"]])
         assert ids[0, 0] == 0
-        alone = sample(model, ids, [ids.shape[1]], KEY, Settings(4, temperature=0.0))
+        alone = sample(model, ids, np.array([ids.shape[1]]), KEY, Settings(4, temperature=0.0))
         want = " " + tokenizer.decode(
             np.asarray(alone.tokens)[0].tolist(), skip_special_tokens=True
         )
