@@ -148,11 +148,14 @@ class MeshConfig:
         data: copies of the model, each on its share of the batch.
         fsdp: parts that parameters and batch are split into.
         tensor: parts that each matrix is split into.
+        rules: regular expression over parameter paths -> mesh axis (or null) of each dimension,
+            instead of the default: {'.*mlp.*kernel': [null, fsdp, tensor], '.*': []}.
     """
 
     data: int = 1
     fsdp: int = -1
     tensor: int = 1
+    rules: dict[str, list[str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

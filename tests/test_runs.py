@@ -73,6 +73,19 @@ def test_a_run_goes_on_on_another_mesh(folder):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
 
 
+def test_the_configs_own_sharding_rules_are_followed(folder, monkeypatch):
+    import jalign.cli.train as module
+
+    seen = {}
+    monkeypatch.setattr(module, "fit", lambda step, state, *a, **k: seen.setdefault("s", state))
+    rules = {".*mlp.*kernel": [None, None, "tensor"], ".*": []}
+    run(folder, "rules", **{"mesh.rules": json.dumps(rules)})
+    params = seen["s"].params
+    spec = jax.sharding.PartitionSpec
+    assert params["layers"]["mlp"]["up"]["kernel"].sharding.spec == spec(None, None, "tensor")
+    assert params["layers"]["attn"]["q"]["kernel"].sharding.spec == spec()
+
+
 @pytest.mark.parametrize("algorithm", ["dpo", "kto", "sft"])
 def test_padded_rows_give_the_losses_and_gradients_of_the_flat_layout(folder, algorithm):
     sgd = {"optim.name": "sgd", "optim.clip_norm": "null"}

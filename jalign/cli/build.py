@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from jalign import algorithms, embedded
 from jalign.config import Config, DataConfig, Sources
@@ -30,7 +30,7 @@ from jalign.models.score import functional
 from jalign.models.spec import Spec
 from jalign.parallel import hosts
 from jalign.parallel.mesh import make_mesh
-from jalign.parallel.rules import shardings
+from jalign.parallel.rules import Rules, shardings
 from jalign.rollout.sampler import Settings, continuation, sample
 from jalign.train.optim import make_optimizer, make_schedule
 from jalign.train.source import Offline
@@ -59,6 +59,11 @@ def mesh_of(config: Config) -> Mesh:
     return make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
 
 
+def rules_of(config: Config) -> Rules | None:
+    """The config's own sharding rules; None is the default."""
+    return [(name, PartitionSpec(*axes)) for name, axes in config.mesh.rules.items()] or None
+
+
 def model_path(name: str) -> str:
     return str(embedded.path()) if name == "embedded" else name
 
@@ -85,6 +90,7 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
         dtype=dtype,
         param_dtype=dtype if frozen_base else jnp.float32,
         mesh=mesh,
+        rules=rules_of(config),
         remat=c.remat,
         attention=None if c.attention == "auto" else c.attention,
         value_head=algorithm_of(config).needs_value_head,

@@ -18,7 +18,7 @@ def kto(
     ref_kl_logps: Float[Array, "B"],
     kl_present: Bool[Array, "B"],
     present: Bool[Array, "B"],
-    label: Bool[Array, "B"],
+    label: Bool[Array, "B"] | Float[Array, "B"],
     *,
     beta: float = 0.1,
     desirable_weight: float = 1.0,
@@ -35,7 +35,7 @@ def kto(
       kl_logps, ref_kl_logps: the same for a response that belongs to another prompt.
       kl_present: where such a mismatched response exists.
       present: where there is an example at all.
-      label: True where the response is desirable.
+      label: True (or 1, as the data hold it) where the response is desirable.
       beta: > 0; 0.1.
       desirable_weight, undesirable_weight: lambda_D, lambda_U, >= 0; keep
         lambda_D * n_D / (lambda_U * n_U) in [1, 4/3].
