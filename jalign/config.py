@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 import jax
+import optax
 
 from jalign import algorithms
 from jalign.core import arrays_of
@@ -138,6 +139,27 @@ class OptimConfig:
     weight_decay: float = 0.0
     momentum: float = 0.0
     clip_norm: float | None = 1.0
+
+    def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """The optimizer and its schedule for a run of so many steps; ValueError says what is off."""
+        schedule = make_schedule(
+            self.schedule,
+            self.learning_rate,
+            steps=steps,
+            warmup_steps=self.warmup_steps,
+            final=self.final,
+        )
+        optimizer = make_optimizer(
+            self.name,
+            schedule,
+            b1=self.b1,
+            b2=self.b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            clip_norm=self.clip_norm,
+        )
+        return optimizer, schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,21 +308,7 @@ class Config:
             value = attrgetter(name)(self)
             if value is not None and value < smallest:
                 raise ValueError(f"{name} must be >= {smallest}, got {value}")
-        o = self.optim
-        steps = self.steps or max(o.warmup_steps, 1)  # of epochs nothing is known yet
-        rate = make_schedule(
-            o.schedule, o.learning_rate, steps=steps, warmup_steps=o.warmup_steps, final=o.final
-        )
-        make_optimizer(
-            o.name,
-            rate,
-            b1=o.b1,
-            b2=o.b2,
-            eps=o.eps,
-            weight_decay=o.weight_decay,
-            momentum=o.momentum,
-            clip_norm=o.clip_norm,
-        )
+        self.optim.make(self.steps or max(self.optim.warmup_steps, 1))  # of epochs nothing is known
 
     @property
     def hyper(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def config_step(config: Any) -> Work:
     model = build.model_of(config, mesh, tokenizer)
     jax.set_mesh(mesh)
     source = build.source_of(config, examples, mesh, model.decoder.spec)
-    optimizer, _ = build.optimizer_of(config, build.steps_of(config, source.batches))
+    optimizer, _ = config.optim.make(build.steps_of(config, source.batches))
     state, frozen = build.state_of(config, model, mesh, optimizer)
     row = build.algorithm_of(config)
     if config.reference == "cached":

@@ -32,7 +32,6 @@ from jalign.parallel import hosts
 from jalign.parallel.mesh import make_mesh
 from jalign.parallel.rules import Rules, shardings
 from jalign.rollout.sampler import Settings, continuation, sample
-from jalign.train.optim import make_optimizer, make_schedule
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
 
@@ -212,24 +211,6 @@ def _batches(
 
 def steps_of(config: Config, batches: Batches) -> int:
     return config.steps or max(1, int(config.epochs * batches.steps_per_epoch))
-
-
-def optimizer_of(config: Config, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    c = config.optim
-    schedule = make_schedule(
-        c.schedule, c.learning_rate, steps=steps, warmup_steps=c.warmup_steps, final=c.final
-    )
-    optimizer = make_optimizer(
-        c.name,
-        schedule,
-        b1=c.b1,
-        b2=c.b2,
-        eps=c.eps,
-        weight_decay=c.weight_decay,
-        momentum=c.momentum,
-        clip_norm=c.clip_norm,
-    )
-    return optimizer, schedule
 
 
 def state_of(

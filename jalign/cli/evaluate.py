@@ -31,7 +31,7 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
         mesh = build.mesh_of(config)
         model = build.model_of(config, mesh, build.tokenizer_of(config))
         state, what = None, model.path
-    optimizer, _ = build.optimizer_of(config, max(config.steps, config.optim.warmup_steps, 1))
+    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
     initial, frozen = build.state_of(config, model, mesh, optimizer)
     state = state or initial
     _, held = build.examples_of(config, model.tokenizer)

@@ -33,7 +33,7 @@ def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, T
     config = config_of(folder)
     mesh = build.mesh_of(config)
     model = build.model_of(config, mesh, build.tokenizer_of(config))
-    optimizer, _ = build.optimizer_of(config, max(config.steps, config.optim.warmup_steps, 1))
+    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
     state, _ = build.state_of(config, model, mesh, optimizer)
     found = Checkpointer(Path(folder) / "checkpoints").restore(state, step)
     if found is None:

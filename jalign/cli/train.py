@@ -52,7 +52,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     source = build.source_of(config, examples, mesh, spec)
     held_source = build.held_source_of(config, held, mesh, spec) if held else None
     steps = build.steps_of(config, source.batches)
-    optimizer, schedule = build.optimizer_of(config, steps)
+    optimizer, schedule = config.optim.make(steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
     identity = _identity(config, model, examples, held, state, frozen, steps)
 
