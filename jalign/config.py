@@ -141,7 +141,7 @@ class OptimConfig:
     clip_norm: float | None = 1.0
 
     def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        """The optimizer and its schedule for a run of so many steps; ValueError says what is off."""
+        """The optimizer and schedule of a run of so many steps; ValueError says what is off."""
         schedule = make_schedule(
             self.schedule,
             self.learning_rate,

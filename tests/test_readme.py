@@ -1,4 +1,4 @@
-"""The README tells the truth: its code runs, its table is the catalogue, its files and commands exist."""
+"""The README tells the truth: its code runs, its table is the catalogue, what it names exists."""
 
 import re
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Seconds of TRL's DPO step on real lengths: random tokens with the prompt, chosen and rejected lengths of a data set.
+"""Seconds of TRL's DPO step on real lengths (prompt, chosen and rejected) with random tokens.
 Needs an environment with trl, not jalign.
 
     python tests/peers/trl_lengths.py LENGTHS.npz [--pairs 8] [--steps 15]
     jalign bench step --lengths LENGTHS.npz --pairs 8 --prompt 64
 
-The model is the one of `jalign.bench.workloads.TINY_LLAMA`; rows above 512 tokens are left out, as there.
+The model is that of `jalign.bench.workloads.TINY_LLAMA`; rows above 512 tokens are left out.
 """
 
 import argparse
