@@ -41,6 +41,7 @@ def _step(args: list[str], console: Console) -> None:
     parser.add_argument("--reference", default="step", choices=["step", "cached"])
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--group_by_length", type=int, default=0)
+    parser.add_argument("--max_tokens", type=int, default=8192, help="of a micro-batch")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument(
@@ -60,6 +61,7 @@ def _step(args: list[str], console: Console) -> None:
             reference=options.reference,
             lora=options.lora,
             group_by_length=options.group_by_length,
+            max_tokens=options.max_tokens,
         )
     if options.turns:
         _in_turns(work, options.warmup)

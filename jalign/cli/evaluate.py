@@ -45,7 +45,9 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
             means = step_fn(state.params, frozen, state.carry, data)
             total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
     results = {name: float(mean.shown) for name, mean in sorted((total or {}).items())}
-    table = Table("metric", "value", title=f"{what}, {len(held)} held-out examples")
+    heading = f"{what}, {len(held)} held-out examples"
+    console.print(heading, markup=False, highlight=False, soft_wrap=True)
+    table = Table("metric", "value")
     for name, value in results.items():
         table.add_row(name, f"{value:.5f}")
     console.print(table)

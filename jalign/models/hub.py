@@ -253,6 +253,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def spec_of(name: str | os.PathLike) -> Spec:
+    """The architecture of a folder or hub model, without its weights."""
+    config = read_config(find(name))
+    return family_of(config).spec(config)
+
+
 def _shardings(mesh: Mesh | None, abstract: nnx.State, rules: Rules | None) -> Any:
     if mesh is not None:
         return shardings(mesh, abstract, rules)

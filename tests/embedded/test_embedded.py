@@ -48,8 +48,8 @@ def test_the_model_writes_stories_and_not_noise(tokenizer):
     )
 
     def bits_per_token(ids):
-        ids = np.array([ids])
-        hidden, _ = model(ids, np.arange(ids.shape[1])[None])
+        ids = jnp.array([ids])
+        hidden, _ = model(ids, jnp.arange(ids.shape[1])[None])
         logps = jax.nn.log_softmax(model.logits(hidden))[0, :-1]
         return -jnp.take_along_axis(logps, ids[0, 1:, None], 1).mean() / np.log(2)
 
