@@ -89,7 +89,8 @@ class DataConfig:
         turns: which assistant turns of a conversation are scored.
         template: a built-in chat template for a tokenizer that has none.
         layout: one flat token stream with shared prompts, or padded rows.
-        max_tokens: most tokens of a micro-batch on one device.
+        max_tokens: most tokens of a micro-batch on one device; null is 2048 on CPU (smaller ones stay
+            in its caches), 8192 elsewhere, or as long as the longest example needs.
         group_by_length: sort within windows of so many batches, to waste less; 0 is off.
     """
 
@@ -106,7 +107,7 @@ class DataConfig:
     turns: Literal["last", "all"] = "last"
     template: str | None = None
     layout: Literal["flat", "padded"] = "flat"
-    max_tokens: int = 8192
+    max_tokens: int | None = None
     group_by_length: int = 0
 
 

@@ -41,7 +41,7 @@ def _step(args: list[str], console: Console) -> None:
     parser.add_argument("--reference", default="step", choices=["step", "cached"])
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--group_by_length", type=int, default=0)
-    parser.add_argument("--max_tokens", type=int, default=8192, help="of a micro-batch")
+    parser.add_argument("--max_tokens", type=int | None, default=None, help="of a micro-batch")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument(

@@ -30,12 +30,15 @@ def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
 
 
 def memory(work: Work) -> dict[str, float]:
-    """What the compiler says one step needs, in MiB; and compile seconds."""
+    """What the compiler says one step needs, in MiB; and the seconds of tracing and compiling."""
     data = work.source.on_device(work.source.batches.batch(0))
     begin = time.perf_counter()
-    analysis = work.step.lower(work.state, work.frozen, data).compile().memory_analysis()
+    lowered = work.step.lower(work.state, work.frozen, data)
+    traced = time.perf_counter()
+    analysis = lowered.compile().memory_analysis()
     return {
-        "compile_s": round(time.perf_counter() - begin, 2),
+        "trace_s": round(traced - begin, 2),
+        "compile_s": round(time.perf_counter() - traced, 2),
         "temporary_mib": round(analysis.temp_size_in_bytes / 2**20, 1),
         "arguments_mib": round(analysis.argument_size_in_bytes / 2**20, 1),
     }

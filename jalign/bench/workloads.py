@@ -79,7 +79,7 @@ def random_step(
     lora: bool = False,
     group_by_length: int = 0,
     learning_rate: float = 1e-4,
-    max_tokens: int = 8192,
+    max_tokens: int | None = None,
 ) -> Work:
     """One algorithm's step on a random tiny Llama in float32 with AdamW."""
     row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
@@ -97,7 +97,7 @@ def random_step(
         batch_size=pairs,
         layout=layout,
         streams=mesh.shape["fsdp"],
-        max_tokens=max_tokens,
+        max_tokens=max_tokens or build.max_tokens_for(examples),
         group_by_length=group_by_length,
         cost=build.cost_of(model.spec),
     )

@@ -190,6 +190,16 @@ def cost_of(spec: Spec) -> Cost:
     return Cost.of_model(spec.width, spec.depth, spec.vocab_size, bin=per_bin)
 
 
+def max_tokens_for(examples: Examples) -> int:
+    """Tokens of a micro-batch that suit this kind of device, and hold the longest example."""
+    usual = 2048 if jax.default_backend() == "cpu" else 8192
+    prompt, response, _ = examples.lengths()
+    most = response.max(initial=0)  # a binary example gets another's response beside its own
+    flat = (prompt + response.sum(1)).max(initial=0) + most + 1
+    padded = max(response.shape[1], 2) * (-(-(prompt.max(initial=0) + most) // 128) * 128)
+    return max(usual, -(-int(max(flat, padded)) // 128) * 128)
+
+
 def _batches(
     config: Config, examples: Examples, mesh: Mesh, spec: Spec, batch_size: int
 ) -> Batches:
@@ -198,7 +208,7 @@ def _batches(
         batch_size=batch_size,
         layout=config.data.layout,
         streams=mesh.shape["data"] * mesh.shape["fsdp"],
-        max_tokens=config.data.max_tokens,
+        max_tokens=config.data.max_tokens or max_tokens_for(examples),
         multiple=64 if jax.default_backend() == "cpu" else 128,
         seed=config.seed,
         group_by_length=config.data.group_by_length,

@@ -78,6 +78,9 @@ class Clock(TrainerCallback):
 
 
 folder = tempfile.mkdtemp()
+model.save_pretrained(folder)  # the trainer loads the reference from there
+tokenizer.save_pretrained(folder)
+model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 trainer = DPOTrainer(
     model=model,
     args=DPOConfig(
