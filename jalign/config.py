@@ -89,7 +89,7 @@ class DataConfig:
         turns: which assistant turns of a conversation are scored.
         template: a built-in chat template for a tokenizer that has none.
         layout: one flat token stream with shared prompts, or padded rows.
-        max_tokens: most tokens of a micro-batch on one device; null is 2048 on CPU (smaller ones stay
+        max_tokens: most tokens of a micro-batch on one device; null is 2048 on CPU (that stays
             in its caches), 8192 elsewhere, or as long as the longest example needs.
         group_by_length: sort within windows of so many batches, to waste less; 0 is off.
     """
