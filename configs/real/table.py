@@ -22,7 +22,7 @@ def evaluations(run: Path) -> list[dict]:
 def main(folder: Path) -> None:
     print(f"| run | {' | '.join(COLUMNS.values())} |")
     print(f"| --- |{' --- |' * len(COLUMNS)}")
-    for run in sorted(p.parent for p in folder.glob("*/metrics.jsonl")):
+    for run in sorted(p.parent for p in folder.glob("*/done")):
         first, last = evaluations(run)[0], evaluations(run)[-1]
         cells = [f"{first[c]:.3f} -> {last[c]:.3f}" if c in first else "" for c in COLUMNS]
         print(f"| {run.name} | {' | '.join(cells)} |")

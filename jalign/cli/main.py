@@ -12,6 +12,9 @@ from rich.console import Console
 from jalign.core import did_you_mean
 from jalign.train.preemption import ExitCode
 
+# transformers is here for tokenizers and chat templates only: that torch is missing is no news
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
 _HELP = """jalign aligns language models in JAX.
 
 usage: jalign COMMAND [ARGUMENTS]
