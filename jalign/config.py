@@ -17,10 +17,18 @@ import jax
 import optax
 
 from jalign import algorithms
-from jalign.core import arrays_of
+from jalign.core import TWO_MODELS, Algorithm, arrays_of
 from jalign.train.optim import OptimizerName, ScheduleName, make_optimizer, make_schedule
 
 Sources = str | list[str] | dict[str, float]
+
+EMBEDDED = {"embedded": "pairs", "embedded-lists": "lists", "embedded-steps": "steps"}
+"""Names of the data in the package -> the function of `jalign.embedded` that finds them."""
+
+
+def is_embedded(source: Sources) -> bool:
+    """Whether the training data are in the package, and so have held-out data of their own."""
+    return isinstance(source, str) and source in EMBEDDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,14 @@ class ModelConfig:
         attention: kernel; auto chooses by device and says which.
         lora: train adapters instead of the whole model.
         adapter: a PEFT adapter folder to go on from; it is its own reference.
+        reference: another model with the same tokenizer as the frozen reference, such as a teacher;
+          a copy of the model itself when not given.
+        critic: where the critic of an algorithm that trains one starts; the model's own path when
+          not given.
+        heads: numbers that the scalar head of a reward model gives: the attributes of
+          multi_attribute.
+        depth: keep only the first so many layers of what is loaded, as a student to distil into; 0
+          is all of them.
     """
 
     path: str = "embedded"
@@ -65,6 +81,10 @@ class ModelConfig:
     attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = "auto"
     lora: LoraConfig | None = None
     adapter: str | None = None
+    reference: str | None = None
+    critic: str | None = None
+    heads: int = 1
+    depth: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +93,7 @@ class DataConfig:
 
     Args:
         train: a file, folder or hub name; or several; or {source: weight}. "embedded" is the pairs
-          in the package.
+          in the package, "embedded-lists" and "embedded-steps" its rated lists and judged steps.
         eval: held-out data; when not given, `holdout` is taken from train.
         eval_split: which split of it, where a folder or hub name has several.
         holdout: a fraction (below 1) or a number of examples of train kept for evaluation, chosen
@@ -82,6 +102,9 @@ class DataConfig:
         columns: our name of a column -> the data's, where it is not recognised: {completion:
           solution}.
         limit: use only the first so many rows; 0 for all.
+        filters: training rows to leave out: min_margin=0.5 (pairs), length_ratio=3 (pairs, lists;
+            in characters), no_conflicts (pairs, binary), no_duplicates; in this order.
+        balance: leave out as many training rows as makes both labels equally many (binary data).
         max_prompt_len: tokens; longer prompts lose their front.
         max_response_len: tokens, EOS included.
         over_long: what happens to what is longer.
@@ -92,6 +115,7 @@ class DataConfig:
         max_tokens: most tokens of a micro-batch on one device; null is 2048 on CPU (that stays
             in its caches), 8192 elsewhere, or as long as the longest example needs.
         group_by_length: sort within windows of so many batches, to waste less; 0 is off.
+        shuffle: a new order in every epoch; false keeps that of the data (easy to hard).
     """
 
     train: Sources = "embedded"
@@ -100,6 +124,8 @@ class DataConfig:
     holdout: float | None = None
     columns: dict[str, str] = field(default_factory=dict)
     limit: int = 0
+    filters: list[str] = field(default_factory=list)
+    balance: bool = False
     max_prompt_len: int = 512
     max_response_len: int = 512
     over_long: Literal["truncate", "drop", "error"] = "truncate"
@@ -109,6 +135,7 @@ class DataConfig:
     layout: Literal["flat", "padded"] = "flat"
     max_tokens: int | None = None
     group_by_length: int = 0
+    shuffle: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +154,8 @@ class OptimConfig:
         weight_decay: on matrices, not on norms and biases.
         momentum: of sgd.
         clip_norm: largest global gradient norm; null for no clipping.
+        l1: makes what is trained sparse: after each step every entry's change since the start (of
+          adapters, the entry itself) moves learning rate x l1 towards 0; 0 is off.
     """
 
     name: OptimizerName = "adamw"
@@ -140,6 +169,7 @@ class OptimConfig:
     weight_decay: float = 0.0
     momentum: float = 0.0
     clip_norm: float | None = 1.0
+    l1: float = 0.0
 
     def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
         """The optimizer and schedule of a run of so many steps; ValueError says what is off."""
@@ -159,6 +189,7 @@ class OptimConfig:
             weight_decay=self.weight_decay,
             momentum=self.momentum,
             clip_norm=self.clip_norm,
+            l1=self.l1,
         )
         return optimizer, schedule
 
@@ -260,9 +291,10 @@ class Config:
             raise ValueError(f"algorithm needs a name, got {self.algorithm!r}")
         row = algorithms.get(hyper.pop("name"))
         for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
-            one = jax.ShapeDtypeStruct((1,), bool)  # stands for any array
             fn = unwrap(term.fn)  # where tests check shapes, `one` would be refused
-            jax.eval_shape(partial(fn, **term.numbers), *(one for _ in arrays_of(fn)))
+            shapes = [(1,) * len(row.axes(name)) for name in arrays_of(fn)]
+            arrays = [jax.ShapeDtypeStruct(shape, bool) for shape in shapes]  # of any kind
+            jax.eval_shape(partial(fn, **term.numbers), *arrays)
         if self.model.lora and self.model.lora.dropout and row.needs_reference(**hyper):
             raise ValueError(
                 f"model.lora.dropout does not apply to {row.name}: policy and reference would "
@@ -275,11 +307,9 @@ class Config:
             raise ValueError("set steps > 0, or epochs > 0")
         if self.reference == "cached" and not row.needs_reference(**hyper):
             raise ValueError(f"reference: cached does not apply: {row.name} reads no reference")
-        if self.reference == "cached" and row.format.name == "binary":
-            raise ValueError(
-                f"reference: cached does not apply to {row.name}: which mismatched response an "
-                "example gets changes with its batch"
-            )
+        if self.reference == "cached":
+            self._check_cached(row, hyper)
+        self._check_models(row, hyper)
         if row.batch_coupled and self.batch_size < 2:
             raise ValueError(
                 f"{row.name} compares the examples of a batch: batch_size must be >= 2"
@@ -292,18 +322,54 @@ class Config:
                 f"sample.prompts does not apply to {row.name}: it trains no language model"
             )
         if self.data.holdout is not None and (
-            self.data.eval is not None or self.data.train == "embedded"
+            self.data.eval is not None or is_embedded(self.data.train)
         ):
             raise ValueError("data.holdout does not apply: there are held-out data already")
         if self.data.eval is None and self.data.eval_split != "test":
             raise ValueError("data.eval_split needs data.eval")
+
+    def _check_cached(self, row: Algorithm, hyper: dict[str, Any]) -> None:
+        """Reference log-probs are computed once only where nothing else would come out later."""
+        inputs = row.inputs(**hyper)
+        why = None
+        if row.moves_reference(**hyper):
+            why = "its reference moves (ref_sync_steps)"
+        elif "kl_present" in inputs:
+            why = "which mismatched response an example gets changes with its batch"
+        elif any(output in TWO_MODELS for output in row.outputs(inputs)):
+            why = "it compares policy and reference over the whole vocabulary"
+        elif any(name.removeprefix("ref_") in row.format.token_fields for name in inputs):
+            why = "it reads the reference token by token"
+        if why:
+            raise ValueError(f"reference: cached does not apply to {row.name}: {why}")
+
+    def _check_models(self, row: Algorithm, hyper: dict[str, Any]) -> None:
+        """Models that the algorithm needs, and none that it would not look at."""
+        c = self.model
+        if row.needs_teacher and not c.reference:
+            raise ValueError(f"{row.name} learns from a teacher: set model.reference")
+        if c.reference and not row.needs_reference(**hyper):
+            raise ValueError(f"model.reference does not apply: {row.name} reads no reference")
+        if c.reference and row.moves_reference(**hyper):
+            raise ValueError(
+                "model.reference does not apply: with ref_sync_steps the reference is the model "
+                "of earlier steps"
+            )
+        if c.critic and not row.needs_critic:
+            raise ValueError(f"model.critic does not apply: {row.name} trains no critic")
+        several = "attribute_scores" in row.inputs(**hyper)
+        if c.heads < 1 or (c.heads != 1 and not several):
+            raise ValueError(
+                f"model.heads is {c.heads}: "
+                + ("it must be at least 1" if c.heads < 1 else f"{row.name} reads one number")
+            )
 
     def _check_numbers(self) -> None:
         """Numbers that are out of range, or that the optimizer does not read."""
         least = {
             "log_every": 1, "max_bad_steps": 1, "eval_every": 0, "data.limit": 0, "data.holdout": 0,
             "sample.prompts": 0, "sample.every": 0, "sample.max_new_tokens": 1,
-            "checkpoint.every": 0, "checkpoint.keep": 1,
+            "checkpoint.every": 0, "checkpoint.keep": 1, "model.depth": 0,
         }  # fmt: skip
         for name, smallest in least.items():
             value = attrgetter(name)(self)

@@ -97,6 +97,7 @@ class TrainState:
     key: Array
     skipped: Int[Array, ""]  # steps whose loss or gradient was not finite, in all
     skipped_in_a_row: Int[Array, ""]
+    ref: Any = None  # a reference that moves; None when it stands still (`Frozen.ref`)
 
 
 @struct.dataclass
@@ -104,7 +105,9 @@ class Frozen:
     """Everything that does not change: neither donated nor saved, but fingerprinted."""
 
     base: Any  # weights that are not trained (empty in full fine-tuning)
-    ref: Any  # a copy of the initial trainable parameters; None when no loss asks for it
+    # A copy of the initial trainable parameters, or another model (`models.functional.Whole`);
+    # None when no loss asks for it.
+    ref: Any
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,11 @@ class Format:
         Each also exists as `ref_<name>`.
       mask_fields: arrays of `view` that follow from the mask.
       data_fields: arrays read from `Batch.extras`.
+      axes: letters of the axes of an array that is not [B]: "BR" one value per scored token, "BK"
+        one per response, "BA" one per attribute.
       metrics: (fields, what the loss returned) -> {TRL name: (unreduced values, weights)}.
+      terms: losses that any policy loss of this format may be combined with, and their
+        reductions; their weights are hyper-parameters, 0 unless a row says otherwise.
     """
 
     name: str
@@ -129,7 +136,14 @@ class Format:
     reads: Mapping[str, tuple[str, ...]]
     mask_fields: frozenset[str]
     data_fields: frozenset[str]
+    axes: Mapping[str, str]
     metrics: Callable[[Arrays, Arrays], dict[str, tuple[Array, Array]]]
+    terms: Mapping[str, tuple[LossFn, Reduction]] = field(default_factory=dict)
+
+    @property
+    def token_fields(self) -> frozenset[str]:
+        """Arrays with one value per scored token."""
+        return frozenset(name for name, axes in self.axes.items() if axes == "BR")
 
     @property
     def fields(self) -> frozenset[str]:
@@ -139,15 +153,39 @@ class Format:
             | {f"ref_{x}" for x in self.reads}
             | self.mask_fields
             | self.data_fields
+            | {NOISE}
         )
+
+
+NOISE = "gumbel"
+"""[B] standard Gumbel noise, another in every step and, by example number, the same however a step
+is cut; zeros in evaluation."""
+
+TWO_MODELS = ("kl_to_ref", "kl_from_ref", "jsd_to_ref")
+"""Scorer outputs that need the policy and its reference at once."""
+
+SCORER_NUMBERS: Mapping[str, Mapping[str, Any]] = {
+    "competitor_logps": {"top_k": 1},
+    "jsd_to_ref": {"jsd_beta": 0.5, "temperature": 1.0},
+}
+"""Hyper-parameters that the scorer reads when it computes an output."""
+
+REFERENCE_NUMBERS: Mapping[str, Any] = {"ref_sync_steps": 0, "ref_mixup_alpha": 1.0}
+"""Hyper-parameters of the reference: every so many steps (0: never) it moves to alpha * policy +
+(1 - alpha) * reference."""
 
 
 @dataclass(frozen=True)
 class Carry:
-    """Running values a loss keeps between steps, such as a reward baseline."""
+    """Running values a loss keeps between steps, such as a reward baseline. The loss reads them by
+    name and returns their new values as metrics of the same names; NaN is "nothing yet".
+    """
 
-    init: Mapping[str, float]
-    update: Callable[[Arrays, Arrays], Arrays]  # (carry, metrics of the step) -> carry
+    names: tuple[str, ...]
+
+    def update(self, carry: Arrays, metrics: Arrays) -> Arrays:
+        """The values after a step with these metrics."""
+        return {name: metrics[name] for name in carry}
 
 
 class Term(NamedTuple):
@@ -205,6 +243,8 @@ class Algorithm:
         only it reads are gone.
       reduce: how the unreduced loss becomes a mean.
       carry: running values the loss keeps.
+      tags: what cannot be derived: "nash" where the method seeks an equilibrium of a preference
+        game, "length" where it controls length in a way its arrays do not show.
       batch_coupled: an example's loss depends on the others. With several micro-batches the step
         then scores all of them first.
     """
@@ -218,10 +258,11 @@ class Algorithm:
     reduce: Reduction = mean_over_examples
     carry: Carry | None = None
     batch_coupled: bool = False
+    tags: frozenset[str] = frozenset()
 
     def __post_init__(self):
-        known = self.format.fields | set(self.carry.init if self.carry else ())
-        for fn in (self.loss, *(fn for fn, _, _ in self.plus.values())):
+        known = self.format.fields | set(self.carry.names if self.carry else ())
+        for fn in (self.loss, *(fn for fn, _, _ in self.extra.values())):
             for name in arrays_of(fn):
                 if name not in known:
                     near = did_you_mean(name, known)
@@ -229,26 +270,50 @@ class Algorithm:
                         f"{self.name}: {fn.__name__} asks for the array {name!r}, unknown to "
                         f"format {self.format.name!r}{near}"
                     )
+        several = self.format.token_fields & set(arrays_of(self.loss))
+        if self.batch_coupled and several:
+            raise TypeError(
+                f"{self.name}: a batch-coupled loss reads numbers per response, not the "
+                f"token-level {', '.join(sorted(several))}"
+            )
+        numbers = self._numbers()
         for name in self.defaults:
-            if name not in numbers_of(self.loss):
-                near = did_you_mean(name, numbers_of(self.loss))
+            if name not in numbers:
+                near = did_you_mean(name, numbers)
                 raise TypeError(
                     f"{self.name}: default {name!r} is not a keyword argument of "
                     f"{self.loss.__name__}{near}"
                 )
 
+    def axes(self, name: str) -> str:
+        """Letters of the axes of an array that this algorithm reads; none for running values."""
+        if self.carry and name in self.carry.names:
+            return ""
+        return self.format.axes.get(name, "B")
+
+    @property
+    def extra(self) -> dict[str, tuple[LossFn, float, Reduction]]:
+        """`plus`, and what the format offers to every policy loss."""
+        offered = {} if self.needs_value_head else self.format.terms
+        return {n: (fn, 0.0, reduce) for n, (fn, reduce) in offered.items()} | dict(self.plus)
+
+    def _numbers(self) -> dict[str, Any]:
+        """Every number but the weights of terms, with the defaults of who reads it."""
+        numbers = numbers_of(self.loss)
+        arrays = arrays_of(self.loss)
+        for output in self.outputs(arrays):
+            numbers |= SCORER_NUMBERS.get(output, {})
+        return numbers | (dict(REFERENCE_NUMBERS) if self._reads_reference(arrays) else {})
+
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """Every number that can be set for this algorithm, with its default."""
-        return (
-            numbers_of(self.loss)
-            | dict(self.defaults)
-            | {name: weight for name, (_, weight, _) in self.plus.items()}
-        )
+        weights = {name: weight for name, (_, weight, _) in self.extra.items()}
+        return self._numbers() | dict(self.defaults) | weights
 
-    def terms(self, **overrides: Any) -> tuple[Term, ...]:
-        """The weighted terms of the objective; a name this algorithm does not have is a
-        TypeError.
+    def numbers(self, **overrides: Any) -> dict[str, Any]:
+        """All hyper-parameters with these overrides; a name this algorithm does not have, or a
+        value of another type, is a TypeError.
         """
         hyper = self.hyperparameters
         for name, value in overrides.items():
@@ -256,21 +321,25 @@ class Algorithm:
                 raise TypeError(
                     f"{self.name} has no hyper-parameter {name!r}{did_you_mean(name, hyper)}"
                 )
-            if isinstance(hyper[name], float) and not (
-                isinstance(value, int | float) and not isinstance(value, bool)
-            ):
-                raise TypeError(f"{self.name}: {name} must be a number, got {value!r}")
+            whole = isinstance(hyper[name], int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                kind = "a whole number" if whole else "a number"
+                raise TypeError(f"{self.name}: {name} must be {kind}, got {value!r}")
         hyper |= overrides
-        main = Term(
-            self.loss.__name__,
-            1.0,
-            self.loss,
-            {n: hyper[n] for n in numbers_of(self.loss)},
-            self.reduce,
-        )
+        if hyper.get("ref_sync_steps", 0) < 0:
+            raise ValueError(f"ref_sync_steps must be >= 0, got {hyper['ref_sync_steps']}")
+        if not 0 < hyper.get("ref_mixup_alpha", 1.0) <= 1:
+            raise ValueError(f"ref_mixup_alpha must be in (0, 1], got {hyper['ref_mixup_alpha']}")
+        return hyper
+
+    def terms(self, **overrides: Any) -> tuple[Term, ...]:
+        """The weighted terms of the objective; errors as in `numbers`."""
+        hyper = self.numbers(**overrides)
+        own = {n: hyper[n] for n in numbers_of(self.loss)}
+        main = Term(self.loss.__name__, 1.0, self.loss, own, self.reduce)
         extra = [
             Term(n, float(hyper[n]), fn, {}, reduce)
-            for n, (fn, _, reduce) in self.plus.items()
+            for n, (fn, _, reduce) in self.extra.items()
             if hyper[n] != 0
         ]
         return (main, *extra)
@@ -289,14 +358,33 @@ class Algorithm:
             dict.fromkeys(out for name in names for out in self.format.reads.get(name, ()))
         )
 
+    def _reads_reference(self, names: Iterable[str]) -> bool:
+        names = tuple(names)
+        return any(n.startswith("ref_") for n in names) or any(
+            output in TWO_MODELS for output in self.outputs(names)
+        )
+
     def needs_reference(self, **overrides: Any) -> bool:
-        """Whether any array comes from the frozen reference."""
-        return any(name.startswith("ref_") for name in self.inputs(**overrides))
+        """Whether any array comes from the reference."""
+        return self._reads_reference(self.inputs(**overrides))
+
+    def moves_reference(self, **overrides: Any) -> bool:
+        """Whether the reference follows the policy."""
+        return self.numbers(**overrides).get("ref_sync_steps", 0) > 0
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss is nothing but a distance from the reference: it must be another model."""
+        read = self.outputs(arrays_of(self.loss))
+        return bool(read) and all(output in TWO_MODELS for output in read)
 
     @property
     def needs_value_head(self) -> bool:
-        """Whether a scalar head is trained (reward models, critics)."""
-        return any(
-            "scores" in self.format.reads.get(n, ()) or "values" in self.format.reads.get(n, ())
-            for n in self.inputs()
-        )
+        """Whether a scalar head on the model itself is trained (reward models)."""
+        read = self.outputs(arrays_of(self.loss))
+        return "scores" in read or "attributes" in read
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether a second model with a scalar head is trained beside the first."""
+        return "values" in self.outputs(arrays_of(self.loss))

@@ -10,7 +10,7 @@ from jalign.cli.main import main
 from jalign.parallel.mesh import make_mesh
 from tests.tiny_run import arguments, write_model, write_pairs
 
-VERBS = ("train", "eval", "sample", "data", "export", "algorithms", "bench")
+VERBS = ("train", "eval", "sample", "data", "export", "merge", "algorithms", "bench")
 CHEAP = {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": 1, "algorithm": "simpo"}
 
 

@@ -30,7 +30,7 @@ def write(file: Path, rows: list[dict]) -> None:
     # no time stamp, so that the same rows give the same bytes
     with gzip.GzipFile(file, "wb", mtime=0) as out:
         out.write("".join(json.dumps(row) + "\n" for row in rows).encode())
-    print(f"{len(rows)} pairs, {file.stat().st_size / 1024:.0f} KiB -> {file}")
+    print(f"{len(rows)} rows, {file.stat().st_size / 1024:.0f} KiB -> {file}")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,20 +14,22 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from jalign import algorithms, embedded
-from jalign.config import Config, DataConfig, Sources
-from jalign.core import Algorithm, Frozen, TrainState
+from jalign.config import EMBEDDED, Config, DataConfig, Sources, is_embedded
+from jalign.core import Algorithm, Frozen, TrainState, did_you_mean
 from jalign.data import sources
 from jalign.data.budget import Cost
 from jalign.data.chat import load_tokenizer
 from jalign.data.convert import to_records
-from jalign.data.examples import Examples
+from jalign.data.examples import Examples, Report
+from jalign.data.kinds import Row, rename
 from jalign.data.pipeline import Batches
-from jalign.data.records import Row, rename
+from jalign.data.records import Record
 from jalign.data.tokenize import tokenize
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
+from jalign.models.functional import Whole, functional, policy_of
 from jalign.models.lora import add_lora, trainable_filter, without_dropout
-from jalign.models.score import functional
+from jalign.models.prune import first_layers
 from jalign.models.spec import Spec
 from jalign.parallel import hosts
 from jalign.parallel.mesh import make_mesh
@@ -48,6 +51,7 @@ class Model:
     apply: Any
     params: Any
     base: Any
+    reference: Whole | None = None  # another model than the one that is trained
 
 
 def algorithm_of(config: Config) -> Algorithm:
@@ -79,22 +83,49 @@ def compute_dtype(name: str) -> Any:
 
 
 def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
-    """Load the model straight into its shardings, with a scalar head and adapters where they
-    are asked for.
+    """Load what a run needs straight into its shardings: the model with the heads and adapters
+    that are asked for, a critic beside it, another model as its reference.
     """
-    c, path = config.model, model_path(config.model.path)
-    dtype, frozen_base = compute_dtype(c.dtype), bool(c.lora or c.adapter)
-    decoder = hub.load(
+    c, algorithm = config.model, algorithm_of(config)
+    path = model_path(c.path)
+    decoder = _trained(config, mesh, path, heads=c.heads * algorithm.needs_value_head, seed=0)
+    critic, reference = None, None
+    if algorithm.needs_critic:
+        critic = _trained(config, mesh, model_path(c.critic or c.path), heads=1, seed=2)
+    if c.reference:
+        other = _loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype))
+        if other.spec.vocab_size != decoder.spec.vocab_size:
+            raise ValueError(
+                f"model.reference has a vocabulary of {other.spec.vocab_size} tokens, the model "
+                f"one of {decoder.spec.vocab_size}: they must share a tokenizer"
+            )
+        reference = Whole.of(other)
+    apply, params, base = functional(decoder, trainable_filter(decoder), critic)
+    return Model(path, decoder, tokenizer, apply, params, base, reference)
+
+
+def _loaded(config: Config, mesh: Mesh, path: str, param_dtype: Any, **options: Any) -> Decoder:
+    c = config.model
+    return hub.load(
         path,
-        dtype=dtype,
-        param_dtype=dtype if frozen_base else jnp.float32,
+        dtype=compute_dtype(c.dtype),
+        param_dtype=param_dtype,
         mesh=mesh,
         rules=rules_of(config),
         remat=c.remat,
         attention=None if c.attention == "auto" else c.attention,
-        value_head=algorithm_of(config).needs_value_head,
-        key=jax.random.key(config.seed),
+        **options,
     )
+
+
+def _trained(config: Config, mesh: Mesh, path: str, heads: int, seed: int) -> Decoder:
+    """A model that is trained, with its adapters; `seed` tells several of a run apart."""
+    c, key = config.model, jax.random.key(config.seed)
+    frozen_base = bool(c.lora or c.adapter)
+    dtype = compute_dtype(c.dtype) if frozen_base else jnp.float32
+    head_key = jax.random.fold_in(key, seed) if seed else key
+    decoder = _loaded(config, mesh, path, dtype, value_head=heads, key=head_key)
+    decoder = first_layers(decoder, c.depth) if c.depth else decoder
     if c.adapter and c.lora:
         raise ValueError("model.adapter brings its own adapters: leave out model.lora")
     if c.adapter:
@@ -109,17 +140,16 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
             dropout=c.lora.dropout,
             targets=c.lora.targets,
             rank_stabilised=c.lora.rank_stabilised,
-            rngs=nnx.Rngs(params=jax.random.fold_in(jax.random.key(config.seed), 1)),
+            rngs=nnx.Rngs(params=jax.random.fold_in(key, seed + 1)),
         )
     fresh = nnx.state(decoder, nnx.LoRAParam)  # adapters are made on one device
     nnx.update(decoder, jax.device_put(fresh, shardings(mesh, fresh)))
-    apply, params, base = functional(decoder, trainable_filter(decoder))
-    return Model(path, decoder, tokenizer, apply, params, base)
+    return decoder
 
 
 def merged(model: Model, params: Any) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
     """The whole model with these trainable parameters, as the sampler and the exporter take it."""
-    return nnx.graphdef(model.decoder), nnx.merge_state(params, model.base)
+    return nnx.graphdef(model.decoder), nnx.merge_state(policy_of(params), policy_of(model.base))
 
 
 def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
@@ -127,10 +157,19 @@ def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
     names = sources_ if isinstance(sources_, list | dict) else [sources_]
     weights = list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]
     kind = "train" if split == "train" else "test"
-    found = [(str(embedded.pairs(kind)) if n == "embedded" else n, w) for n, w in weights]
+    found = [(_place(n, kind), w) for n, w in weights]
     if len(found) == 1 and found[0][1] == 1:
         return sources.read(found[0][0], split)
     return sources.mixture(found, split)
+
+
+def _place(name: str, split: str) -> str:
+    """Where a source is; those in the package go by a name of their own."""
+    if name in EMBEDDED:
+        return str(getattr(embedded, EMBEDDED[name])(split))
+    if name.startswith("embedded-") and not Path(name).exists():
+        raise ValueError(f"the package has no data {name!r}{did_you_mean(name, EMBEDDED)}")
+    return name
 
 
 def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | None]:
@@ -141,18 +180,41 @@ def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | No
         train = train[: c.limit]
     if c.eval is not None:
         held = rows_of(c.eval, c.eval_split)
-    elif c.train == "embedded":
-        held = rows_of("embedded", "test")
+    elif is_embedded(c.train):
+        held = rows_of(c.train, "test")
     else:
         part = HOLDOUT if c.holdout is None else c.holdout
         train, held = sources.split(train, part if part < 1 else int(part)) if part else (train, [])
     kind = algorithm_of(config).format.name
-    examples = _tokenised(train, kind, c, tokenizer)
+    examples = _tokenised(train, kind, c, tokenizer, **_selection(config))
     return examples, _tokenised(held, kind, c, tokenizer) if held else None
 
 
-def _tokenised(rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: Any) -> Examples:
-    records, report = to_records(rename(rows, c.columns) if c.columns else rows, kind)
+def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
+    """All of `data.train` as records of a kind: nothing is held out, but filters and balance
+    apply.
+    """
+    c = config.data
+    rows = rows_of(c.train, "train")[: c.limit or None]
+    rows = rename(rows, c.columns) if c.columns else rows
+    return to_records(rows, kind, filters=c.filters, balance=c.balance)
+
+
+def _selection(config: Config) -> dict[str, Any]:
+    """What decides which training rows are left out; held-out data stay as they are, so that runs
+    with other filters can be compared.
+    """
+    names = ("desirable_weight", "undesirable_weight")
+    numbers = algorithm_of(config).numbers(**config.hyper)
+    weights = tuple(float(numbers[n]) for n in names) if set(names) <= set(numbers) else None
+    return {"filters": config.data.filters, "balance": config.data.balance, "weights": weights}
+
+
+def _tokenised(
+    rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: Any, **selection: Any
+) -> Examples:
+    rows = rename(rows, c.columns) if c.columns else rows
+    records, report = to_records(rows, kind, **selection)
     return tokenize(
         records,
         tokenizer,
@@ -212,11 +274,17 @@ def _batches(
         multiple=64 if jax.default_backend() == "cpu" else 128,
         seed=config.seed,
         group_by_length=config.data.group_by_length,
-        mismatch=algorithm_of(config).format.name == "binary",
+        shuffle=config.data.shuffle,
+        mismatch=reads_mismatched(config),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         cost=cost_of(spec),
     )
+
+
+def reads_mismatched(config: Config) -> bool:
+    """Whether the loss compares each response with one that belongs to another prompt (KTO)."""
+    return "kl_present" in algorithm_of(config).inputs(**config.hyper)
 
 
 def steps_of(config: Config, batches: Batches) -> int:
@@ -228,12 +296,11 @@ def state_of(
 ) -> tuple[TrainState, Frozen]:
     """The state of step 0 and what stays as it is."""
     algorithm = algorithm_of(config)
-    ref = None
-    if algorithm.needs_reference(**config.hyper):
-        ref = reference_copy(model.params, model.decoder.dtype)
-    return init_state(mesh, model.params, optimizer, algorithm, config.seed), Frozen(
-        model.base, ref
-    )
+    state = init_state(mesh, model.params, optimizer, algorithm, config.seed, **config.hyper)
+    ref = model.reference
+    if algorithm.needs_reference(**config.hyper) and state.ref is None and ref is None:
+        ref = reference_copy(policy_of(model.params), model.decoder.dtype)
+    return state, Frozen(model.base, ref)
 
 
 def generator_of(config: Config, model: Model, held: Examples | None) -> Any:

@@ -6,27 +6,65 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from jalign import losses
 from jalign.algorithms import ALGORITHMS, get
-from jalign.core import Algorithm, mean_over_tokens
+from jalign.core import TWO_MODELS, Algorithm, arrays_of
 
-COLUMNS = ("algorithm", "feedback", "reward", "reference", "level", "paper")
-_FEEDBACK = {"supervised": "demonstrations", "pairs": "pairs", "binary": "labels"}
+COLUMNS = (
+    "algorithm", "feedback", "reward", "level", "reference", "policy", "SFT", "length", "negative",
+    "Nash", "paper",
+)  # fmt: skip
+_FEEDBACK = {
+    "supervised": "none", "pairs": "pair", "joint": "pair", "binary": "binary", "rated": "rating",
+    "lists": "list", "stepwise": "steps",
+}  # fmt: skip
+_MEANING = """feedback: what the data say about a response (none: demonstrations, or a teacher)
+reward: explicit (a scalar head or a preference model is trained) or implicit in the policy
+level: whether the loss looks at whole responses or at tokens
+reference: a frozen copy of the policy, one that moves, a teacher, or none
+policy: off (a fixed data set) or on (responses sampled from the policy itself)
+SFT: a likelihood term is part of the loss; length: lengths enter it
+negative: only dispreferred responses drive it; Nash: it seeks the equilibrium of a game"""
 
 
 def taxonomy(row: Algorithm) -> tuple[str, ...]:
-    """A row's place in the survey's table (arXiv 2407.16216, Table 1), all of it derived from
-    the row.
+    """A row's place in the survey's table (arXiv 2407.16216, Table 1), derived from the row and
+    its tags.
     """
-    explicit = row.needs_value_head
-    reward = "explicit" if explicit else "-" if row.format.name == "supervised" else "implicit"
+    arrays = arrays_of(row.loss)
+    outputs = row.outputs(arrays)
+    supervised = row.format.name == "supervised"
+    explicit = row.needs_value_head or row.format.name == "joint"
+    by_token = row.format.token_fields & set(arrays) or any(o in TWO_MODELS for o in outputs)
+    hyper = row.hyperparameters
+    with_sft = hyper.get("nll_coef", 0) != 0 or "sft" in row.tags or row.loss is losses.sft
+    responses = [n for n in arrays if "chosen" in n or "rejected" in n]
+    negative = bool(responses) and all("rejected" in n for n in responses)
     return (
         row.name,
         _FEEDBACK[row.format.name],
-        reward,
-        "yes" if row.needs_reference() else "no",
-        "token" if row.reduce is mean_over_tokens else "response",
-        f"arXiv {row.paper}",
+        "explicit" if explicit else "-" if supervised else "implicit",
+        "token" if by_token else "response",
+        _reference(row),
+        "off",
+        _yes(with_sft),
+        _yes("length" in row.tags or any(n.endswith(("len", "lens")) for n in arrays)),
+        _yes(negative or "negative" in row.tags),
+        _yes("nash" in row.tags),
+        f"[{row.paper}](https://arxiv.org/abs/{row.paper})",
     )
+
+
+def _reference(row: Algorithm) -> str:
+    if row.needs_teacher:
+        return "teacher"
+    if not row.needs_reference():
+        return "no"
+    return "moving" if row.moves_reference() else "yes"
+
+
+def _yes(x: bool) -> str:
+    return "yes" if x else "-"
 
 
 def markdown() -> str:
@@ -47,8 +85,9 @@ def show(args: Sequence[str], console: Console) -> None:
     if not args or args[0] in ("-h", "--help"):
         table = Table(*COLUMNS)
         for row in ALGORITHMS.values():
-            table.add_row(*taxonomy(row))
+            table.add_row(*taxonomy(row)[:-1], row.paper)
         console.print(table)
+        console.print(_MEANING, highlight=False)
         console.print(
             "jalign algorithms NAME shows one with its hyper-parameters.", highlight=False
         )

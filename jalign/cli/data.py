@@ -1,11 +1,25 @@
-"""`jalign data CONFIG`: the data as the model will see it."""
+"""`jalign data CONFIG`: the data as the model will see it, or written as another kind."""
+
+from collections.abc import Sequence
 
 from rich.console import Console
 
+from jalign import algorithms
 from jalign.cli import build
+from jalign.cli.read import read_options
 from jalign.config import Config
-from jalign.data import report
+from jalign.data import report, write
+from jalign.data.kinds import NEEDS, nearest
 from jalign.models import hub
+
+
+def data(args: Sequence[str], console: Console) -> None:
+    """Shows the data of a config, or, with `--to`, writes them."""
+    config, options = read_options(args, "data")
+    if options.to is None:
+        show(config, console)
+    else:
+        save(config, options.to, console)
 
 
 def show(config: Config, console: Console) -> None:
@@ -22,3 +36,28 @@ def show(config: Config, console: Console) -> None:
     spec = hub.spec_of(build.model_path(config.model.path))
     for line in build.source_of(config, train, build.mesh_of(config), spec).batches.plan.describe():
         console.print(line, highlight=False)
+
+
+def save(config: Config, wanted: str, console: Console) -> None:
+    """All of `data.train`, filtered and balanced, to the file `--out` in the columns of a kind of
+    data or of what an algorithm reads.
+
+    Nothing is held out, so that a run on the file holds out what a run on the data would have.
+    """
+    if wanted not in NEEDS and wanted not in algorithms.ALGORITHMS:
+        raise ValueError(
+            f"no kind of data {wanted!r}{nearest(wanted, [*NEEDS, *algorithms.ALGORITHMS])}; there "
+            f"is: {', '.join(NEEDS)}, and the name of every algorithm"
+        )
+    if not config.out.endswith(write.ENDINGS):
+        raise ValueError(f"--to needs --out FILE{' or FILE'.join(write.ENDINGS)}, got {config.out}")
+    kind = wanted if wanted in NEEDS else algorithms.get(wanted).format.name
+    kind = "pairs" if kind == "joint" else kind  # made from pairs whenever they are read
+    records, told = build.converted(config, kind)
+    write.write(config.out, write.to_rows(records, told.kind, told.attributes))
+    console.print(told.explanation, markup=False, highlight=False, soft_wrap=True)
+    for reason, count in sorted(told.dropped.items()):
+        console.print(f"dropped: {count} {reason}", markup=False, highlight=False)
+    console.print(
+        f"{len(records)} rows of {told.kind} data written to {config.out}", highlight=False
+    )

@@ -2,22 +2,72 @@
 checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jalign.cli import build, runs
 from jalign.cli.read import read_config
-from jalign.core import Mean
-from jalign.train.step import make_eval_step
+from jalign.config import Config
+from jalign.core import Frozen, Parts, TrainState
+from jalign.data.examples import Examples
+from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
+from jalign.eval.reward import reward_report
+from jalign.models.functional import policy_of
+from jalign.train.step import make_eval_step, with_reference
 
 
-def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
-    """Metrics of the held-out data under the config's algorithm; the reference is the model
-    that the run starts from.
+@dataclass
+class Subject:
+    """What is evaluated: a state, where it started (`model.params`), and what it is asked about."""
+
+    what: str
+    config: Config
+    mesh: Mesh
+    model: build.Model
+    state: TrainState
+    frozen: Frozen
+    held: Examples
+
+    def batches(self) -> Iterator[tuple[Parts, ...]]:
+        """Every held-out example once."""
+        spec = self.model.decoder.spec
+        return build.held_source_of(self.config, self.held, self.mesh, spec).eval_batches()
+
+
+def evaluate(args: Sequence[str], console: Console) -> dict[str, Any]:
+    """Metrics of the held-out data under the config's algorithm; its reference is that of the run.
+
+    Returns:
+      Every metric by its name; of language models `kl_to_start`, nats per scored token of the
+      held-out data; of pairs with rewards what `eval.reward.reward_report` returns.
     """
+    subject = _subject(args)
+    algorithm, hyper = build.algorithm_of(subject.config), subject.config.hyper
+    rewarded = "chosen_len" in algorithm.format.mask_fields and gives_rewards(algorithm, **hyper)
+    with jax.set_mesh(subject.mesh):
+        metrics: dict[str, Any] = _metrics(subject)
+        if not algorithm.needs_value_head:
+            metrics["kl_to_start"] = _kl_to_start(subject)
+        rewards = _rewards(subject) if rewarded else {}
+    heading = f"{subject.what}, {len(subject.held)} held-out examples"
+    console.print(heading, markup=False, highlight=False, soft_wrap=True)
+    table = Table("metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.5f}")
+    console.print(table)
+    if rewards:
+        _print_rewards(rewards, console)
+    return metrics | rewards
+
+
+def _subject(args: Sequence[str]) -> Subject:
     if args and runs.is_run(args[0]):
         if len(args) > 1:
             raise ValueError(
@@ -37,18 +87,54 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, float]:
     _, held = build.examples_of(config, model.tokenizer)
     if held is None:
         raise ValueError("there are no held-out data: set data.eval or data.holdout")
-    algorithm = build.algorithm_of(config)
-    step_fn = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
-    total: dict[str, Mean] | None = None
-    with jax.set_mesh(mesh):
-        for data in build.held_source_of(config, held, mesh, model.decoder.spec).eval_batches():
-            means = step_fn(state.params, frozen, state.carry, data)
-            total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
-    results = {name: float(mean.shown) for name, mean in sorted((total or {}).items())}
-    heading = f"{what}, {len(held)} held-out examples"
-    console.print(heading, markup=False, highlight=False, soft_wrap=True)
-    table = Table("metric", "value")
-    for name, value in results.items():
-        table.add_row(name, f"{value:.5f}")
+    return Subject(what, config, mesh, model, state, with_reference(frozen, state), held)
+
+
+def _metrics(s: Subject) -> dict[str, Any]:
+    step = jax.jit(make_eval_step(build.algorithm_of(s.config), s.model.apply, **s.config.hyper))
+    means = _summed(lambda data: step(s.state.params, s.frozen, s.state.carry, data), s)
+    return {name: float(mean.shown) for name, mean in sorted(means.items())}
+
+
+def _kl_to_start(s: Subject) -> float:
+    """KL(policy || the model that the run started from): 0 of one that is not trained."""
+    own = 1 if build.reads_mismatched(s.config) else None
+    step = jax.jit(make_kl_step(s.model.apply, own))
+    start = policy_of(s.model.params)
+    return float(_summed(lambda data: step(s.state.params, s.frozen.base, start, data), s).shown)
+
+
+def _rewards(s: Subject) -> dict[str, Any]:
+    step = jax.jit(make_example_step(build.algorithm_of(s.config), s.model.apply, **s.config.hyper))
+    outputs = per_example(step, s.state.params, s.frozen, s.state.carry, s.batches())
+    return reward_report(outputs, s.held.report.sources)
+
+
+def _summed(means_of: Callable[[tuple[Parts, ...]], Any], s: Subject) -> Any:
+    """The Means of all held-out data."""
+    total = None
+    for data in s.batches():
+        means = means_of(data)
+        total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
+    return total
+
+
+def _print_rewards(found: dict[str, Any], console: Console) -> None:
+    correlation = found["length_correlation"]
+    table = Table("rewards of pairs", "value")
+    table.add_row("pairwise accuracy (a tie is half)", f"{found['pairwise_accuracy']:.5f}")
+    table.add_row("expected calibration error", f"{found['calibration_error']:.5f}")
+    table.add_row("correlation with length, Pearson", f"{correlation['pearson']:.5f}")
+    table.add_row("correlation with length, Spearman", f"{correlation['spearman']:.5f}")
     console.print(table)
-    return results
+    table = Table("confidence", "pairs", "mean confidence", "accuracy", title="calibration")
+    for bucket in found["calibration"]:
+        numbers = [bucket["confidence"], bucket["accuracy"]] if bucket["count"] else []
+        span = f"{bucket['low']:.2f}-{bucket['high']:.2f}"
+        table.add_row(span, str(bucket["count"]), *(f"{x:.3f}" for x in numbers))
+    console.print(table)
+    if subsets := found.get("accuracy_by_source"):
+        table = Table("source", "pairs", "accuracy")
+        for name, subset in subsets.items():
+            table.add_row(Text(name), str(subset["count"]), f"{subset['accuracy']:.5f}")
+        console.print(table)

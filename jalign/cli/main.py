@@ -1,4 +1,4 @@
-"""The command line: `jalign train|eval|sample|data|export|algorithms|bench`."""
+"""The command line: `jalign train|eval|sample|data|export|merge|algorithms|bench`."""
 
 import logging
 import os
@@ -22,8 +22,9 @@ usage: jalign COMMAND [ARGUMENTS]
   train CONFIG [--key value ...]   train by a config file; any key of it can be overridden
   eval CONFIG [--key value ...]    the held-out metrics of a model, or of a run's newest checkpoint
   sample MODEL [PROMPT ...]        continue texts with a model or a run
-  data CONFIG [--key value ...]    look at the data as the model will see it
+  data CONFIG [--key value ...]    look at the data as the model will see it, or convert them
   export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
+  merge OUT --base M --models A B  add up what models learned since the base M: TIES, DARE, SLERP
   algorithms [NAME]                the catalogue, or one algorithm with its hyper-parameters
   bench WHAT                       measure speed and memory on this machine
 
@@ -103,16 +104,21 @@ def _sample(args: list[str], console: Console) -> None:
 
 
 def _data(args: list[str], console: Console) -> None:
-    from jalign.cli.data import show
-    from jalign.cli.read import read_config
+    from jalign.cli.data import data
 
-    show(read_config(args, "data"), console)
+    data(args, console)
 
 
 def _export(args: list[str], console: Console) -> None:
     from jalign.cli.export import export
 
     export(args, console)
+
+
+def _merge(args: list[str], console: Console) -> None:
+    from jalign.cli.merge import merge
+
+    merge(args, console)
 
 
 def _algorithms(args: list[str], console: Console) -> None:
@@ -133,6 +139,7 @@ COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     "sample": _sample,
     "data": _data,
     "export": _export,
+    "merge": _merge,
     "algorithms": _algorithms,
     "bench": _bench,
 }

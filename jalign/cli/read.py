@@ -40,11 +40,24 @@ def parser(command: str = "train") -> ArgumentParser:
         "--config", action="config", help="YAML file; the options below override it"
     )
     result.add_class_arguments(Config, sub_configs=True)
+    if command == "data":
+        result.add_argument(
+            "--to",
+            type=str | None,
+            default=None,
+            help="a kind of data, or an algorithm: write the training data as what it reads to "
+            "--out FILE.jsonl or .jsonl.gz instead of showing them",
+        )
     return result
 
 
 def read_config(args: Sequence[str], command: str = "train") -> Config:
     """`[CONFIG] [--dotted.key value ...]` as a checked `Config`; ConfigError says what is wrong."""
+    return read_options(args, command)[0]
+
+
+def read_options(args: Sequence[str], command: str) -> tuple[Config, Any]:
+    """The config, and everything that the command was told, by name."""
     args = list(args)
     if args and not args[0].startswith("-"):
         args = ["--config", *args]
@@ -56,7 +69,7 @@ def read_config(args: Sequence[str], command: str = "train") -> Config:
         namespace = options.parse_args(args)
         values = options.instantiate(namespace)
         fields = {k: getattr(values, k) for k in Config.__dataclass_fields__}
-        return Config(**fields)
+        return Config(**fields), values
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:

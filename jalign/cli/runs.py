@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.cli.train import CONFIG_FILE
 from jalign.config import Config, MeshConfig
-from jalign.core import TrainState
+from jalign.core import Algorithm, TrainState
+from jalign.rewards.model import RewardModel
 from jalign.train.checkpoint import Checkpointer
 
 
@@ -39,3 +41,37 @@ def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, T
     if found is None:
         raise ValueError(f"{folder} has no checkpoint")
     return config, model, found[1], found[0]
+
+
+def reward_model(name: str) -> RewardModel:
+    """The reward model of a run's newest checkpoint, of a folder that jalign export wrote, or of
+    any sequence-classification model with one label.
+    """
+    if is_run(name):
+        config, model, state, _ = newest(name)
+        return reward_of(config, model, state)
+    return RewardModel.load(name, dtype=build.compute_dtype("auto"))
+
+
+def reward_of(config: Config, model: build.Model, state: TrainState) -> RewardModel:
+    """The reward model of this state, with the limits of its training data."""
+    if not scores_responses(build.algorithm_of(config)):
+        rows = ", ".join(row.name for row in ALGORITHMS.values() if scores_responses(row))
+        raise ValueError(
+            f"{config.out} is no reward model: {config.algorithm['name']} trains no reward of a "
+            f"whole response; these do: {rows}"
+        )
+    return RewardModel(
+        build.merged(model, state.params),
+        model.tokenizer,
+        max_prompt_len=config.data.max_prompt_len,
+        max_response_len=config.data.max_response_len,
+        template=config.data.template,
+    )
+
+
+def scores_responses(row: Algorithm) -> bool:
+    """Whether a row trains one reward per response, read at its last token: not one per token, per
+    step or per attribute, nor one that is read off two responses in one prompt.
+    """
+    return row.format.name != "joint" and bool({"scores", "chosen_scores"} & set(row.inputs()))

@@ -1,9 +1,6 @@
 """`jalign sample MODEL [PROMPT ...]`: continuations, to the terminal or to a file."""
 
-import gzip
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from flax import nnx
@@ -12,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from jalign.cli import build, runs
+from jalign.cli import best_of, build, runs
 from jalign.data import sources
 from jalign.data.chat import load_tokenizer
+from jalign.data.write import check_name, write
 from jalign.models import hub
 from jalign.models.decoder import Decoder
 from jalign.rollout.sampler import Settings, generate
@@ -39,16 +37,33 @@ def sample(args: Sequence[str], console: Console) -> None:
     parser.add_argument("--top_p", type=float, default=1.0)
     parser.add_argument("--batch_size", type=int, default=32, help="prompts per call")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--best_of",
+        "--best-of",
+        type=int | None,
+        default=None,
+        help="sample so many per prompt and show the one with the highest reward; a file gets all "
+        "that are not empty, the best first, with their rewards",
+    )
+    parser.add_argument(
+        "--reward",
+        default=None,
+        help="what gives the rewards: the run of a reward model, or its exported folder",
+    )
     options = parser.parse_args(list(args))
     prompts = list(options.prompts)
     if options.file:
         rows = sources.read(options.file)
         prompts += [_prompt(row, i) for i, row in enumerate(rows[: options.limit or None])]
+    if options.out:
+        check_name(options.out)  # before anything is sampled
     if not prompts:
         raise ValueError("nothing to continue: give a PROMPT or --file")
+    best_of.check(options)
     chosen = options.responses > 1 or options.top_k is not None or options.top_p < 1
     if options.temperature == 0 and chosen:
         raise ValueError("--responses, --top_k and --top_p need a --temperature above 0")
+    reward = runs.reward_model(options.reward) if options.reward else None
     decoder, tokenizer, path = _load(options.model)
     settings = Settings(
         max_new_tokens=options.max_new_tokens,
@@ -56,7 +71,7 @@ def sample(args: Sequence[str], console: Console) -> None:
         top_k=options.top_k,
         top_p=options.top_p,
         eos=build.eos_ids(path, tokenizer),
-        responses=options.responses,
+        responses=options.best_of or options.responses,
     )
     texts = generate(
         decoder,
@@ -66,14 +81,17 @@ def sample(args: Sequence[str], console: Console) -> None:
         jax.random.key(options.seed),
         batch_size=min(options.batch_size, len(prompts)),
     )
-    k = options.responses
+    k = settings.responses
     rows = [{"prompt": p, "responses": texts[i * k : (i + 1) * k]} for i, p in enumerate(prompts)]
+    if reward:
+        rows = best_of.best_first(rows, reward)
     if options.out:
-        _write(Path(options.out), rows)
-        console.print(f"{len(texts)} continuations written to {options.out}", highlight=False)
+        write(options.out, rows)
+        count = sum(len(row["responses"]) for row in rows)
+        console.print(f"{count} continuations written to {options.out}", highlight=False)
         return
     for row in rows:
-        for text in row["responses"]:
+        for text in best_of.shown(row) if reward else row["responses"]:
             # no str: what looks like markup in a text is text
             console.print(Text.assemble((row["prompt"], "dim"), text, "\n"))
 
@@ -91,10 +109,3 @@ def _load(name: str) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
         return nnx.merge(*build.merged(model, state.params)), model.tokenizer, model.path
     path = build.model_path(name)
     return hub.load(path, dtype=build.compute_dtype("auto")), load_tokenizer(path), path
-
-
-def _write(path: Path, rows: list[dict]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    data = text.encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

@@ -45,6 +45,8 @@ def introduce(
     log.say(f"data: {report.explanation}")
     dropped = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "none"
     log.say(f"data: {report.kept} of {report.read} rows kept, dropped: {dropped}")
+    for warning in report.warnings:
+        log.say(f"data: warning: {warning}")
     log.say(f"data: {len(held or ())} examples held out")
     unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
     if unread:

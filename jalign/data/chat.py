@@ -17,7 +17,8 @@ import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from jalign.data.records import Message, nearest
+from jalign.data.kinds import nearest
+from jalign.data.records import Message
 
 Segment = tuple[str, bool]
 

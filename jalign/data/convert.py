@@ -2,64 +2,104 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from jalign.data import select
 from jalign.data.examples import Report
-from jalign.data.records import Record, Row, parse, recognise
+from jalign.data.joint import joint
+from jalign.data.kinds import OPTIONAL, Row, recognise
+from jalign.data.records import Record, parse
 
 SOURCE_COLUMN = "_source"
 """Column in which a mixture notes where a row comes from."""
 
 
-def _without(extras: dict, *names: str) -> dict:
-    return {k: v for k, v in extras.items() if k not in names}
+def _without(record: Record, kind: str, *names: str) -> dict:
+    """The extras, less these and the optional ones of `kind` that say nothing of one response."""
+    gone = {*names, *OPTIONAL[kind]} - {"weight"}
+    return {k: v for k, v in record.extras.items() if k not in gone}
 
 
 def pairs_to_binary(record: Record) -> list[Record]:
     """The chosen response with label 1 and the rejected one with label 0."""
-    extras = _without(record.extras, "margin", "score_chosen", "score_rejected")
+    extras = _without(record, "pairs")
     return [
         record._replace(responses=[response], extras=extras | {"label": label})
         for response, label in zip(record.responses, (1.0, 0.0), strict=True)
     ]
 
 
+def pairs_to_lists(record: Record) -> list[Record]:
+    """Both responses, the chosen one rated 1 and the rejected one 0."""
+    return [record._replace(extras=_without(record, "pairs") | {"ratings": [1.0, 0.0]})]
+
+
 def pairs_to_supervised(record: Record) -> list[Record]:
     """The chosen response."""
-    extras = _without(record.extras, "margin", "score_chosen", "score_rejected")
-    return [record._replace(responses=record.responses[:1], extras=extras)]
+    return [record._replace(responses=record.responses[:1], extras=_without(record, "pairs"))]
 
 
 def lists_to_pairs(record: Record) -> list[Record]:
-    """The best response against the worst, margin the difference in score; not when all tie."""
-    scores = record.extras["scores"]
-    if not scores or max(scores) == min(scores):
+    """The best response against the worst, margin the difference in rating; not when all tie."""
+    ratings = record.extras["ratings"]
+    if not ratings or max(ratings) == min(ratings):
         return []
-    best, worst = int(np.argmax(scores)), int(np.argmin(scores))
+    best, worst = int(np.argmax(ratings)), int(np.argmin(ratings))
     return [
         record._replace(
             responses=[record.responses[best], record.responses[worst]],
-            extras=_without(record.extras, "scores") | {"margin": scores[best] - scores[worst]},
+            extras=_without(record, "lists", "ratings")
+            | {"margin": ratings[best] - ratings[worst]},
         )
     ]
 
 
 def lists_to_supervised(record: Record) -> list[Record]:
     """The best response, the first of equals."""
-    best = int(np.argmax(record.extras["scores"]))
+    if not record.responses:
+        return []
+    best = int(np.argmax(record.extras["ratings"]))
+    extras = _without(record, "lists", "ratings")
+    return [record._replace(responses=[record.responses[best]], extras=extras)]
+
+
+def lists_to_binary(record: Record) -> list[Record]:
+    """Each response rated above the prompt's mean with label 1, below it with label 0; a response
+    at the mean is left out.
+    """
+    ratings, extras = record.extras["ratings"], _without(record, "lists", "ratings")
+    if not ratings or max(ratings) == min(ratings):
+        return []  # a mean of equal numbers may differ from them by rounding
+    mean = math.fsum(ratings) / len(ratings)
     return [
-        record._replace(
-            responses=[record.responses[best]], extras=_without(record.extras, "scores")
-        )
+        record._replace(responses=[response], extras=extras | {"label": float(rating > mean)})
+        for response, rating in zip(record.responses, ratings, strict=True)
+        if rating != mean
     ]
+
+
+def lists_to_rated(record: Record) -> list[Record]:
+    """Each response with its rating."""
+    extras = _without(record, "lists", "ratings")
+    return [
+        record._replace(responses=[response], extras=extras | {"rating": rating})
+        for response, rating in zip(record.responses, record.extras["ratings"], strict=True)
+    ]
+
+
+def binary_to_rated(record: Record) -> list[Record]:
+    """The label as the rating: 1 or 0."""
+    extras = _without(record, "binary", "label") | {"rating": record.extras["label"]}
+    return [record._replace(extras=extras)]
 
 
 def binary_to_supervised(record: Record) -> list[Record]:
     """The response when it is labelled desirable."""
     keep = record.extras["label"] > 0
-    return [record._replace(extras=_without(record.extras, "label"))] if keep else []
+    return [record._replace(extras=_without(record, "binary", "label"))] if keep else []
 
 
 def to_prompts(record: Record) -> list[Record]:
@@ -69,9 +109,14 @@ def to_prompts(record: Record) -> list[Record]:
 
 CONVERSIONS: dict[tuple[str, str], Callable[[Record], list[Record]]] = {
     ("pairs", "binary"): pairs_to_binary,
+    ("pairs", "lists"): pairs_to_lists,
+    ("pairs", "joint"): joint,
     ("pairs", "supervised"): pairs_to_supervised,
     ("lists", "pairs"): lists_to_pairs,
+    ("lists", "binary"): lists_to_binary,
+    ("lists", "rated"): lists_to_rated,
     ("lists", "supervised"): lists_to_supervised,
+    ("binary", "rated"): binary_to_rated,
     ("binary", "supervised"): binary_to_supervised,
     ("pairs", "prompts"): to_prompts,
     ("lists", "prompts"): to_prompts,
@@ -84,50 +129,107 @@ def convert(records: Iterable[Record], kind: str, wanted: str) -> list[Record]:
     Raises:
       ValueError: there is no such conversion.
     """
-    wanted = "prompts" if wanted == "samples" else wanted
-    if kind == wanted:
-        return list(records)
-    if (kind, wanted) not in CONVERSIONS:
-        there = ", ".join(f"{a} to {b}" for a, b in CONVERSIONS)
-        raise ValueError(f"no conversion {kind} to {wanted}; there is: {there}")
-    fn = CONVERSIONS[kind, wanted]
+    fn = _conversion(kind, wanted)
     return [new for record in records for new in fn(record)]
 
 
-def to_records(rows: Sequence[Row], wanted: str | None = None) -> tuple[list[Record], Report]:
+def _conversion(kind: str, wanted: str) -> Callable[[Record], list[Record]]:
+    wanted = "prompts" if wanted == "samples" else wanted
+    if kind == wanted:
+        return lambda record: [record]
+    if (kind, wanted) not in CONVERSIONS:
+        there = ", ".join(f"{a} to {b}" for a, b in CONVERSIONS)
+        raise ValueError(f"no conversion {kind} to {wanted}; there is: {there}")
+    return CONVERSIONS[kind, wanted]
+
+
+def to_records(
+    rows: Sequence[Row],
+    wanted: str | None = None,
+    *,
+    filters: Sequence[str] = (),
+    balance: bool = False,
+    weights: tuple[float, float] | None = None,
+) -> tuple[list[Record], Report]:
     """Rows, also of a mixture, as records of one kind, and a report to hand on to `tokenize`.
 
     Sources of a mixture are recognised one by one, so that their columns may differ.
 
+    Args:
+      wanted: the kind of record; None: what the columns make.
+      filters: what is left out, as `select.parse_filter` reads it, in this order. A filter looks at
+        the records as they are read where it knows their kind, else at what was made from them.
+      balance: drop binary records of the larger class, so that both labels are as many.
+      weights: of desirable and undesirable responses in the loss; binary data that they leave
+        unbalanced are a warning in the report.
+
     Raises:
-      ValueError: unrecognised columns, or a row that does not parse (with its number).
+      ValueError: unrecognised columns, a row that does not parse (with its number), a filter that
+        is unknown or does not apply to this kind of data.
     """
+    chosen = [select.parse_filter(text) for text in filters]
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.get(SOURCE_COLUMN, ""), []).append(i)
     report = Report(read=len(rows), sources=tuple(sorted(name for name in groups if name)))
-    out: list[Record] = []
-    kinds, explanations = set(), []
+    kinds, explanations, targets, read = {}, [], set(), []
     for name, members in groups.items():
         sample = [rows[i] for i in members[:8]]
         kind, explanation = recognise(_columns(sample), sample, wanted)
         explanations.append(f"{name}: {explanation}" if name else explanation)
-        target = ("prompts" if wanted == "samples" else wanted) or kind
-        kinds.add(target)
+        targets.add(("prompts" if wanted == "samples" else wanted) or kind)
+        kinds[name] = kind
         for i in members:
             try:
-                record = parse(rows[i], kind)._replace(row=i, source=name)
+                read.append(parse(rows[i], kind)._replace(row=i, source=name))
             except (ValueError, TypeError) as error:
                 where = f"row {i}" + (f" of {name}" if name else "")
                 raise ValueError(f"{where}: {error}") from error
-            made = convert([record], kind, target)
-            if not made:
-                report.drop(f"nothing to learn as {target}")
-            out += made
-    if len(kinds) > 1:
+    if len(targets) > 1:
         raise ValueError(f"a mixture of different kinds: {'; '.join(explanations)}")
-    report.kind, report.explanation = next(iter(kinds), ""), "; ".join(explanations)
-    return sorted(out, key=lambda r: r.row), report
+    target = next(iter(targets), "")
+    report.kind, report.explanation = target, "; ".join(explanations)
+    early, late = select.stages(chosen, set(kinds.values()), target)
+    read = select.keep(sorted(read, key=lambda r: r.row), early, report)
+    out: list[Record] = []
+    for record in read:
+        made = _conversion(kinds[record.source], target)(record)
+        if not made:
+            report.drop(f"nothing to learn as {target}")
+        out += made
+    out = select.keep(_in_one_order(out, report), late, report)
+    if balance:
+        out = select.balance(out, target, report)
+    if weights and target == "binary" and (warning := select.label_warning(out, weights)):
+        report.warnings.append(warning)
+    return out, report
+
+
+def _in_one_order(records: list[Record], report: Report) -> list[Record]:
+    """Attribute ratings by name become lists in the order of the first record's names, which the
+    report keeps; records without any number are dropped.
+    """
+    first = next((r.extras["attribute_ratings"] for r in records if _has_attributes(r)), None)
+    if first is None:
+        return records
+    report.attributes, out = tuple(first), []
+    for record in records:
+        found = record.extras.get("attribute_ratings", {})
+        if set(found) != set(first):
+            raise ValueError(
+                f"row {record.row} rates {', '.join(found) or 'no attributes'}, the rows before it "
+                f"{', '.join(first)}: every row must name the same (null where there is no rating)"
+            )
+        ratings = [found[name] for name in first]
+        if all(map(math.isnan, ratings)) and "rating" not in record.extras:
+            report.drop("no attribute is rated")
+            continue
+        out.append(record._replace(extras=record.extras | {"attribute_ratings": ratings}))
+    return out
+
+
+def _has_attributes(record: Record) -> bool:
+    return "attribute_ratings" in record.extras
 
 
 def _columns(sample: Sequence[Row]) -> list[str]:

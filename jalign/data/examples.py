@@ -19,7 +19,8 @@ class Example(NamedTuple):
       responses: K arrays [r_k] int32, the EOS last; r_k >= 1.
       scored: K arrays [r_k] bool, True on the tokens the model answers for. When p is 0 the first
         token of a response is False, as nothing stands before it that could predict it.
-      extras: numpy scalars and arrays: margin, label, weight, scores [K], step_labels, source, ...
+      extras: numpy scalars and arrays: margin, label, weight, rating, ratings [K],
+        attribute_ratings [A], step_labels [steps], row, source, ...
     """
 
     prompt: np.ndarray
@@ -56,6 +57,8 @@ class Report:
       truncated_responses: responses that lost tokens at the end.
       prompt_tokens, response_tokens, scored_tokens: totals over what was kept.
       sources: names behind the integers of `extras["source"]`, when the rows name their source.
+      attributes: names of the places of `extras["attribute_ratings"]`.
+      warnings: what a person should look at, in sentences.
     """
 
     kind: str = ""
@@ -69,6 +72,8 @@ class Report:
     response_tokens: int = 0
     scored_tokens: int = 0
     sources: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Counts rows that were left out."""

@@ -282,8 +282,10 @@ def lay_out(
         arrays = [(s, n), (s, n), (s, q), (s, q), (s, p, k, r), (s, m, t), (s, n, k)]
     layout = Layout(*(np.zeros((parts, *a), np.int32) for a in arrays))
     mask = np.zeros((parts, shape.examples, k, r), bool)
-    sizes = (parts, shape.examples, k, r)
-    extras = {name: np.zeros(sizes[: 2 + f.axes], f.dtype) for name, f in fields.items()}
+    extras = {
+        name: np.zeros((parts, shape.examples, *f.shape(k, r)), f.dtype)
+        for name, f in fields.items()
+    }
     extras["index"] = np.full((parts, shape.examples), -1, np.int32)
     for a, streams in enumerate(bins):
         part = _part(layout, a)

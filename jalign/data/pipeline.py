@@ -110,8 +110,8 @@ class Batches:
         self._window = lru_cache(maxsize=4)(self._sorted_window)
         sampled = self._sample()
         self._fields = fields_of([examples[i] for i in np.unique(np.concatenate(sampled))])
-        if mismatch and any(field.axes for field in self._fields.values()):
-            several = [name for name, field in self._fields.items() if field.axes]
+        several = [name for name, field in self._fields.items() if "K" in field.axes]
+        if mismatch and several:
             raise ValueError(
                 f"mismatch adds a response for which the extras {several} have no value"
             )

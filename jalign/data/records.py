@@ -1,65 +1,35 @@
 """Rows of any of the usual layouts become records of one shape.
 
-Kinds, named after the formats of the algorithms that read them:
-
-* supervised: `text`, or prompt + completion, or `messages` (also ShareGPT's `conversations`)
-* pairs: chosen + rejected; the prompt stands in its own column or is what both begin with
-* binary: completion + label (True: desirable)
-* lists: responses + scores or ranks (1 is best)
-* stepwise: completions (the steps) + labels, one per step
-* prompts: a prompt alone, to be answered by the policy
+`jalign.data.kinds` says which columns make which kind of record; here they are read.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-Row = Mapping[str, Any]
+from jalign.data.kinds import (
+    HELPSTEER,
+    OPTIONAL,
+    Row,
+    column,
+    names_of,
+    nearest,
+    optional_column,
+    recognise,
+)
+
 Message = dict[str, Any]
-
-NAMES: dict[str, tuple[str, ...]] = {
-    "text": ("text",),
-    "messages": ("messages", "conversations", "conversation"),
-    "prompt": ("prompt", "question", "instruction", "query", "problem"),
-    "completion": ("completion", "response", "answer", "output", "target"),
-    "chosen": ("chosen",),
-    "rejected": ("rejected",),
-    "label": ("label",),
-    "responses": ("responses", "completions", "answers", "outputs", "candidates"),
-    "scores": ("scores", "ratings", "rewards"),
-    "ranks": ("ranks", "rank"),
-    "steps": ("completions", "steps"),
-    "labels": ("labels",),
-}
-"""What we call a column -> what data sets call it, the first that is there counts."""
-
-NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "stepwise": (("prompt", "steps", "labels"),),
-    "lists": (("prompt", "responses", "scores"), ("prompt", "responses", "ranks")),
-    "pairs": (("chosen", "rejected"),),
-    "binary": (("prompt", "completion", "label"), ("messages", "label"), ("text", "label")),
-    "supervised": (("messages",), ("prompt", "completion"), ("text",)),
-    "prompts": (("prompt",), ("messages",)),
-}
-"""Kind -> the sets of columns that make it. Without a wanted kind, the first that fits is taken."""
-
-MADE_FROM: dict[str, tuple[str, ...]] = {
-    "pairs": ("lists",),
-    "binary": ("pairs",),
-    "supervised": ("pairs", "lists", "binary"),
-    "prompts": ("pairs", "lists"),
-}
-"""Kind -> the kinds that `jalign.data.convert` can make it from."""
 
 ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant",
     "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bing": "assistant",
     "bard": "assistant", "tool": "tool", "observation": "tool", "developer": "developer",
 }  # fmt: skip
-OPTIONAL = ("margin", "weight", "score_chosen", "score_rejected")
+PROBABILITIES = ("chosen_prob", "chosen_win_rate", "rejected_win_rate")
 HH_ASSISTANT = "\n\nAssistant:"
 
 
@@ -69,7 +39,9 @@ class Record(NamedTuple):
     Attributes:
       prompt: text, or messages `{"role", "content"}`; may be empty.
       responses: each a text, messages that start with an assistant turn, or (stepwise) step texts.
-      extras: margin, weight, label, scores (one per response), step_labels: numbers or lists.
+      extras: margin, weight, label, rating: numbers; ratings (one per response), step_labels:
+        lists; attribute_ratings: numbers by name, NaN where there is none, which `to_records`
+        makes lists of one order.
       tools: tool schemas for the chat template.
       row: number of the row this came from.
       source: name of the source in a mixture.
@@ -81,36 +53,7 @@ class Record(NamedTuple):
     tools: list[Any] | None = None
     row: int = 0
     source: str = ""
-
-
-def recognise(
-    columns: Iterable[str], rows: Sequence[Row] = (), wanted: str | None = None
-) -> tuple[str, str]:
-    """Which kind of record these columns hold, and the reason in a sentence.
-
-    Args:
-      columns: names of the columns.
-      rows: a few rows; they tell text from messages.
-      wanted: the kind the algorithm reads. It is returned when the columns hold it; otherwise the
-        kind that `jalign.data.convert` can make it from.
-
-    Raises:
-      ValueError: nothing fits; says what is there, what is needed and the nearest match.
-    """
-    wanted = "prompts" if wanted == "samples" else wanted
-    if wanted is not None and wanted not in NEEDS:
-        near = nearest(wanted, NEEDS)
-        raise ValueError(f"unknown kind of data {wanted!r}{near}; there is: {', '.join(NEEDS)}")
-    columns = list(columns)
-    candidates = [wanted, *MADE_FROM.get(wanted, ())] if wanted else list(NEEDS)
-    for kind in candidates:
-        for needed in NEEDS[kind]:
-            found = {name: c for name in needed if (c := _column(name, columns))}
-            if len(found) == len(needed):
-                if "prompt" not in found and (prompt := _column("prompt", columns)):
-                    found = {"prompt": prompt} | found
-                return kind, _explain(kind, found, columns, rows, wanted)
-    raise ValueError(_cannot(columns, wanted))
+    joint: bool = False  # the responses are answer letters to a prompt that must not be cut
 
 
 def parse(row: Row, kind: str) -> Record:
@@ -120,27 +63,6 @@ def parse(row: Row, kind: str) -> Record:
       ValueError: a missing column, a value of the wrong type, an unknown role or label.
     """
     return _PARSERS[kind](row)
-
-
-def rename(rows: Iterable[Row], columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows with columns renamed, `{our name: their name}`; it replaces one that has our name."""
-    renamed = []
-    for i, row in enumerate(rows):
-        for theirs in columns.values():
-            if theirs not in row:
-                raise ValueError(
-                    f"row {i} has no column {theirs!r}{nearest(theirs, row)}; "
-                    f"there is: {', '.join(row)}"
-                )
-        rest = {k: v for k, v in row.items() if k not in columns and k not in columns.values()}
-        renamed.append(rest | {ours: row[theirs] for ours, theirs in columns.items()})
-    return renamed
-
-
-def nearest(given: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no name is near."""
-    near = difflib.get_close_matches(given, list(map(str, allowed)), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def messages_of(value: Sequence[Any]) -> list[Message]:
@@ -174,23 +96,21 @@ def messages_of(value: Sequence[Any]) -> list[Message]:
 def prompt_key(item: Row | Record) -> str:
     """What tells prompts apart when data is split: the prompt, or the text where there is none."""
     if not isinstance(item, Record):
-        item = parse(item, recognise(item, [item])[0])
+        kind = recognise(item, [item])[0]
+        # what an answer was judged to be is nobody's business here, and may be a column of words
+        item = parse(item, "supervised" if kind in ("binary", "rated") else kind)
     value = item.prompt or item.responses[:1]
     return value.strip() if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _column(name: str, columns: Iterable[str]) -> str | None:
-    return next((alias for alias in NAMES[name] if alias in columns), None)
-
-
 def _get(row: Row, name: str) -> Any:
-    column = _column(name, row)
-    if column is None:
+    found = column(name, row)
+    if found is None:
         raise ValueError(
             f"no column {name!r}{nearest(name, row)}; there is: {', '.join(row)}; "
-            f"allowed names: {', '.join(NAMES[name])}"
+            f"allowed names: {', '.join(names_of(name))}"
         )
-    return row[column]
+    return row[found]
 
 
 def _text_part(part: Any) -> str:
@@ -199,7 +119,7 @@ def _text_part(part: Any) -> str:
     return part["text"]
 
 
-def _value(value: Any, column: str) -> str | list[Message]:
+def _value(value: Any, name: str) -> str | list[Message]:
     """Text or messages; None counts as empty text and is dropped, and counted, later."""
     if value is None:
         return ""
@@ -209,7 +129,7 @@ def _value(value: Any, column: str) -> str | list[Message]:
         return messages_of([value])
     if isinstance(value, Sequence):
         return messages_of(value)
-    raise ValueError(f"{column} must be text or messages, got {value!r:.80}")
+    raise ValueError(f"{name} must be text or messages, got {value!r:.80}")
 
 
 def _prompt(row: Row) -> str | list[Message]:
@@ -235,18 +155,30 @@ def _reply(prompt: str | list[Message], response: str | list[Message]):
     return prompt, response[len(prompt) :] if response[: len(prompt)] == prompt else response
 
 
-def _extras(row: Row) -> dict[str, Any]:
-    found = {name: _number(row[name], name) for name in OPTIONAL if row.get(name) is not None}
+def _extras(row: Row, kind: str) -> dict[str, Any]:
+    found = {}
+    for name in OPTIONAL[kind]:
+        own = optional_column(name, row)
+        if own is not None and row[own] is not None:
+            most = 1.0 if name in PROBABILITIES else math.inf
+            least = 0.0 if name in (*PROBABILITIES, "density_ratio", "weight") else -math.inf
+            shown = name if own == name else f"{name} (the column {own})"
+            found[name] = _number(row[own], shown, least, most)
     if "margin" not in found and {"score_chosen", "score_rejected"} <= set(found):
         found["margin"] = found["score_chosen"] - found["score_rejected"]
     return found
 
 
-def _number(value: Any, column: str) -> float:
+def _number(value: Any, name: str, least: float = -math.inf, most: float = math.inf) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{column} must be a number, got {value!r:.80}") from None
+        raise ValueError(f"{name} must be a number, got {value!r:.80}") from None
+    if not (math.isfinite(number) and least <= number <= most):
+        allowed = "finite" if least == -math.inf else f">= {least:g}"
+        allowed = allowed if most == math.inf else f"in [{least:g}, {most:g}]"
+        raise ValueError(f"{name} must be {allowed}, got {value!r:.80}")
+    return number
 
 
 def _label(value: Any) -> float:
@@ -260,32 +192,32 @@ def _first_reply(messages: list[Message]) -> int:
     return next((i for i, m in enumerate(messages) if m["role"] == "assistant"), len(messages))
 
 
-def _supervised(row: Row) -> Record:
+def _supervised(row: Row, kind: str = "supervised") -> Record:
     tools = row.get("tools") or None
     tools = json.loads(tools) if isinstance(tools, str) else tools
-    if _column("messages", row):
+    if column("messages", row):
         messages = messages_of(_get(row, "messages"))
         cut = _first_reply(messages)
-        return Record(messages[:cut], [messages[cut:]], _extras(row), tools)
-    if _column("prompt", row) and _column("completion", row):
+        return Record(messages[:cut], [messages[cut:]], _extras(row, kind), tools)
+    if column("prompt", row) and column("completion", row):
         prompt, response = _reply(_prompt(row), _value(_get(row, "completion"), "completion"))
-        return Record(prompt, [response], _extras(row), tools)
-    return Record("", [_value(_get(row, "text"), "text")], _extras(row))
+        return Record(prompt, [response], _extras(row, kind), tools)
+    return Record("", [_value(_get(row, "text"), "text")], _extras(row, kind))
 
 
 def _pairs(row: Row) -> Record:
     chosen, rejected = (_value(_get(row, name), name) for name in ("chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be text or both be messages")
-    own = _column("prompt", row) or _column("messages", row)
-    prompt = (_prompt(row) if _column("prompt", row) else messages_of(row[own])) if own else ""
+    own = column("prompt", row) or column("messages", row)
+    prompt = (_prompt(row) if column("prompt", row) else messages_of(row[own])) if own else ""
     if not own or (not isinstance(chosen, str) and chosen[:1] and chosen[0]["role"] != "assistant"):
         prompt, chosen, rejected = _shared_prefix(
             chosen, rejected
         )  # the prompt is repeated in both
-        return Record(prompt, [chosen, rejected], _extras(row))
+        return Record(prompt, [chosen, rejected], _extras(row, "pairs"))
     (_, chosen), (prompt, rejected) = _reply(prompt, chosen), _reply(prompt, rejected)
-    return Record(prompt, [chosen, rejected], _extras(row))
+    return Record(prompt, [chosen, rejected], _extras(row, "pairs"))
 
 
 def _shared_prefix(chosen: Any, rejected: Any):
@@ -308,35 +240,64 @@ def _shared_prefix(chosen: Any, rejected: Any):
 
 
 def _binary(row: Row) -> Record:
-    record = _supervised(row)
+    record = _supervised(row, "binary")
     return record._replace(extras=record.extras | {"label": _label(_get(row, "label"))})
+
+
+def _rated(row: Row) -> Record:
+    record, judged = _supervised(row, "rated"), {}
+    if attributes := _attributes(row):
+        judged["attribute_ratings"] = attributes
+    if column("rating", row) or not attributes:
+        judged["rating"] = _number(_get(row, "rating"), "rating")
+    return record._replace(extras=record.extras | judged)
+
+
+def _attributes(row: Row) -> dict[str, float]:
+    """Ratings by name, NaN where there is none; nothing where the row has no such columns."""
+    if "attributes" in row:
+        value = row["attributes"]
+        with suppress(json.JSONDecodeError):  # a text that is no JSON is refused below
+            value = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(value, Mapping) or not value:
+            raise ValueError(f"attributes must be numbers by name, got {value!r:.80}")
+    elif all(name in row for name in HELPSTEER):
+        value = {name: row[name] for name in HELPSTEER}
+    else:
+        return {}
+    return {
+        str(name): math.nan if rating is None else _number(rating, f"the attribute {name}")
+        for name, rating in value.items()
+    }
 
 
 def _lists(row: Row) -> Record:
     responses = [_value(r, "responses") for r in _get(row, "responses")]
-    if _column("scores", row):
-        scores = [_number(s, "scores") for s in _get(row, "scores")]
+    if found := column("ratings", row):
+        ratings = [_number(x, found) for x in row[found]]
     else:
-        scores = [-_number(r, "ranks") for r in _get(row, "ranks")]  # rank 1 is best
-    if len(scores) != len(responses):
-        raise ValueError(f"{len(responses)} responses but {len(scores)} scores or ranks")
+        ratings = [-_number(r, "ranks") for r in _get(row, "ranks")]  # rank 1 is best
+    if len(ratings) != len(responses):
+        raise ValueError(f"{len(responses)} responses but {len(ratings)} ratings or ranks")
     prompt = _prompt(row)
     both = [_reply(prompt, response) for response in responses]
     replies = [reply for _, reply in both]
-    return Record(both[0][0] if both else prompt, replies, _extras(row) | {"scores": scores})
+    extras = _extras(row, "lists") | {"ratings": ratings}
+    return Record(both[0][0] if both else prompt, replies, extras)
 
 
 def _stepwise(row: Row) -> Record:
-    steps, labels = list(_get(row, "steps")), [_number(x, "labels") for x in _get(row, "labels")]
+    steps = list(_get(row, "steps"))
+    labels = [_number(x, "labels", 0.0, 1.0) for x in _get(row, "labels")]
     if not all(isinstance(s, str) for s in steps):
         raise ValueError("the steps of a stepwise record must be texts")
     if len(steps) != len(labels):
         raise ValueError(f"{len(steps)} steps but {len(labels)} labels")
-    return Record(_prompt(row), [steps], _extras(row) | {"step_labels": labels})
+    return Record(_prompt(row), [steps], _extras(row, "stepwise") | {"step_labels": labels})
 
 
 def _prompts(row: Row) -> Record:
-    if _column("prompt", row):
+    if column("prompt", row):
         return Record(_prompt(row), [], {})
     messages = messages_of(_get(row, "messages"))
     while messages and messages[-1]["role"] == "assistant":
@@ -348,41 +309,8 @@ _PARSERS = {
     "supervised": _supervised,
     "pairs": _pairs,
     "binary": _binary,
+    "rated": _rated,
     "lists": _lists,
     "stepwise": _stepwise,
     "prompts": _prompts,
 }
-
-
-def _explain(
-    kind: str, found: Mapping[str, str], columns: list[str], rows: Sequence[Row], wanted: str | None
-) -> str:
-    """`pairs, from prompt (messages), chosen (text) and rejected (text)`."""
-
-    def form(column: str) -> str:
-        value = rows[0].get(column) if rows else None
-        if isinstance(value, str):
-            return " (text)"
-        if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
-            return " (messages)"
-        return f" ({type(value).__name__})" if value is not None else ""
-
-    names = [f"{c if c == n else f'{c} as {n}'}{form(c)}" for n, c in found.items()]
-    text = f"{kind}, from the columns {', '.join(names)}"
-    if kind == "pairs" and "prompt" not in found:
-        text += "; the prompt is what chosen and rejected both begin with"
-    if optional := [c for c in OPTIONAL if c in columns]:
-        text += f"; also read: {', '.join(optional)}"
-    return text + (f"; made into {wanted}" if wanted and wanted != kind else "")
-
-
-def _cannot(columns: list[str], wanted: str | None) -> str:
-    kinds = [wanted] if wanted else list(NEEDS)
-    lines = []
-    for kind in kinds:
-        for needed in NEEDS[kind]:
-            missing = [n for n in needed if _column(n, columns) is None]
-            hints = "".join(f" {n!r} is missing{nearest(n, columns)}" for n in missing)
-            lines.append(f"  {kind} needs {', '.join(needed)}:{hints}")
-    aim = f"these columns do not make {wanted!r} data" if wanted else "unrecognised columns"
-    return f"{aim}: {', '.join(columns) or 'none'}\n" + "\n".join(lines)

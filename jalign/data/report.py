@@ -98,6 +98,10 @@ def _counts(report: Report) -> Table:
     }
     if report.sources:
         rows["sources"] = ", ".join(report.sources)
+    if report.attributes:
+        rows["attributes"] = ", ".join(report.attributes)
+    if report.warnings:
+        rows["warnings"] = "\n".join(report.warnings)
     for name, value in rows.items():
         if value != "":
             table.add_row(name, f"{value:,}" if isinstance(value, int) else value)

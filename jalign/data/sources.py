@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jalign.data.convert import SOURCE_COLUMN
-from jalign.data.records import Record, Row, nearest, prompt_key
+from jalign.data.kinds import Row, nearest
+from jalign.data.records import Record, prompt_key
 
 Item = TypeVar("Item", Row, Record)
 SPLITS = ("train", "test", "validation", "valid", "dev", "eval")

@@ -10,12 +10,14 @@ Rules, each of which has a test:
   before a text.
 * Prompts are cut at the front (the BOS stays), responses at the end.
 * A text without a prompt is a response to [BOS]; without a BOS its first token is not scored.
+* The answer of a joint record is one token without an EOS, and its prompt is never cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +25,9 @@ from transformers import PreTrainedTokenizerBase
 
 from jalign.data.chat import TURNS, Segment, Template
 from jalign.data.examples import Example, Examples, Report
-from jalign.data.records import Message, Record, nearest
+from jalign.data.joint import LETTERS
+from jalign.data.kinds import nearest
+from jalign.data.records import Message, Record
 
 Tokens = tuple[list[int], list[bool]]  # ids, and which are scored
 
@@ -57,7 +61,7 @@ class Draft:
     record: Record
     prompt_text: str
     segments: list[list[Segment]]  # of each response
-    eos: int | None  # ends every response; None: steps, which have no end
+    eos: int | None  # ends every response; None: steps and letters, which have no end
     bos: int | None  # the BOS that a cut prompt keeps
 
 
@@ -87,6 +91,7 @@ def tokenize(
       max_prompt_len: most tokens of a prompt, the BOS included.
       max_response_len: most tokens of a response, the EOS included.
       over_long: what happens to a record over a limit: "truncate", "drop" (and count) or "error".
+        A joint record is dropped where others are truncated.
       keep_eos: a response that is cut keeps its EOS as its last token; False: it ends where it was
         cut, so that it does not claim to have ended there.
       train_on: "response", or "all": the prompt is scored too (one response per prompt only).
@@ -96,8 +101,9 @@ def tokenize(
       report: continued when given (as made by `to_records`).
 
     Raises:
-      ValueError: an option out of range, a tokenizer without EOS, messages without a template, or
-        an extra that some records have and others lack.
+      ValueError: an option out of range, a tokenizer without EOS, messages without a template, an
+        extra that some records have and others lack, or joint records with a tokenizer to which
+        the answers are not one token each.
     """
     limits = Limits(max_len, max_prompt_len, max_response_len, over_long, keep_eos)
     _check_choice("train_on", train_on, TRAIN_ON)
@@ -178,6 +184,23 @@ class Encoder:
         plain = dict(zip(merged, self.starts([texts[i] for i in merged]), strict=True))
         return [plain.get(i, x[n:]) for i, x in enumerate(ids)]
 
+    @cached_property
+    def answers(self) -> tuple[str, dict[str, str]]:
+        """What a prompt ends with before an answer letter, and the letters as they then stand: one
+        token each, with a space before it where the tokenizer has such a token.
+        """
+        for space in (" ", ""):
+            found = self.continuations([space + letter for letter in LETTERS])
+            tokens = {ids[0] for ids in found if len(ids) == 1}
+            tokens.discard(cast(int, self.tokenizer.unk_token_id))
+            if len(tokens) == len(LETTERS):
+                return "" if space else " ", {letter: space + letter for letter in LETTERS}
+        shown = self.continuations([" " + letter for letter in LETTERS])
+        raise ValueError(
+            f"joint data needs answers {' and '.join(LETTERS)} of one token each; this tokenizer "
+            f"makes of them {[self.tokenizer.convert_ids_to_tokens(ids) for ids in shown]}"
+        )
+
 
 def _template(records: list[Record], tokenizer: Any, template: str | None) -> Template | None:
     conversational = any(_is_chat(r) for r in records)
@@ -194,6 +217,10 @@ def _is_chat(record: Record) -> bool:
 
 
 def _draft(record: Record, chat: Template | None, turns: str, encoder: Encoder) -> Draft:
+    if record.joint:
+        space, letters = encoder.answers
+        segments = [[(letters[response], True)] for response in record.responses]
+        return Draft(record, cast(str, record.prompt) + space, segments, None, encoder.bos)
     if isinstance(record.prompt, str) and not _is_chat(record):
         segments = [_plain(response) for response in record.responses]
         steps = any(isinstance(response, list) for response in record.responses)
@@ -288,7 +315,7 @@ def _fit(
         what = f"prompt of {len(prompt)} and response of {longest} tokens"
         if limits.over_long == "error":
             raise ValueError(f"row {d.record.row}: {what}, over the limits {_set(limits)}")
-        if limits.over_long == "drop":
+        if limits.over_long == "drop" or d.record.joint:
             return report.drop("over the length limits")
     cut = [_cut_response(tokens, response_limit, d.eos, limits.keep_eos) for tokens in responses]
     if not all(_has_content(tokens, d.eos) for tokens in cut):

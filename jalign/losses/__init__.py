@@ -1,27 +1,183 @@
 """Pure alignment losses: positional arrays, keyword-only numbers, unreduced results.
 
-Every function returns `(loss, metrics)`: the loss per example `[B]` (or per token `[B, R]`) and
-named arrays of the same shape. Log-probabilities are in nats. Nothing here knows a model, a config
-or a device.
+Every function that a row of the catalogue names returns `(loss, metrics)`: the loss per example
+`[B]` (or per token `[B, R]`) and named arrays of the same shape. Log-probabilities are in nats.
+Nothing here knows a model, a config or a device.
 """
 
+from jalign.losses.binary.apo import apo_zero_unpaired
+from jalign.losses.binary.bco import bco, bco_udm
+from jalign.losses.binary.dro_v import dro_v, dro_v_joint
 from jalign.losses.binary.kto import kto
+from jalign.losses.distill.divergence import generalized_jsd
+from jalign.losses.distill.gkd import forward_kl, gkd, reverse_kl
+from jalign.losses.implicit import implicit_rewards, token_rewards
+from jalign.losses.listwise.exo import dpo_list, exo_list
+from jalign.losses.listwise.lipo import lipo_lambda
+from jalign.losses.listwise.nca import info_nca_list, nca_list
+from jalign.losses.listwise.pro import pro
+from jalign.losses.listwise.rrhf import rrhf
+from jalign.losses.listwise.siblings import lipo_hinge, lipo_logistic, lipo_softmax, list_mle
+from jalign.losses.negative.ascent import gradient_ascent
+from jalign.losses.negative.cringe import cringe, pairwise_cringe
+from jalign.losses.negative.d2o import d2o
+from jalign.losses.negative.npo import npo
+from jalign.losses.negative.unlikelihood import unlikelihood
+from jalign.losses.pairwise.alphapo import alphapo
+from jalign.losses.pairwise.aot import aot, aot_unpaired
+from jalign.losses.pairwise.apo import apo_down, apo_zero
+from jalign.losses.pairwise.bco import bco_pair
+from jalign.losses.pairwise.beta_dpo import beta_dpo
+from jalign.losses.pairwise.cpo import cpo
+from jalign.losses.pairwise.discopop import discopop
+from jalign.losses.pairwise.dno import dno
 from jalign.losses.pairwise.dpo import dpo
+from jalign.losses.pairwise.dpop import dpop
+from jalign.losses.pairwise.exo import exo_pair
+from jalign.losses.pairwise.f_dpo import f_dpo_alpha, f_dpo_forward_kl, f_dpo_js
+from jalign.losses.pairwise.gpo import (
+    gpo_exponential,
+    gpo_hinge,
+    gpo_savage,
+    gpo_squared,
+    gpo_truncated_quadratic,
+)
 from jalign.losses.pairwise.ipo import ipo, ipo_sum
+from jalign.losses.pairwise.ld_dpo import ld_dpo
+from jalign.losses.pairwise.nca import nca_pair
+from jalign.losses.pairwise.norm import dpo_norm
 from jalign.losses.pairwise.orpo import orpo
+from jalign.losses.pairwise.r_dpo import r_dpo
+from jalign.losses.pairwise.robust import robust_dpo
 from jalign.losses.pairwise.simpo import simpo
-from jalign.losses.reward.bradley_terry import bradley_terry, reward_centering
-from jalign.losses.supervised import nll, sft
+from jalign.losses.pairwise.slic_hf import slic_hf
+from jalign.losses.pairwise.sppo import sppo, sppo_hard
+from jalign.losses.pairwise.tdpo import tdpo1, tdpo2
+from jalign.losses.pairwise.wpo import wpo
+from jalign.losses.regularizers import (
+    forward_kl_on_chosen,
+    forward_kl_per_token,
+    length_margin,
+)
+from jalign.losses.reward.bradley_terry import (
+    bradley_terry,
+    bradley_terry_margin,
+    bradley_terry_soft,
+    reward_centering,
+)
+from jalign.losses.reward.listwise import k_wise, pick_best, plackett_luce
+from jalign.losses.reward.normalize import fit_normalization
+from jalign.losses.reward.outcome import outcome
+from jalign.losses.reward.preference import (
+    pair_rm,
+    pointwise_from_pairwise,
+    preference_ab,
+    symmetrised,
+)
+from jalign.losses.reward.process import (
+    potential_differences,
+    process_reward,
+    step_last,
+    step_min,
+    step_product,
+)
+from jalign.losses.reward.regression import multi_attribute, score_difference, score_regression
+from jalign.losses.reward.token_level import token_bradley_terry
+from jalign.losses.supervised import nll, nll_best, nll_desirable, sft
 
 __all__ = [
+    "alphapo",
+    "aot",
+    "aot_unpaired",
+    "apo_down",
+    "apo_zero",
+    "apo_zero_unpaired",
+    "bco",
+    "bco_pair",
+    "bco_udm",
+    "beta_dpo",
     "bradley_terry",
+    "bradley_terry_margin",
+    "bradley_terry_soft",
+    "cpo",
+    "cringe",
+    "d2o",
+    "discopop",
+    "dno",
     "dpo",
+    "dpo_list",
+    "dpo_norm",
+    "dpop",
+    "dro_v",
+    "dro_v_joint",
+    "exo_list",
+    "exo_pair",
+    "f_dpo_alpha",
+    "f_dpo_forward_kl",
+    "f_dpo_js",
+    "fit_normalization",
+    "forward_kl",
+    "forward_kl_on_chosen",
+    "forward_kl_per_token",
+    "generalized_jsd",
+    "gkd",
+    "gpo_exponential",
+    "gpo_hinge",
+    "gpo_savage",
+    "gpo_squared",
+    "gpo_truncated_quadratic",
+    "gradient_ascent",
+    "implicit_rewards",
+    "info_nca_list",
     "ipo",
     "ipo_sum",
+    "k_wise",
     "kto",
+    "ld_dpo",
+    "length_margin",
+    "lipo_hinge",
+    "lipo_lambda",
+    "lipo_logistic",
+    "lipo_softmax",
+    "list_mle",
+    "multi_attribute",
+    "nca_list",
+    "nca_pair",
     "nll",
+    "nll_best",
+    "nll_desirable",
+    "npo",
     "orpo",
+    "outcome",
+    "pair_rm",
+    "pairwise_cringe",
+    "pick_best",
+    "plackett_luce",
+    "pointwise_from_pairwise",
+    "potential_differences",
+    "preference_ab",
+    "pro",
+    "process_reward",
+    "r_dpo",
+    "reverse_kl",
     "reward_centering",
+    "robust_dpo",
+    "rrhf",
+    "score_difference",
+    "score_regression",
     "sft",
     "simpo",
+    "slic_hf",
+    "sppo",
+    "sppo_hard",
+    "step_last",
+    "step_min",
+    "step_product",
+    "symmetrised",
+    "tdpo1",
+    "tdpo2",
+    "token_bradley_terry",
+    "token_rewards",
+    "unlikelihood",
+    "wpo",
 ]

@@ -1,7 +1,8 @@
 """Supervised fine-tuning, alone and as a term beside a preference loss."""
 
+import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jalign.losses._math import f32
 
@@ -43,4 +44,51 @@ def nll(
     """
     chosen_logps, chosen_len = f32(chosen_logps, chosen_len)
     loss = -chosen_logps / chosen_len
+    return loss, {"nll_loss": loss}
+
+
+def nll_desirable(
+    logps: Float[Array, "B"], len: Float[Array, "B"], label: Bool[Array, "B"] | Float[Array, "B"]
+) -> tuple[Float[Array, "B"], dict[str, Array]]:
+    """-log p(response | prompt) / len where the response is desirable, 0 where it is not.
+
+    Args:
+      logps: nats, summed over the response.
+      len: scored tokens, >= 1.
+      label: True (or above 0.5) where the response is desirable.
+    Returns:
+      The term, and it again as `nll_loss`.
+    >>> import jax.numpy as jnp
+    >>> a = lambda *x: jnp.array(x)
+    >>> nll_desirable(a(-6.0, -8.0), a(3.0, 2.0), a(1.0, 0.0))[0].tolist()
+    [2.0, 0.0]
+    """
+    logps, len, label = f32(logps, len, label)
+    loss = jnp.where(label > 0.5, -logps / len, 0.0)
+    return loss, {"nll_loss": loss}
+
+
+def nll_best(
+    logps: Float[Array, "B K"],
+    lens: Float[Array, "B K"],
+    ratings: Float[Array, "B K"],
+    valid: Bool[Array, "B K"],
+) -> tuple[Float[Array, "B"], dict[str, Array]]:
+    """-log p(best | prompt) / len of the response with the highest rating, the first of equals.
+
+    Args:
+      logps: nats, summed over each response.
+      lens: scored tokens, >= 1.
+      ratings: higher is better.
+      valid: which of the K places hold a response.
+    Returns:
+      One value per prompt, and it again as `nll_loss`.
+    >>> import jax.numpy as jnp
+    >>> a = lambda *x: jnp.array([x])
+    >>> nll_best(a(-6.0, -8.0), a(3.0, 2.0), a(0.1, 0.7), a(True, True))[0].tolist()
+    [4.0]
+    """
+    logps, lens, ratings = f32(logps, lens, ratings)
+    best = jnp.argmax(jnp.where(valid, ratings, -jnp.inf), -1)[:, None]
+    loss = -jnp.take_along_axis(logps / lens, best, -1)[:, 0]
     return loss, {"nll_loss": loss}

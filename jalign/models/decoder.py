@@ -55,7 +55,7 @@ class Decoder(nnx.Module):
       attention: a kernel of `jalign.kernels.attention`, or None for the one that fits the device.
       unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about
         10 % faster.
-      value_head: adds `value`, a scalar head.
+      value_head: adds `value`, a scalar head; a number asks for so many outputs.
       lm_head: False leaves out the unembedding of an untied model (reward models have none).
       rngs: the stream `params` is used.
     """
@@ -69,7 +69,7 @@ class Decoder(nnx.Module):
         remat: str = "none",
         attention: str | None = None,
         unroll: bool | None = None,
-        value_head: bool = False,
+        value_head: bool | int = False,
         lm_head: bool = True,
         rngs: nnx.Rngs,
     ):
@@ -83,8 +83,9 @@ class Decoder(nnx.Module):
         self.final_norm = Norm(spec, spec.width, param_dtype=param_dtype)
         untied = lm_head and not spec.tied
         self.lm_head = nnx.data(Linear(spec.width, spec.vocab_size, **types) if untied else None)
+        scalar = {"param_dtype": param_dtype, "rngs": rngs}
         self.value = nnx.data(
-            ScalarHead(spec.width, param_dtype=param_dtype, rngs=rngs) if value_head else None
+            ScalarHead(spec.width, int(value_head), **scalar) if value_head else None
         )
         self.spec = spec
         self.dtype = dtype

@@ -63,7 +63,7 @@ def load(
     rules: Rules | None = None,
     remat: str = "none",
     attention: str | None = None,
-    value_head: bool = False,
+    value_head: bool | int = False,
     key: jax.Array | None = None,
 ) -> Decoder:
     """A decoder with the weights of a folder, or of a model on the Hugging Face hub.
@@ -75,8 +75,8 @@ def load(
       mesh, rules: where parameters go (`jalign.parallel.rules`); without a mesh to the first
         device.
       remat, attention: as in `Decoder`.
-      value_head: add a scalar head: the checkpoint's `score.weight` if it has one, else a fresh
-        one from `key`.
+      value_head: add a scalar head (a number asks for so many outputs): the checkpoint's
+        `score.weight` if it has one, else a fresh one from `key`.
       key: of a fresh scalar head; None is `jax.random.key(0)`.
 
     Raises:
@@ -117,7 +117,8 @@ def load(
                 read = reader(*found, leaf.dtype, checkpoint.read, named, broken)
                 arrays.append(jax.make_array_from_callback(leaf.shape, sharding, read))
             else:  # a scalar head that the checkpoint does not have
-                fresh = initial_kernel(jax.random.key(0) if key is None else key, spec.width)
+                head_key = jax.random.key(0) if key is None else key
+                fresh = initial_kernel(head_key, *leaf.shape)
                 arrays.append(jax.device_put(fresh.astype(leaf.dtype), sharding))
     if broken:
         raise ValueError(f"{folder}: weights that are not finite: {', '.join(sorted(broken))}")
@@ -165,8 +166,8 @@ def save(
 ) -> None:
     """Write config.json and safetensors that `transformers` and `load` read.
 
-    With a scalar head it is a sequence-classification model with one label, which has no
-    unembedding.
+    With a scalar head it is a sequence-classification model, one label per output of the head,
+    which has no unembedding.
 
     Args:
       model: made by `load` or by `init` from a config; adapters must be merged.
@@ -206,7 +207,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {n: math.prod(e.shape) * kind.itemsize for e in plan for n in e.names}
     write_sharded(folder, sizes, source, max_shard_bytes)
-    text = json.dumps(_config_to_save(config, family, scalar, kind), indent=2)
+    labels = model.value.kernel.shape[1] if scalar else 0
+    text = json.dumps(_config_to_save(config, family, labels, kind), indent=2)
     (folder / "config.json").write_text(text + "\n")
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(folder)
@@ -269,11 +271,13 @@ def _shardings(mesh: Mesh | None, abstract: nnx.State, rules: Rules | None) -> A
 
 
 def _config_to_save(
-    config: dict[str, Any], family: Family, scalar: bool, dtype: np.dtype
+    config: dict[str, Any], family: Family, labels: int, dtype: np.dtype
 ) -> dict[str, Any]:
     config = {k: v for k, v in config.items() if k not in ("id2label", "label2id", "num_labels")}
-    config |= {"architectures": [family.scalar if scalar else family.causal]}
+    config |= {"architectures": [family.scalar if labels else family.causal]}
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype.name
-    if scalar:  # transformers counts the labels it is given
-        config |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+    if labels:  # transformers counts the labels it is given
+        names = [f"LABEL_{i}" for i in range(labels)]
+        config["id2label"] = {str(i): name for i, name in enumerate(names)}
+        config["label2id"] = {name: i for i, name in enumerate(names)}
     return config

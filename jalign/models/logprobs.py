@@ -8,7 +8,6 @@ whatever the inputs are. Per token, with L = logsumexp(z) and p = exp(z - L):
     token_logps        z_y - L                  1[v = y] - p_v
     entropy            L - sum p z              -p_v (log p_v + entropy)
     log_sum_p_squared  log sum p^2              2 (p_v^2 / sum p^2 - p_v)
-    kl                 sum p (log p - log q)    p_v (log p_v - log q_v - kl); second head: q_v - p_v
 
 Shape letters: S streams (an optional leading axis, which may be sharded), Q tokens per stream, D
 width, V vocabulary.
@@ -99,7 +98,7 @@ def statistics(
             raise ValueError(f"statistic {name!r} is unknown; there is: {', '.join(STATISTICS)}")
     if targets is None and "token_logps" in names:
         raise ValueError("token_logps needs targets")
-    shape, hidden = hidden.shape[:-1], _with_streams(hidden)
+    shape, hidden = hidden.shape[:-1], with_streams(hidden)
     targets = jnp.zeros(hidden.shape[:-1], jnp.int32) if targets is None else targets
     head = Head.of(hidden, weight, vocab_axis=vocab_axis, **numbers)
     targets = targets.reshape(hidden.shape[:-1])
@@ -107,52 +106,8 @@ def statistics(
     return {name: value.reshape(shape) for name, value in zip(names, values, strict=True)}
 
 
-def kl(
-    hidden: Float[Array, "*S Q D"],
-    weight: Array,
-    other_hidden: Float[Array, "*S Q E"],
-    other_weight: Array,
-    *,
-    vocab_axis: int,
-    other_vocab_axis: int,
-    softcap: float | None = None,
-    scale: float = 1.0,
-    other_softcap: float | None = None,
-    other_scale: float = 1.0,
-    temperature: float = 1.0,
-    block: tuple[int, int] | None = None,
-) -> Float[Array, "*S Q"]:
-    """KL(p || q) = sum_v p_v (log p_v - log q_v), nats, float32; p from the first head, q from the
-    other.
-
-    Both sides have gradients; a side that is not differentiated costs nothing in the backward pass.
-    Arguments as in `token_logps`.
-
-    Raises:
-      ValueError: when the heads have different vocabularies.
-    """
-    sizes = weight.shape[vocab_axis], other_weight.shape[other_vocab_axis]
-    if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"KL needs one vocabulary, but the heads have {sizes[0]} and {sizes[1]} entries"
-        )
-    shape = hidden.shape[:-1]
-    hidden, other_hidden = _with_streams(hidden), _with_streams(other_hidden)
-    same = {"temperature": temperature, "block": block}
-    p = Head.of(hidden, weight, vocab_axis=vocab_axis, softcap=softcap, scale=scale, **same)
-    q = Head.of(
-        other_hidden,
-        other_weight,
-        vocab_axis=other_vocab_axis,
-        softcap=other_softcap,
-        scale=other_scale,
-        **same,
-    )
-    values: Any = _kl(p, q, hidden, weight, other_hidden, other_weight)
-    return values.reshape(shape)
-
-
-def _with_streams(x: Array) -> Array:
+def with_streams(x: Array) -> Array:
+    """[Q, D] as one stream."""
     return x if x.ndim == 3 else x[None]
 
 
@@ -274,84 +229,3 @@ def _statistics_bwd(head: Head, names: tuple[str, ...], residuals, cotangents):
 
 
 _statistics.defvjp(_statistics_fwd, _statistics_bwd, symbolic_zeros=True)
-
-
-# ---- kl: two heads over one vocabulary
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _kl(p: Head, q: Head, h: Array, w: Array, other_h: Array, other_w: Array) -> Array:
-    return _kl_forward(p, q, h, w, other_h, other_w)["kl"]
-
-
-def _kl_forward(
-    p: Head, q: Head, h: Array, w: Array, other_h: Array, other_w: Array
-) -> dict[str, Array]:
-    """ "kl" and both logsumexps, "total" and "other", [S, Q]."""
-
-    def update(h, other_h, c, first, block, other_block):
-        z, u = p.logits(p.times(h, block)), q.logits(q.times(other_h, other_block))
-        top, other = jnp.maximum(c["top"], z.max(-1)), jnp.maximum(c["other"], u.max(-1))
-        shrink, other_shrink = jnp.exp(c["top"] - top), jnp.exp(c["other"] - other)
-        e = jnp.exp(z - top[:, None])
-        apart = (z - top[:, None]) - (u - other[:, None])
-        moved = (c["apart"] + c["sum"] * ((c["top"] - top) - (c["other"] - other))) * shrink
-        return {
-            "top": top,
-            "sum": c["sum"] * shrink + e.sum(-1),
-            "other": other,
-            "other_sum": c["other_sum"] * other_shrink + jnp.exp(u - other[:, None]).sum(-1),
-            "apart": moved + (e * apart).sum(-1),
-        }
-
-    def run(hidden):
-        zero = jnp.zeros(hidden[0].shape[0], jnp.float32)
-        start = {"top": zero + LOWEST, "sum": zero, "other": zero + LOWEST}
-        start |= {"other_sum": zero, "apart": zero}
-        c = sweep([(p, w), (q, other_w)], functools.partial(update, *hidden), start)
-        log_sum, other_log_sum = jnp.log(c["sum"]), jnp.log(c["other_sum"])
-        return {
-            "kl": c["apart"] / c["sum"] - log_sum + other_log_sum,
-            "total": c["top"] + log_sum,
-            "other": c["other"] + other_log_sum,
-        }
-
-    out = over_blocks(run, (p.cut(h), q.cut(other_h)))
-    return {name: p.join(x, *h.shape[:2]) for name, x in out.items()}
-
-
-def _kl_fwd(p: Head, q: Head, *primals):
-    h, w, other_h, other_w = (x.value for x in primals)
-    out = _kl_forward(p, q, h, w, other_h, other_w)
-    marks = tuple(() if x.perturbed else None for x in primals)
-    return out["kl"], (h, w, other_h, other_w, out, marks)
-
-
-def _kl_bwd(p: Head, q: Head, residuals, g):
-    h, w, other_h, other_w, saved, marks = residuals
-    if isinstance(g, SymbolicZero):
-        g = jnp.zeros(h.shape[:2], jnp.float32)
-    tokens = {n: p.cut(x) for n, x in saved.items()} | {"g": p.cut(g)}
-    hidden = [p.cut(h), q.cut(other_h)]
-
-    def to_p(t, first, size, z, u):
-        log_p = z - t["total"]
-        return t["g"] * jnp.exp(log_p) * (log_p - (u - t["other"]) - t["kl"])
-
-    def to_q(t, first, size, u, z):
-        return t["g"] * (jnp.exp(u - t["other"]) - jnp.exp(z - t["total"]))
-
-    def side(sides, hidden, dz, marks):
-        if marks == (None, None):
-            return None, None
-        dh, dw = gradients(sides, hidden, tokens, dz, to_weight=marks[1] is not None)
-        dh = p.join(dh, *h.shape[:2]).astype(hidden[0].dtype)
-        return dh, dw
-
-    sides = [(p, w), (q, other_w)]
-    ours = side(sides, hidden, to_p, marks[:2])
-    theirs = side(sides[::-1], hidden[::-1], to_q, marks[2:])
-    return *ours, *theirs
-
-
-_kl.defvjp(_kl_fwd, _kl_bwd, symbolic_zeros=True)

@@ -9,24 +9,26 @@ S * P prompts, K responses per prompt, R scored tokens per response, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
 from jalign.core import did_you_mean
 from jalign.layout import Layout
-from jalign.models.logprobs import STATISTICS, kl, statistics
+from jalign.models.competitors import competitors
+from jalign.models.divergence import jsd, kl
+from jalign.models.logprobs import STATISTICS, statistics, token_logps
 
-HEADS = {"values": "before", "scores": "at"}  # scalar-head outputs and the hidden state each reads
-OUTPUTS = (*STATISTICS, *HEADS)
-PAIR_OUTPUTS = ("kl_to_ref", "kl_from_ref")
+HEADS = {"values": "before", "scores": "at", "attributes": "at"}  # the hidden state each reads
+ALONE = (*STATISTICS, "competitor_logps", *HEADS)
+WITH_REFERENCE = ("kl_to_ref", "kl_from_ref", "jsd_to_ref", *(f"ref_{n}" for n in STATISTICS))
+OUTPUTS = (*ALONE, *WITH_REFERENCE)
 
-Scores = dict[str, Float[Array, "B K R"]]
+Scores = dict[str, Float[Array, "B K R *A"]]
 
 
 def score(
@@ -34,115 +36,96 @@ def score(
     layout: Layout,
     outputs: Sequence[str],
     *,
+    reference: Any = None,
     key: Array | None = None,
     temperature: float = 1.0,
+    top_k: int = 1,
+    jsd_beta: float = 0.5,
 ) -> Scores:
     """The named quantities of every scored token, float32 [B, K, R]; only what is named is
     computed.
 
     token_logps: log p(token | what stands before it), nats. entropy: of that distribution, nats.
-      log_sum_p_squared: log of its sum
-    of squares. values: the scalar head before the token. scores: the scalar head at the token
-    itself. Where the batch's mask is False the result is arbitrary but finite.
+    log_sum_p_squared: log of its sum of squares. competitor_logps: log p of another token, one of
+    the `top_k` likeliest (drawn with `key`, the likeliest without). values: the scalar head before
+    the token. scores: the scalar head at the token itself. attributes: all outputs of that head,
+    [B, K, R, A]. Against `reference`, over the whole vocabulary: kl_to_ref: KL(model || reference),
+    kl_from_ref: KL(reference || model), jsd_to_ref: generalised Jensen-Shannon divergence; and the
+    first three of the reference itself, as ref_token_logps and so on. Where the batch's mask is
+    False the result is arbitrary but finite.
 
     Args:
       model: a `jalign.models.decoder.Decoder`.
       outputs: names out of `OUTPUTS`.
-      key: for dropout; None is none, as a reference must be.
+      reference: another model with the same vocabulary; it has no gradient and no dropout.
+      key: for dropout and drawing; None is none, as a reference must be.
       temperature: the logits are divided by it, as when sampling.
 
     Raises:
-      ValueError: for an unknown output, or one that needs a head the model does not have.
+      ValueError: for an unknown output, or one that needs a head or a reference that is not there.
     """
-    _check(outputs, OUTPUTS)
+    _check(outputs, model, reference)
+    hidden_key, draw_key = (None, None) if key is None else jax.random.split(key)
+    hidden, found = _hidden(model, layout, hidden_key), {}
+    for name in outputs:
+        if name in HEADS:
+            # A few numbers per token: cheaper to compute for all than to gather their states.
+            read = model.value.attributes if name == "attributes" else model.value
+            found[name] = _take(read(hidden), getattr(layout, HEADS[name]))
+    if any(n not in HEADS for n in outputs):  # a reward model may have no unembedding at all
+        numbers = {"temperature": temperature}
+        targets, before = _take(layout.tokens, layout.at), _take(hidden, layout.before)
+        weight, head = _head(model)
+        if names := tuple(n for n in STATISTICS if n in outputs):
+            found |= statistics(before, weight, targets, names=names, **head, **numbers)
+        if "competitor_logps" in outputs:
+            ids = competitors(before, weight, targets, top_k=top_k, key=draw_key, **head, **numbers)
+            found["competitor_logps"] = token_logps(before, weight, ids, **head, **numbers)
+        if any(n in WITH_REFERENCE for n in outputs):
+            mine = (before, weight, head)
+            found |= _against(mine, reference, layout, targets, outputs, jsd_beta, numbers)
+    return {name: _by_response(found[name], layout.slots) for name in outputs}
+
+
+def _against(
+    mine: tuple[Array, Array, dict[str, Any]],
+    reference: Any,
+    layout: Layout,
+    targets: Array,
+    outputs: Sequence[str],
+    jsd_beta: float,
+    numbers: dict[str, Any],
+) -> dict[str, Array]:
+    """What needs the reference, from one run of it."""
+    (h, w, head), stop = mine, jax.lax.stop_gradient
+    ref_w, ref_head = _head(reference)
+    ref_h, ref_w = stop(_take(_hidden(reference, layout, None), layout.before)), stop(ref_w)
+    found = {}
+    if names := tuple(n for n in STATISTICS if f"ref_{n}" in outputs):
+        of_ref = statistics(ref_h, ref_w, targets, names=names, **ref_head, **numbers)
+        found |= {f"ref_{n}": x for n, x in of_ref.items()}
+    forth = (h, w, ref_h, ref_w), head | {f"other_{n}": x for n, x in ref_head.items()} | numbers
+    back = (ref_h, ref_w, h, w), ref_head | {f"other_{n}": x for n, x in head.items()} | numbers
+    if "kl_to_ref" in outputs:
+        found["kl_to_ref"] = kl(*forth[0], **forth[1])
+    if "kl_from_ref" in outputs:
+        found["kl_from_ref"] = kl(*back[0], **back[1])
+    if "jsd_to_ref" in outputs:
+        found["jsd_to_ref"] = jsd(*forth[0], beta=jsd_beta, **forth[1])
+    return found
+
+
+def _check(outputs: Sequence[str], model: Any, reference: Any) -> None:
+    for name in outputs:
+        if name not in OUTPUTS:
+            near = did_you_mean(name, OUTPUTS)
+            raise ValueError(f"the scorer has no output {name!r}{near} (all: {', '.join(OUTPUTS)})")
     if (missing := [n for n in outputs if n in HEADS]) and model.value is None:
         raise ValueError(
             f"{', '.join(missing)} need a model with a scalar head, and this one has none"
         )
-    hidden = _hidden(model, layout, key)
-    found: dict[str, Array] = {}
-    of_vocabulary = tuple(n for n in STATISTICS if n in outputs)
-    if of_vocabulary:
-        weight, numbers = _head(model)
-        targets = _take(layout.tokens, layout.at)
-        before = _take(hidden, layout.before)
-        numbers["temperature"] = temperature
-        found |= statistics(before, weight, targets, names=of_vocabulary, **numbers)
-    for name, place in HEADS.items():
-        if name in outputs:
-            # One number per token: cheaper to compute for all of them than to gather their states.
-            found[name] = _take(model.value(hidden), getattr(layout, place))
-    return {name: _by_response(found[name], layout.slots) for name in outputs}
-
-
-def score_pair(
-    model: Any,
-    ref_model: Any,
-    layout: Layout,
-    outputs: Sequence[str] = ("kl_to_ref",),
-    *,
-    key: Array | None = None,
-    temperature: float = 1.0,
-) -> Scores:
-    """Exact divergences between two models over the whole vocabulary, nats per scored token,
-    float32 [B, K, R].
-
-    kl_to_ref: KL(model || reference). kl_from_ref: KL(reference || model). Both models have one
-      vocabulary; the reference has no
-    gradient. Arguments as in `score`.
-    """
-    _check(outputs, PAIR_OUTPUTS)
-    sides = []
-    for m, k in ((model, key), (ref_model, None)):
-        weight, numbers = _head(m)
-        sides.append((_take(_hidden(m, layout, k), layout.before), weight, numbers))
-    sides[1] = (*jax.lax.stop_gradient(sides[1][:2]), sides[1][2])
-    found = {}
-    for name in outputs:
-        (h, w, first), (other_h, other_w, second) = sides if name == "kl_to_ref" else sides[::-1]
-        numbers = first | {f"other_{n}": x for n, x in second.items()}
-        found[name] = kl(h, w, other_h, other_w, temperature=temperature, **numbers)
-    return {name: _by_response(found[name], layout.slots) for name in outputs}
-
-
-def functional(
-    model: nnx.Module, trainable: Any
-) -> tuple[Callable[..., Scores], nnx.State, nnx.State]:
-    """(apply, params, base): the model as a pure function and two plain pytrees, split once.
-
-    `apply(params, base, layout, outputs, key=None, temperature=1.0)` is `score` of the model with
-    these weights.
-
-    Args:
-      trainable: an nnx filter, such as `nnx.Param` (full fine-tuning) or `nnx.LoRAParam`; what it
-        selects is `params`.
-
-    Raises:
-      ValueError: when it selects nothing.
-    """
-    graphdef, params, base = nnx.split(model, trainable, ...)
-    if not jax.tree.leaves(params):
-        raise ValueError(f"nothing in this model is selected by the trainable filter {trainable!r}")
-
-    def apply(
-        params: nnx.State,
-        base: nnx.State,
-        layout: Layout,
-        outputs: Sequence[str],
-        key: Array | None = None,
-        temperature: float = 1.0,
-    ) -> Scores:
-        merged = nnx.merge(graphdef, params, base)
-        return score(merged, layout, outputs, key=key, temperature=temperature)
-
-    return apply, params, base
-
-
-def _check(outputs: Sequence[str], known: Sequence[str]) -> None:
-    for name in outputs:
-        if name not in known:
-            near = did_you_mean(name, known)
-            raise ValueError(f"the scorer has no output {name!r}{near} (all: {', '.join(known)})")
+    if (missing := [n for n in outputs if n in WITH_REFERENCE]) and reference is None:
+        raise ValueError(f"{', '.join(missing)} need a reference, and none is given")
 
 
 def _hidden(model: Any, layout: Layout, key: Array | None) -> Float[Array, "S N D"]:
@@ -167,12 +150,13 @@ def _take(x: Array, places: Array) -> Array:
     return jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds"))(x, places)
 
 
-def _by_response(x: Float[Array, "S Q"], slots: Int[Array, "_ P K R"]) -> Float[Array, "B K R"]:
+def _by_response(x: Float[Array, "S Q *A"], slots: Int[Array, "_ P K R"]) -> Array:
     """Scored tokens of a stream -> of a response. Padded rows may have `slots` [B, 1, K, R]: stream
     b * K + k holds response k.
     """
     k, r = slots.shape[2:]
     if slots.shape[0] == x.shape[0]:
-        return _take(x, slots).reshape(-1, k, r)
-    rows = x.reshape(-1, k, x.shape[-1])
-    return jnp.take_along_axis(rows, slots.reshape(-1, k, r), axis=-1)
+        return _take(x, slots).reshape(-1, k, r, *x.shape[2:])
+    rows = x.reshape(-1, k, *x.shape[1:])
+    at = slots.reshape(-1, k, r, *[1] * (x.ndim - 2))
+    return jnp.take_along_axis(rows, at, axis=2)

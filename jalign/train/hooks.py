@@ -16,6 +16,7 @@ from jalign.train.checkpoint import Checkpointer
 from jalign.train.loop import Moment, StopTraining
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.source import Offline
+from jalign.train.step import with_reference
 
 _OF_EVERY_STEP = ("loss", "grad_norm")  # NaN here is a bad step, elsewhere a mean over nothing
 
@@ -125,6 +126,7 @@ class Evaluate:
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Evaluate a state and record it; nothing when told to stop."""
         total: Any = None
+        frozen = with_reference(frozen, state)
         for data in self.batches():
             if self.stop():
                 return

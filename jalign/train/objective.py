@@ -9,9 +9,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jalign.core import Algorithm, Arrays, Batch, Frozen, Mean, Term, arrays_of
+from jalign.core import (
+    NOISE,
+    SCORER_NUMBERS,
+    TWO_MODELS,
+    Algorithm,
+    Arrays,
+    Batch,
+    Frozen,
+    Mean,
+    Term,
+    arrays_of,
+)
 
-Apply = Callable[..., Arrays]  # (params, base, layout, outputs, key) -> {output: [B, K, R]}
+# (params, base, layout, outputs, key, reference=None, **numbers) -> {output: [B, K, R]}
+Apply = Callable[..., Arrays]
 
 
 class Objective(NamedTuple):
@@ -20,37 +32,70 @@ class Objective(NamedTuple):
     algorithm: Algorithm
     terms: tuple[Term, ...]
     inputs: tuple[str, ...]
+    scorer: dict[str, Any]  # numbers that the scorer reads
 
     @classmethod
     def of(cls, algorithm: Algorithm, **hyper: Any) -> "Objective":
-        return cls(algorithm, algorithm.terms(**hyper), algorithm.inputs(**hyper))
+        inputs = algorithm.inputs(**hyper)
+        numbers = algorithm.numbers(**hyper)
+        outputs = algorithm.outputs(inputs)
+        read = {n for output in outputs for n in SCORER_NUMBERS.get(output, ())}
+        scorer = {n: numbers[n] for n in sorted(read)}
+        return cls(algorithm, algorithm.terms(**hyper), inputs, scorer)
 
     def policy_fields(
-        self, apply: Apply, params: Any, base: Any, batch: Batch, key: Array
+        self, apply: Apply, params: Any, frozen: Frozen, batch: Batch, key: Array | None
     ) -> Arrays:
-        """The arrays of the loss that the trained model determines (and those of the mask)."""
-        names = [n for n in self.inputs if n in self.algorithm.format.reads]
-        out = apply(params, base, batch.layout, self.algorithm.outputs(names), key)
-        return self.algorithm.format.view(_logical(out, batch), batch)
+        """The arrays of the loss that the trained model determines (and those of the mask).
+
+        Where policy and reference are compared over the vocabulary, one run gives both and the
+        `ref_` arrays are among them.
+        """
+        outputs = self.algorithm.outputs(self.inputs)
+        if not any(output in TWO_MODELS for output in outputs):
+            out = apply(params, frozen.base, batch.layout, outputs, key, **self.scorer)
+            return self.algorithm.format.view(_logical(out, batch), batch)
+        ref_names, ref_outputs = self._of_reference(batch)
+        both = (*outputs, *(f"ref_{output}" for output in ref_outputs))
+        out = apply(
+            params, frozen.base, batch.layout, both, key, reference=frozen.ref, **self.scorer
+        )
+        out = _logical(out, batch)
+        ref = {output: out.pop(f"ref_{output}") for output in ref_outputs}
+        named = self.algorithm.format.view(jax.lax.stop_gradient(ref), batch)
+        fields = {n: named[n.removeprefix("ref_")] for n in ref_names}
+        return fields | self.algorithm.format.view(out, batch)
 
     def reference_fields(self, apply: Apply, frozen: Frozen, batch: Batch) -> Arrays:
-        """The `ref_` arrays, from the batch where they are cached, from the frozen model
-        otherwise.
-        """
-        names = [n for n in self.inputs if n.startswith("ref_") and n not in batch.extras]
-        if not names:
+        """The `ref_` arrays, from the batch where they are cached, from the reference otherwise."""
+        names, outputs = self._of_reference(batch)
+        if not names or any(o in TWO_MODELS for o in self.algorithm.outputs(self.inputs)):
             return {}
-        outputs = self.algorithm.outputs([n.removeprefix("ref_") for n in names])
         out = apply(frozen.ref, frozen.base, batch.layout, outputs, None)
         out = jax.lax.stop_gradient(_logical(out, batch))
         view = self.algorithm.format.view(out, batch)
         return {n: view[n.removeprefix("ref_")] for n in names}
 
+    def _of_reference(self, batch: Batch) -> tuple[list[str], tuple[str, ...]]:
+        """The `ref_` arrays to compute, and the scorer outputs they are made from."""
+        names = [n for n in self.inputs if n.startswith("ref_") and n not in batch.extras]
+        return names, self.algorithm.outputs([n.removeprefix("ref_") for n in names])
+
+    def noise(self, fields: Arrays, key: Array | None) -> Arrays:
+        """The noise that the loss reads, if it does."""
+        if NOISE not in self.inputs:
+            return {}
+        index = fields.get("index", jnp.arange(fields["present"].shape[0]))
+        if key is None:
+            return {NOISE: jnp.zeros(index.shape)}
+        key = jax.random.fold_in(key, 0x9E37)  # apart from the keys of dropout
+        return {NOISE: jax.vmap(lambda i: jax.random.gumbel(jax.random.fold_in(key, i)))(index)}
+
     def divisors(self, batch: Batch) -> Array:
         """What each term is divided by, [terms], for these examples; add them over
         micro-batches.
         """
-        fields = self.algorithm.format.view({}, batch) | batch.extras
+        fields = batch.extras | self.algorithm.format.view({}, batch)
         return jnp.stack([term.reduce(fields)[1] for term in self.terms])
 
     def value(self, fields: Arrays, divisors: Array) -> tuple[Array, dict[str, Mean]]:
@@ -72,4 +117,5 @@ class Objective(NamedTuple):
 
 def _logical(out: Arrays, batch: Batch) -> Arrays:
     """Scores in the batch's own shape: padded layouts give each response a stream, [B*K, 1, R]."""
-    return {name: x.reshape(batch.mask.shape) for name, x in out.items()}
+    shape = batch.mask.shape
+    return {name: x.reshape(*shape, *x.shape[3:]) for name, x in out.items()}

@@ -24,6 +24,7 @@ def state_shardings(mesh: Mesh, abstract: TrainState, params: Any) -> TrainState
     A leaf is a parameter's when its path ends like the parameter's and the shapes are equal.
     """
     known = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    known |= {name.removeprefix("policy."): leaf for name, leaf in known.items()}  # a reference
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
         name = path_name(path)
@@ -42,12 +43,13 @@ def init_state(
     optimizer: optax.GradientTransformation,
     algorithm: Algorithm,
     seed: int,
+    **hyper: Any,
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
 
     def create(params: Any) -> TrainState:
         params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-        return create_state(params, optimizer, algorithm, jax.random.key(seed))
+        return create_state(params, optimizer, algorithm, jax.random.key(seed), **hyper)
 
     shardings = state_shardings(mesh, jax.eval_shape(create, params), params)
     return jax.jit(create, out_shardings=shardings)(params)

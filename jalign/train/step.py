@@ -15,23 +15,37 @@ import optax
 from jax import Array
 
 from jalign.core import Algorithm, Arrays, Batch, Frozen, Mean, Parts, TrainState
+from jalign.models.functional import policy_of
 from jalign.train.objective import Apply, Objective
 
 Step = Callable[[TrainState, Frozen, tuple[Parts, ...]], tuple[TrainState, Arrays]]
 
 
-def create_state(params: Any, optimizer: Any, algorithm: Algorithm, key: Array) -> TrainState:
-    """The state before the first step."""
-    carry = algorithm.carry.init if algorithm.carry else {}
+def create_state(
+    params: Any, optimizer: Any, algorithm: Algorithm, key: Array, **hyper: Any
+) -> TrainState:
+    """The state before the first step of `algorithm` with hyper-parameters `hyper`.
+
+    A reference that moves is part of it: a copy of the policy, in float32, since a slow average
+    would round its small steps away in less.
+    """
+    carry = algorithm.carry.names if algorithm.carry else ()
+    moving = algorithm.moves_reference(**hyper)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
-        carry={k: jnp.float32(v) for k, v in carry.items()},
+        carry={name: jnp.float32(jnp.nan) for name in carry},
         key=key,
         skipped=jnp.int32(0),
         skipped_in_a_row=jnp.int32(0),
+        ref=jax.tree.map(jnp.copy, policy_of(params)) if moving else None,
     )
+
+
+def with_reference(frozen: Frozen, state: TrainState) -> Frozen:
+    """`frozen` with the reference that counts in this state."""
+    return frozen if state.ref is None else replace(frozen, ref=state.ref)
 
 
 def make_train_step(
@@ -54,9 +68,10 @@ def make_train_step(
       over no example of the step (`rewards/chosen` of KTO without a desirable one) is NaN.
     """
     objective = Objective.of(algorithm, **hyper)
+    numbers = algorithm.numbers(**hyper)
 
     def step(state: TrainState, frozen: Frozen, data: Any) -> tuple[TrainState, Arrays]:
-        parts = as_parts(data)
+        parts, frozen = as_parts(data), with_reference(frozen, state)
         key = jax.random.fold_in(state.key, state.step)
         divisors = _divisors(objective, parts)
         coupled = algorithm.batch_coupled and not _is_single(parts)
@@ -66,6 +81,8 @@ def make_train_step(
         metrics = {name: mean.value for name, mean in means.items()}
         metrics |= {"loss": loss, "grad_norm": norm}
         new = _update(algorithm, optimizer, state, grads, metrics)
+        if state.ref is not None:
+            new = replace(new, ref=_moved_reference(new, numbers))
         ok = jnp.isfinite(loss) & jnp.isfinite(norm)
         old = replace(
             state,
@@ -88,10 +105,11 @@ def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable
 
     def evaluate(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> dict[str, Mean]:
         parts = as_parts(data)
-        fields = _all_fields(objective, apply, params, carry, frozen, parts, None)
+        fields = all_fields(objective, apply, params, carry, frozen, parts, None)
         divisors = _divisors(objective, parts)
         if len(fields) == 1 or algorithm.batch_coupled:
-            values = [objective.value(_concatenate(fields), divisors)]
+            whole = concatenate(fields)
+            values = [objective.value(whole | objective.noise(whole, None), divisors)]
         else:  # token-level arrays of different lengths cannot be one array
             values = [objective.value(f, divisors) for f in fields]
         losses, means = zip(*values, strict=True)
@@ -127,9 +145,9 @@ def _summed_gradient(objective, apply, state, frozen, parts, divisors, key):
 
     def loss_of(params, batch, key):
         fields = batch.extras | state.carry
-        fields |= objective.policy_fields(apply, params, frozen.base, batch, key)
+        fields |= objective.policy_fields(apply, params, frozen, batch, key)
         fields |= objective.reference_fields(apply, frozen, batch)
-        return objective.value(fields, divisors)
+        return objective.value(fields | objective.noise(fields, key), divisors)
 
     def one(batch, key):
         (loss, means), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, key)
@@ -154,10 +172,11 @@ def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
     scores, then pull each micro-batch's share back through the model. One more forward pass buys
     the global batch.
     """
-    stacked = _all_fields(objective, apply, state.params, state.carry, frozen, parts, key)
+    stacked = all_fields(objective, apply, state.params, state.carry, frozen, parts, key)
     sizes = [s["present"].shape[0] for s in stacked]
     read = [n for n in objective.inputs if n in objective.algorithm.format.reads]
-    whole = _concatenate(stacked)
+    whole = concatenate(stacked)
+    whole |= objective.noise(whole, key)
 
     def loss_of(scores):
         return objective.value(whole | scores, divisors)
@@ -178,7 +197,7 @@ def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
             batch, part_key = _at(part, i), jax.random.fold_in(keys, i)
 
             def scores_of(params):
-                fields = objective.policy_fields(apply, params, frozen.base, batch, part_key)
+                fields = objective.policy_fields(apply, params, frozen, batch, part_key)
                 return {name: fields[name] for name in read}
 
             _, pull = jax.vjp(scores_of, state.params)
@@ -189,7 +208,7 @@ def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
     return grads, loss, means
 
 
-def _all_fields(objective, apply, params, carry, frozen, parts, key) -> list[Arrays]:
+def all_fields(objective, apply, params, carry, frozen, parts, key) -> list[Arrays]:
     """Every field of every micro-batch, forward only, one dictionary of [places, ...] per stack."""
     out = []
     for n, part in enumerate(parts):
@@ -198,7 +217,7 @@ def _all_fields(objective, apply, params, carry, frozen, parts, key) -> list[Arr
         def one(i, part=part, keys=keys):
             batch = _at(part, i)
             part_key = None if keys is None else jax.random.fold_in(keys, i)
-            fields = objective.policy_fields(apply, params, frozen.base, batch, part_key)
+            fields = objective.policy_fields(apply, params, frozen, batch, part_key)
             return fields | objective.reference_fields(apply, frozen, batch)
 
         empty = jax.tree.map(
@@ -210,18 +229,34 @@ def _all_fields(objective, apply, params, carry, frozen, parts, key) -> list[Arr
             return jax.tree.map(lambda b, x: b.at[i].set(x), buffer, one(i))
 
         fields = jax.lax.fori_loop(0, part.count, body, empty)
-        fields = fields | part.batch.extras
-        flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in fields.items()}
+        fields = part.batch.extras | fields
+        flat = {k: jnp.asarray(v).reshape(-1, *v.shape[2:]) for k, v in fields.items()}
         out.append(flat | carry)
     return out
 
 
-def _concatenate(fields: list[Arrays]) -> Arrays:
+def concatenate(fields: list[Arrays]) -> Arrays:
+    """One dictionary of all places. Token-level arrays of different lengths cannot be one array
+    and are left out; no batch-coupled loss reads any (`Algorithm` sees to that).
+    """
     if len(fields) == 1:
         return fields[0]
+    alike = [k for k, v in fields[0].items() if len({f[k].shape[1:] for f in fields}) == 1]
     return {
-        k: jnp.concatenate([f[k] for f in fields]) if v.ndim else v for k, v in fields[0].items()
+        k: jnp.concatenate([f[k] for f in fields]) if fields[0][k].ndim else fields[0][k]
+        for k in alike
     }
+
+
+def _moved_reference(new: TrainState, numbers: dict[str, Any]) -> Any:
+    """alpha * policy + (1 - alpha) * reference where a synchronisation is due."""
+    due = new.step % numbers["ref_sync_steps"] == 0
+    alpha = numbers["ref_mixup_alpha"]
+
+    def move(policy: Array, ref: Array) -> Array:
+        return jnp.where(due, alpha * policy + (1 - alpha) * ref, ref)
+
+    return jax.tree.map(move, policy_of(new.params), new.ref)
 
 
 def _update(algorithm, optimizer, state, grads, metrics) -> TrainState:

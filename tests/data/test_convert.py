@@ -1,10 +1,13 @@
+import numpy as np
 import pytest
 
 from jalign.data.convert import CONVERSIONS, convert, to_records
-from jalign.data.records import MADE_FROM, Record
+from jalign.data.kinds import MADE_FROM
+from jalign.data.records import Record
 
 PAIR = Record("p", ["good", "bad"], {"margin": 2.0, "weight": 3.0}, row=7)
-LIST = Record("p", ["a", "b", "c"], {"scores": [1.0, 3.0, 0.5]})
+LIST = Record("p", ["a", "b", "c"], {"ratings": [1.0, 3.0, 0.5], "weight": 2.0})
+LABELLED = [Record("p", ["x"], {"label": x, "density_ratio": 1.0}) for x in (1.0, 0.0)]
 
 
 def test_the_recogniser_knows_every_conversion():
@@ -20,15 +23,40 @@ def test_a_pair_is_a_desirable_and_an_undesirable_response():
 
 def test_a_list_is_its_best_against_its_worst_and_ties_are_nothing():
     (pair,) = convert([LIST], "lists", "pairs")
-    assert pair.responses == ["b", "c"] and pair.extras == {"margin": 2.5}
-    assert convert([LIST._replace(extras={"scores": [1.0] * 3})], "lists", "pairs") == []
+    assert pair.responses == ["b", "c"] and pair.extras == {"margin": 2.5, "weight": 2.0}
+    for kind in ("pairs", "binary"):
+        assert convert([LIST._replace(extras={"ratings": [0.1] * 3})], "lists", kind) == []
+
+
+def test_a_pair_is_a_list_rated_1_and_0():
+    (made,) = convert([PAIR], "pairs", "lists")
+    assert made.responses == ["good", "bad"]
+    assert made.extras == {"weight": 3.0, "ratings": [1.0, 0.0]}
+
+
+def test_a_list_is_responses_above_and_below_its_mean_and_those_at_it_are_left_out():
+    made = convert([LIST._replace(extras={"ratings": [1.0, 3.0, 2.0]})], "lists", "binary")
+    assert [(r.responses, r.extras) for r in made] == [
+        (["a"], {"label": 0.0}), (["b"], {"label": 1.0}),
+    ]  # fmt: skip
+
+
+def test_a_list_is_one_rated_response_after_the_other():
+    made = convert([LIST], "lists", "rated")
+    assert [r.responses[0] for r in made] == ["a", "b", "c"]
+    assert [r.extras["rating"] for r in made] == [1.0, 3.0, 0.5]
+    assert all(r.extras["weight"] == 2.0 and "ratings" not in r.extras for r in made)
+
+
+def test_a_label_is_a_rating_of_1_or_0():
+    made = convert(LABELLED, "binary", "rated")
+    assert [r.extras for r in made] == [{"rating": 1.0}, {"rating": 0.0}]
 
 
 def test_supervised_records_are_what_was_preferred():
     assert convert([PAIR], "pairs", "supervised")[0].responses == ["good"]
     assert convert([LIST], "lists", "supervised")[0].responses == ["b"]
-    labelled = [Record("p", ["x"], {"label": x}) for x in (1.0, 0.0)]
-    assert convert(labelled, "binary", "supervised") == [Record("p", ["x"], {})]
+    assert convert(LABELLED, "binary", "supervised") == [Record("p", ["x"], {})]
 
 
 def test_prompts_lose_their_responses():
@@ -63,3 +91,25 @@ def test_sources_of_a_mixture_may_have_different_columns():
 def test_a_mixture_of_kinds_is_refused():
     with pytest.raises(ValueError, match="a mixture of different kinds"):
         to_records([{"text": "t", "_source": "a"}, {"prompt": "p", "_source": "b"}])
+
+
+ATTRIBUTES = [{"good": 1, "long": None}, {"long": 2, "good": 3}, {"good": None, "long": None}]
+
+
+def test_attributes_are_lists_of_one_order_whose_names_the_report_keeps():
+    rows = [{"prompt": "p", "completion": "c", "attributes": a} for a in ATTRIBUTES]
+    records, report = to_records(rows, "rated")
+    assert report.attributes == ("good", "long")
+    ratings = [r.extras["attribute_ratings"] for r in records]
+    np.testing.assert_array_equal(ratings, [[1.0, np.nan], [3.0, 2.0]])
+    assert report.dropped == {"no attribute is rated": 1}
+    rows.append(rows[0] | {"attributes": {"good": 1}})
+    with pytest.raises(ValueError, match="row 3 rates good, the rows before it good, long"):
+        to_records(rows, "rated")
+
+
+def test_a_rating_beside_attributes_keeps_a_row_that_has_none_of_them():
+    rows = [{"text": "t", "attributes": a, "rating": 1} for a in ATTRIBUTES]
+    records, report = to_records(rows, "rated")
+    assert len(records) == 3 and not report.dropped
+    assert set(records[0].extras) == {"rating", "attribute_ratings"}

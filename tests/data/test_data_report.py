@@ -1,10 +1,12 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
-from jalign.data.examples import Examples
+from jalign import data
+from jalign.data.examples import Examples, Report
 from jalign.data.records import Record
 from jalign.data.report import example_text, render
 from jalign.data.tokenize import tokenize
@@ -40,8 +42,15 @@ def test_no_examples_are_reported_too(plain):
     assert "examples kept" in shown(Examples.from_list([]), plain)
 
 
+def test_attributes_and_warnings_are_shown(plain):
+    report = Report(attributes=("good", "long"), warnings=["look here", "and there"])
+    text = shown(Examples.from_list([], report), plain)
+    for part in ("attributes", "good, long", "warnings", "look here", "and there"):
+        assert part in text
+
+
 def test_data_never_imports_jax():
-    names = ["sources", "records", "chat", "tokenize", "examples", "report", "convert"]
+    names = [path.stem for path in Path(data.__file__).parent.glob("*.py")]
     code = (
         "".join(f"import jalign.data.{n}\n" for n in names)
         + "import sys; assert 'jax' not in sys.modules"

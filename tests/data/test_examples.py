@@ -42,11 +42,11 @@ def test_lengths_count_prompt_response_and_scored_tokens():
 
 def test_ragged_lists_have_no_k_and_empty_places_of_length_zero():
     ragged = Examples.from_list(
-        [example([1], [2], [3, 4], scores=[1.0, 2.0]), example([1], [2], scores=[1.0])]
+        [example([1], [2], [3, 4], ratings=[1.0, 2.0]), example([1], [2], ratings=[1.0])]
     )
     assert ragged.k is None
     np.testing.assert_array_equal(ragged.lengths().response_lens, [[1, 2], [1, 0]])
-    np.testing.assert_array_equal(ragged[0].extras["scores"], [1.0, 2.0])
+    np.testing.assert_array_equal(ragged[0].extras["ratings"], [1.0, 2.0])
 
 
 def test_the_fingerprint_sees_every_token_mask_border_and_extra():

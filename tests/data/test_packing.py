@@ -183,13 +183,13 @@ def test_streams_of_a_bin_are_filled_evenly():
 
 def test_an_example_without_a_place_holds_zeros_and_index_minus_one():
     one = example(
-        [1], [2, 3], [4], margin=0.5, scores=[1.0, 2.0], old_logps=[[7.0, 8.0], [9.0, 0.0]]
+        [1], [2, 3], [4], margin=0.5, ratings=[1.0, 2.0], old_logps=[[7.0, 8.0], [9.0, 0.0]]
     )
     [found] = pack([one], [6], Shape(1, 16, 4, 8, 8, 2, 2, 3))
     extras = found["extras"]
     assert extras["index"].tolist() == [6, -1]
     assert extras["margin"].tolist() == [0.5, 0.0]
-    assert extras["scores"].tolist() == [[1.0, 2.0], [0.0, 0.0]]
+    assert extras["ratings"].tolist() == [[1.0, 2.0], [0.0, 0.0]]
     assert extras["old_logps"][0].tolist() == [[7.0, 8.0, 0.0], [9.0, 0.0, 0.0]]
     assert not extras["old_logps"][1].any()
     assert all(x.dtype in (np.int32, np.float32) for x in extras.values())
@@ -200,6 +200,33 @@ def test_one_response_may_give_its_token_values_without_the_axis_of_responses():
     fields = fields_of(examples)
     assert collate(examples, fields, 1, 3)["step"].tolist() == [[[5, 0, 0]], [[6, 7, 0]]]
     assert collate(examples[:1], fields_of(examples[:1]), 1, 3)["step"].tolist() == [[5]]
+
+
+def test_labels_of_single_steps_are_token_values_like_those_of_several():
+    examples = [example([1], [2], step_labels=[1.0])]
+    assert collate(examples, fields_of(examples), 1, 3)["step_labels"].tolist() == [[[1, 0, 0]]]
+
+
+def test_an_extra_may_have_an_axis_of_its_own_that_is_as_long_in_all_examples():
+    examples = [
+        example([1], [2, 3], attribute_ratings=[1.0, np.nan, 3.0]),
+        example([1], [2], attribute_ratings=[4.0, 5.0, 6.0]),
+    ]
+    fields = fields_of(examples)
+    assert fields["attribute_ratings"] == ("A", np.float32, 3)
+    np.testing.assert_array_equal(
+        collate([*examples, None], fields, 1, 2)["attribute_ratings"],
+        [[1.0, np.nan, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0]],
+    )
+    for shape in (Shape(1, 16, 4, 8, 8, 4, 1, 2), padded_shape(2, 1, 8, 2)):
+        found = pack(examples, [5, 6], shape)
+        rows = np.concatenate([b["extras"]["attribute_ratings"] for b in found])
+        index = np.concatenate([b["extras"]["index"] for b in found])
+        np.testing.assert_array_equal(rows[index == 5], [[1.0, np.nan, 3.0]])
+        np.testing.assert_array_equal(rows[index == 6], [[4.0, 5.0, 6.0]])
+    shorter = example([1], [2], attribute_ratings=[1.0])
+    with pytest.raises(ValueError, match=r"\(1,\) here and of the axes \[A\] of 3 elsewhere"):
+        collate([shorter], fields, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -305,8 +305,8 @@ def test_what_cannot_be_done_is_refused_in_words(changes, words):
 
 
 def test_extras_per_response_are_refused_with_mismatched_responses():
-    rows = [e._replace(extras={"scores": np.ones(1, np.float32)}) for e in data(8, k=1)]
-    with pytest.raises(ValueError, match="scores"):
+    rows = [e._replace(extras={"ratings": np.ones(1, np.float32)}) for e in data(8, k=1)]
+    with pytest.raises(ValueError, match="ratings"):
         make(Examples.from_list(rows), mismatch=True)
 
 

@@ -1,6 +1,9 @@
+import math
+
 import pytest
 
-from jalign.data.records import Record, messages_of, parse, recognise, rename
+from jalign.data.kinds import HELPSTEER, recognise, rename
+from jalign.data.records import Record, messages_of, parse, prompt_key
 
 USER, REPLY, OTHER = (
     {"role": r, "content": c} for r, c in (("user", "u"), ("assistant", "a"), ("assistant", "b"))
@@ -66,12 +69,59 @@ LAYOUTS = [
     (
         {"prompt": "p", "responses": ["a", "b"], "scores": [1, 2]},
         "lists",
-        Record("p", ["a", "b"], {"scores": [1.0, 2.0]}),
+        Record("p", ["a", "b"], {"ratings": [1.0, 2.0]}),
+    ),
+    (
+        {"prompt": "p", "responses": ["a", "b"], "rewards": [1, 2]},
+        "lists",
+        Record("p", ["a", "b"], {"ratings": [1.0, 2.0]}),
     ),
     (
         {"prompt": [USER], "completions": ["a", "b"], "ranks": [1, 2]},
         "lists",
-        Record([USER], [[REPLY], [OTHER]], {"scores": [-1.0, -2.0]}),
+        Record([USER], [[REPLY], [OTHER]], {"ratings": [-1.0, -2.0]}),
+    ),
+    (
+        {"prompt": "p", "completion": "c", "score": 3},
+        "rated",
+        Record("p", ["c"], {"rating": 3.0}),
+    ),
+    (
+        {"messages": [USER, REPLY], "reward": "-0.5"},
+        "rated",
+        Record([USER], [[REPLY]], {"rating": -0.5}),
+    ),
+    (
+        {"prompt": "p", "response": "c", "attributes": {"kind": 2, "true": 0.5}},
+        "rated",
+        Record("p", ["c"], {"attribute_ratings": {"kind": 2.0, "true": 0.5}}),
+    ),
+    (  # HelpSteer
+        {"prompt": "p", "response": "c"} | dict.fromkeys(HELPSTEER, 4),
+        "rated",
+        Record("p", ["c"], {"attribute_ratings": dict.fromkeys(HELPSTEER, 4.0)}),
+    ),
+    (
+        {"prompt": "p", "completion": "c", "rating": 1, "attributes": {"a": 2}},
+        "rated",
+        Record("p", ["c"], {"attribute_ratings": {"a": 2.0}, "rating": 1.0}),
+    ),
+    (
+        {
+            "prompt": "p", "chosen": "a", "rejected": "b", "soft_label": 0.75,
+            "chosen_win_rate": 1, "rejected_win_rate": 0, "density_ratio": 2,
+        },
+        "pairs",
+        Record(
+            "p",
+            ["a", "b"],
+            {"chosen_prob": 0.75, "chosen_win_rate": 1.0, "rejected_win_rate": 0.0},
+        ),
+    ),
+    (
+        {"prompt": "p", "completion": "c", "label": 1, "density_ratio": 2},
+        "binary",
+        Record("p", ["c"], {"density_ratio": 2.0, "label": 1.0}),
     ),
     (
         {"prompt": "p", "completions": ["s", "t"], "labels": [True, False]},
@@ -116,6 +166,8 @@ def test_a_kind_that_can_be_made_from_the_data_is_named_in_the_explanation():
         (["prompt", "choosen", "rejected"], "pairs", "'chosen' is missing; did you mean 'choosen'"),
         (["prompt", "completion"], "binary", "'label' is missing"),
         (["foo"], None, "unrecognised columns: foo"),
+        (["prompt", "completion"], "rated", "rated needs prompt, completion, rating: 'rating' is"),
+        (["prompt", "completion"], "joint", "pairs needs chosen, rejected: 'chosen' is missing"),
         (["prompt"], "pears", "unknown kind of data 'pears'; did you mean 'pairs'"),
     ],
 )
@@ -136,15 +188,55 @@ def test_unrecognisable_columns_are_an_error_with_the_nearest_match(columns, wan
         (
             {"prompt": "p", "responses": ["a"], "scores": [1, 2]},
             "lists",
-            "1 responses but 2 scores",
+            "1 responses but 2 ratings",
         ),
         ({"prompt": "p", "completions": ["a"], "labels": []}, "stepwise", "1 steps but 0 labels"),
         ({"text": "t", "margin": "wide"}, "supervised", "margin must be a number"),
+        ({"text": "t", "margin": float("nan")}, "supervised", "margin must be finite"),
+        ({"text": "t", "rating": None}, "rated", "rating must be a number, got None"),
+        ({"text": "t", "rating": float("inf")}, "rated", "rating must be finite, got inf"),
+        ({"text": "t", "raiting": 1}, "rated", "no column 'rating'; did you mean 'raiting'"),
+        ({"text": "t", "attributes": [1]}, "rated", "must be numbers by name, got"),
+        ({"text": "t", "attributes": "good"}, "rated", "must be numbers by name, got 'good'"),
+        ({"text": "t", "attributes": {"a": "x"}}, "rated", "the attribute a must be a number"),
+        ({"chosen": "a", "rejected": "b", "chosen_prob": 1.2}, "pairs", r"in \[0, 1\], got 1.2"),
+        (
+            {"chosen": "a", "rejected": "b", "preference": 2},
+            "pairs",
+            r"chosen_prob \(the column preference\) must be in \[0, 1\]",
+        ),
+        ({"text": "t", "label": 1, "density_ratio": -1}, "binary", "must be >= 0, got -1"),
+        (
+            {"prompt": "p", "steps": ["a"], "labels": [-1]},
+            "stepwise",
+            r"labels must be in \[0, 1\]",
+        ),
     ],
 )
 def test_rows_that_do_not_parse_say_why(row, kind, message):
     with pytest.raises(ValueError, match=message):
         parse(row, kind)
+
+
+def test_a_column_of_another_name_counts_as_a_probability_only_where_it_holds_numbers():
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "preference": "the first"}
+    assert parse(row, "pairs").extras == {} and "also read" not in recognise(row, [row])[1]
+    row["preference"] = "0.5"  # as CSV has it
+    assert parse(row, "pairs").extras == {"chosen_prob": 0.5}
+    assert recognise(row, [row])[1].endswith("also read: preference as chosen_prob")
+    with pytest.raises(ValueError, match="chosen_prob must be a number, got 'high'"):
+        parse(row | {"chosen_prob": "high"}, "pairs")
+
+
+def test_an_attribute_without_a_number_is_nan():
+    row = {"prompt": "p", "completion": "c", "attributes": '{"a": null, "b": 2}'}
+    found = parse(row, "rated").extras["attribute_ratings"]
+    assert math.isnan(found["a"]) and found["b"] == 2.0
+
+
+def test_the_prompt_of_a_row_is_known_whatever_its_score_looks_like():
+    assert prompt_key({"prompt": "p ", "completion": "c", "score": "good"}) == "p"
+    assert prompt_key({"text": "t", "label": "positive"}) == prompt_key({"text": "t", "label": 1})
 
 
 def test_identical_sides_still_have_a_reply_each():

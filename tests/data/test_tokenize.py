@@ -261,6 +261,21 @@ def test_extras_rows_and_sources_come_along(plain):
     assert examples.extras["margin"].dtype == np.float32
 
 
+def test_attribute_ratings_are_one_array_and_ratings_one_per_response(plain):
+    rows = [
+        {"prompt": "how", "response": f" hello{' you' * i}", "attributes": {"a": i, "b": None}}
+        for i in range(3)
+    ]
+    records, report = convert.to_records(rows, "rated")
+    examples = tokenize(records, plain, report=report)
+    found = examples.extras["attribute_ratings"]
+    assert found.dtype == np.float32 and examples.report.attributes == ("a", "b")
+    np.testing.assert_array_equal(found, [[0, np.nan], [1, np.nan], [2, np.nan]])
+    lists = [{"prompt": "how", "responses": [" hello", " you"], "ranks": [2, 1]}]
+    examples = tokenize(convert.to_records(lists, "lists")[0], plain)
+    assert examples.k == 2 and examples.extras["ratings"].tolist() == [[-2.0, -1.0]]
+
+
 def test_an_extra_that_only_some_records_have_is_refused(plain):
     with pytest.raises(ValueError, match="margin: given for some records and not for others"):
         tokenize([TEXT_PAIR, TEXT_PAIR._replace(extras={"margin": 1.0})], plain)

@@ -8,6 +8,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from jalign import embedded
+from jalign.algorithms import ALGORITHMS
+from jalign.cli import build
+from jalign.config import EMBEDDED, Config, DataConfig
 from jalign.models import hub
 
 
@@ -16,19 +19,34 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(embedded.path())
 
 
-def rows(split):
-    with gzip.open(embedded.pairs(split), "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+def rows(find):
+    def read(split):
+        with gzip.open(find(split), "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    return {split: read(split) for split in ("train", "test")}
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    return {split: rows(split) for split in ("train", "test")}
+    return rows(embedded.pairs)
+
+
+@pytest.fixture(scope="module")
+def lists():
+    return rows(embedded.lists)
+
+
+@pytest.fixture(scope="module")
+def steps():
+    return rows(embedded.steps)
 
 
 def test_what_travels_with_the_package_stays_small():
     assert sum(f.stat().st_size for f in embedded.path().iterdir()) < 3_200_000
     assert sum(embedded.pairs(s).stat().st_size for s in ("train", "test")) < 400_000
+    more = [find(s) for find in (embedded.lists, embedded.steps) for s in ("train", "test")]
+    assert sum(file.stat().st_size for file in more) < 200_000
 
 
 def test_the_tokenizer_has_its_own_pad_bos_and_eos_and_adds_a_bos_by_default(tokenizer):
@@ -79,6 +97,66 @@ def test_there_are_enough_pairs_and_no_opening_is_in_both_splits(pairs):
     assert len(set(train)) == len(train) and not set(train) & set(test)
 
 
-def test_an_unknown_split_is_refused():
+def test_lists_are_four_different_continuations_rated_by_how_cheerful_they_sound(lists):
+    rules = pytest.importorskip("jalign.rewards.rules")
+    for row in lists["train"] + lists["test"]:
+        assert set(row) == {"prompt", "responses", "ratings"}
+        assert len(set(row["responses"])) == len(row["ratings"]) == 4
+        assert max(row["ratings"]) - min(row["ratings"]) >= 0.4
+    for row in lists["test"]:
+        np.testing.assert_allclose(rules.sentiment(row["responses"]), row["ratings"], atol=1e-4)
+
+
+def test_steps_are_sentences_of_both_labels(steps):
+    rules = pytest.importorskip("jalign.rewards.rules")
+    for row in steps["train"] + steps["test"]:
+        assert set(row) == {"prompt", "completions", "labels"}
+        assert len(row["completions"]) == len(row["labels"]) and set(row["labels"]) == {True, False}
+        assert all(step == step.strip() and "\n" not in step for step in row["completions"])
+    for row in steps["test"]:
+        assert row["labels"] == [x >= 0 for x in rules.sentiment(row["completions"])]
+
+
+def test_no_opening_is_in_a_training_and_a_test_split(pairs, lists, steps):
+    def openings(split):
+        return {row["prompt"].strip() for data in (pairs, lists, steps) for row in data[split]}
+
+    assert not openings("train") & openings("test")
+    assert not {r["prompt"] for r in lists["train"]} & {r["prompt"].strip() for r in steps["train"]}
+    for data in (lists, steps):
+        assert [len({r["prompt"] for r in data[s]}) for s in ("train", "test")] == [400, 60]
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "kind", "k", "extra"),
+    [
+        ("embedded-lists", "k_wise", "lists", 4, "ratings"),
+        ("embedded-lists", "dpo", "pairs", 2, "margin"),
+        ("embedded-lists", "kto", "binary", 1, "label"),
+        ("embedded-steps", "prm", "stepwise", 1, "step_labels"),
+    ],
+)
+def test_a_config_names_the_data_and_gets_their_own_test_split(
+    tokenizer, name, algorithm, kind, k, extra
+):
+    if algorithm not in ALGORITHMS:
+        pytest.skip(f"{algorithm} is not in the catalogue yet")
+    config = Config(algorithm={"name": algorithm}, data=DataConfig(train=name))
+    train, held = build.examples_of(config, tokenizer)
+    assert held is not None and train.report.kind == held.report.kind == kind
+    assert (train.report.read, held.report.read) == (400, 60) and train.k == k
+    assert extra in train.extras
+
+
+def test_data_in_the_package_have_no_holdout_and_a_wrong_name_is_refused():
+    for name in EMBEDDED:
+        with pytest.raises(ValueError, match="there are held-out data already"):
+            Config(algorithm={"name": "sft"}, data=DataConfig(train=name, holdout=0.1))
+    with pytest.raises(ValueError, match="no data 'embedded-list'; did you mean 'embedded-lists'"):
+        build.rows_of("embedded-list", "train")
+
+
+@pytest.mark.parametrize("find", [embedded.pairs, embedded.lists, embedded.steps])
+def test_an_unknown_split_is_refused(find):
     with pytest.raises(ValueError, match="one of train, test, got 'eval'"):
-        embedded.pairs("eval")
+        find("eval")

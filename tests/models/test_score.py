@@ -8,8 +8,11 @@ from flax import nnx
 
 from jalign.layout import Layout
 from jalign.models.decoder import Decoder
-from jalign.models.score import OUTPUTS, functional, score, score_pair
+from jalign.models.functional import functional
+from jalign.models.score import ALONE, score
 from jalign.models.spec import Spec
+
+NAMES = tuple(n for n in ALONE if n not in ("competitor_logps", "attributes"))
 
 # Two prompts with two responses each; every response token is scored. R is 3.
 PROMPTS = [[5, 6, 7], [8, 9]]
@@ -81,7 +84,7 @@ def test_scores_are_those_of_the_models_logits_at_every_scored_token():
         hidden, _ = model(layout.tokens, layout.positions)
         return jax.nn.log_softmax(model.logits(hidden) / 0.7), model.value(hidden)
 
-    out = jax.jit(lambda: score(model, layout, OUTPUTS, temperature=0.7))()
+    out = jax.jit(lambda: score(model, layout, NAMES, temperature=0.7))()
     logp, scalar = (np.asarray(x) for x in plain())
     for b, prompt in enumerate(PROMPTS):
         for k, response in enumerate(RESPONSES[b]):
@@ -95,19 +98,19 @@ def test_scores_are_those_of_the_models_logits_at_every_scored_token():
                     "values": scalar[row, i - 1],
                     "scores": scalar[row, i],
                 }
-                for name in OUTPUTS:
+                for name in NAMES:
                     np.testing.assert_allclose(out[name][b, k, r], expected[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("streams", [1, 2])
 def test_flat_streams_and_padded_rows_give_the_same_scores_and_gradients(streams):
     apply, params, base = functional(tiny(), nnx.Param)
-    weights = np.random.default_rng(0).normal(size=(len(OUTPUTS), *MASK.shape)) * MASK
+    weights = np.random.default_rng(0).normal(size=(len(NAMES), *MASK.shape)) * MASK
 
     def loss(params, layout):
-        out = apply(params, base, layout, OUTPUTS)
+        out = apply(params, base, layout, NAMES)
         out = {n: jnp.where(MASK, x, 0.0) for n, x in out.items()}
-        return sum((out[n] * w).sum() for n, w in zip(OUTPUTS, weights, strict=True)), out
+        return sum((out[n] * w).sum() for n, w in zip(NAMES, weights, strict=True)), out
 
     run = jax.jit(jax.grad(loss, has_aux=True))
     a, b = run(params, padded()), run(params, flat(streams))
@@ -141,8 +144,8 @@ def test_divergences_from_a_reference_are_those_of_the_logits_and_zero_to_itself
         plain = [
             jax.nn.log_softmax(m.logits(h)) for m, h in zip((model, other), hidden, strict=True)
         ]
-        itself = score_pair(model, model, layout)["kl_to_ref"]
-        return itself, score_pair(model, other, layout, names), plain
+        itself = score(model, layout, names, reference=model)["kl_to_ref"]
+        return itself, score(model, layout, names, reference=other), plain
 
     itself, out, (a, b) = run()
     np.testing.assert_allclose(itself[MASK], 0.0, atol=1e-6)
@@ -157,6 +160,8 @@ def test_an_unknown_output_or_a_missing_head_is_an_error():
     with pytest.raises(ValueError, match="scores need a model with a scalar head"):
         score(tiny(value_head=False), padded(), ("token_logps", "scores"))
     with pytest.raises(ValueError, match="no output 'kl'"):
-        score_pair(tiny(), tiny(), padded(), ("kl",))
+        score(tiny(), padded(), ("kl",))
+    with pytest.raises(ValueError, match="kl_to_ref need a reference"):
+        score(tiny(), padded(), ("kl_to_ref",))
     with pytest.raises(ValueError, match="trainable filter"):
         functional(tiny(), nnx.LoRAParam)

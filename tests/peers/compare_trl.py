@@ -17,7 +17,7 @@ from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
 from jalign.models import hub
 from jalign.models.lora import trainable_filter
-from jalign.models.score import functional
+from jalign.models.functional import functional
 from jalign.parallel.mesh import make_mesh
 from jalign.train.optim import make_optimizer
 from jalign.train.source import Offline

@@ -16,16 +16,31 @@ from jalign.train.step import create_state, make_eval_step, make_train_step
 B, K, R, V = 8, 2, 5, 11
 
 
-def apply(params, base, layout, outputs, key=None):
-    """A stand-in model: each scored token's score follows from its id alone."""
+def apply(params, base, layout, outputs, key=None, reference=None, **numbers):
+    """A stand-in model: each scored token's numbers follow from its id alone."""
     del base, key
     tokens = layout.tokens[..., 0].reshape(-1, layout.slots.shape[-2], layout.slots.shape[-1])
-    out = {}
-    if "token_logps" in outputs:
-        out["token_logps"] = jax.nn.log_softmax(params["w"])[tokens]
-    if "scores" in outputs:
-        out["scores"] = params["v"][tokens]
-    return out
+
+    def alone(params):
+        logp = jax.nn.log_softmax(params["w"])
+        score = params["v"][tokens]
+        return {
+            "token_logps": logp[tokens],
+            "log_sum_p_squared": 0.3 * logp[tokens] - 1.0,
+            "competitor_logps": logp[(tokens + numbers.get("top_k", 1)) % V],
+            "scores": score,
+            "values": 0.5 * score,
+            "attributes": jnp.stack([score, jnp.square(score), logp[tokens]], -1),
+        }
+
+    found = alone(params)
+    if reference is not None:
+        found |= {f"ref_{n}": x for n, x in alone(reference).items()}
+        p, q = jax.nn.log_softmax(params["w"]), jax.nn.log_softmax(reference["w"])
+        found["kl_to_ref"] = (1 + 0.1 * tokens) * (jnp.exp(p) * (p - q)).sum()
+        found["kl_from_ref"] = (1 + 0.1 * tokens) * (jnp.exp(q) * (q - p)).sum()
+        found["jsd_to_ref"] = numbers.get("jsd_beta", 0) * found["kl_from_ref"]
+    return {n: found[n] for n in outputs}
 
 
 def params(seed=0):
@@ -33,9 +48,14 @@ def params(seed=0):
     return {"w": w, "v": v}
 
 
-def batch(n=B, k=K, seed=0, label=True):
-    """Ragged lengths; tokens ride in a [S = n, N = k * R, 1] stream that only `apply` above can
-    read.
+def responses(row):
+    """Responses per prompt in this row's data."""
+    return row.format.k or {"lists": 4, "binary": 2}[row.format.name]
+
+
+def batch(n=B, k=K, seed=0):
+    """Ragged lengths and every column of data there is; tokens ride in a [S = n, N = k * R, 1]
+    stream that only `apply` above can read.
     """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, R + 1, (n, k, 1))
@@ -43,7 +63,13 @@ def batch(n=B, k=K, seed=0, label=True):
     slots = np.zeros((n, 1, k, R), np.int32)
     tokens = rng.integers(0, V, (n, k * R, 1)).astype(np.int32)
     none = np.zeros((n, 1), np.int32)
-    extras = {"label": rng.random(n) < 0.5} if label else {}
+    extras = {"label": rng.random(n) < 0.5, "index": np.arange(n, dtype=np.int32)}
+    probabilities = ("chosen_prob", "chosen_win_rate", "rejected_win_rate", "rating", "margin")
+    extras |= {name: rng.random(n).astype(np.float32) for name in probabilities}
+    extras["density_ratio"] = rng.uniform(0.1, 20, n).astype(np.float32)
+    extras["ratings"] = rng.permuted(np.tile(np.arange(k, dtype=np.float32), (n, 1)), axis=1)
+    extras["attribute_ratings"] = rng.random((n, 3)).astype(np.float32)
+    extras["step_labels"] = rng.random((n, 1, R)).astype(np.float32)
     return Batch(Layout(tokens, none, none, none, slots), mask, extras)
 
 
@@ -66,8 +92,21 @@ def run(row, data, *, optimizer=None, p=None, ref=None, **hyper):
     return step(state, Frozen(None, ref or params(1)), data)
 
 
-@pytest.fixture(params=ALGORITHMS.values(), ids=lambda row: row.name)
+def flow(row):
+    """What a step must do for a row besides calling its loss."""
+    read = frozenset(row.outputs(row.inputs()))
+    kinds = ("kl_present", "gumbel", *(row.carry.names if row.carry else ()))
+    special = frozenset(n for n in row.inputs() if n in kinds)
+    terms = tuple(n for n, (_, weight, _) in row.plus.items() if weight)
+    return row.format.name, row.batch_coupled, row.reduce, read, special, terms
+
+
+ONE_OF_EACH = {flow(row): row for row in reversed(ALGORITHMS.values())}
+
+
+@pytest.fixture(params=ONE_OF_EACH.values(), ids=lambda row: row.name)
 def row(request):
+    """One row for every way in which data flow through a step."""
     return request.param
 
 
@@ -75,8 +114,7 @@ def test_1x8_and_8x1_and_3_stacks_of_micro_batches_take_the_same_step(row):
     """Local denominators and micro-batched batch-coupled losses (trl 5619, 6024; verl 7321)
     differ here.
     """
-    k = row.format.k
-    whole = batch(k=k)
+    whole = batch(k=responses(row))
     at_once, metrics = run(row, whole)
     piecewise, other = run(row, cut(whole, 8, room=2))
     half = jax.tree.map(lambda x: x[:4], whole), jax.tree.map(lambda x: x[4:], whole)
@@ -95,7 +133,7 @@ def test_1x8_and_8x1_and_3_stacks_of_micro_batches_take_the_same_step(row):
 def test_eight_devices_take_the_same_step_as_one(row):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    whole = batch(k=row.format.k)
+    whole = batch(k=responses(row))
     one, _ = run(row, whole)
     eight, _ = run(row, jax.device_put(whole, split))
     jax.tree.map(
@@ -106,10 +144,13 @@ def test_eight_devices_take_the_same_step_as_one(row):
 
 
 def test_the_loss_of_a_step_is_the_loss_that_evaluation_reports(row):
-    whole = batch(k=row.format.k)
+    whole = batch(k=responses(row))
     _, metrics = run(row, whole)
+    if "gumbel" in row.inputs():  # drawn in training only
+        return
     evaluate = jax.jit(make_eval_step(row, apply))
-    means = evaluate(params(), Frozen(None, params(1)), {}, cut(whole, 4, room=1))
+    carry = create_state(params(), optax.sgd(1.0), row, jax.random.key(7)).carry
+    means = evaluate(params(), Frozen(None, params(1)), carry, cut(whole, 4, room=1))
     for name, mean in means.items():
         np.testing.assert_allclose(mean.value, metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
@@ -165,3 +206,57 @@ def test_an_extra_term_keeps_its_own_denominator():
     mask = whole.mask[:, 0]
     np.testing.assert_allclose(metrics["loss"], -(logps[:, 0] * mask).sum() / mask.sum(), rtol=1e-5)
     np.testing.assert_allclose(metrics["nll_loss"], metrics["loss"], rtol=1e-6)
+
+
+def steps(row, count, optimizer, **hyper):
+    state = create_state(params(), optimizer, row, jax.random.key(7), **hyper)
+    step = jax.jit(make_train_step(row, apply, optimizer, **hyper), donate_argnums=0)
+    frozen = Frozen(None, params(1))
+    seen = []
+    for seed in range(count):
+        state, metrics = step(state, frozen, batch(k=responses(row), seed=seed))
+        seen.append((jax.device_get(state), jax.device_get(metrics)))
+    return seen
+
+
+def test_a_moving_reference_is_mixed_with_the_policy_every_so_many_steps():
+    seen = steps(get("dpo"), 4, optax.sgd(1.0), ref_sync_steps=2, ref_mixup_alpha=0.6)
+    refs = [state.ref["w"] for state, _ in seen]
+    start = params()["w"]
+    np.testing.assert_array_equal(refs[0], start)
+    second = 0.6 * seen[1][0].params["w"] + 0.4 * start
+    np.testing.assert_allclose(refs[1], second, rtol=1e-6)
+    np.testing.assert_array_equal(refs[2], refs[1])
+    np.testing.assert_allclose(refs[3], 0.6 * seen[3][0].params["w"] + 0.4 * second, rtol=1e-6)
+    first = np.log(2.0)  # the reference is the policy of step 0, not the frozen one
+    np.testing.assert_allclose(seen[0][1]["loss"], first, rtol=1e-6)
+    assert abs(seen[2][1]["loss"] - first) > 1e-4
+
+
+def test_in_sdpo_the_reference_becomes_the_policy_itself():
+    (state, _), (_, metrics) = steps(get("sdpo"), 2, optax.sgd(1.0), ref_sync_steps=1)
+    np.testing.assert_array_equal(state.ref["w"], state.params["w"])
+    np.testing.assert_allclose(metrics["loss"], np.log(2.0), rtol=1e-6)
+
+
+def test_running_values_start_from_the_data_and_are_averaged_from_step_to_step():
+    seen = steps(get("bco"), 2, optax.sgd(0.0), momentum=0.9)
+    rng_free = [m["delta"] for _, m in steps(get("bco"), 2, optax.sgd(0.0), momentum=0.0)]
+    (first, one), (second, two) = seen
+    np.testing.assert_allclose(one["delta"], rng_free[0], rtol=1e-5)  # nothing to average with
+    np.testing.assert_allclose(two["delta"], 0.9 * rng_free[0] + 0.1 * rng_free[1], rtol=1e-5)
+    np.testing.assert_allclose(first.carry["delta"], one["delta"], rtol=1e-6)
+    np.testing.assert_allclose(second.carry["delta"], two["delta"], rtol=1e-6)
+
+
+def test_noise_is_another_in_every_step_and_the_same_however_a_step_is_cut():
+    from jalign.train.objective import Objective
+
+    objective = Objective.of(get("beta_dpo"))
+    index = {"index": jnp.arange(6), "present": jnp.ones(6, bool)}
+    a = objective.noise(index, jax.random.key(0))["gumbel"]
+    turned = objective.noise({k: v[::-1] for k, v in index.items()}, jax.random.key(0))["gumbel"]
+    np.testing.assert_array_equal(a, turned[::-1])
+    assert not np.allclose(a, objective.noise(index, jax.random.key(1))["gumbel"])
+    assert len(set(a.tolist())) == 6
+    assert not objective.noise(index, None)["gumbel"].any()

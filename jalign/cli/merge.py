@@ -1,0 +1,205 @@
+"""`jalign merge OUT --base MODEL --models A B ...`: several models of one base become one."""
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from jalign import merge as merging
+from jalign.cli import build, runs
+from jalign.data.chat import load_tokenizer
+from jalign.models import hub, peft
+from jalign.models.decoder import Decoder
+from jalign.parallel.rules import path_name
+
+Params = dict[str, np.ndarray]
+
+THRESHOLD = 1e-5  # of the sparsity that is printed
+DEFAULTS = {"density": 0.2, "scale": 1.0, "trim": "tensor", "seed": 0, "t": 0.5}
+APPLIES = {
+    "linear": ("weights",),
+    "ties": ("weights", "density", "scale", "trim"),
+    "dare": ("weights", "drop", "seed"),
+    "dare_ties": ("weights", "drop", "seed", "scale"),
+    "slerp": ("t",),
+}
+
+
+class Base(NamedTuple):
+    folder: Path
+    model: Decoder
+    params: Params
+
+
+def merge(args: Sequence[str], console: Console) -> None:
+    """Merge models that were trained apart from the same base, and write a Hugging Face folder with
+    the base's tokenizer. Needs host memory for every model in float32.
+    """
+    options = _parser().parse_args(list(args))
+    numbers = _numbers(options)
+    base = _base(options.base)
+    names = list(options.models)
+    for name in (options.base, *names):
+        if Path(build.model_path(name)).resolve() == Path(options.out).resolve():
+            raise ValueError(f"{options.out} would be written over the model {name}")
+    load_tokenizer(base.folder)  # refused now rather than after the work
+    read = [_delta(name, base) for name in names]
+    with jax.default_device(_host()):  # it has more room than a device
+        for name, (kind, delta) in zip(names, read, strict=True):
+            sparsity = merging.sparsity(delta, THRESHOLD)
+            console.print(
+                f"{name} ({kind}): sparsity {sparsity:.4f} (|delta| <= {THRESHOLD:g})",
+                highlight=False,
+                markup=False,
+            )
+        deltas = [merging.by_layer(delta) for _, delta in read]
+        for (a, first), (b, second) in combinations(zip(names, deltas, strict=True), 2):
+            conflict = merging.sign_conflict(first, second)
+            console.print(
+                f"{a} and {b}: sign conflict {conflict:.4f}", highlight=False, markup=False
+            )
+        merged = merging.stacked(_merged(options.method, deltas, numbers))
+        whole = {name: base.params[name] + np.asarray(d) for name, d in merged.items()}
+    state = jax.tree_util.tree_map_with_path(
+        lambda path, _: jnp.asarray(whole[path_name(path)]), nnx.state(base.model)
+    )
+    nnx.update(base.model, state)
+    hub.save(base.model, options.out, base.folder, dtype=jnp.dtype(options.dtype))
+    how = ", ".join(f"{k}={v}" for k, v in numbers.items())
+    console.print(
+        f"{options.method} of {len(names)} ({how}) written to {options.out}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _parser() -> ArgumentParser:
+    def of(option: str) -> str:
+        return "[" + ", ".join(m for m, applies in APPLIES.items() if option in applies) + "] "
+
+    parser = ArgumentParser(prog="jalign merge", description=merge.__doc__)
+    add = parser.add_argument
+    add("out", help="folder to write")
+    add("--base", required=True, help="what all were trained from: folder, hub name, or embedded")
+    add(
+        "--models",
+        required=True,
+        nargs="+",
+        type=str,
+        help="run folders, PEFT adapters of the base, Hugging Face folders or hub names",
+    )
+    add("--method", default="ties", choices=list(APPLIES))
+    add("--weights", nargs="+", type=float, help=of("weights") + "one per model; 1 for each")
+    add("--density", type=float, help=of("density") + "fraction of each delta that is kept; 0.2")
+    add("--scale", type=float, help=of("scale") + "factor of the merged delta; 1")
+    add(
+        "--trim",
+        choices=["tensor", "global"],
+        help=of("trim") + "count entries per tensor or over the whole model; tensor",
+    )
+    add("--drop", type=float, help=of("drop") + "probability that an entry is dropped")
+    add("--seed", type=int, help=of("seed") + "of what is dropped; 0")
+    add("--t", type=float, help=of("t") + "0 is the first model, 1 the second; 0.5")
+    add(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights",
+    )
+    return parser
+
+
+def _numbers(options: Namespace) -> dict[str, Any]:
+    """The method's own options, all of them; ValueError for one that does not apply to it."""
+    applies, method = APPLIES[options.method], options.method
+    known = dict.fromkeys(option for applying in APPLIES.values() for option in applying)
+    given = {name: options[name] for name in known if options[name] is not None}
+    for name in given:
+        if name not in applies:
+            raise ValueError(
+                f"--{name} does not apply to {method}, which reads "
+                + ", ".join(f"--{option}" for option in applies)
+            )
+    n = len(options.models)
+    if method == "slerp" and n != 2:
+        raise ValueError(f"slerp goes from one model to another: --models needs two, got {n}")
+    if "drop" in applies and "drop" not in given:
+        raise ValueError(f"{method} needs --drop, the probability that an entry is dropped")
+    filled = DEFAULTS | {"weights": [1.0] * n} | given
+    return {name: filled[name] for name in applies}
+
+
+def _merged(method: str, deltas: list[Any], numbers: dict[str, Any]) -> Any:
+    numbers = dict(numbers)
+    if "drop" in numbers:
+        key = jax.random.key(numbers.pop("seed"))
+        deltas = merging.dare(deltas, key, drop=numbers.pop("drop"))
+    if method == "slerp":
+        return merging.slerp(deltas[0], deltas[1], numbers["t"])
+    if method in ("linear", "dare"):
+        return merging.linear(deltas, numbers["weights"])
+    if method == "dare_ties":
+        numbers["density"] = 1.0  # dropping was the trimming
+    return merging.ties(deltas, **numbers)
+
+
+def _host() -> Any:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None
+
+
+def _base(name: str) -> Base:
+    folder = hub.find(build.model_path(name))
+    model = hub.load(folder)
+    return Base(folder, model, _params(model))
+
+
+def _params(model: Decoder) -> Params:
+    """Every parameter in float32 on the host, under its name; adapters are left out."""
+    state = nnx.state(model, nnx.Not(nnx.LoRAParam))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {path_name(path): np.asarray(x, np.float32) for path, x in leaves}
+
+
+def _delta(name: str, base: Base) -> tuple[str, Params]:
+    """What a model is, and how it differs from the base: full-rank, by parameter."""
+    if runs.is_run(name):
+        _, model, state, step = runs.newest(name)
+        decoder = nnx.merge(*build.merged(model, state.params))
+        kind, start = f"run, step {step}", hub.find(model.path)
+    elif (Path(name) / peft.CONFIG).is_file():
+        decoder = peft.load_adapter(base.model, name)
+        kind, start = "adapter", base.folder
+    else:
+        decoder = hub.load(build.model_path(name))
+        kind, start = "model", None
+    _same_architecture(name, decoder, base.model)
+    learned = merging.full_rank(decoder)
+    if not learned:
+        own = _params(decoder)
+    elif start is not None and start.resolve() == base.folder.resolve():
+        own = base.params
+    else:  # read anew: a run may hold its frozen weights in bfloat16
+        own = _params(hub.load(start or name))
+    delta = {k: x - base.params[k] for k, x in own.items()}
+    return kind, delta | {k: delta[k] + np.asarray(d) for k, d in learned.items()}
+
+
+def _same_architecture(name: str, model: Decoder, base: Decoder) -> None:
+    """Then names and shapes of the parameters are the same too: `hub.load` sees to that."""
+    if model.value is not None:
+        raise ValueError(f"{name} has a scalar head: it is no language model to merge")
+    ours, theirs = dataclasses.asdict(base.spec), dataclasses.asdict(model.spec)
+    problems = [f"{k} is {theirs[k]!r} instead of {v!r}" for k, v in ours.items() if v != theirs[k]]
+    if problems:
+        raise ValueError(f"{name} is another architecture than the base: {', '.join(problems)}")

@@ -1,0 +1,198 @@
+"""Which kind of record the columns of a data set make.
+
+Kinds, named after the formats of the algorithms that read them:
+
+* supervised: `text`, or prompt + completion, or `messages` (also ShareGPT's `conversations`)
+* pairs: chosen + rejected; the prompt stands in its own column or is what both begin with
+* binary: completion + label (True: desirable)
+* rated: completion + rating (a number), or + attributes (numbers by name; HelpSteer's columns)
+* lists: responses + ratings (or scores) or ranks (1 is best)
+* stepwise: completions (the steps) + labels, one per step
+* prompts: a prompt alone, to be answered by the policy
+* joint: both responses of a pair in one prompt (`jalign.data.joint`); no columns of its own
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "messages": ("messages", "conversations", "conversation"),
+    "prompt": ("prompt", "question", "instruction", "query", "problem"),
+    "completion": ("completion", "response", "answer", "output", "target"),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
+    "label": ("label",),
+    "rating": ("rating", "score", "reward"),
+    "attributes": ("attributes",),
+    "responses": ("responses", "completions", "answers", "outputs", "candidates"),
+    "ratings": ("ratings", "scores", "rewards"),
+    "ranks": ("ranks", "rank"),
+    "steps": ("completions", "steps"),
+    "labels": ("labels",),
+    "chosen_prob": ("chosen_prob", "prob", "preference", "soft_label"),
+}
+"""What we call a column -> what data sets call it, the first that is there counts. A name that is
+not here has no other."""
+
+_ANSWERS = (("prompt", "completion"), ("messages",), ("text",))
+
+NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "stepwise": (("prompt", "steps", "labels"),),
+    "lists": (("prompt", "responses", "ratings"), ("prompt", "responses", "ranks")),
+    "pairs": (("chosen", "rejected"),),
+    "binary": tuple((*answer, "label") for answer in _ANSWERS),
+    "rated": tuple(
+        (*answer, *judged)
+        for judged in (("rating",), ("attributes",), HELPSTEER)
+        for answer in _ANSWERS
+    ),
+    "supervised": (("messages",), ("prompt", "completion"), ("text",)),
+    "prompts": (("prompt",), ("messages",)),
+    "joint": (),
+}
+"""Kind -> the sets of columns that make it. Without a wanted kind, the first that fits is taken."""
+
+MADE_FROM: dict[str, tuple[str, ...]] = {
+    "pairs": ("lists",),
+    "binary": ("pairs", "lists"),
+    "rated": ("binary", "lists"),
+    "lists": ("pairs",),
+    "supervised": ("pairs", "lists", "binary"),
+    "prompts": ("pairs", "lists"),
+    "joint": ("pairs",),
+}
+"""Kind -> the kinds that `jalign.data.convert` can make it from."""
+
+_ANY = ("margin", "weight", "score_chosen", "score_rejected")
+_MORE = {
+    "pairs": ("chosen_prob", "chosen_win_rate", "rejected_win_rate"),
+    "binary": ("density_ratio",),
+}
+OPTIONAL: dict[str, tuple[str, ...]] = {kind: (*_ANY, *_MORE.get(kind, ())) for kind in NEEDS}
+"""Kind -> the numbers that are read where a column holds them: in all rows or in none."""
+
+
+def recognise(
+    columns: Iterable[str], rows: Sequence[Row] = (), wanted: str | None = None
+) -> tuple[str, str]:
+    """Which kind of record these columns hold, and the reason in a sentence.
+
+    Args:
+      columns: names of the columns.
+      rows: a few rows; they tell text from messages.
+      wanted: the kind the algorithm reads. It is returned when the columns hold it; otherwise the
+        kind that `jalign.data.convert` can make it from.
+
+    Raises:
+      ValueError: nothing fits; says what is there, what is needed and the nearest match.
+    """
+    wanted = "prompts" if wanted == "samples" else wanted
+    if wanted is not None and wanted not in NEEDS:
+        near = nearest(wanted, NEEDS)
+        raise ValueError(f"unknown kind of data {wanted!r}{near}; there is: {', '.join(NEEDS)}")
+    columns = list(columns)
+    candidates = [wanted, *MADE_FROM.get(wanted, ())] if wanted else list(NEEDS)
+    for kind in candidates:
+        for needed in NEEDS[kind]:
+            found = {name: c for name in needed if (c := column(name, columns))}
+            if len(found) == len(needed):
+                if "prompt" not in found and (prompt := column("prompt", columns)):
+                    found = {"prompt": prompt} | found
+                return kind, _explain(kind, found, columns, rows, wanted)
+    raise ValueError(_cannot(columns, wanted))
+
+
+def column(name: str, columns: Iterable[str]) -> str | None:
+    """What the column of this name is called here; None when it is not there."""
+    return next((alias for alias in names_of(name) if alias in columns), None)
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """What data sets call this column."""
+    return NAMES.get(name, (name,))
+
+
+def optional_column(name: str, row: Row) -> str | None:
+    """The column of an optional number. One of another name counts only where it holds a number:
+    a `preference` of words means something else.
+    """
+    found = column(name, row)
+    return found if found == name or (found and is_number(row[found])) else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value, or the text of a CSV file, is a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def rename(rows: Iterable[Row], columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows with columns renamed, `{our name: their name}`; it replaces one that has our name."""
+    renamed = []
+    for i, row in enumerate(rows):
+        for theirs in columns.values():
+            if theirs not in row:
+                raise ValueError(
+                    f"row {i} has no column {theirs!r}{nearest(theirs, row)}; "
+                    f"there is: {', '.join(row)}"
+                )
+        rest = {k: v for k, v in row.items() if k not in columns and k not in columns.values()}
+        renamed.append(rest | {ours: row[theirs] for ours, theirs in columns.items()})
+    return renamed
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no name is near."""
+    near = difflib.get_close_matches(given, list(map(str, allowed)), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _explain(
+    kind: str, found: Mapping[str, str], columns: list[str], rows: Sequence[Row], wanted: str | None
+) -> str:
+    """`pairs, from prompt (messages), chosen (text) and rejected (text)`."""
+
+    def form(column: str) -> str:
+        value = rows[0].get(column) if rows else None
+        if isinstance(value, str):
+            return " (text)"
+        if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
+            return " (messages)"
+        return f" ({type(value).__name__})" if value is not None else ""
+
+    names = [f"{c if c == n else f'{c} as {n}'}{form(c)}" for n, c in found.items()]
+    text = f"{kind}, from the columns {', '.join(names)}"
+    if kind == "pairs" and "prompt" not in found:
+        text += "; the prompt is what chosen and rejected both begin with"
+    row = rows[0] if rows else dict.fromkeys(columns, 0.0)
+    also = {n: c for n in OPTIONAL[kind] if (c := optional_column(n, row)) and c in columns}
+    if also:
+        text += f"; also read: {', '.join(c if c == n else f'{c} as {n}' for n, c in also.items())}"
+    return text + (f"; made into {wanted}" if wanted and wanted != kind else "")
+
+
+def _cannot(columns: list[str], wanted: str | None) -> str:
+    kinds = list(NEEDS)
+    if wanted:
+        kinds = [wanted] if NEEDS[wanted] else [*MADE_FROM[wanted]]
+    lines = []
+    for kind in kinds:
+        gaps = {x: [n for n in x if column(n, columns) is None] for x in NEEDS[kind]}
+        fewest = min(map(len, gaps.values()), default=0)
+        for needed, missing in gaps.items():
+            if len(missing) == fewest:  # the ways that are nearest to what is there
+                hints = "".join(f" {n!r} is missing{nearest(n, columns)}" for n in missing)
+                lines.append(f"  {kind} needs {', '.join(needed)}:{hints}")
+    aim = f"these columns do not make {wanted!r} data" if wanted else "unrecognised columns"
+    return f"{aim}: {', '.join(columns) or 'none'}\n" + "\n".join(lines)

@@ -1,0 +1,118 @@
+"""What a model says of each held-out example: arrays of one number per example, not reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from inspect import unwrap
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jalign.core import Algorithm, Arrays, Frozen, Mean, Parts, arrays_of
+from jalign.parallel import hosts
+from jalign.train.objective import Apply, Objective
+from jalign.train.step import all_fields, as_parts, concatenate
+
+REWARDS = ("chosen_rewards", "rejected_rewards")
+_OF_DATA = ("chosen_len", "rejected_len", "index", "source")
+
+ExampleStep = Callable[[Any, Frozen, Arrays, Any], tuple[Arrays, ...]]
+
+
+def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
+    """Whether the loss says what it takes for the rewards of a chosen and a rejected response: a
+    reward model its scores, a policy its implicit rewards. Not all pair losses have both.
+    """
+    main = algorithm.terms(**hyper)[0]
+    fn = unwrap(main.fn)  # where tests check shapes, `one` would be refused
+    shapes = [(1,) * len(algorithm.axes(name)) for name in arrays_of(fn)]
+    arrays = [jax.ShapeDtypeStruct(shape, bool) for shape in shapes]  # of any kind
+    _, named = jax.eval_shape(partial(fn, **main.numbers), *arrays)
+    return set(REWARDS) <= set(named)
+
+
+def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> ExampleStep:
+    """`(params, frozen, carry, data) -> per stack of micro-batches {name: [places]}`; jit it.
+
+    `data` is a `Batch`, a `Parts` or a tuple of `Parts`. The names: `chosen_rewards` and
+    `rejected_rewards` as the loss reports them; `chosen_len` and `rejected_len` in scored tokens;
+    `index` and `source` where the batch has them; `present`, which places hold an example. What
+    stands at the other places is arbitrary.
+
+    Args:
+      algorithm: a row whose loss `gives_rewards`.
+      apply, hyper: as in `train.step.make_eval_step`.
+
+    Raises:
+      ValueError: a loss without rewards of pairs.
+    """
+    if not gives_rewards(algorithm, **hyper):
+        raise ValueError(f"{algorithm.name} gives no rewards of chosen and rejected responses")
+    objective = Objective.of(algorithm, **hyper)
+    main = objective.terms[0]
+
+    def rewards_of(fields: Arrays) -> Arrays:
+        fields = fields | objective.noise(fields, None)
+        _, named = main.fn(**{n: fields[n] for n in arrays_of(main.fn)}, **main.numbers)
+        found = {n: fields[n] for n in ("present", *_OF_DATA) if n in fields}
+        return found | {n: named[n] for n in REWARDS}
+
+    def step(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> tuple[Arrays, ...]:
+        stacks = all_fields(objective, apply, params, carry, frozen, as_parts(data), None)
+        return tuple(map(rewards_of, [concatenate(stacks)] if algorithm.batch_coupled else stacks))
+
+    return step
+
+
+def per_example(
+    step: ExampleStep,
+    params: Any,
+    frozen: Frozen,
+    carry: Arrays,
+    batches: Iterable[tuple[Parts, ...]],
+) -> dict[str, np.ndarray]:
+    """Arrays [examples] on the host, in the order of the data set (of `index`, if it is there)."""
+    found = []
+    for data in batches:
+        for stack in step(params, frozen, carry, data):
+            host = {name: hosts.whole(x) for name, x in stack.items()}
+            here = host.pop("present")
+            found.append({name: x[here] for name, x in host.items()})
+    whole = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+    if "index" not in whole:
+        return whole
+    order = np.argsort(whole["index"], kind="stable")
+    return {name: x[order] for name, x in whole.items()}
+
+
+def make_kl_step(apply: Apply, responses: int | None = None) -> Callable[..., Mean]:
+    """`(params, base, start, data) -> Mean` of KL(policy || start), nats per scored token; add the
+    Means over batches, jit it.
+
+    Exact at every position: over the whole vocabulary, given the held-out text before it. It is not
+    the KL of whole responses that the policy would sample.
+
+    Args:
+      apply: `models.functional.functional`'s; `start` are parameters like `params`.
+      responses: count only the first so many of each prompt (binary data: the others belong to
+        another prompt); None is all.
+    """
+
+    def step(params: Any, base: Any, start: Any, data: Any) -> Mean:
+        total = Mean(jnp.float32(0.0), jnp.float32(0.0))
+        for part in as_parts(data):
+
+            def body(i: Any, total: Mean, part: Parts = part) -> Mean:
+                batch = jax.tree.map(lambda x: jnp.asarray(x)[i], part.batch)
+                out = apply(params, base, batch.layout, ("kl_to_ref",), None, reference=start)
+                kl = out["kl_to_ref"].reshape(batch.mask.shape)
+                counted = Mean.of(kl[:, :responses], batch.mask[:, :responses])
+                return jax.tree.map(jnp.add, total, counted)
+
+            total = jax.lax.fori_loop(0, part.count, body, total)
+        return total
+
+    return step

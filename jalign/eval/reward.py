@@ -1,0 +1,215 @@
+"""How good rewards are: their order, their calibration, what they have to do with length.
+
+Rewards may be a reward model's scores or the implicit rewards of a policy (DPO and its kin).
+Expected calibration error: Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2. Subsets:
+Lambert et al. 2024 (RewardBench), https://arxiv.org/abs/2403.13787. Best of n: Stiennon et al.
+2020, https://arxiv.org/abs/2009.01325 (its KL), and Nakano et al. 2021 (WebGPT),
+https://arxiv.org/abs/2112.09332 (the estimator).
+
+Pure functions of numpy arrays; nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Bucket(NamedTuple):
+    """Pairs whose predicted confidence is in [low, high); the last bucket includes its end.
+
+    Attributes:
+      low, high: of the confidence, in [0.5, 1].
+      count: pairs.
+      confidence: mean confidence of them; NaN without any.
+      accuracy: share of them in the right order, a tie half; NaN without any.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+class Subset(NamedTuple):
+    """Pairs of one source."""
+
+    count: int
+    accuracy: float
+
+
+def pairwise_accuracy(chosen: ArrayLike, rejected: ArrayLike) -> float:
+    """Share of pairs in which the chosen response has the higher reward; a tie is half.
+
+    Args:
+      chosen, rejected: [n] rewards, n >= 1.
+
+    >>> pairwise_accuracy([2.0, 1.0, 0.5, 0.5], [1.0, 1.5, 0.5, 0.0])
+    0.625
+    """
+    return float(np.mean(_wins(_differences(chosen, rejected))))
+
+
+def calibration(
+    chosen: ArrayLike, rejected: ArrayLike, buckets: int = 10
+) -> tuple[list[Bucket], float]:
+    """Whether pairs come out as often as their rewards say, and the expected calibration error.
+
+    Bradley-Terry reads P(chosen better) = sigmoid(chosen - rejected) off the rewards. Which side is
+    called chosen is known only afterwards, so the prediction is folded: its confidence is max(P, 1
+    - P), and it is right where the side it prefers is the chosen one. ECE is the mean over pairs of
+    |accuracy - confidence| of their bucket.
+
+    Args:
+      chosen, rejected: [n] rewards, n >= 1.
+      buckets: of equal width, over [0.5, 1].
+
+    Returns:
+      The buckets in ascending order, the empty ones too, and the error in [0, 1].
+
+    Raises:
+      ValueError: no bucket, or rewards that do not fit together.
+    """
+    if buckets < 1:
+        raise ValueError(f"buckets must be at least 1, got {buckets}")
+    difference = _differences(chosen, rejected)
+    confidence, wins = 1 / (1 + np.exp(-np.abs(difference))), _wins(difference)
+    edges = np.linspace(0.5, 1.0, buckets + 1)
+    place = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, buckets - 1)
+    found, error = [], 0.0
+    for i in range(buckets):
+        mine = place == i
+        low, high, count = float(edges[i]), float(edges[i + 1]), int(mine.sum())
+        if not count:
+            found.append(Bucket(low, high, 0, math.nan, math.nan))
+            continue
+        mean, accuracy = float(confidence[mine].mean()), float(wins[mine].mean())
+        found.append(Bucket(low, high, count, mean, accuracy))
+        error += count / len(difference) * abs(accuracy - mean)
+    return found, error
+
+
+def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, float]:
+    """Pearson's and Spearman's correlation of rewards with lengths; NaN where either is constant.
+
+    A high one says that the reward can be had by writing more.
+
+    Args:
+      rewards: [n], n >= 1.
+      lengths: [n] tokens (or characters).
+    """
+    x, y = _pair(rewards, lengths, ("rewards", "lengths"))
+    return _pearson(x, y), _pearson(_ranks(x), _ranks(y))
+
+
+def by_source(
+    chosen: ArrayLike, rejected: ArrayLike, source: ArrayLike, names: Sequence[str]
+) -> dict[str, Subset]:
+    """Pairs and their accuracy, source by source (as RewardBench reports its subsets).
+
+    Args:
+      chosen, rejected: [n] rewards.
+      source: [n] places in `names`.
+      names: of the sources; those without pairs are left out.
+    """
+    wins = _wins(_differences(chosen, rejected))
+    source = np.asarray(source)
+    if source.shape != wins.shape or (source.size and not 0 <= source.min() <= source.max()):
+        raise ValueError(f"source must be {wins.shape} places >= 0, got {source.shape} {source}")
+    if source.max() >= len(names):
+        raise ValueError(f"source {source.max()} has no name; there is: {', '.join(names)}")
+    groups = {name: wins[source == i] for i, name in enumerate(names)}
+    return {n: Subset(len(g), float(g.mean())) for n, g in groups.items() if len(g)}
+
+
+def best_of_n_expectation(rewards: ArrayLike, n: int) -> np.ndarray:
+    """Expected largest reward of n samples, from N >= n of them, without bias.
+
+    The mean over all subsets of size n of their maximum: SUM_i C(i - 1, n - 1) / C(N, n) r_(i),
+    with r ascending and i = n..N.
+
+    Args:
+      rewards: [..., N], each row those of one prompt.
+      n: in 1..N.
+
+    Returns:
+      [...], one value per prompt.
+
+    >>> float(best_of_n_expectation([3.0, 1.0, 2.0], 2))  # (3 + 3 + 2) / 3
+    2.6666666666666665
+    """
+    ordered = np.sort(np.asarray(rewards, np.float64), axis=-1)
+    size = ordered.shape[-1] if ordered.ndim else 0
+    if not 1 <= n <= size:
+        raise ValueError(f"n must be in 1..{size}, the number of samples, got {n}")
+    subsets = math.comb(size, n)
+    weights = [math.comb(i - 1, n - 1) / subsets for i in range(n, size + 1)]
+    return np.sum(ordered[..., n - 1 :] * np.array(weights), axis=-1)
+
+
+def best_of_n_kl(n: int) -> float:
+    """log n - (n - 1) / n: upper bound (nats per response) of KL(best of n || one sample)."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    return math.log(n) - (n - 1) / n
+
+
+def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything above that held-out pairs tell, as plain numbers, lists and dictionaries.
+
+    Args:
+      outputs: what `jalign.eval.examples.per_example` returns of pairs.
+      sources: names behind `outputs["source"]`.
+    """
+    chosen, rejected = outputs["chosen_rewards"], outputs["rejected_rewards"]
+    buckets, error = calibration(chosen, rejected)
+    pearson, spearman = length_correlation(
+        np.concatenate([chosen, rejected]),
+        np.concatenate([outputs["chosen_len"], outputs["rejected_len"]]),
+    )
+    found: dict[str, Any] = {
+        "pairwise_accuracy": pairwise_accuracy(chosen, rejected),
+        "calibration_error": error,
+        "calibration": [bucket._asdict() for bucket in buckets],
+        "length_correlation": {"pearson": pearson, "spearman": spearman},
+    }
+    if sources and "source" in outputs:
+        subsets = by_source(chosen, rejected, outputs["source"], sources)
+        found["accuracy_by_source"] = {name: s._asdict() for name, s in subsets.items()}
+    return found
+
+
+def _pair(a: ArrayLike, b: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if x.ndim != 1 or x.shape != y.shape or not x.size:
+        raise ValueError(f"{names[0]} and {names[1]} must be [n], n >= 1, got {x.shape}, {y.shape}")
+    for name, values in zip(names, (x, y), strict=True):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} hold {int((~np.isfinite(values)).sum())} numbers not finite")
+    return x, y
+
+
+def _differences(chosen: ArrayLike, rejected: ArrayLike) -> np.ndarray:
+    chosen, rejected = _pair(chosen, rejected, ("chosen", "rejected"))
+    return chosen - rejected
+
+
+def _wins(difference: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.sign(difference))
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    scale = math.sqrt((x**2).sum() * (y**2).sum())
+    return float((x * y).sum() / scale) if scale else math.nan
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """From 1; equal values share the mean of their ranks."""
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]

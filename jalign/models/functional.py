@@ -1,0 +1,95 @@
+"""A model, and perhaps a critic beside it, as one pure function and plain pytrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import nnx, struct
+from jax import Array
+
+from jalign.layout import Layout
+from jalign.models.score import Scores, score
+
+
+@struct.dataclass
+class Whole:
+    """All parameters of another model, with what it takes to run it: a reference that is not a copy
+    of the policy.
+    """
+
+    state: nnx.State
+    graphdef: nnx.GraphDef = struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, model: nnx.Module) -> Whole:
+        graphdef, state = nnx.split(model)
+        return cls(state, graphdef)
+
+
+def functional(
+    model: nnx.Module, trainable: Any, critic: nnx.Module | None = None
+) -> tuple[Callable[..., Scores], Any, Any]:
+    """(apply, params, base): the model as a pure function and two plain pytrees, split once.
+
+    `apply(params, base, layout, outputs, key=None, reference=None, **numbers)` is `score` of the
+    model with these weights; `params` and `reference` are trainable parameters as returned here, or
+    a `Whole` other model.
+
+    Args:
+      trainable: an nnx filter, such as `nnx.Param` (full fine-tuning) or `nnx.LoRAParam`; what it
+        selects is `params`.
+      critic: a second model, trained beside the first, whose scalar head gives `values`. Then
+        params and base are `{"policy": ..., "critic": ...}`, and a reference is a policy alone.
+
+    Raises:
+      ValueError: when the filter selects nothing.
+    """
+    split = {"policy": nnx.split(model, trainable, ...)}
+    if critic is not None:
+        split["critic"] = nnx.split(critic, trainable, ...)
+    for name, (_, params, _) in split.items():
+        if not jax.tree.leaves(params):
+            raise ValueError(
+                f"nothing in this {name} is selected by the trainable filter {trainable!r}"
+            )
+    graphdefs = {name: graphdef for name, (graphdef, _, _) in split.items()}
+
+    def merged(params: Any, base: Any) -> Any:
+        if isinstance(params, Whole):
+            return nnx.merge(params.graphdef, params.state)
+        return nnx.merge(graphdefs["policy"], params, base)
+
+    def apply(
+        params: Any,
+        base: Any,
+        layout: Layout,
+        outputs: Sequence[str],
+        key: Array | None = None,
+        reference: Any = None,
+        **numbers: Any,
+    ) -> Scores:
+        found = {}
+        if critic is not None:
+            if "values" in outputs:
+                second = nnx.merge(graphdefs["critic"], params["critic"], base["critic"])
+                found = score(second, layout, ("values",), key=key)
+                outputs = tuple(n for n in outputs if n != "values")
+            params, base = policy_of(params), policy_of(base)
+        other = None if reference is None else merged(policy_of(reference), base)
+        policy = merged(params, base)
+        return found | score(policy, layout, outputs, reference=other, key=key, **numbers)
+
+    if critic is None:
+        return apply, *split["policy"][1:]
+    return (
+        apply,
+        {name: params for name, (_, params, _) in split.items()},
+        {name: base for name, (_, _, base) in split.items()},
+    )
+
+
+def policy_of(params: Any) -> Any:
+    """The policy's part of parameters that may hold a critic beside it."""
+    return params["policy"] if isinstance(params, dict) and "critic" in params else params

@@ -1,0 +1,181 @@
+"""A trained reward model as a function of texts.
+
+The reward is read at the last token of a response, its EOS, as in training (Stiennon et al. 2020,
+https://arxiv.org/abs/2009.01325, section 3.4).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from jalign.data.chat import load_tokenizer
+from jalign.data.examples import Example
+from jalign.data.packing import pack, padded_shape
+from jalign.data.records import Message, parse
+from jalign.data.tokenize import tokenize
+from jalign.layout import Layout
+from jalign.models import hub
+from jalign.models.decoder import Decoder
+from jalign.models.keys import SCORE
+from jalign.models.safetensors_io import Checkpoint
+from jalign.models.score import score
+
+REWARD_FILE = "reward.json"
+"""Beside an exported reward model: its bias (a head in Hugging Face's format has none), the gain
+that is in its weights already, and the limits it was trained with. Each may be missing."""
+
+Prompt = str | Sequence[Message]
+
+
+class RewardModel:
+    """`model(prompts, responses)`: one number per response, higher is better.
+
+    Args:
+      model: a decoder with a scalar head of one output, or its `nnx.split`.
+      tokenizer: the one it was trained with.
+      bias: added to what the head says (`losses.fit_normalization`).
+      max_prompt_len, max_response_len: as in training, in tokens: a longer prompt loses its front,
+        a longer response its end but not its EOS. None: any.
+      template: as in training, for prompts that are messages; None is the tokenizer's own.
+      batch_size: most responses of one call of the model.
+
+    Raises:
+      ValueError: a model without a scalar head, or with several outputs.
+    """
+
+    def __init__(
+        self,
+        model: Decoder | tuple[nnx.GraphDef, nnx.State],
+        tokenizer: Any,
+        *,
+        bias: float = 0.0,
+        max_prompt_len: int | None = None,
+        max_response_len: int | None = None,
+        template: str | None = None,
+        batch_size: int = 32,
+    ):
+        self._split = model if isinstance(model, tuple) else nnx.split(model)
+        whole = nnx.merge(*self._split)
+        if whole.value is None:
+            raise ValueError("a reward model has a scalar head, and this model has none")
+        if (outputs := whole.value.kernel.shape[1]) != 1:
+            raise ValueError(f"a reward is one number, and the head of this model gives {outputs}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.tokenizer, self.bias, self.template = tokenizer, bias, template
+        self.batch_size = batch_size
+        self._limits = {
+            "max_len": whole.spec.learned_positions,
+            "max_prompt_len": max_prompt_len,
+            "max_response_len": max_response_len,
+        }
+
+    @classmethod
+    def load(
+        cls, name: str | os.PathLike, *, dtype: DTypeLike = jnp.float32, **options: Any
+    ) -> RewardModel:
+        """A sequence-classification model with one label: a folder that `jalign export` wrote, or
+        any other in Hugging Face's format (also on the hub).
+
+        Args:
+          dtype: of the computation; the parameters keep float32.
+          options: of the class; they count more than what `reward.json` says.
+
+        Raises:
+          ValueError: weights without `score.weight`, or with more than one label.
+        """
+        folder = hub.find(name)
+        with Checkpoint(folder) as checkpoint:
+            shape = checkpoint.shapes.get(SCORE)
+        if shape is None:
+            raise ValueError(f"{name} is no reward model: its weights have no {SCORE}")
+        model = hub.load(folder, dtype=dtype, value_head=shape[0])
+        return cls(model, load_tokenizer(folder), **_beside(folder) | options)
+
+    def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        """[n] float32 rewards; -inf where a response is empty or blank.
+
+        A prompt is text, or messages, to which the response is the assistant's reply. What stands
+        in the text is all there is: an EOS is put at the end, also of a response that a limit of
+        the sampler cut.
+
+        Raises:
+          ValueError: not as many prompts as responses.
+        """
+        if len(prompts) != len(responses):
+            raise ValueError(f"{len(prompts)} prompts and {len(responses)} responses")
+        pairs = enumerate(zip(prompts, responses, strict=True))
+        rows = [(i, {"prompt": prompt, "completion": text}) for i, (prompt, text) in pairs]
+        records = [parse(row, "supervised")._replace(row=i) for i, row in rows]
+        chat = any(not isinstance(prompt, str) for prompt in prompts)
+        examples = tokenize(
+            records, self.tokenizer, template=self.template if chat else None, **self._limits
+        )
+        rewards = np.full(len(records), -math.inf, np.float32)
+        if len(examples):
+            rewards[np.asarray(examples.extras["row"])] = self.of_examples(examples)
+        return rewards
+
+    def of_examples(self, examples: Iterable[Example]) -> np.ndarray:
+        """float32 rewards of every response of every example, one after the other.
+
+        Padded rows of few shapes, of which each is compiled once: lengths are rounded up to 2^k or
+        3 * 2^k, and responses of like length go together.
+        """
+        rows = [
+            Example(e.prompt, (response,), (scored,), {})
+            for e in examples
+            for response, scored in zip(e.responses, e.scored, strict=True)
+        ]
+        lengths = np.array([len(row.prompt) + len(row.responses[0]) for row in rows], int)
+        order = np.argsort(lengths, kind="stable")
+        rewards = np.zeros(len(rows), np.float32)
+        for start in range(0, len(rows), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            length = _rounded(lengths[chosen].max(), least=32)
+            places = min(_rounded(len(chosen), least=1), self.batch_size)
+            shape = padded_shape(places, 1, length, length)
+            (batch,) = pack([rows[i] for i in chosen], chosen.tolist(), shape)
+            scores = np.asarray(_last_scores(*self._split, batch["layout"], batch["mask"]))
+            index = batch["extras"]["index"]
+            rewards[index[index >= 0]] = scores[index >= 0] + self.bias
+        return rewards
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    """What `reward.json` says, if there is one."""
+    file = folder / REWARD_FILE
+    try:
+        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = {"bias": float, "max_prompt_len": int, "max_response_len": int}
+        return {name: kind(said[name]) for name, kind in known.items() if name in said}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} must be an object of numbers: {error}") from error
+
+
+def _rounded(n: int, least: int) -> int:
+    """The smallest of 2^k and 3 * 2^k that is at least n and `least`."""
+    power = 1 << max(int(n) - 1, 0).bit_length()
+    return max(power * 3 // 4 if power >= 4 and n <= power * 3 // 4 else power, least)
+
+
+@partial(jax.jit, static_argnums=0)
+def _last_scores(
+    graphdef: nnx.GraphDef, state: nnx.State, layout: Layout, mask: jax.Array
+) -> jax.Array:
+    """[B] head at the last scored token; arbitrary where nothing is scored."""
+    scores = score(nnx.merge(graphdef, state), layout, ("scores",))["scores"]
+    last = jnp.maximum(mask.sum(-1) - 1, 0)
+    return jnp.take_along_axis(scores, last[..., None], axis=-1)[:, 0, 0]
