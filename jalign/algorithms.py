@@ -109,9 +109,7 @@ _WITHOUT_REFERENCE = (
 
 _UNPAIRED = (
     Algorithm("kto", losses.kto, BINARY, "2402.01306", batch_coupled=True),
-    Algorithm(
-        "bco", losses.bco, BINARY, "2404.04656", carry=Carry(("delta",)), batch_coupled=True
-    ),
+    Algorithm("bco", losses.bco, BINARY, "2404.04656", carry=Carry(("delta",)), batch_coupled=True),
     Algorithm(
         "bco_udm", losses.bco_udm, BINARY, "2404.04656", carry=Carry(("delta",)), batch_coupled=True
     ),

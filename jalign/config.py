@@ -22,7 +22,12 @@ from jalign.train.optim import OptimizerName, ScheduleName, make_optimizer, make
 
 Sources = str | list[str] | dict[str, float]
 
-EMBEDDED = {"embedded": "pairs", "embedded-lists": "lists", "embedded-steps": "steps"}
+EMBEDDED = {
+    "embedded": "pairs",
+    "embedded-lists": "lists",
+    "embedded-rated": "rated",
+    "embedded-steps": "steps",
+}
 """Names of the data in the package -> the function of `jalign.embedded` that finds them."""
 
 
@@ -102,6 +107,7 @@ class DataConfig:
         columns: our name of a column -> the data's, where it is not recognised: {completion:
           solution}.
         limit: use only the first so many rows; 0 for all.
+        eval_limit: the same for held-out data.
         filters: training rows to leave out: min_margin=0.5 (pairs), length_ratio=3 (pairs, lists;
             in characters), no_conflicts (pairs, binary), no_duplicates; in this order.
         balance: leave out as many training rows as makes both labels equally many (binary data).
@@ -115,6 +121,7 @@ class DataConfig:
         max_tokens: most tokens of a micro-batch on one device; null is 2048 on CPU (that stays
             in its caches), 8192 elsewhere, or as long as the longest example needs.
         group_by_length: sort within windows of so many batches, to waste less; 0 is off.
+        soft_labels: above 0, pairs with a margin get chosen_prob = sigmoid(soft_labels * margin).
         shuffle: a new order in every epoch; false keeps that of the data (easy to hard).
     """
 
@@ -124,6 +131,7 @@ class DataConfig:
     holdout: float | None = None
     columns: dict[str, str] = field(default_factory=dict)
     limit: int = 0
+    eval_limit: int = 0
     filters: list[str] = field(default_factory=list)
     balance: bool = False
     max_prompt_len: int = 512
@@ -135,6 +143,7 @@ class DataConfig:
     layout: Literal["flat", "padded"] = "flat"
     max_tokens: int | None = None
     group_by_length: int = 0
+    soft_labels: float = 0.0
     shuffle: bool = True
 
 
@@ -292,9 +301,7 @@ class Config:
         row = algorithms.get(hyper.pop("name"))
         for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
             fn = unwrap(term.fn)  # where tests check shapes, `one` would be refused
-            shapes = [(1,) * len(row.axes(name)) for name in arrays_of(fn)]
-            arrays = [jax.ShapeDtypeStruct(shape, bool) for shape in shapes]  # of any kind
-            jax.eval_shape(partial(fn, **term.numbers), *arrays)
+            jax.eval_shape(partial(fn, **term.numbers), *map(row.example, arrays_of(fn)))
         if self.model.lora and self.model.lora.dropout and row.needs_reference(**hyper):
             raise ValueError(
                 f"model.lora.dropout does not apply to {row.name}: policy and reference would "
@@ -367,8 +374,9 @@ class Config:
     def _check_numbers(self) -> None:
         """Numbers that are out of range, or that the optimizer does not read."""
         least = {
-            "log_every": 1, "max_bad_steps": 1, "eval_every": 0, "data.limit": 0, "data.holdout": 0,
-            "sample.prompts": 0, "sample.every": 0, "sample.max_new_tokens": 1,
+            "log_every": 1, "max_bad_steps": 1, "eval_every": 0, "data.limit": 0,
+            "data.eval_limit": 0, "data.holdout": 0, "data.soft_labels": 0, "sample.prompts": 0,
+            "sample.every": 0, "sample.max_new_tokens": 1,
             "checkpoint.every": 0, "checkpoint.keep": 1, "model.depth": 0,
         }  # fmt: skip
         for name, smallest in least.items():

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -291,6 +292,12 @@ class Algorithm:
             return ""
         return self.format.axes.get(name, "B")
 
+    def example(self, name: str) -> jax.ShapeDtypeStruct:
+        """An array of that name with one of everything, to trace a loss with."""
+        truth = name.endswith("mask") or name in ("present", "kl_present", "valid")
+        shape = (1,) * len(self.axes(name))
+        return jax.ShapeDtypeStruct(shape, jnp.bool_ if truth else jnp.float32)
+
     @property
     def extra(self) -> dict[str, tuple[LossFn, float, Reduction]]:
         """`plus`, and what the format offers to every policy loss."""
@@ -374,7 +381,7 @@ class Algorithm:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the loss is nothing but a distance from the reference: it must be another model."""
+        """Whether the loss is nothing but a distance from the reference, which must be another."""
         read = self.outputs(arrays_of(self.loss))
         return bool(read) and all(output in TWO_MODELS for output in read)
 

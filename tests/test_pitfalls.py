@@ -57,8 +57,8 @@ from jalign.data.pipeline import Batches
 from jalign.data.tokenize import tokenize
 from jalign.log import RunLog
 from jalign.models import hub
-from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.models.functional import functional
+from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.parallel.mesh import make_mesh
 from jalign.train.hooks import Evaluate, Metrics
 from jalign.train.loop import Moment

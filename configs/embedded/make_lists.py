@@ -20,6 +20,7 @@ import jax
 from make_pairs import write
 from make_stories import whole
 from transformers import AutoTokenizer
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from jalign.models import hub
 from jalign.rewards.rules import sentiment
@@ -36,6 +37,16 @@ def list_row(prompt: str, texts: list[str], min_range: float) -> dict | None:
     if not told_apart or not all(text.strip() for text in texts):
         return None
     return {"prompt": prompt, "responses": texts, "ratings": ratings}
+
+
+def rated_row(row: dict) -> dict:
+    """One response of a list, with its rating and two attributes."""
+    at = len(row["prompt"]) % len(row["responses"])  # not the best, not the worst: any
+    text = row["responses"][at]
+    found = SentimentIntensityAnalyzer().polarity_scores(text)
+    attributes = {"positive": found["pos"], "negative": found["neg"]}
+    rating = row["ratings"][at]
+    return {"prompt": row["prompt"], "completion": text, "rating": rating, "attributes": attributes}
 
 
 def steps_row(prompt: str, text: str) -> dict | None:
@@ -100,6 +111,7 @@ def main() -> None:
             openings, of_list, lambda p, t: list_row(p, t, args.min_range), wanted, 2 * number
         )
         write(args.out / f"lists_{split}.jsonl.gz", lists)
+        write(args.out / f"rated_{split}.jsonl.gz", [rated_row(row) for row in lists])
         steps = rows(openings, of_story, lambda p, t: steps_row(p, t[0]), wanted, 2 * number + 1)
         write(args.out / f"stepwise_{split}.jsonl.gz", steps)
 

@@ -13,8 +13,8 @@ from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
 from jalign.models import hub
-from jalign.models.lora import add_lora, trainable_filter
 from jalign.models.functional import functional
+from jalign.models.lora import add_lora, trainable_filter
 from jalign.parallel.mesh import make_mesh
 from jalign.train.objective import Objective
 from jalign.train.optim import make_optimizer

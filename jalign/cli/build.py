@@ -20,6 +20,7 @@ from jalign.data import sources
 from jalign.data.budget import Cost
 from jalign.data.chat import load_tokenizer
 from jalign.data.convert import to_records
+from jalign.data.density import density_ratio
 from jalign.data.examples import Examples, Report
 from jalign.data.kinds import Row, rename
 from jalign.data.pipeline import Batches
@@ -185,9 +186,43 @@ def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | No
     else:
         part = HOLDOUT if c.holdout is None else c.holdout
         train, held = sources.split(train, part if part < 1 else int(part)) if part else (train, [])
+    held = held[: c.eval_limit or None]
     kind = algorithm_of(config).format.name
     examples = _tokenised(train, kind, c, tokenizer, **_selection(config))
-    return examples, _tokenised(held, kind, c, tokenizer) if held else None
+    if not held:
+        return _with_all_columns(config, examples), None
+    held_out = _tokenised(held, kind, c, tokenizer)
+    return _with_all_columns(config, examples), _with_all_columns(config, held_out)
+
+
+def _with_all_columns(config: Config, examples: Examples) -> Examples:
+    """The examples with everything that the loss reads from the data, or an error that names what
+    is missing.
+    """
+    algorithm = algorithm_of(config)
+    read = set(algorithm.inputs(**config.hyper)) & algorithm.format.data_fields
+    if "density_ratio" in read - set(examples.extras):
+        features = _prompt_embeddings(config, examples)
+        examples.extras["density_ratio"] = density_ratio(features, examples.extras["label"])
+    if missing := sorted(read - set(examples.extras)):
+        raise ValueError(
+            f"{algorithm.name} reads {', '.join(missing)} from the data, which have "
+            f"{', '.join(sorted(examples.extras)) or 'no such columns'}"
+        )
+    attributes = len(examples.report.attributes)
+    if "attribute_ratings" in read and attributes != config.model.heads:
+        raise ValueError(
+            f"the data rate {attributes} attributes ({', '.join(examples.report.attributes)}), but "
+            f"model.heads is {config.model.heads}"
+        )
+    return examples
+
+
+def _prompt_embeddings(config: Config, examples: Examples) -> np.ndarray:
+    """[examples, width] mean of the model's own token embeddings over each prompt."""
+    table = hub.embedding(model_path(config.model.path))
+    prompts = [example.prompt for example in examples]
+    return np.stack([table[p].mean(0) if len(p) else np.zeros(table.shape[1]) for p in prompts])
 
 
 def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
@@ -197,7 +232,7 @@ def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
     c = config.data
     rows = rows_of(c.train, "train")[: c.limit or None]
     rows = rename(rows, c.columns) if c.columns else rows
-    return to_records(rows, kind, filters=c.filters, balance=c.balance)
+    return to_records(rows, kind, filters=c.filters, balance=c.balance, soft_labels=c.soft_labels)
 
 
 def _selection(config: Config) -> dict[str, Any]:
@@ -214,7 +249,7 @@ def _tokenised(
     rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: Any, **selection: Any
 ) -> Examples:
     rows = rename(rows, c.columns) if c.columns else rows
-    records, report = to_records(rows, kind, **selection)
+    records, report = to_records(rows, kind, soft_labels=c.soft_labels, **selection)
     return tokenize(
         records,
         tokenizer,

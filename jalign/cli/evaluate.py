@@ -49,18 +49,17 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, Any]:
       held-out data; of pairs with rewards what `eval.reward.reward_report` returns.
     """
     subject = _subject(args)
-    algorithm, hyper = build.algorithm_of(subject.config), subject.config.hyper
-    rewarded = "chosen_len" in algorithm.format.mask_fields and gives_rewards(algorithm, **hyper)
+    algorithm = build.algorithm_of(subject.config)
     with jax.set_mesh(subject.mesh):
         metrics: dict[str, Any] = _metrics(subject)
         if not algorithm.needs_value_head:
             metrics["kl_to_start"] = _kl_to_start(subject)
-        rewards = _rewards(subject) if rewarded else {}
+        rewards = _rewards(subject) if gives_rewards(algorithm, **subject.config.hyper) else {}
     heading = f"{subject.what}, {len(subject.held)} held-out examples"
     console.print(heading, markup=False, highlight=False, soft_wrap=True)
     table = Table("metric", "value")
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.5f}")
+        table.add_row(name, f"{round(value, 5) + 0.0:.5f}")  # no -0.00000
     console.print(table)
     if rewards:
         _print_rewards(rewards, console)
@@ -129,12 +128,12 @@ def _print_rewards(found: dict[str, Any], console: Console) -> None:
     console.print(table)
     table = Table("confidence", "pairs", "mean confidence", "accuracy", title="calibration")
     for bucket in found["calibration"]:
-        numbers = [bucket["confidence"], bucket["accuracy"]] if bucket["count"] else []
+        numbers = [bucket["confidence"], bucket["accuracy"]] if bucket["pairs"] else []
         span = f"{bucket['low']:.2f}-{bucket['high']:.2f}"
-        table.add_row(span, str(bucket["count"]), *(f"{x:.3f}" for x in numbers))
+        table.add_row(span, str(bucket["pairs"]), *(f"{x:.3f}" for x in numbers))
     console.print(table)
     if subsets := found.get("accuracy_by_source"):
         table = Table("source", "pairs", "accuracy")
         for name, subset in subsets.items():
-            table.add_row(Text(name), str(subset["count"]), f"{subset['accuracy']:.5f}")
+            table.add_row(Text(name), str(subset["pairs"]), f"{subset['accuracy']:.5f}")
         console.print(table)

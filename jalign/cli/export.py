@@ -62,7 +62,8 @@ def export(args: Sequence[str], console: Console) -> None:
         peft.save_adapter(decoder, options.out, model.path)
     else:
         decoder = lora.merge(decoder) if adapted else decoder
-        if gain != 1.0:
+        if options.normalize_reward:
+            assert decoder.value is not None
             decoder.value.kernel = nnx.Param(decoder.value.kernel[...] * gain)
         hub.save(decoder, options.out, dtype=jax.numpy.dtype(options.dtype))
         ends = hub.find(model.path) / "generation_config.json"  # which tokens end a response

@@ -43,7 +43,12 @@ def pairs_to_supervised(record: Record) -> list[Record]:
 
 
 def lists_to_pairs(record: Record) -> list[Record]:
-    """The best response against the worst, margin the difference in rating; not when all tie."""
+    """The best response against the worst; not when all tie.
+
+    margin is the difference in rating; chosen_win_rate and rejected_win_rate the share of the list
+    that each is rated above, equals counting half and each its own equal (SPPO's estimate of
+    P(y > pi), https://arxiv.org/abs/2405.00675, Eq. 4.4, by ratings instead of a preference model).
+    """
     ratings = record.extras["ratings"]
     if not ratings or max(ratings) == min(ratings):
         return []
@@ -52,9 +57,17 @@ def lists_to_pairs(record: Record) -> list[Record]:
         record._replace(
             responses=[record.responses[best], record.responses[worst]],
             extras=_without(record, "lists", "ratings")
-            | {"margin": ratings[best] - ratings[worst]},
+            | {
+                "margin": ratings[best] - ratings[worst],
+                "chosen_win_rate": _win_rate(ratings, best),
+                "rejected_win_rate": _win_rate(ratings, worst),
+            },
         )
     ]
+
+
+def _win_rate(ratings: Sequence[float], i: int) -> float:
+    return sum(0.5 * ((ratings[i] > r) + (ratings[i] >= r)) for r in ratings) / len(ratings)
 
 
 def lists_to_supervised(record: Record) -> list[Record]:
@@ -150,6 +163,7 @@ def to_records(
     filters: Sequence[str] = (),
     balance: bool = False,
     weights: tuple[float, float] | None = None,
+    soft_labels: float = 0.0,
 ) -> tuple[list[Record], Report]:
     """Rows, also of a mixture, as records of one kind, and a report to hand on to `tokenize`.
 
@@ -162,6 +176,9 @@ def to_records(
       balance: drop binary records of the larger class, so that both labels are as many.
       weights: of desirable and undesirable responses in the loss; binary data that they leave
         unbalanced are a warning in the report.
+      soft_labels: where above 0, pairs get chosen_prob = sigmoid(soft_labels * margin): how likely
+        the chosen response is the better one if the margin is a difference of rewards
+        (Bradley-Terry).
 
     Raises:
       ValueError: unrecognised columns, a row that does not parse (with its number), a filter that
@@ -198,11 +215,25 @@ def to_records(
             report.drop(f"nothing to learn as {target}")
         out += made
     out = select.keep(_in_one_order(out, report), late, report)
+    if soft_labels:
+        out = [_with_soft_label(record, soft_labels) for record in out]
     if balance:
         out = select.balance(out, target, report)
     if weights and target == "binary" and (warning := select.label_warning(out, weights)):
         report.warnings.append(warning)
     return out, report
+
+
+def _with_soft_label(record: Record, scale: float) -> Record:
+    """A pair with P(chosen is better), by its margin."""
+    if "margin" not in record.extras or "chosen_prob" in record.extras:
+        given = ", ".join(sorted(record.extras)) or "none"
+        raise ValueError(
+            f"soft_labels makes chosen_prob of margin: row {record.row} must have margin and no "
+            f"chosen_prob, it has {given}"
+        )
+    probability = 1 / (1 + math.exp(-scale * record.extras["margin"]))
+    return record._replace(extras=record.extras | {"chosen_prob": probability})
 
 
 def _in_one_order(records: list[Record], report: Report) -> list[Record]:

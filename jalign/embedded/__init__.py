@@ -38,6 +38,16 @@ def lists(split: str = "train") -> Path:
     return _file("lists", split)
 
 
+def rated(split: str = "train") -> Path:
+    """Rated responses, gzip'd JSON lines with prompt, completion, rating in [-1, 1] and attributes
+    (the shares of positive and negative words).
+
+    Raises:
+      ValueError: `split` is neither "train" nor "test".
+    """
+    return _file("rated", split)
+
+
 def steps(split: str = "train") -> Path:
     """Stories in steps, gzip'd JSON lines with prompt, completions (sentences) and labels, which
     are true where the sentence does not sound negative.

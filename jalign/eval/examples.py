@@ -26,6 +26,8 @@ def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
     """Whether the loss says what it takes for the rewards of a chosen and a rejected response: a
     reward model its scores, a policy its implicit rewards. Not all pair losses have both.
     """
+    if "chosen_len" not in algorithm.format.mask_fields:
+        return False
     main = algorithm.terms(**hyper)[0]
     fn = unwrap(main.fn)  # where tests check shapes, `one` would be refused
     shapes = [(1,) * len(algorithm.axes(name)) for name in arrays_of(fn)]

@@ -24,14 +24,14 @@ class Bucket(NamedTuple):
 
     Attributes:
       low, high: of the confidence, in [0.5, 1].
-      count: pairs.
+      pairs: how many.
       confidence: mean confidence of them; NaN without any.
       accuracy: share of them in the right order, a tie half; NaN without any.
     """
 
     low: float
     high: float
-    count: int
+    pairs: int
     confidence: float
     accuracy: float
 
@@ -39,7 +39,7 @@ class Bucket(NamedTuple):
 class Subset(NamedTuple):
     """Pairs of one source."""
 
-    count: int
+    pairs: int
     accuracy: float
 
 

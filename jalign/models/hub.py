@@ -261,6 +261,16 @@ def spec_of(name: str | os.PathLike) -> Spec:
     return family_of(config).spec(config)
 
 
+def embedding(name: str | os.PathLike) -> np.ndarray:
+    """The token embeddings of a checkpoint, float32 [V, D], without loading anything else."""
+    folder = find(name)
+    family = family_of(read_config(folder))
+    (row,) = [row for row in family.rows if row.ours == ("embed.weight",)]
+    with Checkpoint(folder) as checkpoint:
+        theirs = namer(family, checkpoint.shapes)(row.theirs)
+        return checkpoint.read(theirs, (slice(None), slice(None))).astype(np.float32)
+
+
 def _shardings(mesh: Mesh | None, abstract: nnx.State, rules: Rules | None) -> Any:
     if mesh is not None:
         return shardings(mesh, abstract, rules)

@@ -76,7 +76,7 @@ class RewardModel:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.tokenizer, self.bias, self.template = tokenizer, bias, template
         self.batch_size = batch_size
-        self._limits = {
+        self._limits: dict[str, Any] = {
             "max_len": whole.spec.learned_positions,
             "max_prompt_len": max_prompt_len,
             "max_response_len": max_response_len,

@@ -31,7 +31,7 @@ def test_pairs_of_a_small_margin_are_dropped_whatever_its_sign():
     rows, report = kept(PAIRS, "min_margin=0.5")
     assert rows == [0, 1, 3, 4, 5] and report.dropped == {"margin below 0.5": 1}
     bare = [{k: v for k, v in PAIRS[0].items() if k != "margin"}]
-    with pytest.raises(ValueError, match="min_margin needs a column margin .* row 0 has none"):
+    with pytest.raises(ValueError, match=r"min_margin needs a column margin .* row 0 has none"):
         kept(bare, "min_margin=0.5")
 
 

@@ -132,7 +132,7 @@ def test_a_wish_that_cannot_be_fulfilled_is_refused(tmp_path):
     out = tmp_path / "out.jsonl"
     with pytest.raises(ValueError, match="no kind of data 'pears'; did you mean 'pairs'"):
         convert_by_command("--to", "pears", "--out", out)
-    with pytest.raises(ValueError, match="--to needs --out FILE.jsonl or FILE.jsonl.gz, got runs"):
+    with pytest.raises(ValueError, match=r"--to needs --out FILE\.jsonl or FILE\.jsonl\.gz, got"):
         convert_by_command("--to", "kto")
     with pytest.raises(ConfigError, match="no option 'to'"):
         read_options(["--algorithm.name", "sft", "--to", "kto"], "train")

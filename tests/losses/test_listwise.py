@@ -283,7 +283,7 @@ def test_lists_of_two_with_soft_rewards_are_exo_and_cdpo_of_a_pair(x, beta, e):
     ratings = A(math.log((1 - e) / e), 0.0)
     out = exo_list(logps, ref, ratings, yes, beta=beta)[0]
     expected = exo_pair(*split, beta=beta, label_smoothing=e)[0]
-    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
     out = dpo_list(logps, ref, ratings, yes, beta=beta)[0]
     expected = dpo(*split, beta=beta, label_smoothing=e)[0]
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)

@@ -231,6 +231,7 @@ def test_golden_bradley_terry_with_a_margin():
 # Identities
 
 score = st.floats(-30, 30, width=32)
+prob = st.floats(0, 1, width=32)  # exact in float32, for 1 - p magnifies what p was rounded by
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -244,7 +245,7 @@ def test_lists_of_two_are_bradley_terry(name, a, b, first):
 
 
 @settings(max_examples=25, deadline=None)
-@given(score, score, st.floats(0, 1))
+@given(score, score, prob)
 def test_no_margin_and_sure_labels_are_bradley_terry(a, b, p):
     plain, other = bradley_terry(A(a), A(b))[0], bradley_terry(A(b), A(a))[0]
     close(bradley_terry_margin(A(a), A(b), A(0.0))[0], plain)
@@ -254,15 +255,15 @@ def test_no_margin_and_sure_labels_are_bradley_terry(a, b, p):
 
 
 @settings(max_examples=25, deadline=None)
-@given(score, score, st.floats(0, 1), score)
+@given(score, score, prob, score)
 def test_only_differences_of_scores_count_in_pairs(a, b, p, shift):
     for fn, x in ((bradley_terry_margin, 0.5), (bradley_terry_soft, p), (score_difference, 0.5)):
         here, there = fn(A(a), A(b), A(x))[0], fn(A(a + shift), A(b + shift), A(x))[0]
-        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-3)  # a + shift is rounded
+        np.testing.assert_allclose(here, there, rtol=1e-5, atol=2e-5)  # a + shift is rounded
 
 
 @settings(max_examples=25, deadline=None)
-@given(score, st.floats(0, 1))
+@given(score, prob)
 def test_a_response_of_one_step_has_the_same_outcome_and_process_loss(s, y):
     np.testing.assert_array_equal(process_reward(A([s]), A([y]))[0][0], outcome(A(s), A(y))[0])
 
@@ -404,7 +405,7 @@ def test_symmetrised_probabilities_of_both_orders_add_up_to_one():
 def test_pointwise_from_pairwise_is_the_logit_and_finite_at_certainty():
     close(pointwise_from_pairwise(A(0.8, 0.3)), [math.log(4), math.log(3 / 7)])
     ends = pointwise_from_pairwise(A(0.0, 1.0))
-    np.testing.assert_allclose(ends, [-math.log(1e6), math.log(1e6)], rtol=1e-2)
+    close(ends, [-math.log(1e6), math.log(1e6)], rtol=2e-3)  # 1 - 1e-6 is rounded
     scores = A(0.7, -1.5)
     close(pointwise_from_pairwise(jax.nn.sigmoid(scores)), scores)
 

@@ -53,7 +53,7 @@ def rrhf(
     require(rank_coef >= 0, f"rank_coef must be >= 0, got {rank_coef}")
     require(length_exponent >= 0, f"length_exponent must be >= 0, got {length_exponent}")
     logps, ratings = kept(valid, logps, ratings)
-    lens = jnp.where(valid, *f32(lens), 1.0)
+    lens = jnp.where(valid, f32(lens)[0], 1.0)
     scores = logps / lens**length_exponent
     rank = over_pairs(above(ratings, valid), jax.nn.relu(-leads(scores)))
     nll, _ = nll_best(logps, lens, ratings, valid)

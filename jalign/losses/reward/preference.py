@@ -97,5 +97,5 @@ def pointwise_from_pairwise(p: Float[Array, "*N"]) -> Float[Array, "*N"]:
     >>> round(float(pointwise_from_pairwise(jnp.array([0.75]))[0]), 4)
     1.0986
     """
-    p = jnp.clip(*f32(p), CLOSEST, 1 - CLOSEST)
+    p = jnp.clip(f32(p)[0], CLOSEST, 1 - CLOSEST)
     return jnp.log(p) - jnp.log1p(-p)

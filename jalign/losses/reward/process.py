@@ -112,4 +112,4 @@ def potential_differences(
 
 def _kept(scores: Array, mask: Array) -> Array:
     """The scores in float32, 0 at masked places, whatever stands there."""
-    return jnp.where(mask, *f32(scores), 0.0)
+    return jnp.where(mask, f32(scores)[0], 0.0)
