@@ -148,7 +148,7 @@ _REWARDS = (
         "bradley_terry_margin", losses.bradley_terry_margin, PAIRS, "2307.09288", plus=_CENTER
     ),
     Algorithm("bradley_terry_soft", losses.bradley_terry_soft, PAIRS, "2309.00267", plus=_CENTER),
-    Algorithm("token_bradley_terry", losses.token_bradley_terry, PAIRS, "2203.02155"),
+    Algorithm("token_bradley_terry", losses.token_bradley_terry, PAIRS, "2404.12358"),
     Algorithm("k_wise", losses.k_wise, LISTS, "2203.02155"),
     Algorithm("pick_best", losses.pick_best, LISTS, "1909.08593"),
     Algorithm("plackett_luce", losses.plackett_luce, LISTS, "2203.02155"),

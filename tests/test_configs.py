@@ -12,6 +12,7 @@ from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.cli.train import train
+from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
 from jalign.train.preemption import ExitCode
 
@@ -39,20 +40,26 @@ FALLS = {
     "unlikelihood": "logps/rejected",
     "cringe": "logps/rejected",
     "dro_v": "joint",
-    "dro_v_joint": "joint",
 }
 RISES = {"prm": "step_accuracy"}
 
 
 @pytest.fixture
-def one_device(monkeypatch):
-    """Runs as on a plain CPU: other tests see to meshes, and one device compiles faster."""
-    mesh = make_mesh(devices=jax.devices()[:1])
+def quick(monkeypatch):
+    """One device and a rolled loop over layers compile faster; other tests see to the rest."""
+    mesh, load = make_mesh(devices=jax.devices()[:1]), hub.load
+
+    def rolled(*args, **options):
+        model = load(*args, **options)
+        model.unroll = False
+        return model
+
     monkeypatch.setattr(build, "mesh_of", lambda config: mesh)
+    monkeypatch.setattr(hub, "load", rolled)
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
-def test_the_tiny_run_learns_what_the_method_promises(name, tmp_path, one_device):
+def test_the_tiny_run_learns_what_the_method_promises(name, tmp_path, quick):
     config = read_config([str(TINY[name]), "--out", str(tmp_path)])
     assert config.algorithm["name"] == name
     assert train(config, None) == ExitCode.OK

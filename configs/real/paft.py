@@ -1,5 +1,6 @@
-"""PAFT (arXiv 2406.17923): SFT and DPO trained in parallel from one base and merged, against SFT and
-then DPO, and against ORPO, which does both at once.
+"""PAFT (arXiv 2406.17923): SFT and DPO trained in parallel from one base and merged.
+
+Against SFT and then DPO, and against ORPO, which does both at once:
 
     python configs/real/paft.py MODEL_FOLDER PAIRS.jsonl.gz OUT
 

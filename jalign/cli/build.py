@@ -203,7 +203,8 @@ def _with_all_columns(config: Config, examples: Examples) -> Examples:
     read = set(algorithm.inputs(**config.hyper)) & algorithm.format.data_fields
     if "density_ratio" in read - set(examples.extras):
         features = _prompt_embeddings(config, examples)
-        examples.extras["density_ratio"] = density_ratio(features, examples.extras["label"])
+        labels = np.asarray(examples.extras["label"])
+        examples.extras["density_ratio"] = density_ratio(features, labels)
     if missing := sorted(read - set(examples.extras)):
         raise ValueError(
             f"{algorithm.name} reads {', '.join(missing)} from the data, which have "

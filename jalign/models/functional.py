@@ -82,7 +82,8 @@ def functional(
         return found | score(policy, layout, outputs, reference=other, key=key, **numbers)
 
     if critic is None:
-        return apply, *split["policy"][1:]
+        _, params, base = split["policy"]
+        return apply, params, base
     return (
         apply,
         {name: params for name, (_, params, _) in split.items()},

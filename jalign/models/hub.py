@@ -207,7 +207,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {n: math.prod(e.shape) * kind.itemsize for e in plan for n in e.names}
     write_sharded(folder, sizes, source, max_shard_bytes)
-    labels = model.value.kernel.shape[1] if scalar else 0
+    labels = leaves["value.kernel"].shape[1] if scalar else 0
     text = json.dumps(_config_to_save(config, family, labels, kind), indent=2)
     (folder / "config.json").write_text(text + "\n")
     if hasattr(tokenizer, "save_pretrained"):

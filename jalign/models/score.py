@@ -73,7 +73,7 @@ def score(
             read = model.value.attributes if name == "attributes" else model.value
             found[name] = _take(read(hidden), getattr(layout, HEADS[name]))
     if any(n not in HEADS for n in outputs):  # a reward model may have no unembedding at all
-        numbers = {"temperature": temperature}
+        numbers: dict[str, Any] = {"temperature": temperature}
         targets, before = _take(layout.tokens, layout.at), _take(hidden, layout.before)
         weight, head = _head(model)
         if names := tuple(n for n in STATISTICS if n in outputs):

@@ -385,6 +385,14 @@ def test_step_product_min_and_last_by_hand():
     close(step_last(TOKENS, MASK), [sig(0.5), sig(3)])
 
 
+def test_masked_places_count_in_no_aggregate_where_all_steps_are_surely_right():
+    for elsewhere in (NAN, -9.0, 0.0, 9.0):  # 0 would be a probability of 1 / 2
+        x = A([2.0, 1.5, elsewhere]), jnp.array([[True, True, False]])
+        close(step_product(*x), [sig(2) * sig(1.5)])
+        close(step_min(*x), [sig(1.5)])
+        close(step_last(*x), [sig(1.5)])
+
+
 def test_a_response_without_steps_ranks_last():
     for fn in (step_product, step_min, step_last):
         np.testing.assert_array_equal(fn(TOKENS, jnp.zeros((2, 4), bool)), [0, 0])

@@ -12,6 +12,7 @@ from the reference. Their exponents are clamped at 80, beyond which g is constan
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def f_dpo_forward_kl(
     0.2691
     """
     ratios = _ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
-    return _compare(*(-jnp.expm1(jnp.minimum(-d, 80.0)) for d in ratios), beta)
+    return _compare(lambda d: -jnp.expm1(jnp.minimum(-d, 80.0)), ratios, beta)
 
 
 def f_dpo_js(
@@ -84,7 +85,7 @@ def f_dpo_js(
     0.4741
     """
     ratios = _ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
-    return _compare(*(math.log(2) + jax.nn.log_sigmoid(d) for d in ratios), beta)
+    return _compare(lambda d: math.log(2) + jax.nn.log_sigmoid(d), ratios, beta)
 
 
 def f_dpo_alpha(
@@ -118,7 +119,7 @@ def f_dpo_alpha(
     """
     require((alpha > 0) & (alpha < 1), f"alpha must be in (0, 1), got {alpha}")
     ratios = _ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
-    return _compare(*(-jnp.expm1(jnp.minimum(-alpha * d, 80.0)) / alpha for d in ratios), beta)
+    return _compare(lambda d: -jnp.expm1(jnp.minimum(-alpha * d, 80.0)) / alpha, ratios, beta)
 
 
 def _ratios(
@@ -136,8 +137,11 @@ def _ratios(
     return chosen - ref_chosen, rejected - ref_rejected
 
 
-def _compare(chosen: Array, rejected: Array, beta: float) -> tuple[Array, dict[str, Array]]:
-    """The logistic loss of two values of g."""
-    chosen_rewards, rejected_rewards = beta * chosen, beta * rejected
+def _compare(
+    g: Callable[[Array], Array], ratios: tuple[Array, Array], beta: float
+) -> tuple[Array, dict[str, Array]]:
+    """The logistic loss of the values of g."""
+    chosen, rejected = ratios
+    chosen_rewards, rejected_rewards = beta * g(chosen), beta * g(rejected)
     loss = -jax.nn.log_sigmoid(chosen_rewards - rejected_rewards)
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}
