@@ -67,7 +67,7 @@ from jalign.train.state import init_state
 from jalign.train.step import create_state, make_eval_step, make_train_step
 from tests.data.tiny_tokenizers import byte_level
 from tests.tiny_run import WORDS
-from tests.train.test_step import B, apply, batch, params, run
+from tests.train.test_step import B, apply, batch, params, responses, run
 
 PACKAGE = Path(jalign.__file__).parent
 
@@ -82,8 +82,8 @@ def test_2_places_without_an_example_are_not_in_the_denominator():
     whole.mask[4:] = False
     for name in ("sft", "dpo", "orpo", "kto"):
         row = get(name)
-        if row.format.k != 1:
-            whole = batch(k=row.format.k)
+        if responses(row) != 1:
+            whole = batch(k=responses(row))
             half = jax.tree.map(lambda x: x[:4], whole)
             whole.mask[4:] = False
         _, a = run(row, whole)
@@ -417,7 +417,7 @@ def test_26_a_run_that_is_told_to_stop_does_not_evaluate_first(tmp_path):
     batches = [batch(), batch(seed=1)]
     evaluate = make_eval_step(get("simpo"), apply)
     hook = Evaluate(log, evaluate, lambda: iter(batches), every=1, stop=lambda: next(told))
-    state = SimpleNamespace(params=params(), carry={})
+    state = SimpleNamespace(params=params(), carry={}, ref=None)
     hook.now(1, state, Frozen(None, None))
     assert log.rows("eval") == [] and next(told, None) is None
     log.close()

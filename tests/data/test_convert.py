@@ -23,7 +23,12 @@ def test_a_pair_is_a_desirable_and_an_undesirable_response():
 
 def test_a_list_is_its_best_against_its_worst_and_ties_are_nothing():
     (pair,) = convert([LIST], "lists", "pairs")
-    assert pair.responses == ["b", "c"] and pair.extras == {"margin": 2.5, "weight": 2.0}
+    assert pair.responses == ["b", "c"] and pair.extras == {
+        "margin": 2.5,
+        "weight": 2.0,
+        "chosen_win_rate": 2.5 / 3,  # above two of three and equal to itself
+        "rejected_win_rate": 0.5 / 3,
+    }
     for kind in ("pairs", "binary"):
         assert convert([LIST._replace(extras={"ratings": [0.1] * 3})], "lists", kind) == []
 
