@@ -28,3 +28,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "tiny_run" not in item.name:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs():
+    """Thousands of tests would keep gigabytes of them."""
+    yield
+    import jax
+
+    jax.clear_caches()

@@ -130,7 +130,11 @@ def test_1x8_and_8x1_and_3_stacks_of_micro_batches_take_the_same_step(row):
             np.testing.assert_allclose(metrics[name], m[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-def test_eight_devices_take_the_same_step_as_one(row):
+@pytest.mark.parametrize(
+    "name", ["sft", "dpo", "kto", "beta_dpo", "rrhf", "multi_attribute", "prm"]
+)
+def test_eight_devices_take_the_same_step_as_one(name):
+    row = get(name)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     whole = batch(k=responses(row))
