@@ -17,19 +17,6 @@ CHECKED = ["jalign.losses", "jalign.kernels", "jalign.models", "jalign.rollout"]
 install_import_hook(CHECKED, "beartype.beartype")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
-
-
-def pytest_collection_modifyitems(items):
-    """A file's tests run in one worker and share what its fixtures make; tiny runs share nothing
-    and fill the gaps.
-    """
-    for item in items:
-        if "tiny_run" not in item.name:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs():
     """Thousands of tests would keep gigabytes of them."""
