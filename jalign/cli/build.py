@@ -206,9 +206,10 @@ def _with_all_columns(config: Config, examples: Examples) -> Examples:
         labels = np.asarray(examples.extras["label"])
         examples.extras["density_ratio"] = density_ratio(features, labels)
     if missing := sorted(read - set(examples.extras)):
+        made = "; data.soft_labels makes it of margin" if "chosen_prob" in missing else ""
         raise ValueError(
             f"{algorithm.name} reads {', '.join(missing)} from the data, which have "
-            f"{', '.join(sorted(examples.extras)) or 'no such columns'}"
+            f"{', '.join(sorted(examples.extras)) or 'no such columns'}{made}"
         )
     attributes = len(examples.report.attributes)
     if "attribute_ratings" in read and attributes != config.model.heads:

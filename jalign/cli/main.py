@@ -20,9 +20,10 @@ _HELP = """jalign aligns language models in JAX.
 usage: jalign COMMAND [ARGUMENTS]
 
   train CONFIG [--key value ...]   train by a config file; any key of it can be overridden
-  eval CONFIG [--key value ...]    the held-out metrics of a model, or of a run's newest checkpoint
-  sample MODEL [PROMPT ...]        continue texts with a model or a run
-  data CONFIG [--key value ...]    look at the data as the model will see it, or convert them
+  eval CONFIG [--key value ...]    the held-out metrics of a model, or of a run's newest checkpoint;
+                                   for rewards also calibration, length and subsets
+  sample MODEL [PROMPT ...]        continue texts with a model or a run; --best_of N --reward DIR
+  data CONFIG [--key value ...]    look at the data as the model will see it; --to KIND converts
   export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
   merge OUT --base M --models A B  add up what models learned since the base M: TIES, DARE, SLERP
   algorithms [NAME]                the catalogue, or one algorithm with its hyper-parameters

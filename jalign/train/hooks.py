@@ -125,14 +125,14 @@ class Evaluate:
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Evaluate a state and record it; nothing when told to stop."""
-        total: Any = None
+        found = []
         frozen = with_reference(frozen, state)
         for data in self.batches():
             if self.stop():
                 return
-            means = self.evaluate(state.params, frozen, state.carry, data)
-            total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
-        means = {name: float(mean.shown) for name, mean in jax.device_get(total).items()}
+            found.append(self.evaluate(state.params, frozen, state.carry, data))
+        total = jax.tree.map(lambda *parts: np.sum(parts, dtype=float), *jax.device_get(found))
+        means = {name: float(mean.shown) for name, mean in total.items()}
         self.log.write(step, with_margin(means), "eval")
 
 
