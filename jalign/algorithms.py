@@ -1,11 +1,15 @@
 """The catalogue. Adding an algorithm: write its loss, add its row, add its golden test."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from jalign import losses
+from jalign import experience, losses
 from jalign.core import (
     Algorithm,
     Carry,
+    Experience,
+    LossFn,
     did_you_mean,
     mean_over_examples,
     mean_over_tokens,
@@ -15,9 +19,12 @@ from jalign.formats import (
     LISTS,
     PAIRS,
     RATED,
+    SAMPLES,
     STEPWISE,
     SUPERVISED,
     mean_over_chosen_tokens,
+    mean_over_responses,
+    sum_over_longest,
 )
 
 JOINT = replace(PAIRS, name="joint", terms={})  # both candidates in one prompt, answers "A", "B"
@@ -161,6 +168,214 @@ _REWARDS = (
     Algorithm("preference_ab", losses.preference_ab, JOINT, "2405.07863"),
 )
 
+_ITERATIVE = {"ref_sync_steps": 64}  # the reference is the policy of the last iteration
+_K3 = {"kl_k3_coef": (losses.kl_k3, 0.04, mean_over_responses)}
+_K2 = {"kl_k2_coef": (losses.kl_k2, 0.01, mean_over_tokens)}
+
+
+def _rl(name: str, loss: LossFn, paper: str, make: Callable, k: int, **more: Any) -> Algorithm:
+    """A row of policy optimization on K responses to a prompt; the token mean unless it says
+    otherwise.
+    """
+    more = {"reduce": mean_over_tokens} | more
+    return Algorithm(name, loss, SAMPLES, paper, experience=Experience(make, k), **more)
+
+
+_POLICY = (
+    _rl("ppo", losses.ppo, "2203.02155", experience.gae, 1),
+    _rl("ppo_whitened", losses.ppo, "1909.08593", experience.gae_whitened, 1),
+    _rl(
+        "ppo_ema",
+        losses.ppo,
+        "2404.10719",
+        experience.gae,
+        1,
+        defaults={"ref_sync_steps": 1, "ref_mixup_alpha": 0.001},
+    ),
+    _rl("reinforce", losses.reinforce, "2402.14740", experience.returns_minus_batch_mean, 1),
+    _rl(
+        "reinforce_value",
+        losses.reinforce_with_value,
+        "2309.00267",
+        experience.returns_minus_value,
+        1,
+    ),
+    _rl("reinforce_pp", losses.ppo_clip, "2501.03262", experience.returns_whitened, 1),
+    _rl(
+        "reinforce_pp_baseline",
+        losses.ppo_clip,
+        "2501.03262",
+        experience.group_mean_whitened,
+        8,
+        plus=_K2,
+    ),
+    _rl("rloo", losses.rloo, "2402.14740", experience.leave_one_out, 4, reduce=mean_over_examples),
+    _rl("rloo_token", losses.ppo_clip, "2402.14740", experience.leave_one_out, 4),
+    _rl("remax", losses.reinforce, "2310.10505", experience.minus_greedy, 1),
+    _rl(
+        "grpo",
+        losses.ppo_clip,
+        "2402.03300",
+        experience.group_normalized,
+        8,
+        plus=_K3,
+        reduce=mean_over_responses,
+    ),
+    _rl(
+        "dr_grpo",
+        losses.ppo_clip,
+        "2503.20783",
+        experience.group_centred,
+        8,
+        reduce=sum_over_longest,
+    ),
+    _rl(
+        "dapo",
+        losses.ppo_clip,
+        "2503.14476",
+        experience.informative_groups,
+        8,
+        defaults={"clip_high": 0.28},
+    ),
+    _rl(
+        "gspo", losses.gspo, "2507.18071", experience.group_normalized, 8, reduce=mean_over_examples
+    ),
+    _rl(
+        "gspo_token",
+        losses.gspo_token,
+        "2507.18071",
+        experience.group_normalized,
+        8,
+        reduce=mean_over_responses,
+    ),
+    _rl("cispo", losses.cispo, "2506.13585", experience.group_normalized, 8),
+)
+
+_ONLINE_PAIRS = (
+    Algorithm(
+        "online_dpo",
+        losses.dpo,
+        PAIRS,
+        "2402.04792",
+        experience=Experience(experience.best_and_worst, 2),
+    ),
+    Algorithm(
+        "online_ipo",
+        losses.ipo_sum,
+        PAIRS,
+        "2402.04792",
+        experience=Experience(experience.best_and_worst, 2),
+    ),
+    Algorithm(
+        "online_slic",
+        losses.slic_hf,
+        PAIRS,
+        "2402.04792",
+        experience=Experience(experience.best_and_worst, 2),
+    ),
+    Algorithm(
+        "xpo",
+        losses.xpo,
+        PAIRS,
+        "2405.21046",
+        experience=Experience(experience.best_and_worst_with_origin, 2, "reference"),
+    ),
+    Algorithm(
+        "iterative_dpo",
+        losses.dpo,
+        PAIRS,
+        "2312.11456",
+        experience=Experience(experience.best_and_worst, 8),
+    ),
+    Algorithm(
+        "iterative_cringe",
+        losses.pairwise_cringe,
+        PAIRS,
+        "2312.16682",
+        experience=Experience(experience.best_and_worst, 4),
+        tags=SFT,
+    ),
+    Algorithm(
+        "spin_online",
+        losses.dpo,
+        PAIRS,
+        "2401.01335",
+        _ITERATIVE,
+        experience=Experience(experience.data_against_sample, 2, "data"),
+    ),
+    Algorithm(
+        "gkd_on_policy",
+        losses.gkd,
+        SUPERVISED,
+        "2306.13649",
+        reduce=mean_over_tokens,
+        experience=Experience(experience.everything, 1),
+    ),
+    Algorithm(
+        "raft",
+        losses.sft,
+        SUPERVISED,
+        "2304.06767",
+        reduce=mean_over_tokens,
+        experience=Experience(experience.best, 4),
+    ),
+)
+
+_GAMES = (
+    Algorithm(
+        "nash_md",
+        losses.nash_md,
+        SAMPLES,
+        "2312.00886",
+        experience=Experience(experience.against_last, 2, "mixture"),
+        tags=NASH,
+    ),
+    Algorithm(
+        "nash_md_token",
+        losses.nash_md_token,
+        SAMPLES,
+        "2312.00886",
+        experience=Experience(experience.against_last, 2, "mixture"),
+        tags=NASH,
+    ),
+    Algorithm(
+        "nash_ema",
+        losses.nash_md,
+        SAMPLES,
+        "2312.00886",
+        {"ref_sync_steps": 1, "ref_mixup_alpha": 0.01},
+        experience=Experience(experience.against_last, 2, "reference"),
+        tags=NASH,
+    ),
+    Algorithm(
+        "sppo_samples",
+        losses.sppo_samples,
+        SAMPLES,
+        "2405.00675",
+        _ITERATIVE,
+        experience=Experience(experience.win_rates, 5),
+        tags=NASH,
+    ),
+    _rl(
+        "spo",
+        losses.rloo,
+        "2401.04056",
+        experience.win_rate_leave_one_out,
+        4,
+        reduce=mean_over_examples,
+        tags=NASH,
+    ),
+    Algorithm(
+        "dno_prct",
+        losses.dpo,
+        PAIRS,
+        "2404.03715",
+        _ITERATIVE,
+        experience=Experience(experience.best_and_worst_win_rate, 5),
+        tags=NASH,
+    ),
+)
+
 ROWS = (
     *_SUPERVISED,
     *_WITH_REFERENCE,
@@ -169,6 +384,9 @@ ROWS = (
     *_LISTWISE,
     *_NEGATIVE,
     *_REWARDS,
+    *_POLICY,
+    *_ONLINE_PAIRS,
+    *_GAMES,
 )
 ALGORITHMS = {row.name: row for row in ROWS}
 assert len(ALGORITHMS) == len(ROWS), "two rows share a name"

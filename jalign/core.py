@@ -6,8 +6,6 @@ Shape letters, everywhere: B prompts, K responses per prompt, R scored tokens pe
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jalign.layout import Layout
+from jalign.signatures import arrays_of, did_you_mean, numbers_of
 
 Arrays = dict[str, Array]
 LossFn = Callable[..., tuple[Array, Arrays]]
@@ -176,6 +175,43 @@ REFERENCE_NUMBERS: Mapping[str, Any] = {"ref_sync_steps": 0, "ref_mixup_alpha": 
 (1 - alpha) * reference."""
 
 
+ROLLOUT: Mapping[str, str] = {
+    "scores": "BK",
+    "valid": "BK",
+    "finished": "BK",
+    "mask": "BKR",
+    "old_token_logps": "BKR",
+    "ref_token_logps": "BKR",
+    "values": "BKR",
+    "step_scores": "BKR",
+    "greedy_scores": "B",
+    "win_probs": "BKK",
+}
+"""What an experience may read about K responses to each of B prompts, and its axes. scores: the
+reward of a response; valid: whether it has one; finished: ended by EOS; values: of a critic, before
+each token; step_scores: rewards inside a response; greedy_scores: the reward of the most probable
+response; win_probs[b, i, j]: probability that response i is preferred to j."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What becomes of responses sampled from the policy: the data of an online algorithm.
+
+    Attributes:
+      make: a pure function; its positional parameters name arrays of `ROLLOUT`, its keyword-only
+        ones are hyper-parameters. It returns data fields of the format, [B, K, R], [B, K] or [B],
+        and may return `take` [B, k], which responses become the example, in that order, and `keep`
+        [B], which prompts do.
+      responses: K, unless a run says otherwise.
+      last: who writes the last response of each prompt: the "policy", the "reference", the
+        geometric "mixture" of both, or the "data".
+    """
+
+    make: Callable[..., Arrays]
+    responses: int = 4
+    last: str = "policy"
+
+
 @dataclass(frozen=True)
 class Carry:
     """Running values a loss keeps between steps, such as a reward baseline. The loss reads them by
@@ -197,25 +233,6 @@ class Term(NamedTuple):
     fn: LossFn
     numbers: dict[str, Any]
     reduce: Reduction
-
-
-def arrays_of(fn: LossFn) -> tuple[str, ...]:
-    """The arrays a loss takes: its positional parameters, by name."""
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-    return tuple(p.name for p in inspect.signature(fn).parameters.values() if p.kind in kinds)
-
-
-def numbers_of(fn: LossFn) -> dict[str, Any]:
-    """The numbers a loss takes: its keyword-only parameters and their defaults."""
-    parameters = inspect.signature(fn).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the list of what is allowed when nothing is near."""
-    allowed = sorted(map(str, allowed))
-    near = difflib.get_close_matches(str(given), allowed, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there is: {', '.join(allowed) or 'none'}"
 
 
 def mean_over_examples(fields: Arrays) -> tuple[Array, Array]:
@@ -244,6 +261,7 @@ class Algorithm:
         only it reads are gone.
       reduce: how the unreduced loss becomes a mean.
       carry: running values the loss keeps.
+      experience: how sampled responses become the data; None where the data are fixed.
       tags: what cannot be derived: "nash" where the method seeks an equilibrium of a preference
         game, "length" where it controls length in a way its arrays do not show.
       batch_coupled: an example's loss depends on the others. With several micro-batches the step
@@ -260,8 +278,13 @@ class Algorithm:
     carry: Carry | None = None
     batch_coupled: bool = False
     tags: frozenset[str] = frozenset()
+    experience: Experience | None = None
 
     def __post_init__(self):
+        for name in arrays_of(self.experience.make) if self.experience else ():
+            if name not in ROLLOUT:
+                near = did_you_mean(name, ROLLOUT)
+                raise TypeError(f"{self.name}: a rollout has no array {name!r}{near}")
         known = self.format.fields | set(self.carry.names if self.carry else ())
         for fn in (self.loss, *(fn for fn, _, _ in self.extra.values())):
             for name in arrays_of(fn):
@@ -307,6 +330,8 @@ class Algorithm:
     def _numbers(self) -> dict[str, Any]:
         """Every number but the weights of terms, with the defaults of who reads it."""
         numbers = numbers_of(self.loss)
+        if self.experience:
+            numbers |= numbers_of(self.experience.make)
         arrays = arrays_of(self.loss)
         for output in self.outputs(arrays):
             numbers |= SCORER_NUMBERS.get(output, {})
@@ -366,9 +391,11 @@ class Algorithm:
         )
 
     def _reads_reference(self, names: Iterable[str]) -> bool:
-        names = tuple(names)
-        return any(n.startswith("ref_") for n in names) or any(
-            output in TWO_MODELS for output in self.outputs(names)
+        names = (*names, *self.rollout_inputs())
+        return (
+            any(n.startswith("ref_") for n in names)
+            or any(output in TWO_MODELS for output in self.outputs(names))
+            or bool(self.experience and self.experience.last in ("reference", "mixture"))
         )
 
     def needs_reference(self, **overrides: Any) -> bool:
@@ -395,3 +422,14 @@ class Algorithm:
     def needs_critic(self) -> bool:
         """Whether a second model with a scalar head is trained beside the first."""
         return "values" in self.outputs(arrays_of(self.loss))
+
+    def rollout_inputs(self) -> tuple[str, ...]:
+        """Arrays of a rollout that must be there before the experience is made of it."""
+        if self.experience is None:
+            return ()
+        return arrays_of(self.experience.make)
+
+    def experience_numbers(self, **overrides: Any) -> dict[str, Any]:
+        """The hyper-parameters that the experience reads."""
+        hyper = self.numbers(**overrides)
+        return {n: hyper[n] for n in numbers_of(self.experience.make)} if self.experience else {}

@@ -1,5 +1,6 @@
 """The kinds of data an algorithm learns from, as views of one `[B, K, R]` batch."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -126,7 +127,9 @@ PAIRS = Format(
     view=_pairs,
     reads={f"{who}_{name}": (read,) for who in _SIDES for name, read in _PAIR_READS.items()},
     mask_fields=frozenset({"present", *(f"{w}_{n}" for w in _SIDES for n in ("len", "mask"))}),
-    data_fields=frozenset({"margin", "chosen_prob", "chosen_win_rate", "rejected_win_rate"}),
+    data_fields=frozenset(
+        {"margin", "chosen_prob", "chosen_win_rate", "rejected_win_rate", "ref_response"}
+    ),
     axes={
         f"{ref}{who}_{name}": "BR"
         for ref in ("", "ref_")
@@ -313,4 +316,71 @@ STEPWISE = Format(
     metrics=_supervised_metrics,
 )
 
-FORMATS = {f.name: f for f in (SUPERVISED, PAIRS, BINARY, RATED, LISTS, STEPWISE)}
+# ---- samples: responses of the policy itself, each an example of its own
+
+_SAMPLE_READS = ("token_logps", "entropy", "values", "kl_to_ref")
+_SAMPLE_DATA = ("old_token_logps", "advantages", "returns", "old_values", "win_prob")
+
+
+def _samples(out: Arrays, batch: Batch) -> Arrays:
+    """[B, K, ...] becomes [B * K, ...]. Without `old_token_logps` the policy that sampled is the
+    one that is trained, and its log-probs are the present ones.
+    """
+
+    def flat(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    mask = flat(batch.mask)
+    named = {"mask": mask, "present": mask.any(-1), "lens": _length(mask)}
+    named |= {name: flat(out[name]) for name in _SAMPLE_READS if name in out}
+    named |= {n: flat(x) for n, x in batch.extras.items() if n in _SAMPLE_DATA}
+    if "token_logps" in out and "old_token_logps" not in named:
+        named["old_token_logps"] = jax.lax.stop_gradient(named["token_logps"])
+    return named
+
+
+def _sample_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
+    by_ndim = {1: fields["present"], 2: fields["mask"]}
+    return {name: (x, by_ndim[x.ndim]) for name, x in metrics.items()}
+
+
+def mean_over_responses(fields: Arrays) -> tuple[Array, Array]:
+    """The mean over a response's tokens, then over responses (seq-mean-token-mean)."""
+    weights = fields["mask"] / fields["lens"][:, None]
+    return weights, jnp.sum(fields["present"], dtype=jnp.float32)
+
+
+def sum_over_responses(fields: Arrays) -> tuple[Array, Array]:
+    """The sum over a response's tokens, then the mean over responses (seq-mean-token-sum)."""
+    return fields["mask"], jnp.sum(fields["present"], dtype=jnp.float32)
+
+
+def sum_over_longest(fields: Arrays) -> tuple[Array, Array]:
+    """The sum over tokens, divided by responses times the most tokens that a response can have
+    (seq-mean-token-sum-norm): no response's length weighs its tokens.
+    """
+    longest = fields["mask"].shape[-1]
+    return fields["mask"], longest * jnp.sum(fields["present"], dtype=jnp.float32)
+
+
+SAMPLES = Format(
+    name="samples",
+    k=None,
+    view=_samples,
+    reads={name: (name,) for name in _SAMPLE_READS},
+    mask_fields=frozenset({"mask", "present", "lens"}),
+    data_fields=frozenset(_SAMPLE_DATA),
+    axes=dict.fromkeys(
+        ("mask", *_SAMPLE_READS, *(f"ref_{n}" for n in _SAMPLE_READS), *_SAMPLE_DATA[:-1]), "BR"
+    ),
+    metrics=_sample_metrics,
+    terms={
+        "kl_k2_coef": (losses.kl_k2, mean_over_tokens),
+        "kl_k3_coef": (losses.kl_k3, mean_over_tokens),
+        "kl_k3_ratio_coef": (losses.kl_k3_ratio, mean_over_tokens),
+        "kl_exact_coef": (losses.kl_exact, mean_over_tokens),
+        "entropy_coef": (losses.entropy_bonus, mean_over_tokens),
+    },
+)
+
+FORMATS = {f.name: f for f in (SUPERVISED, PAIRS, BINARY, RATED, LISTS, STEPWISE, SAMPLES)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jalign.cli import build, runs
+from jalign.cli import build_data, runs
 from jalign.cli.evaluate import evaluate
 from jalign.rewards.model import REWARD_FILE, RewardModel
 from tests.test_cli import CHEAP, call
@@ -137,7 +137,7 @@ def test_a_normalised_export_has_mean_0_and_spread_1_on_held_out_responses(
     code, said = call(["export", run, out, "--normalize_reward", "true"], capsys)
     assert code == 0 and "reward = " in said.out
     config, model, state, _ = runs.newest(str(run))
-    _, held = build.examples_of(config, model.tokenizer)
+    _, held = build_data.examples_of(config, model.tokenizer)
     raw = runs.reward_of(config, model, state).of_examples(held)
     rewards = RewardModel.load(out).of_examples(held)
     assert abs(raw.std() - 1) > 1e-3

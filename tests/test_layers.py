@@ -6,14 +6,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "jalign"
 
 # Each part with the parts it may import besides itself.
-BASE = {"layout", "core"}
+BASE = {"layout", "signatures", "core"}
 MODEL = BASE | {"kernels", "parallel", "models"}
-METHOD = BASE | {"losses", "formats", "algorithms"}
+METHOD = BASE | {"losses", "advantages", "experience", "formats", "algorithms"}
 TRAIN = MODEL | METHOD | {"data", "rollout", "rewards", "train", "log"}
 ALLOWED = {
     "layout": set(),
+    "signatures": set(),
     "losses": set(),
-    "core": {"layout"},
+    "advantages": set(),
+    "core": {"layout", "signatures"},
+    "experience": {"advantages"},
     "data": {"layout"},
     "embedded": set(),
     "formats": BASE | {"losses"},
@@ -38,7 +41,10 @@ STANDARD = {"__future__", "collections", "dataclasses", "functools", "math", "ty
 OUTSIDE = {
     "losses": STANDARD | {"jax", "jaxtyping"},
     "layout": STANDARD,
-    "core": STANDARD | {"difflib", "inspect", "jax", "jaxtyping", "flax"},
+    "signatures": STANDARD | {"difflib", "inspect"},
+    "advantages": STANDARD | {"jax", "jaxtyping"},
+    "experience": STANDARD | {"jax", "jaxtyping"},
+    "core": STANDARD | {"jax", "jaxtyping", "flax"},
     "formats": STANDARD | {"jax"},
     "algorithms": STANDARD | {"jax"},
     "kernels": STANDARD | {"jax", "jaxtyping", "numpy"},

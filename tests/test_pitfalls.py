@@ -49,7 +49,7 @@ import jalign
 from jalign import config, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.bench.workloads import TINY_LLAMA
-from jalign.cli import build
+from jalign.cli import build_data
 from jalign.cli.train import _identity
 from jalign.core import Batch, Frozen, Mean, Parts
 from jalign.data.convert import to_records
@@ -453,7 +453,7 @@ def test_27_a_source_named_twice_is_not_dropped_silently(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
     twice = config.DataConfig(train=[str(tmp_path / "a.jsonl")] * 2, holdout=0)
     with pytest.raises(ValueError, match="is in the mixture twice"):
-        build.examples_of(replace(DPO, data=twice), byte_level())
+        build_data.examples_of(replace(DPO, data=twice), byte_level())
 
 
 def test_27_held_out_data_are_never_the_training_split(tmp_path):
@@ -462,13 +462,13 @@ def test_27_held_out_data_are_never_the_training_split(tmp_path):
         rows = [{"prompt": f"{split} {i}", "chosen": " a", "rejected": " b"} for i in range(n)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     data = config.DataConfig(train=str(tmp_path), eval=str(tmp_path))
-    train, held = build.examples_of(replace(DPO, data=data), byte_level())
+    train, held = build_data.examples_of(replace(DPO, data=data), byte_level())
     assert (len(train), len(held)) == (6, 3)
-    _, held = build.examples_of(
+    _, held = build_data.examples_of(
         replace(DPO, data=replace(data, eval_split="validation")), byte_level()
     )
     assert len(held) == 2
     with pytest.raises(
         ValueError, match="no file of the split 'dev'; there is: test, train, validation"
     ):
-        build.examples_of(replace(DPO, data=replace(data, eval_split="dev")), byte_level())
+        build_data.examples_of(replace(DPO, data=replace(data, eval_split="dev")), byte_level())

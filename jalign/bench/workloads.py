@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalign import algorithms
-from jalign.cli import build
+from jalign.cli import build, build_data
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
@@ -122,7 +122,7 @@ def _zeros_for(row: Any, n: int) -> dict[str, np.ndarray]:
 def config_step(config: Any) -> Work:
     """The step of a config, on its own data and model."""
     mesh, tokenizer = build.mesh_of(config), build.tokenizer_of(config)
-    examples, _ = build.examples_of(config, tokenizer)
+    examples, _ = build_data.examples_of(config, tokenizer)
     model = build.model_of(config, mesh, tokenizer)
     jax.set_mesh(mesh)
     source = build.source_of(config, examples, mesh, model.decoder.spec)

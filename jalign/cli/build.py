@@ -1,9 +1,7 @@
 """The only place where a `Config` becomes objects."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,18 +12,12 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from jalign import algorithms, embedded
-from jalign.config import EMBEDDED, Config, DataConfig, Sources, is_embedded
-from jalign.core import Algorithm, Frozen, TrainState, did_you_mean
-from jalign.data import sources
+from jalign.config import Config
+from jalign.core import Algorithm, Frozen, TrainState
 from jalign.data.budget import Cost
 from jalign.data.chat import load_tokenizer
-from jalign.data.convert import to_records
-from jalign.data.density import density_ratio
-from jalign.data.examples import Examples, Report
-from jalign.data.kinds import Row, rename
+from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
-from jalign.data.records import Record
-from jalign.data.tokenize import tokenize
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.models.functional import Whole, functional, policy_of
@@ -38,8 +30,6 @@ from jalign.parallel.rules import Rules, shardings
 from jalign.rollout.sampler import Settings, continuation, sample
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
-
-HOLDOUT = 0.05  # of the training data, where nothing is said about held-out data
 
 
 @dataclass
@@ -151,118 +141,6 @@ def _trained(config: Config, mesh: Mesh, path: str, heads: int, seed: int) -> De
 def merged(model: Model, params: Any) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
     """The whole model with these trainable parameters, as the sampler and the exporter take it."""
     return nnx.graphdef(model.decoder), nnx.merge_state(policy_of(params), policy_of(model.base))
-
-
-def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
-    """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
-    names = sources_ if isinstance(sources_, list | dict) else [sources_]
-    weights = list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]
-    kind = "train" if split == "train" else "test"
-    found = [(_place(n, kind), w) for n, w in weights]
-    if len(found) == 1 and found[0][1] == 1:
-        return sources.read(found[0][0], split)
-    return sources.mixture(found, split)
-
-
-def _place(name: str, split: str) -> str:
-    """Where a source is; those in the package go by a name of their own."""
-    if name in EMBEDDED:
-        return str(getattr(embedded, EMBEDDED[name])(split))
-    if name.startswith("embedded-") and not Path(name).exists():
-        raise ValueError(f"the package has no data {name!r}{did_you_mean(name, EMBEDDED)}")
-    return name
-
-
-def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | None]:
-    """Tokenised training and held-out examples."""
-    c = config.data
-    train = rows_of(c.train, "train")
-    if c.limit:
-        train = train[: c.limit]
-    if c.eval is not None:
-        held = rows_of(c.eval, c.eval_split)
-    elif is_embedded(c.train):
-        held = rows_of(c.train, "test")
-    else:
-        part = HOLDOUT if c.holdout is None else c.holdout
-        train, held = sources.split(train, part if part < 1 else int(part)) if part else (train, [])
-    held = held[: c.eval_limit or None]
-    kind = algorithm_of(config).format.name
-    examples = _tokenised(train, kind, c, tokenizer, **_selection(config))
-    if not held:
-        return _with_all_columns(config, examples), None
-    held_out = _tokenised(held, kind, c, tokenizer)
-    return _with_all_columns(config, examples), _with_all_columns(config, held_out)
-
-
-def _with_all_columns(config: Config, examples: Examples) -> Examples:
-    """The examples with everything that the loss reads from the data, or an error that names what
-    is missing.
-    """
-    algorithm = algorithm_of(config)
-    read = set(algorithm.inputs(**config.hyper)) & algorithm.format.data_fields
-    if "density_ratio" in read - set(examples.extras):
-        features = _prompt_embeddings(config, examples)
-        labels = np.asarray(examples.extras["label"])
-        examples.extras["density_ratio"] = density_ratio(features, labels)
-    if missing := sorted(read - set(examples.extras)):
-        made = "; data.soft_labels makes it of margin" if "chosen_prob" in missing else ""
-        raise ValueError(
-            f"{algorithm.name} reads {', '.join(missing)} from the data, which have "
-            f"{', '.join(sorted(examples.extras)) or 'no such columns'}{made}"
-        )
-    attributes = len(examples.report.attributes)
-    if "attribute_ratings" in read and attributes != config.model.heads:
-        raise ValueError(
-            f"the data rate {attributes} attributes ({', '.join(examples.report.attributes)}), but "
-            f"model.heads is {config.model.heads}"
-        )
-    return examples
-
-
-def _prompt_embeddings(config: Config, examples: Examples) -> np.ndarray:
-    """[examples, width] mean of the model's own token embeddings over each prompt."""
-    table = hub.embedding(model_path(config.model.path))
-    prompts = [example.prompt for example in examples]
-    return np.stack([table[p].mean(0) if len(p) else np.zeros(table.shape[1]) for p in prompts])
-
-
-def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
-    """All of `data.train` as records of a kind: nothing is held out, but filters and balance
-    apply.
-    """
-    c = config.data
-    rows = rows_of(c.train, "train")[: c.limit or None]
-    rows = rename(rows, c.columns) if c.columns else rows
-    return to_records(rows, kind, filters=c.filters, balance=c.balance, soft_labels=c.soft_labels)
-
-
-def _selection(config: Config) -> dict[str, Any]:
-    """What decides which training rows are left out; held-out data stay as they are, so that runs
-    with other filters can be compared.
-    """
-    names = ("desirable_weight", "undesirable_weight")
-    numbers = algorithm_of(config).numbers(**config.hyper)
-    weights = tuple(float(numbers[n]) for n in names) if set(names) <= set(numbers) else None
-    return {"filters": config.data.filters, "balance": config.data.balance, "weights": weights}
-
-
-def _tokenised(
-    rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: Any, **selection: Any
-) -> Examples:
-    rows = rename(rows, c.columns) if c.columns else rows
-    records, report = to_records(rows, kind, soft_labels=c.soft_labels, **selection)
-    return tokenize(
-        records,
-        tokenizer,
-        max_prompt_len=c.max_prompt_len,
-        max_response_len=c.max_response_len,
-        over_long=c.over_long,
-        train_on=c.train_on,
-        turns=c.turns,
-        template=c.template,
-        report=report,
-    )
 
 
 def source_of(config: Config, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jalign import losses
 from jalign.algorithms import ALGORITHMS, get
-from jalign.core import TWO_MODELS, Algorithm, arrays_of
+from jalign.core import TWO_MODELS, Algorithm, arrays_of, mean_over_examples
 
 COLUMNS = (
     "algorithm", "feedback", "reward", "level", "reference", "policy", "SFT", "length", "negative",
@@ -16,9 +16,9 @@ COLUMNS = (
 )  # fmt: skip
 _FEEDBACK = {
     "supervised": "none", "pairs": "pair", "joint": "pair", "binary": "binary", "rated": "rating",
-    "lists": "list", "stepwise": "steps",
+    "lists": "list", "stepwise": "steps", "samples": "score",
 }  # fmt: skip
-_MEANING = """feedback: what the data say about a response (none: demonstrations, or a teacher)
+_MEANING = """feedback: what is known of responses (none: demonstrations, teacher; score: a reward)
 reward: explicit (a scalar head or a preference model is trained) or implicit in the policy
 level: whether the loss looks at whole responses or at tokens
 reference: a frozen copy of the policy, one that moves, a teacher, or none
@@ -34,25 +34,35 @@ def taxonomy(row: Algorithm) -> tuple[str, ...]:
     arrays = arrays_of(row.loss)
     outputs = row.outputs(arrays)
     supervised = row.format.name == "supervised"
-    explicit = row.needs_value_head or row.format.name == "joint"
+    explicit = row.needs_value_head or row.format.name in ("joint", "samples")
     by_token = row.format.token_fields & set(arrays) or any(o in TWO_MODELS for o in outputs)
+    if row.format.name == "samples":  # all read tokens; some add them up first
+        by_token = row.reduce is not mean_over_examples
     hyper = row.hyperparameters
     with_sft = hyper.get("nll_coef", 0) != 0 or "sft" in row.tags or row.loss is losses.sft
     responses = [n for n in arrays if "chosen" in n or "rejected" in n]
     negative = bool(responses) and all("rejected" in n for n in responses)
     return (
         row.name,
-        _FEEDBACK[row.format.name],
+        _feedback(row),
         "explicit" if explicit else "-" if supervised else "implicit",
         "token" if by_token else "response",
         _reference(row),
-        "off",
+        "on" if row.experience else "off",
         _yes(with_sft),
         _yes("length" in row.tags or any(n.endswith(("len", "lens")) for n in arrays)),
         _yes(negative or "negative" in row.tags),
         _yes("nash" in row.tags),
         f"[{row.paper}](https://arxiv.org/abs/{row.paper})",
     )
+
+
+def _feedback(row: Algorithm) -> str:
+    """Of an online method it is what its experience reads of the judged samples."""
+    judged = set(row.rollout_inputs())
+    if "win_probs" in judged:
+        return "pair"
+    return "score" if "scores" in judged else _FEEDBACK[row.format.name]
 
 
 def _reference(row: Algorithm) -> str:
@@ -101,3 +111,7 @@ def show(args: Sequence[str], console: Console) -> None:
             table.add_row(key, repr(default))
         console.print(table)
         console.print(inspect.getdoc(row.loss) or "", markup=False, highlight=False)
+        if row.experience:
+            last = "" if row.experience.last == "policy" else f", the last by {row.experience.last}"
+            console.print(f"\n{row.experience.responses} responses per prompt{last}:", markup=False)
+            console.print(inspect.getdoc(row.experience.make) or "", markup=False, highlight=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from jalign import algorithms
-from jalign.cli import build
+from jalign.cli import build, build_data
 from jalign.cli.read import read_options
 from jalign.config import Config
 from jalign.data import report, write
@@ -27,7 +27,7 @@ def show(config: Config, console: Console) -> None:
     how batches are cut.
     """
     tokenizer = build.tokenizer_of(config)
-    train, held = build.examples_of(config, tokenizer)
+    train, held = build_data.examples_of(config, tokenizer)
     for name, examples in (("training data", train), ("held-out data", held)):
         if examples is not None:
             console.rule(name)
@@ -53,7 +53,7 @@ def save(config: Config, wanted: str, console: Console) -> None:
         raise ValueError(f"--to needs --out FILE{' or FILE'.join(write.ENDINGS)}, got {config.out}")
     kind = wanted if wanted in NEEDS else algorithms.get(wanted).format.name
     kind = "pairs" if kind == "joint" else kind  # made from pairs whenever they are read
-    records, told = build.converted(config, kind)
+    records, told = build_data.converted(config, kind)
     write.write(config.out, write.to_rows(records, told.kind, told.attributes))
     console.print(told.explanation, markup=False, highlight=False, soft_wrap=True)
     for reason, count in sorted(told.dropped.items()):

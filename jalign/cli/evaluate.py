@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jalign.cli import build, runs
+from jalign.cli import build, build_data, runs
 from jalign.cli.read import read_config
 from jalign.config import Config
 from jalign.core import Frozen, Parts, TrainState
@@ -83,7 +83,7 @@ def _subject(args: Sequence[str]) -> Subject:
     optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
     initial, frozen = build.state_of(config, model, mesh, optimizer)
     state = state or initial
-    _, held = build.examples_of(config, model.tokenizer)
+    _, held = build_data.examples_of(config, model.tokenizer)
     if held is None:
         raise ValueError("there are no held-out data: set data.eval or data.holdout")
     return Subject(what, config, mesh, model, state, with_reference(frozen, state), held)

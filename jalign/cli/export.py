@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from jalign import losses
-from jalign.cli import build, runs
+from jalign.cli import build, build_data, runs
 from jalign.config import Config
 from jalign.core import TrainState
 from jalign.models import hub, lora, peft
@@ -86,7 +86,7 @@ def _normalization(config: Config, model: build.Model, state: TrainState) -> tup
     deviation 1.
     """
     scorer = runs.reward_of(config, model, state)
-    _, held = build.examples_of(config, model.tokenizer)
+    _, held = build_data.examples_of(config, model.tokenizer)
     if held is None:
         raise ValueError("--normalize_reward needs held-out data, and this run has none")
     gain, bias = losses.fit_normalization(jnp.asarray(scorer.of_examples(held)))

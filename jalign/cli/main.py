@@ -1,4 +1,4 @@
-"""The command line: `jalign train|eval|sample|data|export|merge|algorithms|bench`."""
+"""The command line: `jalign train|eval|sample|rollouts|data|export|merge|algorithms|bench`."""
 
 import logging
 import os
@@ -23,6 +23,7 @@ usage: jalign COMMAND [ARGUMENTS]
   eval CONFIG [--key value ...]    the held-out metrics of a model, or of a run's newest checkpoint;
                                    for rewards also calibration, length and subsets
   sample MODEL [PROMPT ...]        continue texts with a model or a run; --best_of N --reward DIR
+  rollouts RUN                     responses that a run sampled, with their rewards
   data CONFIG [--key value ...]    look at the data as the model will see it; --to KIND converts
   export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
   merge OUT --base M --models A B  add up what models learned since the base M: TIES, DARE, SLERP
@@ -104,6 +105,12 @@ def _sample(args: list[str], console: Console) -> None:
     sample(args, console)
 
 
+def _rollouts(args: list[str], console: Console) -> None:
+    from jalign.cli.rollouts import rollouts
+
+    rollouts(args, console)
+
+
 def _data(args: list[str], console: Console) -> None:
     from jalign.cli.data import data
 
@@ -138,6 +145,7 @@ COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     "train": _train,
     "eval": _eval,
     "sample": _sample,
+    "rollouts": _rollouts,
     "data": _data,
     "export": _export,
     "merge": _merge,

@@ -12,6 +12,7 @@ from jalign.config import Config
 from jalign.data.examples import Examples
 from jalign.kernels import backend
 from jalign.log import RunLog
+from jalign.train.online import Online
 from jalign.train.source import Offline
 
 _OUR_OWN = {"row", "source"}  # extras that data/ adds for its own bookkeeping
@@ -24,7 +25,7 @@ def introduce(
     model: build.Model,
     examples: Examples,
     held: Examples | None,
-    source: Offline,
+    source: Offline | Online,
     steps: int,
     start: int,
 ) -> None:
@@ -51,7 +52,7 @@ def introduce(
     unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
     if unread:
         log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")
-    for line in source.batches.plan.describe():
+    for line in source.describe():
         log.say(f"batches: {line}")
     begin = f"going on after step {start} of {steps}" if start else f"{steps} steps"
     log.say(f"{begin}, {config.batch_size} examples each")

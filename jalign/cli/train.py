@@ -5,6 +5,7 @@ import json
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jalign.cli import build, summary
+from jalign.cli import build, build_data, build_online, summary
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.log import RunLog
@@ -20,11 +21,12 @@ from jalign.parallel import hosts
 from jalign.rewards.rules import sentiment
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.fingerprint import combine, fingerprint
-from jalign.train.hooks import Evaluate, Generations, Metrics, Save
+from jalign.train.hooks import Answers, Evaluate, Generations, Metrics, Save
 from jalign.train.loop import StopTraining, fit
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
 from jalign.train.resume import ResumeError, resume
+from jalign.train.source import Offline
 from jalign.train.step import make_eval_step, make_train_step
 
 CONFIG_FILE = "config.json"
@@ -43,15 +45,20 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     out = Path(config.out)
     algorithm = build.algorithm_of(config)
     tokenizer = build.tokenizer_of(config)
-    examples, held = build.examples_of(config, tokenizer)
+    examples, held = build_data.examples_of(config, tokenizer)
     if config.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     model = build.model_of(config, mesh, tokenizer)
 
     spec = model.decoder.spec
-    source = build.source_of(config, examples, mesh, spec)
-    held_source = build.held_source_of(config, held, mesh, spec) if held else None
-    steps = build.steps_of(config, source.batches)
+    held_source, answer = None, None
+    if algorithm.experience:
+        source, answer = build_online.source_of(config, model, examples, held, mesh)
+        steps = config.steps
+    else:
+        source = build.source_of(config, examples, mesh, spec)
+        held_source = build.held_source_of(config, held, mesh, spec) if held else None
+        steps = build.steps_of(config, source.batches)
     optimizer, schedule = config.optim.make(steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
     identity = _identity(config, model, examples, held, state, frozen, steps)
@@ -76,7 +83,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             )
         # Orbax gives a key the sharding of its bits; device_put takes no key over several processes
         state = jax.jit(lambda x: x, out_shardings=shardings, donate_argnums=0)(restored)
-        source.seek(start, meta["position"]["num_tokens"])
+        source.restore(meta["position"], start, _rollout_file(out, start))
 
     main = hosts.is_main()
     log = RunLog(out, steps=steps, start=start, console=console if main else None, writes=main)
@@ -84,13 +91,17 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     summary.introduce(log, config, model, examples, held, source, steps, start)
     _write_config(out, config)
     if config.reference == "cached":
+        assert isinstance(source, Offline)
         source, held_source, frozen = _with_cached_reference(
             config, model, source, held_source, frozen, identity, mesh, out, log
         )
         source.seek(start, source.tokens)
 
+    apply = model.apply
+    if algorithm.experience:  # what is trained is the distribution that is sampled from
+        apply = partial(apply, temperature=config.rollout.temperature)
     step = jax.jit(
-        make_train_step(algorithm, model.apply, optimizer, **config.hyper),
+        make_train_step(algorithm, apply, optimizer, **config.hyper),
         donate_argnums=0,
         out_shardings=(shardings, None),
     )
@@ -112,6 +123,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             evaluate = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
             batches, every = held_source.eval_batches, config.eval_every
             looks.append(Evaluate(log, evaluate, batches, every=every, stop=preemption.heard))
+        if answer:
+            looks.append(Answers(log, answer, every=config.eval_every))
         if config.sample.prompts:
             generate = build.generator_of(config, model, held)
             score = sentiment if config.sample.sentiment else None
@@ -119,6 +132,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         hooks += looks
 
         def save(number: int, state: TrainState) -> None:
+            if hosts.is_main():
+                source.save(_rollout_file(out, number))
             checkpoints.save(
                 number,
                 state,
@@ -142,6 +157,11 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     if code is ExitCode.OK:
         summary.conclude(log, out, steps, time.perf_counter() - started)
     return code
+
+
+def _rollout_file(out: Path, step: int) -> Path:
+    """Where a checkpoint in the middle of a rollout keeps its examples."""
+    return out / "rollouts" / f"under-way-{step}.npz"
 
 
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
@@ -177,7 +197,14 @@ def _identity(
         "batch_size": config.batch_size,
         "group_by_length": config.data.group_by_length,
         "seed": config.seed,
-    }
+    } | (_online_identity(config) if build.algorithm_of(config).experience else {})
+
+
+def _online_identity(config: Config) -> dict[str, Any]:
+    """What an online run may not change half-way: how it samples and what it is rewarded for."""
+    how = {"record", "sample_batch"}
+    rollout = {name: x for name, x in asdict(config.rollout).items() if name not in how}
+    return {"rollout": rollout, "reward": asdict(config.reward)}
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

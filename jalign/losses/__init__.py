@@ -11,6 +11,8 @@ from jalign.losses.binary.dro_v import dro_v, dro_v_joint
 from jalign.losses.binary.kto import kto
 from jalign.losses.distill.divergence import generalized_jsd
 from jalign.losses.distill.gkd import forward_kl, gkd, reverse_kl
+from jalign.losses.games.nash_md import nash_md, nash_md_token
+from jalign.losses.games.sppo_samples import sppo_samples
 from jalign.losses.implicit import implicit_rewards, token_rewards
 from jalign.losses.listwise.exo import dpo_list, exo_list
 from jalign.losses.listwise.lipo import lipo_lambda
@@ -54,6 +56,15 @@ from jalign.losses.pairwise.slic_hf import slic_hf
 from jalign.losses.pairwise.sppo import sppo, sppo_hard
 from jalign.losses.pairwise.tdpo import tdpo1, tdpo2
 from jalign.losses.pairwise.wpo import wpo
+from jalign.losses.pairwise.xpo import xpo
+from jalign.losses.policy.cispo import cispo
+from jalign.losses.policy.gspo import gspo, gspo_token
+from jalign.losses.policy.kl import kl_k2, kl_k3, kl_k3_ratio, kl_k3_straight_through
+from jalign.losses.policy.ppo import ppo, ppo_clip
+from jalign.losses.policy.reinforce import reinforce, reinforce_with_value
+from jalign.losses.policy.rloo import rloo
+from jalign.losses.policy.value import value_clip
+from jalign.losses.policy.whole import entropy_bonus, kl_exact
 from jalign.losses.regularizers import (
     forward_kl_on_chosen,
     forward_kl_per_token,
@@ -99,6 +110,7 @@ __all__ = [
     "bradley_terry",
     "bradley_terry_margin",
     "bradley_terry_soft",
+    "cispo",
     "cpo",
     "cringe",
     "d2o",
@@ -110,6 +122,7 @@ __all__ = [
     "dpop",
     "dro_v",
     "dro_v_joint",
+    "entropy_bonus",
     "exo_list",
     "exo_pair",
     "f_dpo_alpha",
@@ -127,11 +140,18 @@ __all__ = [
     "gpo_squared",
     "gpo_truncated_quadratic",
     "gradient_ascent",
+    "gspo",
+    "gspo_token",
     "implicit_rewards",
     "info_nca_list",
     "ipo",
     "ipo_sum",
     "k_wise",
+    "kl_exact",
+    "kl_k2",
+    "kl_k3",
+    "kl_k3_ratio",
+    "kl_k3_straight_through",
     "kto",
     "ld_dpo",
     "length_margin",
@@ -141,6 +161,8 @@ __all__ = [
     "lipo_softmax",
     "list_mle",
     "multi_attribute",
+    "nash_md",
+    "nash_md_token",
     "nca_list",
     "nca_pair",
     "nll",
@@ -155,12 +177,17 @@ __all__ = [
     "plackett_luce",
     "pointwise_from_pairwise",
     "potential_differences",
+    "ppo",
+    "ppo_clip",
     "preference_ab",
     "pro",
     "process_reward",
     "r_dpo",
+    "reinforce",
+    "reinforce_with_value",
     "reverse_kl",
     "reward_centering",
+    "rloo",
     "robust_dpo",
     "rrhf",
     "score_difference",
@@ -170,6 +197,7 @@ __all__ = [
     "slic_hf",
     "sppo",
     "sppo_hard",
+    "sppo_samples",
     "step_last",
     "step_min",
     "step_product",
@@ -179,5 +207,7 @@ __all__ = [
     "token_bradley_terry",
     "token_rewards",
     "unlikelihood",
+    "value_clip",
     "wpo",
+    "xpo",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 BLOCK = 256  # the running sum over V is taken in two levels: over block sums, then inside one block
 
@@ -30,16 +30,20 @@ def draw(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """Tokens and log-probs (nats) under softmax(logits / temperature) cut to top-k, then top-p.
+    """Tokens and log-probs (nats) under softmax(logits / temperature) cut to top-k, then top-p,
+    then min-p.
 
     Args:
       logits: float32.
-      key: row i uses the i-th uniform of this key.
+      key: row i uses the i-th uniform of this key; or keys [n], one for each row.
       temperature: >= 0; at 0 the largest logit is taken, with log-prob 0.
       top_k: how many of the largest logits to keep; of equal ones the first. None keeps all.
       top_p: keep the smallest set of most probable tokens whose mass reaches this, in (0, 1];
         equally probable ones stay together.
+      min_p: keep tokens at least this times as probable as the most probable one, in [0, 1).
+        Nguyen et al. 2024, https://arxiv.org/abs/2407.01082.
 
     Returns:
       Token ids [n] and log-probs [n], float32.
@@ -53,10 +57,24 @@ def draw(
     weights = jnp.exp(logits - logits.max(-1, keepdims=True))
     if top_p < 1.0:
         weights = keep_top_p(weights, top_p)
-    chosen = pick(weights, jax.random.uniform(key, logits.shape[:1]))
+    if min_p > 0.0:  # the largest weight is 1
+        weights = jnp.where(weights >= min_p, weights, 0.0)
+    each = jax.vmap(jax.random.uniform)
+    uniform = each(key) if key.ndim else jax.random.uniform(key, logits.shape[:1])
+    chosen = pick(weights, uniform)
     at = chosen[:, None]
     logps = jnp.log(jnp.take_along_axis(weights, at, 1)[:, 0] / weights.sum(-1))
     return chosen if ids is None else jnp.take_along_axis(ids, at, 1)[:, 0], logps
+
+
+def penalise(
+    logits: Float[Array, "n V"], seen: Bool[Array, "n V"], penalty: float
+) -> Float[Array, "n V"]:
+    """Logits of tokens that were seen, divided by the penalty where positive and multiplied by it
+    where negative. Keskar et al. 2019, https://arxiv.org/abs/1909.05858, in the form that
+    transformers made usual.
+    """
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def keep_top_p(weights: Float[Array, "n V"], top_p: float) -> Float[Array, "n V"]:

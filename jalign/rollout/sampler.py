@@ -10,7 +10,6 @@ tokens, V vocabulary, D width.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +22,9 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
-from jalign.rollout.draw import draw
-from jalign.rollout.unrolled import Unrolled, split_cache
+from jalign.rollout.draw import draw, penalise
+from jalign.rollout.voice import prefill, prepare
 
 BUCKET = 32  # prompts are padded to a multiple of this many tokens
 
@@ -40,6 +38,10 @@ class Settings:
       temperature: >= 0; 0 takes the most probable token.
       top_k: keep the k most probable tokens; None keeps all.
       top_p: keep the smallest set of most probable tokens with this mass, in (0, 1].
+      min_p: keep tokens at least this times as probable as the most probable one, in [0, 1).
+      repetition_penalty: > 1 makes tokens of the prompt and the response so far less probable.
+      mixture: weight b of a second model, in [0, 1]: tokens are drawn from p^(1 - b) * other^b,
+        normalised, before temperature and cuts. Needs `other`.
       eos: token ids that end a response.
       responses: K, responses per prompt.
     """
@@ -48,6 +50,9 @@ class Settings:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    mixture: float = 0.0
     eos: tuple[int, ...] = ()
     responses: int = 1
 
@@ -60,6 +65,12 @@ class Settings:
             raise ValueError(f"temperature must be at least 0, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        if not 0 <= self.min_p < 1:
+            raise ValueError(f"min_p must be in [0, 1), got {self.min_p}")
+        if not self.repetition_penalty > 0:
+            raise ValueError(f"repetition_penalty must be > 0, got {self.repetition_penalty}")
+        if not 0 <= self.mixture <= 1:
+            raise ValueError(f"mixture must be in [0, 1], got {self.mixture}")
 
 
 class Samples(NamedTuple):
@@ -85,6 +96,7 @@ def sample(
     lengths: Int[ArrayLike, " B"],
     key: Array,
     settings: Settings,
+    other: Decoder | tuple[nnx.GraphDef, nnx.State] | None = None,
 ) -> Samples:
     """K responses to each of B right-padded prompts.
 
@@ -94,64 +106,58 @@ def sample(
       lengths: tokens of each prompt, in [1, P].
       key: for the same key a row's draws do not depend on the rows below it.
       settings: how to sample; a new value compiles a new program.
+      other: the second model of `settings.mixture`, with the same vocabulary (Nash-MD,
+        https://arxiv.org/abs/2312.00886).
 
     Raises:
-      ValueError: shapes do not fit, a length is out of range, or the model has too few positions.
+      ValueError: shapes do not fit, a length is out of range, a model has too few positions, or
+        `other` and `settings.mixture` do not go together.
     """
     prompts, lengths = np.asarray(prompts, np.int32), np.asarray(lengths, np.int32)
     if prompts.ndim != 2 or lengths.shape != prompts.shape[:1]:
         raise ValueError(f"prompts [B, P] and lengths [B], got {prompts.shape}, {lengths.shape}")
     if lengths.min() < 1 or lengths.max() > prompts.shape[1]:
         raise ValueError(f"lengths must be in [1, {prompts.shape[1]}], got {lengths.tolist()}")
-    graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
-    room = nnx.merge(graphdef, state).spec.learned_positions
-    if room is not None and lengths.max() + settings.max_new_tokens > room:
-        raise ValueError(
-            f"a prompt of {lengths.max()} tokens and max_new_tokens={settings.max_new_tokens} "
-            f"are more than the {room} positions of this model"
-        )
+    if (other is not None) != (settings.mixture > 0):
+        raise ValueError("a second model needs settings.mixture > 0, and mixture a second model")
+    given = [model] if other is None else [model, other]
+    models = [m if isinstance(m, tuple) else nnx.split(m) for m in given]
+    for graphdef, state in models:
+        room = nnx.merge(graphdef, state).spec.learned_positions
+        if room is not None and lengths.max() + settings.max_new_tokens > room:
+            raise ValueError(
+                f"a prompt of {lengths.max()} tokens and max_new_tokens={settings.max_new_tokens} "
+                f"are more than the {room} positions of this model"
+            )
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
-    ready = _prepare(graphdef, state)
-    return _sample(graphdef, state, ready, prompts, lengths, key, settings)
+    graphdefs = tuple(graphdef for graphdef, _ in models)
+    states = tuple((state, prepare(graphdef, state)) for graphdef, state in models)
+    return _sample(graphdefs, states, prompts, lengths, key, settings)
 
 
-@partial(jax.jit, static_argnums=0)
-def _prepare(graphdef: nnx.GraphDef, state: nnx.State) -> tuple[Array, nnx.Module | None]:
-    """The weights as the loop reads them best: the unembedding laid out [D, V] (as emb.T, a single
-    row is 4x slower on CPU) and on CPU the layers taken apart. A program of its own: inside the
-    loop's, the compiler would undo both."""
-    model = nnx.merge(graphdef, state)
-    weight, vocab_axis = model.head()
-    unrolled = Unrolled(model) if jax.default_backend() == "cpu" else None
-    return weight if vocab_axis == 1 else weight.T, unrolled
-
-
-@partial(jax.jit, static_argnames=("graphdef", "settings"))
-def _sample(graphdef, state, ready, prompts, lengths, key, settings: Settings) -> Samples:
-    model = nnx.merge(graphdef, state)
-    head, unrolled = ready
-    (b, p), k, t = prompts.shape, settings.responses, settings.max_new_tokens
-    choose = partial(
-        draw, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
-    )
-    eos = jnp.array(settings.eos, jnp.int32)
-
-    cache = KVCache.empty(model.spec, b, p + t, model.dtype)
-    positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
-    hidden, cache = model(prompts, positions, cache=cache)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
-    cache = dataclasses.replace(
-        cache,
-        kv=jax.tree.map(lambda a: jnp.repeat(a, k, 1), cache.kv),
-        lengths=jnp.repeat(cache.lengths, k),
-    )
-    if unrolled is not None:
-        model, cache = unrolled, split_cache(cache)
-    first, logps = choose(
-        _logits(model.spec, jnp.repeat(last, k, 0), head), jax.random.fold_in(key, 0)
-    )
+@partial(jax.jit, static_argnames=("graphdefs", "settings"))
+def _sample(graphdefs, states, prompts, lengths, key, settings: Settings) -> Samples:
+    (b, _), k, t = prompts.shape, settings.responses, settings.max_new_tokens
+    n, eos = b * k, jnp.array(settings.eos, jnp.int32)
+    penalty, mix = settings.repetition_penalty, settings.mixture
+    begun = [prefill(g, s, prompts, lengths, k, t) for g, s in zip(graphdefs, states, strict=True)]
+    voices = [voice for voice, _, _ in begun]
     start = jnp.repeat(lengths, k)
+
+    def choose(logits: list[Array], seen: Array | None, i: Any) -> tuple[Array, Array]:
+        # what normalises each model's logits is one number per row, which no choice depends on
+        mixed = logits[0] if len(logits) == 1 else (1 - mix) * logits[0] + mix * logits[1]
+        if seen is not None:
+            mixed = penalise(mixed, seen, penalty)
+        return draw(
+            mixed,
+            jax.random.fold_in(key, i),
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            min_p=settings.min_p,
+        )
 
     def write(buffer, i, column):
         return jax.lax.dynamic_update_slice(buffer, column[:, None], (0, i))
@@ -161,33 +167,45 @@ def _sample(graphdef, state, ready, prompts, lengths, key, settings: Settings) -
         return (i < t) & ~done.all()
 
     def body(carry):
-        i, token, done, cache, tokens, mask, token_logps = carry
-        hidden, cache = model(token[:, None], (start + i - 1)[:, None], cache=cache)
-        token, logp = choose(_logits(model.spec, hidden[:, 0], head), jax.random.fold_in(key, i))
+        i, token, done, seen, caches, tokens, mask, token_logps = carry
+        steps = [
+            voice.model(token[:, None], (start + i - 1)[:, None], cache=cache)
+            for voice, cache in zip(voices, caches, strict=True)
+        ]
+        logits = [v.logits(hidden[:, 0]) for v, (hidden, _) in zip(voices, steps, strict=True)]
+        token, logp = choose(logits, seen, i)
         tokens = write(tokens, i, jnp.where(done, 0, token))
         token_logps = write(token_logps, i, jnp.where(done, 0.0, logp))
         mask = write(mask, i, ~done)
-        return i + 1, token, done | jnp.isin(token, eos), cache, tokens, mask, token_logps
+        seen = None if seen is None else seen.at[jnp.arange(n), token].set(True)
+        caches = [cache for _, cache in steps]
+        return i + 1, token, done | jnp.isin(token, eos), seen, caches, tokens, mask, token_logps
 
-    n = b * k
+    seen = None
+    if penalty != 1:
+        vocab = begun[0][2].shape[-1]
+        real = jnp.arange(prompts.shape[1]) < lengths[:, None]
+        rows = jnp.broadcast_to(jnp.arange(b)[:, None], prompts.shape)
+        seen = (
+            jnp.zeros((b, vocab), bool)
+            .at[rows, jnp.where(real, prompts, vocab)]
+            .set(True, mode="drop")
+        )
+        seen = jnp.repeat(seen, k, 0)
+    first, logps = choose([logits for _, _, logits in begun], seen, 0)
+    seen = None if seen is None else seen.at[jnp.arange(n), first].set(True)
     carry = (
         jnp.int32(1),
         first,
         jnp.isin(first, eos),
-        cache,
+        seen,
+        [cache for _, cache, _ in begun],
         write(jnp.zeros((n, t), jnp.int32), 0, first),
         write(jnp.zeros((n, t), bool), 0, jnp.ones(n, bool)),
         write(jnp.zeros((n, t), jnp.float32), 0, logps),
     )
-    _, _, done, _, tokens, mask, token_logps = jax.lax.while_loop(running, body, carry)
+    _, _, done, _, _, tokens, mask, token_logps = jax.lax.while_loop(running, body, carry)
     return Samples(tokens, mask, token_logps, done)
-
-
-def _logits(spec: Any, hidden: Float[Array, "n D"], head: Float[Array, "D V"]) -> Array:
-    logits = jnp.matmul(hidden, head, preferred_element_type=jnp.float32) * spec.logit_scale
-    if spec.logit_softcap is None:
-        return logits
-    return spec.logit_softcap * jnp.tanh(logits / spec.logit_softcap)
 
 
 def generate(

@@ -14,6 +14,7 @@ from jalign.core import Frozen, Mean, Parts, TrainState
 from jalign.log import RunLog
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.loop import Moment, StopTraining
+from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.source import Offline
 from jalign.train.step import with_reference
@@ -31,7 +32,7 @@ class Metrics:
     def __init__(
         self,
         log: RunLog,
-        source: Offline,
+        source: Offline | Online,
         schedule: optax.Schedule,
         *,
         every: int,
@@ -62,12 +63,13 @@ class Metrics:
             "skipped": skipped,
             "skipped_in_a_row": in_a_row,
             "learning_rate": float(np.asarray(self.schedule(updates))),
-            "epoch": self.source.batches.epoch(moment.step),
+            "epoch": self.source.epoch(moment.step),
             "num_tokens": tokens,
             "tokens_per_second": (tokens - self.tokens) / seconds,
             "step_time": seconds / timed,
             "eta_s": seconds / timed * (self.steps - moment.step),
         }
+        means |= self.source.metrics()
         self.log.write(moment.step, with_margin(means) | _memory())
         self.since, self.tokens = now, tokens
         if worst >= self.max_bad_steps:
@@ -160,6 +162,29 @@ class Generations:
         if self.score:
             scores = self.score([row["continuation"] for row in rows])
             self.log.write(step, {"sentiment": float(np.mean(scores))}, "sentiment")
+
+
+class Answers:
+    """Rewards of the policy's responses to the held-out prompts, every `every` steps (0: only by
+    `now`) and at the end. The same random numbers every time.
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        answer: Callable[[TrainState, Frozen], dict[str, float]],
+        *,
+        every: int,
+    ):
+        self.log, self.answer, self.every = log, answer, every
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.last or (self.every and moment.step % self.every == 0):
+            self.now(moment.step, moment.state, moment.frozen)
+
+    def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
+        """Answer, judge and record."""
+        self.log.write(step, self.answer(state, with_reference(frozen, state)), "eval")
 
 
 class Save:

@@ -1,6 +1,7 @@
 """Where the data of a step comes from: `Source = (state, frozen) -> tuple[Parts, ...]`."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,26 @@ class Offline:
         self.step += 1
         return self.on_device(data)
 
+    def epoch(self, step: int) -> float:
+        """How often the data set has been seen before a step."""
+        return self.batches.epoch(step)
+
+    def metrics(self) -> dict[str, float]:
+        """Nothing is known about fixed data that the step does not say."""
+        return {}
+
+    def describe(self) -> list[str]:
+        """The batches in words."""
+        return self.batches.plan.describe()
+
+    def save(self, path: Path) -> None:
+        """Nothing: the data follow from the step number."""
+
+    def restore(self, position: Mapping[str, Any], step: int, path: Path) -> None:
+        """Go on after `step` steps, as a checkpoint's position says."""
+        del path
+        self.seek(step, position["num_tokens"])
+
     def seek(self, step: int, tokens: int = 0) -> None:
         """Go on with the data of `step` (from 0), `tokens` having been consumed."""
         self.step, self.tokens = step, tokens
@@ -56,15 +77,22 @@ class Offline:
 
     def on_device(self, data: tuple[dict[str, Any], ...]) -> tuple[Parts, ...]:
         """Host arrays to arrays over the mesh, each device getting its own streams only."""
-        return tuple(self._part(d["batch"], d["count"]) for d in data)
+        return on_mesh(self.mesh, data, self.columns)
 
-    def _part(self, batch: dict[str, Any], count: Any) -> Parts:
-        extras = dict(batch["extras"])
-        for name, column in self.columns.items():
-            index = extras["index"]
-            extras[name] = np.where(index >= 0, column[index], 0).astype(np.float32)
-        whole = Batch(batch["layout"], batch["mask"], extras)
-        return Parts(
-            to_global(self.mesh, _SPLIT, whole),
-            to_global(self.mesh, PartitionSpec(), np.int32(count)),
-        )
+
+def on_mesh(
+    mesh: Mesh, data: tuple[dict[str, Any], ...], columns: Mapping[str, np.ndarray] = {}
+) -> tuple[Parts, ...]:
+    """Host arrays to arrays over the mesh; `columns` are looked up by example number."""
+    return tuple(_part(mesh, d["batch"], d["count"], columns) for d in data)
+
+
+def _part(
+    mesh: Mesh, batch: dict[str, Any], count: Any, columns: Mapping[str, np.ndarray]
+) -> Parts:
+    extras = dict(batch["extras"])
+    for name, column in columns.items():
+        index = extras["index"]
+        extras[name] = np.where(index >= 0, column[index], 0).astype(np.float32)
+    whole = Batch(batch["layout"], batch["mask"], extras)
+    return Parts(to_global(mesh, _SPLIT, whole), to_global(mesh, PartitionSpec(), np.int32(count)))

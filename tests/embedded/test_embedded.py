@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from jalign import embedded
 from jalign.algorithms import ALGORITHMS
-from jalign.cli import build
+from jalign.cli import build_data
 from jalign.config import EMBEDDED, Config, DataConfig
 from jalign.models import hub
 
@@ -142,7 +142,7 @@ def test_a_config_names_the_data_and_gets_their_own_test_split(
     if algorithm not in ALGORITHMS:
         pytest.skip(f"{algorithm} is not in the catalogue yet")
     config = Config(algorithm={"name": algorithm}, data=DataConfig(train=name))
-    train, held = build.examples_of(config, tokenizer)
+    train, held = build_data.examples_of(config, tokenizer)
     assert held is not None and train.report.kind == held.report.kind == kind
     assert (train.report.read, held.report.read) == (400, 60) and train.k == k
     assert extra in train.extras
@@ -153,7 +153,7 @@ def test_data_in_the_package_have_no_holdout_and_a_wrong_name_is_refused():
         with pytest.raises(ValueError, match="there are held-out data already"):
             Config(algorithm={"name": "sft"}, data=DataConfig(train=name, holdout=0.1))
     with pytest.raises(ValueError, match="no data 'embedded-list'; did you mean 'embedded-lists'"):
-        build.rows_of("embedded-list", "train")
+        build_data.rows_of("embedded-list", "train")
 
 
 @pytest.mark.parametrize("find", [embedded.pairs, embedded.lists, embedded.steps])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.rollout.draw import draw, greedy, keep_top_p, pick
+from jalign.rollout.draw import draw, greedy, keep_top_p, penalise, pick
 
 LOGITS = jnp.log(jnp.array([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4]]))
 
@@ -86,3 +86,18 @@ def test_a_row_draws_the_same_token_whatever_stands_below_it():
     logits = jax.random.normal(jax.random.key(4), (8, 50))
     few, many = (draw(x, jax.random.key(5))[0] for x in (logits[:3], logits))
     assert few.tolist() == many[:3].tolist()
+
+
+def test_min_p_keeps_what_is_near_enough_to_the_most_probable_token():
+    logits = jnp.tile(LOGITS[1:], (400, 1))  # 0.1, 0.2, 0.3, 0.4
+    ids, logps = draw(logits, jax.random.key(3), min_p=0.6)
+    assert set(np.asarray(ids).tolist()) == {2, 3}
+    want = {2: np.log(3 / 7), 3: np.log(4 / 7)}
+    np.testing.assert_allclose(logps, [want[int(i)] for i in ids], rtol=1e-5)
+
+
+def test_a_penalty_divides_positive_and_multiplies_negative_logits_of_seen_tokens():
+    seen = jnp.array([[True, True, False]])
+    np.testing.assert_allclose(
+        penalise(jnp.array([[4.0, -3.0, 5.0]]), seen, 2.0), [[2.0, -6.0, 5.0]]
+    )

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
 from jalign.models.spec import Spec
-from jalign.rollout import sampler
+from jalign.rollout import sampler, voice
 from jalign.rollout.sampler import Settings, continuation, generate, sample
 from jalign.rollout.unrolled import Unrolled, split_cache
 
@@ -171,15 +171,55 @@ def test_layers_taken_apart_are_the_same_function(model):
 
 
 def test_stacked_layers_sample_the_same(model, greedy):  # the path of accelerators
-    head, _ = sampler._prepare(*model)
+    head, _ = voice.prepare(*model)
     padded = np.pad(PROMPTS, ((0, 0), (0, 27)))
-    other = sampler._sample(*model, (head, None), padded, LENGTHS, KEY, GREEDY)
+    other = sampler._sample((model[0],), ((model[1], (head, None)),), padded, LENGTHS, KEY, GREEDY)
     np.testing.assert_array_equal(other.tokens, greedy.tokens)
+
+
+def test_a_mixture_draws_from_the_normalised_product_of_powers(model):
+    other = tiny(seed=1)
+    settings = Settings(max_new_tokens=6, temperature=0.7, responses=2, mixture=0.25)
+    samples = sample(model, PROMPTS, LENGTHS, KEY, settings, other=other)
+    a, b = (log_softmax(teacher_forced(m[1], samples, repeats=2)) for m in (model, other))
+    want = log_softmax((0.75 * a + 0.25 * b) / 0.7)
+    picked = np.take_along_axis(want, np.asarray(samples.tokens)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(samples.token_logps, picked, atol=2e-5)
+
+
+def test_a_mixture_of_a_model_with_itself_is_the_model(model, greedy):
+    settings = dataclasses.replace(GREEDY, mixture=0.3)
+    same = sample(model, PROMPTS, LENGTHS, KEY, settings, other=model)
+    np.testing.assert_array_equal(same.tokens, greedy.tokens)
+
+
+def test_a_second_model_and_a_mixture_need_each_other(model):
+    with pytest.raises(ValueError, match="mixture"):
+        sample(model, PROMPTS, LENGTHS, KEY, GREEDY, other=model)
+    with pytest.raises(ValueError, match="second model"):
+        sample(model, PROMPTS, LENGTHS, KEY, dataclasses.replace(GREEDY, mixture=0.5))
+
+
+def test_a_large_penalty_lets_no_token_of_prompt_or_response_come_again(model):
+    settings = Settings(max_new_tokens=6, temperature=0.0, repetition_penalty=1e6)
+    samples = sample(model, PROMPTS, LENGTHS, KEY, settings)
+    z = teacher_forced(model[1], samples)
+    for i, tokens in enumerate(np.asarray(samples.tokens)):
+        before = set(PROMPTS[i, : LENGTHS[i]].tolist())
+        for step, token in enumerate(tokens.tolist()):
+            # a seen token's positive logit falls to nearly 0, a negative one far below all others
+            seen = np.isin(np.arange(23), list(before))
+            punished = np.where(seen, np.where(z[i, step] > 0, 0, -np.inf), z[i, step])
+            assert punished[token] >= punished.max() - 1e-4
+            before.add(token)
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
+        ({"min_p": 1.0}, r"min_p must be in \[0, 1\)"),
+        ({"mixture": 1.5}, r"mixture must be in \[0, 1\]"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be > 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"responses": 0}, "responses must be at least 1"),

@@ -50,7 +50,7 @@ def params(seed=0):
 
 def responses(row):
     """Responses per prompt in this row's data."""
-    return row.format.k or {"lists": 4, "binary": 2}[row.format.name]
+    return row.format.k or {"lists": 4, "binary": 2, "samples": 3}[row.format.name]
 
 
 def batch(n=B, k=K, seed=0):
@@ -70,6 +70,10 @@ def batch(n=B, k=K, seed=0):
     extras["ratings"] = rng.permuted(np.tile(np.arange(k, dtype=np.float32), (n, 1)), axis=1)
     extras["attribute_ratings"] = rng.random((n, 3)).astype(np.float32)
     extras["step_labels"] = rng.random((n, 1, R)).astype(np.float32)
+    for name in ("advantages", "returns", "old_values", "old_token_logps"):
+        extras[name] = rng.normal(size=(n, k, R)).astype(np.float32) - (name == "old_token_logps")
+    extras["win_prob"] = rng.random((n, k)).astype(np.float32)
+    extras["ref_response"] = (rng.random(n) < 0.5).astype(np.float32)
     return Batch(Layout(tokens, none, none, none, slots), mask, extras)
 
 

@@ -1,39 +1,15 @@
-"""What a run can be told. One YAML file and `--dotted.key value` overrides fill these dataclasses
-(jsonargparse).
-
-An algorithm's hyper-parameters are not declared here: `algorithm: {name: dpo, beta: 0.1}` is
-checked against the loss's signature.
-"""
+"""The sections of a config: model, data, optimizer, mesh, sampling, checkpoints."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
-from inspect import unwrap
-from operator import attrgetter
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import optax
 
-from jalign import algorithms
-from jalign.core import TWO_MODELS, Algorithm, arrays_of
 from jalign.train.optim import OptimizerName, ScheduleName, make_optimizer, make_schedule
 
 Sources = str | list[str] | dict[str, float]
-
-EMBEDDED = {
-    "embedded": "pairs",
-    "embedded-lists": "lists",
-    "embedded-rated": "rated",
-    "embedded-steps": "steps",
-}
-"""Names of the data in the package -> the function of `jalign.embedded` that finds them."""
-
-
-def is_embedded(source: Sources) -> bool:
-    """Whether the training data are in the package, and so have held-out data of their own."""
-    return isinstance(source, str) and source in EMBEDDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,136 +232,3 @@ class CheckpointConfig:
     keep: int = 2
     resume: Literal["auto", "never", "must"] | int = "auto"
     allow_mismatch: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """One run.
-
-    Args:
-        algorithm: its name and any of its hyper-parameters (see `jalign algorithms NAME`).
-        out: folder of the run: metrics, TensorBoard, checkpoints.
-        steps: optimizer steps; 0 to use epochs.
-        epochs: passes over the data, when steps is 0.
-        batch_size: examples (prompts with their responses) per optimizer step, over all devices.
-        seed: of the data order, fresh weights, dropout and sampling.
-        reference: compute the reference's log-probs in the step, or once before training (kept on
-          disk).
-        log_every: steps between log lines; their metrics are averaged.
-        eval_every: steps between evaluations on the held-out data; 0 for before and after only.
-        max_bad_steps: non-finite steps in a row that end the run.
-    """
-
-    algorithm: dict[str, Any]
-    out: str = "runs/run"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    sample: SampleConfig = field(default_factory=SampleConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    steps: int = 0
-    epochs: float = 1.0
-    batch_size: int = 32
-    seed: int = 0
-    reference: Literal["step", "cached"] = "step"
-    log_every: int = 10
-    eval_every: int = 0
-    max_bad_steps: int = 10
-
-    def __post_init__(self):
-        """Whatever can be known to be wrong without looking at data or devices."""
-        hyper = dict(self.algorithm)
-        if "name" not in hyper:
-            raise ValueError(f"algorithm needs a name, got {self.algorithm!r}")
-        row = algorithms.get(hyper.pop("name"))
-        for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
-            fn = unwrap(term.fn)  # where tests check shapes, `one` would be refused
-            jax.eval_shape(partial(fn, **term.numbers), *map(row.example, arrays_of(fn)))
-        if self.model.lora and self.model.lora.dropout and row.needs_reference(**hyper):
-            raise ValueError(
-                f"model.lora.dropout does not apply to {row.name}: policy and reference would "
-                "differ where they are the same; set it to 0"
-            )
-        self._check_numbers()
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
-        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
-            raise ValueError("set steps > 0, or epochs > 0")
-        if self.reference == "cached" and not row.needs_reference(**hyper):
-            raise ValueError(f"reference: cached does not apply: {row.name} reads no reference")
-        if self.reference == "cached":
-            self._check_cached(row, hyper)
-        self._check_models(row, hyper)
-        if row.batch_coupled and self.batch_size < 2:
-            raise ValueError(
-                f"{row.name} compares the examples of a batch: batch_size must be >= 2"
-            )
-        for name in ("sentiment", "every"):
-            if getattr(self.sample, name) and not self.sample.prompts:
-                raise ValueError(f"sample.{name} needs sample.prompts > 0")
-        if self.sample.prompts and row.needs_value_head:
-            raise ValueError(
-                f"sample.prompts does not apply to {row.name}: it trains no language model"
-            )
-        if self.data.holdout is not None and (
-            self.data.eval is not None or is_embedded(self.data.train)
-        ):
-            raise ValueError("data.holdout does not apply: there are held-out data already")
-        if self.data.eval is None and self.data.eval_split != "test":
-            raise ValueError("data.eval_split needs data.eval")
-
-    def _check_cached(self, row: Algorithm, hyper: dict[str, Any]) -> None:
-        """Reference log-probs are computed once only where nothing else would come out later."""
-        inputs = row.inputs(**hyper)
-        why = None
-        if row.moves_reference(**hyper):
-            why = "its reference moves (ref_sync_steps)"
-        elif "kl_present" in inputs:
-            why = "which mismatched response an example gets changes with its batch"
-        elif any(output in TWO_MODELS for output in row.outputs(inputs)):
-            why = "it compares policy and reference over the whole vocabulary"
-        elif any(name.removeprefix("ref_") in row.format.token_fields for name in inputs):
-            why = "it reads the reference token by token"
-        if why:
-            raise ValueError(f"reference: cached does not apply to {row.name}: {why}")
-
-    def _check_models(self, row: Algorithm, hyper: dict[str, Any]) -> None:
-        """Models that the algorithm needs, and none that it would not look at."""
-        c = self.model
-        if row.needs_teacher and not c.reference:
-            raise ValueError(f"{row.name} learns from a teacher: set model.reference")
-        if c.reference and not row.needs_reference(**hyper):
-            raise ValueError(f"model.reference does not apply: {row.name} reads no reference")
-        if c.reference and row.moves_reference(**hyper):
-            raise ValueError(
-                "model.reference does not apply: with ref_sync_steps the reference is the model "
-                "of earlier steps"
-            )
-        if c.critic and not row.needs_critic:
-            raise ValueError(f"model.critic does not apply: {row.name} trains no critic")
-        several = "attribute_scores" in row.inputs(**hyper)
-        if c.heads < 1 or (c.heads != 1 and not several):
-            raise ValueError(
-                f"model.heads is {c.heads}: "
-                + ("it must be at least 1" if c.heads < 1 else f"{row.name} reads one number")
-            )
-
-    def _check_numbers(self) -> None:
-        """Numbers that are out of range, or that the optimizer does not read."""
-        least = {
-            "log_every": 1, "max_bad_steps": 1, "eval_every": 0, "data.limit": 0,
-            "data.eval_limit": 0, "data.holdout": 0, "data.soft_labels": 0, "sample.prompts": 0,
-            "sample.every": 0, "sample.max_new_tokens": 1,
-            "checkpoint.every": 0, "checkpoint.keep": 1, "model.depth": 0,
-        }  # fmt: skip
-        for name, smallest in least.items():
-            value = attrgetter(name)(self)
-            if value is not None and value < smallest:
-                raise ValueError(f"{name} must be >= {smallest}, got {value}")
-        self.optim.make(self.steps or max(self.optim.warmup_steps, 1))  # of epochs nothing is known
-
-    @property
-    def hyper(self) -> dict[str, Any]:
-        """The algorithm's hyper-parameters that the config sets."""
-        return {k: v for k, v in self.algorithm.items() if k != "name"}

@@ -1,0 +1,65 @@
+"""What a reward becomes before a loss sees it: pure functions of arrays, in float32.
+
+Letters: B prompts, K responses per prompt, N responses, R tokens. Nothing here knows a model, a
+loss or a reduction. Places that `valid` or a mask leaves out may hold NaN.
+"""
+
+from jalign.advantages.group import (
+    batch_centred,
+    greedy_baseline,
+    group_centred,
+    group_normalized,
+    leave_one_out,
+    process_advantages,
+    win_rates,
+    win_rates_over_others,
+)
+from jalign.advantages.selection import (
+    best_and_worst,
+    best_of_n_kl,
+    expected_best_of_n,
+    informative_groups,
+)
+from jalign.advantages.shaping import (
+    adaptive_kl,
+    clip_scores,
+    importance_weights,
+    missing_eos,
+    soft_over_long,
+)
+from jalign.advantages.tokens import (
+    explained_variance,
+    gae,
+    k1,
+    k3,
+    rewards_to_go,
+    token_rewards,
+    whiten,
+)
+
+__all__ = [
+    "adaptive_kl",
+    "batch_centred",
+    "best_and_worst",
+    "best_of_n_kl",
+    "clip_scores",
+    "expected_best_of_n",
+    "explained_variance",
+    "gae",
+    "greedy_baseline",
+    "group_centred",
+    "group_normalized",
+    "importance_weights",
+    "informative_groups",
+    "k1",
+    "k3",
+    "leave_one_out",
+    "missing_eos",
+    "process_advantages",
+    "rewards_to_go",
+    "soft_over_long",
+    "token_rewards",
+    "whiten",
+    "win_rates",
+    "win_rates_over_others",
+]

@@ -1,0 +1,40 @@
+"""Float32 pieces that the other files share: sums over what is there."""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+from jaxtyping import Bool, Float
+
+
+def require(ok: bool | Array, message: str) -> None:
+    """Refuse a number out of range. A traced number cannot be looked at and passes."""
+    if not isinstance(ok, Tracer) and not bool(ok):
+        raise ValueError(message)
+
+
+def kept(x: Float[Array, "*P"], where: Bool[Array, "*P"]) -> Float[Array, "*P"]:
+    """The array in float32, with 0 where there is nothing; NaN may stand there."""
+    return jnp.where(where, jnp.asarray(x, jnp.float32), 0.0)
+
+
+def mean(
+    x: Float[Array, "*P"], where: Bool[Array, "*P"], axis: int | tuple[int, ...] | None = None
+) -> Array:
+    """The mean of what is there, with the axes kept; 0 where there is nothing."""
+    total = jnp.sum(kept(x, where), axis, keepdims=True)
+    return total / jnp.maximum(jnp.sum(where, axis, keepdims=True), 1)
+
+
+def centred(
+    x: Float[Array, "*P"], where: Bool[Array, "*P"], axis: int | tuple[int, ...] | None = None
+) -> Float[Array, "*P"]:
+    """The distance of each from their mean; 0 where there is nothing."""
+    return kept(kept(x, where) - mean(x, where, axis), where)
+
+
+def differ(
+    x: Float[Array, "*P"], where: Bool[Array, "*P"], axis: int | tuple[int, ...] = -1
+) -> Bool[Array, "..."]:
+    """Whether what is there is not all equal."""
+    high = jnp.max(jnp.where(where, x, -jnp.inf), axis)
+    return high > jnp.min(jnp.where(where, x, jnp.inf), axis)

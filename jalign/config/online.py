@@ -1,0 +1,103 @@
+"""The sections of a config that only online algorithms read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """How responses are sampled from the policy, and how often they are learnt from.
+
+    Args:
+        prompts: prompts per rollout, a multiple of batch_size; 0: batch_size.
+        responses: responses per prompt; 0: what the method is known with.
+        epochs: passes over a rollout.
+        max_new_tokens: most tokens of a response.
+        temperature: of sampling, and of the log-probs of training.
+        top_k: keep the most probable tokens only; 0: all. The log-probs of training know no cut.
+        top_p: keep the smallest set of tokens with this probability.
+        sample_batch: prompts that are sampled together; 0: all of a rollout.
+        rows: responses that are sampled at once; a row that ends takes the next prompt. For many
+          responses of uneven length. 0: all are sampled together and wait for the longest.
+        mixture: of sampling from policy^(1 - mixture) * reference^mixture, where a method does.
+        kl_target: nats per response to which kl_coef is steered; 0 leaves it as it is.
+        kl_horizon: responses over which it is steered.
+        importance_cap: most that a token counts where sampler and trainer give it other
+          log-probs; 0: they are not compared.
+        attempts: rollouts that may be sampled to fill one where a method leaves groups out.
+        mask_truncated: responses that did not end by themselves are not learnt from.
+        record: write every rollout to the run's folder (`jalign rollouts`).
+    """
+
+    prompts: int = 0
+    responses: int = 0
+    epochs: int = 1
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    sample_batch: int = 0
+    rows: int = 0
+    mixture: float = 0.5
+    kl_target: float = 0.0
+    kl_horizon: int = 10_000
+    importance_cap: float = 0.0
+    attempts: int = 1
+    mask_truncated: bool = False
+    record: bool = False
+
+    def __post_init__(self):
+        least = {
+            "prompts": 0, "responses": 0, "epochs": 1, "max_new_tokens": 1, "top_k": 0,
+            "sample_batch": 0, "rows": 0, "kl_target": 0, "kl_horizon": 1, "importance_cap": 0,
+            "attempts": 1,
+        }  # fmt: skip
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"rollout.{name} must be >= {smallest}, got {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise ValueError(f"rollout.temperature must be > 0, got {self.temperature}")
+        for name in ("top_p", "mixture"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"rollout.{name} must be in (0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """What says how good a response is. Several add up, each with its weight.
+
+    Args:
+        functions: name -> weight of reward functions: those that ship (sentiment_reward,
+          exact_match ...), `package.module:function` or `file.py:function`.
+        options: name -> keyword options of a function.
+        model: folder of an exported reward model.
+        model_weight: its weight.
+        missing_eos_penalty: taken from the reward of a response that does not end by itself.
+        clip: rewards are cut to [-clip, clip]; 0: not.
+        temperature: of the preferences that methods of games make of rewards: sigmoid(difference /
+          temperature) is the probability that one response is preferred to the other.
+    """
+
+    functions: dict[str, float] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: str | None = None
+    model_weight: float = 1.0
+    missing_eos_penalty: float = 0.0
+    clip: float = 0.0
+    temperature: float = 1.0
+
+    @property
+    def given(self) -> bool:
+        """Whether anything gives a reward."""
+        return bool(self.functions or self.model)
+
+    def __post_init__(self):
+        for name in ("missing_eos_penalty", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"reward.{name} must be >= 0, got {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ValueError(f"reward.temperature must be > 0, got {self.temperature}")
+        if unknown := sorted(set(self.options) - set(self.functions)):
+            raise ValueError(f"reward.options are for functions that are not used: {unknown}")

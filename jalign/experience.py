@@ -1,0 +1,297 @@
+"""What each online method makes of scored samples: pure functions from a rollout to fields.
+
+A function reads arrays of a rollout by the names of its positional parameters (`core.ROLLOUT`) and
+returns data fields of its format, and perhaps `take` [B, k], which responses become the example,
+and `keep` [B], which prompts do. Keyword-only numbers are hyper-parameters of the algorithm.
+
+Letters: B prompts, K responses per prompt, R tokens per response. Log-probs and KL are in nats. The
+log-probs are those of the policy that sampled, so log p - log p_ref (k1) is an unbiased estimate of
+the KL divergence, and its sum over a response is the KL of the response.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jalign import advantages as adv
+
+Scores = Float[Array, "B K"]
+Valid = Bool[Array, "B K"]
+Tokens = Float[Array, "B K R"]
+Mask = Bool[Array, "B K R"]
+Fields = dict[str, Any]
+
+
+def gae(
+    scores: Scores,
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    values: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.05,
+    gamma: float = 1.0,
+    gae_lambda: float = 0.95,
+) -> Fields:
+    """PPO (https://arxiv.org/abs/2203.02155): the score at the last token, -kl_coef * k1 at every
+    token, generalised advantage estimation, advantages whitened over the rollout.
+    """
+    rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
+    return _gae(rewards, values, mask, gamma, gae_lambda)
+
+
+def gae_whitened(
+    scores: Scores,
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    values: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.05,
+    gamma: float = 1.0,
+    gae_lambda: float = 0.95,
+) -> Fields:
+    """`gae` of rewards scaled to a standard deviation of 1, their mean kept (lm-human-preferences,
+    https://arxiv.org/abs/1909.08593).
+    """
+    rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
+    flat = adv.whiten(_rows(rewards), _rows(mask), shift_mean=False)
+    return _gae(flat.reshape(rewards.shape), values, mask, gamma, gae_lambda)
+
+
+def returns_minus_value(
+    scores: Scores,
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    values: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.05,
+    gamma: float = 1.0,
+) -> Fields:
+    """REINFORCE with a learned baseline: rewards to go minus the critic's value
+    (https://arxiv.org/abs/2309.00267, appendix A.3).
+    """
+    rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
+    returns = _to_go(rewards, mask, gamma)
+    return {"advantages": jnp.where(mask, returns - values, 0.0), "returns": returns}
+
+
+def returns_minus_batch_mean(
+    scores: Scores,
+    valid: Valid,
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.05,
+) -> Fields:
+    """REINFORCE: the score minus kl_coef times the KL of the response, minus the mean of that over
+    the rollout.
+    """
+    total = scores - kl_coef * _sequence_kl(old_token_logps, ref_token_logps, mask)
+    return {"advantages": _spread(adv.batch_centred(total, valid), mask)}
+
+
+def returns_whitened(
+    scores: Scores,
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.01,
+    gamma: float = 1.0,
+) -> Fields:
+    """REINFORCE++ (https://arxiv.org/abs/2501.03262): rewards to go, whitened over all tokens of
+    the rollout.
+    """
+    rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
+    returns = _to_go(rewards, mask, gamma)
+    return {"advantages": _whitened(returns, mask)}
+
+
+def group_mean_whitened(scores: Scores, valid: Valid, mask: Mask) -> Fields:
+    """REINFORCE++ with a baseline: the score minus the mean of its group, whitened over all tokens
+    of the rollout; the KL term is the loss's.
+    """
+    return {"advantages": _whitened(_spread(adv.group_centred(scores, valid), mask), mask)}
+
+
+def leave_one_out(
+    scores: Scores,
+    valid: Valid,
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.05,
+) -> Fields:
+    """RLOO (https://arxiv.org/abs/2402.14740): the score minus kl_coef times the KL of the
+    response, minus the mean of that over the other responses to the prompt.
+    """
+    total = scores - kl_coef * _sequence_kl(old_token_logps, ref_token_logps, mask)
+    return {"advantages": _spread(adv.leave_one_out(total, valid), mask)}
+
+
+def minus_greedy(
+    scores: Scores,
+    greedy_scores: Float[Array, "B"],
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.05,
+    gamma: float = 1.0,
+) -> Fields:
+    """ReMax (https://arxiv.org/abs/2310.10505): rewards to go minus the score of the most probable
+    response.
+    """
+    rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
+    returns = _to_go(rewards, mask, gamma)
+    return {"advantages": jnp.where(mask, returns - greedy_scores[:, None, None], 0.0)}
+
+
+def group_normalized(scores: Scores, valid: Valid, mask: Mask) -> Fields:
+    """GRPO (https://arxiv.org/abs/2402.03300): (score - mean of the group) / its deviation."""
+    return {"advantages": _spread(adv.group_normalized(scores, valid), mask)}
+
+
+def group_centred(scores: Scores, valid: Valid, mask: Mask) -> Fields:
+    """Dr. GRPO (https://arxiv.org/abs/2503.20783): score - mean of the group."""
+    return {"advantages": _spread(adv.group_centred(scores, valid), mask)}
+
+
+def informative_groups(scores: Scores, valid: Valid, mask: Mask) -> Fields:
+    """DAPO (https://arxiv.org/abs/2503.14476): as GRPO; groups whose scores are all equal are left
+    out (dynamic sampling).
+    """
+    keep = adv.informative_groups(scores, valid)
+    return {"advantages": _spread(adv.group_normalized(scores, valid), mask), "keep": keep}
+
+
+def win_rate_leave_one_out(
+    win_probs: Float[Array, "B K K"],
+    valid: Valid,
+    old_token_logps: Tokens,
+    ref_token_logps: Tokens,
+    mask: Mask,
+    *,
+    kl_coef: float = 0.05,
+) -> Fields:
+    """SPO (https://arxiv.org/abs/2401.04056): the reward of a response is how often it is preferred
+    to the other responses to its prompt; then as RLOO.
+    """
+    rates = adv.win_rates_over_others(win_probs)
+    total = rates - kl_coef * _sequence_kl(old_token_logps, ref_token_logps, mask)
+    return {"advantages": _spread(adv.leave_one_out(total, valid), mask)}
+
+
+def win_rates(win_probs: Float[Array, "B K K"]) -> Fields:
+    """SPPO (https://arxiv.org/abs/2405.00675): each response with its mean win probability over all
+    K, itself included as 1/2.
+    """
+    return {"win_prob": adv.win_rates(win_probs)}
+
+
+def against_last(win_probs: Float[Array, "B K K"]) -> Fields:
+    """Nash-MD (https://arxiv.org/abs/2312.00886): the first response with its probability to win
+    against the last one, which is not learnt from.
+    """
+    return {"win_prob": win_probs[:, :1, -1], "take": _numbers(win_probs, 1)}
+
+
+def best_and_worst(scores: Scores, valid: Valid) -> Fields:
+    """Online DPO (https://arxiv.org/abs/2402.04792): the best response is chosen, the worst
+    rejected; a prompt whose scores are all equal teaches nothing.
+    """
+    best, worst, differ = adv.best_and_worst(scores, valid)
+    return {"take": jnp.stack([best, worst], -1), "keep": differ}
+
+
+def best_and_worst_with_origin(scores: Scores, valid: Valid) -> Fields:
+    """XPO (https://arxiv.org/abs/2405.21046): as `best_and_worst`, and whether the chosen response
+    was drawn from the reference, which wrote the last one.
+    """
+    fields = best_and_worst(scores, valid)
+    from_reference = fields["take"][:, 0] == scores.shape[1] - 1
+    return fields | {"ref_response": from_reference.astype(jnp.float32)}
+
+
+def best_and_worst_win_rate(
+    win_probs: Float[Array, "B K K"], valid: Valid, *, least_margin: float = 0.0
+) -> Fields:
+    """DNO-Prct (https://arxiv.org/abs/2404.03715): the response that wins most against the others
+    and the one that wins least, where their win rates differ by more than `least_margin`.
+    """
+    rates = adv.win_rates_over_others(win_probs)
+    best, worst, differ = adv.best_and_worst(rates, valid)
+    take = jnp.stack([best, worst], -1)
+    high, low = jnp.take_along_axis(rates, take, -1).T
+    return {"take": take, "keep": differ & (high - low > least_margin)}
+
+
+def data_against_sample(valid: Valid) -> Fields:
+    """SPIN (https://arxiv.org/abs/2401.01335): the data's response, which is the last, is chosen,
+    the policy's own rejected.
+    """
+    last = jnp.full(valid.shape[:1], valid.shape[1] - 1)
+    return {"take": jnp.stack([last, jnp.zeros_like(last)], -1), "keep": valid[:, 0] & valid[:, -1]}
+
+
+def best(scores: Scores, valid: Valid) -> Fields:
+    """RAFT (https://arxiv.org/abs/2304.06767), best-of-n: the best response to each prompt."""
+    chosen, _, _ = adv.best_and_worst(scores, valid)
+    return {"take": chosen[:, None], "keep": valid.any(-1)}
+
+
+def everything(valid: Valid) -> Fields:
+    """On-policy distillation (https://arxiv.org/abs/2306.13649): every response, unjudged."""
+    return {"keep": valid.any(-1)}
+
+
+def _numbers(x: Array, k: int) -> Array:
+    return jnp.broadcast_to(jnp.arange(k), (x.shape[0], k))
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _spread(x: Scores, mask: Mask) -> Tokens:
+    """The same advantage at every token of a response."""
+    return jnp.where(mask, jnp.nan_to_num(x)[..., None], 0.0)
+
+
+def _sequence_kl(logps: Tokens, ref: Tokens, mask: Mask) -> Scores:
+    return jnp.where(mask, logps - ref, 0.0).sum(-1)
+
+
+def _token_rewards(
+    scores: Scores, logps: Tokens, ref: Tokens, mask: Mask, kl_coef: float
+) -> Tokens:
+    k1 = jnp.where(mask, logps - ref, 0.0)
+    flat = adv.token_rewards(scores.reshape(-1), _rows(k1), _rows(mask), kl_coef=kl_coef)
+    return flat.reshape(mask.shape)
+
+
+def _to_go(rewards: Tokens, mask: Mask, gamma: float) -> Tokens:
+    return adv.rewards_to_go(_rows(rewards), _rows(mask), gamma=gamma).reshape(mask.shape)
+
+
+def _whitened(x: Tokens, mask: Mask) -> Tokens:
+    return adv.whiten(_rows(x), _rows(mask), shift_mean=True).reshape(mask.shape)
+
+
+def _gae(rewards: Tokens, values: Tokens, mask: Mask, gamma: float, gae_lambda: float) -> Fields:
+    found, returns = adv.gae(
+        _rows(rewards), _rows(values), _rows(mask), gamma=gamma, lam=gae_lambda
+    )
+    return {
+        "advantages": adv.whiten(found, _rows(mask), shift_mean=True).reshape(mask.shape),
+        "returns": returns.reshape(mask.shape),
+        "old_values": jnp.where(mask, values, 0.0),
+    }

@@ -1,0 +1,1 @@
+"""Losses that seek the equilibrium of a preference game, on the policy's own samples."""

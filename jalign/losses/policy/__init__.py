@@ -1,0 +1,1 @@
+"""Losses on the policy's own samples: policy gradients, value regression, KL and entropy terms."""

@@ -1,0 +1,82 @@
+r"""The final answer in a text, and the number in it.
+
+Where solutions put it: in `\boxed{}` (MATH, Hendrycks et al. 2021, https://arxiv.org/abs/2103.03874)
+or behind `####` on their last line (GSM8K, Cobbe et al. 2021, https://arxiv.org/abs/2110.14168).
+
+What is read here was written by a model in training, which will find whatever a reader can be made
+to do: nothing below is slower than the text is long, and numbers have an end.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MARK = "####"
+BOX = r"\boxed{"
+LONGEST = 64  # characters of a number: longer ones are no answer, and costly
+
+_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+"
+_NUMBER = re.compile(rf"(?:(?<![\w)\]}}.%])[-+])?(?:{_UNSIGNED})(?:\s?/\s?(?:{_UNSIGNED}))?")
+_FRAC = re.compile(r"\\[dt]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}")
+_CURRENCY = re.compile(r"\\?\$(?=[\d.])")
+_SAME = {"\u2212": "-", "\u2013": "-", "{,}": ",", r"\,": "", r"\!": ""}
+
+
+def final_answer(text: str) -> str:
+    r"""What the last `\boxed{}` holds; else what stands behind `####` on the last line that is not
+    blank; else the whole text, without the space around it.
+
+    A box that never closes, as in a response that was cut, is empty. `####` anywhere else is a
+    heading.
+
+    >>> final_answer("so it is \\boxed{\\frac{1}{2}} of it"), final_answer("3 + 4\n#### 7\n")
+    ('\\frac{1}{2}', '7')
+    """
+    if BOX in text:
+        return _balanced(text, text.rindex(BOX) + len(BOX)).strip()
+    text = text.strip()
+    last = text.rpartition("\n")[2]
+    return last.rpartition(MARK)[2].strip() if MARK in last else text
+
+
+def last_number(text: str) -> Fraction | None:
+    r"""The last number of the final answer, exactly; None where there is none.
+
+    Read are signs, thousands in groups of three (1,234.5), decimals, exponents of up to three
+    digits (2e-3), fractions (3/4, \frac{3}{4}); a minus directly behind a word or a number is an
+    operator. What stands around a number (a currency, a unit, a percent sign) is not looked at:
+    50% is 50. A mixed number (1 1/2) is read as its fraction, and nothing is computed: of
+    \frac{\sqrt{3}}{2} the last number is 2.
+
+    >>> [last_number(text) for text in ("not 3 but -1,250.50", "half, so 50%.", "none")]
+    [Fraction(-2501, 2), Fraction(50, 1), None]
+    """
+    answer = final_answer(text)
+    for ours, theirs in _SAME.items():
+        answer = answer.replace(ours, theirs)
+    found = None
+    answer = _CURRENCY.sub("", _FRAC.sub(r"\1/\2", answer)).replace("$", " ")
+    for found in _NUMBER.finditer(answer):  # noqa: B007
+        pass
+    return None if found is None else _value(found[0])
+
+
+def _value(written: str) -> Fraction | None:
+    if len(written) > LONGEST:
+        return None
+    above, _, below = re.sub(r"[,\s]", "", written).partition("/")
+    try:
+        return Fraction(above) / Fraction(below or 1)
+    except ZeroDivisionError:
+        return None
+
+
+def _balanced(text: str, start: int) -> str:
+    """From `start` to the brace that closes what was open there; nothing if none does."""
+    depth = 1
+    for i in range(start, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth == 0:
+            return text[start:i]
+    return ""

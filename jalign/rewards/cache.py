@@ -1,0 +1,56 @@
+"""Answers on disk, by what was asked: a judge that was paid once need not be paid again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class DiskCache:
+    """A folder with one JSON file per question, named by the question's hash.
+
+    Files are written under another name and then moved into place, so that several runs may use one
+    folder: a reader finds a whole answer or none, and of two writers the last one stays.
+
+    Args:
+      folder: made when it is missing. Whoever can write there decides what the judge said.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder).expanduser()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, question: Any) -> Any:
+        """The answer; None where there is none, or a file that is damaged."""
+        try:
+            found = json.loads(self._path(question).read_text("utf-8"))
+            return found["answer"] if found["question"] == _plain(question) else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, question: Any, answer: Any) -> None:
+        """Keep an answer. Both are what JSON can hold."""
+        path = self._path(question)
+        path.parent.mkdir(exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"question": _plain(question), "answer": answer}, file)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def _path(self, question: Any) -> Path:
+        text = json.dumps(question, sort_keys=True, allow_nan=False)
+        name = hashlib.sha256(text.encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.json"
+
+
+def _plain(question: Any) -> Any:
+    """As it comes back from a file: tuples are lists."""
+    return json.loads(json.dumps(question))

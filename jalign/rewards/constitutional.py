@@ -1,0 +1,205 @@
+"""Constitutional AI: responses improved, and compared, by principles.
+
+Bai et al. 2022, https://arxiv.org/abs/2212.08073: section 3.1, critiques and revisions (their
+revised responses are what is then trained on), and section 4.1, preferences by the feedback model.
+Principles and wording are our own (`templates/principles.json`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jalign.core import did_you_mean
+from jalign.rewards.judge import Judge, choose
+from jalign.rewards.preference import BothOrders, PreferenceFn
+from jalign.rewards.template import FOLDER, load
+
+SLOTS = ((" (A)", "(A)"), (" (B)", "(B)"))
+CLAMP = (0.4, 0.6)
+"""Where the paper keeps probabilities that follow a chain of thought, which are near 0 or 1
+otherwise, and badly calibrated."""
+
+
+class Principle(NamedTuple):
+    """What responses should be like.
+
+    Attributes:
+      name: of it, unique.
+      critique: asks what is wrong with a response.
+      revision: asks for a better one.
+      comparison: asks which of two responses is better.
+    """
+
+    name: str
+    critique: str
+    revision: str
+    comparison: str
+
+
+class Revision(NamedTuple):
+    """One round: the principle, the critique by it, and the response that was then written."""
+
+    principle: str
+    critique: str
+    response: str
+
+
+def principles(path: str | Path | None = None) -> list[Principle]:
+    """The principles of a JSON file, a list of objects with the fields of `Principle`; None reads
+    those that ship.
+
+    Raises:
+      ValueError: no such file, another content, or two of one name.
+    """
+    file = FOLDER / "principles.json" if path is None else Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"no file of principles {file}")
+    try:
+        rows = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{file} must be a list of principles")
+    for i, row in enumerate(rows):
+        given = set(row) if isinstance(row, dict) else set()
+        for name in sorted(given ^ set(Principle._fields)):
+            what = "has the unknown field" if name in given else "lacks the field"
+            near = did_you_mean(name, Principle._fields) if name in given else ""
+            raise ValueError(f"{file}: principle {i} {what} {name!r}{near}")
+        if not all(isinstance(text, str) and text.strip() for text in row.values()):
+            raise ValueError(f"{file}: every field of principle {i} must be a text")
+    found = [Principle(**row) for row in rows]
+    if len({p.name for p in found}) < len(found):
+        raise ValueError(f"{file}: two principles have one name")
+    return found
+
+
+def revise(
+    judge: Judge,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    by: Sequence[Principle],
+    rounds: int = 4,
+    seed: int = 0,
+    temperature: float = 1.0,
+    max_tokens: int = 512,
+) -> list[list[Revision]]:
+    """Rounds of critique and revision, each by another principle and of what the last one wrote.
+
+    The paper trains on the revisions of all rounds, so all are returned. Which principles a
+    response meets, and in what order, follows from the seed and the texts alone.
+
+    Args:
+      judge: writes both; in the paper the model that wrote the responses.
+      by: principles to draw from, without repetition while there are others.
+      rounds: n, 4 in the paper.
+      temperature, max_tokens: of critiques and revisions.
+
+    Returns:
+      The revisions of each response, in order; fewer than `rounds` where the judge fell silent.
+    """
+    if rounds < 1 or not by:
+        raise ValueError(f"rounds must be at least 1 and there must be principles, got {rounds}")
+    say = partial(judge.complete, max_tokens=max_tokens, temperature=temperature)
+    critique = load("critique", ("prompt", "response", "request"))
+    revision = load("revise", ("prompt", "response", "critique", "request"))
+    texts = list(zip(prompts, responses, strict=True))
+    orders = [_rng(seed, *text).permutation(len(by)).tolist() for text in texts]
+    out: list[list[Revision]] = [[] for _ in texts]
+    going = list(range(len(texts)))
+    for number in range(rounds):
+        chosen = {i: by[orders[i][number % len(by)]] for i in going}
+        now = {i: {"prompt": texts[i][0], "response": _last(out[i], texts[i][1])} for i in going}
+        asked = [critique.fill(**now[i], request=chosen[i].critique) for i in going]
+        found = _said(going, say(asked))
+        going = list(found)
+        asked = [
+            revision.fill(**now[i], critique=found[i], request=chosen[i].revision) for i in going
+        ]
+        better = _said(going, say(asked))
+        going = list(better)
+        for i in going:
+            out[i].append(Revision(chosen[i].name, found[i], better[i]))
+    return out
+
+
+def comparison(
+    judge: Judge,
+    *,
+    by: Sequence[Principle],
+    seed: int = 0,
+    thoughts: str | Path | None = None,
+    max_thought_tokens: int = 512,
+) -> PreferenceFn:
+    """P(first is better) by a principle drawn for the pair, in the order given.
+
+    The softmax over the log-probabilities of (A) and (B). A pair meets the same principle in both
+    orders: it follows from the seed and the texts.
+
+    Args:
+      thoughts: template that asks for thoughts first (chain of thought, `feedback_thoughts` ships);
+        the probability is then kept in [0.4, 0.6].
+      max_thought_tokens: most tokens of them.
+    """
+    if not by:
+        raise ValueError("there must be principles")
+    fields = ("prompt", "response_1", "response_2", "principle")
+    feedback = load("feedback", (*fields, "thoughts"))
+    asking = None if thoughts is None else load(thoughts, fields)
+
+    def prefer(
+        prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
+    ) -> list[float | None]:
+        rows = []
+        for prompt, a, b in zip(prompts, first, second, strict=True):
+            drawn = by[int(_rng(seed, prompt, *sorted((a, b))).integers(len(by)))]
+            pair = {"prompt": prompt, "response_1": a, "response_2": b}
+            rows.append(pair | {"principle": drawn.comparison})
+        if asking is None:
+            asked: list[str | None] = [feedback.fill(**row, thoughts="") for row in rows]
+        else:
+            texts = [asking.fill(**row) for row in rows]
+            said = judge.complete(texts, max_tokens=max_thought_tokens, temperature=0.0)
+            asked = [
+                feedback.fill(**row, thoughts=f"{x.strip()}\n\n") if x and x.strip() else None
+                for row, x in zip(rows, said, strict=True)
+            ]
+        found = [None if p is None else float(p[0]) for p in choose(judge, asked, SLOTS)]
+        if asking is None:
+            return found
+        return [None if p is None else min(max(p, CLAMP[0]), CLAMP[1]) for p in found]
+
+    return prefer
+
+
+def feedback(judge: Judge, **options: object) -> BothOrders:
+    """`comparison` in both orders, averaged (the paper asks in one).
+
+    Args:
+      options: of `comparison`.
+    """
+    return BothOrders(comparison(judge, **options))  # type: ignore[arg-type]
+
+
+def _rng(seed: int, *texts: str) -> np.random.Generator:
+    """Draws that follow from a seed and texts, in whatever batch they stand."""
+    said = json.dumps([seed, *texts]).encode()
+    return np.random.default_rng(list(hashlib.sha256(said).digest()))
+
+
+def _last(revisions: Sequence[Revision], response: str) -> str:
+    return revisions[-1].response if revisions else response
+
+
+def _said(numbers: Sequence[int], texts: Sequence[str | None]) -> dict[int, str]:
+    """Of those numbers that got a text, the text."""
+    pairs = zip(numbers, texts, strict=True)
+    return {i: text.strip() for i, text in pairs if text and text.strip()}

@@ -1,0 +1,198 @@
+"""A language model that is asked what it thinks of responses.
+
+Any judge can do two things, of which most uses need one: write, and say how probable each of a few
+answers is. `ModelJudge` does both in this process, `jalign.rewards.server.ServerJudge` by a server.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import jax
+import numpy as np
+from flax import nnx
+from transformers import PreTrainedTokenizerBase
+
+from jalign.data.chat import Template
+from jalign.data.tokenize import Encoder
+from jalign.layout import Layout
+from jalign.models.decoder import Decoder
+from jalign.models.score import score
+from jalign.rewards.model import _rounded
+from jalign.rewards.options import exclusive
+
+Ids = tuple[int, ...]
+Generate = Callable[..., list[str]]
+"""`(prompts as lists of token ids, *, max_tokens, temperature) -> texts`, one per prompt."""
+
+
+class Judge(Protocol):
+    """What judging needs of a model. None stands for a prompt that got no answer."""
+
+    def complete(
+        self, prompts: Sequence[str], *, max_tokens: int, temperature: float
+    ) -> list[str | None]:
+        """A text after each prompt, of at most so many tokens; at temperature 0 the same text
+        whenever the prompt is the same.
+        """
+        ...
+
+    def option_logps(
+        self, prompts: Sequence[str], options: Sequence[str]
+    ) -> list[list[float] | None]:
+        """For each prompt, log P (nats) of every option as the next text after it, and of no longer
+        one of the options (`jalign.rewards.options`).
+        """
+        ...
+
+
+def choose(
+    judge: Judge, prompts: Sequence[str | None], options: Sequence[Sequence[str]]
+) -> list[np.ndarray | None]:
+    """softmax over the options of log P(option): [options] float64 for each prompt.
+
+    Args:
+      prompts: None is one that is not asked, and stays None.
+      options: each with its spellings, whose probabilities add up: a tokenizer may know "1" and
+        " 1", and which of them comes is not the question.
+    """
+    spellings = [text for option in options for text in option]
+    asked = [i for i, prompt in enumerate(prompts) if prompt is not None]
+    out: list[np.ndarray | None] = [None] * len(prompts)
+    if not asked:
+        return out
+    texts = [prompt for prompt in prompts if prompt is not None]
+    places = np.cumsum([0] + [len(option) for option in options])[:-1]
+    for i, logps in zip(asked, judge.option_logps(texts, spellings), strict=True):
+        x = np.array(math.nan if logps is None else logps, np.float64)
+        if x.shape == (len(spellings),) and not np.isnan(x).any() and np.isfinite(x.max()):
+            p = np.add.reduceat(np.exp(x - x.max()), places)
+            out[i] = p / p.sum()
+    return out
+
+
+class ModelJudge:
+    """A model of jalign as a judge.
+
+    Args:
+      model: a decoder, or its `nnx.split`.
+      tokenizer: its tokenizer.
+      template: how a prompt becomes the user's turn of a conversation; None gives the model the
+        bare text, as a base model wants it.
+      generate: writes; None is a judge that can only choose among options. It takes token ids, as
+        the BOS is in them already (`cli` makes one from `rollout`).
+      batch_size: most rows of one call of the model.
+    """
+
+    def __init__(
+        self,
+        model: Decoder | tuple[nnx.GraphDef, nnx.State],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        template: Template | None = None,
+        generate: Generate | None = None,
+        batch_size: int = 32,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self._split = model if isinstance(model, tuple) else nnx.split(model)
+        self._positions = nnx.merge(*self._split).spec.learned_positions
+        self._encoder, self._template = Encoder(tokenizer), template
+        self._generate, self.batch_size = generate, batch_size
+
+    def complete(
+        self, prompts: Sequence[str], *, max_tokens: int, temperature: float
+    ) -> list[str | None]:
+        """As `Judge.complete`; None where prompt and answer are more than the model has positions.
+
+        Raises:
+          ValueError: a judge without `generate`.
+        """
+        if self._generate is None:
+            raise ValueError("this judge cannot write: it was made without `generate`")
+        ids = self._encoded(prompts)
+        fits = [i for i, x in enumerate(ids) if self._has_room(len(x) + max_tokens)]
+        chosen = [list(ids[i]) for i in fits]
+        texts = self._generate(chosen, max_tokens=max_tokens, temperature=temperature)
+        found = dict(zip(fits, texts, strict=True))
+        return [found.get(i) for i in range(len(ids))]
+
+    def option_logps(
+        self, prompts: Sequence[str], options: Sequence[str]
+    ) -> list[list[float] | None]:
+        """As `Judge.option_logps`, by the chain rule; None where a prompt is too long.
+
+        A row of the model holds a prompt and the first tokens that some options share, and all of
+        their next tokens are read from its end: ten numbers take one or two rows, not ten.
+
+        Raises:
+          ValueError: no options, or an empty one.
+        """
+        if not options or not all(options):
+            raise ValueError(f"options must be texts, got {list(options)}")
+        tokens: list[Ids] = [tuple(ids) for ids in self._encoder.continuations(options)]
+        if not all(tokens):
+            raise ValueError(f"the tokenizer makes nothing of some of the options {list(options)}")
+        shared = sorted({ids[:j] for ids in tokens for j in range(len(ids))})
+        nexts = {s: sorted({x[len(s)] for x in tokens if x[: len(s)] == s != x}) for s in shared}
+        ids, longest = self._encoded(prompts), max(map(len, tokens))
+        fits = [i for i, x in enumerate(ids) if x and self._has_room(len(x) + longest)]
+        rows = iter(self._next_logps([(ids[i] + s, nexts[s]) for i in fits for s in shared]))
+        out: list[list[float] | None] = [None] * len(ids)
+        for i in fits:
+            of: dict[Ids, float] = {}
+            for s in shared:
+                of |= {(*s, t): p for t, p in zip(nexts[s], next(rows), strict=True)}
+            chain = [sum(of[x[: j + 1]] for j in range(len(x))) for x in tokens]
+            out[i] = exclusive(tokens, chain)
+        return out
+
+    def _has_room(self, tokens: int) -> bool:
+        return self._positions is None or tokens <= self._positions
+
+    def _encoded(self, prompts: Sequence[str]) -> list[Ids]:
+        """Ids of prompts with one BOS, where the tokenizer puts one or the template writes it."""
+        texts, bos = list(prompts), self._encoder.bos
+        if (template := self._template) is not None:
+            turns = [[{"role": "user", "content": text}] for text in texts]
+            texts = [template.render(turn, open_turn=True) for turn in turns]
+        found = [tuple(ids) for ids in self._encoder.starts(texts)]
+        return [x if bos is None or x[:1] == (bos,) else (bos, *x) for x in found]
+
+    def _next_logps(self, rows: Sequence[tuple[Ids, list[int]]]) -> list[list[float]]:
+        """log P (nats) of the given next tokens of each row, rows of like length together."""
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
+        width = max((len(nexts) for _, nexts in rows), default=0)
+        out: list[list[float]] = [[] for _ in rows]
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            length = _rounded(max(len(rows[i][0]) for i in chosen) + width, least=32)
+            places = min(_rounded(len(chosen), least=1), self.batch_size)
+            layout = _layout([rows[i] for i in chosen], places, length, width)
+            found = np.asarray(_token_logps(*self._split, layout))
+            for i, logps in zip(chosen, found, strict=False):
+                out[i] = [float(x) for x in logps[: len(rows[i][1])]]
+        return out
+
+
+def _layout(rows: Sequence[tuple[Ids, list[int]]], places: int, length: int, width: int) -> Layout:
+    """Padded rows that are read at their ends, once for every next token. These stand in what is
+    otherwise padding, where nothing that is read sees them."""
+    tokens, positions = np.zeros((2, places, length), np.int32)
+    before, at = np.zeros((2, places, width), np.int32)
+    for row, (ids, nexts) in enumerate(rows):
+        end, m = len(ids), len(nexts)
+        tokens[row, :end], tokens[row, end : end + m] = ids, nexts
+        positions[row, :end] = np.arange(end)
+        before[row, :m], at[row, :m] = end - 1, np.arange(end, end + m)
+    slots = np.tile(np.arange(width, dtype=np.int32), (places, 1, 1, 1))
+    return Layout(tokens, positions, before, at, slots)
+
+
+@partial(jax.jit, static_argnums=0)
+def _token_logps(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
+    """[places, width] log-probs, nats."""
+    return score(nnx.merge(graphdef, state), layout, ("token_logps",))["token_logps"][:, 0, :]

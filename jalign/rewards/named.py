@@ -1,0 +1,137 @@
+"""Reward functions by name: one that ships, or one of the user's own.
+
+`exact_match` is a rule of `jalign.rewards.rules`, `package.module:function` is imported from what
+is installed, and `file.py:function` is read from that file. Both of the latter run the user's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from jalign.core import did_you_mean
+from jalign.rewards.rules import RULES
+
+
+def find(text: str) -> Callable[..., Any]:
+    """The function that a text names.
+
+    Raises:
+      ValueError: no such rule, file, module or function; says what is nearest to the name.
+      TypeError: something that cannot be called.
+    """
+    where, colon, name = text.rpartition(":")
+    if not colon:
+        if text not in RULES:
+            raise ValueError(
+                f"no reward function {text!r}{did_you_mean(text, RULES)} (or one of your own, as "
+                "package.module:function or file.py:function)"
+            )
+        return RULES[text]
+    module = _file(Path(where).expanduser()) if where.endswith(".py") else _module(where)
+    found = getattr(module, name, None)
+    if found is None:
+        own = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
+        raise ValueError(f"{where} has no function {name!r}{did_you_mean(name, own)}")
+    if not callable(found):
+        raise TypeError(f"{text} must be a function, it is {found!r:.80}")
+    return found
+
+
+def short(text: str) -> str:
+    """What a function is called in logs: its name without the place it is from."""
+    return text.rpartition(":")[2]
+
+
+_RESPONSES = ("responses", "completions", "response", "completion")  # never what comes first
+
+
+class Signature(NamedTuple):
+    """What a reward function takes beside prompts and responses.
+
+    Attributes:
+      options: keywords with a default, which a config may set. Never filled from the data.
+      required: keywords without a default: columns that the data must have.
+      optional: keywords whose default is None: columns that are passed where the data has them.
+      everything: takes all other columns too (`**columns`).
+    """
+
+    options: frozenset[str]
+    required: frozenset[str]
+    optional: frozenset[str]
+    everything: bool
+
+    @classmethod
+    def of(cls, fn: Callable[..., Any], name: str) -> Signature:
+        """As the function declares it.
+
+        Raises:
+          TypeError: a function that does not take prompts and responses by position.
+        """
+        try:
+            parameters = list(inspect.signature(fn).parameters.values())
+        except ValueError:  # some that are written in C do not say
+            return cls(frozenset(), frozenset(), frozenset(), False)
+        several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        swapped = bool(placed) and placed[0].name in _RESPONSES
+        if swapped or (len(placed) < 2 and not several):
+            raise TypeError(f"{name} must take (prompts, responses), it takes {_shown(placed)}")
+        rest = [p for p in parameters if p.kind is p.KEYWORD_ONLY] + placed[2:]
+        if bare := [p.name for p in placed[2:] if p.kind is p.POSITIONAL_ONLY]:
+            raise TypeError(f"{name}: columns are given by name, and {_shown(placed)} hides {bare}")
+        none = frozenset(p.name for p in rest if p.default is None)
+        needed = frozenset(p.name for p in rest if p.default is p.empty)
+        everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        return cls(frozenset(p.name for p in rest) - needed, needed, none, everything)
+
+    def columns(self, names: Iterable[str]) -> list[str]:
+        """Those of the columns that the function is given."""
+        wanted, hidden = self.required | self.optional, self.options
+        return [n for n in names if n in wanted or (self.everything and n not in hidden)]
+
+
+def _shown(parameters: list[inspect.Parameter]) -> str:
+    return f"({', '.join(p.name for p in parameters)})"
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        above, _, last = error.name.rpartition(".")
+        path = getattr(importlib.import_module(above), "__path__", []) if above else None
+        near = did_you_mean(last, {m.name for m in pkgutil.iter_modules(path)}) if last else ""
+        near = near if "did you mean" in near else ""  # all installed modules are no help
+        raise ValueError(f"no module {error.name!r}{near}") from error
+
+
+def _file(path: Path) -> ModuleType:
+    """The module of a file, read once for each version of it."""
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise ValueError(f"no file {path}{did_you_mean(path.name, siblings)}")
+    version = f"{path.resolve()} {path.stat().st_mtime_ns}"
+    name = f"_reward_{path.stem}_{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there while the file runs
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

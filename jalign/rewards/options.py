@@ -1,0 +1,117 @@
+"""How probable each of a few answers is, from the probabilities of tokens.
+
+The probability of an option is that of all ways in which a text can go on with it and not with a
+longer one of the options: where a tokenizer makes "10" of the tokens "1" and "0",
+
+    P("10") = P("1") P("0" | "1")        P("1") = P("1") - P("10"),
+
+and where "10" is a token of its own, P("1") stays what it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+LOOSE = 0.01
+"""Share of the options' probability that may hang on tokens a server did not follow."""
+
+
+class Step(NamedTuple):
+    """A token of an answer, as a server reports it.
+
+    Attributes:
+      text: of the token that was taken.
+      logp: its log-probability, nats.
+      others: text -> log-probability of the most probable tokens at its place.
+    """
+
+    text: str
+    logp: float
+    others: Mapping[str, float]
+
+
+def exclusive(ids: Sequence[tuple[int, ...]], logps: Sequence[float]) -> list[float]:
+    """log P(an option and none that goes on from it), nats.
+
+    Args:
+      ids: tokens of each option, at least one.
+      logps: log-probability of those tokens (the chain rule), nats.
+
+    >>> p = exclusive([(7,), (7, 8), (9,)], [math.log(0.5), math.log(0.2), math.log(0.4)])
+    >>> [round(math.exp(x), 6) for x in p]
+    [0.3, 0.2, 0.4]
+    """
+    left: dict[tuple[int, ...], float] = {}
+    known = dict(zip(ids, logps, strict=True))
+    for option in sorted(known, key=len, reverse=True):
+        longer = sum(p for other, p in left.items() if _goes_on(option, other))
+        left[option] = max(math.exp(known[option]) - longer, 0.0)
+    # An option that none goes on from keeps its logarithm, however small the probability is.
+    return [
+        known[x] if not any(_goes_on(x, y) for y in known) else _log(left[x], -math.inf)
+        for x in ids
+    ]
+
+
+def from_steps(steps: Sequence[Step], options: Sequence[str]) -> list[float] | None:
+    """log-probabilities (nats) of options, from an answer with the alternatives to its tokens.
+
+    An option counts with every alternative that spells it out. One that is listed nowhere gets the
+    most it can have: what the list leaves over, or the last probability in it if that is less.
+    Alternatives that were not taken are not followed. An answer that ends at an option has not gone
+    on to a longer one.
+
+    Returns:
+      One number per option; None where no option is listed, or where more than `LOOSE` of their
+      probability stands at the beginning of an option that was not followed ("1" of a "10" that
+      is two tokens): then nobody knows.
+
+    >>> steps = [Step("1", math.log(0.6), {"2": math.log(0.3)})]
+    >>> [round(math.exp(p), 6) for p in from_steps(steps, ["1", "2", "3"])]
+    [0.6, 0.3, 0.1]
+    """
+    found = dict.fromkeys(options, 0.0)
+    loose, before, so_far, owner = 0.0, "", 0.0, None
+    for step in steps:
+        listed = {**step.others, step.text: step.logp}
+        spelt = {before + token for token in listed}
+        for token, logp in listed.items():
+            text, mass = before + token, math.exp(so_far + logp)
+            if text in found:
+                found[text] += mass
+                if owner is not None:  # it was counted as the shorter option before
+                    found[owner] -= mass
+            if token and token != step.text and _open(text, found, spelt):
+                loose += mass
+        before, so_far = before + step.text, so_far + step.logp
+        owner = before if before in found else owner
+        if not any(_goes_on(before, option) for option in options):
+            break
+    total = sum(found.values())
+    if not steps or total <= 0 or loose > LOOSE * total:
+        return None
+    most = _most_unlisted({**steps[0].others, steps[0].text: steps[0].logp})
+    return [_log(p, most) for p in found.values()]
+
+
+def _goes_on(short: Sequence, long: Sequence) -> bool:
+    return len(long) > len(short) and long[: len(short)] == short
+
+
+def _open(text: str, options: Iterable[str], spelt: set[str]) -> bool:
+    """Whether an option begins with this text, goes on, and is not spelt out by another token."""
+    return any(_goes_on(text, option) and option not in spelt for option in options)
+
+
+def _most_unlisted(listed: Mapping[str, float]) -> float:
+    """Log of the most probability that a token outside of a list can have."""
+    rest = 1.0 - sum(math.exp(logp) for logp in listed.values())
+    return min(math.log(max(rest, 1e-9)), *listed.values())  # the listed ones are rounded
+
+
+def _log(p: float, otherwise: float) -> float:
+    return float(np.log(p)) if p > 0 else otherwise

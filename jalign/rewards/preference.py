@@ -1,0 +1,172 @@
+"""How probable it is that one response is preferred to another, whoever says so.
+
+Everything here takes and gives `PreferenceFn`s, so that a method that learns from preferences need
+not know whether a reward model, a judge or a rule stands behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PreferenceFn = Callable[[Sequence[str], Sequence[str], Sequence[str]], "list[float | None]"]
+"""`(prompts, first, second) -> P(first is preferred)` for each, in [0, 1]; None: not known."""
+
+
+class Labels(NamedTuple):
+    """Preferences of n pairs, asked in both orders.
+
+    Attributes:
+      probs: P(first is preferred), the mean of both orders; None where an order has no answer.
+      position_bias: share of the pairs with both answers in which the same slot won in both
+        orders, whatever stood in it; NaN without such a pair.
+      failed: pairs without a label.
+    """
+
+    probs: list[float | None]
+    position_bias: float
+    failed: int
+
+
+class BothOrders:
+    """A preference that does not depend on the order: (P(a over b) + 1 - P(b over a)) / 2.
+
+    As in Lee et al. 2023, https://arxiv.org/abs/2309.00267, and before them Wang et al. 2023,
+    https://arxiv.org/abs/2305.17926. It is a `PreferenceFn` itself.
+
+    Args:
+      prefer: asked twice about each pair, in one call.
+    """
+
+    def __init__(self, prefer: PreferenceFn):
+        self.prefer = prefer
+        self._pairs = self._same_slot = self._failed = 0
+
+    def __call__(
+        self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
+    ) -> list[float | None]:
+        return self.label(prompts, first, second).probs
+
+    def label(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Labels:
+        """Labels of n pairs, and how much the order counted.
+
+        Raises:
+          ValueError: lengths that differ.
+        """
+        prompts, first, second = list(prompts), list(first), list(second)
+        n = _same_length(prompts, first, second)
+        both = self.prefer(prompts * 2, first + second, second + first)
+        probs: list[float | None] = []
+        same = 0
+        for a, b in zip(both[:n], both[n:], strict=True):
+            if a is None or b is None:
+                probs.append(None)
+                continue
+            probs.append((a + 1 - b) / 2)
+            same += (a - 0.5) * (b - 0.5) > 0
+        failed = probs.count(None)
+        self._pairs, self._failed = self._pairs + n, self._failed + failed
+        self._same_slot += same
+        return Labels(probs, same / (n - failed) if n > failed else math.nan, failed)
+
+    def metrics(self) -> dict[str, float]:
+        """`judge/position_bias` and `judge/failed` (a share), over all labels so far."""
+        known = self._pairs - self._failed
+        return {
+            "judge/position_bias": self._same_slot / known if known else math.nan,
+            "judge/failed": self._failed / self._pairs if self._pairs else math.nan,
+        }
+
+
+def from_scores(
+    score: Callable[[Sequence[str], Sequence[str]], Any], *, temperature: float = 1.0
+) -> PreferenceFn:
+    """P(first is preferred) = sigmoid((score(first) - score(second)) / temperature): Bradley-Terry.
+
+    Each response is scored once, in however many pairs it stands. A score of -inf (an empty
+    response, to a reward model) loses to any other; NaN or None, and two infinite scores of one
+    sign, leave the pair without an answer.
+
+    Args:
+      score: `(prompts, responses) -> numbers`, higher is better.
+      temperature: > 0, in units of the score.
+
+    >>> prefer = from_scores(lambda prompts, responses: [len(text) for text in responses])
+    >>> [round(p, 4) for p in prefer(["", ""], ["aaa", "b"], ["a", "b"])]
+    [0.8808, 0.5]
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0, got {temperature}")
+
+    def prefer(
+        prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
+    ) -> list[float | None]:
+        _same_length(prompts, first, second)
+        a, b = list(zip(prompts, first)), list(zip(prompts, second))  # noqa: B905
+        keys = list(dict.fromkeys(a + b))
+        values = score([prompt for prompt, _ in keys], [text for _, text in keys])
+        scores = [math.nan if v is None else float(v) for v in values]
+        of = dict(zip(keys, scores, strict=True))
+        return [_sigmoid((of[x] - of[y]) / temperature) for x, y in zip(a, b, strict=True)]
+
+    return prefer
+
+
+def preference_matrix(
+    prefer: PreferenceFn, prompts: Sequence[str], responses: Sequence[Sequence[str]]
+) -> np.ndarray:
+    """[B, K, K] float32: P[b, i, j] that response i of prompt b is preferred to response j.
+
+    P[b, i, i] = 0.5 and P[b, j, i] = 1 - P[b, i, j]: only i < j is asked, all in one call, and
+    equal texts are 0.5 unasked. NaN where there is no answer.
+
+    Args:
+      prompts: [B].
+      responses: [B][K].
+
+    Raises:
+      ValueError: not as many lists as prompts, or lists of different lengths.
+    """
+    sizes = {len(row) for row in responses}
+    if len(responses) != len(prompts) or len(sizes) > 1:
+        raise ValueError(
+            f"responses must be [{len(prompts)}][K], got {len(responses)} lists of the lengths "
+            f"{sorted(sizes)}"
+        )
+    k = sizes.pop() if sizes else 0
+    out = np.full((len(prompts), k, k), 0.5, np.float32)
+    asked = [
+        (b, i, j)
+        for b, row in enumerate(responses)
+        for i in range(k)
+        for j in range(i + 1, k)
+        if row[i] != row[j]
+    ]
+    if not asked:
+        return out
+    found = prefer(
+        [prompts[b] for b, _, _ in asked],
+        [responses[b][i] for b, i, _ in asked],
+        [responses[b][j] for b, _, j in asked],
+    )
+    for (b, i, j), p in zip(asked, found, strict=True):
+        out[b, i, j] = math.nan if p is None else p
+        out[b, j, i] = 1 - out[b, i, j]
+    return out
+
+
+def _same_length(prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> int:
+    if not len(prompts) == len(first) == len(second):
+        raise ValueError(
+            f"{len(prompts)} prompts, {len(first)} first and {len(second)} second responses"
+        )
+    return len(prompts)
+
+
+def _sigmoid(x: float) -> float | None:
+    if math.isnan(x):
+        return None
+    return 1 / (1 + math.exp(-x)) if x >= 0 else 1 - 1 / (1 + math.exp(x))

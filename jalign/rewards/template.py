@@ -1,0 +1,105 @@
+"""Texts for judges, kept in files that anybody can edit.
+
+`{name}` is a field, `{{` and `}}` are braces. All fields are filled at once, so that a response in
+which `{prompt}` stands stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from jalign.core import did_you_mean
+
+FOLDER = Path(__file__).parent / "templates"
+_PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}|[{}]")
+_BRACES = {"{{": "{", "}}": "}"}
+
+
+class Template:
+    """A text with fields.
+
+    Args:
+      text: the text; one line break at its end does not count.
+      name: what errors call it.
+
+    Raises:
+      ValueError: a brace that is neither a field nor doubled.
+
+    >>> Template("{{}} {prompt}: {response}").fill(prompt="2 + 2", response="{prompt}")
+    '{} 2 + 2: {prompt}'
+    """
+
+    def __init__(self, text: str, name: str = "template"):
+        self.text, self.name = text.removesuffix("\n"), name
+        found = list(_PART.finditer(self.text))
+        for part in found:
+            if part[1] is None and part[0] not in _BRACES:
+                line = self.text.count("\n", 0, part.start()) + 1
+                raise ValueError(
+                    f"{name}, line {line}: a brace that is no {{field}}; write it twice for a brace"
+                )
+        self.fields = frozenset(part[1] for part in found if part[1])
+
+    def check(self, needs: Iterable[str], may: Iterable[str] = ()) -> Template:
+        """Itself, if it has every field in `needs` and none but those and the ones in `may`.
+
+        Raises:
+          ValueError: a field that is missing, or one that nobody would fill.
+        """
+        needs = frozenset(needs)
+        known = needs | frozenset(may)
+        if unknown := sorted(self.fields - known):
+            near = did_you_mean(unknown[0], known)
+            raise ValueError(f"{self.name} has the unknown field {{{unknown[0]}}}{near}")
+        if missing := sorted(needs - self.fields):
+            names = ", ".join(f"{{{name}}}" for name in missing)
+            raise ValueError(f"{self.name} must have the fields {names}")
+        return self
+
+    def fill(self, **values: str) -> str:
+        """The text with its fields filled.
+
+        Raises:
+          ValueError: a field without a value, or a value without a field.
+          TypeError: a value that is no text.
+        """
+        if missing := sorted(self.fields - set(values)):
+            raise ValueError(
+                f"{self.name} needs {{{missing[0]}}}{did_you_mean(missing[0], values)}"
+            )
+        if unknown := sorted(set(values) - self.fields):
+            near = did_you_mean(unknown[0], self.fields)
+            raise ValueError(f"{self.name} has no field {{{unknown[0]}}}{near}")
+        for name, value in values.items():
+            if not isinstance(value, str):
+                raise TypeError(f"{self.name}: {name} must be text, got {value!r:.80}")
+        return _PART.sub(lambda part: values[part[1]] if part[1] else _BRACES[part[0]], self.text)
+
+
+def load(name: str | Path, needs: Iterable[str] = (), may: Iterable[str] = ()) -> Template:
+    """A template that ships (its name), or one from a file (a path that ends in .txt), with its
+    fields checked.
+
+    Raises:
+      ValueError: no such template, or fields as in `Template.check`.
+    """
+    return _read(str(name)).check(needs, may)
+
+
+@cache
+def _read(name: str) -> Template:
+    if name.endswith(".txt"):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            siblings = [p.name for p in path.parent.glob("*.txt")] if path.parent.is_dir() else []
+            raise ValueError(f"no template file {path}{did_you_mean(path.name, siblings)}")
+        return Template(path.read_text("utf-8"), str(path))
+    shipped = sorted(p.stem for p in FOLDER.glob("*.txt"))
+    if name not in shipped:
+        raise ValueError(
+            f"no template {name!r}{did_you_mean(name, shipped)} (or a file that ends in .txt)"
+        )
+    return Template((FOLDER / f"{name}.txt").read_text("utf-8"), f"template {name}")

@@ -1,0 +1,66 @@
+"""Rollouts on disk: one parquet file each, one row per response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jalign.rollout.groups import Responses
+
+FOLDER = "rollouts"
+
+
+def write(
+    folder: Path,
+    number: int,
+    prompts: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    responses: Responses,
+    arrays: Mapping[str, np.ndarray],
+) -> Path:
+    """Write a rollout; one of the same number is replaced.
+
+    Columns: rollout, prompt, response, tokens, token_logps (of the sampler, nats), finished, and
+    of the arrays [B, K] and [B, K, R] that are there: score, valid, and the mean advantage over
+    tokens.
+    """
+    b, k = responses.finished.shape
+    counts = [len(t) for row in responses.tokens for t in row]
+    columns: dict[str, Any] = {
+        "rollout": [number] * (b * k),
+        "prompt": [prompt for prompt in prompts for _ in range(k)],
+        "response": [text for row in answers for text in row],
+        "tokens": [t.tolist() for row in responses.tokens for t in row],
+        "token_logps": [x.tolist() for row in responses.token_logps for x in row],
+        "finished": responses.finished.reshape(-1),
+    }
+    if "scores" in arrays:
+        columns["score"] = arrays["scores"].reshape(-1)
+    if "valid" in arrays:
+        columns["valid"] = arrays["valid"].reshape(-1)
+    if "advantages" in arrays:
+        total = arrays["advantages"].reshape(b * k, -1).sum(-1)
+        columns["advantage"] = total / np.maximum(counts, 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"rollout-{number:06d}.parquet"
+    temporary = path.with_suffix(".tmp")
+    pq.write_table(pa.table(columns), temporary)
+    temporary.replace(path)
+    return path
+
+
+def read(folder: Path, last: int = 1) -> list[dict[str, Any]]:
+    """The rows of the last rollouts, oldest first.
+
+    Raises:
+      ValueError: there is none.
+    """
+    files = sorted(folder.glob("rollout-*.parquet"))
+    if not files:
+        raise ValueError(f"{folder} has no rollouts; `rollout.record: true` writes them")
+    return [row for file in files[-last:] for row in pq.read_table(file).to_pylist()]

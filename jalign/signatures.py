@@ -1,0 +1,27 @@
+"""What a signature says: positional parameters are arrays, keyword-only ones numbers."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def arrays_of(fn: Callable) -> tuple[str, ...]:
+    """The arrays a loss takes: its positional parameters, by name."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    return tuple(p.name for p in inspect.signature(fn).parameters.values() if p.kind in kinds)
+
+
+def numbers_of(fn: Callable) -> dict[str, Any]:
+    """The numbers a loss takes: its keyword-only parameters and their defaults."""
+    parameters = inspect.signature(fn).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or the list of what is allowed when nothing is near."""
+    allowed = sorted(map(str, allowed))
+    near = difflib.get_close_matches(str(given), allowed, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there is: {', '.join(allowed) or 'none'}"

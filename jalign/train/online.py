@@ -1,0 +1,386 @@
+"""The source of an online algorithm: sample from the policy, judge, and make batches of it.
+
+A rollout answers `prompts` prompts with K responses each and feeds `epochs` passes of optimizer
+steps of `batch_size` prompts. Which prompts, which random numbers and which order follow from the
+number of the rollout alone, and the examples of a rollout under way are part of what a checkpoint
+keeps: a run that goes on is the run that never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jalign.core import Algorithm, Frozen, Parts, TrainState
+from jalign.data.collate import Field
+from jalign.data.examples import Examples
+from jalign.rollout.groups import Responses
+from jalign.train import rollout
+from jalign.train.objective import Apply
+from jalign.train.step import with_reference
+
+Sampler = Callable[[TrainState, Frozen, Sequence[int], jax.Array], Responses]
+"""(state, frozen, numbers of prompts, key) -> K responses to each."""
+
+Judge = Callable[[Sequence[int], Responses], rollout.Judged]
+"""(numbers of prompts, their responses) -> what rewards say of them."""
+
+Keeper = Callable[[int, Sequence[int], Responses, Mapping[str, np.ndarray]], None]
+"""Told of every rollout: (its number, numbers of prompts, responses, arrays)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of an online run.
+
+    Attributes:
+      batch_size: prompts per optimizer step.
+      prompts: prompts per rollout, a multiple of batch_size.
+      epochs: passes over a rollout.
+      responses: K.
+      response_len: most tokens of a response.
+      max_tokens: most tokens of a micro-batch on one device.
+      multiple: row lengths and token budgets are multiples of it.
+      temperature: of sampling, and of the log-probs of training.
+      kl_target: nats per response that kl_coef is steered to; 0 leaves it as it is.
+      kl_horizon: responses over which it is steered (https://arxiv.org/abs/1909.08593).
+      importance_cap: where the sampler's log-probs differ from the trainer's, a token counts
+        min(exp(difference), cap) times; 0: they are not looked at.
+      attempts: rollouts that may be sampled to fill one whose groups are left out.
+      mask_truncated: leave out responses that did not end by themselves.
+    """
+
+    batch_size: int
+    prompts: int
+    epochs: int
+    responses: int
+    response_len: int
+    max_tokens: int
+    multiple: int = 64
+    temperature: float = 1.0
+    kl_target: float = 0.0
+    kl_horizon: int = 10_000
+    importance_cap: float = 0.0
+    attempts: int = 1
+    mask_truncated: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps per rollout."""
+        return self.epochs * self.prompts // self.batch_size
+
+
+class Online:
+    """`source(state, frozen)` gives the data of the next step, sampling when a rollout begins.
+
+    Args:
+      algorithm: a row with an experience.
+      hyper: its hyper-parameters that are set.
+      prompts: the prompts, as examples without responses.
+      sampler, judge: see their types. greedy: the sampler of the most probable response, for
+        algorithms that compare with it.
+      apply: the model as a pure function.
+      plan: numbers.
+      mesh: over all devices.
+      seed: of prompts, samples and order.
+      keep: told of every rollout.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        hyper: Mapping[str, Any],
+        prompts: Examples,
+        sampler: Sampler,
+        judge: Judge,
+        apply: Apply,
+        plan: Plan,
+        mesh: Mesh,
+        *,
+        seed: int,
+        greedy: Sampler | None = None,
+        keep: Keeper | None = None,
+    ):
+        assert algorithm.experience is not None
+        self.algorithm, self.plan, self.seed = algorithm, plan, seed
+        self.make = algorithm.experience.make
+        self.numbers = algorithm.experience_numbers(**hyper)
+        self.prompts, self.sampler, self.judge, self.keep = prompts, sampler, judge, keep
+        self.greedy = greedy
+        self._order: Any = (
+            grain.MapDataset.source(range(len(prompts))).seed(seed).shuffle().repeat()
+        )
+        self.bins = rollout.Bins(
+            mesh,
+            int(prompts.lengths().prompt_len.max()),
+            plan.response_len,
+            plan.max_tokens,
+            plan.multiple,
+        )
+        self.reader = rollout.Reader(apply, plan.temperature, self.bins)
+        self.step = self.tokens = 0
+        self.kl_coef = self.numbers.get("kl_coef")
+        self.recent: list[dict[str, float]] = []
+        self._examples: Examples | None = None  # of the rollout under way
+
+    def __call__(self, state: TrainState, frozen: Frozen) -> tuple[Parts, ...]:
+        at = self.step % self.plan.steps
+        if at == 0:
+            self._examples = self._roll_out(self.step // self.plan.steps, state, frozen)
+        assert self._examples is not None
+        numbers = self._minibatch(at)
+        lengths = self._examples.lengths()
+        rows = lengths.prompt_len[:, None] * (lengths.response_lens > 0) + lengths.response_lens
+        self.tokens += int(rows[numbers].sum())
+        self.step += 1
+        return self._on_device(self._examples, numbers)
+
+    # ---- what a checkpoint keeps
+
+    def position(self) -> dict[str, Any]:
+        """Facts for a checkpoint; `save` writes the examples of the rollout under way."""
+        return {
+            "num_tokens": self.tokens,
+            "kl_coef": self.kl_coef,
+            "recent": self.recent,
+            "prompts": len(self.prompts),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the examples of the rollout under way, if steps remain to be taken with it."""
+        if self.step % self.plan.steps and self._examples is not None:
+            e = self._examples
+            path.parent.mkdir(parents=True, exist_ok=True)
+            arrays = {"tokens": e.tokens, "scored": e.scored, "bounds": e.bounds, "first": e.first}
+            extras: dict[str, Any] = {f"extras.{n}": x for n, x in e.extras.items()}
+            temporary = path.with_suffix(".tmp.npz")
+            np.savez(temporary, allow_pickle=False, **arrays, **extras)
+            temporary.replace(path)
+
+    def restore(self, position: Mapping[str, Any], step: int, path: Path) -> None:
+        """Go on after `step` steps, with the examples at `path` if a rollout is under way.
+
+        Raises:
+          ValueError: the file of a rollout under way is missing.
+        """
+        self.step, self.tokens = step, position["num_tokens"]
+        self.kl_coef, self.recent = position["kl_coef"], list(position["recent"])
+        if self.step % self.plan.steps == 0:
+            return
+        if not path.is_file():
+            raise ValueError(f"the checkpoint is in the middle of a rollout, and {path} is missing")
+        with np.load(path) as saved:
+            extras = {n.removeprefix("extras."): saved[n] for n in saved if "extras." in n}
+            tokens, scored, bounds, first = (
+                saved[n] for n in ("tokens", "scored", "bounds", "first")
+            )
+        report = self.prompts.report
+        self._examples = Examples(tokens, scored, bounds, first, extras, report)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the rollouts since the last call."""
+        rows, self.recent = self.recent, []
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {n: float(np.mean([row[n] for row in rows if n in row])) for n in names}
+
+    def describe(self) -> list[str]:
+        """The rollouts in words."""
+        p = self.plan
+        return [
+            f"{p.prompts} prompts x {p.responses} responses of at most {p.response_len} tokens per "
+            f"rollout, {p.steps} optimizer steps each"
+        ]
+
+    def epoch(self, step: int) -> float:
+        """How often the prompts have been answered before a step."""
+        return step // self.plan.steps * self.plan.prompts / len(self.prompts)
+
+    # ---- a rollout
+
+    def _roll_out(self, number: int, state: TrainState, frozen: Frozen) -> Examples:
+        """Sample and judge until there are enough examples, or attempts are used up."""
+        frozen = with_reference(frozen, state)
+        found: list[Any] = []
+        rows: list[dict[str, float]] = []
+        for attempt in range(self.plan.attempts):
+            made, metrics = self._attempt(number, attempt, state, frozen)
+            found += list(made)
+            rows.append(metrics)
+            if len(found) >= self.plan.prompts:
+                break
+        means = {n: float(np.nanmean([row[n] for row in rows])) for n in rows[0]}
+        means["rollout/kept"] = min(len(found), self.plan.prompts) / self.plan.prompts
+        means["rollout/attempts"] = float(len(rows))
+        self._steer(means)
+        self.recent.append(means)
+        return Examples.from_list(found[: self.plan.prompts], self.prompts.report)
+
+    def _attempt(
+        self, number: int, attempt: int, state: TrainState, frozen: Frozen
+    ) -> tuple[Examples, dict[str, float]]:
+        plan = self.plan
+        first = (number * plan.attempts + attempt) * plan.prompts
+        chosen = [int(self._order[i]) for i in range(first, first + plan.prompts)]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), 3), first)
+        responses = self.sampler(state, frozen, chosen, key)
+        judged = self.judge(chosen, responses)
+        arrays, metrics = self._arrays(chosen, responses, judged, state, frozen, key)
+        numbers = dict(self.numbers)
+        if self.kl_coef is not None:
+            numbers["kl_coef"] = self.kl_coef
+        names = self.algorithm.rollout_inputs()
+        fields = {
+            k: np.asarray(v) for k, v in self.make(*(arrays[n] for n in names), **numbers).items()
+        }
+        if plan.importance_cap and "advantages" in fields:
+            ratio = np.exp(arrays["old_token_logps"] - arrays["sampler_token_logps"])
+            fields["advantages"] = fields["advantages"] * np.minimum(ratio, plan.importance_cap)
+        if "old_token_logps" in arrays:
+            fields["old_token_logps"] = arrays["old_token_logps"]
+        if self.keep:
+            self.keep(number, chosen, responses, arrays | fields)
+        return self._examples_of(chosen, responses, arrays["valid"], fields), metrics
+
+    def _arrays(
+        self,
+        chosen: Sequence[int],
+        responses: Responses,
+        judged: rollout.Judged,
+        state: TrainState,
+        frozen: Frozen,
+        key: jax.Array,
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Everything the experience may read, and what is logged of it."""
+        plan, b, k = self.plan, len(chosen), len(responses.tokens[0])
+        shape = (b, k, plan.response_len)
+        lengths = np.array([[len(r) for r in row] for row in responses.tokens])
+        mask = np.arange(plan.response_len) < lengths[..., None]
+        valid = lengths > 0
+        arrays: dict[str, np.ndarray] = {"finished": responses.finished, "mask": mask}
+        metrics = dict(judged.metrics)
+        if judged.scores is not None:
+            valid &= np.isfinite(judged.scores)
+            arrays["scores"] = np.where(valid, judged.scores, 0.0).astype(np.float32)
+            metrics |= score_metrics(judged.scores, valid)
+        if judged.win_probs is not None:
+            arrays["win_probs"] = judged.win_probs.astype(np.float32)
+        if "greedy_scores" in self.algorithm.rollout_inputs():
+            assert self.greedy is not None
+            likeliest = self.judge(chosen, self.greedy(state, frozen, chosen, key)).scores
+            assert likeliest is not None
+            arrays["greedy_scores"] = np.nan_to_num(likeliest[:, 0])
+        if plan.mask_truncated:
+            valid &= responses.finished
+        arrays["valid"] = valid
+        arrays["mask"] = mask & valid[..., None]
+        sampled = np.zeros(shape, np.float32)
+        logps = [x for row in responses.token_logps for x in row]
+        for row, found in zip(sampled.reshape(b * k, -1), logps, strict=True):
+            row[: len(found)] = found
+        arrays["sampler_token_logps"] = sampled
+        names = set(self.algorithm.rollout_inputs()) & set(rollout.FROM_MODELS)
+        if plan.steps > 1 or plan.importance_cap or "ref_token_logps" in names:
+            names.add("old_token_logps")
+        if names:
+            prompts = [self.prompts[i].prompt for i in chosen]
+            arrays |= self.reader(prompts, responses, sorted(names), state.params, frozen)
+        metrics |= length_metrics(responses)
+        metrics |= logp_metrics(arrays, mask)
+        return arrays, metrics
+
+    def _examples_of(self, chosen, responses, valid, fields) -> Examples:
+        """The kept prompts with the taken responses and their fields."""
+        fields = dict(fields)
+        take, keep = fields.pop("take", None), fields.pop("keep", None)
+        if take is not None:
+            responses = Responses(
+                [[row[j] for j in at] for row, at in zip(responses.tokens, take, strict=True)],
+                [[row[j] for j in at] for row, at in zip(responses.token_logps, take, strict=True)],
+                np.take_along_axis(responses.finished, take, 1),
+            )
+            valid = np.take_along_axis(valid, take, 1)
+            whole = fields.pop("old_token_logps", None)  # pairs read no sampler's log-probs
+            if whole is not None and self.algorithm.format.name == "samples":
+                fields["old_token_logps"] = np.take_along_axis(whole, take[..., None], 1)
+        prompts = [self.prompts[i].prompt for i in chosen]
+        made = rollout.examples_of(prompts, responses, valid)
+        made.extras.update({n: np.asarray(x, np.float32) for n, x in fields.items()})
+        kept = range(len(made)) if keep is None else np.flatnonzero(keep)
+        return made.take(kept)
+
+    def _steer(self, means: dict[str, float]) -> None:
+        """The adaptive controller of the KL coefficient."""
+        if not self.plan.kl_target or self.kl_coef is None:
+            return
+        from jalign.advantages import adaptive_kl
+
+        n = self.plan.prompts * self.plan.responses
+        self.kl_coef = float(
+            adaptive_kl(
+                self.kl_coef,
+                means["objective/kl"],
+                n,
+                target=self.plan.kl_target,
+                horizon=self.plan.kl_horizon,
+            )
+        )
+        means["objective/kl_coef"] = self.kl_coef
+
+    # ---- batches
+
+    def _minibatch(self, at: int) -> np.ndarray:
+        """Numbers of the examples of a step of a rollout; each epoch has another order."""
+        per_epoch = self.plan.prompts // self.plan.batch_size
+        epoch, part = divmod(at, per_epoch)
+        total = len(self._examples or ())
+        rng = np.random.default_rng((self.seed, self.step // self.plan.steps, epoch))
+        return np.array_split(rng.permutation(total), per_epoch)[part]
+
+    def _on_device(self, examples: Examples, numbers: np.ndarray) -> tuple[Parts, ...]:
+        axes = {n: ("", "K", "KR")[np.ndim(x) - 1] for n, x in examples.extras.items()}
+        fields = {n: Field(a, np.float32) for n, a in axes.items()}
+        k = examples.k or self.plan.responses
+        return self.bins.of(examples, numbers.tolist(), k, fields, self.plan.batch_size)
+
+
+def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """Mean and spread of the reward, and how many groups teach nothing."""
+    known = np.where(valid, scores, np.nan)
+    if not valid.any():
+        return {"reward": float("nan")}
+    some = valid.any(-1)
+    spread = np.nanstd(known[some], -1)
+    return {
+        "reward": float(np.nanmean(known)),
+        "reward_std": float(np.mean(spread)),
+        "frac_reward_zero_std": float(np.mean(spread == 0)),
+    }
+
+
+def length_metrics(responses: Responses) -> dict[str, float]:
+    """Tokens per response, and how many the limit cut."""
+    lengths = [len(tokens) for row in responses.tokens for tokens in row]
+    return {
+        "completions/mean_length": float(np.mean(lengths)),
+        "completions/clipped_ratio": float(1 - responses.finished.mean()),
+    }
+
+
+def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
+    """KL of the policy to its reference (k1, nats per response), and sampler against trainer."""
+    found: dict[str, float] = {}
+    if {"old_token_logps", "ref_token_logps"} <= set(arrays):
+        k1 = np.where(mask, arrays["old_token_logps"] - arrays["ref_token_logps"], 0)
+        found["objective/kl"] = float(k1.sum(-1).mean())
+    if "old_token_logps" in arrays:
+        off = np.abs(arrays["old_token_logps"] - arrays["sampler_token_logps"])[mask]
+        found["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
+        found["sampling/logp_difference_max"] = float(off.max(initial=0))
+    return found

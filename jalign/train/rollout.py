@@ -1,0 +1,195 @@
+"""One rollout: prompts, the responses sampled to them, and what models and rewards say of those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jalign.core import Arrays, Batch, Frozen, Parts
+from jalign.data.collate import Field
+from jalign.data.examples import Example, Examples
+from jalign.data.packing import Shape, assign, lay_out, lengths_of, loads_of
+from jalign.parallel import hosts
+from jalign.rollout.groups import Responses
+from jalign.train.objective import Apply
+from jalign.train.source import on_mesh
+
+FROM_MODELS = ("old_token_logps", "ref_token_logps", "values")
+
+
+class Judged(NamedTuple):
+    """What rewards say of K responses to each of B prompts; None where nothing was asked.
+
+    Attributes:
+      scores: [B, K] float32, NaN where a reward is missing.
+      win_probs: [B, K, K] probability that the first response is preferred to the second.
+      metrics: means of the parts of the reward, and counts of failures, for the log.
+    """
+
+    scores: np.ndarray | None
+    win_probs: np.ndarray | None
+    metrics: dict[str, float]
+
+
+def model_fields(apply: Apply, temperature: float) -> Callable[..., Arrays]:
+    """`(params, frozen, batch, names) -> {name: [B, K, R]}` for names out of old_token_logps,
+    ref_token_logps and values; jit it with `names` static.
+    """
+
+    def read(params: Any, frozen: Frozen, batch: Batch, names: tuple[str, ...]) -> Arrays:
+        found, shape = {}, batch.mask.shape
+        own = {"old_token_logps": "token_logps", "values": "values"}
+        if outputs := tuple(own[n] for n in own if n in names):
+            out = apply(params, frozen.base, batch.layout, outputs, None, temperature=temperature)
+            found |= {n: out[o] for n, o in own.items() if n in names}
+        if "ref_token_logps" in names:
+            out = apply(
+                frozen.ref,
+                frozen.base,
+                batch.layout,
+                ("token_logps",),
+                None,
+                temperature=temperature,
+            )
+            found["ref_token_logps"] = out["token_logps"]
+        return {n: jnp.where(batch.mask, x.reshape(shape), 0.0) for n, x in found.items()}
+
+    return read
+
+
+def examples_of(prompts: Sequence[np.ndarray], responses: Responses, here: np.ndarray) -> Examples:
+    """Prompts with their K responses; those without a reward (`here` [B, K] False) have no scored
+    tokens.
+    """
+    return Examples.from_list(
+        Example(
+            np.asarray(prompt, np.int32),
+            tuple(tokens),
+            tuple(np.full(len(t), bool(ok)) for t, ok in zip(tokens, oks, strict=True)),
+            {},
+        )
+        for prompt, tokens, oks in zip(prompts, responses.tokens, here, strict=True)
+    )
+
+
+def bins_of(
+    *, examples: int, responses: int, prompt_len: int, response_len: int, max_tokens: int,
+    streams: int, multiple: int,
+) -> tuple[Shape, int]:  # fmt: skip
+    """The shape of a micro-batch that holds its examples however long they are, and how many of it
+    a step needs. Examples are spread evenly over the micro-batches.
+    """
+    most = prompt_len + responses * response_len
+    each = -(-examples // streams)
+    fit = max(1, max_tokens // most)
+    parts = -(-each // fit)
+    fit = -(-each // parts)
+    up = lambda x: -(-x // multiple) * multiple  # noqa: E731
+    shape = Shape(
+        streams=streams,
+        tokens=up(fit * most + 1),
+        rows=fit * responses,
+        row_len=up(prompt_len + response_len),
+        scored=up(fit * responses * response_len),
+        prompts=fit,
+        responses=responses,
+        response_len=response_len,
+    )
+    return shape, parts
+
+
+def pack(
+    examples: Examples,
+    numbers: Sequence[int],
+    shape: Shape,
+    parts: int,
+    own: slice,
+    fields: Mapping[str, Field],
+) -> tuple[dict[str, Any], ...]:
+    """The numbered examples in bins of a shape; `own` are the streams this process lays out."""
+    chosen = [examples[int(i)] for i in numbers]
+    loads = loads_of(lengths_of(chosen, shape.responses))
+    [bins] = assign(loads, [shape])
+    local = shape._replace(streams=len(range(*own.indices(shape.streams))))
+    mine = [streams[own] for streams in bins]
+    batch = lay_out(mine, lambda i: (chosen[i], int(numbers[i])), local, fields, parts)
+    return ({"batch": batch, "count": np.int32(len(bins))},)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Micro-batches of one static shape for prompts and responses of at most these lengths.
+
+    Attributes:
+      mesh: over all devices.
+      prompt_len, response_len: most tokens.
+      max_tokens: most tokens of a micro-batch on one device, unless one example has more.
+      multiple: row lengths and token budgets are multiples of it.
+    """
+
+    mesh: Mesh
+    prompt_len: int
+    response_len: int
+    max_tokens: int
+    multiple: int
+
+    def of(
+        self,
+        examples: Examples,
+        numbers: Sequence[int],
+        responses: int,
+        fields: Mapping[str, Field],
+        places: int,
+    ) -> tuple[Parts, ...]:
+        """The numbered examples of so many responses each on the device, with room for `places`
+        examples.
+        """
+        streams = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        shape, parts = bins_of(
+            examples=max(len(numbers), places),
+            responses=responses,
+            prompt_len=self.prompt_len,
+            response_len=self.response_len,
+            max_tokens=self.max_tokens,
+            streams=streams,
+            multiple=self.multiple,
+        )
+        each = streams // jax.process_count()
+        own = slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+        return on_mesh(self.mesh, pack(examples, numbers, shape, parts, own, fields))
+
+
+class Reader:
+    """What the models say of responses, token by token."""
+
+    def __init__(self, apply: Apply, temperature: float, bins: Bins):
+        self.bins = bins
+        self._read = jax.jit(model_fields(apply, temperature), static_argnames="names")
+
+    def __call__(
+        self,
+        prompts: Sequence[np.ndarray],
+        responses: Responses,
+        names: Sequence[str],
+        params: Any,
+        frozen: Frozen,
+    ) -> dict[str, np.ndarray]:
+        """{name: [B, K, R]} float32 for names out of `FROM_MODELS`; 0 where there is no token."""
+        b, k = len(prompts), len(responses.tokens[0])
+        examples = examples_of(prompts, responses, np.ones((b, k), bool))
+        shape = (b, k, self.bins.response_len)
+        found = {name: np.zeros(shape, np.float32) for name in names}
+        for part in self.bins.of(examples, range(b), k, {}, b):
+            for i in range(int(part.count)):
+                batch = jax.tree.map(lambda x, i=i: x[i], part.batch)
+                out = self._read(params, frozen, batch, names=tuple(sorted(names)))
+                index = hosts.whole(batch.extras["index"])
+                for name, x in out.items():
+                    found[name][index[index >= 0]] = hosts.whole(x)[index >= 0]
+        return found

@@ -1,0 +1,108 @@
+"""Whole online runs: sample, judge, learn, stop and go on. 8 devices (2 x 2 x 2) unless said."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jalign.config import Config, RewardConfig, RolloutConfig
+from jalign.train.preemption import ExitCode
+from tests.test_runs import leaves, rows, run
+from tests.tiny_run import write_model, write_pairs
+
+ONLINE = {
+    "rollout.max_new_tokens": 6,
+    "rollout.responses": 2,
+    "rollout.prompts": 16,
+    "rollout.epochs": 2,
+    "reward.functions": '{"response_length_words": 1.0}',
+    "optim.learning_rate": 1e-3,
+    "data.holdout": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("online")
+    write_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl.gz")
+    return folder
+
+
+def test_a_run_cut_in_the_middle_of_a_rollout_ends_where_the_whole_one_does(folder):
+    """The rollout under way, the adaptive KL coefficient and the metrics not yet logged go on."""
+    adaptive = ONLINE | {"rollout.kl_target": 1.0, "rollout.kl_horizon": 50}
+    assert run(folder, "whole", "ppo", **adaptive, log_every=3, steps=6) == ExitCode.OK
+    assert run(folder, "cut", "ppo", **adaptive, log_every=3, steps=2) == ExitCode.OK
+    (left,) = (folder / "cut" / "rollouts").glob("under-way-2.npz")
+    assert left.stat().st_size > 0
+    assert run(folder, "cut", "ppo", **adaptive, log_every=3, steps=6) == ExitCode.OK
+    assert leaves(folder, "cut", 6) == leaves(folder, "whole", 6)
+    whole, cut = rows(folder, "whole"), rows(folder, "cut")
+    assert [r["step"] for r in whole] == [3, 6]
+    for name in ("loss", "reward", "objective/kl_coef", "num_tokens", "objective/kl"):
+        assert whole[-1][name] == cut[-1][name], name
+    coefficients = {r["objective/kl_coef"] for r in whole}
+    assert coefficients and 0.05 not in coefficients  # it was steered
+
+
+def test_the_trainer_gives_sampled_tokens_the_log_probs_they_were_sampled_with(folder):
+    """Also at another temperature than 1 (trl 3029, 4159)."""
+    run(folder, "warm", "grpo", **ONLINE | {"rollout.temperature": 0.7})
+    for row in rows(folder, "warm"):
+        assert row.get("sampling/logp_difference_max", 0) < 1e-4
+    assert any("sampling/logp_difference_max" in row for row in rows(folder, "warm"))
+
+
+def test_on_policy_the_ratio_is_one_and_in_later_epochs_it_is_not(folder):
+    run(folder, "ratio", "grpo", **ONLINE | {"rollout.prompts": 8, "rollout.epochs": 2})
+    first, second, *_ = [row["approx_kl"] for row in rows(folder, "ratio")]
+    assert first < 1e-6 < second
+
+
+def test_one_device_and_eight_learn_from_the_same_responses(folder):
+    one = ONLINE | {"mesh.data": 1, "mesh.fsdp": 8, "mesh.tensor": 1}
+    run(folder, "a", "rloo", **ONLINE, steps=2)
+    run(folder, "b", "rloo", **one | {"steps": 2})
+    for a, b in zip(rows(folder, "a"), rows(folder, "b"), strict=True):
+        assert a.get("reward") == b.get("reward")
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-3, atol=1e-5)
+
+
+def test_held_out_prompts_are_answered_before_and_after(folder):
+    run(folder, "eval", "grpo", **ONLINE)
+    before, after = rows(folder, "eval", "eval")
+    assert (before["step"], after["step"]) == (0, 4)
+    assert before["objective/kl"] == pytest.approx(0, abs=1e-5) and after["objective/kl"] != 0
+    assert {"reward", "completions/mean_length"} <= set(before)
+
+
+def test_a_reward_that_fails_is_counted_and_its_response_not_learnt_from(folder):
+    (folder / "half.py").write_text(
+        "def half(prompts, responses):\n"
+        "    return [None if i % 2 else float(len(r)) for i, r in enumerate(responses)]\n"
+    )
+    given = {"reward.functions": json.dumps({f"{folder}/half.py:half": 1.0})}
+    assert run(folder, "half", "reinforce", **ONLINE | given | {"steps": 2}) == ExitCode.OK
+    row = rows(folder, "half")[0]
+    assert row["rewards/half/failed"] == 16 and np.isfinite(row["loss"])
+
+
+def config(**more):
+    return Config(algorithm={"name": "grpo"}, steps=2, **more)
+
+
+def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
+    with pytest.raises(ValueError, match=r"grpo learns from rewards: set reward\.functions"):
+        config()
+    reward = RewardConfig(functions={"sentiment_reward": 1.0})
+    with pytest.raises(ValueError, match=r"rollout\.prompts \(10\) must be a multiple of batch"):
+        config(reward=reward, rollout=RolloutConfig(prompts=10), batch_size=4)
+    with pytest.raises(ValueError, match="reward does not apply to dpo: its data are fixed"):
+        Config(algorithm={"name": "dpo"}, reward=reward)
+    with pytest.raises(ValueError, match="grpo samples its own data: set steps"):
+        Config(algorithm={"name": "grpo"}, reward=reward)
+    with pytest.raises(ValueError, match="options are for functions that are not used"):
+        RewardConfig(functions={"sentiment_reward": 1.0}, options={"repetition": {"n": 3}})
+    with pytest.raises(ValueError, match=r"rollout\.temperature must be > 0"):
+        RolloutConfig(temperature=0.0)
