@@ -4,8 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from jalign.config import Config, RewardConfig, RolloutConfig
+from jalign.cli.evaluate import evaluate
+from jalign.cli.rollouts import rollouts
+from jalign.config import Config, DataConfig, RewardConfig, RolloutConfig
+from jalign.rollout import record
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
 from tests.tiny_run import write_model, write_pairs
@@ -70,11 +74,28 @@ def test_one_device_and_eight_learn_from_the_same_responses(folder):
 
 
 def test_held_out_prompts_are_answered_before_and_after(folder):
-    run(folder, "eval", "grpo", **ONLINE)
+    run(folder, "eval", "grpo", **ONLINE, **{"rollout.record": True, "rollout.rows": 5})
     before, after = rows(folder, "eval", "eval")
     assert (before["step"], after["step"]) == (0, 4)
     assert before["objective/kl"] == pytest.approx(0, abs=1e-5) and after["objective/kl"] != 0
     assert {"reward", "completions/mean_length"} <= set(before)
+    again = evaluate([str(folder / "eval")], Console(quiet=True))  # of the newest checkpoint
+    assert again["reward"] == pytest.approx(after["reward"])
+    assert again["objective/kl"] == pytest.approx(after["objective/kl"], rel=1e-3)
+
+
+def test_recorded_rollouts_can_be_looked_at(folder, capsys):
+    """Of the run above, whose rows were refilled: 2 rollouts of 16 prompts x 2 responses."""
+    found = record.read(folder / "eval" / "rollouts", last=2)
+    assert len(found) == 64 and {row["rollout"] for row in found} == {0, 1}
+    for row in found:
+        assert len(row["tokens"]) == len(row["token_logps"]) <= 6
+        assert row["score"] == len(row["response"].split())
+    rollouts([str(folder / "eval"), "--limit", "3"], Console(width=200))
+    shown = capsys.readouterr().out
+    assert "32 responses, mean reward" in shown
+    with pytest.raises(ValueError, match=r"has no rollouts; `rollout\.record: true` writes them"):
+        rollouts([str(folder / "nothing")], Console())
 
 
 def test_a_reward_that_fails_is_counted_and_its_response_not_learnt_from(folder):
@@ -98,6 +119,10 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
     reward = RewardConfig(functions={"sentiment_reward": 1.0})
     with pytest.raises(ValueError, match=r"rollout\.prompts \(10\) must be a multiple of batch"):
         config(reward=reward, rollout=RolloutConfig(prompts=10), batch_size=4)
+    with pytest.raises(ValueError, match=r"data\.layout does not apply to grpo"):
+        config(reward=reward, data=DataConfig(layout="padded"))
+    with pytest.raises(ValueError, match="cached does not apply to grpo: its responses are"):
+        config(reward=reward, reference="cached")
     with pytest.raises(ValueError, match="reward does not apply to dpo: its data are fixed"):
         Config(algorithm={"name": "dpo"}, reward=reward)
     with pytest.raises(ValueError, match="grpo samples its own data: set steps"):

@@ -121,6 +121,8 @@ def _zeros_for(row: Any, n: int) -> dict[str, np.ndarray]:
 
 def config_step(config: Any) -> Work:
     """The step of a config, on its own data and model."""
+    if build.algorithm_of(config).experience:
+        raise ValueError("bench step measures steps on fixed data; this config samples its own")
     mesh, tokenizer = build.mesh_of(config), build.tokenizer_of(config)
     examples, _ = build_data.examples_of(config, tokenizer)
     model = build.model_of(config, mesh, tokenizer)

@@ -14,20 +14,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign.cli import build, build_data
+from jalign.cli import build, build_data, runs
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples
 from jalign.models.functional import Whole, policy_of
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions
-from jalign.rewards.model import RewardModel
 from jalign.rollout import record
 from jalign.rollout.groups import Responses, greedy, respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings, continuation
 from jalign.train.online import Online, Plan, length_metrics
-from jalign.train.rollout import Judged, Reader
+from jalign.train.rollout import Bins, Judged, Reader
 from jalign.train.step import with_reference
 
 LOG = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ def judge_of(config: Config) -> Any:
     """`(texts, numbers, responses) -> Judged` by all rewards of the config (none: nothing)."""
     c = config.reward
     functions = RewardFunctions(c.functions, options=c.options) if c.functions else None
-    model = RewardModel.load(c.model) if c.model else None
+    model = runs.reward_model(c.model) if c.model else None
 
     def judge(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
         if not c.given:
@@ -195,21 +194,17 @@ def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
     return (1 / (1 + np.exp(-gap))).astype(np.float32)
 
 
-def source_of(
-    config: Config, model: build.Model, prompts: Examples, held: Examples | None, mesh: Mesh
-) -> tuple[Online, Any]:
-    """The source of an online run, and `(state, frozen) -> metrics` on held-out prompts (None
-    without them).
-    """
-    rows, held_rows = build_data.all_rows(config)
-    judge, texts = judge_of(config), Texts(prompts, rows, model.tokenizer)
+def source_of(config: Config, model: build.Model, prompts: Examples, mesh: Mesh) -> Online:
+    """The source of an online run."""
+    rows, _ = build_data.all_rows(config)
+    texts = Texts(prompts, rows, model.tokenizer)
     keeper = partial(keep, Path(config.out) / record.FOLDER, texts)
-    source = Online(
+    return Online(
         build.algorithm_of(config),
         config.hyper,
         prompts,
         sampler_of(config, model, prompts),
-        partial(judge, texts),
+        partial(judge_of(config), texts),
         model.apply,
         plan_of(config),
         mesh,
@@ -217,10 +212,6 @@ def source_of(
         greedy=greedy_of(config, model, prompts),
         keep=keeper if config.rollout.record else None,
     )
-    if not held:
-        return source, None
-    held_texts = Texts(held, held_rows, model.tokenizer)
-    return source, answers_of(config, model, source, held, held_texts, judge)
 
 
 def keep(
@@ -241,22 +232,22 @@ def keep(
     record.write(folder, number, prompts, answers, responses, arrays)
 
 
-def answers_of(
-    config: Config, model: build.Model, source: Online, held: Examples, texts: Texts, judge: Any
-) -> Any:
+def answers_of(config: Config, model: build.Model, held: Examples, mesh: Mesh) -> Any:
     """`(state, frozen) -> metrics` of one response to every held-out prompt: reward, lengths, and
     where there is a reference the KL divergence to it (k1, nats per response).
     """
-    settings = replace(settings_of(config, model), responses=1)
+    _, rows = build_data.all_rows(config)
+    judge, texts = judge_of(config), Texts(held, rows, model.tokenizer)
+    plan, settings = plan_of(config), replace(settings_of(config, model), responses=1)
     size = min(config.rollout.sample_batch or config.batch_size, len(held))
-    numbers = range(len(held))
+    numbers, ids = range(len(held)), [example.prompt for example in held]
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
-    bins = replace(source.bins, prompt_len=int(held.lengths().prompt_len.max()))
-    reader = Reader(model.apply, config.rollout.temperature, bins)
+    longest = int(held.lengths().prompt_len.max())
+    bins = Bins(mesh, longest, plan.response_len, plan.max_tokens, plan.multiple)
+    reader = Reader(model.apply, plan.temperature, bins)
     names = ("old_token_logps", "ref_token_logps")
 
     def answer(state: TrainState, frozen: Frozen) -> dict[str, float]:
-        ids = [held[i].prompt for i in numbers]
         responses = respond(build.merged(model, state.params), ids, settings, key, batch_size=size)
         metrics = length_metrics(responses)
         if config.reward.given:

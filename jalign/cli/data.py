@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from jalign import algorithms
-from jalign.cli import build, build_data
+from jalign.cli import build, build_data, build_online
 from jalign.cli.read import read_options
 from jalign.config import Config
 from jalign.data import report, write
@@ -33,6 +33,9 @@ def show(config: Config, console: Console) -> None:
             console.rule(name)
             report.render(examples, tokenizer, console)
     console.rule("batches")
+    if build.algorithm_of(config).experience:
+        console.print(build_online.plan_of(config).describe(), highlight=False)
+        return
     spec = hub.spec_of(build.model_path(config.model.path))
     for line in build.source_of(config, train, build.mesh_of(config), spec).batches.plan.describe():
         console.print(line, highlight=False)

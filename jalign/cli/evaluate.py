@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jalign.cli import build, build_data, runs
+from jalign.cli import build, build_data, build_online, runs
 from jalign.cli.read import read_config
 from jalign.config import Config
 from jalign.core import Frozen, Parts, TrainState
@@ -43,6 +43,7 @@ class Subject:
 
 def evaluate(args: Sequence[str], console: Console) -> dict[str, Any]:
     """Metrics of the held-out data under the config's algorithm; its reference is that of the run.
+    An online algorithm answers the held-out prompts.
 
     Returns:
       Every metric by its name; of language models `kl_to_start`, nats per scored token of the
@@ -51,10 +52,11 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, Any]:
     subject = _subject(args)
     algorithm = build.algorithm_of(subject.config)
     with jax.set_mesh(subject.mesh):
-        metrics: dict[str, Any] = _metrics(subject)
-        if not algorithm.needs_value_head:
+        metrics: dict[str, Any] = (_answers if algorithm.experience else _metrics)(subject)
+        if not algorithm.needs_value_head and not algorithm.experience:
             metrics["kl_to_start"] = _kl_to_start(subject)
-        rewards = _rewards(subject) if gives_rewards(algorithm, **subject.config.hyper) else {}
+        pairs = not algorithm.experience and gives_rewards(algorithm, **subject.config.hyper)
+        rewards = _rewards(subject) if pairs else {}
     heading = f"{subject.what}, {len(subject.held)} held-out examples"
     console.print(heading, markup=False, highlight=False, soft_wrap=True)
     table = Table("metric", "value")
@@ -93,6 +95,11 @@ def _metrics(s: Subject) -> dict[str, Any]:
     step = jax.jit(make_eval_step(build.algorithm_of(s.config), s.model.apply, **s.config.hyper))
     means = _summed(lambda data: step(s.state.params, s.frozen, s.state.carry, data), s)
     return {name: float(mean.shown) for name, mean in sorted(means.items())}
+
+
+def _answers(s: Subject) -> dict[str, Any]:
+    """Of an online algorithm: the rewards of answers to the held-out prompts."""
+    return build_online.answers_of(s.config, s.model, s.held, s.mesh)(s.state, s.frozen)
 
 
 def _kl_to_start(s: Subject) -> float:

@@ -53,7 +53,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     spec = model.decoder.spec
     held_source, answer = None, None
     if algorithm.experience:
-        source, answer = build_online.source_of(config, model, examples, held, mesh)
+        source = build_online.source_of(config, model, examples, mesh)
+        answer = build_online.answers_of(config, model, held, mesh) if held else None
         steps = config.steps
     else:
         source = build.source_of(config, examples, mesh, spec)

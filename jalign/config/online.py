@@ -72,7 +72,7 @@ class RewardConfig:
         functions: name -> weight of reward functions: those that ship (sentiment_reward,
           exact_match ...), `package.module:function` or `file.py:function`.
         options: name -> keyword options of a function.
-        model: folder of an exported reward model.
+        model: a reward model: the folder of its run, or one that `jalign export` wrote.
         model_weight: its weight.
         missing_eos_penalty: taken from the reward of a response that does not end by itself.
         clip: rewards are cut to [-clip, clip]; 0: not.

@@ -65,13 +65,14 @@ class RewardFunctions:
     returns another number of values than there are responses.
 
     Args:
-      weights: name -> weight; 0 is only reported. A name is that of a rule, of a function as
+      weights: name -> weight; 0 is only reported (a total of none but these is 0, for those who add
+        a reward of their own). A name is that of a rule, of a function as
         `jalign.rewards.named.find` takes it, or out of `callables`.
       options: name -> keyword options of the function.
       callables: name -> a function, or anything else that can be called like one.
 
     Raises:
-      ValueError: no function with a weight, a weight that is not finite, an unknown name, an option
+      ValueError: no function, a weight that is not finite, an unknown name, an option
         the function does not have, or that a rule which ships refuses.
     """
 
@@ -87,8 +88,8 @@ class RewardFunctions:
             if unknown := sorted(set(given) - set(weights)):
                 near = did_you_mean(unknown[0], weights)
                 raise ValueError(f"{what} of {unknown[0]!r}, which has no weight{near}")
-        if not any(weights.values()):
-            raise ValueError(f"no reward function has a weight other than 0: {dict(weights)}")
+        if not weights:
+            raise ValueError("there must be at least one reward function")
         names = [short(name) for name in weights]
         self._parts: list[_Part] = []
         for name, weight in weights.items():

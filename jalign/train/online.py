@@ -76,6 +76,13 @@ class Plan:
         """Optimizer steps per rollout."""
         return self.epochs * self.prompts // self.batch_size
 
+    def describe(self) -> str:
+        """The rollouts in words."""
+        return (
+            f"{self.prompts} prompts x {self.responses} responses of at most {self.response_len} "
+            f"tokens per rollout, {self.steps} optimizer steps each"
+        )
+
 
 class Online:
     """`source(state, frozen)` gives the data of the next step, sampling when a rollout begins.
@@ -192,11 +199,7 @@ class Online:
 
     def describe(self) -> list[str]:
         """The rollouts in words."""
-        p = self.plan
-        return [
-            f"{p.prompts} prompts x {p.responses} responses of at most {p.response_len} tokens per "
-            f"rollout, {p.steps} optimizer steps each"
-        ]
+        return [self.plan.describe()]
 
     def epoch(self, step: int) -> float:
         """How often the prompts have been answered before a step."""

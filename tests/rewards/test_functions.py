@@ -75,6 +75,7 @@ def test_what_fails_at_weight_zero_is_counted_and_does_not_spoil_the_total():
     found = of({"words": 1.0, "bad": 0.0}, {"words": words, "bad": broken})
     np.testing.assert_array_equal(found.total, [1, 2, 3])
     assert found.failed["bad"] == 3
+    np.testing.assert_array_equal(of({"words": 0.0}, {"words": words}).total, [0, 0, 0])
 
 
 def test_metrics_are_of_the_responses_that_have_a_reward():
@@ -246,8 +247,7 @@ def test_what_is_no_function_is_refused(own):
 @pytest.mark.parametrize(
     "weights, more, error",
     [
-        ({}, {}, "no reward function has a weight"),
-        ({"repetition": 0.0}, {}, "no reward function has a weight"),
+        ({}, {}, "there must be at least one reward function"),
         ({"repetition": math.nan}, {}, "the weight of repetition must be finite"),
         ({"repetition": 1.0}, {"options": {"repetitio": {}}}, "has no weight; did you mean"),
         ({"repetition": 1.0}, {"options": {"repetition": {"m": 3}}}, "has no option 'm'.*: n"),

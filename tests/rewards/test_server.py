@@ -207,8 +207,10 @@ def test_samples_of_one_prompt_are_asked_for_and_kept_apart_but_greedy_ones_are_
         ask(judge, "abc", "abc", temperature=0.0)
         assert judge.counts.requests == 5
     with ServerJudge(url, "m", cache=tmp_path) as judge:  # without a seed the requests are equal
+        kept = len(list(tmp_path.rglob("*.json")))
         ask(judge, "abc", "abc", temperature=1.0)
         assert judge.counts.requests == 2
+        assert len(list(tmp_path.rglob("*.json"))) == kept + 2
 
 
 def test_a_damaged_file_of_the_cache_is_no_answer_and_is_replaced(tmp_path):
