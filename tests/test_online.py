@@ -1,6 +1,7 @@
 """Whole online runs: sample, judge, learn, stop and go on. 8 devices (2 x 2 x 2) unless said."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from jalign.cli.evaluate import evaluate
 from jalign.cli.rollouts import rollouts
-from jalign.config import Config, DataConfig, RewardConfig, RolloutConfig
+from jalign.config import Config, DataConfig, JudgeConfig, RewardConfig, RolloutConfig
 from jalign.rollout import record
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
@@ -109,6 +110,19 @@ def test_a_reward_that_fails_is_counted_and_its_response_not_learnt_from(folder)
     assert row["rewards/half/failed"] == 16 and np.isfinite(row["loss"])
 
 
+@pytest.mark.parametrize("ask", ["score", "preference"])
+def test_a_model_in_process_judges(folder, ask):
+    given = {"reward.judge.ask": ask, "reward.judge.model": str(folder / "model")}
+    given |= {"reward.functions": "{}", "steps": 1}
+    assert run(folder, ask, "spo", **ONLINE | given) == ExitCode.OK
+    (row,) = rows(folder, ask)
+    assert np.isfinite(row["loss"])
+    if ask == "score":
+        assert -1 < row["reward"] < 1 and row["rewards/judge/failed"] == 0
+    else:
+        assert "reward" not in row and row["preference/judge/failed"] == 0
+
+
 def config(**more):
     return Config(algorithm={"name": "grpo"}, steps=2, **more)
 
@@ -119,6 +133,10 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
     reward = RewardConfig(functions={"sentiment_reward": 1.0})
     with pytest.raises(ValueError, match=r"rollout\.prompts \(10\) must be a multiple of batch"):
         config(reward=reward, rollout=RolloutConfig(prompts=10), batch_size=4)
+    with pytest.raises(ValueError, match="ask says for what"):
+        JudgeConfig(model="judge")
+    with pytest.raises(ValueError, match="preference does not apply: grpo reads no preferences"):
+        config(reward=replace(reward, judge=JudgeConfig(ask="preference", model="judge")))
     with pytest.raises(ValueError, match=r"data\.layout does not apply to grpo"):
         config(reward=reward, data=DataConfig(layout="padded"))
     with pytest.raises(ValueError, match="cached does not apply to grpo: its responses are"):

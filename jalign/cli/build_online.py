@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,45 +12,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign.cli import build, build_data, runs
+from jalign.cli import build, build_data
+from jalign.cli.build_reward import Texts, reward_of
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples
 from jalign.models.functional import Whole, policy_of
 from jalign.parallel import hosts
-from jalign.rewards.functions import RewardFunctions
 from jalign.rollout import record
 from jalign.rollout.groups import Responses, greedy, respond
 from jalign.rollout.refill import respond_refilling
-from jalign.rollout.sampler import Settings, continuation
+from jalign.rollout.sampler import Settings
 from jalign.train.online import Online, Plan, length_metrics
-from jalign.train.rollout import Bins, Judged, Reader
+from jalign.train.rollout import Bins, Reader
 from jalign.train.step import with_reference
-
-LOG = logging.getLogger(__name__)
-
-
-class Texts:
-    """Prompts as texts and the columns of their rows, for rewards.
-
-    Args:
-      examples: prompts; their extra `row` says which row each came from.
-      rows: of the data set.
-    """
-
-    def __init__(self, examples: Examples, rows: Sequence[Any], tokenizer: Any):
-        self.examples, self.rows, self.tokenizer = examples, rows, tokenizer
-
-    def prompt(self, i: int) -> str:
-        return self.tokenizer.decode(self.examples[i].prompt, skip_special_tokens=True)
-
-    def response(self, i: int, tokens: np.ndarray) -> str:
-        return continuation(self.tokenizer, self.examples[i].prompt.tolist(), tokens.tolist())
-
-    def columns(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
-        """Every column of the data but the prompt, one entry per number."""
-        rows = [self.rows[int(self.examples.extras["row"][i])] for i in numbers]
-        return {name: [row.get(name) for row in rows] for name in rows[0]} if rows else {}
 
 
 def plan_of(config: Config) -> Plan:
@@ -149,51 +122,6 @@ def reference_of(model: build.Model, frozen: Frozen) -> Any:
     return build.merged(model, policy_of(frozen.ref))
 
 
-def judge_of(config: Config) -> Any:
-    """`(texts, numbers, responses) -> Judged` by all rewards of the config (none: nothing)."""
-    c = config.reward
-    functions = RewardFunctions(c.functions, options=c.options) if c.functions else None
-    model = runs.reward_model(c.model) if c.model else None
-
-    def judge(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
-        if not c.given:
-            return Judged(None, None, {})
-        b, k = len(numbers), len(responses.tokens[0])
-        flat = [i for i in numbers for _ in range(k)]
-        prompts = [texts.prompt(i) for i in flat]
-        tokens = [t for row in responses.tokens for t in row]
-        answers = [texts.response(i, t) for i, t in zip(flat, tokens, strict=True)]
-        total, metrics = np.zeros(len(flat)), {}
-        if functions:
-            columns = texts.columns(flat) | {"response_tokens": [len(t) for t in tokens]}
-            scored = functions(prompts, answers, columns)
-            total, metrics = total + scored.total, scored.metrics()
-            for name, why in scored.errors.items():
-                LOG.warning("reward %s failed for some responses: %s", name, why)
-        if model:
-            found = model(prompts, answers)
-            known = found[np.isfinite(found)]
-            total = total + c.model_weight * found
-            metrics["rewards/model/mean"] = float(known.mean()) if known.size else math.nan
-            metrics["rewards/model/failed"] = float(found.size - known.size)
-        if c.clip:
-            total = np.clip(total, -c.clip, c.clip)
-        total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)
-        scores = total.reshape(b, k).astype(np.float32)
-        return Judged(scores, bradley_terry(scores, c.temperature), metrics)
-
-    return judge
-
-
-def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
-    """[B, K, K] sigmoid((score_i - score_j) / temperature); a response without a score is nobody's
-    equal or better: 0.5 against all, and not learnt from.
-    """
-    gap = (scores[:, :, None] - scores[:, None, :]) / temperature
-    gap = np.nan_to_num(gap, nan=0.0, posinf=0.0, neginf=0.0)
-    return (1 / (1 + np.exp(-gap))).astype(np.float32)
-
-
 def source_of(config: Config, model: build.Model, prompts: Examples, mesh: Mesh) -> Online:
     """The source of an online run."""
     rows, _ = build_data.all_rows(config)
@@ -204,7 +132,7 @@ def source_of(config: Config, model: build.Model, prompts: Examples, mesh: Mesh)
         config.hyper,
         prompts,
         sampler_of(config, model, prompts),
-        partial(judge_of(config), texts),
+        partial(reward_of(config), texts),
         model.apply,
         plan_of(config),
         mesh,
@@ -237,7 +165,7 @@ def answers_of(config: Config, model: build.Model, held: Examples, mesh: Mesh) -
     where there is a reference the KL divergence to it (k1, nats per response).
     """
     _, rows = build_data.all_rows(config)
-    judge, texts = judge_of(config), Texts(held, rows, model.tokenizer)
+    judge, texts = reward_of(config), Texts(held, rows, model.tokenizer)
     plan, settings = plan_of(config), replace(settings_of(config, model), responses=1)
     size = min(config.rollout.sample_batch or config.batch_size, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]
@@ -252,8 +180,9 @@ def answers_of(config: Config, model: build.Model, held: Examples, mesh: Mesh) -
         metrics = length_metrics(responses)
         if config.reward.given:
             judged = judge(texts, numbers, responses)
-            known = judged.scores[np.isfinite(judged.scores)]
-            metrics |= judged.metrics | {"reward": float(known.mean()) if known.size else math.nan}
+            metrics |= judged.metrics
+            if judged.scores is not None and np.isfinite(judged.scores).any():
+                metrics["reward"] = float(judged.scores[np.isfinite(judged.scores)].mean())
         if frozen.ref is not None:
             found = reader(ids, responses, names, state.params, frozen)
             k1 = found["old_token_logps"] - found["ref_token_logps"]

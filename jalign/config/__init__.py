@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax
 
 from jalign import algorithms
-from jalign.config.online import RewardConfig, RolloutConfig
+from jalign.config.online import JudgeConfig, RewardConfig, RolloutConfig
 from jalign.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -34,6 +34,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "JudgeConfig",
     "LoraConfig",
     "MeshConfig",
     "ModelConfig",
@@ -197,9 +198,16 @@ class Config:
                 f"rollout.prompts ({prompts}) must be a multiple of batch_size ({self.batch_size})"
             )
         read = set(row.rollout_inputs())
-        if read & {"scores", "win_probs"} and not self.reward.given:
+        if "scores" in read and not self.reward.scores:
             raise ValueError(
-                f"{row.name} learns from rewards: set reward.functions or reward.model"
+                f"{row.name} learns from rewards: set reward.functions, reward.model or "
+                "reward.judge"
+            )
+        if "win_probs" in read and not self.reward.given:
+            raise ValueError(f"{row.name} learns from preferences: set reward.judge or a reward")
+        if self.reward.judge.ask == "preference" and "win_probs" not in read:
+            raise ValueError(
+                f"reward.judge.ask: preference does not apply: {row.name} reads no preferences"
             )
 
     def _check_numbers(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,40 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """A language model that judges responses (AI feedback).
+
+    Args:
+        ask: for a "score" from 1 to 10, the mean of its distribution (direct RLAIF); for "points",
+          up to 5, one for each quality (self-rewarding); or for a "preference" between two
+          responses, in both orders, where a method learns from preferences.
+        model: folder or hub name, run in this process; or what the server calls its model.
+        server: base URL of a server with the OpenAI API, up to where chat/completions follows. The
+          key comes from the environment variable JALIGN_JUDGE_API_KEY.
+        weight: of a score or of points in the reward.
+        options: of `rewards.rating.direct_score`, `additive_ratings` or `rewards.rlaif.Comparison`:
+          templates (files or names), instructions, reasons ...
+        cache: folder in which a server's answers are kept.
+        concurrency: most requests at once.
+    """
+
+    ask: Literal["nothing", "score", "points", "preference"] = "nothing"
+    model: str | None = None
+    server: str | None = None
+    weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+    cache: str | None = None
+    concurrency: int = 16
+
+    def __post_init__(self):
+        if self.ask == "nothing":
+            if self != type(self)():
+                raise ValueError("reward.judge: ask says for what; it is nothing")
+        elif not self.model:
+            raise ValueError("reward.judge needs a model: a folder, or its name at the server")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """What says how good a response is. Several add up, each with its weight.
 
@@ -78,6 +112,7 @@ class RewardConfig:
         clip: rewards are cut to [-clip, clip]; 0: not.
         temperature: of the preferences that methods of games make of rewards: sigmoid(difference /
           temperature) is the probability that one response is preferred to the other.
+        judge: a language model that judges.
     """
 
     functions: dict[str, float] = field(default_factory=dict)
@@ -87,11 +122,17 @@ class RewardConfig:
     missing_eos_penalty: float = 0.0
     clip: float = 0.0
     temperature: float = 1.0
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+
+    @property
+    def scores(self) -> bool:
+        """Whether anything gives a response a number."""
+        return bool(self.functions or self.model) or self.judge.ask in ("score", "points")
 
     @property
     def given(self) -> bool:
-        """Whether anything gives a reward."""
-        return bool(self.functions or self.model)
+        """Whether anything judges."""
+        return self.scores or self.judge.ask == "preference"
 
     def __post_init__(self):
         for name in ("missing_eos_penalty", "clip"):
