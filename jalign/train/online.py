@@ -273,11 +273,10 @@ class Online:
             arrays["scores"] = np.where(valid, judged.scores, 0.0).astype(np.float32)
             metrics |= score_metrics(judged.scores, valid)
         if judged.win_probs is not None:
-            known = np.isfinite(judged.win_probs).all(
-                (1, 2)
-            )  # of a prompt: all comparisons or none
-            valid &= known[:, None]
+            # of a prompt all comparisons are known, or it is not learnt from
+            known = np.asarray(np.isfinite(judged.win_probs.sum((1, 2))))
             arrays["win_probs"] = np.where(known[:, None, None], judged.win_probs, 0.5)
+            valid &= known[:, None]
         if "greedy_scores" in self.algorithm.rollout_inputs():
             assert self.greedy is not None
             likeliest = self.judge(chosen, self.greedy(state, frozen, chosen, key)).scores
