@@ -6,11 +6,12 @@ from pathlib import Path
 from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
-from jalign.cli.train import CONFIG_FILE
 from jalign.config import Config, MeshConfig
 from jalign.core import Algorithm, TrainState
 from jalign.rewards.model import RewardModel
 from jalign.train.checkpoint import Checkpointer
+
+CONFIG_FILE = "config.json"
 
 
 def is_run(folder: str) -> bool:

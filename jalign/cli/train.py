@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign.cli import build, build_data, build_online, summary
+from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.log import RunLog
@@ -28,8 +29,6 @@ from jalign.train.reference import reference_columns
 from jalign.train.resume import ResumeError, resume
 from jalign.train.source import Offline
 from jalign.train.step import make_eval_step, make_train_step
-
-CONFIG_FILE = "config.json"
 
 
 def train(config: Config, console: Console | None) -> int:

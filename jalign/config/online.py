@@ -92,7 +92,7 @@ class JudgeConfig:
 
     def __post_init__(self):
         if self.ask == "nothing":
-            if self != type(self)():
+            if self.model or self.server or self.options or self.cache:
                 raise ValueError("reward.judge: ask says for what; it is nothing")
         elif not self.model:
             raise ValueError("reward.judge needs a model: a folder, or its name at the server")
