@@ -13,8 +13,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before anything imports them: what is imported already stays unchecked.
-CHECKED = ["jalign.losses", "jalign.kernels", "jalign.models", "jalign.rollout"]
-install_import_hook(CHECKED, "beartype.beartype")
+CHECKED = ["losses", "advantages", "experience", "kernels", "models", "rollout"]
+install_import_hook([f"jalign.{part}" for part in CHECKED], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True, scope="module")

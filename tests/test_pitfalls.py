@@ -6,17 +6,26 @@ What is tested elsewhere already, by the number of the mistake:
 3 off by one: models/test_score.py scores_are_those_of_the_models_logits..., data/test_packing.py
   every_scored_token_stands_once...; here for the lengths that losses divide by
 4 prompt masks: data/test_tokenize.py bpe_never_merges_across_the_border; here after truncation
-6 length normalised twice: losses/test_by_hand.py of ipo, simpo, orpo (value and gradient)
+5 whitening, GAE, reward placement: test_advantages.py gae_is_..._passes_over_holes,
+  the_score_stands_at_the_last_scored_token..., whiten_has_mean_zero...over_scored_tokens
+6 length normalised twice: losses/test_by_hand.py of ipo, simpo, orpo (value and gradient); here
+  for the divisors of policy losses
 7 packing: models/test_decoder.py a_flat_stream_with_a_shared_prompt_equals_padded_rows,
   test_runs.py padded_rows_give_the_losses_and_gradients_of_the_flat_layout
 8 batch-coupled losses: train/test_step.py 1x8_and_8x1... and eight_devices... with kto
 9, 10, 11 BOS, EOS, truncation: data/test_tokenize.py bos_*, eos_*, pad_equal_to_eos...,
   a_response_cut_to_nothing..., a_prompt_cut_at_the_front...
 12 sampling temperature: rollout/test_draw.py temperature_divides_logits_before_the_softmax,
-  rollout/test_sampler.py logps_are_those_of_the_distribution_sampled_from
+  rollout/test_sampler.py logps_are_those_of_the_distribution_sampled_from,
+  test_online.py the_trainer_gives_sampled_tokens_the_log_probs_they_were_sampled_with
+13, 16 estimators of KL, clipping on both signs, CISPO: losses/test_policy.py k1_as_a_loss_has...,
+  ppo_clip_value_and_gradient_on_both_signs..., cispo_reads_its_bound_as_a_ratio...
 14 step 0 is log 2: test_runs.py dpo_starts_at_log_2..., losses/test_by_hand.py dpo_is_log_2...
 15 adapters as their own reference: test_runs.py
   adapters_are_exported_for_peft_and_taken_up_again...
+17 old log-probs: test_online.py on_policy_the_ratio_is_one_and_in_later_epochs_it_is_not
+18 group deviation: test_advantages.py group_normalized_divides_by..., a_missing_score_leaves...;
+  test_online.py a_reward_that_fails_is_counted...
 19 KTO: losses/test_by_hand.py kto_*, data/test_pipeline.py a_mismatched_response_*, test_config.py
   (batch 1); ORPO: losses/test_by_hand.py orpo_stays_finite_where_the_model_is_certain
 20 options: test_contract.py every_hyperparameter_matters, train/test_optim.py
@@ -28,8 +37,6 @@ What is tested elsewhere already, by the number of the mistake:
   train/test_resume_rules.py; here for what stands between two log lines
 27 other data, tokenizer, base: test_runs.py what_must_not_change..., another_base_model...; here
   for the schedule and the architecture
-
-5 (whitening, GAE), 6 (Dr. GRPO), 12 (ratios), 13, 16, 17 and 18 wait for online methods.
 """
 
 import ast
@@ -354,6 +361,22 @@ def hook_of(log, *, every, pending=(), steps=9):
 def moment(step, metrics, last=False, **more):
     counters = {"skipped": 0, "skipped_in_a_row": 0}
     return Moment(step, last, more.get("state"), None, counters | metrics)
+
+
+def test_6_the_divisors_of_policy_losses_are_named_and_dr_grpos_is_a_constant():
+    """verl 3741; Marin's DAPO reduction had an extra 1/B. Two responses of 1 and 3 tokens of at
+    most 4, each token with the loss 1.
+    """
+    mask = jnp.array([[1, 0, 0, 0], [1, 1, 1, 0]], bool)
+    fields = {"mask": mask, "present": mask.any(-1), "lens": mask.sum(-1).astype(jnp.float32)}
+    means = {}
+    for name in ("grpo", "dr_grpo", "dapo"):
+        weights, divisor = get(name).reduce(fields)
+        means[name] = np.asarray(weights / divisor, np.float32)
+    third = 1 / 3
+    np.testing.assert_allclose(means["grpo"], mask * np.array([[1.0], [third]]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(means["dr_grpo"], mask / (2 * 4), rtol=1e-6)
+    np.testing.assert_allclose(means["dapo"], mask / 4, rtol=1e-6)
 
 
 def test_26_a_checkpoint_between_two_lines_of_the_log_loses_no_metric(tmp_path):

@@ -23,7 +23,8 @@ from jalign.rollout import record
 from jalign.rollout.groups import Responses, greedy, respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
-from jalign.train.online import Online, Plan, length_metrics
+from jalign.train.online import Online, Plan
+from jalign.train.online_metrics import length_metrics
 from jalign.train.rollout import Bins, Reader
 from jalign.train.step import with_reference
 

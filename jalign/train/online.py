@@ -15,15 +15,18 @@ from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jalign.advantages import adaptive_kl
 from jalign.core import Algorithm, Frozen, Parts, TrainState
 from jalign.data.collate import Field
 from jalign.data.examples import Examples
 from jalign.rollout.groups import Responses
 from jalign.train import rollout
 from jalign.train.objective import Apply
+from jalign.train.online_metrics import length_metrics, logp_metrics, score_metrics
 from jalign.train.step import with_reference
 
 Sampler = Callable[[TrainState, Frozen, Sequence[int], jax.Array], Responses]
@@ -239,9 +242,8 @@ class Online:
         if self.kl_coef is not None:
             numbers["kl_coef"] = self.kl_coef
         names = self.algorithm.rollout_inputs()
-        fields = {
-            k: np.asarray(v) for k, v in self.make(*(arrays[n] for n in names), **numbers).items()
-        }
+        made = self.make(*(jnp.asarray(arrays[n]) for n in names), **numbers)
+        fields = {name: np.asarray(x) for name, x in made.items()}
         if plan.importance_cap and "advantages" in fields:
             ratio = np.exp(arrays["old_token_logps"] - arrays["sampler_token_logps"])
             fields["advantages"] = fields["advantages"] * np.minimum(ratio, plan.importance_cap)
@@ -325,8 +327,6 @@ class Online:
         """The adaptive controller of the KL coefficient."""
         if not self.plan.kl_target or self.kl_coef is None:
             return
-        from jalign.advantages import adaptive_kl
-
         n = self.plan.prompts * self.plan.responses
         self.kl_coef = float(
             adaptive_kl(
@@ -354,39 +354,3 @@ class Online:
         fields = {n: Field(a, np.float32) for n, a in axes.items()}
         k = examples.k or self.plan.responses
         return self.bins.of(examples, numbers.tolist(), k, fields, self.plan.batch_size)
-
-
-def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """Mean and spread of the reward, and how many groups teach nothing."""
-    known = np.where(valid, scores, np.nan)
-    if not valid.any():
-        return {"reward": float("nan")}
-    some = valid.any(-1)
-    spread = np.nanstd(known[some], -1)
-    return {
-        "reward": float(np.nanmean(known)),
-        "reward_std": float(np.mean(spread)),
-        "frac_reward_zero_std": float(np.mean(spread == 0)),
-    }
-
-
-def length_metrics(responses: Responses) -> dict[str, float]:
-    """Tokens per response, and how many the limit cut."""
-    lengths = [len(tokens) for row in responses.tokens for tokens in row]
-    return {
-        "completions/mean_length": float(np.mean(lengths)),
-        "completions/clipped_ratio": float(1 - responses.finished.mean()),
-    }
-
-
-def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
-    """KL of the policy to its reference (k1, nats per response), and sampler against trainer."""
-    found: dict[str, float] = {}
-    if {"old_token_logps", "ref_token_logps"} <= set(arrays):
-        k1 = np.where(mask, arrays["old_token_logps"] - arrays["ref_token_logps"], 0)
-        found["objective/kl"] = float(k1.sum(-1).mean())
-    if "old_token_logps" in arrays:
-        off = np.abs(arrays["old_token_logps"] - arrays["sampler_token_logps"])[mask]
-        found["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
-        found["sampling/logp_difference_max"] = float(off.max(initial=0))
-    return found

@@ -1,0 +1,45 @@
+"""What is logged of a rollout, under the names that TRL gave such numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jalign.rollout.groups import Responses
+
+
+def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """Mean and spread of the reward, and how many groups teach nothing."""
+    known = np.where(valid, scores, np.nan)
+    if not valid.any():
+        return {"reward": float("nan")}
+    some = valid.any(-1)
+    spread = np.nanstd(known[some], -1)
+    return {
+        "reward": float(np.nanmean(known)),
+        "reward_std": float(np.mean(spread)),
+        "frac_reward_zero_std": float(np.mean(spread == 0)),
+    }
+
+
+def length_metrics(responses: Responses) -> dict[str, float]:
+    """Tokens per response, and how many the limit cut."""
+    lengths = [len(tokens) for row in responses.tokens for tokens in row]
+    return {
+        "completions/mean_length": float(np.mean(lengths)),
+        "completions/clipped_ratio": float(1 - responses.finished.mean()),
+    }
+
+
+def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
+    """KL of the policy to its reference (k1, nats per response), and sampler against trainer."""
+    found: dict[str, float] = {}
+    if {"old_token_logps", "ref_token_logps"} <= set(arrays):
+        k1 = np.where(mask, arrays["old_token_logps"] - arrays["ref_token_logps"], 0)
+        found["objective/kl"] = float(k1.sum(-1).mean())
+    if "old_token_logps" in arrays:
+        off = np.abs(arrays["old_token_logps"] - arrays["sampler_token_logps"])[mask]
+        found["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
+        found["sampling/logp_difference_max"] = float(off.max(initial=0))
+    return found
