@@ -25,7 +25,7 @@ from jalign.merge import sign_conflict, sparsity
 from jalign.models.safetensors_io import Checkpoint
 
 LORA = ["--model.lora.rank", "16"]
-L1 = "0.05"
+L1 = "0.5"
 
 
 def jalign(*words: str) -> None:

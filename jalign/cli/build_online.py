@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jalign.cli import build, build_data
-from jalign.cli.build_reward import Texts, reward_of
+from jalign.cli.build_reward import Reward, Texts
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples
@@ -23,6 +23,7 @@ from jalign.rollout import record
 from jalign.rollout.groups import Responses, greedy, respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
+from jalign.rollout.stops import stop_at
 from jalign.train.online import Online, Plan
 from jalign.train.online_metrics import length_metrics
 from jalign.train.rollout import Bins, Reader
@@ -73,6 +74,10 @@ def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
     one = replace(settings, responses=1)
 
     def sampler(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
+        found = sampled(state, frozen, numbers, key)
+        return stop_at(found, model.tokenizer, config.rollout.stop)
+
+    def sampled(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
         ids = [prompts[i].prompt for i in numbers]
         policy = build.merged(model, state.params)
         if rows := config.rollout.rows:
@@ -111,7 +116,8 @@ def greedy_of(config: Config, model: build.Model, prompts: Examples) -> Any:
     def sampler(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
         del frozen
         ids = [prompts[i].prompt for i in numbers]
-        return respond(build.merged(model, state.params), ids, settings, key, batch_size=size)
+        found = respond(build.merged(model, state.params), ids, settings, key, batch_size=size)
+        return stop_at(found, model.tokenizer, config.rollout.stop)
 
     return sampler
 
@@ -123,7 +129,9 @@ def reference_of(model: build.Model, frozen: Frozen) -> Any:
     return build.merged(model, policy_of(frozen.ref))
 
 
-def source_of(config: Config, model: build.Model, prompts: Examples, mesh: Mesh) -> Online:
+def source_of(
+    config: Config, model: build.Model, prompts: Examples, mesh: Mesh, reward: Reward
+) -> Online:
     """The source of an online run."""
     rows, _ = build_data.all_rows(config)
     texts = Texts(prompts, rows, model.tokenizer)
@@ -133,7 +141,7 @@ def source_of(config: Config, model: build.Model, prompts: Examples, mesh: Mesh)
         config.hyper,
         prompts,
         sampler_of(config, model, prompts),
-        partial(reward_of(config), texts),
+        partial(reward, texts),
         model.apply,
         plan_of(config),
         mesh,
@@ -161,12 +169,14 @@ def keep(
     record.write(folder, number, prompts, answers, responses, arrays)
 
 
-def answers_of(config: Config, model: build.Model, held: Examples, mesh: Mesh) -> Any:
+def answers_of(
+    config: Config, model: build.Model, held: Examples, mesh: Mesh, reward: Reward
+) -> Any:
     """`(state, frozen) -> metrics` of one response to every held-out prompt: reward, lengths, and
     where there is a reference the KL divergence to it (k1, nats per response).
     """
     _, rows = build_data.all_rows(config)
-    judge, texts = reward_of(config), Texts(held, rows, model.tokenizer)
+    texts = Texts(held, rows, model.tokenizer)
     plan, settings = plan_of(config), replace(settings_of(config, model), responses=1)
     size = min(config.rollout.sample_batch or config.batch_size, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]
@@ -178,9 +188,10 @@ def answers_of(config: Config, model: build.Model, held: Examples, mesh: Mesh) -
 
     def answer(state: TrainState, frozen: Frozen) -> dict[str, float]:
         responses = respond(build.merged(model, state.params), ids, settings, key, batch_size=size)
+        responses = stop_at(responses, model.tokenizer, config.rollout.stop)
         metrics = length_metrics(responses)
         if config.reward.given:
-            judged = judge(texts, numbers, responses)
+            judged = reward(texts, numbers, responses)
             metrics |= judged.metrics
             if judged.scores is not None and np.isfinite(judged.scores).any():
                 metrics["reward"] = float(judged.scores[np.isfinite(judged.scores)].mean())

@@ -50,8 +50,12 @@ class Texts:
         return {name: [row.get(name) for row in rows] for name in rows[0]} if rows else {}
 
 
-def reward_of(config: Config) -> Callable[[Texts, Sequence[int], Responses], Judged]:
-    """`(texts, numbers, responses) -> Judged` by everything in `reward` (nothing: by nothing)."""
+Reward = Callable[[Texts, Sequence[int], Responses], Judged]
+"""(texts, numbers of prompts, their responses) -> what is said of them."""
+
+
+def reward_of(config: Config) -> Reward:
+    """Everything in `reward`, as one (nothing there: nothing is said)."""
     c = config.reward
     asked = c.judge.ask
     judge = judge_of(c.judge) if asked != "nothing" else None

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign.cli import build, build_data, build_online, summary
+from jalign.cli.build_reward import reward_of
 from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
@@ -52,8 +53,9 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     spec = model.decoder.spec
     held_source, answer = None, None
     if algorithm.experience:
-        source = build_online.source_of(config, model, examples, mesh)
-        answer = build_online.answers_of(config, model, held, mesh) if held else None
+        reward = reward_of(config)
+        source = build_online.source_of(config, model, examples, mesh, reward)
+        answer = build_online.answers_of(config, model, held, mesh, reward) if held else None
         steps = config.steps
     else:
         source = build.source_of(config, examples, mesh, spec)

@@ -18,6 +18,7 @@ class RolloutConfig:
         temperature: of sampling, and of the log-probs of training.
         top_k: keep the most probable tokens only; 0: all. The log-probs of training know no cut.
         top_p: keep the smallest set of tokens with this probability.
+        stop: texts that end a response; the text stays.
         sample_batch: prompts that are sampled together; 0: all of a rollout.
         rows: responses that are sampled at once; a row that ends takes the next prompt. For many
           responses of uneven length. 0: all are sampled together and wait for the longest.
@@ -38,6 +39,7 @@ class RolloutConfig:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    stop: list[str] = field(default_factory=list)
     sample_batch: int = 0
     rows: int = 0
     mixture: float = 0.5
@@ -57,6 +59,8 @@ class RolloutConfig:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ValueError(f"rollout.{name} must be >= {smallest}, got {getattr(self, name)}")
+        if "" in self.stop:
+            raise ValueError("rollout.stop: an empty text would stop everywhere")
         if self.temperature <= 0:
             raise ValueError(f"rollout.temperature must be > 0, got {self.temperature}")
         for name in ("top_p", "mixture"):
