@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
 
 from jalign.cli import build, runs
 from jalign.config import Config, JudgeConfig
@@ -54,11 +56,11 @@ Reward = Callable[[Texts, Sequence[int], Responses], Judged]
 """(texts, numbers of prompts, their responses) -> what is said of them."""
 
 
-def reward_of(config: Config) -> Reward:
+def reward_of(config: Config, mesh: Mesh) -> Reward:
     """Everything in `reward`, as one (nothing there: nothing is said)."""
     c = config.reward
     asked = c.judge.ask
-    judge = judge_of(c.judge) if asked != "nothing" else None
+    judge = judge_of(c.judge, mesh) if asked != "nothing" else None
     made = {"score": direct_score, "points": self_reward}
     callables, weights = {}, dict(c.functions)
     if judge and asked in made:
@@ -67,7 +69,7 @@ def reward_of(config: Config) -> Reward:
     functions = (
         RewardFunctions(weights, options=c.options, callables=callables) if weights else None
     )
-    model = runs.reward_model(c.model) if c.model else None
+    model = runs.reward_model(c.model, mesh) if c.model else None
     prefer = labeler(judge, **c.judge.options) if judge and asked == "preference" else None
 
     def reward(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
@@ -115,13 +117,14 @@ def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
     return (1 / (1 + np.exp(-gap))).astype(np.float32)
 
 
-def judge_of(c: JudgeConfig) -> Judge:
+def judge_of(c: JudgeConfig, mesh: Mesh) -> Judge:
     """A language model that judges: in this process, or behind a server."""
     if c.server:
         return ServerJudge(c.server, c.model or "", concurrency=c.concurrency, cache=c.cache)
     path = build.model_path(c.model or "")
-    model, tokenizer = hub.load(path, dtype=build.compute_dtype("auto")), load_tokenizer(path)
-    split, eos = build.nnx.split(model), build.eos_ids(path, tokenizer)
+    model = hub.load(path, dtype=build.compute_dtype("auto"), mesh=mesh)
+    tokenizer = load_tokenizer(path)
+    split, eos = nnx.split(model), build.eos_ids(path, tokenizer)
 
     def generate(ids: Sequence[Sequence[int]], *, max_tokens: int, temperature: float) -> list[str]:
         settings = Settings(max_new_tokens=max_tokens, temperature=temperature, eos=eos)

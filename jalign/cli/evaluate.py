@@ -100,7 +100,7 @@ def _metrics(s: Subject) -> dict[str, Any]:
 
 def _answers(s: Subject) -> dict[str, Any]:
     """Of an online algorithm: the rewards of answers to the held-out prompts."""
-    reward = reward_of(s.config)
+    reward = reward_of(s.config, s.mesh)
     return build_online.answers_of(s.config, s.model, s.held, s.mesh, reward)(s.state, s.frozen)
 
 

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from jax.sharding import Mesh
+
 from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
@@ -44,14 +46,14 @@ def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, T
     return config, model, found[1], found[0]
 
 
-def reward_model(name: str) -> RewardModel:
+def reward_model(name: str, mesh: Mesh | None = None) -> RewardModel:
     """The reward model of a run's newest checkpoint, of a folder that jalign export wrote, or of
     any sequence-classification model with one label.
     """
     if is_run(name):
         config, model, state, _ = newest(name)
         return reward_of(config, model, state)
-    return RewardModel.load(name, dtype=build.compute_dtype("auto"))
+    return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
 
 
 def reward_of(config: Config, model: build.Model, state: TrainState) -> RewardModel:

@@ -53,7 +53,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     spec = model.decoder.spec
     held_source, answer = None, None
     if algorithm.experience:
-        reward = reward_of(config)
+        reward = reward_of(config, mesh)
         source = build_online.source_of(config, model, examples, mesh, reward)
         answer = build_online.answers_of(config, model, held, mesh, reward) if held else None
         steps = config.steps

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jalign.data.chat import load_tokenizer
@@ -84,13 +85,19 @@ class RewardModel:
 
     @classmethod
     def load(
-        cls, name: str | os.PathLike, *, dtype: DTypeLike = jnp.float32, **options: Any
+        cls,
+        name: str | os.PathLike,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        mesh: Mesh | None = None,
+        **options: Any,
     ) -> RewardModel:
         """A sequence-classification model with one label: a folder that `jalign export` wrote, or
         any other in Hugging Face's format (also on the hub).
 
         Args:
           dtype: of the computation; the parameters keep float32.
+          mesh: where the parameters are spread; None is one device.
           options: of the class; they count more than what `reward.json` says.
 
         Raises:
@@ -101,7 +108,7 @@ class RewardModel:
             shape = checkpoint.shapes.get(SCORE)
         if shape is None:
             raise ValueError(f"{name} is no reward model: its weights have no {SCORE}")
-        model = hub.load(folder, dtype=dtype, value_head=shape[0])
+        model = hub.load(folder, dtype=dtype, value_head=shape[0], mesh=mesh)
         return cls(model, load_tokenizer(folder), **_beside(folder) | options)
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:

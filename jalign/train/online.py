@@ -26,7 +26,7 @@ from jalign.data.examples import Examples
 from jalign.rollout.groups import Responses
 from jalign.train import rollout
 from jalign.train.objective import Apply
-from jalign.train.online_metrics import length_metrics, logp_metrics, score_metrics
+from jalign.train.online_metrics import length_metrics, logp_metrics, means_of, score_metrics
 from jalign.train.step import with_reference
 
 Sampler = Callable[[TrainState, Frozen, Sequence[int], jax.Array], Responses]
@@ -197,8 +197,7 @@ class Online:
     def metrics(self) -> dict[str, float]:
         """Means over the rollouts since the last call."""
         rows, self.recent = self.recent, []
-        names = dict.fromkeys(name for row in rows for name in row)
-        return {n: float(np.mean([row[n] for row in rows if n in row])) for n in names}
+        return means_of(rows)
 
     def describe(self) -> list[str]:
         """The rollouts in words."""
@@ -221,7 +220,7 @@ class Online:
             rows.append(metrics)
             if len(found) >= self.plan.prompts:
                 break
-        means = {n: float(np.nanmean([row[n] for row in rows])) for n in rows[0]}
+        means = means_of(rows)
         means["rollout/kept"] = min(len(found), self.plan.prompts) / self.plan.prompts
         means["rollout/attempts"] = float(len(rows))
         self._steer(means)
@@ -334,7 +333,7 @@ class Online:
                 means["objective/kl"],
                 n,
                 target=self.plan.kl_target,
-                horizon=self.plan.kl_horizon,
+                horizon=float(self.plan.kl_horizon),
             )
         )
         means["objective/kl_coef"] = self.kl_coef

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jalign.rollout.groups import Responses
+
+
+def means_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """For every name the mean of the numbers that are known; NaN where none is."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    known = {n: [row[n] for row in rows if n in row and np.isfinite(row[n])] for n in names}
+    return {n: float(np.mean(x)) if x else float("nan") for n, x in known.items()}
 
 
 def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
