@@ -183,14 +183,13 @@ ROLLOUT: Mapping[str, str] = {
     "old_token_logps": "BKR",
     "ref_token_logps": "BKR",
     "values": "BKR",
-    "step_scores": "BKR",
     "greedy_scores": "B",
     "win_probs": "BKK",
 }
 """What an experience may read about K responses to each of B prompts, and its axes. scores: the
 reward of a response; valid: whether it has one; finished: ended by EOS; values: of a critic, before
-each token; step_scores: rewards inside a response; greedy_scores: the reward of the most probable
-response; win_probs[b, i, j]: probability that response i is preferred to j."""
+each token; greedy_scores: the reward of the most probable response; win_probs[b, i, j]: probability
+that response i is preferred to j."""
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,10 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
     reward = RewardConfig(functions={"sentiment_reward": 1.0})
     with pytest.raises(ValueError, match=r"rollout\.prompts \(10\) must be a multiple of batch"):
         config(reward=reward, rollout=RolloutConfig(prompts=10), batch_size=4)
+    with pytest.raises(ValueError, match=r"data\.filters does not apply to grpo"):
+        config(reward=reward, data=DataConfig(filters=["length_ratio=3"]))
+    with pytest.raises(ValueError, match=r"rollout\.kl_target does not apply to grpo"):
+        config(reward=reward, rollout=RolloutConfig(kl_target=6.0))
     with pytest.raises(ValueError, match="ask says for what"):
         JudgeConfig(model="judge")
     with pytest.raises(ValueError, match="preference does not apply: grpo reads no preferences"):

@@ -27,7 +27,6 @@ from jalign.rollout.stops import stop_at
 from jalign.train.online import Online, Plan
 from jalign.train.online_metrics import length_metrics
 from jalign.train.rollout import Bins, Reader
-from jalign.train.step import with_reference
 
 
 def plan_of(config: Config) -> Plan:
@@ -89,7 +88,7 @@ def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
         if last == "data":
             return found.beside(from_data([prompts[i] for i in numbers]))
         other_key = jax.random.fold_in(key, 1 << 20)
-        other = reference_of(model, with_reference(frozen, state))
+        other = reference_of(model, frozen)
         if last == "reference":
             return found.beside(respond(other, ids, one, other_key, batch_size=size))
         mixed = replace(one, mixture=config.rollout.mixture)

@@ -188,10 +188,17 @@ class Config:
         if not self.steps:
             raise ValueError(f"{row.name} samples its own data: set steps")
         fixed = {"layout": "flat", "group_by_length": 0, "shuffle": True, "soft_labels": 0.0}
-        fixed |= {"balance": False, "train_on": "response"}
+        fixed |= {"balance": False, "train_on": "response", "filters": []}
         for name, default in fixed.items():
             if getattr(self.data, name) != default:
                 raise ValueError(f"data.{name} does not apply to {row.name}: it samples its data")
+        unread = {
+            "kl_target": "kl_coef" not in row.hyperparameters,
+            "importance_cap": row.format.name != "samples",
+        }
+        for name, applies_not in unread.items():
+            if applies_not and getattr(self.rollout, name):
+                raise ValueError(f"rollout.{name} does not apply to {row.name}: it reads none")
         prompts = self.rollout.prompts or self.batch_size
         if prompts % self.batch_size:
             raise ValueError(

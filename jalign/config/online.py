@@ -27,7 +27,8 @@ class RolloutConfig:
         kl_horizon: responses over which it is steered.
         importance_cap: most that a token counts where sampler and trainer give it other
           log-probs; 0: they are not compared.
-        attempts: rollouts that may be sampled to fill one where a method leaves groups out.
+        attempts: rollouts that may be sampled to fill one where a method leaves groups out; each
+          has prompts of its own, which are passed over where they are not needed.
         mask_truncated: responses that did not end by themselves are not learnt from.
         record: write every rollout to the run's folder (`jalign rollouts`).
     """

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign.advantages import adaptive_kl
+from jalign.advantages import adaptive_kl, importance_weights
 from jalign.core import Algorithm, Frozen, Parts, TrainState
 from jalign.data.collate import Field
 from jalign.data.examples import Examples
@@ -244,8 +244,9 @@ class Online:
         made = self.make(*(jnp.asarray(arrays[n]) for n in names), **numbers)
         fields = {name: np.asarray(x) for name, x in made.items()}
         if plan.importance_cap and "advantages" in fields:
-            ratio = np.exp(arrays["old_token_logps"] - arrays["sampler_token_logps"])
-            fields["advantages"] = fields["advantages"] * np.minimum(ratio, plan.importance_cap)
+            logps = (arrays[n] for n in ("old_token_logps", "sampler_token_logps", "mask"))
+            weights = importance_weights(*map(jnp.asarray, logps), cap=plan.importance_cap)
+            fields["advantages"] = fields["advantages"] * np.asarray(weights)
         if "old_token_logps" in arrays:
             fields["old_token_logps"] = arrays["old_token_logps"]
         if self.keep:
