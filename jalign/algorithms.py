@@ -23,6 +23,7 @@ from jalign.formats import (
     STEPWISE,
     SUPERVISED,
     mean_over_chosen_tokens,
+    mean_over_pretraining_tokens,
     mean_over_responses,
     sum_over_longest,
 )
@@ -170,6 +171,7 @@ _REWARDS = (
 
 _ITERATIVE = {"ref_sync_steps": 64}  # the reference is the policy of the last iteration
 _K3 = {"kl_k3_coef": (losses.kl_k3, 0.04, mean_over_responses)}
+_PTX = {"ptx_coef": (losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
 _K2 = {"kl_k2_coef": (losses.kl_k2, 0.01, mean_over_tokens)}
 
 
@@ -192,6 +194,7 @@ _POLICY = (
         1,
         defaults={"ref_sync_steps": 1, "ref_mixup_alpha": 0.001},
     ),
+    _rl("ppo_ptx", losses.ppo, "2203.02155", experience.gae, 1, plus=_PTX),
     _rl("reinforce", losses.reinforce, "2402.14740", experience.returns_minus_batch_mean, 1),
     _rl(
         "reinforce_value",

@@ -331,7 +331,12 @@ def _samples(out: Arrays, batch: Batch) -> Arrays:
         return x.reshape(-1, *x.shape[2:])
 
     mask = flat(batch.mask)
+    text = jnp.zeros_like(mask)  # pretraining text, which stands beside the samples
+    if "pretraining" in batch.extras:
+        flag = (batch.extras["pretraining"] > 0.5)[:, None, None]
+        mask, text = flat(batch.mask & ~flag), flat(batch.mask & flag)
     named = {"mask": mask, "present": mask.any(-1), "lens": _length(mask)}
+    named |= {"pretraining_mask": text}
     named |= {name: flat(out[name]) for name in _SAMPLE_READS if name in out}
     named |= {n: flat(x) for n, x in batch.extras.items() if n in _SAMPLE_DATA}
     if "token_logps" in out and "old_token_logps" not in named:
@@ -348,6 +353,12 @@ def mean_over_responses(fields: Arrays) -> tuple[Array, Array]:
     """The mean over a response's tokens, then over responses (seq-mean-token-mean)."""
     weights = fields["mask"] / fields["lens"][:, None]
     return weights, jnp.sum(fields["present"], dtype=jnp.float32)
+
+
+def mean_over_pretraining_tokens(fields: Arrays) -> tuple[Array, Array]:
+    """Every token of the pretraining text counts the same."""
+    mask = fields["pretraining_mask"]
+    return mask, jnp.sum(mask, dtype=jnp.float32)
 
 
 def sum_over_responses(fields: Arrays) -> tuple[Array, Array]:
@@ -368,10 +379,17 @@ SAMPLES = Format(
     k=None,
     view=_samples,
     reads={name: (name,) for name in _SAMPLE_READS},
-    mask_fields=frozenset({"mask", "present", "lens"}),
+    mask_fields=frozenset({"mask", "present", "lens", "pretraining_mask"}),
     data_fields=frozenset(_SAMPLE_DATA),
     axes=dict.fromkeys(
-        ("mask", *_SAMPLE_READS, *(f"ref_{n}" for n in _SAMPLE_READS), *_SAMPLE_DATA[:-1]), "BR"
+        (
+            "mask",
+            "pretraining_mask",
+            *_SAMPLE_READS,
+            *(f"ref_{n}" for n in _SAMPLE_READS),
+            *_SAMPLE_DATA[:-1],
+        ),
+        "BR",
     ),
     metrics=_sample_metrics,
     terms={
@@ -380,6 +398,7 @@ SAMPLES = Format(
         "kl_k3_ratio_coef": (losses.kl_k3_ratio, mean_over_tokens),
         "kl_exact_coef": (losses.kl_exact, mean_over_tokens),
         "entropy_coef": (losses.entropy_bonus, mean_over_tokens),
+        "ptx_coef": (losses.pretraining_nll, mean_over_pretraining_tokens),
     },
 )
 

@@ -15,11 +15,10 @@ A run that is finished is not run again.
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import _process
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,18 +49,8 @@ ALGORITHMS = {
 
 def train(name: str, model: str, pairs: str, out: Path, more: list[str]) -> None:
     """One run in a process of its own; its time and memory are kept beside it."""
-    cost = out / "cost.json"
-    if cost.exists():
-        return
     given = ["--model.path", model, "--data.train", pairs, "--algorithm.name", name]
-    command = [sys.executable, "-m", "jalign", "train", CONFIG, *given, "--out", str(out), *more]
-    print("+", " ".join(command), file=sys.stderr, flush=True)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{name} failed")
-    seconds = usage.ru_utime + usage.ru_stime
-    cost.write_text(json.dumps({"cpu_seconds": seconds, "gib": usage.ru_maxrss / 2**20}))
+    _process.train(CONFIG, out, *given, *more)
 
 
 def measure(out: Path, pairs_run: Path) -> dict[str, float]:

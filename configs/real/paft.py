@@ -14,11 +14,11 @@ merge` adds the full-rank changes (TIES). Each model is then scored on the same 
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from _process import jalign
 from compare import train
 
 from jalign.merge import sign_conflict, sparsity
@@ -26,12 +26,6 @@ from jalign.models.safetensors_io import Checkpoint
 
 LORA = ["--model.lora.rank", "16"]
 L1 = "0.5"
-
-
-def jalign(*words: str) -> None:
-    print("+ jalign", *words, file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "jalign", *words]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""`jalign bench step|head`: one table, and the same figures as a line of JSON."""
+"""`jalign bench step|head|sample|rl`: one table, and the same figures as a line of JSON."""
 
 import json
 import sys
@@ -9,20 +9,21 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from jalign.bench import head, measure, workloads
+from jalign.bench import head, measure, rollouts, workloads
 from jalign.core import did_you_mean
 
-WHAT = ("step", "head")
+WHAT = ("step", "head", "sample", "rl")
 
 
 def bench(args: Sequence[str], console: Console) -> None:
     """Measure one thing on this machine."""
     if not args or args[0] in ("-h", "--help"):
-        console.print("usage: jalign bench step|head [--help]", highlight=False)
+        console.print("usage: jalign bench step|head|sample|rl [--help]", highlight=False)
         return
     if args[0] not in WHAT:
         raise ValueError(f"no benchmark {args[0]!r}{did_you_mean(args[0], WHAT)}")
-    {"step": _step, "head": _head}[args[0]](list(args[1:]), console)
+    run = {"step": _step, "head": _head, "sample": _sample, "rl": _rl}[args[0]]
+    run(list(args[1:]), console)
 
 
 def _step(args: list[str], console: Console) -> None:
@@ -99,6 +100,51 @@ def _head(args: list[str], console: Console) -> None:
     options = parser.parse_args(args)
     for row in head.compare(options.tokens, options.width, options.vocabulary, options.repeats):
         _print(console, row)
+
+
+def _sample(args: list[str], console: Console) -> None:
+    """Tokens per second of the sampler on a random Llama of 6 layers and width 288."""
+    parser = ArgumentParser(prog="jalign bench sample", description=_sample.__doc__)
+    parser.add_argument("--rows", type=int, default=8, help="responses at once")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens of each prompt")
+    parser.add_argument("--new", type=int, default=128, help="most tokens of each response")
+    parser.add_argument("--vocabulary", type=int, default=32000)
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    parser.add_argument(
+        "--mixed", action="store_true", help="uneven lengths, with and without refilled rows"
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args(args)
+    calls = rollouts.sampler(
+        rows=options.rows,
+        prompt=options.prompt,
+        new=options.new,
+        vocabulary=options.vocabulary,
+        mixed=options.mixed,
+        temperature=options.temperature,
+    )
+    _print(console, {"rows": options.rows} | rollouts.in_turns(calls, options.repeats))
+
+
+def _rl(args: list[str], console: Console) -> None:
+    """A whole online step on a random tiny Llama: sampling, a Python reward, learning."""
+    parser = ArgumentParser(prog="jalign bench rl", description=_rl.__doc__)
+    parser.add_argument("--algorithm", default="grpo")
+    parser.add_argument("--prompts", type=int, default=8, help="per step")
+    parser.add_argument("--responses", type=int, default=4, help="to each prompt")
+    parser.add_argument("--prompt", type=int, default=64, help="tokens of the prompt")
+    parser.add_argument("--new", type=int, default=64, help="tokens of a response")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--warmup", type=int, default=2)
+    options = parser.parse_args(args)
+    work = rollouts.online_step(
+        options.algorithm,
+        prompts=options.prompts,
+        responses=options.responses,
+        prompt=options.prompt,
+        new=options.new,
+    )
+    _print(console, measure.report(work, warmup=options.warmup, count=options.steps))
 
 
 def _print(console: Console, row: dict) -> None:

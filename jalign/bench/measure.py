@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jalign.bench.workloads import Work
+from jalign.train.source import Offline
 
 
 def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
@@ -31,6 +32,8 @@ def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
 
 def memory(work: Work) -> dict[str, float]:
     """What the compiler says one step needs, in MiB; and the seconds of tracing and compiling."""
+    if not isinstance(work.source, Offline):
+        return {}  # of several programs: what one of them needs says little
     data = work.source.on_device(work.source.batches.batch(0))
     begin = time.perf_counter()
     lowered = work.step.lower(work.state, work.frozen, data)

@@ -50,7 +50,7 @@ class Work:
     step: Any  # (state, frozen, data) -> (state, metrics)
     state: TrainState
     frozen: Frozen
-    source: Offline
+    source: Any  # Offline, or Online
     rows_per_step: float  # responses
 
 

@@ -1,8 +1,10 @@
 """The only place where a `Config` becomes objects."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from jalign.data.pipeline import Batches
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.models.functional import Whole, functional, policy_of
+from jalign.models.heads import ScalarHead, initial_kernel
 from jalign.models.lora import add_lora, trainable_filter, without_dropout
 from jalign.models.prune import first_layers
 from jalign.models.spec import Spec
@@ -30,6 +33,19 @@ from jalign.parallel.rules import Rules, shardings
 from jalign.rollout.sampler import Settings, continuation, sample
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
+
+
+class Bare(NamedTuple):
+    """Frozen weights that adapters stand on, and where they came from: the roles of a run (policy,
+    critic, reward model) that say the same of both share one copy.
+    """
+
+    origin: tuple[Any, ...]
+    decoder: Decoder
+
+    def twin(self) -> Decoder:
+        """Another module with the very same arrays."""
+        return nnx.merge(*nnx.split(self.decoder))
 
 
 @dataclass
@@ -43,6 +59,10 @@ class Model:
     params: Any
     base: Any
     reference: Whole | None = None  # another model than the one that is trained
+    bare: Bare | None = None
+
+
+SHARED = "shared"  # as model.critic: a head on the policy
 
 
 def algorithm_of(config: Config) -> Algorithm:
@@ -73,16 +93,20 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
-def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
+def model_of(config: Config, mesh: Mesh, tokenizer: Any, beside: Bare | None = None) -> Model:
     """Load what a run needs straight into its shardings: the model with the heads and adapters
-    that are asked for, a critic beside it, another model as its reference.
+    that are asked for, a critic beside it, another model as its reference. Frozen weights that are
+    those of `beside` are not loaded again.
     """
     c, algorithm = config.model, algorithm_of(config)
     path = model_path(c.path)
-    decoder = _trained(config, mesh, path, heads=c.heads * algorithm.needs_value_head, seed=0)
+    shared = algorithm.needs_critic and c.critic == SHARED
+    heads = 1 if shared else c.heads * algorithm.needs_value_head
+    decoder, bare = _trained(config, mesh, path, heads=heads, seed=0, beside=beside)
     critic, reference = None, None
-    if algorithm.needs_critic:
-        critic = _trained(config, mesh, model_path(c.critic or c.path), heads=1, seed=2)
+    if algorithm.needs_critic and not shared:
+        start = model_path(c.critic or c.path)
+        critic, _ = _trained(config, mesh, start, heads=1, seed=2, beside=bare)
     if c.reference:
         other = _loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype))
         if other.spec.vocab_size != decoder.spec.vocab_size:
@@ -92,7 +116,7 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any) -> Model:
             )
         reference = Whole.of(other)
     apply, params, base = functional(decoder, trainable_filter(decoder), critic)
-    return Model(path, decoder, tokenizer, apply, params, base, reference)
+    return Model(path, decoder, tokenizer, apply, params, base, reference, bare)
 
 
 def _loaded(config: Config, mesh: Mesh, path: str, param_dtype: Any, **options: Any) -> Decoder:
@@ -109,14 +133,30 @@ def _loaded(config: Config, mesh: Mesh, path: str, param_dtype: Any, **options: 
     )
 
 
-def _trained(config: Config, mesh: Mesh, path: str, heads: int, seed: int) -> Decoder:
-    """A model that is trained, with its adapters; `seed` tells several of a run apart."""
+def _trained(
+    config: Config, mesh: Mesh, path: str, heads: int, seed: int, beside: Bare | None
+) -> tuple[Decoder, Bare | None]:
+    """A model that is trained, with its adapters, and the frozen weights they stand on; `seed`
+    tells several of a run apart.
+    """
     c, key = config.model, jax.random.key(config.seed)
     frozen_base = bool(c.lora or c.adapter)
     dtype = compute_dtype(c.dtype) if frozen_base else jnp.float32
     head_key = jax.random.fold_in(key, seed) if seed else key
-    decoder = _loaded(config, mesh, path, dtype, value_head=heads, key=head_key)
-    decoder = first_layers(decoder, c.depth) if c.depth else decoder
+    origin = (path, dtype, c.remat, c.attention, c.depth, config.mesh)
+    if frozen_base and beside and beside.origin == origin:
+        decoder = beside.twin()
+        if heads:
+            head = ScalarHead(decoder.spec.width, heads, param_dtype=dtype, rngs=nnx.Rngs(0))
+            head.kernel[...] = initial_kernel(head_key, *head.kernel.shape).astype(dtype)
+            decoder.value = head
+    else:
+        decoder = _loaded(config, mesh, path, dtype, value_head=heads, key=head_key)
+        decoder = first_layers(decoder, c.depth) if c.depth else decoder
+    bare = None
+    if frozen_base:
+        bare = Bare(origin, nnx.merge(*nnx.split(decoder)))
+        bare.decoder.value = None
     if c.adapter and c.lora:
         raise ValueError("model.adapter brings its own adapters: leave out model.lora")
     if c.adapter:
@@ -133,9 +173,10 @@ def _trained(config: Config, mesh: Mesh, path: str, heads: int, seed: int) -> De
             rank_stabilised=c.lora.rank_stabilised,
             rngs=nnx.Rngs(params=jax.random.fold_in(key, seed + 1)),
         )
-    fresh = nnx.state(decoder, nnx.LoRAParam)  # adapters are made on one device
-    nnx.update(decoder, jax.device_put(fresh, shardings(mesh, fresh)))
-    return decoder
+    if frozen_base:  # adapters and heads are made on one device
+        fresh = nnx.state(decoder, trainable_filter(decoder))
+        nnx.update(decoder, jax.device_put(fresh, shardings(mesh, fresh)))
+    return decoder, bare
 
 
 def merged(model: Model, params: Any) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
@@ -167,9 +208,19 @@ def cost_of(spec: Spec) -> Cost:
     return Cost.of_model(spec.width, spec.depth, spec.vocab_size, bin=per_bin)
 
 
+def usual_tokens() -> int:
+    """Tokens of a micro-batch that suit this kind of device: on CPU they stay in its caches."""
+    return 2048 if jax.default_backend() == "cpu" else 8192
+
+
+def usual_multiple() -> int:
+    """Row lengths and token budgets are multiples of it."""
+    return 64 if jax.default_backend() == "cpu" else 128
+
+
 def max_tokens_for(examples: Examples) -> int:
     """Tokens of a micro-batch that suit this kind of device, and hold the longest example."""
-    usual = 2048 if jax.default_backend() == "cpu" else 8192
+    usual = usual_tokens()
     prompt, response, _ = examples.lengths()
     most = response.max(initial=0)  # a binary example gets another's response beside its own
     flat = (prompt + response.sum(1)).max(initial=0) + most + 1
@@ -186,7 +237,7 @@ def _batches(
         layout=config.data.layout,
         streams=mesh.shape["data"] * mesh.shape["fsdp"],
         max_tokens=config.data.max_tokens or max_tokens_for(examples),
-        multiple=64 if jax.default_backend() == "cpu" else 128,
+        multiple=usual_multiple(),
         seed=config.seed,
         group_by_length=config.data.group_by_length,
         shuffle=config.data.shuffle,

@@ -58,13 +58,15 @@ def all_rows(config: Config) -> tuple[Sequence[Row], Sequence[Row]]:
     return train, held[: c.eval_limit or None]
 
 
-def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | None]:
-    """Tokenised training and held-out examples."""
+def examples_of(
+    config: Config, tokenizer: Any, rows: tuple[Sequence[Row], Sequence[Row]] | None = None
+) -> tuple[Examples, Examples | None]:
+    """Tokenised training and held-out examples (of `all_rows`, unless those are there already)."""
     c, row = config.data, algorithm_of(config)
-    train, held = all_rows(config)
+    train, held = rows or all_rows(config)
     if row.experience:
         kind = "supervised" if row.experience.last == "data" else "prompts"
-        found = (_tokenised(rows, kind, c, tokenizer) if rows else None for rows in (train, held))
+        found = (_tokenised(some, kind, c, tokenizer) if some else None for some in (train, held))
         prompts, held_out = found
         assert prompts is not None
         return prompts, held_out
@@ -74,6 +76,13 @@ def examples_of(config: Config, tokenizer: Any) -> tuple[Examples, Examples | No
         return _with_all_columns(config, examples), None
     held_out = _tokenised(held, kind, c, tokenizer)
     return _with_all_columns(config, examples), _with_all_columns(config, held_out)
+
+
+def pretraining_of(config: Config, tokenizer: Any) -> Examples:
+    """Tokenised texts of `data.pretraining`."""
+    assert config.data.pretraining is not None
+    rows = rows_of(config.data.pretraining, "train")
+    return _tokenised(rows, "supervised", config.data, tokenizer)
 
 
 def _with_all_columns(config: Config, examples: Examples) -> Examples:

@@ -26,21 +26,22 @@ from jalign.rollout.sampler import Settings
 from jalign.rollout.stops import stop_at
 from jalign.train.online import Online, Plan
 from jalign.train.online_metrics import length_metrics
+from jalign.train.pretraining import Pretraining
 from jalign.train.rollout import Bins, Reader
 
 
 def plan_of(config: Config) -> Plan:
     c, row = config.rollout, build.algorithm_of(config)
     assert row.experience is not None
-    cpu, from_data = jax.default_backend() == "cpu", row.experience.last == "data"
+    from_data = row.experience.last == "data" or config.data.pretraining is not None
     return Plan(
         batch_size=config.batch_size,
         prompts=c.prompts or config.batch_size,
         epochs=c.epochs,
         responses=c.responses or row.experience.responses,
         response_len=max(c.max_new_tokens, config.data.max_response_len * from_data),
-        max_tokens=config.data.max_tokens or (2048 if cpu else 8192),
-        multiple=64 if cpu else 128,
+        max_tokens=config.data.max_tokens or build.usual_tokens(),
+        multiple=build.usual_multiple(),
         temperature=c.temperature,
         kl_target=c.kl_target,
         kl_horizon=c.kl_horizon,
@@ -129,12 +130,15 @@ def reference_of(model: build.Model, frozen: Frozen) -> Any:
 
 
 def source_of(
-    config: Config, model: build.Model, prompts: Examples, mesh: Mesh, reward: Reward
+    config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward
 ) -> Online:
-    """The source of an online run."""
-    rows, _ = build_data.all_rows(config)
-    texts = Texts(prompts, rows, model.tokenizer)
+    """The source of an online run on these prompts."""
+    prompts = texts.examples
     keeper = partial(keep, Path(config.out) / record.FOLDER, texts)
+    pretraining = None
+    if config.data.pretraining is not None:
+        found = build_data.pretraining_of(config, model.tokenizer)
+        pretraining = Pretraining(found, config.batch_size, config.seed)
     return Online(
         build.algorithm_of(config),
         config.hyper,
@@ -147,6 +151,7 @@ def source_of(
         seed=config.seed,
         greedy=greedy_of(config, model, prompts),
         keep=keeper if config.rollout.record else None,
+        pretraining=pretraining,
     )
 
 
@@ -168,14 +173,11 @@ def keep(
     record.write(folder, number, prompts, answers, responses, arrays)
 
 
-def answers_of(
-    config: Config, model: build.Model, held: Examples, mesh: Mesh, reward: Reward
-) -> Any:
+def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward) -> Any:
     """`(state, frozen) -> metrics` of one response to every held-out prompt: reward, lengths, and
     where there is a reference the KL divergence to it (k1, nats per response).
     """
-    _, rows = build_data.all_rows(config)
-    texts = Texts(held, rows, model.tokenizer)
+    held = texts.examples
     plan, settings = plan_of(config), replace(settings_of(config, model), responses=1)
     size = min(config.rollout.sample_batch or config.batch_size, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]

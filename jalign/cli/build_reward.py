@@ -56,8 +56,10 @@ Reward = Callable[[Texts, Sequence[int], Responses], Judged]
 """(texts, numbers of prompts, their responses) -> what is said of them."""
 
 
-def reward_of(config: Config, mesh: Mesh) -> Reward:
-    """Everything in `reward`, as one (nothing there: nothing is said)."""
+def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> Reward:
+    """Everything in `reward`, as one (nothing there: nothing is said). A reward model's adapters
+    may stand on the policy's frozen weights.
+    """
     c = config.reward
     asked = c.judge.ask
     judge = judge_of(c.judge, mesh) if asked != "nothing" else None
@@ -69,7 +71,7 @@ def reward_of(config: Config, mesh: Mesh) -> Reward:
     functions = (
         RewardFunctions(weights, options=c.options, callables=callables) if weights else None
     )
-    model = runs.reward_model(c.model, mesh) if c.model else None
+    model = runs.reward_model(c.model, mesh, beside) if c.model else None
     prefer = labeler(judge, **c.judge.options) if judge and asked == "preference" else None
 
     def reward(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:

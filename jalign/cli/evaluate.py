@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jalign.cli import build, build_data, build_online, runs
-from jalign.cli.build_reward import reward_of
+from jalign.cli.build_reward import Texts, reward_of
 from jalign.cli.read import read_config
 from jalign.config import Config
 from jalign.core import Frozen, Parts, TrainState
@@ -100,8 +100,10 @@ def _metrics(s: Subject) -> dict[str, Any]:
 
 def _answers(s: Subject) -> dict[str, Any]:
     """Of an online algorithm: the rewards of answers to the held-out prompts."""
-    reward = reward_of(s.config, s.mesh)
-    return build_online.answers_of(s.config, s.model, s.held, s.mesh, reward)(s.state, s.frozen)
+    reward = reward_of(s.config, s.mesh, s.model.bare)
+    _, rows = build_data.all_rows(s.config)
+    texts = Texts(s.held, rows, s.model.tokenizer)
+    return build_online.answers_of(s.config, s.model, texts, s.mesh, reward)(s.state, s.frozen)
 
 
 def _kl_to_start(s: Subject) -> float:

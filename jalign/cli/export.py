@@ -53,6 +53,8 @@ def export(args: Sequence[str], console: Console) -> None:
     config, model, state, step = runs.newest(options.run, options.step)
     gain, bias = _normalization(config, model, state) if options.normalize_reward else (1.0, 0.0)
     decoder = nnx.merge(*build.merged(model, state.params))
+    if build.algorithm_of(config).needs_critic:
+        decoder.value = None  # of a critic that shares the policy's weights: nobody else reads it
     adapted = bool(lora.adapters(decoder))
     if options.adapter and not adapted:
         raise ValueError(

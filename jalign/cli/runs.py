@@ -33,11 +33,15 @@ def config_of(folder: str) -> Config:
     return config
 
 
-def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, TrainState, int]:
-    """Config, model, state and step of a run's newest (or a given) checkpoint."""
+def newest(
+    folder: str, step: int | None = None, beside: build.Bare | None = None
+) -> tuple[Config, build.Model, TrainState, int]:
+    """Config, model, state and step of a run's newest (or a given) checkpoint; adapters may stand
+    on frozen weights that are there already.
+    """
     config = config_of(folder)
     mesh = build.mesh_of(config)
-    model = build.model_of(config, mesh, build.tokenizer_of(config))
+    model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
     optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
     state, _ = build.state_of(config, model, mesh, optimizer)
     found = Checkpointer(Path(folder) / "checkpoints").restore(state, step)
@@ -46,12 +50,14 @@ def newest(folder: str, step: int | None = None) -> tuple[Config, build.Model, T
     return config, model, found[1], found[0]
 
 
-def reward_model(name: str, mesh: Mesh | None = None) -> RewardModel:
+def reward_model(
+    name: str, mesh: Mesh | None = None, beside: build.Bare | None = None
+) -> RewardModel:
     """The reward model of a run's newest checkpoint, of a folder that jalign export wrote, or of
     any sequence-classification model with one label.
     """
     if is_run(name):
-        config, model, state, _ = newest(name)
+        config, model, state, _ = newest(name, beside=beside)
         return reward_of(config, model, state)
     return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
 

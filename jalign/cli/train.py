@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign.cli import build, build_data, build_online, summary
-from jalign.cli.build_reward import reward_of
+from jalign.cli.build_reward import Texts, reward_of
 from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
@@ -25,6 +26,7 @@ from jalign.train.checkpoint import Checkpointer
 from jalign.train.fingerprint import combine, fingerprint
 from jalign.train.hooks import Answers, Evaluate, Generations, Metrics, Save
 from jalign.train.loop import StopTraining, fit
+from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
 from jalign.train.resume import ResumeError, resume
@@ -45,7 +47,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     out = Path(config.out)
     algorithm = build.algorithm_of(config)
     tokenizer = build.tokenizer_of(config)
-    examples, held = build_data.examples_of(config, tokenizer)
+    rows = build_data.all_rows(config)
+    examples, held = build_data.examples_of(config, tokenizer, rows)
     if config.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     model = build.model_of(config, mesh, tokenizer)
@@ -53,9 +56,12 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     spec = model.decoder.spec
     held_source, answer = None, None
     if algorithm.experience:
-        reward = reward_of(config, mesh)
-        source = build_online.source_of(config, model, examples, mesh, reward)
-        answer = build_online.answers_of(config, model, held, mesh, reward) if held else None
+        reward = reward_of(config, mesh, model.bare)
+        texts = Texts(examples, rows[0], tokenizer)
+        source = build_online.source_of(config, model, texts, mesh, reward)
+        if held:
+            texts = Texts(held, rows[1], tokenizer)
+            answer = build_online.answers_of(config, model, texts, mesh, reward)
         steps = config.steps
     else:
         source = build.source_of(config, examples, mesh, spec)
@@ -63,7 +69,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         steps = build.steps_of(config, source.batches)
     optimizer, schedule = config.optim.make(steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
-    identity = _identity(config, model, examples, held, state, frozen, steps)
+    identity = _identity(config, model, examples, held, state, frozen, steps, source)
 
     checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
     abstract = jax.tree.map(_abstract, state)
@@ -145,6 +151,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                     "pending": metrics.pending(),
                 },
             )
+            if hosts.is_main():  # the save before this one has ended
+                _drop_rollouts(out, keep=[*checkpoints.steps(), number])
 
         hooks.append(Save(save, checkpoints, preemption, every=config.checkpoint.every))
         preemption.check()
@@ -166,6 +174,14 @@ def _rollout_file(out: Path, step: int) -> Path:
     return out / "rollouts" / f"under-way-{step}.npz"
 
 
+def _drop_rollouts(out: Path, keep: Sequence[int]) -> None:
+    """Delete the examples of rollouts under way that no checkpoint needs any more."""
+    needed = {_rollout_file(out, step) for step in keep}
+    for file in (out / "rollouts").glob("under-way-*.npz"):
+        if file not in needed:
+            file.unlink()
+
+
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
@@ -178,6 +194,7 @@ def _identity(
     state: TrainState,
     frozen: Frozen,
     steps: int,
+    source: Any,
 ) -> dict[str, Any]:
     """The facts that a run may not change half-way."""
     lora = config.model.lora
@@ -199,14 +216,15 @@ def _identity(
         "batch_size": config.batch_size,
         "group_by_length": config.data.group_by_length,
         "seed": config.seed,
-    } | (_online_identity(config) if build.algorithm_of(config).experience else {})
+    } | (_online_identity(config, source) if isinstance(source, Online) else {})
 
 
-def _online_identity(config: Config) -> dict[str, Any]:
+def _online_identity(config: Config, source: Online) -> dict[str, Any]:
     """What an online run may not change half-way: how it samples and what it is rewarded for."""
     how = {"record", "sample_batch"}
     rollout = {name: x for name, x in asdict(config.rollout).items() if name not in how}
-    return {"rollout": rollout, "reward": asdict(config.reward)}
+    texts = source.pretraining.texts.fingerprint if source.pretraining else None
+    return {"rollout": rollout, "reward": asdict(config.reward), "pretraining": texts}
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

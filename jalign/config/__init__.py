@@ -180,6 +180,12 @@ class Config:
 
     def _check_online(self, row: Algorithm) -> None:
         """Rollouts and rewards where they are read, and only there."""
+        coef = row.numbers(**self.hyper).get("ptx_coef", 0.0)
+        if bool(coef) != (self.data.pretraining is not None):
+            raise ValueError(
+                f"ptx_coef and data.pretraining go together: for {row.name} they are {coef} and "
+                f"{self.data.pretraining}"
+            )
         if row.experience is None:
             for name, given in (("rollout", self.rollout), ("reward", self.reward)):
                 if given != type(given)():

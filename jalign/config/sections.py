@@ -48,7 +48,8 @@ class ModelConfig:
         reference: another model with the same tokenizer as the frozen reference, such as a teacher;
           a copy of the model itself when not given.
         critic: where the critic of an algorithm that trains one starts; the model's own path when
-          not given.
+          not given. "shared": none of its own, but a scalar head on the policy. With adapters, a
+          critic that starts where the policy does stands on the same frozen weights.
         heads: numbers that the scalar head of a reward model gives: the attributes of
           multi_attribute.
         depth: keep only the first so many layers of what is loaded, as a student to distil into; 0
@@ -80,6 +81,8 @@ class DataConfig:
         holdout: a fraction (below 1) or a number of examples of train kept for evaluation, chosen
             by a hash of the prompt; 0 for none; 0.05 when nothing is said and there is no other
             held-out data.
+        pretraining: texts whose likelihood an online run keeps up (ptx_coef), batch_size of them
+          with each step, at most max_response_len tokens of each.
         columns: our name of a column -> the data's, where it is not recognised: {completion:
           solution}.
         limit: use only the first so many rows; 0 for all.
@@ -105,6 +108,7 @@ class DataConfig:
     eval: Sources | None = None
     eval_split: str = "test"
     holdout: float | None = None
+    pretraining: Sources | None = None
     columns: dict[str, str] = field(default_factory=dict)
     limit: int = 0
     eval_limit: int = 0

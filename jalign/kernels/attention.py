@@ -59,8 +59,8 @@ def attention(
 
 def cached_attention(
     q: Float[Array, "B N H C"],
-    k: Float[Array, "B S G C"],
-    v: Float[Array, "B S G C"],
+    k: Float[Array, "B G S C"],
+    v: Float[Array, "B G S C"],
     positions: Int[Array, "B N"],
     *,
     scale: float,
@@ -73,11 +73,11 @@ def cached_attention(
     The cache already holds the new tokens' own keys and values at `positions`. Other arguments as
     in `attention`.
     """
-    places = jnp.arange(k.shape[1])
+    places = jnp.arange(k.shape[2])
     seen = places <= positions[..., None]
     if window is not None:
         seen &= places > positions[..., None] - window
-    return _plain(q, k, v, seen, scale, softcap)
+    return _plain(q, k, v, seen, scale, softcap, order="bgsc")
 
 
 def _xla(
@@ -90,17 +90,26 @@ def _xla(
     return _plain(q, k, v, seen[None], scale, softcap)
 
 
-def _plain(q: Array, k: Array, v: Array, seen: Array, scale: float, softcap: float | None) -> Array:
-    """Attention with the scores in memory; `seen` [B or 1, N, S]. Query heads are grouped, so k and
-    v are never repeated.
+def _plain(
+    q: Array,
+    k: Array,
+    v: Array,
+    seen: Array,
+    scale: float,
+    softcap: float | None,
+    order: str = "bsgc",
+) -> Array:
+    """Attention with the scores in memory; `seen` [B or 1, N, S], `order` of the axes of k and v.
+    Query heads are grouped, so k and v are never repeated.
     """
     b, n, h, c = q.shape
-    grouped = q.reshape(b, n, k.shape[2], -1, c)
-    z = scale * jnp.einsum("bngrc,bsgc->bgrns", grouped, k, preferred_element_type=jnp.float32)
+    grouped = q.reshape(b, n, k.shape[order.index("g")], -1, c)
+    z = jnp.einsum(f"bngrc,{order}->bgrns", grouped, k, preferred_element_type=jnp.float32)
+    z = scale * z
     if softcap is not None:
         z = softcap * jnp.tanh(z / softcap)
     p = jax.nn.softmax(jnp.where(seen[:, None, None], z, MASKED), axis=-1).astype(v.dtype)
-    o = jnp.einsum("bgrns,bsgc->bngrc", p, v, preferred_element_type=jnp.float32)
+    o = jnp.einsum(f"bgrns,{order}->bngrc", p, v, preferred_element_type=jnp.float32)
     return o.astype(q.dtype).reshape(b, n, h, c)
 
 

@@ -61,6 +61,7 @@ from jalign.losses.policy.cispo import cispo
 from jalign.losses.policy.gspo import gspo, gspo_token
 from jalign.losses.policy.kl import kl_k2, kl_k3, kl_k3_ratio, kl_k3_straight_through
 from jalign.losses.policy.ppo import ppo, ppo_clip
+from jalign.losses.policy.pretraining import pretraining_nll
 from jalign.losses.policy.reinforce import reinforce, reinforce_with_value
 from jalign.losses.policy.rloo import rloo
 from jalign.losses.policy.value import value_clip
@@ -180,6 +181,7 @@ __all__ = [
     "ppo",
     "ppo_clip",
     "preference_ab",
+    "pretraining_nll",
     "pro",
     "process_reward",
     "r_dpo",

@@ -1,7 +1,8 @@
 """Keys and values of the tokens a rollout has seen.
 
 The cache of all layers is one array that the scan over layers carries and updates in place; passed
-as scanned input and output it would be copied whole for every token.
+as scanned input and output it would be copied whole for every token. Heads stand before places, so
+that what one head reads lies together.
 
 Shape letters: L layers, B rows, S places, N new tokens, G key/value heads, C head dim.
 """
@@ -21,7 +22,7 @@ from jalign.models.spec import Spec
 
 
 class KeysValues(NamedTuple):
-    """The arrays of a cache, [L, B, S, G, C] each."""
+    """The arrays of a cache, [L, B, G, S, C] each."""
 
     k: Array
     v: Array
@@ -45,13 +46,13 @@ class KVCache:
     @classmethod
     def empty(cls, spec: Spec, rows: int, places: int, dtype: DTypeLike) -> KVCache:
         """A cache for `rows` rows of up to `places` tokens."""
-        shape = (spec.depth, rows, places, spec.kv_heads, spec.head_dim)
+        shape = (spec.depth, rows, spec.kv_heads, places, spec.head_dim)
         kv = KeysValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
         return cls(kv, jnp.zeros(rows, jnp.int32), fresh=True)
 
     @property
     def places(self) -> int:
-        return self.kv.k.shape[2]
+        return self.kv.k.shape[3]
 
     def filled(self, kv: Any, positions: Int[Array, "B N"]) -> KVCache:
         """The cache after tokens at `positions` were written; a row given only negative positions
@@ -74,9 +75,9 @@ def write(
     """
     if fresh:  # positions are 0..N-1; what padding writes is overwritten before anything sees it
         start = (layer, 0, 0, 0, 0)
-        new = (x[None].astype(kv.k.dtype) for x in (k, v))
+        new = (x.swapaxes(1, 2)[None].astype(kv.k.dtype) for x in (k, v))
         return KeysValues(*map(lambda a, b: jax.lax.dynamic_update_slice(a, b, start), kv, new))
     rows = jnp.arange(k.shape[0])[:, None]
-    places = jnp.where(positions < 0, kv.k.shape[2], positions)
+    places = jnp.where(positions < 0, kv.k.shape[3], positions)
     new = (x.astype(kv.k.dtype) for x in (k, v))
-    return KeysValues(*map(lambda a, b: a.at[layer, rows, places].set(b, mode="drop"), kv, new))
+    return KeysValues(*map(lambda a, b: a.at[layer, rows, :, places].set(b, mode="drop"), kv, new))

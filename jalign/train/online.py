@@ -27,6 +27,7 @@ from jalign.rollout.groups import Responses
 from jalign.train import rollout
 from jalign.train.objective import Apply
 from jalign.train.online_metrics import length_metrics, logp_metrics, means_of, score_metrics
+from jalign.train.pretraining import Pretraining
 from jalign.train.step import with_reference
 
 Sampler = Callable[[TrainState, Frozen, Sequence[int], jax.Array], Responses]
@@ -101,6 +102,7 @@ class Online:
       mesh: over all devices.
       seed: of prompts, samples and order.
       keep: told of every rollout.
+      pretraining: texts that stand beside the samples of each step.
     """
 
     def __init__(
@@ -117,19 +119,21 @@ class Online:
         seed: int,
         greedy: Sampler | None = None,
         keep: Keeper | None = None,
+        pretraining: Pretraining | None = None,
     ):
         assert algorithm.experience is not None
         self.algorithm, self.plan, self.seed = algorithm, plan, seed
         self.make = algorithm.experience.make
         self.numbers = algorithm.experience_numbers(**hyper)
         self.prompts, self.sampler, self.judge, self.keep = prompts, sampler, judge, keep
-        self.greedy = greedy
+        self.greedy, self.pretraining = greedy, pretraining
         self._order: Any = (
             grain.MapDataset.source(range(len(prompts))).seed(seed).shuffle().repeat()
         )
+        longest = int(prompts.lengths().prompt_len.max())
         self.bins = rollout.Bins(
             mesh,
-            int(prompts.lengths().prompt_len.max()),
+            max(longest, pretraining.prompt_len) if pretraining else longest,
             plan.response_len,
             plan.max_tokens,
             plan.multiple,
@@ -149,8 +153,9 @@ class Online:
         lengths = self._examples.lengths()
         rows = lengths.prompt_len[:, None] * (lengths.response_lens > 0) + lengths.response_lens
         self.tokens += int(rows[numbers].sum())
+        parts = self._on_device(self._examples, numbers)
         self.step += 1
-        return self._on_device(self._examples, numbers)
+        return parts
 
     # ---- what a checkpoint keeps
 
@@ -350,7 +355,10 @@ class Online:
         return np.array_split(rng.permutation(total), per_epoch)[part]
 
     def _on_device(self, examples: Examples, numbers: np.ndarray) -> tuple[Parts, ...]:
+        k, places = examples.k or self.plan.responses, self.plan.batch_size
+        if self.pretraining:
+            examples = self.pretraining.beside(examples.take(numbers), self.step)
+            numbers, places = np.arange(len(examples)), places + self.pretraining.count
         axes = {n: ("", "K", "KR")[np.ndim(x) - 1] for n, x in examples.extras.items()}
         fields = {n: Field(a, np.float32) for n, a in axes.items()}
-        k = examples.k or self.plan.responses
-        return self.bins.of(examples, numbers.tolist(), k, fields, self.plan.batch_size)
+        return self.bins.of(examples, numbers.tolist(), k, fields, places)

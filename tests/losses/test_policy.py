@@ -14,6 +14,7 @@ from jalign.losses.policy.cispo import cispo
 from jalign.losses.policy.gspo import gspo, gspo_token
 from jalign.losses.policy.kl import kl_k2, kl_k3, kl_k3_ratio, kl_k3_straight_through
 from jalign.losses.policy.ppo import ppo, ppo_clip
+from jalign.losses.policy.pretraining import pretraining_nll
 from jalign.losses.policy.reinforce import reinforce, reinforce_with_value
 from jalign.losses.policy.rloo import rloo
 from jalign.losses.policy.value import value_clip, value_loss
@@ -307,6 +308,7 @@ CASES = {
     "kl_k3_straight_through": (kl_k3_straight_through, (LOGPS, REF)),
     "kl_exact": (kl_exact, (VALUES**2,)),
     "entropy_bonus": (entropy_bonus, (VALUES**2,)),
+    "pretraining_nll": (pretraining_nll, (LOGPS,)),
 }
 
 
@@ -417,6 +419,11 @@ def test_kl_and_entropy_of_the_scorer_pass_through_with_their_signs():
     np.testing.assert_array_equal(entropy_bonus(x, MASK)[0], -jnp.where(MASK, x, 0))
     np.testing.assert_array_equal(entropy_bonus(x, MASK)[1]["entropy"], jnp.where(MASK, x, 0))
     np.testing.assert_array_equal(slope(entropy_bonus, x, MASK), -1.0 * MASK)
+
+
+def test_pretraining_text_gives_minus_its_log_probs():
+    np.testing.assert_array_equal(pretraining_nll(LOGPS, MASK)[0], jnp.where(MASK, -LOGPS, 0))
+    np.testing.assert_array_equal(slope(pretraining_nll, LOGPS, MASK), -1.0 * MASK)
 
 
 # Expectations over one token out of four, by adding up all four: nothing is sampled.

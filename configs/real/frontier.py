@@ -1,0 +1,256 @@
+"""Reward against KL of many algorithms: happier stories, the same number of samples for each.
+
+    python configs/real/frontier.py MODEL_FOLDER OPENINGS.jsonl.gz OUT [METHOD ...]
+
+The policy continues the opening of a story; the reward is the sentiment (VADER, in [-1, 1]) of what
+it wrote. Every method gets 32 responses per step (`responses` of them to each opening), at two
+weights of what holds it to the start, each run `jalign train configs/real/stories15m_online.yaml`
+in a process of its own. Offline DPO and the reward model learn from as many responses, sampled from
+the start and ordered by the same reward; "rm" is the reward model in the place of the lexicon. Then
+all policies answer the held-out openings:
+
+* reward: mean sentiment of the responses, its standard error in brackets;
+* KL: log p(response) - log p_start(response), nats per response, mean;
+* best-of-n: expected reward of the best of n of 8 responses of the start, KL = log n - (n - 1)/n.
+
+It goes on where it was stopped: a point that is there is not made again. OUT/points.jsonl is the
+record; the table is printed, and OUT/frontier.svg drawn where matplotlib is installed.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from _process import train
+
+from jalign.advantages import best_of_n_kl, expected_best_of_n
+from jalign.cli import build, build_data, build_online, runs
+from jalign.cli.build_reward import Texts, reward_of
+from jalign.cli.read import read_config
+from jalign.core import Frozen
+from jalign.data.write import write
+from jalign.models.functional import policy_of
+from jalign.rollout.groups import Responses, respond
+from jalign.train.rollout import Bins, Reader
+
+CONFIG = str(Path(__file__).with_name("stories15m_online.yaml"))
+STEPS, PER_STEP = 48, 32
+OFFLINE = ("--rollout", "{}", "--reward", "{}", "--data.holdout", "0")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the frontier: an algorithm, and the number that trades reward against KL."""
+
+    algorithm: str
+    responses: int
+    knob: str
+    weights: tuple[float, ...]
+    seeds: int = 1
+    more: tuple[str, ...] = ()
+
+
+METHODS = {
+    "ppo": Method("ppo", 1, "algorithm.kl_coef", (0.02, 0.1), 3),
+    "reinforce": Method("reinforce", 1, "algorithm.kl_coef", (0.02, 0.1)),
+    "rloo-2": Method("rloo", 2, "algorithm.kl_coef", (0.02, 0.1), 3),
+    "rloo-4": Method("rloo", 4, "algorithm.kl_coef", (0.02, 0.1), 3),
+    "grpo": Method("grpo", 4, "algorithm.kl_k3_coef", (0.02, 0.1), 3),
+    "dr_grpo": Method("dr_grpo", 4, "algorithm.kl_k3_coef", (0.02, 0.1)),
+    "raft": Method("raft", 4, "rollout.responses", (4, 8)),
+    "online_dpo": Method("online_dpo", 2, "algorithm.beta", (0.05, 0.3), 3),
+    "dpo": Method("dpo", 2, "algorithm.beta", (0.05, 0.3), 3),
+    "xpo": Method("xpo", 2, "algorithm.beta", (0.05, 0.3)),
+    "nash_md": Method(
+        "nash_md", 2, "algorithm.tau", (0.02, 0.1), 1, ("--reward.temperature", "0.2")
+    ),
+    "sppo": Method(
+        "sppo_samples", 4, "algorithm.beta", (0.02, 0.1), 1, ("--reward.temperature", "0.2")
+    ),
+    "rm-ppo": Method("ppo", 1, "algorithm.kl_coef", (0.02,)),
+    "rm-rloo-4": Method("rloo", 4, "algorithm.kl_coef", (0.02,)),
+    "rm-grpo": Method("grpo", 4, "algorithm.kl_k3_coef", (0.02,)),
+    "rm-online_dpo": Method("online_dpo", 2, "algorithm.beta", (0.05,)),
+}
+
+
+class Task:
+    """The start, the openings, and what is asked of a policy in the end."""
+
+    def __init__(self, model: str, openings: str, out: Path):
+        self.model, self.openings, self.out = model, openings, out
+        given = ["--model.path", model, "--data.train", openings, "--out", str(out)]
+        self.config = read_config(["--config", CONFIG, *given])
+        self.mesh = build.mesh_of(self.config)
+        self.start = build.model_of(self.config, self.mesh, build.tokenizer_of(self.config))
+        rows = build_data.all_rows(self.config)
+        prompts, held = build_data.examples_of(self.config, self.start.tokenizer, rows)
+        assert held is not None
+        self.prompts, self.held = prompts, held
+        self.reward = reward_of(self.config, self.mesh)
+        self.texts = [
+            Texts(examples, of, self.start.tokenizer)
+            for examples, of in zip((prompts, held), rows, strict=True)
+        ]
+        plan, longest = build_online.plan_of(self.config), int(held.lengths().prompt_len.max())
+        bins = Bins(self.mesh, longest, plan.response_len, plan.max_tokens, plan.multiple)
+        self.reader = Reader(self.start.apply, plan.temperature, bins)
+
+    def answered(
+        self, params: Any, texts: Texts, count: int, responses: int
+    ) -> tuple[Responses, np.ndarray]:
+        """Responses of a policy to the first openings, and their rewards."""
+        settings = build_online.settings_of(self.config, self.start)
+        settings = replace(settings, responses=responses)
+        policy, prompts = build.merged(self.start, params), self.prompts_of(texts)[:count]
+        found = respond(policy, prompts, settings, jax.random.key(7), batch_size=64)
+        scores = self.reward(texts, range(count), found).scores
+        assert scores is not None
+        return found, scores
+
+    def prompts_of(self, texts: Texts) -> list[np.ndarray]:
+        return [example.prompt for example in texts.examples]
+
+    def measured(self, params: Any) -> dict[str, float]:
+        """Reward, KL to the start and length of a policy's answers to the held-out openings."""
+        texts, count = self.texts[1], len(self.held)
+        responses, scores = self.answered(params, texts, count, 1)
+        names, state = ("old_token_logps", "ref_token_logps"), self.start.params
+        frozen = Frozen(self.start.base, state)
+        logps = self.reader(self.prompts_of(texts), responses, names, params, frozen)
+        kl = (logps["old_token_logps"] - logps["ref_token_logps"]).sum((1, 2))
+        return {
+            "reward": float(scores.mean()),
+            "error": float(scores.std() / count**0.5),
+            "kl": float(kl.mean()),
+            "length": float(np.mean([len(row[0]) for row in responses.tokens])),
+        }
+
+    def pairs(self) -> str:
+        """A file of pairs from as many samples of the start as an online run takes."""
+        file = self.out / "pairs.jsonl"
+        if not file.exists():
+            texts, count = self.texts[0], STEPS * PER_STEP // 2
+            found, scores = self.answered(self.start.params, texts, count, 2)
+            made = []
+            for i, (first, second) in enumerate(scores):
+                if first != second:
+                    written = [texts.response(i, tokens) for tokens in found.tokens[i]]
+                    chosen, rejected = written if first > second else reversed(written)
+                    row = {"prompt": texts.prompt(i), "chosen": chosen, "rejected": rejected}
+                    made.append(row)
+            write(str(file), made)
+        return str(file)
+
+    def reward_model(self) -> str:
+        """The folder of a reward model of those pairs."""
+        out = self.out / "reward_model"
+        common = ["--model.path", self.model, "--data.train", self.pairs(), "--data.holdout", "100"]
+        given = ["--algorithm.name", "bradley_terry", "--optim.learning_rate", "1e-4"]
+        train(CONFIG, out, *common, *given, *OFFLINE, "--epochs", "3", "--steps", "0")
+        return str(out)
+
+    def point(self, name: str, weight: float, seed: int) -> dict[str, Any]:
+        """Train a policy and look at it."""
+        method, folder = METHODS[name], self.out / f"{name}-{weight:g}-{seed}"
+        given = ["--model.path", self.model, "--algorithm.name", method.algorithm]
+        given += [f"--{method.knob}", f"{weight:g}", "--seed", str(seed), *method.more]
+        if name == "dpo":
+            given += ["--data.train", self.pairs(), *OFFLINE, "--batch_size", str(PER_STEP // 2)]
+        else:
+            responses = int(weight) if method.knob == "rollout.responses" else method.responses
+            given += ["--data.train", self.openings, "--rollout.responses", str(responses)]
+            given += ["--batch_size", str(PER_STEP // responses)]
+        if name.startswith("rm-"):
+            given += ["--reward.model", self.reward_model(), "--reward.functions", "{}"]
+        cost = train(CONFIG, folder, *given)
+        state = runs.newest(str(folder))[2]
+        shutil.rmtree(folder / "checkpoints")  # of dozens of runs
+        found = self.measured(policy_of(state.params))
+        return {"method": name, "weight": weight, "seed": seed} | cost | found
+
+    def best_of_n(self) -> list[dict[str, Any]]:
+        """The start, and the best of its responses."""
+        _, scores = self.answered(self.start.params, self.texts[1], len(self.held), 8)
+        rows = []
+        for n in (1, 2, 4, 8):
+            best = np.asarray(expected_best_of_n(scores, np.isfinite(scores), n=n))
+            error = float(best.std() / len(best) ** 0.5)
+            point = {"kl": float(best_of_n_kl(n)), "reward": float(best.mean()), "error": error}
+            rows.append({"method": "best-of-n", "weight": n, "seed": 0} | point)
+        return rows
+
+
+def main(model: str, openings: str, out: str, *chosen: str) -> None:
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "points.jsonl"
+    points = [json.loads(x) for x in record.read_text().splitlines()] if record.exists() else []
+    task: Task | None = None
+
+    def keep(*new: dict[str, Any]) -> None:
+        points.extend(new)
+        with record.open("a") as file:
+            file.writelines(json.dumps(p) + "\n" for p in new)
+
+    names = chosen or tuple(METHODS)
+    wanted = [
+        (name, weight, seed)
+        for seed in range(max(m.seeds for m in METHODS.values()))
+        for name in names
+        for weight in METHODS[name].weights
+        if seed < METHODS[name].seeds
+    ]
+    there = {(p["method"], p["weight"], p["seed"]) for p in points}
+    for name, weight, seed in wanted:
+        if (name, weight, seed) not in there:
+            task = task or Task(model, openings, folder)
+            with jax.set_mesh(task.mesh):
+                keep(task.point(name, weight, seed))
+    if not any(p["method"] == "best-of-n" for p in points):
+        task = task or Task(model, openings, folder)
+        with jax.set_mesh(task.mesh):
+            keep(*task.best_of_n())
+    show(points)
+    draw(points, folder / "frontier.svg")
+
+
+def show(points: list[dict[str, Any]]) -> None:
+    print("| method | weight | seeds | reward | KL | tokens | CPU-s | GiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for method, weight in dict.fromkeys((p["method"], p["weight"]) for p in points):
+        same = [p for p in points if (p["method"], p["weight"]) == (method, weight)]
+        mean = {n: np.mean([p[n] for p in same]) for n in same[0] if n not in ("method",)}
+        cost = f"{mean['cpu_seconds']:.0f} | {mean['gib']:.2f}" if "gib" in mean else "|"
+        length = f"{mean['length']:.1f}" if "length" in mean else ""
+        error = mean["error"] / len(same) ** 0.5
+        print(
+            f"| {method} | {weight:g} | {len(same)} | {mean['reward']:.3f} ({error:.3f}) | "
+            f"{mean['kl']:.2f} | {length} | {cost} |"
+        )
+
+
+def draw(points: list[dict[str, Any]], file: Path) -> None:
+    try:
+        from matplotlib import pyplot as plt
+    except ImportError:
+        print("matplotlib is not installed: no figure", file=sys.stderr)
+        return
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for i, method in enumerate(dict.fromkeys(p["method"] for p in points)):
+        same = [p for p in points if p["method"] == method]
+        marker = "osD^v<>Pp*Xhd"[i % 13]
+        line = "-" if method == "best-of-n" else ""
+        axes.plot([p["kl"] for p in same], [p["reward"] for p in same], line + marker, label=method)
+    axes.set(xscale="symlog", xlabel="KL to the start, nats per response", ylabel="mean sentiment")
+    axes.legend(fontsize=7, ncols=2)
+    figure.savefig(file, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
