@@ -18,6 +18,7 @@ from _process import evaluations, jalign, train
 from jalign.data.write import write
 
 CONFIG = str(Path(__file__).with_name("arithmetic.yaml"))
+SFT = str(Path(__file__).with_name("stories15m_cpu.yaml"))
 
 
 def problems(out: Path) -> tuple[str, str]:
@@ -35,12 +36,11 @@ def problems(out: Path) -> tuple[str, str]:
 def main(folder: str, model: str = "embedded") -> None:
     out = Path(folder)
     sums, shown = problems(out)
-    sft = ["--algorithm.name", "sft", "--rollout", "{}", "--reward", "{}", "--data.eval", "null"]
-    given = ["--model.path", model, "--data.train", shown, "--steps", "60"]
-    train(CONFIG, out / "format", *sft, *given)
+    sft = ["--algorithm.name", "sft", "--batch_size", "64", "--optim.learning_rate", "1e-3"]
+    train(SFT, out / "format", "--model.path", model, "--data.train", shown, *sft)
     if not (out / "shown").exists():
         jalign("export", str(out / "format"), str(out / "shown"))
-    common = ["--data.train", sums, "--data.eval", sums]
+    common = ["--data.train", sums, "--data.eval", sums, "--algorithm.kl_k3_coef", "0"]
     before = ["--steps", "1", "--optim.learning_rate", "0", "--optim.warmup_steps", "0"]
     train(CONFIG, out / "start", "--model.path", model, *common, *before)
     cost = train(CONFIG, out / "grpo", "--model.path", str(out / "shown"), *common)

@@ -39,8 +39,9 @@ from jalign.rollout.groups import Responses, respond
 from jalign.train.rollout import Bins, Reader
 
 CONFIG = str(Path(__file__).with_name("stories15m_online.yaml"))
-STEPS, PER_STEP = 48, 32
-OFFLINE = ("--rollout", "{}", "--reward", "{}", "--data.holdout", "0")
+PAIRS = str(Path(__file__).with_name("stories15m_cpu.yaml"))
+STEPS, PER_STEP, RATE = 48, 32, "5e-5"  # as in CONFIG
+OFFLINE = ("--data.limit", "0", "--optim.schedule", "constant", "--optim.warmup_steps", "5")
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ class Task:
         """The folder of a reward model of those pairs."""
         out = self.out / "reward_model"
         common = ["--model.path", self.model, "--data.train", self.pairs(), "--data.holdout", "100"]
-        given = ["--algorithm.name", "bradley_terry", "--optim.learning_rate", "1e-4"]
-        train(CONFIG, out, *common, *given, *OFFLINE, "--epochs", "3", "--steps", "0")
+        given = ["--algorithm.name", "bradley_terry", "--optim.learning_rate", "5e-5"]
+        train(PAIRS, out, *common, *given, *OFFLINE, "--steps", "120")
         return str(out)
 
     def point(self, name: str, weight: float, seed: int) -> dict[str, Any]:
@@ -161,14 +162,17 @@ class Task:
         given = ["--model.path", self.model, "--algorithm.name", method.algorithm]
         given += [f"--{method.knob}", f"{weight:g}", "--seed", str(seed), *method.more]
         if name == "dpo":
-            given += ["--data.train", self.pairs(), *OFFLINE, "--batch_size", str(PER_STEP // 2)]
+            given += ["--data.train", self.pairs(), *OFFLINE, "--data.holdout", "0"]
+            given += ["--batch_size", str(PER_STEP // 2), "--steps", str(STEPS)]
+            given += ["--optim.learning_rate", RATE]
         else:
             responses = int(weight) if method.knob == "rollout.responses" else method.responses
             given += ["--data.train", self.openings, "--rollout.responses", str(responses)]
-            given += ["--batch_size", str(PER_STEP // responses)]
+            given += ["--batch_size", str(PER_STEP // responses), "--data.eval_limit", "8"]
         if name.startswith("rm-"):
-            given += ["--reward.model", self.reward_model(), "--reward.functions", "{}"]
-        cost = train(CONFIG, folder, *given)
+            given += ["--reward.model", self.reward_model()]
+            given += ["--reward.functions", "{}"]
+        cost = train(PAIRS if name == "dpo" else CONFIG, folder, *given)
         state = runs.newest(str(folder))[2]
         shutil.rmtree(folder / "checkpoints")  # of dozens of runs
         found = self.measured(policy_of(state.params))
