@@ -67,7 +67,7 @@ from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.parallel.mesh import make_mesh
-from jalign.train.hooks import Evaluate, Metrics
+from jalign.train.hooks import Evaluate, Evaluations, Metrics
 from jalign.train.loop import Moment
 from jalign.train.reference import reference_columns
 from jalign.train.state import init_state
@@ -439,7 +439,9 @@ def test_26_a_run_that_is_told_to_stop_does_not_evaluate_first(tmp_path):
     told = iter([False, True])
     batches = [batch(), batch(seed=1)]
     evaluate = make_eval_step(get("simpo"), apply)
-    hook = Evaluate(log, evaluate, lambda: iter(batches), every=1, stop=lambda: next(told))
+    hook = Evaluate(
+        Evaluations(log), evaluate, lambda: iter(batches), every=1, stop=lambda: next(told)
+    )
     state = SimpleNamespace(params=params(), carry={}, ref=None)
     hook.now(1, state, Frozen(None, None))
     assert log.rows("eval") == [] and next(told, None) is None

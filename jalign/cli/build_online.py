@@ -25,7 +25,7 @@ from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
 from jalign.rollout.stops import stop_at
 from jalign.train.online import Online, Plan
-from jalign.train.online_metrics import length_metrics
+from jalign.train.online_metrics import diversity_metrics, length_metrics
 from jalign.train.pretraining import Pretraining
 from jalign.train.rollout import Bins, Reader
 
@@ -174,8 +174,8 @@ def keep(
 
 
 def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward) -> Any:
-    """`(state, frozen) -> metrics` of one response to every held-out prompt: reward, lengths, and
-    where there is a reference the KL divergence to it (k1, nats per response).
+    """`(state, frozen) -> metrics` of one response to every held-out prompt: reward, lengths,
+    diversity, and where there is a reference the KL divergence to it (k1, nats per response).
     """
     held = texts.examples
     plan, settings = plan_of(config), replace(settings_of(config, model), responses=1)
@@ -190,7 +190,7 @@ def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, rew
     def answer(state: TrainState, frozen: Frozen) -> dict[str, float]:
         responses = respond(build.merged(model, state.params), ids, settings, key, batch_size=size)
         responses = stop_at(responses, model.tokenizer, config.rollout.stop)
-        metrics = length_metrics(responses)
+        metrics = length_metrics(responses) | diversity_metrics(responses)
         if config.reward.given:
             judged = reward(texts, numbers, responses)
             metrics |= judged.metrics

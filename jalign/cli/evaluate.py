@@ -1,7 +1,8 @@
-"""`jalign eval CONFIG|RUN`: the held-out metrics of a model as it is, or of a run's newest
-checkpoint.
+"""`jalign eval CONFIG|RUN [--step STEP]`: the held-out metrics of a model as it is, or of a run's
+newest (or a given) checkpoint.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,11 +72,12 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, Any]:
 
 def _subject(args: Sequence[str]) -> Subject:
     if args and runs.is_run(args[0]):
-        if len(args) > 1:
-            raise ValueError(
-                f"a run is evaluated with its own config; leave out {' '.join(args[1:])}"
-            )
-        config, model, state, step = runs.newest(args[0])
+        parser = ArgumentParser(prog="jalign eval RUN", allow_abbrev=False)
+        parser.add_argument("--step", default=None, help=runs.STEP_HELP)
+        options, rest = parser.parse_known_args(args[1:])
+        if rest:
+            raise ValueError(f"a run is evaluated with its own config; leave out {' '.join(rest)}")
+        config, model, state, step = runs.newest(args[0], runs.which(options.step))
         what = f"step {step} of {args[0]}"
         mesh = build.mesh_of(config)
     else:

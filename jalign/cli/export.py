@@ -26,9 +26,7 @@ def export(args: Sequence[str], console: Console) -> None:
     parser = ArgumentParser(prog="jalign export", description=export.__doc__)
     parser.add_argument("run", help="folder that jalign train wrote")
     parser.add_argument("out", help="folder to write")
-    parser.add_argument(
-        "--step", type=int | None, default=None, help="which checkpoint; the newest"
-    )
+    parser.add_argument("--step", type=str | None, default=None, help=runs.STEP_HELP)
     parser.add_argument(
         "--adapter", action="store_true", help="write only the LoRA adapter, in PEFT's format"
     )
@@ -50,7 +48,7 @@ def export(args: Sequence[str], console: Console) -> None:
     options = parser.parse_args(list(args))
     if options.adapter and options.normalize_reward:
         raise ValueError("--normalize_reward scales the head, which --adapter leaves behind")
-    config, model, state, step = runs.newest(options.run, options.step)
+    config, model, state, step = runs.newest(options.run, runs.which(options.step))
     gain, bias = _normalization(config, model, state) if options.normalize_reward else (1.0, 0.0)
     decoder = nnx.merge(*build.merged(model, state.params))
     if build.algorithm_of(config).needs_critic:

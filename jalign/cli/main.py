@@ -30,6 +30,7 @@ usage: jalign COMMAND [ARGUMENTS]
   algorithms [NAME]                the catalogue, or one algorithm with its hyper-parameters
   bench WHAT                       measure speed and memory on this machine
 
+eval, sample and export take --step best (or a step) of a run: the checkpoint that stop.metric kept.
 jalign COMMAND --help says more. JALIGN_LOG=DEBUG shows where an error comes from."""
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from jax.sharding import Mesh
 
@@ -9,11 +10,25 @@ from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.config import Config, MeshConfig
-from jalign.core import Algorithm, TrainState
+from jalign.core import Algorithm, TrainState, did_you_mean
 from jalign.rewards.model import RewardModel
 from jalign.train.checkpoint import Checkpointer
 
 CONFIG_FILE = "config.json"
+STEP_HELP = "which checkpoint of a run: its step, or best (what stop.metric kept); the newest"
+
+Which = int | Literal["best"] | None
+"""A checkpoint of a run; None is the newest."""
+
+
+def which(text: str | None) -> Which:
+    """What --step says."""
+    if text is None or text == "best":
+        return text
+    if not text.isdecimal():
+        near = did_you_mean(text, ["best"])
+        raise ValueError(f"--step must be the step of a checkpoint, or best, got {text!r}{near}")
+    return int(text)
 
 
 def is_run(folder: str) -> bool:
@@ -34,17 +49,25 @@ def config_of(folder: str) -> Config:
 
 
 def newest(
-    folder: str, step: int | None = None, beside: build.Bare | None = None
+    folder: str, step: Which = None, beside: build.Bare | None = None
 ) -> tuple[Config, build.Model, TrainState, int]:
-    """Config, model, state and step of a run's newest (or a given) checkpoint; adapters may stand
-    on frozen weights that are there already.
+    """Config, model, state and step of a run's newest (or a given, or its best) checkpoint;
+    adapters may stand on frozen weights that are there already.
     """
     config = config_of(folder)
+    checkpoints = Checkpointer(Path(folder) / "checkpoints")
+    if step == "best":
+        step = checkpoints.pinned
+        if step is None:
+            raise ValueError(
+                f"{folder} keeps no best checkpoint: it was trained without stop.metric, or was "
+                "never better than before its first step"
+            )
     mesh = build.mesh_of(config)
     model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
     optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
     state, _ = build.state_of(config, model, mesh, optimizer)
-    found = Checkpointer(Path(folder) / "checkpoints").restore(state, step)
+    found = checkpoints.restore(state, step)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint")
     return config, model, found[1], found[0]

@@ -19,12 +19,13 @@ from jalign.rollout.sampler import Settings, generate
 
 
 def sample(args: Sequence[str], console: Console) -> None:
-    """Continue texts with a model folder, a hub name, "embedded", or the newest checkpoint of a
-    run.
+    """Continue texts with a model folder, a hub name, "embedded", or the newest (or a given)
+    checkpoint of a run.
     """
     parser = ArgumentParser(prog="jalign sample", description=sample.__doc__)
     parser.add_argument("model", help="folder, hub name, run folder, or embedded")
     parser.add_argument("prompts", nargs="*", help="texts to continue")
+    parser.add_argument("--step", type=str | None, default=None, help=runs.STEP_HELP)
     parser.add_argument("--file", default=None, help="rows with a prompt column to continue")
     parser.add_argument("--out", default=None, help="jsonl or jsonl.gz to write rows to")
     parser.add_argument(
@@ -60,11 +61,14 @@ def sample(args: Sequence[str], console: Console) -> None:
     if not prompts:
         raise ValueError("nothing to continue: give a PROMPT or --file")
     best_of.check(options)
+    if options.step is not None and not runs.is_run(options.model):
+        raise ValueError(f"--step chooses a checkpoint of a run, and {options.model} is none")
+    step = runs.which(options.step)
     chosen = options.responses > 1 or options.top_k is not None or options.top_p < 1
     if options.temperature == 0 and chosen:
         raise ValueError("--responses, --top_k and --top_p need a --temperature above 0")
     reward = runs.reward_model(options.reward) if options.reward else None
-    decoder, tokenizer, path = _load(options.model)
+    decoder, tokenizer, path = _load(options.model, step)
     settings = Settings(
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
@@ -103,9 +107,9 @@ def _prompt(row: dict, number: int) -> str:
     return prompt
 
 
-def _load(name: str) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
+def _load(name: str, step: runs.Which) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
     if runs.is_run(name):
-        _, model, state, _ = runs.newest(name)
+        _, model, state, _ = runs.newest(name, step)
         return nnx.merge(*build.merged(model, state.params)), model.tokenizer, model.path
     path = build.model_path(name)
     return hub.load(path, dtype=build.compute_dtype("auto")), load_tokenizer(path), path

@@ -58,7 +58,7 @@ def introduce(
     log.say(f"{begin}, {config.batch_size} examples each")
 
 
-def conclude(log: RunLog, out: Path, steps: int, seconds: float) -> None:
+def conclude(log: RunLog, out: Path, steps: int, seconds: float, best: int | None) -> None:
     """Before and after, side by side, and where everything is."""
     if log.console is None:
         return
@@ -74,7 +74,7 @@ def conclude(log: RunLog, out: Path, steps: int, seconds: float) -> None:
     evaluations = log.rows("eval")
     if len(evaluations) > 1:
         first, last = evaluations[0], evaluations[-1]
-        for name in ("loss", "rewards/accuracies", "rewards/margins"):
+        for name in ("loss", "rewards/accuracies", "rewards/margins", "reward"):
             if first.get(name) is not None and last.get(name) is not None:
                 log.say(f"held-out {name}: {first[name]:.4f} before, {last[name]:.4f} after")
     sentiment = [row["sentiment"] for row in log.rows("sentiment")]
@@ -87,3 +87,5 @@ def conclude(log: RunLog, out: Path, steps: int, seconds: float) -> None:
     log.say(f"metrics:     {log.path}")
     log.say(f"TensorBoard: {log.tensorboard}")
     log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
+    if best is not None:
+        log.say(f"best:        {out / 'checkpoints' / str(best)} (--step best)")

@@ -24,7 +24,7 @@ from jalign.parallel import hosts
 from jalign.rewards.rules import sentiment
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.fingerprint import combine, fingerprint
-from jalign.train.hooks import Answers, Evaluate, Generations, Metrics, Save
+from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, due
 from jalign.train.loop import StopTraining, fit
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
@@ -89,6 +89,11 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                 f"{out} has taken {start} steps already, and steps is {steps}: ask for more, "
                 "or choose another directory"
             )
+        if config.stop.given and not meta.get("evaluations"):
+            raise ResumeError(
+                "stop compares with the evaluation before the first step, and the checkpoint of "
+                f"step {start} in {out} has none: go on without stop, or choose another directory"
+            )
         # Orbax gives a key the sharding of its bits; device_put takes no key over several processes
         state = jax.jit(lambda x: x, out_shardings=shardings, donate_argnums=0)(restored)
         source.restore(meta["position"], start, _rollout_file(out, start))
@@ -114,32 +119,32 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         out_shardings=(shardings, None),
     )
     with Preemption() as preemption, checkpoints:
-        hooks: list[Any] = [
-            Metrics(
-                log,
-                source,
-                schedule,
-                every=config.log_every,
-                steps=steps,
-                max_bad_steps=config.max_bad_steps,
-                pending=meta.get("pending", ()),
-            )
-        ]
-        metrics = hooks[0]
-        looks: list[Any] = []  # what is also done before the first step
+        evaluations = Evaluations(log, config.stop, meta.get("evaluations", ()))
+        evaluators: list[Any] = []
         if held_source:
             evaluate = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
             batches, every = held_source.eval_batches, config.eval_every
-            looks.append(Evaluate(log, evaluate, batches, every=every, stop=preemption.heard))
+            evaluators.append(
+                Evaluate(evaluations, evaluate, batches, every=every, stop=preemption.heard)
+            )
         if answer:
-            looks.append(Answers(log, answer, every=config.eval_every))
+            evaluators.append(Answers(evaluations, answer, every=config.eval_every))
+        metrics = Metrics(
+            log,
+            source,
+            schedule,
+            every=config.log_every,
+            steps=steps,
+            max_bad_steps=config.max_bad_steps,
+            pending=meta.get("pending", ()),
+        )
+        looks: list[Any] = []
         if config.sample.prompts:
             generate = build.generator_of(config, model, held)
             score = sentiment if config.sample.sentiment else None
             looks.append(Generations(log, generate, score, every=config.sample.every))
-        hooks += looks
 
-        def save(number: int, state: TrainState) -> None:
+        def save(number: int, state: TrainState, best: bool) -> None:
             if hosts.is_main():
                 source.save(_rollout_file(out, number))
             checkpoints.save(
@@ -149,24 +154,54 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                     "identity": identity,
                     "position": source.position(),
                     "pending": metrics.pending(),
+                    "evaluations": evaluations.so_far,
                 },
+                pin=best,
             )
             if hosts.is_main():  # the save before this one has ended
                 _drop_rollouts(out, keep=[*checkpoints.steps(), number])
 
-        hooks.append(Save(save, checkpoints, preemption, every=config.checkpoint.every))
+        every, is_best = config.checkpoint.every, evaluations.is_best
+        saving = Save(save, checkpoints, preemption, every=every, is_best=is_best)
+        # whether a step is the last is known after its evaluation
+        hooks = [*evaluators, evaluations, metrics, *looks, saving]
         preemption.check()
         code = ExitCode.OK
         try:
-            for look in looks if start == 0 else ():
-                look.now(0, state, frozen)
-            state = fit(step, state, frozen, source, steps=steps, hooks=hooks)
+            # a run that was told to stop saved without evaluating: that is made up for
+            cut = "evaluations" in meta and due(config.eval_every, start, start == steps)
+            missing = evaluators if cut and not evaluations.has(start) else ()
+            for look in missing if start else (*evaluators, *looks):
+                look.now(start, state, frozen)
+            if start and config.stop.metric:
+                _pin_best(checkpoints, evaluations, log)
+            if preemption.heard():  # else a run could go on that knows not where it began
+                raise StopTraining(f"preempted after step {start}", ExitCode.PREEMPTED)
+            if evaluations.over():
+                log.say(f"{out} has ended already, no step is taken: {evaluations.reason}")
+            else:
+                state = fit(step, state, frozen, source, steps=steps, hooks=hooks)
         except StopTraining as stop:
             log.say(stop.reason)
             code = ExitCode(stop.exit_code)
     if code is ExitCode.OK:
-        summary.conclude(log, out, steps, time.perf_counter() - started)
+        taken = int(state.step)
+        if taken < steps:
+            why = evaluations.reason
+            log.say(f"ended after step {taken} of {steps}: {why}. It goes on if that is relaxed.")
+        best = checkpoints.pinned if config.stop.metric else None
+        summary.conclude(log, out, taken, time.perf_counter() - started, best)
     return code
+
+
+def _pin_best(checkpoints: Checkpointer, evaluations: Evaluations, log: RunLog) -> None:
+    """What a kill may have come between, and what other rules or an older checkpoint may change."""
+    best = evaluations.best
+    step = best and int(best["step"])
+    kept = step in checkpoints.steps()
+    if step and not kept:
+        log.say(f"step {step} has been the best so far, and its checkpoint was not kept")
+    checkpoints.pin(step if kept else None)
 
 
 def _rollout_file(out: Path, step: int) -> Path:

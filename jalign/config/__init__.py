@@ -28,6 +28,7 @@ from jalign.config.sections import (
     Sources,
 )
 from jalign.core import TWO_MODELS, Algorithm, arrays_of
+from jalign.train.stopping import StopRules
 
 __all__ = [
     "EMBEDDED",
@@ -43,6 +44,7 @@ __all__ = [
     "RolloutConfig",
     "SampleConfig",
     "Sources",
+    "StopRules",
     "is_embedded",
 ]
 
@@ -88,6 +90,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    stop: StopRules = field(default_factory=StopRules)
     steps: int = 0
     epochs: float = 1.0
     batch_size: int = 32
@@ -122,6 +125,7 @@ class Config:
             self._check_cached(row, hyper)
         self._check_models(row, hyper)
         self._check_online(row)
+        self._check_stop(row, hyper)
         if row.batch_coupled and self.batch_size < 2:
             raise ValueError(
                 f"{row.name} compares the examples of a batch: batch_size must be >= 2"
@@ -221,6 +225,28 @@ class Config:
         if self.reward.judge.ask == "preference" and "win_probs" not in read:
             raise ValueError(
                 f"reward.judge.ask: preference does not apply: {row.name} reads no preferences"
+            )
+
+    def _check_stop(self, row: Algorithm, hyper: dict[str, Any]) -> None:
+        """Rules that the run's evaluations can answer."""
+        if not self.stop.given:
+            return
+        if not self.eval_every:
+            raise ValueError("stop goes by the evaluations during the run: set eval_every > 0")
+        of_answers = ("kl_budget", "length_ratio", "least_diversity")
+        for name in of_answers if row.experience is None else ():
+            if getattr(self.stop, name):
+                raise ValueError(
+                    f"stop.{name} does not apply to {row.name}: it answers no held-out prompts"
+                )
+        if self.stop.kl_budget and not row.needs_reference(**hyper):
+            raise ValueError(f"stop.kl_budget does not apply: {row.name} reads no reference")
+        if self.stop.least_diversity and self.rollout.max_new_tokens < 2:
+            raise ValueError("stop.least_diversity needs rollout.max_new_tokens >= 2")
+        if row.experience and self.stop.metric in ("auto", "reward") and not self.reward.scores:
+            raise ValueError(
+                f"stop.metric is {self.stop.metric}, and nothing gives a reward: set "
+                "reward.functions, reward.model or reward.judge"
             )
 
     def _check_numbers(self) -> None:

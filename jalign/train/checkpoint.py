@@ -70,6 +70,7 @@ class Checkpointer:
         self._context.checkpointables.registry = registry
         self._context.asynchronous.timeout_secs = timeout_s
         self._step: int | None = None  # of the save that has been started and not been joined
+        self._to_pin = False  # that step
         self._response: Any = None
         self._error: Exception | None = None
         self._failures = 0
@@ -92,7 +93,7 @@ class Checkpointer:
 
     # ---- saving
 
-    def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+    def save(self, step: int, state: Any, meta: Mapping[str, Any], *, pin: bool = False) -> None:
         """Waits for the previous save, then starts this one in the background.
 
         The state may be donated at once. A previous save that failed is logged and counted: this
@@ -102,6 +103,8 @@ class Checkpointer:
           step: its number.
           state: pytree of jax arrays.
           meta: facts that JSON can hold. `step`, `leaves` and `digest` are added.
+          pin: as by `pin`, once it is on disk: a kill leaves the old pin or the new one, and the
+            checkpoint it names.
 
         Raises:
           CheckpointError: the last `max_failures` saves have all failed.
@@ -117,9 +120,11 @@ class Checkpointer:
         self._sweep()
         if hosts.from_main(step in self.steps()):
             self._same_or_raise(step, sealed)
+            if pin:
+                self.pin(step)
             return
         filled = {name: x for name, x in leaves.items() if x.size}  # Orbax refuses empty arrays
-        self._step = step
+        self._step, self._to_pin = step, pin
         try:
             with self._context:
                 self._response = ocp.save_checkpointables_async(
@@ -187,6 +192,8 @@ class Checkpointer:
         self._step = self._response = self._error = None
         if not hosts.any_host(error is not None):
             self._failures = 0
+            if self._to_pin:
+                self._write_pin(step)
             self._retire()
             return None
         self._failures += 1
@@ -210,18 +217,27 @@ class Checkpointer:
 
     # ---- keeping and deleting
 
-    def pin(self, step: int) -> None:
+    def pin(self, step: int | None) -> None:
         """Keeps this step (the best so far) whatever happens to others; it replaces the pin before.
+        None: no step is pinned.
 
         Raises:
           ValueError: there is no such step.
         """
         self.wait()
-        self._must_exist(step)
-        if hosts.is_main():
-            new = self.directory / f".{_PINNED}"
-            new.write_text(str(step))
-            new.replace(self.directory / _PINNED)
+        if step is not None:
+            self._must_exist(step)
+        self._write_pin(step)
+
+    def _write_pin(self, step: int | None) -> None:
+        if not hosts.is_main():
+            return
+        if step is None:
+            (self.directory / _PINNED).unlink(missing_ok=True)
+            return
+        new = self.directory / f".{_PINNED}"
+        new.write_text(str(step))
+        new.replace(self.directory / _PINNED)
 
     @property
     def pinned(self) -> int | None:
@@ -234,6 +250,8 @@ class Checkpointer:
         if hosts.is_main():
             for newer in self.steps():
                 if newer > step:
+                    if newer == self.pinned:
+                        self._write_pin(None)
                     target = self.directory / f"{newer}.aside"
                     if target.exists():
                         target.rmtree()

@@ -3,7 +3,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +12,14 @@ import optax
 
 from jalign.core import Frozen, Mean, Parts, TrainState
 from jalign.log import RunLog
+from jalign.parallel import hosts
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.loop import Moment, StopTraining
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.source import Offline
 from jalign.train.step import with_reference
+from jalign.train.stopping import Evaluation, StopRules
 
 _OF_EVERY_STEP = ("loss", "grad_norm")  # NaN here is a bad step, elsewhere a mean over nothing
 
@@ -103,6 +105,75 @@ def _mean(values: list[float], name: str) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
+def due(every: int, step: int, last: bool) -> bool:
+    """Whether this step is one of every so many (0: none), or the last."""
+    return last or bool(every and step % every == 0)
+
+
+class Evaluations:
+    """The held-out evaluations of a run so far, oldest first.
+
+    As a hook it ends the run where a rule says so; what evaluates stands before it, what must
+    happen at the end after it.
+
+    Args:
+      log: of the run.
+      rules: when to end, and what is best.
+      earlier: those of the checkpoint that the run goes on from.
+    """
+
+    def __init__(
+        self, log: RunLog, rules: StopRules = StopRules(), earlier: Sequence[Evaluation] = ()
+    ):
+        self.log, self.rules = log, rules
+        self.so_far: list[Evaluation] = [dict(one) for one in earlier]
+        if self.so_far:
+            rules.check(self.so_far[0])
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record an evaluation.
+
+        Raises:
+          ValueError: it is the first, and lacks what a rule reads.
+        """
+        self.log.write(step, metrics, "eval")
+        finite = {name: float(x) for name, x in metrics.items() if np.isfinite(x)}
+        self.so_far.append({"step": step} | finite)
+        if len(self.so_far) == 1:
+            self.rules.check(self.so_far[0])
+
+    def has(self, step: int) -> bool:
+        """Whether this step is the newest that was evaluated."""
+        return bool(self.so_far) and self.so_far[-1]["step"] == step
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The best so far, which may be the one before the first step; None without a metric."""
+        return self.rules.best(self.so_far)
+
+    def is_best(self, step: int) -> bool:
+        """Whether this step has just been evaluated and is the best; every process must ask."""
+        if self.rules.metric is None or not self.has(step):
+            return False
+        return hosts.any_host(self.best is self.so_far[-1])  # rewards may differ between hosts
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run has ended before its last step, in words; None: it goes on."""
+        return self.rules.reason(self.so_far)
+
+    def over(self) -> bool:
+        """Whether there is a reason on any process; every process must ask."""
+        return hosts.any_host(self.reason is not None)
+
+    def __call__(self, moment: Moment) -> bool:
+        if not self.has(moment.step):
+            return False
+        if self.reason:
+            self.log.text(moment.step, "stop", [{"reason": self.reason}])
+        return self.over()
+
+
 class Evaluate:
     """The metrics of the held-out data, every `every` steps (0: only by `now`) and at the end.
 
@@ -111,18 +182,18 @@ class Evaluate:
 
     def __init__(
         self,
-        log: RunLog,
+        evaluations: Evaluations,
         evaluate: Callable[..., dict[str, Mean]],
         batches: Callable[[], Iterator[tuple[Parts, ...]]],
         *,
         every: int,
         stop: Callable[[], bool] = lambda: False,
     ):
-        self.log, self.evaluate, self.batches, self.every = log, evaluate, batches, every
-        self.stop = stop
+        self.evaluations, self.evaluate, self.batches = evaluations, evaluate, batches
+        self.every, self.stop = every, stop
 
     def __call__(self, moment: Moment) -> None:
-        if moment.last or (self.every and moment.step % self.every == 0):
+        if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
@@ -135,7 +206,7 @@ class Evaluate:
             found.append(self.evaluate(state.params, frozen, state.carry, data))
         total = jax.tree.map(lambda *parts: np.sum(parts, dtype=float), *jax.device_get(found))
         means = {name: float(mean.shown) for name, mean in total.items()}
-        self.log.write(step, with_margin(means), "eval")
+        self.evaluations.add(step, with_margin(means))
 
 
 class Generations:
@@ -152,7 +223,7 @@ class Generations:
         self.log, self.generate, self.score, self.every = log, generate, score, every
 
     def __call__(self, moment: Moment) -> None:
-        if moment.last or (self.every and moment.step % self.every == 0):
+        if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
@@ -171,44 +242,47 @@ class Answers:
 
     def __init__(
         self,
-        log: RunLog,
+        evaluations: Evaluations,
         answer: Callable[[TrainState, Frozen], dict[str, float]],
         *,
         every: int,
     ):
-        self.log, self.answer, self.every = log, answer, every
+        self.evaluations, self.answer, self.every = evaluations, answer, every
 
     def __call__(self, moment: Moment) -> None:
-        if moment.last or (self.every and moment.step % self.every == 0):
+        if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Answer, judge and record."""
-        self.log.write(step, self.answer(state, with_reference(frozen, state)), "eval")
+        self.evaluations.add(step, self.answer(state, with_reference(frozen, state)))
 
 
 class Save:
-    """Checkpoints every `every` steps and at the end, and again after one that failed.
+    """Checkpoints every `every` steps, at the end, where a step `is_best`, and again after one that
+    failed.
 
-    On SIGTERM, saves and stops.
+    `save` is told the step, the state, and whether it is the best. On SIGTERM, saves and stops.
     """
 
     def __init__(
         self,
-        save: Callable[[int, TrainState], None],
+        save: Callable[[int, TrainState, bool], None],
         checkpoints: Checkpointer,
         preemption: Preemption,
         *,
         every: int,
+        is_best: Callable[[int], bool] = lambda step: False,
     ):
         self.save, self.checkpoints, self.preemption = save, checkpoints, preemption
-        self.every = every
+        self.every, self.is_best = every, is_best
 
     def __call__(self, moment: Moment) -> None:
         preempted = self.preemption.reached(moment.step)
-        due = moment.last or bool(self.every and moment.step % self.every == 0)
-        if preempted or due or self.checkpoints.needs_retry():
-            self.save(moment.step, moment.state)
+        best = self.is_best(moment.step)
+        timely = due(self.every, moment.step, moment.last)
+        if preempted or timely or best or self.checkpoints.needs_retry():
+            self.save(moment.step, moment.state, best)
         if preempted and not moment.last:
             self.checkpoints.wait()
             raise StopTraining(f"preempted: step {moment.step} is saved", ExitCode.PREEMPTED)

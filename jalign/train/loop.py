@@ -14,17 +14,18 @@ class Moment(NamedTuple):
     """
 
     step: int  # optimizer steps taken so far
-    last: bool  # whether the run ends after this one
+    last: bool  # whether the run ends after this one, as far as is known when the hook is called
     state: TrainState
     frozen: Frozen
     metrics: Arrays
 
 
-Hook = Callable[[Moment], None]
+Hook = Callable[[Moment], bool | None]
+"""True from one ends the run after this step: the hooks after it see that it is the last."""
 
 
 class StopTraining(Exception):
-    """Raised by a hook to end the run.
+    """Raised by a hook to end the run at once: hooks after it are not called.
 
     Attributes:
       reason: for people.
@@ -45,17 +46,21 @@ def fit(
     steps: int,
     hooks: Sequence[Hook] = (),
 ) -> TrainState:
-    """Take optimizer steps until `steps` have been taken in all, counted from `state.step`.
+    """Take optimizer steps until `steps` have been taken in all, counted from `state.step`, or a
+    hook ends the run.
 
     Nothing here waits for the device; a hook that reads a metric does.
 
     Args:
       step: compiled `(state, frozen, data) -> (state, metrics)` that donates the state.
       source: gives the data of the next step; it must stand at `state.step`.
-      hooks: called after every step, in order; one may raise `StopTraining`.
+      hooks: called after every step, in order; one may return True or raise `StopTraining`.
     """
     for taken in range(int(state.step) + 1, steps + 1):
         state, metrics = step(state, frozen, source(state, frozen))
+        last = taken == steps
         for hook in hooks:
-            hook(Moment(taken, taken == steps, state, frozen, metrics))
+            last |= hook(Moment(taken, last, state, frozen, metrics)) is True
+        if last:
+            break
     return state

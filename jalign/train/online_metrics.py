@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -37,6 +38,28 @@ def length_metrics(responses: Responses) -> dict[str, float]:
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": float(1 - responses.finished.mean()),
     }
+
+
+def diversity_metrics(responses: Responses) -> dict[str, float]:
+    """How little the responses, to whatever prompts, are alike."""
+    tokens = [ids.tolist() for row in responses.tokens for ids in row]
+    return {"completions/distinct_2": distinct(tokens, 2)}
+
+
+def distinct(responses: Sequence[Sequence[int]], n: int) -> float:
+    """Distinct n-grams over all n-grams of the responses together, in (0, 1]; 0 if there are none.
+
+    distinct-n of Li et al. 2016, https://arxiv.org/abs/1510.03055, there of words, here of token
+    ids, the EOS included. More text repeats more: compare as many responses of about the same
+    length.
+
+    >>> distinct([[1, 2, 3], [1, 2]], 2)  # (1, 2) twice and (2, 3)
+    0.6666666666666666
+    """
+    grams = list(
+        chain.from_iterable(zip(*(r[i:] for i in range(n)), strict=False) for r in responses)
+    )
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:

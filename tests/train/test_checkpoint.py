@@ -300,6 +300,28 @@ def test_a_pinned_step_outlives_the_others_and_a_restart_until_another_is_pinned
         again.pin(2)
 
 
+def test_a_save_pins_its_step_only_once_it_is_on_disk_and_the_pin_before_stays_till_then(tmp_path):
+    checkpointer = Checkpointer(tmp_path, keep=1)
+    for step in (1, 2, 3):
+        checkpointer.save(step, state_of(step), {}, pin=step != 2)
+        assert checkpointer.pinned == {1: None, 2: 1, 3: 1}[step]
+        assert step == 1 or 1 in checkpointer.steps()  # a kill now would leave it
+    checkpointer.wait()
+    assert (checkpointer.pinned, checkpointer.steps()) == (3, [3])
+    checkpointer.save(3, state_of(3), {}, pin=True)  # there already
+    assert checkpointer.pinned == 3
+
+
+def test_a_pinned_step_that_is_set_aside_is_pinned_no_more(tmp_path):
+    checkpointer = saved(tmp_path, 1, 2)
+    checkpointer.pin(2)
+    checkpointer.set_aside_after(1)
+    assert (checkpointer.steps(), checkpointer.pinned) == ([1], None)
+    checkpointer.pin(1)
+    checkpointer.pin(None)
+    assert checkpointer.pinned is None
+
+
 def test_an_interrupted_deletion_and_an_interrupted_save_are_swept_by_the_next_save_only(tmp_path):
     saved(tmp_path, 1, 2)
     (tmp_path / "1" / "commit_success.txt").unlink()

@@ -1,0 +1,196 @@
+"""When a run ends before its last step, and which of its checkpoints is the best.
+
+Both follow from the held-out evaluations so far and from nothing else. They are saved with every
+checkpoint, so a run that was killed ends at the same step as one that never was, and one that has
+ended goes on if the rule that ended it is relaxed.
+
+The alarms are signs of reward hacking, each against the model before the first step. The reward
+that is trained on keeps rising with the KL divergence to the start while what it stands for falls:
+Gao, Schulman, Hilton 2022, https://arxiv.org/abs/2210.10760. Responses grow because rewards like
+length: Singhal et al. 2023, https://arxiv.org/abs/2310.03716. They become alike: Kirk et al. 2023,
+https://arxiv.org/abs/2310.06452.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jalign.core import did_you_mean
+
+Evaluation = Mapping[str, float]
+"""The finite held-out metrics of a step by name, and the step itself as "step"."""
+
+KL, LENGTH, DIVERSITY = "objective/kl", "completions/mean_length", "completions/distinct_2"
+AUTO = ("reward", "rewards/accuracies", "loss")
+_HIGHER = (
+    *("reward", "rewards/accuracies", "rewards/margins", "rewards/chosen"),
+    *("logps/chosen", "logps/accuracies", "step_accuracy", DIVERSITY),
+)
+_LOWER = ("loss", "nll_loss", "kl", KL, "rewards/rejected", "logps/rejected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRules:
+    """When the run ends before its last step, by its evaluations (eval_every); and which is best.
+
+    Args:
+        metric: of the evaluation, says which checkpoint is the best and kept (--step best): a name,
+          or auto, the first of reward, rewards/accuracies and loss that there is; null keeps none.
+        better: which way the metric gets better; auto knows it of rewards, accuracies, losses, KL.
+        patience: end after so many evaluations in a row without a gain; the one before the first
+          step is the first to beat; 0 is off.
+        least_gain: a gain is an improvement on the best by more than this, in units of the metric.
+        kl_budget: end above so many nats per response of objective/kl, the KL divergence to the
+          reference in answers to held-out prompts; 0 is off.
+        length_ratio: end when these answers are so many times as long, or as short, in the mean, as
+          before the first step; above 1; 0 is off.
+        least_diversity: end when completions/distinct_2 of these answers is below this share of
+          what it was before the first step; below 1; 0 is off.
+    """
+
+    metric: str | None = None
+    better: Literal["auto", "higher", "lower"] = "auto"
+    patience: int = 0
+    least_gain: float = 0.0
+    kl_budget: float = 0.0
+    length_ratio: float = 0.0
+    least_diversity: float = 0.0
+
+    def __post_init__(self):
+        for name in ("patience", "least_gain", "kl_budget"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"stop.{name} must be >= 0, got {getattr(self, name)}")
+        if self.length_ratio and not 1 < self.length_ratio < math.inf:
+            raise ValueError(f"stop.length_ratio must be 0 or above 1, got {self.length_ratio}")
+        if not 0 <= self.least_diversity < 1:
+            raise ValueError(f"stop.least_diversity must be in [0, 1), got {self.least_diversity}")
+        if self.metric is None:
+            for name, default in (("better", "auto"), ("patience", 0), ("least_gain", 0)):
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"stop.{name} needs stop.metric: a metric of the evaluation, or auto"
+                    )
+        elif self.metric == "auto" and self.better != "auto":
+            raise ValueError("stop.better does not apply: stop.metric is auto, so it is known")
+        elif self.metric != "auto" and self.better == "auto" and _direction(self.metric) is None:
+            raise ValueError(
+                f"stop.metric is {self.metric!r}, and whether higher or lower is better is not "
+                "known: set stop.better to say so, or choose one of which it is known"
+                + did_you_mean(self.metric, ("auto", *_HIGHER, *_LOWER))
+            )
+
+    @property
+    def given(self) -> bool:
+        """Whether there is any rule."""
+        return self != StopRules()
+
+    def check(self, first: Evaluation) -> None:
+        """Checks that an evaluation before the first step has what the rules read.
+
+        Raises:
+          ValueError: naming the rule, and what there is.
+        """
+        against_start = {"length_ratio": LENGTH, "least_diversity": DIVERSITY}
+        reads = {"kl_budget": KL} | against_start
+        reads = {rule: name for rule, name in reads.items() if getattr(self, rule)}
+        if self.metric is not None:
+            reads["metric"] = self.metric_of(first)
+        there = [name for name in first if name != "step"]
+        for rule, name in reads.items():
+            if name not in there:
+                raise ValueError(
+                    f"stop.{rule} reads {name}, which the evaluation before the first step does "
+                    f"not have{did_you_mean(name, there)}; it has: {', '.join(sorted(there))}"
+                )
+            if rule in against_start and not first[name] > 0:
+                raise ValueError(
+                    f"stop.{rule} compares with {name} before the first step, which is "
+                    f"{first[name]:.4g}"
+                )
+
+    def metric_of(self, first: Evaluation) -> str:
+        """The name of the metric, which may be auto."""
+        if self.metric != "auto" and self.metric is not None:
+            return self.metric
+        return next((name for name in AUTO if name in first), AUTO[0])
+
+    def best(self, evaluations: Sequence[Evaluation]) -> Evaluation | None:
+        """The newest evaluation that was a gain; one that lacks the metric is none."""
+        if self.metric is None or not evaluations:
+            return None
+        name = self.metric_of(evaluations[0])
+        lower = (_direction(name) if self.better == "auto" else self.better) == "lower"
+        sign = -1 if lower else 1
+        found = None
+        for one in evaluations:
+            if name in one and (
+                found is None or sign * (one[name] - found[name]) > self.least_gain
+            ):
+                found = one
+        return found
+
+    def reason(self, evaluations: Sequence[Evaluation]) -> str | None:
+        """Why the run ends after the last of these evaluations, in words; None: it goes on."""
+        if not evaluations:
+            return None
+        first, last = evaluations[0], evaluations[-1]
+        why = (self._patience(evaluations), self._kl(last))
+        why += (self._length(first, last), self._diversity(first, last))
+        return "; ".join(filter(None, why)) or None
+
+    def _patience(self, evaluations: Sequence[Evaluation]) -> str | None:
+        best = self.best(evaluations)
+        if not self.patience or best is None:
+            return None
+        since = sum(one["step"] > best["step"] for one in evaluations)
+        if since < self.patience:
+            return None
+        name = self.metric_of(evaluations[0])
+        gain = f" by more than {self.least_gain:.4g}" if self.least_gain else ""
+        when = f"of step {best['step']}" if best["step"] else "before the first step"
+        return (
+            f"{name} has not improved on {best[name]:.4g} {when}{gain} in {since} evaluations "
+            f"(stop.patience is {self.patience})"
+        )
+
+    def _kl(self, last: Evaluation) -> str | None:
+        kl = last.get(KL, math.nan)
+        if not self.kl_budget or kl <= self.kl_budget:  # what is not finite is over it
+            return None
+        return (
+            f"{KL} is {kl:.4g} nats per response (stop.kl_budget is {self.kl_budget:.4g}): the "
+            "policy has left its reference"
+        )
+
+    def _length(self, first: Evaluation, last: Evaluation) -> str | None:
+        if not self.length_ratio:
+            return None
+        ratio = last.get(LENGTH, math.nan) / first[LENGTH]
+        if 1 / self.length_ratio <= ratio <= self.length_ratio:
+            return None
+        return (
+            f"{LENGTH} is {last.get(LENGTH, math.nan):.4g} tokens, {ratio:.3g} times the "
+            f"{first[LENGTH]:.4g} before the first step (stop.length_ratio is "
+            f"{self.length_ratio:.4g})"
+        )
+
+    def _diversity(self, first: Evaluation, last: Evaluation) -> str | None:
+        share = last.get(DIVERSITY, math.nan) / first.get(DIVERSITY, math.nan)
+        if not self.least_diversity or share >= self.least_diversity:
+            return None
+        return (
+            f"{DIVERSITY} is {last.get(DIVERSITY, math.nan):.4g}, {share:.3g} of the "
+            f"{first[DIVERSITY]:.4g} before the first step (stop.least_diversity is "
+            f"{self.least_diversity:.4g}): answers have become alike"
+        )
+
+
+def _direction(metric: str) -> Literal["higher", "lower"] | None:
+    """Which way a metric gets better, where that is known."""
+    if metric in _LOWER:
+        return "lower"
+    of_one_reward = metric.startswith("rewards/") and metric.endswith("/mean")
+    return "higher" if metric in _HIGHER or of_one_reward else None
