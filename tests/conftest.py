@@ -1,6 +1,9 @@
 """Every test sees 8 CPU devices, whatever the machine has, and shapes as the signatures say."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -8,6 +11,12 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # what one run compiles, the next ones reuse,
+    # also in the processes that tests start and in those of a parallel run
+    _programs = tempfile.mkdtemp(prefix="jalign-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 
 import pytest
 from jaxtyping import install_import_hook

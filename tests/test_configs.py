@@ -63,14 +63,14 @@ def quick(monkeypatch):
 def shared(name):
     """What makes a run the same program up to its loss: one of each is always run."""
     row = ALGORITHMS[name]
-    read = frozenset(row.outputs(row.inputs()))
     return (
         row.format.name,
         row.batch_coupled,
-        row.carry,
-        read,
+        row.needs_value_head,
+        row.needs_critic,
         row.moves_reference(),
-        frozenset(row.rollout_inputs()),
+        "win_probs" in row.rollout_inputs(),
+        row.experience and row.experience.last,
     )
 
 
