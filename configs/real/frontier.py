@@ -203,12 +203,12 @@ def main(model: str, openings: str, out: str, *chosen: str) -> None:
             file.writelines(json.dumps(p) + "\n" for p in new)
 
     names = chosen or tuple(METHODS)
-    wanted = [
-        (name, weight, seed)
+    wanted = [  # every method once, then at its other weight, then with other seeds
+        (name, METHODS[name].weights[i], seed)
         for seed in range(max(m.seeds for m in METHODS.values()))
+        for i in range(max(len(m.weights) for m in METHODS.values()))
         for name in names
-        for weight in METHODS[name].weights
-        if seed < METHODS[name].seeds
+        if seed < METHODS[name].seeds and i < len(METHODS[name].weights)
     ]
     there = {(p["method"], p["weight"], p["seed"]) for p in points}
     for name, weight, seed in wanted:
