@@ -225,6 +225,15 @@ _POLICY = (
         reduce=mean_over_responses,
     ),
     _rl(
+        "grpo_process",
+        losses.ppo_clip,
+        "2402.03300",
+        experience.steps_normalized,
+        8,
+        plus=_K3,
+        reduce=mean_over_responses,
+    ),
+    _rl(
         "dr_grpo",
         losses.ppo_clip,
         "2503.20783",
@@ -291,6 +300,14 @@ _ONLINE_PAIRS = (
         experience=Experience(experience.best_and_worst, 8),
     ),
     Algorithm(
+        "rso_online",
+        losses.dpo,
+        PAIRS,
+        "2309.06657",
+        {"beta": 0.05},
+        experience=Experience(experience.rejection_sampled, 8),
+    ),
+    Algorithm(
         "iterative_cringe",
         losses.pairwise_cringe,
         PAIRS,
@@ -321,6 +338,14 @@ _ONLINE_PAIRS = (
         "2304.06767",
         reduce=mean_over_tokens,
         experience=Experience(experience.best, 4),
+    ),
+    Algorithm(
+        "raft_top",
+        losses.sft,
+        SUPERVISED,
+        "2304.06767",
+        reduce=mean_over_tokens,
+        experience=Experience(experience.top_share, 1),
     ),
 )
 

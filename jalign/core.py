@@ -185,11 +185,14 @@ ROLLOUT: Mapping[str, str] = {
     "values": "BKR",
     "greedy_scores": "B",
     "win_probs": "BKK",
+    "step_scores": "BKR",
+    "uniforms": "BKK",
 }
 """What an experience may read about K responses to each of B prompts, and its axes. scores: the
 reward of a response; valid: whether it has one; finished: ended by EOS; values: of a critic, before
 each token; greedy_scores: the reward of the most probable response; win_probs[b, i, j]: probability
-that response i is preferred to j."""
+that response i is preferred to j; step_scores: the reward of a step at its last token, NaN at every
+other; uniforms: random numbers in [0, 1), independent of the responses."""
 
 
 @dataclass(frozen=True)

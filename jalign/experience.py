@@ -173,6 +173,15 @@ def informative_groups(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     return {"advantages": _spread(adv.group_normalized(scores, valid), mask), "keep": keep}
 
 
+def steps_normalized(step_scores: Tokens, mask: Mask) -> Fields:
+    """GRPO with process supervision (https://arxiv.org/abs/2402.03300, section 4.1.3): the sum of
+    the scores of the steps that end at a token or after it, normalised over all steps of the
+    group.
+    """
+    ends = mask & ~jnp.isnan(step_scores)
+    return {"advantages": jnp.where(mask, adv.process_advantages(step_scores, ends), 0.0)}
+
+
 def win_rate_leave_one_out(
     win_probs: Float[Array, "B K K"],
     valid: Valid,
@@ -246,6 +255,29 @@ def best(scores: Scores, valid: Valid) -> Fields:
     """RAFT (https://arxiv.org/abs/2304.06767), best-of-n: the best response to each prompt."""
     chosen, _, _ = adv.best_and_worst(scores, valid)
     return {"take": chosen[:, None], "keep": valid.any(-1)}
+
+
+def top_share(scores: Scores, valid: Valid, *, alpha: float = 0.2) -> Fields:
+    """RAFT's other selection (https://arxiv.org/abs/2304.06767): of the whole rollout the share
+    alpha of responses with the highest scores. Of several to a prompt only the best is a candidate.
+    """
+    fields = best(scores, valid)
+    highest = jnp.take_along_axis(scores, fields["take"], -1)[:, 0]
+    return fields | {"keep": adv.top_share(highest, fields["keep"], alpha=alpha)}
+
+
+def rejection_sampled(
+    scores: Scores, valid: Valid, uniforms: Float[Array, "B K K"], *, rejection_beta: float = 0.5
+) -> Fields:
+    """RSO (https://arxiv.org/abs/2309.06657): the first two responses that statistical rejection
+    sampling with the temperature `rejection_beta` of the scores accepts; the one with the higher
+    score is chosen, and two of equal scores teach nothing. The paper accepts 8 of 64 responses of
+    the model that training starts from and makes four pairs of them.
+    """
+    take, enough = adv.statistical_rejection(scores, valid, uniforms, beta=rejection_beta, accept=2)
+    first, second = jnp.take_along_axis(scores, take, -1).T
+    better_first = jnp.where((first >= second)[:, None], take, take[:, ::-1])
+    return {"take": better_first, "keep": enough & (first != second)}
 
 
 def everything(valid: Valid) -> Fields:

@@ -315,6 +315,80 @@ def test_best_of_n_kl_is_the_bound():
     close(adv.best_of_n_kl(jnp.array([2, 16])), [math.log(2) - 1 / 2, math.log(16) - 15 / 16])
 
 
+def test_the_top_share_is_of_all_that_are_there():
+    scores, valid = A(3.0, NAN, 1.0, 5.0, 5.0, 2.0, NAN), A(1, 0, 1, 1, 1, 1, 0) > 0
+    of = lambda alpha: jnp.flatnonzero(adv.top_share(scores, valid, alpha=alpha)).tolist()  # noqa: E731
+    assert of(0.2) == [3]  # the first of equals; 0.2 * 5 in float32 is not quite 1
+    assert of(0.5) == [3, 4] and of(0.6) == [0, 3, 4]
+    assert of(0.01) == [3] and of(1.0) == [0, 2, 3, 4, 5]
+    assert not adv.top_share(scores, valid & False).any()
+
+
+UNIFORMS = jnp.full((4, 4, 4), 0.5)
+
+
+def algorithm_1(scores, uniforms, beta, accept):
+    """The paper's code, places for texts and the random numbers given."""
+    candidates, accepted = dict(enumerate(scores)), []
+    for sweep in uniforms:
+        if len(accepted) == accept:
+            break
+        highest, gone = max(candidates.values()), []
+        for i, score in candidates.items():
+            if sweep[i] >= math.exp((score - highest) / beta):
+                continue
+            accepted.append(i)
+            gone.append(i)
+            if len(accepted) == accept:
+                break
+        for i in gone:
+            del candidates[i]
+    return accepted
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 3.0])
+@pytest.mark.parametrize("accept", [1, 2, 5, 8])
+def test_statistical_rejection_is_algorithm_1(beta, accept):
+    rng = np.random.default_rng(0)
+    scores, uniforms = rng.normal(size=(50, 8)), rng.random((50, 8, 8))
+    scores[:10] = np.round(scores[:10])  # ties
+    found, enough = jax.jit(lambda *x: adv.statistical_rejection(*x, beta=beta, accept=accept))(
+        A(scores)[0], jnp.ones((50, 8), bool), A(uniforms)[0]
+    )
+    expected = [algorithm_1(s, u, beta, accept) for s, u in zip(scores, uniforms, strict=True)]
+    assert found.tolist() == expected and enough.all()
+
+
+def test_rejection_of_the_least_beta_takes_the_highest_and_of_the_greatest_filters_nothing():
+    rng = np.random.default_rng(1)
+    scores, uniforms = A(rng.normal(size=(40, 6)))[0], A(rng.random((40, 6, 6)))[0]
+    everyone = jnp.ones((40, 6), bool)
+    cold, _ = adv.statistical_rejection(scores, everyone, uniforms, beta=1e-9, accept=3)
+    assert cold.tolist() == jnp.argsort(-scores, -1)[:, :3].tolist()
+    hot, _ = adv.statistical_rejection(scores, everyone, uniforms, beta=1e9, accept=3)
+    assert (hot == jnp.arange(3)).all()
+
+
+def test_a_response_is_accepted_with_the_probability_of_its_score():
+    uniforms = A(np.random.default_rng(2).random((20_000, 1, 2)))[0]
+    scores = jnp.tile(A([0.0, 0.7 * math.log(4.0)]), (20_000, 1))
+    found, _ = adv.statistical_rejection(
+        scores, jnp.ones_like(scores, bool), uniforms, beta=0.7, accept=1
+    )
+    np.testing.assert_allclose(jnp.mean(found == 0), 1 / 4, atol=0.01)
+
+
+def test_rejection_says_where_there_are_too_few_responses_and_never_takes_a_missing_one():
+    uniforms = A(np.random.default_rng(3).random((4, 4, 4)))[0]
+    found, enough = adv.statistical_rejection(SCORES, VALID, uniforms, beta=0.5, accept=3)
+    assert enough.tolist() == [True, True, True, False]
+    assert VALID[jnp.arange(3)[:, None], found[:3]].all() and found[3, 0] == 1
+    again, _ = adv.statistical_rejection(
+        jnp.where(VALID, SCORES, 1e9), VALID, uniforms, beta=0.5, accept=3
+    )
+    np.testing.assert_array_equal(found, again)
+
+
 # ---- all of them
 
 
@@ -336,6 +410,11 @@ def test_best_of_n_kl_is_the_bound():
         ("horizon", lambda: adv.adaptive_kl(0.1, 1.0, 4, horizon=0.0)),
         ("n must", lambda: adv.expected_best_of_n(SCORES, VALID, n=0)),
         ("n must", lambda: adv.expected_best_of_n(SCORES, VALID, n=5)),
+        ("alpha", lambda: adv.top_share(SCORES[0], VALID[0], alpha=0.0)),
+        ("alpha", lambda: adv.top_share(SCORES[0], VALID[0], alpha=1.1)),
+        ("beta", lambda: adv.statistical_rejection(SCORES, VALID, UNIFORMS, beta=0.0)),
+        ("from 1 to the 4", lambda: adv.statistical_rejection(SCORES, VALID, UNIFORMS, accept=5)),
+        ("2 sweeps", lambda: adv.statistical_rejection(SCORES, VALID, UNIFORMS[:, :2], accept=3)),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, call):

@@ -51,6 +51,15 @@ def test_a_run_cut_in_the_middle_of_a_rollout_ends_where_the_whole_one_does(fold
     assert coefficients and 0.05 not in coefficients  # it was steered
 
 
+def test_a_run_that_draws_random_numbers_of_its_own_goes_on_with_them(folder):
+    """Statistical rejection sampling, cut between two rollouts and in the middle of one."""
+    given = ONLINE | {"rollout.responses": 4, "log_every": 1}
+    assert run(folder, "rso", "rso_online", **given, steps=6) == ExitCode.OK
+    for steps in (3, 4, 6):
+        assert run(folder, "rso-cut", "rso_online", **given, steps=steps) == ExitCode.OK
+    assert leaves(folder, "rso-cut", 6) == leaves(folder, "rso", 6)
+
+
 def test_the_trainer_gives_sampled_tokens_the_log_probs_they_were_sampled_with(folder):
     """Also at another temperature than 1 (trl 3029, 4159)."""
     run(folder, "warm", "grpo", **ONLINE | {"rollout.temperature": 0.7})
@@ -110,6 +119,50 @@ def test_a_reward_that_fails_is_counted_and_its_response_not_learnt_from(folder)
     assert row["rewards/half/failed"] == 16 and np.isfinite(row["loss"])
 
 
+def test_every_step_has_a_reward_of_its_own(folder):
+    (folder / "so_far.py").write_text(
+        "def so_far(prompts, responses, before):\n"
+        "    return [None if '!' in r else len(b) for r, b in zip(responses, before)]\n"
+    )
+    given = {"reward.functions": json.dumps({f"{folder}/so_far.py:so_far": 0.5})}
+    given |= {"reward.step_separator": "e", "rollout.record": True, "rollout.max_new_tokens": 12}
+    assert run(folder, "steps", "grpo_process", **ONLINE | given) == ExitCode.OK
+    found = record.read(folder / "steps" / "rollouts")
+    judged = [row for row in found if row["valid"]]
+    assert max(len(row["step_scores"]) for row in judged) > 1 and len(judged) > 16
+    for row in judged:
+        x = row["step_scores"]
+        assert x[0] == 0 and x == sorted(x) and row["score"] == pytest.approx(np.mean(x))
+    (before, after) = rows(folder, "steps", "eval")
+    assert before["completions/mean_steps"] >= 1 and "reward" in after
+
+
+def test_a_process_reward_model_judges_steps(folder):
+    stories = [
+        {
+            "prompt": f"hello {i}",
+            "completions": ["the fox", f"you {i}"],
+            "labels": [i % 2 == 0, True],
+        }
+        for i in range(24)
+    ]
+    (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stories))
+    data = {"data.train": str(folder / "steps.jsonl"), "steps": 1}
+    assert run(folder, "prm", "prm", **data) == ExitCode.OK
+    given = {"reward.functions": "{}", "reward.model": str(folder / "prm"), "steps": 2}
+    given |= {"reward.step_separator": "e"}
+    assert run(folder, "by-prm", "grpo_process", **ONLINE | given) == ExitCode.OK
+    row = rows(folder, "by-prm")[0]
+    assert np.isfinite(row["loss"]) and 0 < row["reward"] < 1 and row["reward_std"] > 0
+    again = evaluate([str(folder / "by-prm")], Console(quiet=True))
+    assert again["reward"] == pytest.approx(rows(folder, "by-prm", "eval")[-1]["reward"])
+    with pytest.raises(ValueError, match="prm is no reward model: prm trains no reward of a whole"):
+        run(folder, "none", "grpo", **ONLINE | given | {"reward.step_separator": "\n"})
+    given["reward.model"] = str(folder / "by-prm")
+    with pytest.raises(ValueError, match="grpo_process trains no reward of steps; this does: prm"):
+        run(folder, "none", "grpo_process", **ONLINE | given)
+
+
 @pytest.mark.parametrize("ask", ["score", "preference"])
 def test_a_model_in_process_judges(folder, ask):
     given = {"reward.judge.ask": ask, "reward.judge.model": str(folder / "model")}
@@ -149,6 +202,20 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         Config(algorithm={"name": "dpo"}, reward=reward)
     with pytest.raises(ValueError, match="grpo samples its own data: set steps"):
         Config(algorithm={"name": "grpo"}, reward=reward)
+    with pytest.raises(ValueError, match=r"step_separator does not apply: grpo reads no rewards"):
+        config(reward=replace(reward, step_separator="."))
+    with pytest.raises(ValueError, match=r"grpo_process learns from rewards of steps: set reward"):
+        Config(algorithm={"name": "grpo_process"}, steps=2)
+    for more in ({"judge": JudgeConfig(ask="score", model="judge")}, {"missing_eos_penalty": 1.0}):
+        with pytest.raises(ValueError, match=r"does not apply: grpo_process learns from rewards"):
+            Config(algorithm={"name": "grpo_process"}, steps=2, reward=replace(reward, **more))
+    with pytest.raises(ValueError, match=r"an empty text would end a step everywhere"):
+        RewardConfig(step_separator="")
+    with pytest.raises(ValueError, match=r"beta must be > 0, got 0.0"):
+        Config(algorithm={"name": "rso_online", "rejection_beta": 0.0}, steps=2, reward=reward)
+    with pytest.raises(ValueError, match=r"accept must be from 1 to the 1 responses, got 2"):
+        one = RolloutConfig(responses=1)
+        Config(algorithm={"name": "rso_online"}, steps=2, reward=reward, rollout=one)
     with pytest.raises(ValueError, match="options are for functions that are not used"):
         RewardConfig(functions={"sentiment_reward": 1.0}, options={"repetition": {"n": 3}})
     with pytest.raises(ValueError, match=r"rollout\.temperature must be > 0"):

@@ -30,8 +30,9 @@ from _process import train
 
 from jalign.advantages import best_of_n_kl, expected_best_of_n
 from jalign.cli import build, build_data, build_online, runs
-from jalign.cli.build_reward import Texts, reward_of
+from jalign.cli.build_reward import reward_of
 from jalign.cli.read import read_config
+from jalign.cli.reward_parts import Texts
 from jalign.core import Frozen
 from jalign.data.write import write
 from jalign.models.functional import policy_of

@@ -19,6 +19,8 @@ from jalign.advantages.selection import (
     best_of_n_kl,
     expected_best_of_n,
     informative_groups,
+    statistical_rejection,
+    top_share,
 )
 from jalign.advantages.shaping import (
     adaptive_kl,
@@ -58,7 +60,9 @@ __all__ = [
     "process_advantages",
     "rewards_to_go",
     "soft_over_long",
+    "statistical_rejection",
     "token_rewards",
+    "top_share",
     "whiten",
     "win_rates",
     "win_rates_over_others",

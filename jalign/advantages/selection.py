@@ -4,11 +4,12 @@ Scores are [B, K], K responses to each of B prompts; `valid` says which places h
 at the others, NaN too, does not matter.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jalign.advantages._arrays import differ, require
+from jalign.advantages._arrays import differ, kept, require
 
 Scores = Float[Array, "B K"]
 Valid = Bool[Array, "B K"]
@@ -41,6 +42,84 @@ def best_and_worst(
     best = jnp.argmax(jnp.where(valid, scores, -jnp.inf), -1)
     worst = jnp.argmin(jnp.where(valid, scores, jnp.inf), -1)
     return best, worst, differ(scores, valid)
+
+
+def top_share(
+    scores: Float[Array, "N"], valid: Bool[Array, "N"], *, alpha: float = 0.2
+) -> Bool[Array, "N"]:
+    """Whether a score is among the alpha * n highest of all n: RAFT's selection over a batch.
+
+    Dong et al. 2023, https://arxiv.org/abs/2304.06767: what is kept are the best answers, and so
+    more of the prompts that are easy to answer well.
+
+    Args:
+      alpha: share that is kept, in (0, 1]; 0.2 in the authors' code.
+    Returns:
+      True at the nearest whole number to alpha * n of the valid places, at least at one; of equals
+      the first.
+    Raises:
+      ValueError: alpha outside of (0, 1].
+    Deviations: the authors' code rounds alpha * n down, to 0 where n < 1 / alpha.
+    >>> scores = jnp.array([1.0, 4.0, 2.0, 3.0, 9.0])
+    >>> top_share(scores, scores < 5, alpha=0.5).tolist()
+    [False, True, False, True, False]
+    """
+    require(0 < alpha <= 1, f"alpha must be in (0, 1], got {alpha}")
+    best_first = jnp.argsort(jnp.where(valid, scores, -jnp.inf), descending=True)
+    rank = jnp.argsort(best_first)
+    return valid & (rank < jnp.maximum(jnp.round(alpha * jnp.sum(valid)), 1))
+
+
+def statistical_rejection(
+    scores: Scores,
+    valid: Valid,
+    uniforms: Float[Array, "B S K"],
+    *,
+    beta: float = 0.5,
+    accept: int = 8,
+) -> tuple[Int[Array, "B A"], Bool[Array, "B"]]:
+    """Sweep after sweep accepts what is left with probability exp((score - highest) / beta): RSO.
+
+    Liu et al. 2023, "Statistical Rejection Sampling Improves Preference Optimization",
+    https://arxiv.org/abs/2309.06657, Algorithm 1. What it accepts stands for samples of
+    p(response) * exp(score / beta) / Z, where p wrote the responses. A sweep goes through the
+    responses that are left in their order; the highest score is that of all that were left when
+    it began. It therefore accepts one at least, and `accept` sweeps are enough.
+
+    Args:
+      uniforms: random numbers in [0, 1); [b, s, k] decides about response k in sweep s. S is at
+        least `accept`.
+      beta: temperature of the scores, > 0, in their units; 0.5. Towards 0 the highest scores are
+        accepted, towards infinity the first responses whatever their scores.
+      accept: responses A to accept, from 1 to K; the paper has 8 of 64.
+    Returns:
+      The places of the accepted responses in the order they were accepted, and whether there were
+      as many. Where not, the first places are all valid ones and the others mean nothing.
+    Raises:
+      ValueError: a number out of its range.
+    Deviations: equal texts are responses of their own, where the paper's code keys by text.
+    >>> scores, uniforms = jnp.array([[1.0, 3.0, 2.0]]), jnp.array([[[0.5, 0.9, 0.3]] * 2])
+    >>> places, enough = statistical_rejection(scores, scores > 0, uniforms, beta=1.0, accept=2)
+    >>> places.tolist(), enough.tolist()  # exp(-2) < 0.5 at first; 0.3 < exp(-1)
+    ([[1, 2]], [True])
+    """
+    k, sweeps = scores.shape[-1], uniforms.shape[1]
+    require(beta > 0, f"beta must be > 0, got {beta}")
+    require(1 <= accept <= k, f"accept must be from 1 to the {k} responses, got {accept}")
+    require(accept <= sweeps, f"accept is {accept}, and there are numbers for {sweeps} sweeps")
+    scores = kept(scores, valid)
+
+    def sweep(carry: tuple[Array, Array], u: Array) -> tuple[tuple[Array, Array], None]:
+        left, order = carry
+        highest = jnp.max(jnp.where(left, scores, -jnp.inf), -1, keepdims=True)
+        here = left & (u < jnp.exp((scores - highest) / beta))
+        place = jnp.sum(valid & ~left, -1, keepdims=True) + jnp.cumsum(here, -1) - 1
+        here &= place < accept
+        return (left & ~here, jnp.where(here, place, order)), None
+
+    never = jnp.full(scores.shape, k)
+    (_, order), _ = jax.lax.scan(sweep, (valid, never), jnp.moveaxis(uniforms, 1, 0)[:accept])
+    return jnp.argsort(order, -1)[:, :accept], jnp.sum(valid, -1) >= accept
 
 
 def expected_best_of_n(scores: Scores, valid: Valid, *, n: int) -> Float[Array, "B"]:

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jalign.cli import build, build_data
-from jalign.cli.build_reward import Reward, Texts
+from jalign.cli.reward_parts import Reward, Texts
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples

@@ -1,10 +1,7 @@
 """What judges the responses of an online run: functions, a reward model, a judge."""
 
-import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,9 +9,10 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jalign.cli import build, runs
+from jalign.cli.build_steps import step_reward_of
+from jalign.cli.reward_parts import Reward, Texts, total_of
 from jalign.config import Config, JudgeConfig
 from jalign.data.chat import Template, load_tokenizer
-from jalign.data.examples import Examples
 from jalign.models import hub
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.judge import Judge, ModelJudge
@@ -23,37 +21,8 @@ from jalign.rewards.rating import direct_score, self_reward
 from jalign.rewards.rlaif import labeler
 from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import Responses, respond
-from jalign.rollout.sampler import Settings, continuation
+from jalign.rollout.sampler import Settings
 from jalign.train.rollout import Judged
-
-LOG = logging.getLogger(__name__)
-
-
-class Texts:
-    """Prompts as texts and the columns of their rows, for rewards.
-
-    Args:
-      examples: prompts; their extra `row` says which row each came from.
-      rows: of the data set.
-    """
-
-    def __init__(self, examples: Examples, rows: Sequence[Any], tokenizer: Any):
-        self.examples, self.rows, self.tokenizer = examples, rows, tokenizer
-
-    def prompt(self, i: int) -> str:
-        return self.tokenizer.decode(self.examples[i].prompt, skip_special_tokens=True)
-
-    def response(self, i: int, tokens: np.ndarray) -> str:
-        return continuation(self.tokenizer, self.examples[i].prompt.tolist(), tokens.tolist())
-
-    def columns(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
-        """Every column of the data but the prompt, one entry per number."""
-        rows = [self.rows[int(self.examples.extras["row"][i])] for i in numbers]
-        return {name: [row.get(name) for row in rows] for name in rows[0]} if rows else {}
-
-
-Reward = Callable[[Texts, Sequence[int], Responses], Judged]
-"""(texts, numbers of prompts, their responses) -> what is said of them."""
 
 
 def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> Reward:
@@ -61,6 +30,8 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
     may stand on the policy's frozen weights.
     """
     c = config.reward
+    if "step_scores" in build.algorithm_of(config).rollout_inputs():
+        return step_reward_of(c)
     asked = c.judge.ask
     judge = judge_of(c.judge, mesh) if asked != "nothing" else None
     made = {"score": direct_score, "points": self_reward}
@@ -80,21 +51,12 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
         prompts = [texts.prompt(i) for i in flat]
         tokens = [t for row in responses.tokens for t in row]
         answers = [texts.response(i, t) for i, t in zip(flat, tokens, strict=True)]
-        total, metrics = np.zeros(len(flat)), {}
+        scored = None
         if functions:
             columns = texts.columns(flat) | {"response_tokens": [len(t) for t in tokens]}
             scored = functions(prompts, answers, columns)
-            total, metrics = total + scored.total, scored.metrics()
-            for name, why in scored.errors.items():
-                LOG.warning("reward %s failed for some responses: %s", name, why)
-        if model:
-            found = model(prompts, answers)
-            known = found[np.isfinite(found)]
-            total = total + c.model_weight * found
-            metrics["rewards/model/mean"] = float(known.mean()) if known.size else math.nan
-            metrics["rewards/model/failed"] = float(found.size - known.size)
-        if c.clip:
-            total = np.clip(total, -c.clip, c.clip)
+        found = model(prompts, answers) if model else None
+        total, metrics = total_of(c, len(flat), scored, found)
         total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)
         scores = total.reshape(b, k).astype(np.float32) if functions or model else None
         if prefer:

@@ -62,6 +62,8 @@ def _feedback(row: Algorithm) -> str:
     judged = set(row.rollout_inputs())
     if "win_probs" in judged:
         return "pair"
+    if "step_scores" in judged:
+        return "steps"
     return "score" if "scores" in judged else _FEEDBACK[row.format.name]
 
 

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jalign.cli import build, build_data, build_online, runs
-from jalign.cli.build_reward import Texts, reward_of
+from jalign.cli.build_reward import reward_of
 from jalign.cli.read import read_config
+from jalign.cli.reward_parts import Texts
 from jalign.config import Config
 from jalign.core import Frozen, Parts, TrainState
 from jalign.data.examples import Examples

@@ -85,6 +85,19 @@ def reward_model(
     return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
 
 
+def process_model(name: str) -> RewardModel:
+    """The process reward model of a run's newest checkpoint, for `rewards.process`."""
+    row = build.algorithm_of(config_of(name))
+    if row.format.name != "stepwise":
+        rows = ", ".join(r.name for r in ALGORITHMS.values() if r.format.name == "stepwise")
+        raise ValueError(
+            f"{name} is no process reward model: {row.name} trains no reward of steps; this does: "
+            f"{rows}"
+        )
+    config, model, state, _ = newest(name)
+    return _model_of(config, model, state)
+
+
 def reward_of(config: Config, model: build.Model, state: TrainState) -> RewardModel:
     """The reward model of this state, with the limits of its training data."""
     if not scores_responses(build.algorithm_of(config)):
@@ -93,6 +106,10 @@ def reward_of(config: Config, model: build.Model, state: TrainState) -> RewardMo
             f"{config.out} is no reward model: {config.algorithm['name']} trains no reward of a "
             f"whole response; these do: {rows}"
         )
+    return _model_of(config, model, state)
+
+
+def _model_of(config: Config, model: build.Model, state: TrainState) -> RewardModel:
     return RewardModel(
         build.merged(model, state.params),
         model.tokenizer,

@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign.cli import build, build_data, build_online, summary
-from jalign.cli.build_reward import Texts, reward_of
+from jalign.cli.build_reward import reward_of
+from jalign.cli.reward_parts import Texts
 from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState

@@ -27,7 +27,7 @@ from jalign.config.sections import (
     SampleConfig,
     Sources,
 )
-from jalign.core import TWO_MODELS, Algorithm, arrays_of
+from jalign.core import ROLLOUT, TWO_MODELS, Algorithm, arrays_of
 from jalign.train.stopping import StopRules
 
 __all__ = [
@@ -126,6 +126,7 @@ class Config:
         self._check_models(row, hyper)
         self._check_online(row)
         self._check_stop(row, hyper)
+        self._check_experience(row, hyper)
         if row.batch_coupled and self.batch_size < 2:
             raise ValueError(
                 f"{row.name} compares the examples of a batch: batch_size must be >= 2"
@@ -215,6 +216,7 @@ class Config:
                 f"rollout.prompts ({prompts}) must be a multiple of batch_size ({self.batch_size})"
             )
         read = set(row.rollout_inputs())
+        self._check_steps(row)
         if "scores" in read and not self.reward.scores:
             raise ValueError(
                 f"{row.name} learns from rewards: set reward.functions, reward.model or "
@@ -248,6 +250,44 @@ class Config:
                 f"stop.metric is {self.stop.metric}, and nothing gives a reward: set "
                 "reward.functions, reward.model or reward.judge"
             )
+
+    def _check_steps(self, row: Algorithm) -> None:
+        """Rewards of steps where a method learns from them, and none of whole responses."""
+        c = self.reward
+        if "step_scores" not in row.rollout_inputs():
+            if c.step_separator != RewardConfig().step_separator:
+                raise ValueError(
+                    f"reward.step_separator does not apply: {row.name} reads no rewards of steps"
+                )
+            return
+        if not (c.functions or c.model):
+            raise ValueError(
+                f"{row.name} learns from rewards of steps: set reward.functions, which are then "
+                "asked about each step, or reward.model, the folder of a run of prm"
+            )
+        for name, given in (
+            ("judge", c.judge.ask != "nothing"),
+            ("missing_eos_penalty", c.missing_eos_penalty),
+        ):
+            if given:
+                raise ValueError(
+                    f"reward.{name} does not apply: {row.name} learns from rewards of steps"
+                )
+
+    def _check_experience(self, row: Algorithm, hyper: dict[str, Any]) -> None:
+        """Traced, not run: a number out of range, or too few responses, are refused here."""
+        if row.experience is None:
+            return
+        sizes = {"B": 1, "K": self.rollout.responses or row.experience.responses, "R": 1}
+        truths = ("valid", "finished", "mask")
+        arrays = [
+            jax.ShapeDtypeStruct(
+                tuple(sizes[axis] for axis in ROLLOUT[name]),
+                jax.numpy.bool_ if name in truths else jax.numpy.float32,
+            )
+            for name in row.rollout_inputs()
+        ]
+        jax.eval_shape(partial(row.experience.make, **row.experience_numbers(**hyper)), *arrays)
 
     def _check_numbers(self) -> None:
         """Numbers that are out of range, or that the optimizer does not read."""

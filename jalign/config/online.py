@@ -109,14 +109,18 @@ class RewardConfig:
 
     Args:
         functions: name -> weight of reward functions: those that ship (sentiment_reward,
-          exact_match ...), `package.module:function` or `file.py:function`.
+          exact_match ...), `package.module:function` or `file.py:function`. Where a method learns
+          from steps they are asked about each step as if it were a response; the column `before` is
+          the response up to it.
         options: name -> keyword options of a function.
-        model: a reward model: the folder of its run, or one that `jalign export` wrote.
+        model: a reward model: the folder of its run, or one that `jalign export` wrote. Where a
+          method learns from steps: the folder of a run of prm.
         model_weight: its weight.
         missing_eos_penalty: taken from the reward of a response that does not end by itself.
         clip: rewards are cut to [-clip, clip]; 0: not.
         temperature: of the preferences that methods of games make of rewards: sigmoid(difference /
           temperature) is the probability that one response is preferred to the other.
+        step_separator: text that ends a step of a response, where a method learns from steps.
         judge: a language model that judges.
     """
 
@@ -127,6 +131,7 @@ class RewardConfig:
     missing_eos_penalty: float = 0.0
     clip: float = 0.0
     temperature: float = 1.0
+    step_separator: str = "\n"
     judge: JudgeConfig = field(default_factory=JudgeConfig)
 
     @property
@@ -143,6 +148,8 @@ class RewardConfig:
         for name in ("missing_eos_penalty", "clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"reward.{name} must be >= 0, got {getattr(self, name)}")
+        if not self.step_separator:
+            raise ValueError("reward.step_separator: an empty text would end a step everywhere")
         if not self.temperature > 0:
             raise ValueError(f"reward.temperature must be > 0, got {self.temperature}")
         if unknown := sorted(set(self.options) - set(self.functions)):

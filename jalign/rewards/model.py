@@ -22,9 +22,9 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jalign.data.chat import load_tokenizer
-from jalign.data.examples import Example
+from jalign.data.examples import Example, Examples
 from jalign.data.packing import pack, padded_shape
-from jalign.data.records import Message, parse
+from jalign.data.records import Message, Record, parse
 from jalign.data.tokenize import tokenize
 from jalign.layout import Layout
 from jalign.models import hub
@@ -126,17 +126,26 @@ class RewardModel:
         pairs = enumerate(zip(prompts, responses, strict=True))
         rows = [(i, {"prompt": prompt, "completion": text}) for i, (prompt, text) in pairs]
         records = [parse(row, "supervised")._replace(row=i) for i, row in rows]
-        chat = any(not isinstance(prompt, str) for prompt in prompts)
-        examples = tokenize(
-            records, self.tokenizer, template=self.template if chat else None, **self._limits
-        )
+        examples = self.tokenized(records)
         rewards = np.full(len(records), -math.inf, np.float32)
         if len(examples):
             rewards[np.asarray(examples.extras["row"])] = self.of_examples(examples)
         return rewards
 
+    def tokenized(self, records: Sequence[Record]) -> Examples:
+        """The records as in training; those that it would have dropped are missing."""
+        chat = any(not isinstance(record.prompt, str) for record in records)
+        template = self.template if chat else None
+        return tokenize(records, self.tokenizer, template=template, **self._limits)
+
     def of_examples(self, examples: Iterable[Example]) -> np.ndarray:
-        """float32 rewards of every response of every example, one after the other.
+        """float32 rewards of every response of every example, one after the other."""
+        found = [scores[-1] + self.bias for scores in self.at_scored(examples)]
+        return np.array(found, np.float32)
+
+    def at_scored(self, examples: Iterable[Example]) -> list[np.ndarray]:
+        """What the head says at every scored token, [scored tokens] float32, of every response of
+        every example, one after the other.
 
         Padded rows of few shapes, of which each is compiled once: lengths are rounded up to 2^k or
         3 * 2^k, and responses of like length go together.
@@ -148,17 +157,18 @@ class RewardModel:
         ]
         lengths = np.array([len(row.prompt) + len(row.responses[0]) for row in rows], int)
         order = np.argsort(lengths, kind="stable")
-        rewards = np.zeros(len(rows), np.float32)
+        found = [np.zeros(0, np.float32)] * len(rows)
         for start in range(0, len(rows), self.batch_size):
             chosen = order[start : start + self.batch_size]
             length = _rounded(lengths[chosen].max(), least=32)
             places = min(_rounded(len(chosen), least=1), self.batch_size)
             shape = padded_shape(places, 1, length, length)
             (batch,) = pack([rows[i] for i in chosen], chosen.tolist(), shape)
-            scores = np.asarray(_last_scores(*self._split, batch["layout"], batch["mask"]))
-            index = batch["extras"]["index"]
-            rewards[index[index >= 0]] = scores[index >= 0] + self.bias
-        return rewards
+            scores = np.asarray(_scores(*self._split, batch["layout"]))
+            for i, x, mask in zip(batch["extras"]["index"], scores, batch["mask"], strict=True):
+                if i >= 0:
+                    found[i] = x[mask]
+        return found
 
 
 def _beside(folder: Path) -> dict[str, Any]:
@@ -179,10 +189,6 @@ def _rounded(n: int, least: int) -> int:
 
 
 @partial(jax.jit, static_argnums=0)
-def _last_scores(
-    graphdef: nnx.GraphDef, state: nnx.State, layout: Layout, mask: jax.Array
-) -> jax.Array:
-    """[B] head at the last scored token; arbitrary where nothing is scored."""
-    scores = score(nnx.merge(graphdef, state), layout, ("scores",))["scores"]
-    last = jnp.maximum(mask.sum(-1) - 1, 0)
-    return jnp.take_along_axis(scores, last[..., None], axis=-1)[:, 0, 0]
+def _scores(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
+    """[B, 1, R] head at every scored token; arbitrary elsewhere."""
+    return score(nnx.merge(graphdef, state), layout, ("scores",))["scores"]

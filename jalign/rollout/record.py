@@ -26,8 +26,8 @@ def write(
     """Write a rollout; one of the same number is replaced.
 
     Columns: rollout, prompt, response, tokens, token_logps (of the sampler, nats), finished, and
-    of the arrays [B, K] and [B, K, R] that are there: score, valid, and the mean advantage over
-    tokens.
+    of the arrays [B, K] and [B, K, R] that are there: score, valid, step_scores (one per
+    step), and the mean advantage over tokens.
     """
     b, k = responses.finished.shape
     counts = [len(t) for row in responses.tokens for t in row]
@@ -43,6 +43,9 @@ def write(
         columns["score"] = arrays["scores"].reshape(-1)
     if "valid" in arrays:
         columns["valid"] = arrays["valid"].reshape(-1)
+    if "step_scores" in arrays:
+        of_tokens = arrays["step_scores"].reshape(b * k, -1)
+        columns["step_scores"] = [x[~np.isnan(x)].tolist() for x in of_tokens]
     if "advantages" in arrays:
         total = arrays["advantages"].reshape(b * k, -1).sum(-1)
         columns["advantage"] = total / np.maximum(counts, 1)

@@ -269,7 +269,6 @@ class Online:
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Everything the experience may read, and what is logged of it."""
         plan, b, k = self.plan, len(chosen), len(responses.tokens[0])
-        shape = (b, k, plan.response_len)
         lengths = np.array([[len(r) for r in row] for row in responses.tokens])
         mask = np.arange(plan.response_len) < lengths[..., None]
         valid = lengths > 0
@@ -293,11 +292,13 @@ class Online:
             valid &= responses.finished
         arrays["valid"] = valid
         arrays["mask"] = mask & valid[..., None]
-        sampled = np.zeros(shape, np.float32)
-        logps = [x for row in responses.token_logps for x in row]
-        for row, found in zip(sampled.reshape(b * k, -1), logps, strict=True):
-            row[: len(found)] = found
-        arrays["sampler_token_logps"] = sampled
+        longest = plan.response_len
+        arrays["sampler_token_logps"] = rollout.padded(responses.token_logps, longest, 0.0)
+        if judged.step_scores is not None:
+            arrays["step_scores"] = rollout.padded(judged.step_scores, longest, np.nan)
+        if "uniforms" in self.algorithm.rollout_inputs():
+            own = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
+            arrays["uniforms"] = np.asarray(jax.random.uniform(own, (b, k, k)))
         names = set(self.algorithm.rollout_inputs()) & set(rollout.FROM_MODELS)
         if plan.steps > 1 or plan.importance_cap or "ref_token_logps" in names:
             names.add("old_token_logps")

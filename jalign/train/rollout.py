@@ -30,11 +30,23 @@ class Judged(NamedTuple):
       scores: [B, K] float32, NaN where a reward is missing.
       win_probs: [B, K, K] probability that the first response is preferred to the second.
       metrics: means of the parts of the reward, and counts of failures, for the log.
+      step_scores: [B][K] float32, one per token: the reward of a step at its last token, NaN at
+        the others. `scores` are then their means, NaN where the reward of a step is missing.
     """
 
     scores: np.ndarray | None
     win_probs: np.ndarray | None
     metrics: dict[str, float]
+    step_scores: list[list[np.ndarray]] | None = None
+
+
+def padded(rows: Sequence[Sequence[np.ndarray]], length: int, fill: float) -> np.ndarray:
+    """[B, K, length] float32 of B x K arrays of numbers per token."""
+    out = np.full((len(rows), len(rows[0]), length), fill, np.float32)
+    for b, row in enumerate(rows):
+        for k, x in enumerate(row):
+            out[b, k, : len(x)] = x
+    return out
 
 
 def model_fields(apply: Apply, temperature: float) -> Callable[..., Arrays]:

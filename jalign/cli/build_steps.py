@@ -1,0 +1,86 @@
+"""What judges the steps of the responses of an online run: functions, a process reward model."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from jalign.cli import runs
+from jalign.cli.reward_parts import Reward, Texts, total_of
+from jalign.config import RewardConfig
+from jalign.rewards.functions import RewardFunctions
+from jalign.rewards.process import step_probabilities
+from jalign.rollout.groups import Responses
+from jalign.rollout.steps import step_ends
+from jalign.train.rollout import Judged
+
+
+class Step(NamedTuple):
+    """A step of a response.
+
+    Attributes:
+      before: the response up to the step.
+      text: of the step, without the space around it.
+      tokens: how many there are.
+    """
+
+    before: str
+    text: str
+    tokens: int
+
+
+def step_reward_of(c: RewardConfig) -> Reward:
+    """The reward of every step: functions, asked about a step as if it were a response, and the
+    probability that a process reward model gives it. That of a response is the mean of its steps'.
+    """
+    functions = RewardFunctions(c.functions, options=c.options) if c.functions else None
+    model = runs.process_model(c.model) if c.model else None
+
+    def reward(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
+        k = len(responses.tokens[0])
+        of_response = [i for i in numbers for _ in range(k)]
+        tokens = [t for row in responses.tokens for t in row]
+        ends = [step_ends(texts.tokenizer, t, c.step_separator) for t in tokens]
+        parts = zip(of_response, tokens, ends, strict=True)
+        steps = [steps_of(texts, i, t, places) for i, t, places in parts]
+        flat = [step for row in steps for step in row]
+        scored, found = None, None
+        if functions:
+            numbered = zip(of_response, steps, strict=True)
+            of_step = [i for i, row in numbered for _ in row]
+            columns = texts.columns(of_step) | {
+                "before": [step.before for step in flat],
+                "response_tokens": [step.tokens for step in flat],
+            }
+            prompts = [texts.prompt(i) for i in of_step]
+            scored = functions(prompts, [step.text for step in flat], columns)
+        if model:
+            prompts = [texts.prompt(i) for i in of_response]
+            said = [[step.text for step in row] for row in steps]
+            found = np.concatenate(step_probabilities(model, prompts, said))
+        total, metrics = total_of(c, len(flat), scored, found)
+        metrics["completions/mean_steps"] = len(flat) / len(steps)
+
+        scores = np.full(len(tokens), np.nan, np.float32)
+        step_scores = [np.full(len(t), np.nan, np.float32) for t in tokens]
+        each = np.split(total, np.cumsum([len(row) for row in steps])[:-1])
+        for n, (places, x) in enumerate(zip(ends, each, strict=True)):
+            if len(x):
+                scores[n], step_scores[n][places] = x.mean(), x
+        shape = len(numbers), k
+        grouped = [step_scores[b * k : (b + 1) * k] for b in range(len(numbers))]
+        return Judged(scores.reshape(shape), None, metrics, grouped)
+
+    return reward
+
+
+def steps_of(texts: Texts, i: int, tokens: np.ndarray, ends: Sequence[int]) -> list[Step]:
+    """The steps of a response to prompt number i; `ends` are the places of their last tokens."""
+    borders = [0, *(end + 1 for end in ends)]
+    so_far = [texts.response(i, tokens[:border]) for border in borders]
+    lengths = [stop - start for start, stop in pairwise(borders)]
+    return [
+        Step(before, after[len(before) :].strip(), n)
+        for (before, after), n in zip(pairwise(so_far), lengths, strict=True)
+    ]

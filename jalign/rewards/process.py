@@ -1,0 +1,49 @@
+"""A process reward model as a function of texts: is each step of a response right?
+
+Lightman et al. 2023, "Let's Verify Step by Step", https://arxiv.org/abs/2305.20050. The steps are
+tokenised as in training, where each ends with a line break, and the logit is read at the last token
+of each (`losses.process_reward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jalign.data.records import Record
+from jalign.rewards.model import Prompt, RewardModel
+
+
+def step_probabilities(
+    model: RewardModel, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
+    """Of every response [steps] float32: the probability that a step is right, given those before.
+
+    NaN for a blank step, and where the response is longer than the model was trained with.
+
+    Args:
+      model: a run of `prm`.
+      prompts: one per response: text, or messages.
+      steps: the steps of each response, without what separates them.
+
+    Raises:
+      ValueError: not as many prompts as responses.
+    """
+    if len(prompts) != len(steps):
+        raise ValueError(f"{len(prompts)} prompts and the steps of {len(steps)} responses")
+    pairs = enumerate(zip(prompts, steps, strict=True))
+    records = [
+        Record(prompt if isinstance(prompt, str) else list(prompt), [list(said)], {}, row=i)
+        for i, (prompt, said) in pairs
+        if said
+    ]
+    found = [np.full(len(said), np.nan, np.float32) for said in steps]
+    examples = model.tokenized(records)
+    if not len(examples):
+        return found
+    rows = np.asarray(examples.extras["row"])
+    for i, logits in zip(rows.tolist(), model.at_scored(examples), strict=True):
+        found[i][: len(logits)] = 1 / (1 + np.exp(-logits))
+        found[i][[not step.strip() for step in steps[int(i)]]] = np.nan
+    return found
