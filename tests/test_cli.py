@@ -5,12 +5,16 @@ import json
 import jax
 import pytest
 
-from jalign.cli import runs
+from jalign.cli import runs, sample
 from jalign.cli.main import main
 from jalign.parallel.mesh import make_mesh
+from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.tiny_run import arguments, write_model, write_pairs
 
-VERBS = ("train", "eval", "sample", "data", "export", "merge", "algorithms", "bench")
+VERBS = (
+    "train", "eval", "sample", "label", "revise", "prompts", "pipeline", "data", "export", "merge",
+    "algorithms", "bench",
+)  # fmt: skip
 CHEAP = {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": 1, "algorithm": "simpo"}
 
 
@@ -163,6 +167,53 @@ def test_sample_continues_prompts_to_the_terminal_and_to_a_file(folder, capsys, 
     assert code == 3 and "give a PROMPT or --file" in said.err
     code, said = call(["sample", folder / "model", "a", "--responses", 2], capsys)
     assert code == 3 and "need a --temperature above 0" in said.err
+
+
+def test_a_killed_sample_goes_on_with_the_next_prompts_and_writes_the_same(
+    folder, capsys, tmp_path, monkeypatch
+):
+    (tmp_path / "prompts.jsonl").write_text("".join(f'{{"prompt": "fox {i}"}}\n' for i in range(9)))
+    args = ["--file", tmp_path / "prompts.jsonl", "--max_new_tokens", 3, "--temperature", 1]
+
+    def sampled(name, *more):
+        line = ["sample", folder / "model", *args, "--batch_size", 1, "--out", tmp_path / name]
+        return call([*line, *more], capsys)
+
+    assert sampled("whole.jsonl")[0] == 0
+    calls, generate = [], sample.generate
+
+    def dies(*args, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("the machine went away")
+        return generate(*args, **options)
+
+    monkeypatch.setattr(sample, "generate", dies)
+    assert sampled("rows.jsonl")[0] == 3 and not (tmp_path / "rows.jsonl").exists()
+    code, said = sampled("rows.jsonl", "--top_p", 0.9)
+    assert code == 3 and "top_p: 1.0 then, 0.9 now" in said.err
+    code, said = sampled("rows.jsonl")
+    assert code == 0 and "going on after 4 of 9" in said.out and len(calls) == 4
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_sample_answers_conversations_by_the_chat_template_with_one_bos(folder, capsys, tmp_path):
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    row = json.dumps({"messages": talk})
+    (tmp_path / "talk.jsonl").write_text(row + "\n")
+    args = ["--file", tmp_path / "talk.jsonl", "--max_new_tokens", 3]
+    code, said = call(["sample", folder / "model", *args], capsys)
+    assert code == 3 and "the tokenizer has no chat template" in said.err
+    out = tmp_path / "rows.jsonl"
+    code, _ = call(["sample", folder / "model", *args, "--template", "hh", "--out", out], capsys)
+    (found,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert code == 0 and found["prompt"] == talk[:1] and len(found["responses"]) == 1
+    code, said = call(["sample", folder / "model", "hi", "--template", "hh"], capsys)
+    assert code == 3 and "--template hh cannot apply" in said.err
+    tokenizer = byte_level(bos=True, chat_template="{{ bos_token }}" + CHATML)
+    text = sample.reader(tokenizer, [talk[:1]], None)(talk[:1])
+    assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 1
 
 
 def test_data_shows_counts_lengths_examples_and_batches(folder, capsys):

@@ -4,6 +4,8 @@ own metric moves the right way.
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,14 +13,16 @@ import pytest
 
 from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
-from jalign.cli.read import read_config
+from jalign.cli.read import load_yaml, read_config
+from jalign.cli.stages import plan
 from jalign.cli.train import train
 from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
 from jalign.train.preemption import ExitCode
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+PIPELINES = sorted((ROOT / "configs" / "pipelines").glob("*.yaml"))
+CONFIGS = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if p not in PIPELINES]
 TINY = {p.stem: p for p in CONFIGS if p.parent.name == "tiny"}
 
 
@@ -28,6 +32,26 @@ def test_config_is_valid_short_and_says_how_to_run_it(path):
     read_config([str(path)])
     assert len(text.splitlines()) <= 60
     assert (text.startswith("#") and str(path.relative_to(ROOT)) in text) or "quickstart.sh" in text
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)
+def test_a_pipeline_is_valid_short_and_says_how_to_run_it(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = path.read_text()
+    plan(load_yaml(str(path)), {}, {})
+    assert len(text.splitlines()) <= 70
+    assert text.startswith("#") and f"jalign pipeline {path.relative_to(ROOT)}" in text
+
+
+@pytest.mark.skipif(os.environ.get("JALIGN_TINY") != "all", reason="minutes: JALIGN_TINY=all")
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda p: p.stem)
+def test_a_pipeline_runs_to_its_end(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("XLA_FLAGS")  # one device: so a user runs it
+    command = [sys.executable, "-m", "jalign", "pipeline", str(path), "--out", str(tmp_path)]
+    assert subprocess.run(command).returncode == ExitCode.OK
+    stages = plan(load_yaml(str(path)), {"out": str(tmp_path)}, {})
+    assert all(stage.out.exists() for stage in stages)
 
 
 def test_every_algorithm_has_a_tiny_config():

@@ -15,7 +15,7 @@ from jalign.data.convert import to_records
 from jalign.data.density import density_ratio
 from jalign.data.examples import Examples, Report
 from jalign.data.kinds import Row, rename
-from jalign.data.records import Record
+from jalign.data.records import Message, Record, parse
 from jalign.data.tokenize import tokenize
 from jalign.models import hub
 
@@ -31,6 +31,13 @@ def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
     if len(found) == 1 and found[0][1] == 1:
         return sources.read(found[0][0], split)
     return sources.mixture(found, split)
+
+
+def prompts_of(rows: Sequence[Row]) -> list[str | list[Message]]:
+    """The prompts of rows of any kind, texts or messages; a text alone is one too."""
+    if rows and "text" in rows[0] and "prompt" not in rows[0]:
+        return [parse(row, "supervised").responses[0] for row in rows]
+    return [record.prompt for record in to_records(rows, "prompts")[0]]
 
 
 def _place(name: str, split: str) -> str:

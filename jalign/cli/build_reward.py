@@ -3,25 +3,20 @@
 from collections.abc import Sequence
 from functools import partial
 
-import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 
 from jalign.cli import build, runs
+from jalign.cli.build_judge import judge_of
 from jalign.cli.build_steps import step_reward_of
 from jalign.cli.reward_parts import Reward, Texts, total_of
-from jalign.config import Config, JudgeConfig
-from jalign.data.chat import Template, load_tokenizer
-from jalign.models import hub
+from jalign.config import Config
 from jalign.rewards.functions import RewardFunctions
-from jalign.rewards.judge import Judge, ModelJudge
 from jalign.rewards.preference import preference_matrix
 from jalign.rewards.rating import direct_score, self_reward
 from jalign.rewards.rlaif import labeler
 from jalign.rewards.server import ServerJudge
-from jalign.rollout.groups import Responses, respond
-from jalign.rollout.sampler import Settings
+from jalign.rollout.groups import Responses
 from jalign.train.rollout import Judged
 
 
@@ -79,22 +74,3 @@ def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
     gap = (scores[:, :, None] - scores[:, None, :]) / temperature
     gap = np.nan_to_num(gap, nan=0.0, posinf=0.0, neginf=0.0)
     return (1 / (1 + np.exp(-gap))).astype(np.float32)
-
-
-def judge_of(c: JudgeConfig, mesh: Mesh) -> Judge:
-    """A language model that judges: in this process, or behind a server."""
-    if c.server:
-        return ServerJudge(c.server, c.model or "", concurrency=c.concurrency, cache=c.cache)
-    path = build.model_path(c.model or "")
-    model = hub.load(path, dtype=build.compute_dtype("auto"), mesh=mesh)
-    tokenizer = load_tokenizer(path)
-    split, eos = nnx.split(model), build.eos_ids(path, tokenizer)
-
-    def generate(ids: Sequence[Sequence[int]], *, max_tokens: int, temperature: float) -> list[str]:
-        settings = Settings(max_new_tokens=max_tokens, temperature=temperature, eos=eos)
-        rows = [np.asarray(row, np.int32) for row in ids]
-        found = respond(split, rows, settings, jax.random.key(0), batch_size=8)
-        return [str(tokenizer.decode(row[0], skip_special_tokens=True)) for row in found.tokens]
-
-    template = Template.of(tokenizer) if tokenizer.chat_template else None
-    return ModelJudge(split, tokenizer, template=template, generate=generate)

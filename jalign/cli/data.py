@@ -22,6 +22,14 @@ def data(args: Sequence[str], console: Console) -> None:
         save(config, options.to, console)
 
 
+def check_args(args: Sequence[str]) -> None:
+    """That the data are to be written, and as something that exists."""
+    config, options = read_options(args, "data")
+    if options.to is None:
+        raise ValueError("set to: a kind of data, or an algorithm that will read them")
+    _kind_of(options.to, config.out)
+
+
 def show(config: Config, console: Console) -> None:
     """Counts, lengths, what was dropped and why, a few examples with scored tokens coloured, and
     how batches are cut.
@@ -47,14 +55,7 @@ def save(config: Config, wanted: str, console: Console) -> None:
 
     Nothing is held out, so that a run on the file holds out what a run on the data would have.
     """
-    if wanted not in NEEDS and wanted not in algorithms.ALGORITHMS:
-        raise ValueError(
-            f"no kind of data {wanted!r}{nearest(wanted, [*NEEDS, *algorithms.ALGORITHMS])}; there "
-            f"is: {', '.join(NEEDS)}, and the name of every algorithm"
-        )
-    if not config.out.endswith(write.ENDINGS):
-        raise ValueError(f"--to needs --out FILE{' or FILE'.join(write.ENDINGS)}, got {config.out}")
-    kind = wanted if wanted in NEEDS else algorithms.get(wanted).format.name
+    kind = _kind_of(wanted, config.out)
     kind = "pairs" if kind == "joint" else kind  # made from pairs whenever they are read
     records, told = build_data.converted(config, kind)
     write.write(config.out, write.to_rows(records, told.kind, told.attributes))
@@ -64,3 +65,15 @@ def save(config: Config, wanted: str, console: Console) -> None:
     console.print(
         f"{len(records)} rows of {told.kind} data written to {config.out}", highlight=False
     )
+
+
+def _kind_of(wanted: str, out: str) -> str:
+    """The kind of data that is written."""
+    if wanted not in NEEDS and wanted not in algorithms.ALGORITHMS:
+        raise ValueError(
+            f"no kind of data {wanted!r}{nearest(wanted, [*NEEDS, *algorithms.ALGORITHMS])}; there "
+            f"is: {', '.join(NEEDS)}, and the name of every algorithm"
+        )
+    if not out.endswith(write.ENDINGS):
+        raise ValueError(f"--to needs --out FILE{' or FILE'.join(write.ENDINGS)}, got {out}")
+    return wanted if wanted in NEEDS else algorithms.get(wanted).format.name

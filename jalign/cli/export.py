@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +14,34 @@ from rich.console import Console
 
 from jalign import losses
 from jalign.cli import build, build_data, runs
+from jalign.cli.read import parsed
 from jalign.config import Config
 from jalign.core import TrainState
 from jalign.models import hub, lora, peft
 from jalign.rewards.model import REWARD_FILE
 
 
-def export(args: Sequence[str], console: Console) -> None:
-    """Write a Hugging Face folder that `transformers` loads, or a PEFT adapter that `peft`
-    loads.
-    """
-    parser = ArgumentParser(prog="jalign export", description=export.__doc__)
-    parser.add_argument("run", help="folder that jalign train wrote")
-    parser.add_argument("out", help="folder to write")
-    parser.add_argument("--step", type=str | None, default=None, help=runs.STEP_HELP)
-    parser.add_argument(
-        "--adapter", action="store_true", help="write only the LoRA adapter, in PEFT's format"
+def parser() -> ArgumentParser:
+    """The options of `jalign export`."""
+    result = ArgumentParser(prog="jalign export", description=export.__doc__, exit_on_error=False)
+    result.add_argument("run", help="folder that jalign train wrote")
+    result.add_argument("out", help="folder to write")
+    result.add_argument("--step", type=str | None, default=None, help=runs.STEP_HELP)
+    result.add_argument(
+        "--adapter",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="write only the LoRA adapter, in PEFT's format",
     )
-    parser.add_argument(
+    result.add_argument(
         "--dtype",
         default="float32",
         choices=["float32", "bfloat16", "float16"],
         help="of the weights",
     )
-    parser.add_argument(
+    result.add_argument(
         "--normalize_reward",
         type=bool,
         nargs="?",
@@ -45,9 +50,22 @@ def export(args: Sequence[str], console: Console) -> None:
         help="make a reward model's rewards of the run's held-out responses have mean 0 and "
         "standard deviation 1; the bias this takes goes to OUT/reward.json, as the head has none",
     )
-    options = parser.parse_args(list(args))
+    return result
+
+
+def check_args(args: Sequence[str]) -> Any:
+    """The options, if they fit each other."""
+    options = parsed(parser(), args, lambda values: values)
     if options.adapter and options.normalize_reward:
         raise ValueError("--normalize_reward scales the head, which --adapter leaves behind")
+    return options
+
+
+def export(args: Sequence[str], console: Console) -> None:
+    """Write a Hugging Face folder that `transformers` loads, or a PEFT adapter that `peft`
+    loads.
+    """
+    options = check_args(args)
     config, model, state, step = runs.newest(options.run, runs.which(options.step))
     gain, bias = _normalization(config, model, state) if options.normalize_reward else (1.0, 0.0)
     decoder = nnx.merge(*build.merged(model, state.params))

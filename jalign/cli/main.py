@@ -1,4 +1,4 @@
-"""The command line: `jalign train|eval|sample|rollouts|data|export|merge|algorithms|bench`."""
+"""The command line: `jalign train|eval|sample|label|...`, one function per command."""
 
 import logging
 import os
@@ -23,6 +23,11 @@ usage: jalign COMMAND [ARGUMENTS]
   eval CONFIG [--key value ...]    the held-out metrics of a model, or of a run's newest checkpoint;
                                    for rewards also calibration, length and subsets
   sample MODEL [PROMPT ...]        continue texts with a model or a run; --best_of N --reward DIR
+  label [CONFIG] [--key value ...] preference records of what a model or a server says of responses
+  revise [CONFIG] [--key value ..] critiques and revisions of responses by principles
+  prompts [CONFIG] [--key value .] new prompts that a model writes in sight of others
+  pipeline FILE [--name value ...] commands one after another, such as a whole RLAIF run; goes on
+                                   where it stopped
   rollouts RUN                     responses that a run sampled, with their rewards
   data CONFIG [--key value ...]    look at the data as the model will see it; --to KIND converts
   export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
@@ -106,6 +111,30 @@ def _sample(args: list[str], console: Console) -> None:
     sample(args, console)
 
 
+def _label(args: list[str], console: Console) -> None:
+    from jalign.cli.label import label
+
+    label(args, console)
+
+
+def _revise(args: list[str], console: Console) -> None:
+    from jalign.cli.revise import revise
+
+    revise(args, console)
+
+
+def _prompts(args: list[str], console: Console) -> None:
+    from jalign.cli.prompts import prompts
+
+    prompts(args, console)
+
+
+def _pipeline(args: list[str], console: Console) -> int:
+    from jalign.cli.pipeline import pipeline
+
+    return pipeline(args, console)
+
+
 def _rollouts(args: list[str], console: Console) -> None:
     from jalign.cli.rollouts import rollouts
 
@@ -146,6 +175,10 @@ COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     "train": _train,
     "eval": _eval,
     "sample": _sample,
+    "label": _label,
+    "revise": _revise,
+    "prompts": _prompts,
+    "pipeline": _pipeline,
     "rollouts": _rollouts,
     "data": _data,
     "export": _export,

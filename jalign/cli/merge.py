@@ -15,6 +15,7 @@ from rich.console import Console
 
 from jalign import merge as merging
 from jalign.cli import build, runs
+from jalign.cli.read import parsed
 from jalign.data.chat import load_tokenizer
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
@@ -43,7 +44,7 @@ def merge(args: Sequence[str], console: Console) -> None:
     """Merge models that were trained apart from the same base, and write a Hugging Face folder with
     the base's tokenizer. Needs host memory for every model in float32.
     """
-    options = _parser().parse_args(list(args))
+    options = check_args(args)
     numbers = _numbers(options)
     base = _base(options.base)
     names = list(options.models)
@@ -81,11 +82,18 @@ def merge(args: Sequence[str], console: Console) -> None:
     )
 
 
+def check_args(args: Sequence[str]) -> Namespace:
+    """The options, if they fit each other."""
+    options = parsed(_parser(), args, lambda values: values)
+    _numbers(options)
+    return options
+
+
 def _parser() -> ArgumentParser:
     def of(option: str) -> str:
         return "[" + ", ".join(m for m, applies in APPLIES.items() if option in applies) + "] "
 
-    parser = ArgumentParser(prog="jalign merge", description=merge.__doc__)
+    parser = ArgumentParser(prog="jalign merge", description=merge.__doc__, exit_on_error=False)
     add = parser.add_argument
     add("out", help="folder to write")
     add("--base", required=True, help="what all were trained from: folder, hub name, or embedded")

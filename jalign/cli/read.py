@@ -3,14 +3,17 @@ helpful.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from jalign.config import Config
 from jalign.core import did_you_mean
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -35,11 +38,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def parser(command: str = "train") -> ArgumentParser:
     """The options of every command that takes a config."""
-    result = ArgumentParser(prog=f"jalign {command} [CONFIG]", exit_on_error=False)
-    result.add_argument(
-        "--config", action="config", help="YAML file; the options below override it"
-    )
-    result.add_class_arguments(Config, sub_configs=True)
+    result = _parser_of(Config, command)
     if command == "data":
         result.add_argument(
             "--to",
@@ -58,18 +57,28 @@ def read_config(args: Sequence[str], command: str = "train") -> Config:
 
 def read_options(args: Sequence[str], command: str) -> tuple[Config, Any]:
     """The config, and everything that the command was told, by name."""
+    return parsed(parser(command), args, lambda values: (_made(Config, values), values))
+
+
+def read_as(kind: type[T], args: Sequence[str], command: str) -> T:
+    """`[CONFIG] [--dotted.key value ...]` as another config than that of a run."""
+    return parsed(_parser_of(kind, command), args, lambda values: _made(kind, values))
+
+
+def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T]) -> T:
+    """What is made of a command's options; ConfigError says what is wrong with them.
+
+    Where there is a --config, a first word that is no option is one.
+    """
     args = list(args)
-    if args and not args[0].startswith("-"):
+    with_config = any(action.dest == "config" for action in options._actions)
+    if with_config and args and not args[0].startswith("-"):
         args = ["--config", *args]
     for i, arg in enumerate(args[:-1]):
-        if arg == "--config":
-            _check_yaml(args[i + 1])
-    options = parser(command)
+        if with_config and arg == "--config":
+            load_yaml(args[i + 1])
     try:
-        namespace = options.parse_args(args)
-        values = options.instantiate(namespace)
-        fields = {k: getattr(values, k) for k in Config.__dataclass_fields__}
-        return Config(**fields), values
+        return make(options.instantiate(options.parse_args(args)))
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
@@ -78,7 +87,21 @@ def read_options(args: Sequence[str], command: str) -> tuple[Config, Any]:
         raise ConfigError(_explain(str(error), _keys(options))) from error
 
 
-def _check_yaml(path: str) -> None:
+def _parser_of(kind: type, command: str) -> ArgumentParser:
+    result = ArgumentParser(prog=f"jalign {command} [CONFIG]", exit_on_error=False)
+    result.add_argument(
+        "--config", action="config", help="YAML file; the options below override it"
+    )
+    result.add_class_arguments(kind, sub_configs=True)
+    return result
+
+
+def _made(kind: type[T], values: Any) -> T:
+    return kind(**{field.name: getattr(values, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """A mapping from a file, in which no key is given twice."""
     try:
         with open(path, encoding="utf-8") as file:
             found = yaml.load(file, _UniqueKeys)  # a SafeLoader
@@ -92,6 +115,7 @@ def _check_yaml(path: str) -> None:
         raise ConfigError(
             f"config {path} must be a mapping of keys to values, got {type(found).__name__}"
         )
+    return found
 
 
 def _keys(options: ArgumentParser) -> list[str]:

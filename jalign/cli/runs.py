@@ -4,13 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from flax import nnx
 from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
 
 from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.config import Config, MeshConfig
 from jalign.core import Algorithm, TrainState, did_you_mean
+from jalign.data.chat import load_tokenizer
+from jalign.models import hub
+from jalign.models.decoder import Decoder
 from jalign.rewards.model import RewardModel
 from jalign.train.checkpoint import Checkpointer
 
@@ -71,6 +76,20 @@ def newest(
     if found is None:
         raise ValueError(f"{folder} has no checkpoint")
     return config, model, found[1], found[0]
+
+
+def language_model(
+    name: str, mesh: Mesh | None = None, step: Which = None
+) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
+    """The model of a run's newest (or a given) checkpoint, of a folder or hub name, or of the
+    package; its tokenizer; and where it was loaded from.
+    """
+    if is_run(name):
+        _, model, state, _ = newest(name, step)
+        return nnx.merge(*build.merged(model, state.params)), model.tokenizer, model.path
+    path = build.model_path(name)
+    model = hub.load(path, dtype=build.compute_dtype("auto"), mesh=mesh)
+    return model, load_tokenizer(path), path
 
 
 def reward_model(

@@ -1,44 +1,53 @@
 """`jalign sample MODEL [PROMPT ...]`: continuations, to the terminal or to a file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
-from flax import nnx
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.text import Text
-from transformers import PreTrainedTokenizerBase
 
-from jalign.cli import best_of, build, runs
-from jalign.data import sources
-from jalign.data.chat import load_tokenizer
-from jalign.data.write import check_name, write
-from jalign.models import hub
-from jalign.models.decoder import Decoder
+from jalign.cli import best_of, build, build_data, runs
+from jalign.cli.read import parsed
+from jalign.data.chat import Template
+from jalign.data.journal import Made, make_file
+from jalign.data.tokenize import Encoder
+from jalign.data.write import check_name
+from jalign.rewards.label import text_of
 from jalign.rollout.sampler import Settings, generate
 
+LOT = 4  # batches that are sampled before they are kept: prompts of like length go together
 
-def sample(args: Sequence[str], console: Console) -> None:
-    """Continue texts with a model folder, a hub name, "embedded", or the newest (or a given)
-    checkpoint of a run.
-    """
-    parser = ArgumentParser(prog="jalign sample", description=sample.__doc__)
-    parser.add_argument("model", help="folder, hub name, run folder, or embedded")
-    parser.add_argument("prompts", nargs="*", help="texts to continue")
-    parser.add_argument("--step", type=str | None, default=None, help=runs.STEP_HELP)
-    parser.add_argument("--file", default=None, help="rows with a prompt column to continue")
-    parser.add_argument("--out", default=None, help="jsonl or jsonl.gz to write rows to")
-    parser.add_argument(
-        "--limit", type=int, default=0, help="first so many prompts of the file; 0: all"
+
+def parser() -> ArgumentParser:
+    """The options of `jalign sample`."""
+    result = ArgumentParser(prog="jalign sample", description=sample.__doc__, exit_on_error=False)
+    add = result.add_argument
+    add("model", help="folder, hub name, run folder, or embedded")
+    add("prompts", nargs="*", help="texts to continue")
+    add("--step", type=str | None, default=None, help=runs.STEP_HELP)
+    add(
+        "--file",
+        default=None,
+        help="rows with prompts (texts or messages) to continue; or embedded",
     )
-    parser.add_argument("--responses", type=int, default=1, help="continuations per prompt")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    parser.add_argument("--top_k", type=int | None, default=None)
-    parser.add_argument("--top_p", type=float, default=1.0)
-    parser.add_argument("--batch_size", type=int, default=32, help="prompts per call")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
+    add(
+        "--out",
+        default=None,
+        help="jsonl or jsonl.gz to write rows to; a killed command goes on when it is given again",
+    )
+    add("--template", default=None, help="a chat template for a tokenizer that has none")
+    add("--limit", type=int, default=0, help="first so many prompts of the file; 0: all")
+    add("--responses", type=int, default=1, help="continuations per prompt")
+    add("--max_new_tokens", type=int, default=128)
+    add("--temperature", type=float, default=0.0, help="0 is greedy")
+    add("--top_k", type=int | None, default=None)
+    add("--top_p", type=float, default=1.0)
+    add("--batch_size", type=int, default=32, help="prompts per call")
+    add("--seed", type=int, default=0)
+    add(
         "--best_of",
         "--best-of",
         type=int | None,
@@ -46,29 +55,50 @@ def sample(args: Sequence[str], console: Console) -> None:
         help="sample so many per prompt and show the one with the highest reward; a file gets all "
         "that are not empty, the best first, with their rewards",
     )
-    parser.add_argument(
+    add(
         "--reward",
         default=None,
         help="what gives the rewards: the run of a reward model, or its exported folder",
     )
-    options = parser.parse_args(list(args))
-    prompts = list(options.prompts)
+    return result
+
+
+def check(options: Any) -> Any:
+    """The options, if they fit each other."""
+    best_of.check(options)
+    if options.step is not None and not runs.is_run(options.model):
+        raise ValueError(f"--step chooses a checkpoint of a run, and {options.model} is none")
+    runs.which(options.step)
+    chosen = options.responses > 1 or options.top_k is not None or options.top_p < 1
+    if options.temperature == 0 and chosen:
+        raise ValueError("--responses, --top_k and --top_p need a --temperature above 0")
+    if options.batch_size < 1:
+        raise ValueError(f"--batch_size must be at least 1, got {options.batch_size}")
+    return options
+
+
+def check_args(args: Sequence[str]) -> Any:
+    """What can be known to be wrong before anything is loaded."""
+    return check(parsed(parser(), args, lambda values: values))
+
+
+def sample(args: Sequence[str], console: Console) -> None:
+    """Continue texts with a model folder, a hub name, "embedded", or the newest (or a given)
+    checkpoint of a run.
+    """
+    options = parsed(parser(), args, lambda values: values)
+    prompts: list[Any] = list(options.prompts)
     if options.file:
-        rows = sources.read(options.file)
-        prompts += [_prompt(row, i) for i, row in enumerate(rows[: options.limit or None])]
+        rows = build_data.rows_of(options.file, "train")
+        prompts += build_data.prompts_of(rows[: options.limit or None])
     if options.out:
         check_name(options.out)  # before anything is sampled
     if not prompts:
         raise ValueError("nothing to continue: give a PROMPT or --file")
-    best_of.check(options)
-    if options.step is not None and not runs.is_run(options.model):
-        raise ValueError(f"--step chooses a checkpoint of a run, and {options.model} is none")
-    step = runs.which(options.step)
-    chosen = options.responses > 1 or options.top_k is not None or options.top_p < 1
-    if options.temperature == 0 and chosen:
-        raise ValueError("--responses, --top_k and --top_p need a --temperature above 0")
+    check(options)
     reward = runs.reward_model(options.reward) if options.reward else None
-    decoder, tokenizer, path = _load(options.model, step)
+    decoder, tokenizer, path = runs.language_model(options.model, step=runs.which(options.step))
+    read = reader(tokenizer, prompts, options.template)
     settings = Settings(
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
@@ -77,39 +107,50 @@ def sample(args: Sequence[str], console: Console) -> None:
         eos=build.eos_ids(path, tokenizer),
         responses=options.best_of or options.responses,
     )
-    texts = generate(
-        decoder,
-        tokenizer,
-        prompts,
-        settings,
-        jax.random.key(options.seed),
-        batch_size=min(options.batch_size, len(prompts)),
-    )
-    k = settings.responses
-    rows = [{"prompt": p, "responses": texts[i * k : (i + 1) * k]} for i, p in enumerate(prompts)]
-    if reward:
-        rows = best_of.best_first(rows, reward)
+    size = min(options.batch_size, len(prompts))
+
+    def make(some: Sequence[Any], first: int, _: Any) -> list[Made]:
+        key = jax.random.fold_in(jax.random.key(options.seed), first)
+        texts = generate(decoder, tokenizer, list(map(read, some)), settings, key, batch_size=size)
+        k = settings.responses
+        rows = [{"prompt": p, "responses": texts[i * k : (i + 1) * k]} for i, p in enumerate(some)]
+        return [Made([row], []) for row in (best_of.best_first(rows, reward) if reward else rows)]
+
     if options.out:
-        write(options.out, rows)
+        say = partial(console.print, markup=False, highlight=False)
+        rows, _ = make_file(
+            options.out, prompts, make, identity=_identity(options), size=LOT * size, say=say
+        )
         count = sum(len(row["responses"]) for row in rows)
         console.print(f"{count} continuations written to {options.out}", highlight=False)
         return
-    for row in rows:
+    for row in (row for made in make(prompts, 0, []) for row in made.rows):
         for text in best_of.shown(row) if reward else row["responses"]:
             # no str: what looks like markup in a text is text
-            console.print(Text.assemble((row["prompt"], "dim"), text, "\n"))
+            console.print(Text.assemble((text_of(row["prompt"]), "dim"), text, "\n"))
 
 
-def _prompt(row: dict, number: int) -> str:
-    prompt = row.get("prompt", row.get("text"))
-    if not isinstance(prompt, str):
-        raise ValueError(f"row {number} has no text in a column prompt or text: {sorted(row)}")
-    return prompt
+def _identity(options: Any) -> dict[str, Any]:
+    """What decides, beside the prompts, which rows are written."""
+    names = set(options.as_dict()) - {"prompts", "file", "limit", "out"}
+    return {name: options[name] for name in sorted(names)}
 
 
-def _load(name: str, step: runs.Which) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
-    if runs.is_run(name):
-        _, model, state, _ = runs.newest(name, step)
-        return nnx.merge(*build.merged(model, state.params)), model.tokenizer, model.path
-    path = build.model_path(name)
-    return hub.load(path, dtype=build.compute_dtype("auto")), load_tokenizer(path), path
+def reader(tokenizer: Any, prompts: Sequence[Any], template: str | None) -> Callable[[Any], str]:
+    """What the model reads of a prompt: a text as it is, messages by the chat template."""
+    chat = not all(isinstance(prompt, str) for prompt in prompts)
+    if template and not chat:
+        raise ValueError(f"--template {template} cannot apply: the prompts are texts, not messages")
+    if not chat:
+        return str
+    found = Template.of(tokenizer, template)
+    # the tokenizer puts the BOS first, and a template may write it too
+    twice = found.leads_with_bos and Encoder(tokenizer).bos is not None
+
+    def read(prompt: Any) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        text = found.render(prompt, open_turn=True)
+        return text.removeprefix(tokenizer.bos_token) if twice else text
+
+    return read

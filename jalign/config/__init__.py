@@ -16,7 +16,8 @@ from typing import Any, Literal
 import jax
 
 from jalign import algorithms
-from jalign.config.online import JudgeConfig, RewardConfig, RolloutConfig
+from jalign.config.feedback import LabelConfig, PromptsConfig, ReviseConfig
+from jalign.config.online import JudgeConfig, LanguageModelConfig, RewardConfig, RolloutConfig
 from jalign.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -36,10 +37,14 @@ __all__ = [
     "Config",
     "DataConfig",
     "JudgeConfig",
+    "LabelConfig",
+    "LanguageModelConfig",
     "LoraConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimConfig",
+    "PromptsConfig",
+    "ReviseConfig",
     "RewardConfig",
     "RolloutConfig",
     "SampleConfig",

@@ -70,37 +70,58 @@ class RolloutConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
+class LanguageModelConfig:
+    """A language model that is asked.
+
+    Args:
+        model: a run, a folder, a hub name or "embedded", in this process; or what the server calls
+          its model.
+        server: base URL of a server with the OpenAI API, up to where chat/completions follows. The
+          key comes from the environment variable JALIGN_JUDGE_API_KEY.
+        cache: folder in which a server's answers are kept.
+        concurrency: most requests at once.
+        seed: of what is written above temperature 0. A server is sent seed + k for the k-th sample
+          of a prompt; null sends it none.
+    """
+
+    model: str | None = None
+    server: str | None = None
+    cache: str | None = None
+    concurrency: int = 16
+    seed: int | None = None
+
+    def __post_init__(self):
+        if self.cache and not self.server:
+            raise ValueError("cache keeps a server's answers: set server, or leave it out")
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig(LanguageModelConfig):
     """A language model that judges responses (AI feedback).
 
     Args:
         ask: for a "score" from 1 to 10, the mean of its distribution (direct RLAIF); for "points",
           up to 5, one for each quality (self-rewarding); or for a "preference" between two
           responses, in both orders, where a method learns from preferences.
-        model: folder or hub name, run in this process; or what the server calls its model.
-        server: base URL of a server with the OpenAI API, up to where chat/completions follows. The
-          key comes from the environment variable JALIGN_JUDGE_API_KEY.
         weight: of a score or of points in the reward.
         options: of `rewards.rating.direct_score`, `additive_ratings` or `rewards.rlaif.Comparison`:
           templates (files or names), instructions, reasons ...
-        cache: folder in which a server's answers are kept.
-        concurrency: most requests at once.
     """
 
     ask: Literal["nothing", "score", "points", "preference"] = "nothing"
-    model: str | None = None
-    server: str | None = None
     weight: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
-    cache: str | None = None
-    concurrency: int = 16
 
     def __post_init__(self):
         if self.ask == "nothing":
-            if self.model or self.server or self.options or self.cache:
+            said = self.model or self.server or self.options or self.cache
+            if said or self.seed is not None:
                 raise ValueError("reward.judge: ask says for what; it is nothing")
         elif not self.model:
             raise ValueError("reward.judge needs a model: a folder, or its name at the server")
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

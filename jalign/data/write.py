@@ -82,8 +82,12 @@ def check_name(path: str | Path) -> Path:
 
 
 def write(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """JSON Lines, compressed where the name ends in .gz; the same rows give the same bytes."""
+    """JSON Lines, compressed where the name ends in .gz; the same rows give the same bytes, which
+    appear all at once.
+    """
     path = check_name(path)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    whole = path.with_name(path.name + ".tmp")  # a kill half-way through must not look like an end
+    whole.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    whole.replace(path)

@@ -1,0 +1,34 @@
+"""Where the config of a language model that is asked becomes a judge."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from jalign.cli import build, runs
+from jalign.config.online import LanguageModelConfig
+from jalign.data.chat import Template
+from jalign.rewards.judge import Judge, ModelJudge
+from jalign.rewards.server import ServerJudge
+from jalign.rollout.groups import respond
+from jalign.rollout.sampler import Settings
+
+
+def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
+    """A language model that is asked: in this process, or behind a server."""
+    name = c.model or ""
+    if c.server:
+        return ServerJudge(c.server, name, concurrency=c.concurrency, cache=c.cache, seed=c.seed)
+    model, tokenizer, path = runs.language_model(name, mesh)
+    split, eos = nnx.split(model), build.eos_ids(path, tokenizer)
+
+    def generate(ids: Sequence[Sequence[int]], *, max_tokens: int, temperature: float) -> list[str]:
+        settings = Settings(max_new_tokens=max_tokens, temperature=temperature, eos=eos)
+        rows = [np.asarray(row, np.int32) for row in ids]
+        found = respond(split, rows, settings, jax.random.key(c.seed or 0), batch_size=8)
+        return [str(tokenizer.decode(row[0], skip_special_tokens=True)) for row in found.tokens]
+
+    template = Template.of(tokenizer) if tokenizer.chat_template else None
+    return ModelJudge(split, tokenizer, template=template, generate=generate)

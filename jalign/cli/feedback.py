@@ -1,0 +1,72 @@
+"""What the commands of AI feedback share: a model that is asked, items, a file that grows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from jalign.cli import build_data
+from jalign.data.journal import Make, make_file
+from jalign.rewards.server import ServerJudge
+from jalign.signatures import did_you_mean, numbers_of
+
+HOW = ("out", "file", "limit", "cache", "concurrency")  # not which rows come of an item
+
+
+def rows_of(config: Any) -> list[dict[str, Any]]:
+    """The rows that the command reads."""
+    return build_data.rows_of(config.file, "train")[: config.limit or None]
+
+
+def check_options(options: Mapping[str, Any], fn: Any, ours: Sequence[str] = ()) -> None:
+    """That all options are of this function, and none is one that we give ourselves."""
+    known = set(numbers_of(fn)) - set(ours)
+    for name in options:
+        if name not in known:
+            raise ValueError(f"options: no option {name!r}{did_you_mean(name, known)}")
+
+
+def write(
+    config: Any,
+    items: Sequence[Any],
+    make: Make,
+    what: str,
+    console: Console,
+    facts: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> None:
+    """Make the file of a command, and say what was left out and why.
+
+    Args:
+      facts: what decides, beside config and items, which rows come out.
+      more: options of `make_file`.
+    """
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    identity, size = {**_flat(asdict(config)), **(facts or {})}, config.batch_size
+    rows, dropped = make_file(
+        config.out, items, make, identity=identity, size=size, say=say, **more
+    )
+    for reason, count in dropped.most_common():
+        say(f"dropped: {count} times {reason}")
+    say(f"{len(rows)} {what} written to {config.out}")
+
+
+def tell(judge: Any, console: Console, more: Mapping[str, float] | None = None) -> None:
+    """What a judge has to say about itself: position bias, requests, cost."""
+    numbers = {**(more or {}), **(judge.metrics() if isinstance(judge, ServerJudge) else {})}
+    if numbers:
+        cells = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        console.print(cells, markup=False, highlight=False, soft_wrap=True)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested options by their dotted names, but for those that do not decide what comes out."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{before}{name}.")
+        elif name not in HOW:
+            out[before + name] = value
+    return out

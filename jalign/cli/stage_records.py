@@ -1,0 +1,81 @@
+"""What a pipeline knows of its stages from earlier lives.
+
+OUT/.stages/NAME.json says with which definition a stage began and, once it ended, how long it took.
+"""
+
+import json
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jalign.cli.read import ConfigError
+from jalign.cli.stages import Stage, digest
+
+
+class Records:
+    """Files of the stages of one pipeline."""
+
+    def __init__(self, out: Path, stages: Sequence[Stage]):
+        self.folder, self.digests = out / ".stages", {}
+        for stage in stages:
+            self.digests[stage.name] = digest(stage, self.digests)
+
+    def check(self, stage: Stage) -> None:
+        """That a stage which began still is what it was.
+
+        Raises:
+          ConfigError: it has another definition now.
+        """
+        found = self._read(stage)
+        if not found or found["digest"] == self.digests[stage.name]:
+            return
+        before, now = found["args"], stage.args
+        gone = shlex.join(word for word in before if word not in now)
+        new = shlex.join(word for word in now if word not in before)
+        if before != now:
+            what = f"{gone or 'nothing'} then, {new or 'nothing'} now"
+        elif found["config"] != stage.config:
+            what = "the config file that it names"
+        else:
+            what = f"what it needs: {', '.join(stage.needs)}"
+        state = "ended" if "seconds" in found else "began"
+        raise ConfigError(
+            f"stage {stage.name} {state} with another definition ({what}): choose another --out, "
+            f"or --redo {stage.name}, which deletes what it and the stages that need it wrote"
+        )
+
+    def seconds(self, stage: Stage) -> float | None:
+        """How long a stage took that ended; None for others."""
+        return self._read(stage).get("seconds")
+
+    def begin(self, stage: Stage) -> None:
+        self._write(stage, {})
+
+    def end(self, stage: Stage, seconds: float) -> None:
+        self._write(stage, {"seconds": round(seconds, 1)})
+
+    def forget(self, stage: Stage) -> None:
+        """Delete what a stage wrote, and what is known of it."""
+        if not self._read(stage):  # then nothing of it is ours
+            return
+        if stage.out.is_dir():
+            shutil.rmtree(stage.out)
+        for path in (stage.out, stage.out.with_name(stage.out.name + ".part"), self._path(stage)):
+            path.unlink(missing_ok=True)
+
+    def _path(self, stage: Stage) -> Path:
+        return self.folder / f"{stage.name}.json"
+
+    def _read(self, stage: Stage) -> dict[str, Any]:
+        path = self._path(stage)
+        return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+    def _write(self, stage: Stage, more: Mapping[str, Any]) -> None:
+        known = {"digest": self.digests[stage.name], "args": stage.args, "config": stage.config}
+        path = self._path(stage)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.with_suffix(".tmp")
+        whole.write_text(json.dumps({**known, **more}, indent=2) + "\n", encoding="utf-8")
+        whole.replace(path)

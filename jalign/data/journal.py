@@ -1,0 +1,121 @@
+"""Rows made of one item after another, kept as they come, so that a killed command goes on.
+
+While a file is being made, its journal stands beside it as FILE.part: a first line that says what
+is being made of what, then one line for every lot of items. The file itself appears at the end, in
+one piece. Half a line, where a kill came in between, counts as none, and lots have the same borders
+in every life: what is made does not depend on how often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jalign.data.write import check_name, write
+
+Row = dict[str, Any]
+
+
+class Made(NamedTuple):
+    """What came of an item.
+
+    Attributes:
+      rows: any number of them.
+      dropped: for everything that was left out, why.
+    """
+
+    rows: list[Row]
+    dropped: list[str]
+
+
+Make = Callable[[Sequence[Any], int, list[Row]], list[Made]]
+"""`(items, number of the first, rows so far) -> what came of each`."""
+
+
+def make_file(
+    path: str | Path,
+    items: Sequence[Any],
+    make: Make,
+    *,
+    identity: Mapping[str, Any],
+    size: int,
+    most: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[list[Row], Counter[str]]:
+    """Write the rows of all items to a file, going on with its journal where there is one.
+
+    Args:
+      path: of the file, .jsonl or .jsonl.gz; what stands there is replaced at the end.
+      items: what JSON can hold.
+      identity: everything else that decides what the rows will be, by name.
+      size: items of a lot.
+      most: rows after which no further lot is made, and none are kept; None: no limit.
+      say: told where it goes on.
+
+    Returns:
+      The rows, and how often each reason to leave something out occurred.
+
+    Raises:
+      ValueError: a journal of other items or another identity; items of which no row came.
+    """
+    path = check_name(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    journal = path.with_name(path.name + ".part")
+    known = json.loads(json.dumps({**identity, "items": fingerprint(items)}))
+    made = _begun(journal, known)
+    if made:
+        say(f"going on after {len(made)} of {len(items)}")
+    rows = [row for one in made for row in one.rows]
+    with journal.open("a", encoding="utf-8") as file:
+        while len(made) < len(items) and (most is None or len(rows) < most):
+            lot = make(items[len(made) : len(made) + size], len(made), rows)
+            _append(file, [list(one) for one in lot])
+            made += lot
+            rows += [row for one in lot for row in one.rows]
+    dropped = Counter(reason for one in made for reason in one.dropped)
+    if not rows:
+        journal.unlink()
+        why = "; ".join(f"{n} times: {reason}" for reason, n in dropped.most_common())
+        raise ValueError(
+            f"nothing to write to {path}: no row came of {len(items)}; {why or 'none'}"
+        )
+    write(path, rows[:most])
+    journal.unlink()
+    return rows[:most], dropped
+
+
+def fingerprint(items: Any) -> str:
+    """SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
+
+
+def _begun(journal: Path, identity: Mapping[str, Any]) -> list[Made]:
+    """What a journal holds in whole lines, to which it is cut; one without any is begun."""
+    data = journal.read_bytes() if journal.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = whole.decode().splitlines() if whole else []
+    if not lines:
+        with journal.open("w", encoding="utf-8") as file:
+            _append(file, identity)
+        return []
+    earlier = json.loads(lines[0])
+    names = sorted(earlier.keys() | identity.keys())
+    if differs := [n for n in names if earlier.get(n) != identity.get(n)]:
+        of = "; ".join(f"{n}: {earlier.get(n)!r} then, {identity.get(n)!r} now" for n in differs)
+        raise ValueError(
+            f"{journal} was begun otherwise ({of}): delete it, or choose another --out"
+        )
+    if len(whole) < len(data):
+        os.truncate(journal, len(whole))
+    return [Made(*one) for line in lines[1:] for one in json.loads(line)]
+
+
+def _append(file: Any, value: Any) -> None:
+    file.write(json.dumps(value) + "\n")  # ASCII: no line breaks but its own
+    file.flush()
+    os.fsync(file.fileno())
