@@ -9,7 +9,14 @@ from rich.console import Console
 
 from jalign.cli.evaluate import evaluate
 from jalign.cli.rollouts import rollouts
-from jalign.config import Config, DataConfig, JudgeConfig, RewardConfig, RolloutConfig
+from jalign.config import (
+    Config,
+    DataConfig,
+    JudgeConfig,
+    ModelConfig,
+    RewardConfig,
+    RolloutConfig,
+)
 from jalign.rollout import record
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
@@ -200,6 +207,9 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         config(reward=reward, reference="cached")
     with pytest.raises(ValueError, match="reward does not apply to dpo: its data are fixed"):
         Config(algorithm={"name": "dpo"}, reward=reward)
+    with pytest.raises(ValueError, match=r"responses is 2: gkd_on_policy learns from 1 per prompt"):
+        given = {"rollout": RolloutConfig(responses=2), "model": ModelConfig(reference="teacher")}
+        Config(algorithm={"name": "gkd_on_policy"}, steps=1, **given)
     with pytest.raises(ValueError, match="grpo samples its own data: set steps"):
         Config(algorithm={"name": "grpo"}, reward=reward)
     with pytest.raises(ValueError, match=r"step_separator does not apply: grpo reads no rewards"):

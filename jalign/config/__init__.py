@@ -292,7 +292,13 @@ class Config:
             )
             for name in row.rollout_inputs()
         ]
-        jax.eval_shape(partial(row.experience.make, **row.experience_numbers(**hyper)), *arrays)
+        make = partial(row.experience.make, **row.experience_numbers(**hyper))
+        made, only = jax.eval_shape(make, *arrays), row.format.k
+        if only and "take" not in made and sizes["K"] != only:
+            raise ValueError(
+                f"rollout.responses is {sizes['K']}: {row.name} learns from {only} per prompt, and "
+                "chooses none"
+            )
 
     def _check_numbers(self) -> None:
         """Numbers that are out of range, or that the optimizer does not read."""
