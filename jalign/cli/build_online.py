@@ -179,7 +179,8 @@ def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, rew
     """
     held = texts.examples
     plan, settings = plan_of(config), replace(settings_of(config, model), responses=1)
-    size = min(config.rollout.sample_batch or config.batch_size, len(held))
+    c = config.rollout  # as many rows at once as a rollout has
+    size = min((c.sample_batch or c.prompts or config.batch_size) * plan.responses, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     longest = int(held.lengths().prompt_len.max())
