@@ -93,15 +93,12 @@ def shared(name):
         row.needs_value_head,
         row.needs_critic,
         row.moves_reference(),
-        "win_probs" in row.rollout_inputs(),
         row.experience and row.experience.last,
     )
 
 
 # All of them take half an hour of a core: JALIGN_TINY=all; otherwise one of each kind.
-ONE_OF_EACH = {shared(name): name for name in sorted(ALGORITHMS, reverse=True)} | {
-    name: name for name in ("dpo", "ipo", "simpo", "orpo", "kto", "bradley_terry")
-}
+ONE_OF_EACH = {shared(name): name for name in sorted(ALGORITHMS, reverse=True)} | {"dpo": "dpo"}
 RUN = TINY if os.environ.get("JALIGN_TINY") == "all" else set(ONE_OF_EACH.values())
 
 

@@ -229,7 +229,7 @@ def test_20_every_key_of_the_config_is_read():
     sections = [
         x for x in vars(config).values() if isinstance(x, type) and x.__name__.endswith("Config")
     ]
-    assert len(sections) == 11
+    assert len(sections) == 15
     for section in sections:
         for key in fields(section):
             assert key.name in read, f"{section.__name__}.{key.name}"

@@ -230,7 +230,7 @@ def _identity(
     state: TrainState,
     frozen: Frozen,
     steps: int,
-    source: Any,
+    source: Any = None,
 ) -> dict[str, Any]:
     """The facts that a run may not change half-way."""
     lora = config.model.lora

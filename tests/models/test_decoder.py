@@ -115,7 +115,7 @@ def test_a_row_with_only_negative_positions_leaves_its_cache_alone():
     after = forward(model, tokens[:, :1], positions, cache=cache)[2]
     np.testing.assert_array_equal(after.lengths, [15, 14, 15])
     np.testing.assert_array_equal(after.kv.k[:, 1], cache.kv.k[:, 1])
-    assert np.abs(after.kv.k[:, 0, 14]).min() > 0
+    assert np.abs(after.kv.k[:, 0, :, 14]).min() > 0
 
 
 def test_a_flat_stream_with_a_shared_prompt_equals_padded_rows():

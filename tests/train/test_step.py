@@ -160,6 +160,8 @@ def test_the_loss_of_a_step_is_the_loss_that_evaluation_reports(row):
     carry = create_state(params(), optax.sgd(1.0), row, jax.random.key(7)).carry
     means = evaluate(params(), Frozen(None, params(1)), carry, cut(whole, 4, room=1))
     for name, mean in means.items():
+        if name == "pretraining/nll":  # the batch has no such text: a mean over nothing
+            continue
         np.testing.assert_allclose(mean.value, metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
