@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/venv.sh
-jalign_install ".[dev]"
+jalign_install ".[dev,tpu]"
 if [ "${JALIGN_PARITY:-0}" = 1 ] && ! .venv/bin/python -c 'import torch, peft' 2>/dev/null; then
   .venv/bin/python -m pip install --quiet "torch==2.13.0" && .venv/bin/python -m pip install --quiet peft ||
     echo "torch or peft cannot be installed here: the live comparisons are skipped"

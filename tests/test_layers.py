@@ -31,8 +31,9 @@ ALLOWED = {
     "train": TRAIN,
     "config": METHOD | {"train"},
     "eval": TRAIN,
+    "plan": TRAIN,
     "bench": TRAIN | {"config", "cli"},
-    "cli": TRAIN | {"eval", "merge", "config", "embedded", "bench", "__init__"},
+    "cli": TRAIN | {"eval", "merge", "config", "embedded", "bench", "plan", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),
 }

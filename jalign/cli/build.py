@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from jalign.data.budget import Cost
 from jalign.data.chat import load_tokenizer
 from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
+from jalign.kernels import devices
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.models.functional import Whole, functional, policy_of
@@ -89,7 +91,7 @@ def tokenizer_of(config: Config) -> Any:
 def compute_dtype(name: str) -> Any:
     """float32 on CPU, bfloat16 on accelerators, unless named."""
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "float32" if devices.platform() == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 
@@ -102,13 +104,13 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any, beside: Bare | None = N
     path = model_path(c.path)
     shared = algorithm.needs_critic and c.critic == SHARED
     heads = 1 if shared else c.heads * algorithm.needs_value_head
-    decoder, bare = _trained(config, mesh, path, heads=heads, seed=0, beside=beside)
+    decoder, bare = trained(config, mesh, path, heads=heads, seed=0, beside=beside)
     critic, reference = None, None
     if algorithm.needs_critic and not shared:
         start = model_path(c.critic or c.path)
-        critic, _ = _trained(config, mesh, start, heads=1, seed=2, beside=bare)
+        critic, _ = trained(config, mesh, start, heads=1, seed=2, beside=bare)
     if c.reference:
-        other = _loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype))
+        other = loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype))
         if other.spec.vocab_size != decoder.spec.vocab_size:
             raise ValueError(
                 f"model.reference has a vocabulary of {other.spec.vocab_size} tokens, the model "
@@ -119,9 +121,17 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any, beside: Bare | None = N
     return Model(path, decoder, tokenizer, apply, params, base, reference, bare)
 
 
-def _loaded(config: Config, mesh: Mesh, path: str, param_dtype: Any, **options: Any) -> Decoder:
+def loaded(
+    config: Config,
+    mesh: Mesh,
+    path: str,
+    param_dtype: Any,
+    load: Callable[..., Decoder] | None = None,
+    **options: Any,
+) -> Decoder:
+    """A model as it is, with the kernels and types of a config."""
     c = config.model
-    return hub.load(
+    return (load or hub.load)(
         path,
         dtype=compute_dtype(c.dtype),
         param_dtype=param_dtype,
@@ -133,11 +143,18 @@ def _loaded(config: Config, mesh: Mesh, path: str, param_dtype: Any, **options: 
     )
 
 
-def _trained(
-    config: Config, mesh: Mesh, path: str, heads: int, seed: int, beside: Bare | None
+def trained(
+    config: Config,
+    mesh: Mesh,
+    path: str,
+    *,
+    heads: int,
+    seed: int,
+    beside: Bare | None = None,
+    load: Callable[..., Decoder] | None = None,
 ) -> tuple[Decoder, Bare | None]:
     """A model that is trained, with its adapters, and the frozen weights they stand on; `seed`
-    tells several of a run apart.
+    tells several of a run apart, `load` is what reads a checkpoint instead of `hub.load`.
     """
     c, key = config.model, jax.random.key(config.seed)
     frozen_base = bool(c.lora or c.adapter)
@@ -151,7 +168,7 @@ def _trained(
             head.kernel[...] = initial_kernel(head_key, *head.kernel.shape).astype(dtype)
             decoder.value = head
     else:
-        decoder = _loaded(config, mesh, path, dtype, value_head=heads, key=head_key)
+        decoder = loaded(config, mesh, path, dtype, load, value_head=heads, key=head_key)
         decoder = first_layers(decoder, c.depth) if c.depth else decoder
     bare = None
     if frozen_base:
@@ -191,31 +208,31 @@ def source_of(config: Config, examples: Examples, mesh: Mesh, spec: Spec) -> Off
             f"batch_size is {config.batch_size}, but there are only {len(examples)} "
             "training examples"
         )
-    return Offline(_batches(config, examples, mesh, spec, config.batch_size), mesh)
+    return Offline(batches_of(config, examples, mesh, spec, config.batch_size), mesh)
 
 
 def held_source_of(config: Config, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
     """The held-out examples; there may be fewer of them than a batch holds."""
     size = min(config.batch_size, len(examples))
-    return Offline(_batches(config, examples, mesh, spec, size), mesh)
+    return Offline(batches_of(config, examples, mesh, spec, size), mesh)
 
 
 def cost_of(spec: Spec) -> Cost:
     """What places in a batch cost with this model on this kind of device: batch shapes follow
     it.
     """
-    per_bin = 32.0 if jax.default_backend() == "cpu" else 128.0
+    per_bin = 32.0 if devices.platform() == "cpu" else 128.0
     return Cost.of_model(spec.width, spec.depth, spec.vocab_size, bin=per_bin)
 
 
 def usual_tokens() -> int:
     """Tokens of a micro-batch that suit this kind of device: on CPU they stay in its caches."""
-    return 2048 if jax.default_backend() == "cpu" else 8192
+    return 2048 if devices.platform() == "cpu" else 8192
 
 
 def usual_multiple() -> int:
     """Row lengths and token budgets are multiples of it."""
-    return 64 if jax.default_backend() == "cpu" else 128
+    return 64 if devices.platform() == "cpu" else 128
 
 
 def max_tokens_for(examples: Examples) -> int:
@@ -228,9 +245,10 @@ def max_tokens_for(examples: Examples) -> int:
     return max(usual, -(-int(max(flat, padded)) // 128) * 128)
 
 
-def _batches(
+def batches_of(
     config: Config, examples: Examples, mesh: Mesh, spec: Spec, batch_size: int
 ) -> Batches:
+    """The examples in bins of static shapes."""
     return Batches(
         examples,
         batch_size=batch_size,

@@ -33,6 +33,9 @@ usage: jalign COMMAND [ARGUMENTS]
   export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
   merge OUT --base M --models A B  add up what models learned since the base M: TIES, DARE, SLERP
   algorithms [NAME]                the catalogue, or one algorithm with its hyper-parameters
+  plan CONFIG --target NAME        does it fit a TPU slice or GPU that is not here, and how fast can
+                                   it be; --suggest tries what would help
+  doctor                           what this machine computes on, which kernels, what is missing
   bench WHAT                       measure speed and memory on this machine
 
 eval, sample and export take --step best (or a step) of a run: the checkpoint that stop.metric kept.
@@ -165,6 +168,18 @@ def _algorithms(args: list[str], console: Console) -> None:
     show(args, console)
 
 
+def _plan(args: list[str], console: Console) -> int:
+    from jalign.cli.plan import plan
+
+    return plan(args, console)
+
+
+def _doctor(args: list[str], console: Console) -> None:
+    from jalign.cli.doctor import doctor
+
+    doctor(args, console)
+
+
 def _bench(args: list[str], console: Console) -> None:
     from jalign.bench.main import bench
 
@@ -184,6 +199,8 @@ COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     "export": _export,
     "merge": _merge,
     "algorithms": _algorithms,
+    "plan": _plan,
+    "doctor": _doctor,
     "bench": _bench,
 }
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jalign.kernels.attention import IMPLEMENTATIONS
+from jalign.kernels.devices import platform_of
 
 Capability = tuple[int, int]
 
@@ -103,15 +104,6 @@ def describe(
         f"compute     {jnp.dtype(dtype).name}, softmax and log-probabilities in float32",
         f"jax         {jax.__version__}",
     ]
-
-
-def platform_of(
-    device: jax.Device,  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no stubs
-) -> str:
-    """cpu | cuda | rocm | tpu; JAX itself calls both kinds of GPU "gpu"."""
-    if device.platform != "gpu":
-        return device.platform
-    return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"
 
 
 def _obstacle(

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, Shaped
 
+from jalign.kernels import devices
 from jalign.kernels.local import BATCH_AXES, HEAD_AXIS
 
 TOKENS = 2048  # per block and device at most
@@ -87,7 +88,7 @@ class Head:
         entries = weight.shape[vocab_axis] // shards
         if block is None:
             q = -(-tokens // max(1, -(-streams * tokens // TOKENS))) if tokens else 1
-            logits = LOGITS.get(jax.default_backend(), LOGITS_ELSEWHERE)
+            logits = LOGITS.get(devices.platform(), LOGITS_ELSEWHERE)
             most = min(VOCABULARY, max(512, logits // (streams * q)))
             # Equal blocks, in steps of 128 for the sake of matrix units.
             block = q, -(-entries // -(-entries // most) // 128) * 128

@@ -24,7 +24,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jalign.core import did_you_mean
-from jalign.kernels.backend import choose_attention, platform_of
+from jalign.kernels import devices
+from jalign.kernels.backend import choose_attention
 from jalign.models.block import Layer, Place
 from jalign.models.cache import KVCache
 from jalign.models.heads import ScalarHead
@@ -187,10 +188,10 @@ class Decoder(nnx.Module):
         """Scan over whole periods of layers, then the rest; `x` is [S * N, D]. Also every layer's
         output when `keep`.
         """
-        spec, platform = self.spec, jax.default_backend()
+        spec = self.spec
         period = spec.period
         periods, unroll = spec.depth // period, self.unroll
-        unroll = platform == "cpu" if unroll is None else unroll
+        unroll = devices.platform() == "cpu" if unroll is None else unroll
         graphdef, state = nnx.split(self.layers)
         # the last entry: the layer's number, which is its place in the cache
         stacked = (
@@ -199,8 +200,11 @@ class Decoder(nnx.Module):
             jnp.arange(spec.depth),
         )
 
-        def one_layer(kind: Kind, x, kv, sliced):
-            params, key, number = sliced
+        def one_layer(i: int, x, kv, stacked):
+            # Sliced here, inside what is recomputed: a slice made outside would be kept for the
+            # backward pass, which is a second copy of the weights.
+            params, key, number = jax.tree.map(lambda a: a[i], stacked) if period > 1 else stacked
+            kind = spec.kinds[i]
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
             x, kv = layer(x, place, kind, implementation, kv, number, key)
@@ -210,16 +214,18 @@ class Decoder(nnx.Module):
             x, kv = carry
             seen = []
             for i in range(count):
-                run = functools.partial(one_layer, spec.kinds[i])
+                run = functools.partial(one_layer, i)
                 if kv is None:  # with a cache there is no backward pass
                     run = REMAT[self.remat](run, prevent_cse=not scanned)
-                x, kv = run(x, kv, jax.tree.map(lambda a, i=i: a[i], stacked))
+                x, kv = run(x, kv, stacked)
                 seen.append(x)
             return (x, kv), jnp.stack(seen) if keep else None
 
-        whole = jax.tree.map(
-            lambda a: a[: periods * period].reshape(periods, period, *a.shape[1:]), stacked
-        )
+        whole = stacked
+        if period > 1:
+            whole = jax.tree.map(
+                lambda a: a[: periods * period].reshape(periods, period, *a.shape[1:]), stacked
+            )
         carry, seen = jax.lax.scan(
             functools.partial(several, count=period, scanned=not unroll),
             (x, kv),
@@ -234,13 +240,13 @@ class Decoder(nnx.Module):
         return *carry, seen
 
     def _best_attention(self, kind: Kind) -> str:
-        device = jax.local_devices()[0]
+        device = devices.built_for()
         name, _ = choose_attention(
-            platform=platform_of(device),
+            platform=device.platform,
             dtype=self.dtype,
             head_dim=self.spec.head_dim,
             softcap=self.spec.attn_softcap,
             window=kind.window,
-            compute_capability=getattr(device, "compute_capability", None),
+            compute_capability=device.capability,
         )
         return name

@@ -41,5 +41,29 @@ def make_mesh(
         sizes[free[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices):
         raise ValueError(f"a mesh of {given} does not fit {len(devices)} devices")
-    shape = tuple(sizes.values())
-    return jax.make_mesh(shape, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+    types = (AxisType.Auto,) * len(AXES)
+    slices = _slices(devices)
+    if slices > 1:
+        return Mesh(_over_slices(sizes, slices, devices), AXES, axis_types=types)
+    return jax.make_mesh(tuple(sizes.values()), AXES, types, devices=devices)
+
+
+def _slices(devices: Sequence[Any]) -> int:
+    """TPU slices, which only a data centre network joins."""
+    return len({getattr(d, "slice_index", None) for d in devices if d.platform == "tpu"})
+
+
+def _over_slices(sizes: dict[str, int], slices: int, devices: Sequence[Any]) -> Any:
+    """Devices such that only copies of the model talk between slices."""
+    from jax.experimental import mesh_utils
+
+    if sizes["data"] % slices:
+        raise ValueError(
+            f"{slices} slices hold copies of the model: data must be a multiple of {slices}, "
+            f"got {sizes['data']}"
+        )
+    within = (sizes["data"] // slices, *list(sizes.values())[1:])
+    between = (slices, *[1] * (len(sizes) - 1))
+    return mesh_utils.create_hybrid_device_mesh(
+        within, between, devices=devices, allow_split_physical_axes=True
+    )

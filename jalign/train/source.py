@@ -13,7 +13,7 @@ from jalign.parallel.hosts import to_global
 
 Source = Callable[[TrainState, Frozen], tuple[Parts, ...]]
 
-_SPLIT = PartitionSpec(None, ("data", "fsdp"))  # [micro-batches, streams or examples, ...]
+SPLIT = PartitionSpec(None, ("data", "fsdp"))  # [micro-batches, streams or examples, ...]
 
 
 class Offline:
@@ -95,4 +95,4 @@ def _part(
         index = extras["index"]
         extras[name] = np.where(index >= 0, column[index], 0).astype(np.float32)
     whole = Batch(batch["layout"], batch["mask"], extras)
-    return Parts(to_global(mesh, _SPLIT, whole), to_global(mesh, PartitionSpec(), np.int32(count)))
+    return Parts(to_global(mesh, SPLIT, whole), to_global(mesh, PartitionSpec(), np.int32(count)))

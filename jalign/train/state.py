@@ -3,6 +3,8 @@ reference.
 """
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -46,13 +48,39 @@ def init_state(
     **hyper: Any,
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
+    create = _creator(optimizer, algorithm, seed, hyper)
+    shardings = state_shardings(mesh, jax.eval_shape(create, params), params)
+    return jax.jit(create, out_shardings=shardings)(params)
 
+
+def abstract_state(
+    mesh: Mesh,
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    algorithm: Algorithm,
+    seed: int,
+    **hyper: Any,
+) -> TrainState:
+    """What `init_state` makes, as shapes in their shardings; so may `params` be."""
+    abstract = jax.eval_shape(_creator(optimizer, algorithm, seed, hyper), params)
+    return abstract_in(abstract, state_shardings(mesh, abstract, params))
+
+
+def abstract_in(tree: Any, shardings: Any) -> Any:
+    """The shapes of arrays in these shardings."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+    )
+
+
+def _creator(
+    optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, hyper: dict[str, Any]
+) -> Callable[[Any], TrainState]:
     def create(params: Any) -> TrainState:
         params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
         return create_state(params, optimizer, algorithm, jax.random.key(seed), **hyper)
 
-    shardings = state_shardings(mesh, jax.eval_shape(create, params), params)
-    return jax.jit(create, out_shardings=shardings)(params)
+    return create
 
 
 def reference_copy(params: Any, dtype: DTypeLike) -> Any:
@@ -61,11 +89,18 @@ def reference_copy(params: Any, dtype: DTypeLike) -> Any:
     Matrices are kept in the compute dtype, to which the model casts them anyway: the reference is
     the policy of step 0 to the bit, in half the memory where that dtype is bfloat16.
     """
+    copy = partial(_copy, dtype=dtype)
+    return jax.jit(copy, out_shardings=jax.tree.map(lambda x: x.sharding, params))(params)
 
-    def copy(path: tuple, x: jax.Array) -> jax.Array:
+
+def abstract_reference(params: Any, dtype: DTypeLike) -> Any:
+    """What `reference_copy` makes, as shapes in their shardings; so may `params` be."""
+    shardings = jax.tree.map(lambda x: x.sharding, params)
+    return abstract_in(jax.eval_shape(partial(_copy, dtype=dtype), params), shardings)
+
+
+def _copy(params: Any, dtype: DTypeLike) -> Any:
+    def one(path: tuple, x: jax.Array) -> jax.Array:
         return jnp.astype(x, dtype if _MATRIX.search(path_name(path)) else x.dtype, copy=True)
 
-    def whole(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(copy, params)
-
-    return jax.jit(whole, out_shardings=jax.tree.map(lambda x: x.sharding, params))(params)
+    return jax.tree_util.tree_map_with_path(one, params)

@@ -1,0 +1,178 @@
+"""`jalign plan CONFIG --target NAME`: does it fit, and how fast can it be, on hardware that is not
+here.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from jalign.cli import build, build_online, plan_data
+from jalign.cli.plan_model import Roles, roles_of
+from jalign.cli.plan_programs import programs_of
+from jalign.cli.plan_suggest import suggestions
+from jalign.cli.read import read_config
+from jalign.config import Config
+from jalign.kernels.backend import choose_attention
+from jalign.models.functional import policy_of
+from jalign.parallel.mesh import make_mesh
+from jalign.plan import work
+from jalign.plan.compile import bytes_on_one, little_effort
+from jalign.plan.report import Report
+from jalign.plan.targets import Target, target, topology
+
+
+def plan(args: Sequence[str], console: Console) -> int:
+    """Print (and perhaps write) the report; 0 where it fits, 1 where it does not."""
+    parser = ArgumentParser(prog="jalign plan CONFIG", allow_abbrev=False)
+    parser.add_argument("--target", required=True, help="v5e-16, 2xv5p-128, h100, 8xh100 ...")
+    parser.add_argument("--json", help="write the report to this file too")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="compile for a TPU with all effort, as the run does: minutes instead of seconds, and "
+        "memory a few per cent lower",
+    )
+    parser.add_argument(
+        "--suggest", action="store_true", help="where it does not fit, try what would help"
+    )
+    options, rest = parser.parse_known_args(args)
+    config, name = read_config(rest, "plan"), rest[0] if rest else "defaults"
+    goal = target(options.target)
+    quick = goal.platform == "tpu" and not options.exact
+    with little_effort() if quick else nullcontext():
+        return _plan(config, goal, Path(name).name, options, console)
+
+
+def _plan(config: Config, goal: Target, name: str, options: Namespace, console: Console) -> int:
+    report = planned(config, goal, name)
+    say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
+    for line in report.lines():
+        say(line)
+    tried = []
+    if options.suggest and not report.fits:
+        for words, changed in suggestions(config, goal):
+            found = planned(changed, goal, name)
+            tried.append(found.record() | {"change": words})
+            verdict = "fits" if found.fits else "does not fit"
+            say(f"with {words}: {verdict}, {max(found.peaks) / 2**30:.2f} GiB")
+            if found.fits:
+                break
+    if options.json:
+        record = report.record() | ({"suggestions": tried} if options.suggest else {})
+        Path(options.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0 if report.fits else 1
+
+
+def planned(config: Config, goal: Target, name: str) -> Report:
+    """Compile everything that a run of this config needs for this target."""
+    devices = topology(goal)
+    c = config.mesh
+    mesh = make_mesh(c.data, c.fsdp, c.tensor, devices=devices)
+    with jax.set_mesh(mesh):
+        roles = roles_of(config, mesh)
+        spec = roles.model.decoder.spec
+        online = build.algorithm_of(config).experience is not None
+        data = (plan_data.online_data if online else plan_data.offline_data)(config, mesh, spec)
+        report = Report(name, goal, _facts(config, mesh, roles, goal, data), _parts(roles))
+        everything = (roles.state, roles.frozen, roles.reward and jax.tree.leaves(roles.reward))
+        total = bytes_on_one(everything, set())
+        for program in programs_of(config, mesh, roles, data):
+            report.programs.append(program)
+            seen: set[int] = set()
+            bytes_on_one(everything, seen)
+            twice = bytes_on_one(program.arguments) - bytes_on_one(program.arguments, set())
+            own = bytes_on_one([x for x in jax.tree.leaves(program.arguments) if id(x) in seen])
+            report.beside.append(total - own if program.memory else 0.0)
+            report.beside[-1] -= twice
+        _count(config, report, roles, data, online)
+    return report
+
+
+def _parts(roles: Roles) -> dict[str, float]:
+    seen: set[int] = set()
+    state, frozen = roles.state, roles.frozen
+    parts = {
+        "trained (masters)": bytes_on_one(state.params, seen),
+        "frozen weights": bytes_on_one(frozen.base, seen),
+        "optimizer": bytes_on_one(state.opt_state, seen),
+        "reference": bytes_on_one((frozen.ref, state.ref), seen),
+        "reward model": bytes_on_one(jax.tree.leaves(roles.reward), seen) if roles.reward else 0.0,
+    }
+    return {name: x for name, x in parts.items() if x}
+
+
+def _facts(config: Config, mesh, roles: Roles, goal: Target, data) -> dict[str, str]:
+    spec = roles.model.decoder.spec
+    a = goal.accelerator
+    kernels = {
+        choose_attention(
+            a.platform,
+            roles.model.decoder.dtype,
+            spec.head_dim,
+            spec.attn_softcap,
+            kind.window,
+            compute_capability=a.capability,
+            device_kind=a.kind,
+            requested=None if config.model.attention == "auto" else config.model.attention,
+        )
+        for kind in spec.kinds
+    }
+    rows = plan_data.rows_of(data)
+    count = sum(int(one["count"]) for one in data)
+    prompt, response = plan_data.longest(config, spec)
+    return {
+        "model": f"{roles.origin}, {work.parameters(spec) / 1e9:.2f} B parameters, "
+        f"computing in {np.dtype(roles.model.decoder.dtype).name}, remat {config.model.remat}",
+        "algorithm": config.algorithm["name"]
+        + (f", LoRA of rank {config.model.lora.rank}" if config.model.lora else ", full"),
+        "mesh": " x ".join(f"{name} {size}" for name, size in mesh.shape.items()),
+        "examples": f"{config.batch_size} per step, all of {prompt} + {response} tokens, "
+        f"{count} micro-batches, rows of {max(r.row_len for r in rows)}",
+        "attention": "; ".join(f"{kernel}: {why}" for kernel, why in sorted(kernels)),
+    }
+
+
+def _count(config: Config, report: Report, roles: Roles, data, online: bool) -> None:
+    algorithm, spec = build.algorithm_of(config), roles.model.decoder.spec
+    mesh_size = report.target.devices
+    rows = plan_data.rows_of(data)
+    vocabulary = not algorithm.needs_value_head
+    # an online run reads its reference once per rollout, before its steps
+    reference = algorithm.needs_reference(**config.hyper) and config.reference != "cached"
+    count = sum(int(one["count"]) for one in data)
+    report.tokens = plan_data.real_tokens(data)
+    report.flops = work.step(
+        spec,
+        rows,
+        adapters=bool(config.model.lora),
+        remat=config.model.remat,
+        reference=reference and not online,
+        again=algorithm.batch_coupled and count > 1,
+        vocabulary=vocabulary,
+    )
+    if algorithm.needs_critic:
+        more = work.step(
+            spec, rows, adapters=bool(config.model.lora), remat=config.model.remat, vocabulary=False
+        )
+        report.flops = (report.flops[0] + more[0], report.flops[1] + more[1])
+    itemsize = np.dtype(roles.model.decoder.dtype).itemsize
+    passes = 2 + (config.model.remat == "full") + reference
+    weights = (work.layer_parameters(spec) + work.head_parameters(spec)) * itemsize
+    tensor = config.mesh.tensor
+    report.bytes_moved = count * passes * weights / tensor + 3 * bytes_on_one(
+        (policy_of(roles.state.params), roles.state.opt_state)
+    )
+    if online:
+        plan = build_online.plan_of(config)
+        prompt, _ = plan_data.longest(config, spec)
+        rows_sampled = (config.rollout.rows or plan.prompts * plan.responses) / mesh_size
+        places = prompt + config.rollout.max_new_tokens
+        report.cache = work.cache_entry(spec, itemsize) * places * max(1.0, rows_sampled)

@@ -1,0 +1,134 @@
+"""The roles of a run as shapes in their shardings: what `build` makes, without the weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from jalign.cli import build, runs
+from jalign.config import Config
+from jalign.core import Frozen, TrainState
+from jalign.models.decoder import Decoder
+from jalign.models.families import family_of
+from jalign.models.functional import Whole, functional, policy_of
+from jalign.models.lora import trainable_filter
+from jalign.parallel.rules import path_name, shardings
+from jalign.plan.architectures import config_of
+from jalign.train.state import abstract_in, abstract_reference, abstract_state
+
+
+@dataclass
+class Roles:
+    """What stands in memory during a run, all leaves `jax.ShapeDtypeStruct` with shardings.
+
+    Attributes:
+      origin: where the architecture is from, in words.
+      model: the policy (and critic), as `build.model_of` gives it, without a tokenizer.
+      state, frozen: of the train step.
+      reward: a reward model beside it, or None.
+    """
+
+    origin: str
+    model: build.Model
+    state: TrainState
+    frozen: Frozen
+    reward: Decoder | None
+
+
+def roles_of(config: Config, mesh: Mesh) -> Roles:
+    """Everything a run would load and make on this mesh."""
+    c, algorithm = config.model, build.algorithm_of(config)
+    path = build.model_path(c.path)
+    origin = config_of(path)[1]
+    shared = algorithm.needs_critic and c.critic == build.SHARED
+    heads = 1 if shared else c.heads * algorithm.needs_value_head
+    policy = _trained(config, mesh, path, heads=heads, seed=0)
+    critic = None
+    if algorithm.needs_critic and not shared:
+        start = build.model_path(c.critic or c.path)
+        critic = _trained(config, mesh, start, heads=1, seed=2)
+    apply, params, base = functional(policy, trainable_filter(policy), critic)
+    if critic is not None and (c.critic or c.path) == c.path and c.lora:
+        base = base | {"critic": _same(base["critic"], base["policy"])}  # one copy serves both
+    reference = None
+    if c.reference:
+        reference = Whole.of(_loaded(config, mesh, build.model_path(c.reference)))
+    model = build.Model(path, policy, None, apply, params, base, reference)
+    steps = max(config.steps, config.optim.warmup_steps, 1)
+    optimizer, _ = config.optim.make(steps)
+    state = abstract_state(mesh, params, optimizer, algorithm, config.seed, **config.hyper)
+    ref: Any = reference
+    cached = config.reference == "cached"
+    needs = algorithm.needs_reference(**config.hyper) and not cached
+    if needs and state.ref is None and reference is None:
+        ref = abstract_reference(policy_of(params), policy.dtype)
+    reward = _reward(config, mesh) if algorithm.experience and config.reward.model else None
+    return Roles(origin, model, state, Frozen(base, ref if needs else None), reward)
+
+
+def _trained(config: Config, mesh: Mesh, path: str, *, heads: int, seed: int) -> Decoder:
+    make = partial(build.trained, config, mesh, path, heads=heads, seed=seed, load=_blank)
+    return _placed(nnx.eval_shape(lambda: make()[0]), config, mesh)
+
+
+def _loaded(config: Config, mesh: Mesh, path: str, **options: Any) -> Decoder:
+    dtype = build.compute_dtype(config.model.dtype)
+    make = partial(build.loaded, config, mesh, path, dtype, _blank, **options)
+    return _placed(nnx.eval_shape(make), config, mesh)
+
+
+def _reward(config: Config, mesh: Mesh) -> Decoder:
+    """A reward model that is a run stands on that run's model."""
+    name = config.reward.model
+    assert name is not None
+    if runs.is_run(name):
+        name = json.loads((Path(name) / runs.CONFIG_FILE).read_text())["model"]["path"]
+    return _loaded(config, mesh, build.model_path(name), value_head=1)
+
+
+def _blank(name: str, **options: Any) -> Decoder:
+    """As `hub.load`, but nothing is read; to be traced, so that nothing is made either."""
+    for placement in ("mesh", "rules", "key"):
+        options.pop(placement, None)
+    config, _ = config_of(name)
+    model = Decoder(family_of(config).spec(config), rngs=nnx.Rngs(0), **options)
+    model.source = json.dumps(config)
+    return model
+
+
+def _placed(model: Decoder, config: Config, mesh: Mesh) -> Decoder:
+    graphdef, abstract = nnx.split(model)
+    where = shardings(mesh, abstract, build.rules_of(config))
+    return nnx.merge(graphdef, abstract_in(abstract, where))
+
+
+def _same(state: Any, other: Any) -> Any:
+    """`state` with the very leaves of `other` where both have the same."""
+    known = {path_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(other)}
+
+    def one(path: tuple, x: Any) -> Any:
+        found = known.get(path_name(path))
+        return x if found is None or found.shape != x.shape else found
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def key_in(mesh: Mesh) -> Any:
+    """The shape of a random key on every device of a mesh."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=where)
+
+
+def integers(mesh: Mesh, *shape: int) -> Any:
+    """The shape of an int32 array that is the same on every device."""
+    where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)

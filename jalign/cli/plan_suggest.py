@@ -1,0 +1,57 @@
+"""What makes a run fit, in the order of what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from jalign.cli import build, build_online
+from jalign.cli.plan_data import LIST
+from jalign.config import Config
+from jalign.config.sections import LoraConfig
+from jalign.plan.targets import Target
+
+USUAL = 8192  # tokens of a micro-batch on an accelerator, as `build.usual_tokens` has it
+
+
+def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
+    """(words, changed config), each change on top of those before it: first those that leave the
+    mathematics as it is, the cheapest first.
+    """
+    words: list[str] = []
+
+    def said(text: str, **sections: Any) -> tuple[str, Config]:
+        nonlocal config
+        config = replace(config, **sections)
+        words.append(text)
+        return ", ".join(words), config
+
+    mesh = config.mesh
+    if mesh.data != 1 or mesh.fsdp not in (-1, goal.devices // mesh.tensor):
+        rest = replace(mesh, data=goal.slices, fsdp=-1)
+        yield said("parameters split over all devices (mesh.fsdp: -1)", mesh=rest)
+    if config.model.remat != "full":
+        yield said("model.remat: full", model=replace(config.model, remat="full"))
+    least = _least_tokens(config)
+    if (config.data.max_tokens or USUAL) > least:
+        fewer = replace(config.data, max_tokens=least)
+        yield said(f"one example at a time (data.max_tokens: {least})", data=fewer)
+    if config.reference == "step" and not config.model.lora:
+        with suppress(ValueError):  # not every algorithm can have it
+            yield said("the reference read once (reference: cached)", reference="cached")
+    if not config.model.lora:
+        yield said("LoRA (model.lora: {})", model=replace(config.model, lora=LoraConfig()))
+
+
+def _least_tokens(config: Config) -> int:
+    """Places of a micro-batch that holds one example of the longest kind."""
+    row = build.algorithm_of(config)
+    k, response = row.format.k or LIST, config.data.max_response_len
+    if row.experience:
+        plan = build_online.plan_of(config)
+        k, response = row.format.k or plan.responses, plan.response_len
+    k += build.reads_mismatched(config)
+    multiple = 128
+    return -(-(config.data.max_prompt_len + k * response + 1) // multiple) * multiple

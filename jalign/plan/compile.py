@@ -1,0 +1,130 @@
+"""Compile a program for a target and read what it needs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+
+from jalign.plan.traffic import Traffic, traffic
+
+_UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_NEEDED = re.compile(r"Used ([\d.]+)([BKMGT])\w* of ([\d.]+)([BKMGT])\w* (?:hbm|HBM)")
+_EFFORT = "jax_optimization_level"
+_EXCEEDS = re.compile(r"\(([\d.]+)([BKMGT])\w*\) exceeds? available HBM")
+
+
+class Memory(NamedTuple):
+    """Bytes on one device, as the compiler laid them out.
+
+    Attributes:
+      arguments: what is there before the program runs.
+      outputs: of which `aliased` take the place of arguments.
+      temporary: activations, gradients and whatever else lives in between.
+      code: the program itself.
+      peak: the most of it that lives at once.
+    """
+
+    arguments: float
+    outputs: float
+    aliased: float
+    temporary: float
+    code: float
+    peak: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """One compiled program.
+
+    Attributes:
+      name: what it does.
+      memory: None where the compiler found that the device has not enough.
+      needed: bytes it would take, where the compiler refused.
+      collectives: kind -> traffic.
+      arguments: what it is called with, so that the same arrays in two programs count once.
+      seconds: of compiling.
+    """
+
+    name: str
+    memory: Memory | None
+    needed: float = 0.0
+    collectives: dict[str, Traffic] = field(default_factory=dict)
+    arguments: Any = ()
+    seconds: float = 0.0
+
+
+@contextmanager
+def little_effort() -> Iterator[None]:
+    """Compile without searching for the fastest program: a TPU's compiler then takes a fifth of
+    its time, and the memory it finds is a few per cent above that of the program that will run.
+    """
+    before = getattr(jax.config, _EFFORT)
+    jax.config.update(_EFFORT, "O0")
+    try:
+        yield
+    finally:
+        jax.config.update(_EFFORT, before)
+
+
+def compile_program(
+    name: str, function: Any, args: tuple, *, trips: float = 1, **keywords: Any
+) -> Program:
+    """Compile a jitted function for the mesh in scope.
+
+    Args:
+      args, keywords: shapes in their shardings, and static arguments.
+      trips: how often the loops run whose end is not known to the compiler.
+
+    Raises:
+      whatever the compiler raises, but for want of memory.
+    """
+    started = time.perf_counter()
+    lowered = function.lower(*args, **keywords)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = needed_bytes(str(error))
+        if needed is None:
+            raise
+        return Program(name, None, needed, {}, args, time.perf_counter() - started)
+    a = compiled.memory_analysis()
+    memory = Memory(
+        a.argument_size_in_bytes,
+        a.output_size_in_bytes,
+        a.alias_size_in_bytes,
+        a.temp_size_in_bytes,
+        a.generated_code_size_in_bytes,
+        a.peak_memory_in_bytes,
+    )
+    found = traffic(compiled.as_text(), trips)
+    return Program(name, memory, 0.0, found, args, time.perf_counter() - started)
+
+
+def needed_bytes(message: str) -> float | None:
+    """What a program would take, from the TPU compiler's refusal; None for another error."""
+    if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
+        return None
+    found = _NEEDED.search(message) or _EXCEEDS.search(message)
+    return float(found[1]) * _UNITS[found[2]] if found else float("inf")
+
+
+def bytes_on_one(tree: Any, seen: set[int] | None = None) -> float:
+    """Bytes that arrays take on one device; `seen` holds those that have been counted."""
+    total = 0.0
+    for x in jax.tree.leaves(tree):
+        if not hasattr(x, "shape") or (seen is not None and id(x) in seen):
+            continue
+        if seen is not None:
+            seen.add(id(x))
+        shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
+        size = x.dtype.itemsize
+        for axis in shape:
+            size *= axis
+        total += size
+    return total

@@ -1,0 +1,160 @@
+"""What a plan found, as a record and as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jalign.kernels.devices import GIB
+from jalign.plan.compile import Program
+from jalign.plan.targets import Target
+
+MFU = 0.4
+_CUDA_ROOM = 0.92  # of a card's memory: the driver, cuDNN and fragments have the rest
+
+
+@dataclass
+class Report:
+    """A run on some hardware.
+
+    Attributes:
+      config, target: what was planned.
+      facts: name -> words, for the head of the report.
+      parts: bytes on one device that stay: name -> bytes.
+      programs: as compiled, and what else stands in memory while each runs.
+      beside: bytes on one device beside the arguments of each program.
+      flops: of one optimizer step over all devices: of the mathematics, and with what is computed
+        twice.
+      bytes_moved: between one device and its memory in a step, at least.
+      tokens: of the examples of one step.
+      cache: bytes of keys and values on one device while sampling.
+    """
+
+    config: str
+    target: Target
+    facts: dict[str, str]
+    parts: dict[str, float]
+    programs: list[Program] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    flops: tuple[float, float] = (0.0, 0.0)
+    bytes_moved: float = 0.0
+    tokens: int = 0
+    cache: float = 0.0
+
+    @property
+    def room(self) -> float:
+        """Bytes of a device that programs can have."""
+        whole = self.target.accelerator.memory
+        return whole * (_CUDA_ROOM if self.target.platform == "cuda" else 1.0)
+
+    @property
+    def peaks(self) -> list[float]:
+        """Bytes on one device while each program runs, all that stays included."""
+        return [
+            (p.needed if p.memory is None else p.memory.peak) + beside
+            for p, beside in zip(self.programs, self.beside, strict=True)
+        ]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the compiler took every program and none exceeds the device."""
+        taken = all(p.memory is not None for p in self.programs)
+        return taken and max(self.peaks) <= self.room
+
+    @property
+    def floor_s(self) -> dict[str, float]:
+        """Seconds that a step takes at least, by what bounds it."""
+        a, n = self.target.accelerator, self.target.devices
+        sent = sum(t.bytes for t in self.programs[0].collectives.values())
+        return {
+            "arithmetic": self.flops[1] / (a.flops * n),
+            "memory": self.bytes_moved / a.bandwidth,
+            "links": sent / a.link,
+        }
+
+    @property
+    def tokens_per_s(self) -> float:
+        """At an MFU of 40 %."""
+        return (
+            self.tokens
+            * MFU
+            * self.target.accelerator.flops
+            * self.target.devices
+            / (self.flops[0] or 1.0)
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON: GiB, seconds, counts."""
+        return {
+            "config": self.config,
+            "target": self.target.name,
+            "devices": self.target.devices,
+            "fits": self.fits,
+            "gib_per_device": _gib(self.target.accelerator.memory),
+            "gib_usable": _gib(self.room),
+            "gib_peak": _gib(max(self.peaks)),
+            "gib_parts": {name: _gib(x) for name, x in self.parts.items()},
+            "gib_cache": _gib(self.cache),
+            "programs": [
+                {
+                    "name": p.name,
+                    "fits": p.memory is not None and peak <= self.room,
+                    "gib_peak": _gib(peak),
+                    "gib_arguments": _gib(p.memory.arguments) if p.memory else None,
+                    "gib_temporary": _gib(p.memory.temporary) if p.memory else None,
+                    "mib_code": round(p.memory.code / 2**20, 2) if p.memory else None,
+                    "collectives": {
+                        kind: {"count": t.count, "gib": _gib(t.bytes)}
+                        for kind, t in p.collectives.items()
+                    },
+                    "compile_s": round(p.seconds, 1),
+                }
+                for p, peak in zip(self.programs, self.peaks, strict=True)
+            ],
+            "step": {
+                "tokens": self.tokens,
+                "tflop": self.flops[0] / 1e12,
+                "tflop_with_recomputation": self.flops[1] / 1e12,
+                "floor_s": self.floor_s,
+                "tokens_per_s_at_40_mfu": self.tokens_per_s,
+            },
+            "facts": self.facts,
+        }
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        a, t = self.target.accelerator, self.target
+        slices = f" in {t.slices} slices" if t.slices > 1 else ""
+        lines = [f"{self.config} on {t.name}: {t.devices} x {a.kind}{slices}"]
+        lines += [f"  {name:<12}{words}" for name, words in self.facts.items()]
+        verdict = "fits" if self.fits else "DOES NOT FIT"
+        lines.append(
+            f"{verdict}: {max(self.peaks) / GIB:.2f} of {self.room / GIB:.2f} GiB per device"
+        )
+        lines.append("  stays, GiB per device")
+        lines += [f"    {name:<22}{x / GIB:8.2f}" for name, x in self.parts.items()]
+        lines.append("  programs, GiB per device       peak  arguments  temporary  code MiB")
+        for p, peak in zip(self.programs, self.peaks, strict=True):
+            if p.memory is None:
+                lines.append(f"    {p.name:<24}{peak / GIB:9.2f}  refused by the compiler")
+                continue
+            m = p.memory
+            lines.append(
+                f"    {p.name:<24}{peak / GIB:9.2f}{m.arguments / GIB:11.2f}"
+                f"{m.temporary / GIB:11.2f}{m.code / 2**20:10.1f}"
+            )
+            for kind, x in p.collectives.items():
+                lines.append(f"      {kind:<22}{x.count:9.0f} x, {x.bytes / GIB:.2f} GiB in all")
+        if self.cache:
+            lines.append(f"  keys and values while sampling: {self.cache / GIB:.2f} GiB")
+        floor = ", ".join(f"{name} {x:.3g}" for name, x in self.floor_s.items())
+        lines.append(
+            f"  a step: {self.tokens} tokens, {self.flops[0] / 1e12:.4g} TFLOP "
+            f"({self.flops[1] / 1e12:.4g} with what is computed twice); seconds at least: {floor}"
+        )
+        lines.append(f"  at an MFU of {MFU:.0%}: {self.tokens_per_s:.4g} tokens/s")
+        return lines
+
+
+def _gib(x: float) -> float:
+    return round(x / GIB, 3)

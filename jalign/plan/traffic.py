@@ -1,0 +1,115 @@
+"""What devices send each other in a compiled program, read from its text (HLO)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BITS = {
+    "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16,
+    "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64,
+}  # fmt: skip
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{\s*$")
+_OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\((.*)$")
+_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_CALLED = re.compile(r"\b(?:body|to_apply|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONSTANT = re.compile(r"^\s+%?([\w.\-]+) = s\d+\[\]\S* constant\((\d+)\)")
+_UNTIL = re.compile(r"^\s+ROOT .* compare\(%?[\w.\-]+, %?([\w.\-]+)\), direction=LT")
+
+
+class Traffic(NamedTuple):
+    """Of one kind of collective: how often it runs, and the bytes of its results on one device."""
+
+    count: float  # pyright: ignore[reportIncompatibleMethodOverride]  # no tuple.count
+    bytes: float
+
+
+def traffic(text: str, unknown_trips: float = 1) -> dict[str, Traffic]:
+    """Collectives by kind, each as often as the loops around it say.
+
+    Args:
+      text: `compiled.as_text()`.
+      unknown_trips: how often a loop runs whose end the compiler does not know.
+    """
+    computations, ends = _computations(text)
+    counts: dict[str, float] = defaultdict(float)
+    sizes: dict[str, float] = defaultdict(float)
+
+    def visit(name: str, times: float) -> None:
+        for kind, size, called, trips in computations.get(name, ()):
+            if kind:
+                counts[kind] += times
+                sizes[kind] += times * size
+            within = ends.get(trips, unknown_trips) if isinstance(trips, str) else trips
+            for other in called:
+                visit(other, times * within)
+
+    entry = re.search(r"^ENTRY %?([\w.\-]+) ", text, re.MULTILINE)
+    if entry:
+        visit(entry[1], 1)
+    return {kind: Traffic(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
+
+
+_Operation = tuple[str | None, float, list[str], float | str]
+
+
+def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, float]]:
+    """Of every computation the operations that matter: (collective or None, bytes of its result,
+    computations it calls, how often, or the name of the loop's condition); and of conditions that
+    compare with a constant, that.
+    """
+    found: dict[str, list[_Operation]] = {}
+    ends: dict[str, float] = {}
+    current: list[_Operation] = []
+    constants: dict[str, float] = {}
+    inside = ""
+    for line in text.splitlines():
+        if line and not line[0].isspace():
+            if start := _COMPUTATION.match(line):
+                inside, constants = start[1], {}
+                current = found.setdefault(inside, [])
+            continue
+        if constant := _CONSTANT.match(line):
+            constants[constant[1]] = float(constant[2])
+        if (until := _UNTIL.match(line)) and until[1] in constants:
+            ends[inside] = constants[until[1]]
+        operation = _OPERATION.match(line)
+        if not operation:
+            continue
+        shape, name, rest = operation.groups()
+        kind = next((k for k in KINDS if name in (k, f"{k}-start")), None)
+        called = [
+            other.strip().lstrip("%")
+            for names in _CALLED.findall(rest)
+            for other in names.strip("{}").split(",")
+        ]
+        if kind is None and not called:
+            continue
+        trips: float | str = 1
+        if name == "while":
+            condition, known = _CONDITION.search(rest), _KNOWN.search(rest)
+            trips = float(known[1]) if known else condition[1] if condition else ""
+        current.append((kind, _result_bytes(shape, name), called, trips))
+    return found, ends
+
+
+def _result_bytes(shape: str, name: str) -> float:
+    """Bytes of a result; that of an asynchronous start holds its operands too, and is the larger
+    half.
+    """
+    sizes = [_bytes(kind, axes) for kind, axes in _SHAPE.findall(shape) if kind in _BITS]
+    if name.endswith("-start") and len(sizes) > 1:
+        return max(sizes)
+    return sum(sizes)
+
+
+def _bytes(kind: str, axes: str) -> float:
+    size = 1
+    for axis in filter(None, axes.split(",")):
+        size *= int(axis)
+    return size * _BITS[kind] / 8

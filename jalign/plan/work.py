@@ -1,0 +1,115 @@
+"""Arithmetic and memory traffic of a step, counted from the architecture and the shapes.
+
+A compiler's own count takes the body of a loop once, so these are counted here: multiplications
+and additions of the matrix products, attention only where a token looks, and the weights, states
+and cache that must be read at least once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jalign.models.spec import Spec
+
+
+class Forward(NamedTuple):
+    """FLOPs of one forward pass."""
+
+    linear: float
+    attention: float
+    head: float
+
+    @property
+    def total(self) -> float:
+        return self.linear + self.attention + self.head
+
+
+class Rows(NamedTuple):
+    """Shapes of a step, over all devices and micro-batches.
+
+    Attributes:
+      tokens: places in streams, on which the linear layers run.
+      rows, row_len: rows that attention reads, and their length.
+      scored: tokens whose log-probs are computed.
+    """
+
+    tokens: int
+    rows: int
+    row_len: int
+    scored: int
+
+
+def layer_parameters(spec: Spec) -> int:
+    """Entries of the matrices of all layers."""
+    attention = spec.width * spec.head_dim * (2 * spec.heads + 2 * spec.kv_heads)
+    return spec.depth * (attention + (2 + spec.gated) * spec.width * spec.mlp_width)
+
+
+def head_parameters(spec: Spec) -> int:
+    """Entries of the unembedding."""
+    return spec.width * spec.vocab_size
+
+
+def parameters(spec: Spec) -> int:
+    """Entries of all matrices and tables."""
+    tables = (1 if spec.tied else 2) * head_parameters(spec)
+    return layer_parameters(spec) + tables + (spec.learned_positions or 0) * spec.width
+
+
+def seen(length: int, window: int | None) -> float:
+    """Pairs of (token, token it looks at) in a row."""
+    if window is None or window >= length:
+        return length * (length + 1) / 2
+    return window * (window + 1) / 2 + (length - window) * window
+
+
+def forward(spec: Spec, shapes: Sequence[Rows], *, vocabulary: bool = True) -> Forward:
+    """One pass over these rows; without `vocabulary` no log-probs are computed."""
+    linear = attention = head = 0.0
+    for s in shapes:
+        linear += 2.0 * layer_parameters(spec) * s.tokens
+        for kind in spec.kinds:
+            attention += 4.0 * spec.heads * spec.head_dim * s.rows * seen(s.row_len, kind.window)
+        head += 2.0 * head_parameters(spec) * s.scored * vocabulary
+    return Forward(linear, attention, head)
+
+
+def step(
+    spec: Spec,
+    shapes: Sequence[Rows],
+    *,
+    adapters: bool,
+    remat: str = "none",
+    reference: bool = False,
+    again: bool = False,
+    vocabulary: bool = True,
+) -> tuple[float, float]:
+    """FLOPs of an optimizer step: those of the mathematics, and those that the machine does.
+
+    Args:
+      adapters: the matrices are frozen, so that they have no gradient of their own.
+      remat: none | dots | full: "full" runs every layer forward twice but for its last product,
+        which no gradient needs, "dots" its attention.
+      reference: another model runs forward.
+      again: a batch-coupled loss runs the policy forward once more.
+    """
+    f = forward(spec, shapes, vocabulary=vocabulary)
+    backward = (1 if adapters else 2) * (f.linear + f.head) + 2 * f.attention
+    useful = f.total + backward + reference * f.total
+    last = 2.0 * spec.depth * spec.mlp_width * spec.width * sum(s.tokens for s in shapes)
+    twice = {"none": 0.0, "dots": f.attention, "full": f.linear - last + f.attention}[remat]
+    return useful, useful + twice + again * f.total
+
+
+def decode_bytes(spec: Spec, rows: int, prompt: int, new: int, itemsize: int) -> float:
+    """Bytes that writing `new` tokens in each of `rows` rows must read: for every token all
+    weights once, and each row's keys and values so far.
+    """
+    weights = (layer_parameters(spec) + head_parameters(spec)) * itemsize
+    return new * weights + rows * cache_entry(spec, itemsize) * (new * prompt + new * new / 2)
+
+
+def cache_entry(spec: Spec, itemsize: int) -> int:
+    """Bytes of one token's keys and values."""
+    return 2 * spec.depth * spec.kv_heads * spec.head_dim * itemsize

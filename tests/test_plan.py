@@ -1,0 +1,125 @@
+"""Plans for hardware that is not here, compiled by that hardware's own compiler.
+
+tests/golden/plans.json holds what `jalign plan` said of the configs, GiB per device. By default the
+quick ones are compiled again; JALIGN_PLANS=all compiles every one whose compiler is installed.
+"""
+
+import importlib.util
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jalign.cli.plan import plan, planned
+from jalign.cli.read import read_config
+from jalign.config import Config
+from jalign.plan.compile import little_effort
+from jalign.plan.targets import target
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "plans.json").read_text())
+QUICK = ("dpo/llama3_8b_lora_v5e8", "reward/gemma2_2b_full_v5e8")
+COMPILERS = {"tpu": "libtpu", "cuda": "jax_cuda13_plugin"}
+
+
+def hardware(config: str) -> str:
+    """The target at the end of a config's name: v5e8 is v5e-8."""
+    return re.sub(r"^(v\d[ep]|tpu7x)(\d+)$", r"\1-\2", config.rpartition("_")[2])
+
+
+def needs(name: str) -> None:
+    if importlib.util.find_spec(COMPILERS[target(name).platform]) is None:
+        pytest.skip(f"the compiler for {name} is not installed")
+
+
+def path_of(config: str) -> str:
+    return str(ROOT / "configs" / f"{config}.yaml")
+
+
+PLANNED = [
+    str(p.relative_to(ROOT / "configs")).removesuffix(".yaml")
+    for p in sorted((ROOT / "configs").rglob("*.yaml"))
+    if "jalign plan" in p.read_text()
+]
+
+
+def test_every_config_for_some_hardware_has_a_golden_plan():
+    assert set(GOLDEN) == set(PLANNED)
+
+
+@pytest.mark.parametrize("config", PLANNED)
+def test_a_config_says_how_it_is_planned(config):
+    said = f"#   jalign plan configs/{config}.yaml --target {hardware(config)}\n"
+    assert said in Path(path_of(config)).read_text()
+    assert target(hardware(config)).devices
+
+
+@pytest.mark.parametrize("config", GOLDEN if os.environ.get("JALIGN_PLANS") == "all" else QUICK)
+def test_the_plan_of_a_config_is_that_of_the_golden_table(config):
+    needs(hardware(config))
+    with little_effort():
+        report = planned(read_config([path_of(config)]), target(hardware(config)), config)
+    assert report.fits == GOLDEN[config]["fits"]
+    assert max(report.peaks) / 2**30 == pytest.approx(GOLDEN[config]["gib"], rel=0.1)
+
+
+def test_what_does_not_fit_is_said_with_what_it_would_need_and_what_helps(tmp_path, capsys):
+    needs("v5e-4")
+    config = [path_of("dpo/llama3_8b_lora_v5e8"), "--mesh.fsdp", "4", "--data.max_tokens", "3200"]
+    options = ["--target", "v5e-4", "--json", str(tmp_path / "plan.json"), "--suggest"]
+    full = [*config, "--model.lora", "null", "--reference", "cached", *options]
+    assert plan(full, Console(width=200)) == 1
+    out = capsys.readouterr().out
+    assert "DOES NOT FIT" in out and "refused by the compiler" in out
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert not found["fits"] and found["gib_peak"] > 2 * found["gib_per_device"]
+    assert found["suggestions"][-1]["fits"]
+    assert "LoRA" in found["suggestions"][-1]["change"]
+
+
+@pytest.fixture(scope="module")
+def online():
+    """PPO of the model in the package, with a reward model, on one chip host."""
+    needs("v5e-4")
+    config = read_config([str(ROOT / "configs" / "tiny" / "ppo.yaml")])
+    reward = replace(config.reward, functions={}, model="embedded")
+    config: Config = replace(config, reward=reward, model=replace(config.model, remat="full"))
+    with little_effort():
+        return planned(config, target("v5e-4"), "ppo")
+
+
+def test_an_online_run_is_planned_with_all_its_programs_and_roles(online):
+    names = [p.name for p in online.programs]
+    assert names == ["train step", "sampling", "log-probs of responses", "reward model"]
+    assert {"trained (masters)", "optimizer", "reference", "reward model"} <= set(online.parts)
+    assert online.fits and online.cache > 0
+
+
+def test_what_a_program_does_not_read_stands_beside_it(online):
+    step, sampling, _, reward = online.beside
+    assert 0 < online.parts["reward model"] <= step * 1.01
+    assert reward > sampling > step  # the step reads most
+
+
+def test_a_record_can_be_read_by_machines(online):
+    record = json.loads(json.dumps(online.record()))
+    assert record["fits"] and record["devices"] == 4
+    assert record["step"]["tokens"] > 0 and record["step"]["tflop_with_recomputation"] > 0
+    assert {"arithmetic", "memory", "links"} == set(record["step"]["floor_s"])
+
+
+def test_the_mesh_of_a_config_must_fit_the_target():
+    needs("v5e-4")
+    with pytest.raises(ValueError, match="does not fit 4 devices"):
+        planned(read_config([path_of("dpo/llama3_8b_lora_v5e8")]), target("v5e-4"), "dpo")
+
+
+def test_slices_hold_copies_of_the_model():
+    needs("2xv5e-4")
+    config = read_config([str(ROOT / "configs" / "quickstart.yaml")])
+    with pytest.raises(ValueError, match="data must be a multiple of 2, got 1"):
+        planned(config, target("2xv5e-4"), "quickstart")
