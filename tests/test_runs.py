@@ -66,6 +66,16 @@ def test_another_mesh_sees_the_same_data_and_comes_to_the_same_losses(folder):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("context", [2, 4])
+def test_streams_split_over_devices_come_to_the_same_losses(folder, context):
+    sizes = {"mesh.data": 1, "mesh.fsdp": 8 // context, "mesh.tensor": 1, "mesh.context": context}
+    run(folder, f"context{context}", **sizes)
+    for a, b in zip(rows(folder, "mesh222"), rows(folder, f"context{context}"), strict=True):
+        assert a["num_tokens"] == b["num_tokens"]
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
+        np.testing.assert_allclose(a["grad_norm"], b["grad_norm"], rtol=1e-3)
+
+
 def test_a_run_goes_on_on_another_mesh(folder):
     run(folder, "moved", steps=2)
     assert run(folder, "moved", **{"mesh.data": 4, "mesh.fsdp": 1, "mesh.tensor": 2}) == ExitCode.OK

@@ -4,9 +4,9 @@
 
 The small story model in the package (or another) cannot add. First it is shown what an answer looks
 like: problems with answers drawn at random from 0 to 18, which say nothing of which is right. Then
-GRPO with the reward `exact_match`: 1 if the response is the sum and ends, else 0. Printed is the
-share of all 100 sums that are answered right by sampling, before and after each. What is finished
-is not done again.
+GRPO with the reward `exact_match`: 1 if the response is the sum and ends, else 0; a little KL to
+what was shown keeps it trying answers. Printed is the share of all 100 sums that are answered right
+by sampling, before and after each. What is finished is not done again.
 """
 
 import sys
@@ -40,7 +40,7 @@ def main(folder: str, model: str = "embedded") -> None:
     train(SFT, out / "format", "--model.path", model, "--data.train", shown, *sft)
     if not (out / "shown").exists():
         jalign("export", str(out / "format"), str(out / "shown"))
-    common = ["--data.train", sums, "--data.eval", sums, "--algorithm.kl_k3_coef", "0"]
+    common = ["--data.train", sums, "--data.eval", sums]
     before = ["--steps", "1", "--optim.learning_rate", "0", "--optim.warmup_steps", "0"]
     train(CONFIG, out / "start", "--model.path", model, *common, *before)
     cost = train(CONFIG, out / "grpo", "--model.path", str(out / "shown"), *common)

@@ -28,6 +28,8 @@ from jalign.models.functional import Whole, functional, policy_of
 from jalign.models.heads import ScalarHead, initial_kernel
 from jalign.models.lora import add_lora, trainable_filter, without_dropout
 from jalign.models.prune import first_layers
+from jalign.models.quant import quantize
+from jalign.models.score import HEADS
 from jalign.models.spec import Spec
 from jalign.parallel import hosts
 from jalign.parallel.mesh import make_mesh
@@ -72,7 +74,8 @@ def algorithm_of(config: Config) -> Algorithm:
 
 
 def mesh_of(config: Config) -> Mesh:
-    return make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    c = config.mesh
+    return make_mesh(c.data, c.fsdp, c.tensor, c.context)
 
 
 def rules_of(config: Config) -> Rules | None:
@@ -104,11 +107,14 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any, beside: Bare | None = N
     path = model_path(c.path)
     shared = algorithm.needs_critic and c.critic == SHARED
     heads = 1 if shared else c.heads * algorithm.needs_value_head
-    decoder, bare = trained(config, mesh, path, heads=heads, seed=0, beside=beside)
+    vocabulary = reads_vocabulary(config)
+    decoder, bare = trained(
+        config, mesh, path, heads=heads, seed=0, beside=beside, lm_head=vocabulary
+    )
     critic, reference = None, None
     if algorithm.needs_critic and not shared:
         start = model_path(c.critic or c.path)
-        critic, _ = trained(config, mesh, start, heads=1, seed=2, beside=bare)
+        critic, _ = trained(config, mesh, start, heads=1, seed=2, beside=bare, lm_head=False)
     if c.reference:
         other = loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype))
         if other.spec.vocab_size != decoder.spec.vocab_size:
@@ -150,6 +156,7 @@ def trained(
     *,
     heads: int,
     seed: int,
+    lm_head: bool,
     beside: Bare | None = None,
     load: Callable[..., Decoder] | None = None,
 ) -> tuple[Decoder, Bare | None]:
@@ -160,7 +167,7 @@ def trained(
     frozen_base = bool(c.lora or c.adapter)
     dtype = compute_dtype(c.dtype) if frozen_base else jnp.float32
     head_key = jax.random.fold_in(key, seed) if seed else key
-    origin = (path, dtype, c.remat, c.attention, c.depth, config.mesh)
+    origin = (path, dtype, c.remat, c.attention, c.depth, c.quant, config.mesh)
     if frozen_base and beside and beside.origin == origin:
         decoder = beside.twin()
         if heads:
@@ -168,8 +175,14 @@ def trained(
             head.kernel[...] = initial_kernel(head_key, *head.kernel.shape).astype(dtype)
             decoder.value = head
     else:
-        decoder = loaded(config, mesh, path, dtype, load, value_head=heads, key=head_key)
+        decoder = loaded(
+            config, mesh, path, dtype, load, value_head=heads, lm_head=lm_head, key=head_key
+        )
         decoder = first_layers(decoder, c.depth) if c.depth else decoder
+        if c.quant != "none":
+            decoder = quantize(decoder, c.quant)
+            state = nnx.state(decoder)
+            nnx.update(decoder, jax.device_put(state, shardings(mesh, state, rules_of(config))))
     bare = None
     if frozen_base:
         bare = Bare(origin, nnx.merge(*nnx.split(decoder)))
@@ -264,6 +277,13 @@ def batches_of(
         process_count=jax.process_count(),
         cost=cost_of(spec),
     )
+
+
+def reads_vocabulary(config: Config) -> bool:
+    """Whether the policy is asked for more than its scalar head."""
+    row = algorithm_of(config)
+    outputs = row.outputs(row.inputs(**config.hyper))
+    return not row.needs_value_head or any(output not in HEADS for output in outputs)
 
 
 def reads_mismatched(config: Config) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -9,8 +10,9 @@ from jax.sharding import Mesh
 from jalign.cli import build, runs
 from jalign.cli.build_judge import judge_of
 from jalign.cli.build_steps import step_reward_of
-from jalign.cli.reward_parts import Reward, Texts, total_of
+from jalign.cli.reward_parts import Reward, Texts, asked, total_of
 from jalign.config import Config
+from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.preference import preference_matrix
 from jalign.rewards.rating import direct_score, self_reward
@@ -27,18 +29,25 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
     c = config.reward
     if "step_scores" in build.algorithm_of(config).rollout_inputs():
         return step_reward_of(c)
-    asked = c.judge.ask
-    judge = judge_of(c.judge, mesh) if asked != "nothing" else None
+    kind = c.judge.ask
+    judge = judge_of(c.judge, mesh) if kind != "nothing" else None
+    # a judge in process is a program over all devices, a server is asked once
+    everywhere = judge is not None and not isinstance(judge, ServerJudge)
     made = {"score": direct_score, "points": self_reward}
     callables, weights = {}, dict(c.functions)
-    if judge and asked in made:
-        callables = {"judge": partial(made[asked], judge, **c.judge.options)}
+    if judge and kind in made:
+        callables = {"judge": partial(made[kind], judge, **c.judge.options)}
         weights["judge"] = c.judge.weight
     functions = (
         RewardFunctions(weights, options=c.options, callables=callables) if weights else None
     )
     model = runs.reward_model(c.model, mesh, beside) if c.model else None
-    prefer = labeler(judge, **c.judge.options) if judge and asked == "preference" else None
+    prefer = labeler(judge, **c.judge.options) if judge and kind == "preference" else None
+
+    def preferred(prompts: Sequence[str], grouped: list[list[str]]) -> dict[str, Any]:
+        assert prefer is not None
+        wins = preference_matrix(prefer, prompts, grouped).tolist()
+        return {"wins": wins, "metrics": prefer.metrics()}
 
     def reward(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
         b, k = len(numbers), len(responses.tokens[0])
@@ -49,19 +58,21 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
         scored = None
         if functions:
             columns = texts.columns(flat) | {"response_tokens": [len(t) for t in tokens]}
-            scored = functions(prompts, answers, columns)
+            scored = asked(functions, prompts, answers, columns, everywhere=everywhere)
         found = model(prompts, answers) if model else None
         total, metrics = total_of(c, len(flat), scored, found)
         total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)
         scores = total.reshape(b, k).astype(np.float32) if functions or model else None
         if prefer:
             grouped = [answers[i * k : (i + 1) * k] for i in range(b)]
-            wins: np.ndarray | None = preference_matrix(prefer, prompts[::k], grouped)
-            metrics |= {f"preference/{n}": x for n, x in prefer.metrics().items()}
+            ask = partial(preferred, prompts[::k], grouped)
+            said = hosts.said_by_main(ask, everywhere=everywhere)
+            wins: np.ndarray | None = np.asarray(said["wins"], np.float32)
+            metrics |= {f"preference/{n}": x for n, x in said["metrics"].items()}
         else:
             wins = None if scores is None else bradley_terry(scores, c.temperature)
         if isinstance(judge, ServerJudge):
-            metrics |= judge.metrics()
+            metrics |= hosts.said_by_main(judge.metrics)
         return Judged(scores, wins, metrics)
 
     return reward

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jalign.cli import runs
-from jalign.cli.reward_parts import Reward, Texts, total_of
+from jalign.cli.reward_parts import Reward, Texts, asked, total_of
 from jalign.config import RewardConfig
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.process import step_probabilities
@@ -54,7 +54,7 @@ def step_reward_of(c: RewardConfig) -> Reward:
                 "response_tokens": [step.tokens for step in flat],
             }
             prompts = [texts.prompt(i) for i in of_step]
-            scored = functions(prompts, [step.text for step in flat], columns)
+            scored = asked(functions, prompts, [step.text for step in flat], columns)
         if model:
             prompts = [texts.prompt(i) for i in of_response]
             said = [[step.text for step in row] for row in steps]

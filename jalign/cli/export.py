@@ -17,7 +17,7 @@ from jalign.cli import build, build_data, runs
 from jalign.cli.read import parsed
 from jalign.config import Config
 from jalign.core import TrainState
-from jalign.models import hub, lora, peft
+from jalign.models import hub, lora, peft, quant
 from jalign.rewards.model import REWARD_FILE
 
 
@@ -79,7 +79,7 @@ def export(args: Sequence[str], console: Console) -> None:
     if options.adapter:
         peft.save_adapter(decoder, options.out, model.path)
     else:
-        decoder = lora.merge(decoder) if adapted else decoder
+        decoder = quant.dequantize(lora.merge(decoder) if adapted else decoder)
         if options.normalize_reward:
             assert decoder.value is not None
             decoder.value.kernel = nnx.Param(decoder.value.kernel[...] * gain)

@@ -75,7 +75,7 @@ def planned(config: Config, goal: Target, name: str) -> Report:
     """Compile everything that a run of this config needs for this target."""
     devices = topology(goal)
     c = config.mesh
-    mesh = make_mesh(c.data, c.fsdp, c.tensor, devices=devices)
+    mesh = make_mesh(c.data, c.fsdp, c.tensor, c.context, devices=devices)
     with jax.set_mesh(mesh):
         roles = roles_of(config, mesh)
         spec = roles.model.decoder.spec

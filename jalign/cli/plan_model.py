@@ -50,11 +50,12 @@ def roles_of(config: Config, mesh: Mesh) -> Roles:
     origin = config_of(path)[1]
     shared = algorithm.needs_critic and c.critic == build.SHARED
     heads = 1 if shared else c.heads * algorithm.needs_value_head
-    policy = _trained(config, mesh, path, heads=heads, seed=0)
+    vocabulary = build.reads_vocabulary(config)
+    policy = _trained(config, mesh, path, heads=heads, seed=0, lm_head=vocabulary)
     critic = None
     if algorithm.needs_critic and not shared:
         start = build.model_path(c.critic or c.path)
-        critic = _trained(config, mesh, start, heads=1, seed=2)
+        critic = _trained(config, mesh, start, heads=1, seed=2, lm_head=False)
     apply, params, base = functional(policy, trainable_filter(policy), critic)
     if critic is not None and (c.critic or c.path) == c.path and c.lora:
         base = base | {"critic": _same(base["critic"], base["policy"])}  # one copy serves both
@@ -74,8 +75,8 @@ def roles_of(config: Config, mesh: Mesh) -> Roles:
     return Roles(origin, model, state, Frozen(base, ref if needs else None), reward)
 
 
-def _trained(config: Config, mesh: Mesh, path: str, *, heads: int, seed: int) -> Decoder:
-    make = partial(build.trained, config, mesh, path, heads=heads, seed=seed, load=_blank)
+def _trained(config: Config, mesh: Mesh, path: str, **options: Any) -> Decoder:
+    make = partial(build.trained, config, mesh, path, load=_blank, **options)
     return _placed(nnx.eval_shape(lambda: make()[0]), config, mesh)
 
 
@@ -91,7 +92,7 @@ def _reward(config: Config, mesh: Mesh) -> Decoder:
     assert name is not None
     if runs.is_run(name):
         name = json.loads((Path(name) / runs.CONFIG_FILE).read_text())["model"]["path"]
-    return _loaded(config, mesh, build.model_path(name), value_head=1)
+    return _loaded(config, mesh, build.model_path(name), value_head=1, lm_head=False)
 
 
 def _blank(name: str, **options: Any) -> Decoder:

@@ -43,6 +43,8 @@ def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
             yield said("the reference read once (reference: cached)", reference="cached")
     if not config.model.lora:
         yield said("LoRA (model.lora: {})", model=replace(config.model, lora=LoraConfig()))
+    if config.model.quant == "none":
+        yield said("QLoRA (model.quant: nf4)", model=replace(config.model, quant="nf4"))
 
 
 def _least_tokens(config: Config) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 
 from jalign.config import RewardConfig
 from jalign.data.examples import Examples
-from jalign.rewards.functions import Scored
+from jalign.parallel import hosts
+from jalign.rewards.functions import RewardFunctions, Scored
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import continuation
 from jalign.train.rollout import Judged
@@ -42,6 +43,21 @@ class Texts:
 
 Reward = Callable[[Texts, Sequence[int], Responses], Judged]
 """(texts, numbers of prompts, their responses) -> what is said of them."""
+
+
+def asked(
+    functions: RewardFunctions,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    columns: dict[str, list[Any]],
+    *,
+    everywhere: bool = False,
+) -> Scored:
+    """What functions say, asked on one process for all; `everywhere` where one of them is a program
+    over all devices.
+    """
+    ask = lambda: functions(prompts, answers, columns).record()  # noqa: E731
+    return Scored.of_record(hosts.said_by_main(ask, everywhere=everywhere))
 
 
 def total_of(

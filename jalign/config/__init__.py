@@ -114,6 +114,11 @@ class Config:
         for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
             fn = unwrap(term.fn)  # where tests check shapes, `one` would be refused
             jax.eval_shape(partial(fn, **term.numbers), *map(row.example, arrays_of(fn)))
+        if self.model.quant != "none" and not (self.model.lora or self.model.adapter):
+            raise ValueError(
+                f"model.quant: {self.model.quant} freezes the matrices, and nothing stands on "
+                "them: set model.lora or model.adapter"
+            )
         if self.model.lora and self.model.lora.dropout and row.needs_reference(**hyper):
             raise ValueError(
                 f"model.lora.dropout does not apply to {row.name}: policy and reference would "

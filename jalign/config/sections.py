@@ -45,6 +45,7 @@ class ModelConfig:
         attention: kernel; auto chooses by device and says which.
         lora: train adapters instead of the whole model.
         adapter: a PEFT adapter folder to go on from; it is its own reference.
+        quant: keep the matrices under adapters in 4 bits (nf4, as in QLoRA) or 8 (int8).
         reference: another model with the same tokenizer as the frozen reference, such as a teacher;
           a copy of the model itself when not given.
         critic: where the critic of an algorithm that trains one starts; the model's own path when
@@ -63,6 +64,7 @@ class ModelConfig:
     attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = "auto"
     lora: LoraConfig | None = None
     adapter: str | None = None
+    quant: Literal["none", "nf4", "int8"] = "none"
     reference: str | None = None
     critic: str | None = None
     heads: int = 1
@@ -185,12 +187,14 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices = data x fsdp x tensor; one of them may be -1: what is left.
+    """Devices = data x fsdp x context x tensor; one of them may be -1: what is left.
 
     Args:
         data: copies of the model, each on its share of the batch.
         fsdp: parts that parameters and batch are split into.
         tensor: parts that each matrix is split into.
+        context: parts that the tokens of a stream are split into, for rows too long for one device;
+            attention exchanges tokens for heads.
         rules: regular expression over parameter paths -> mesh axis (or null) of each dimension,
             instead of the default: {'.*mlp.*kernel': [null, fsdp, tensor], '.*': []}.
     """
@@ -198,6 +202,7 @@ class MeshConfig:
     data: int = 1
     fsdp: int = -1
     tensor: int = 1
+    context: int = 1
     rules: dict[str, list[str | None]] = field(default_factory=dict)
 
 

@@ -3,7 +3,7 @@
 Hand-written kernels and loops over the batch cannot be split by the compiler (a Mosaic kernel is
 refused, a loop over a sharded axis is gathered), but attention needs nothing from other rows or
 heads. So where a mesh is in scope (`jax.set_mesh`), the rows are split over its batch axes and the
-heads over its tensor axis by `shard_map`.
+heads over its other axes by `shard_map`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
-HEAD_AXIS = "tensor"
+HEAD_AXES = ("context", "tensor")
 
 
 def on_each_device(
@@ -38,7 +38,9 @@ def on_each_device(
     batch = tuple(a for a in BATCH_AXES if a in free)
     if q.shape[0] % math.prod(free[a] for a in batch):
         batch = ()
-    heads = HEAD_AXIS if HEAD_AXIS in free and k.shape[2] % free[HEAD_AXIS] == 0 else None
-    spec = PartitionSpec(batch or None, None, heads)
+    heads = tuple(a for a in HEAD_AXES if a in free)
+    if k.shape[2] % math.prod(free[a] for a in heads):
+        heads = ()
+    spec = PartitionSpec(batch or None, None, heads or None)
     split = jax.shard_map(attend, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
     return split(q, k, v)

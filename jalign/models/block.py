@@ -8,20 +8,24 @@ width.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
+from jalign.kernels.local import HEAD_AXES
 from jalign.models.cache import KeysValues, write
 from jalign.models.linear import Linear
 from jalign.models.norms import Norm
 from jalign.models.rope import Rope, rotate
 from jalign.models.spec import Kind, Spec
+from jalign.parallel.rules import BATCH, constrain, ways
 
 ACTIVATION = {
     "silu": jax.nn.silu,
@@ -83,6 +87,8 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if kind.rope is not None:
             q, k = rotate(q, place.tables[kind.rope]), rotate(k, place.tables[kind.rope])
+        if kv is None:
+            q, k, v = _by_heads(q, k, v)
         numbers = {"scale": spec.scale, "window": kind.window, "softcap": spec.attn_softcap}
         on_rows = functools.partial(attention, implementation=implementation, **numbers)
         if kv is not None:
@@ -95,6 +101,21 @@ class Attention(nnx.Module):
             k, v = (all_[layer].astype(q.dtype) for all_ in kv)
             y = cached_attention(q, k, v, place.positions, **numbers)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
+
+
+def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
+    """[S, N, heads, C] with the tokens of a stream together and the heads apart, where the mesh
+    splits streams: the exchange of DeepSpeed-Ulysses (https://arxiv.org/abs/2309.14509). Keys and
+    values are repeated where there are too few heads of them.
+    """
+    if ways("context") == 1:
+        return q, k, v
+    parts, groups = ways(*HEAD_AXES), k.shape[2]
+    times = parts // math.gcd(parts, groups)
+    if q.shape[2] % (groups * times) == 0:
+        k, v = jnp.repeat(k, times, axis=2), jnp.repeat(v, times, axis=2)
+    q, k, v = (constrain(x, BATCH[0], None, HEAD_AXES, None) for x in (q, k, v))
+    return q, k, v
 
 
 def _on_flat_stream(on_rows, qkv: tuple[Array, ...], rows: Array, inverse: Array) -> Array:

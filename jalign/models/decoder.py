@@ -32,7 +32,7 @@ from jalign.models.heads import ScalarHead
 from jalign.models.linear import Embed, Linear
 from jalign.models.norms import Norm
 from jalign.models.spec import Kind, Spec
-from jalign.parallel.rules import constrain
+from jalign.parallel.rules import TOKENS, constrain
 
 REMAT: dict[str, Callable[..., Any]] = {
     "none": lambda f, prevent_cse: f,
@@ -208,7 +208,7 @@ class Decoder(nnx.Module):
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
             x, kv = layer(x, place, kind, implementation, kv, number, key)
-            return constrain(x, ("data", "fsdp"), None), kv
+            return constrain(x, TOKENS, None), kv
 
         def several(carry, stacked, count: int, scanned: bool) -> Any:
             x, kv = carry

@@ -64,6 +64,7 @@ def load(
     remat: str = "none",
     attention: str | None = None,
     value_head: bool | int = False,
+    lm_head: bool = True,
     key: jax.Array | None = None,
 ) -> Decoder:
     """A decoder with the weights of a folder, or of a model on the Hugging Face hub.
@@ -77,6 +78,8 @@ def load(
       remat, attention: as in `Decoder`.
       value_head: add a scalar head (a number asks for so many outputs): the checkpoint's
         `score.weight` if it has one, else a fresh one from `key`.
+      lm_head: False leaves out an unembedding that is not the embedding, for models whose scalar
+        head alone is read.
       key: of a fresh scalar head; None is `jax.random.key(0)`.
 
     Raises:
@@ -97,7 +100,7 @@ def load(
                 remat=remat,
                 attention=attention,
                 value_head=value_head,
-                lm_head=HEAD in shapes or SCORE not in shapes,
+                lm_head=lm_head and (HEAD in shapes or SCORE not in shapes),
                 rngs=nnx.Rngs(0),
             )
         )
@@ -108,7 +111,7 @@ def load(
         plan = entries(family, {path_name(path): leaf.shape for path, leaf in leaves})
         plan = [e for e in plan if e.row.theirs != SCORE or SCORE in shapes]
         named = namer(family, shapes)
-        check(family, plan, shapes, named, spec.tied)
+        check(family, plan, shapes, named, headless=spec.tied or not lm_head)
         stored = {part.path: (entry, part) for entry in plan for part in entry.parts}
         broken: set[str] = set()
         arrays = []

@@ -73,9 +73,10 @@ def namer(family: Family, shapes: Shapes) -> Callable[[str], str]:
 
 
 def check(
-    family: Family, plan: list[Entry], shapes: Shapes, named: Callable[[str], str], tied: bool
+    family: Family, plan: list[Entry], shapes: Shapes, named: Callable[[str], str], headless: bool
 ) -> None:
-    """Whether a checkpoint's tensors are exactly those of the plan.
+    """Whether a checkpoint's tensors are exactly those of the plan; of a `headless` model it may
+    hold an unembedding too.
 
     Raises:
       ValueError: naming every tensor that is missing, unexpected or of another shape.
@@ -86,7 +87,7 @@ def check(
     extra = sorted(
         name
         for name in shapes.keys() - expected.keys()
-        if not (tied and name == HEAD) and not any(p.fullmatch(name) for p in ignored)
+        if not (headless and name == HEAD) and not any(p.fullmatch(name) for p in ignored)
     )
     other = [
         f"{name} is {list(shapes[name])}, should be {list(shape)}"

@@ -11,10 +11,11 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
-from jalign.parallel.rules import constrain
+from jalign.parallel.rules import BATCH, constrain
 
 if TYPE_CHECKING:
     from jalign.models.lora import Lora
+    from jalign.models.quant import Quantized
 
 INIT_STD = 0.02
 
@@ -23,7 +24,8 @@ class Linear(nnx.Module):
     """x W (+ b) (+ lora(x)).
 
     Attributes:
-      kernel: `nnx.Param` [in, out], or [L, in, out] while it is stacked over layers.
+      kernel: `nnx.Param` [in, out], or [L, in, out] while it is stacked over layers; or one in few
+        bits (`jalign.models.quant.Quantized`).
       bias: `nnx.Param` [out] or [L, out], or None.
       lora: None, or a module called as lora(x, key) whose result is added (`jalign.models.lora`).
     """
@@ -41,7 +43,7 @@ class Linear(nnx.Module):
     ):
         stack = () if layers is None else (layers,)
         kernel = jax.random.normal(rngs.params(), (*stack, fan_in, fan_out), param_dtype)
-        self.kernel = nnx.Param(kernel * jnp.asarray(INIT_STD, param_dtype))
+        self.kernel: nnx.Param | Quantized = nnx.Param(kernel * jnp.asarray(INIT_STD, param_dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros((*stack, fan_out), param_dtype)) if bias else None)
         self.lora: Lora | None = nnx.data(None)
         self.dtype = dtype
@@ -49,7 +51,10 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "n i"], key: Array | None = None) -> Float[Array, "n o"]:
         # Always two axes: from [B, T, i] XLA:CPU makes transposing copies in the gradient of the
         # kernel.
-        y = x @ self.kernel[...].astype(self.dtype)
+        if isinstance(self.kernel, nnx.Param):
+            y = x @ self.kernel[...].astype(self.dtype)
+        else:
+            y = self.kernel.times(x)
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype)
         if self.lora is not None:
@@ -72,4 +77,4 @@ class Embed(nnx.Module):
         # added), but a table whose columns are split like the batch would make the compiler
         # replicate the activations.
         table = constrain(self.weight[...].astype(self.dtype), "tensor", None)
-        return constrain(table[ids], ("data", "fsdp"), None, None)
+        return constrain(table[ids], BATCH[0], "context", None)

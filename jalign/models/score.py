@@ -22,6 +22,7 @@ from jalign.layout import Layout
 from jalign.models.competitors import competitors
 from jalign.models.divergence import jsd, kl
 from jalign.models.logprobs import STATISTICS, statistics, token_logps
+from jalign.parallel.rules import TOKENS, constrain, ways
 
 HEADS = {"values": "before", "scores": "at", "attributes": "at"}  # the hidden state each reads
 ALONE = (*STATISTICS, "competitor_logps", *HEADS)
@@ -74,7 +75,8 @@ def score(
             found[name] = _take(read(hidden), getattr(layout, HEADS[name]))
     if any(n not in HEADS for n in outputs):  # a reward model may have no unembedding at all
         numbers: dict[str, Any] = {"temperature": temperature}
-        targets, before = _take(layout.tokens, layout.at), _take(hidden, layout.before)
+        targets = _apart(_take(layout.tokens, layout.at))
+        before = _apart(_take(hidden, layout.before))
         weight, head = _head(model)
         if names := tuple(n for n in STATISTICS if n in outputs):
             found |= statistics(before, weight, targets, names=names, **head, **numbers)
@@ -84,6 +86,8 @@ def score(
         if any(n in WITH_REFERENCE for n in outputs):
             mine = (before, weight, head)
             found |= _against(mine, reference, layout, targets, outputs, jsd_beta, numbers)
+    shape = layout.at.shape  # [S, Q]
+    found = {name: x.reshape(*shape, *x.shape[2:]) for name, x in found.items()}
     return {name: _by_response(found[name], layout.slots) for name in outputs}
 
 
@@ -99,7 +103,8 @@ def _against(
     """What needs the reference, from one run of it."""
     (h, w, head), stop = mine, jax.lax.stop_gradient
     ref_w, ref_head = _head(reference)
-    ref_h, ref_w = stop(_take(_hidden(reference, layout, None), layout.before)), stop(ref_w)
+    ref_h = stop(_apart(_take(_hidden(reference, layout, None), layout.before)))
+    ref_w = stop(ref_w)
     found = {}
     if names := tuple(n for n in STATISTICS if f"ref_{n}" in outputs):
         of_ref = statistics(ref_h, ref_w, targets, names=names, **ref_head, **numbers)
@@ -148,6 +153,17 @@ def _head(model: Any) -> tuple[Array, dict[str, Any]]:
 def _take(x: Array, places: Array) -> Array:
     """x [S, N, ...] at `places` [S, ...], in every stream its own."""
     return jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds"))(x, places)
+
+
+def _apart(x: Array) -> Array:
+    """Scored tokens [S, Q, ...] of streams that lie on several devices each as streams of their
+    own, [S * devices, Q / devices, ...].
+    """
+    devices = ways("context")
+    if devices == 1 or x.shape[1] % devices:
+        return x
+    x = x.reshape(-1, x.shape[1] // devices, *x.shape[2:])
+    return constrain(x, TOKENS, *[None] * (x.ndim - 1))
 
 
 def _by_response(x: Float[Array, "S Q *A"], slots: Int[Array, "_ P K R"]) -> Array:

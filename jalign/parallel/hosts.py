@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -108,6 +110,38 @@ def from_main(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
+
+
+def said_by_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
+    """What `make()` gives on process 0, on every process; every process must ask.
+
+    For what should be asked once (a server, a user's function), or might differ from host to host.
+
+    Args:
+      make: gives something JSON can tell (None, numbers with NaN, strings, lists, dicts).
+      everywhere: run it on every process, as a program over all devices must be; the others drop
+        what it gives.
+
+    Raises:
+      RuntimeError: on every process, when `make` failed on process 0; on one process its own error.
+    """
+    if jax.process_count() == 1:
+        return make()
+    said: dict[str, Any] = {}
+    if is_main() or everywhere:
+        try:
+            said = {"said": make()}
+        except Exception as error:
+            said = {"error": f"{type(error).__name__}: {error}"}
+    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
+    length = from_main(len(text))
+    padded = np.zeros(length, np.uint8)
+    if is_main():
+        padded[:] = text
+    found = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
+    if "error" in found:
+        raise RuntimeError(f"process 0 failed: {found['error']}")
+    return found["said"]
 
 
 def all_hosts_agree(name: str, value: Any) -> None:

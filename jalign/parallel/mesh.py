@@ -1,7 +1,8 @@
-"""The device mesh: three axes whose product is the number of devices.
+"""The device mesh: four axes whose product is the number of devices.
 
-`data` repeats the model, `fsdp` splits parameters and batch, `tensor` splits each layer's matrices
-and heads.
+`data` repeats the model, `fsdp` splits parameters and batch, `context` splits parameters and the
+tokens of each stream, for rows that are too long for one device, `tensor` splits each layer's
+matrices and heads.
 """
 
 from __future__ import annotations
@@ -13,23 +14,29 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "context", "tensor")
 
 
 def make_mesh(
-    data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+    data: int = 1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    context: int = 1,
+    *,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
-    """A mesh with axes ("data", "fsdp", "tensor") over all devices.
+    """A mesh with the axes `AXES` over all devices.
 
     Args:
-      data, fsdp, tensor: sizes; at most one may be -1, which takes the devices the others leave.
+      data, fsdp, tensor, context: sizes; at most one may be -1, which takes the devices the others
+        leave.
       devices: None is all of `jax.devices()`.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    sizes = {"data": data, "fsdp": fsdp, "context": context, "tensor": tensor}
     given = ", ".join(f"{name}={size}" for name, size in sizes.items())
     if any(size < 1 and size != -1 for size in sizes.values()):
         raise ValueError(f"mesh sizes are at least 1, or -1 for what is left; got {given}")

@@ -3,7 +3,7 @@
 The default is Megatron's (Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053): a layer's first
 matrices are split by column over `tensor`, its last by row, so that attention heads and MLP
 features stay on their device and each half of a layer needs one sum; the other side is split over
-`fsdp`.
+`fsdp` and `context`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,28 @@ from jax.tree_util import GetAttrKey
 Rules = Sequence[tuple[str, P]]
 
 BATCH = P(("data", "fsdp"))  # the leading axis S of every batch
+TOKENS = ("data", "fsdp", "context")  # the tokens [S * N] of all streams
+FSDP = ("fsdp", "context")
 
 # Matched from the end of a path, as in "layers.attn.q.kernel"; the first that matches counts.
 # Layers are stacked on axis 0.
 DEFAULT: Rules = (
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, "fsdp", "tensor")),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, FSDP, "tensor")),
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.bias", P(None, "tensor")),
-    (r"layers\.(attn\.o|mlp\.down)\.kernel", P(None, "tensor", "fsdp")),
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.a", P(None, "fsdp", None)),
+    (r"layers\.(attn\.o|mlp\.down)\.kernel", P(None, "tensor", FSDP)),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.a", P(None, FSDP, None)),
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.b", P(None, None, "tensor")),
     (r"layers\.(attn\.o|mlp\.down)\.lora\.a", P(None, "tensor", None)),
-    (r"layers\.(attn\.o|mlp\.down)\.lora\.b", P(None, None, "fsdp")),
-    (r"embed\.weight", P("tensor", "fsdp")),
-    (r"positions\.weight", P(None, "fsdp")),
-    (r"lm_head\.kernel", P("fsdp", "tensor")),
+    (r"layers\.(attn\.o|mlp\.down)\.lora\.b", P(None, None, FSDP)),
+    (
+        r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel\.parts\.(codes|scales)",
+        P(None, FSDP, "tensor"),
+    ),
+    (r"layers\.(attn\.o|mlp\.down)\.kernel\.parts\.(codes|scales)", P(None, "tensor", FSDP)),
+    (r"layers\..*\.kernel\.parts\.(steps|mean)", P()),
+    (r"embed\.weight", P("tensor", FSDP)),
+    (r"positions\.weight", P(None, FSDP)),
+    (r"lm_head\.kernel", P(FSDP, "tensor")),
     (r".*(norm\.(weight|bias)|(attn\.o|mlp\.down)\.bias|value\.kernel)", P()),
 )
 
@@ -50,7 +58,7 @@ def shardings(mesh: Mesh, abstract_state: Any, rules: Rules | None = None) -> An
     on every device; both are logged, since they cost memory.
 
     Args:
-      mesh: axes ("data", "fsdp", "tensor").
+      mesh: with the axes of `parallel.mesh`.
       abstract_state: an `nnx.State` or any pytree whose paths the rules name; leaves need a shape
         only.
       rules: None is `DEFAULT`. Rules given here must each match something.
@@ -95,6 +103,13 @@ def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
         a if size % _ways(mesh, a) == 0 else None for a, size in zip(axes, x.shape, strict=True)
     ]
     return jax.lax.with_sharding_constraint(x, P(*fits))
+
+
+def ways(*axes: str) -> int:
+    """Into how many parts these axes of the mesh in scope split; those it does not have do not."""
+    mesh = jax.sharding.get_abstract_mesh()
+    sizes = {} if mesh.empty else dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
+    return math.prod(sizes.get(axis, 1) for axis in axes)
 
 
 def _fit(mesh: Mesh, name: str, shape: tuple[int, ...], spec: P) -> P:

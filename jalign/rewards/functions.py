@@ -45,6 +45,18 @@ class Scored(NamedTuple):
             found[f"rewards/{name}/failed"] = float(self.failed[name])
         return found
 
+    def record(self) -> dict[str, Any]:
+        """As JSON can tell it."""
+        each = {name: x.tolist() for name, x in self.each.items()}
+        return self._asdict() | {"total": self.total.tolist(), "each": each}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Scored:
+        """What `record` told."""
+        each = {name: np.asarray(x, np.float64) for name, x in record["each"].items()}
+        total = np.asarray(record["total"], np.float64)
+        return cls(total, each, dict(record["failed"]), dict(record["errors"]))
+
 
 class _Part(NamedTuple):
     name: str

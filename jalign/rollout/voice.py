@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jalign.kernels import devices
 from jalign.models.cache import KVCache
+from jalign.models.quant import dequantize
 from jalign.rollout.unrolled import Unrolled, split_cache
 
 
@@ -61,5 +62,5 @@ def prepare(graphdef: nnx.GraphDef, state: nnx.State) -> tuple[Array, nnx.Module
     loop's, the compiler would undo both."""
     model = nnx.merge(graphdef, state)
     weight, vocab_axis = model.head()
-    unrolled = Unrolled(model) if devices.platform() == "cpu" else None
+    unrolled = Unrolled(dequantize(model)) if devices.platform() == "cpu" else None
     return weight if vocab_axis == 1 else weight.T, unrolled

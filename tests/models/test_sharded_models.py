@@ -13,17 +13,17 @@ from jax.sharding import PartitionSpec as P
 
 from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
-from jalign.parallel.rules import path_name
+from jalign.parallel.rules import FSDP, path_name
 
 EXPECTED = {
-    "embed.weight": P("tensor", "fsdp"),
-    "lm_head.kernel": P("fsdp", "tensor"),
+    "embed.weight": P("tensor", FSDP),
+    "lm_head.kernel": P(FSDP, "tensor"),
     "final_norm.weight": P(),
-    "layers.attn.q.kernel": P(None, "fsdp", "tensor"),
+    "layers.attn.q.kernel": P(None, FSDP, "tensor"),
     "layers.attn.q.bias": P(None, "tensor"),
-    "layers.attn.o.kernel": P(None, "tensor", "fsdp"),
-    "layers.mlp.up.kernel": P(None, "fsdp", "tensor"),
-    "layers.mlp.down.kernel": P(None, "tensor", "fsdp"),
+    "layers.attn.o.kernel": P(None, "tensor", FSDP),
+    "layers.mlp.up.kernel": P(None, FSDP, "tensor"),
+    "layers.mlp.down.kernel": P(None, "tensor", FSDP),
     "layers.attn_norm.weight": P(),
 }
 
@@ -33,9 +33,18 @@ def leaves_of(model):
     return {path_name(path): leaf for path, leaf in paths}
 
 
-@pytest.mark.parametrize("name", ["qwen2", "phi3", "gpt2"])
-def test_a_model_loaded_over_a_mesh_gives_the_same_logits_and_gradients(name):
-    mesh = make_mesh(2, 2, 2)
+@pytest.mark.parametrize(
+    "name, sizes",
+    [
+        ("qwen2", (2, 2, 2, 1)),
+        ("phi3", (2, 2, 2, 1)),
+        ("gpt2", (2, 2, 2, 1)),
+        ("qwen2", (1, 2, 1, 4)),  # data, fsdp, tensor, context: fewer key heads than devices
+        ("gpt2", (2, 1, 2, 2)),
+    ],
+)
+def test_a_model_loaded_over_a_mesh_gives_the_same_logits_and_gradients(name, sizes):
+    mesh = make_mesh(*sizes)
     golden = golden_outputs(name)
     tokens = jnp.asarray(np.repeat(golden["tokens"], 2, 0))  # four rows over four batch shards
 
@@ -72,7 +81,7 @@ def test_fresh_parameters_are_made_in_their_places_and_do_not_depend_on_the_mesh
     mesh = make_mesh(2, 2, 2)
     spread = leaves_of(hub.init(config, key=jax.random.key(0), mesh=mesh))
     alone = leaves_of(hub.init(config, key=jax.random.key(0)))
-    assert spread["layers.mlp.up.kernel"].sharding.spec == P(None, "fsdp", "tensor")
+    assert spread["layers.mlp.up.kernel"].sharding.spec == P(None, FSDP, "tensor")
     for path, value in alone.items():
         np.testing.assert_allclose(value, spread[path], atol=1e-6)
 

@@ -31,6 +31,14 @@ def main(directory):
     assert hosts.any_host(me == 1)
     assert not hosts.any_host(False)
     assert hosts.from_main(me + 5) == 5
+    assert hosts.said_by_main(lambda: [me, None, "é"]) == [0, None, "é"]
+    asked = []
+    assert hosts.said_by_main(lambda: asked.append(me) or me, everywhere=True) == 0
+    assert asked == [me]
+    try:
+        hosts.said_by_main(lambda: 1 // 0)
+    except RuntimeError as e:
+        print("FAILED", e, flush=True)
 
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = PartitionSpec("data")

@@ -112,6 +112,7 @@ def test_two_processes_agree_save_and_hear_of_failures_and_stop_together_and_one
     assert (
         "DISAGREE the processes do not agree on the seed: process 0 has 7; process 1 has 8" in said
     )
+    assert "FAILED process 0 failed: ZeroDivisionError" in said
     assert [code for _, code in ends] == [42, 42], ends
     assert all("HEARD the last checkpoint was not saved" in out for out in (said, ends[0][0]))
     stopped = {line for out, _ in ends for line in out.splitlines() if line.startswith("PREEMPTED")}

@@ -1,0 +1,77 @@
+"""N processes of one run on this machine, each with D CPU devices: several hosts, to try and break.
+
+    python launch/local_processes.py [--processes 2] [--devices 4] [--restarts 0]
+        [--kill RANK:SECONDS[:SIGNAL]] [--dry-run] -- jalign train CONFIG ...
+
+When a process dies of a signal (127 and above, as its peers do soon after) or was told to stop
+(42), all are started again, --restarts times. --kill sends KILL, or TERM, to one process, SECONDS
+after the first start.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+
+def environment(rank: int, args: argparse.Namespace, port: int) -> dict[str, str]:
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(args.devices),
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+        "JALIGN_NUM_PROCESSES": str(args.processes),
+        "JALIGN_PROCESS_ID": str(rank),
+    }
+
+
+def start(args: argparse.Namespace, kill: str | None) -> int:
+    """Run all processes to their end; the exit code of the first that failed, or 0."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    inherited = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}
+    processes = []
+    for rank in range(args.processes):
+        own = environment(rank, args, port)
+        print("+", *(f"{n}={x}" for n, x in own.items()), shlex.join(args.command), flush=True)
+        if not args.dry_run:
+            out = None if rank == 0 else subprocess.DEVNULL  # the others say the same, or nothing
+            processes.append(subprocess.Popen(args.command, env=inherited | own, stdout=out))
+    if kill and processes:
+        rank, seconds, *name = kill.split(":")
+        time.sleep(float(seconds))
+        number = getattr(signal, f"SIG{name[0] if name else 'KILL'}")
+        print(f"+ kill -{number.name} process {rank}", flush=True)
+        processes[int(rank)].send_signal(number)
+    codes = [process.wait() for process in processes]
+    codes = [128 - code if code < 0 else code for code in codes]  # -9 is what a shell calls 137
+    print(f"exit codes: {codes}", flush=True)
+    return next((code for code in codes if code), 0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--devices", type=int, default=4)
+    parser.add_argument("--restarts", type=int, default=0)
+    parser.add_argument("--kill")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+    kill = args.kill
+    for left in range(args.restarts, -1, -1):
+        code = start(args, kill)
+        if code not in (42, *range(127, 256)) or not left:
+            return code
+        kill = None
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
