@@ -26,6 +26,17 @@ CHECKED = ["losses", "advantages", "experience", "kernels", "models", "rollout"]
 install_import_hook([f"jalign.{part}" for part in CHECKED], "beartype.beartype")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model and preference pairs, for runs that `tests.tiny_run.arguments` describes."""
+    from tests.tiny_run import write_model, write_pairs
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl.gz")
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_compiled_programs():
     """Thousands of tests would keep gigabytes of them."""

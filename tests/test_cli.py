@@ -105,7 +105,7 @@ def test_a_bad_config_exits_with_2_and_names_the_key(line, message, capsys):
         ({"model.path": "./no_model"}, "no tokenizer folder ./no_model"),
         ({"batch_size": 64}, "batch_size is 64, but there are only 40 training examples"),
         ({"data.holdout": 0, "eval_every": 1}, "eval_every needs held-out data"),
-        ({"mesh.data": 3, "mesh.fsdp": 1}, "data=3, fsdp=1, context=1, tensor=1 does not fit 8 devices"),
+        ({"mesh.data": 3, "mesh.fsdp": 1}, "context=1, tensor=1 does not fit 8 devices"),
         ({"algorithm": "sft", "data.template": "hh"}, "template 'hh' cannot apply"),
     ],
 )  # fmt: skip

@@ -20,7 +20,6 @@ from jalign.config import (
 from jalign.rollout import record
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
-from tests.tiny_run import write_model, write_pairs
 
 ONLINE = {
     "rollout.max_new_tokens": 6,
@@ -31,14 +30,6 @@ ONLINE = {
     "optim.learning_rate": 1e-3,
     "data.holdout": 8,
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("online")
-    write_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl.gz")
-    return folder
 
 
 def test_a_run_cut_in_the_middle_of_a_rollout_ends_where_the_whole_one_does(folder):

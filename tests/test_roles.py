@@ -14,15 +14,7 @@ from jalign.config import Config, DataConfig, RewardConfig
 from jalign.train.preemption import ExitCode
 from tests.test_online import ONLINE
 from tests.test_runs import leaves, rows, run
-from tests.tiny_run import arguments, write_model, write_pairs
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("roles")
-    write_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl.gz")
-    return folder
+from tests.tiny_run import arguments
 
 
 def texts(folder):

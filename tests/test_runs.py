@@ -13,15 +13,7 @@ from jalign.cli.train import train
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.preemption import ExitCode
 from jalign.train.resume import ResumeError
-from tests.tiny_run import arguments, write_model, write_pairs
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    write_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl.gz")
-    return folder
+from tests.tiny_run import arguments
 
 
 def run(folder, *args, **options):

@@ -11,18 +11,10 @@ import pytest
 from jalign.train.preemption import ExitCode
 from tests.test_online import ONLINE
 from tests.test_runs import rows, run
-from tests.tiny_run import arguments, write_model, write_pairs
+from tests.tiny_run import arguments
 
 ROOT = Path(__file__).parents[1]
 MESH = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("several")
-    write_model(folder / "model")
-    write_pairs(folder / "pairs.jsonl.gz")
-    return folder
 
 
 def several(folder, out, algorithm, *launch, **options):

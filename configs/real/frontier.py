@@ -107,7 +107,8 @@ class Task:
         self, params: Any, texts: Texts, count: int, responses: int
     ) -> tuple[Responses, np.ndarray]:
         """Responses of a policy to the first openings, and their rewards."""
-        settings = build_online.settings_of(self.config, self.start)
+        eos = build.eos_ids(self.start.path, self.start.tokenizer)
+        settings = build_online.settings_of(self.config, eos)
         settings = replace(settings, responses=responses)
         policy, prompts = build.merged(self.start, params), self.prompts_of(texts)[:count]
         found = respond(policy, prompts, settings, jax.random.key(7), batch_size=64)

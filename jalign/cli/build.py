@@ -238,9 +238,9 @@ def cost_of(spec: Spec) -> Cost:
     return Cost.of_model(spec.width, spec.depth, spec.vocab_size, bin=per_bin)
 
 
-def usual_tokens() -> int:
+def usual_tokens(platform: str | None = None) -> int:
     """Tokens of a micro-batch that suit this kind of device: on CPU they stay in its caches."""
-    return 2048 if devices.platform() == "cpu" else 8192
+    return 2048 if (platform or devices.platform()) == "cpu" else 8192
 
 
 def usual_multiple() -> int:

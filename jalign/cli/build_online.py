@@ -51,14 +51,14 @@ def plan_of(config: Config) -> Plan:
     )
 
 
-def settings_of(config: Config, model: build.Model) -> Settings:
+def settings_of(config: Config, eos: tuple[int, ...]) -> Settings:
     c = config.rollout
     return Settings(
         max_new_tokens=c.max_new_tokens,
         temperature=c.temperature,
         top_k=c.top_k or None,
         top_p=c.top_p,
-        eos=build.eos_ids(model.path, model.tokenizer),
+        eos=eos,
         responses=plan_of(config).responses,
     )
 
@@ -67,7 +67,10 @@ def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
     """`(state, frozen, numbers, key) -> Responses`; the last response by whom the method says."""
     row = build.algorithm_of(config)
     assert row.experience is not None
-    settings, last = settings_of(config, model), row.experience.last
+    settings, last = (
+        settings_of(config, build.eos_ids(model.path, model.tokenizer)),
+        row.experience.last,
+    )
     size = config.rollout.sample_batch or config.rollout.prompts or config.batch_size
     alone = last == "policy"
     own = settings if alone else replace(settings, responses=settings.responses - 1)
@@ -110,7 +113,7 @@ def from_data(examples: Sequence[Example]) -> Responses:
 
 def greedy_of(config: Config, model: build.Model, prompts: Examples) -> Any:
     """The most probable response to each prompt."""
-    settings = greedy(settings_of(config, model))
+    settings = greedy(settings_of(config, build.eos_ids(model.path, model.tokenizer)))
     size = config.rollout.sample_batch or config.rollout.prompts or config.batch_size
 
     def sampler(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
@@ -178,7 +181,10 @@ def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, rew
     diversity, and where there is a reference the KL divergence to it (k1, nats per response).
     """
     held = texts.examples
-    plan, settings = plan_of(config), replace(settings_of(config, model), responses=1)
+    plan, settings = (
+        plan_of(config),
+        replace(settings_of(config, build.eos_ids(model.path, model.tokenizer)), responses=1),
+    )
     c = config.rollout  # as many rows at once as a rollout has
     size = min((c.sample_batch or c.prompts or config.batch_size) * plan.responses, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]

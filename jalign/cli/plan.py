@@ -8,6 +8,7 @@ import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -24,7 +25,7 @@ from jalign.kernels.backend import choose_attention
 from jalign.models.functional import policy_of
 from jalign.parallel.mesh import make_mesh
 from jalign.plan import work
-from jalign.plan.compile import bytes_on_one, little_effort
+from jalign.plan.compile import Program, bytes_on_one, little_effort
 from jalign.plan.report import Report
 from jalign.plan.targets import Target, target, topology
 
@@ -53,7 +54,7 @@ def plan(args: Sequence[str], console: Console) -> int:
 
 def _plan(config: Config, goal: Target, name: str, options: Namespace, console: Console) -> int:
     report = planned(config, goal, name)
-    say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)  # noqa: E731
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for line in report.lines():
         say(line)
     tried = []
@@ -82,18 +83,24 @@ def planned(config: Config, goal: Target, name: str) -> Report:
         online = build.algorithm_of(config).experience is not None
         data = (plan_data.online_data if online else plan_data.offline_data)(config, mesh, spec)
         report = Report(name, goal, _facts(config, mesh, roles, goal, data), _parts(roles))
-        everything = (roles.state, roles.frozen, roles.reward and jax.tree.leaves(roles.reward))
-        total = bytes_on_one(everything, set())
         for program in programs_of(config, mesh, roles, data):
             report.programs.append(program)
-            seen: set[int] = set()
-            bytes_on_one(everything, seen)
-            twice = bytes_on_one(program.arguments) - bytes_on_one(program.arguments, set())
-            own = bytes_on_one([x for x in jax.tree.leaves(program.arguments) if id(x) in seen])
-            report.beside.append(total - own if program.memory else 0.0)
-            report.beside[-1] -= twice
+            report.beside.append(_beside(roles, program))
         _count(config, report, roles, data, online)
     return report
+
+
+def _beside(roles: Roles, program: Program) -> float:
+    """Bytes that stand on one device while a program runs and are no argument of it, less those of
+    arrays that it is given twice, which its compiler counted twice.
+    """
+    given = jax.tree.leaves(program.arguments)
+    twice = bytes_on_one(given) - bytes_on_one(given, set())
+    if program.memory is None:  # a refusal says what it would need in all
+        return -twice
+    stays = (roles.state, roles.frozen, roles.reward and jax.tree.leaves(roles.reward))
+    read = {id(x) for x in given}
+    return bytes_on_one(stays, read) - twice
 
 
 def _parts(roles: Roles) -> dict[str, float]:

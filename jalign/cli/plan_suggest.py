@@ -13,8 +13,6 @@ from jalign.config import Config
 from jalign.config.sections import LoraConfig
 from jalign.plan.targets import Target
 
-USUAL = 8192  # tokens of a micro-batch on an accelerator, as `build.usual_tokens` has it
-
 
 def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
     """(words, changed config), each change on top of those before it: first those that leave the
@@ -35,7 +33,7 @@ def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
     if config.model.remat != "full":
         yield said("model.remat: full", model=replace(config.model, remat="full"))
     least = _least_tokens(config)
-    if (config.data.max_tokens or USUAL) > least:
+    if (config.data.max_tokens or build.usual_tokens(goal.platform)) > least:
         fewer = replace(config.data, max_tokens=least)
         yield said(f"one example at a time (data.max_tokens: {least})", data=fewer)
     if config.reference == "step" and not config.model.lora:

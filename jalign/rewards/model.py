@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from jalign.models.score import score
 REWARD_FILE = "reward.json"
 """Beside an exported reward model: its bias (a head in Hugging Face's format has none), the gain
 that is in its weights already, and the limits it was trained with. Each may be missing."""
+
+BATCH_SIZE = 32  # responses of one call of the model
 
 Prompt = str | Sequence[Message]
 
@@ -65,7 +67,7 @@ class RewardModel:
         max_prompt_len: int | None = None,
         max_response_len: int | None = None,
         template: str | None = None,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
     ):
         self._split = model if isinstance(model, tuple) else nnx.split(model)
         whole = nnx.merge(*self._split)
@@ -145,10 +147,7 @@ class RewardModel:
 
     def at_scored(self, examples: Iterable[Example]) -> list[np.ndarray]:
         """What the head says at every scored token, [scored tokens] float32, of every response of
-        every example, one after the other.
-
-        Padded rows of few shapes, of which each is compiled once: lengths are rounded up to 2^k or
-        3 * 2^k, and responses of like length go together.
+        every example, one after the other; responses of like length go together.
         """
         rows = [
             Example(e.prompt, (response,), (scored,), {})
@@ -160,15 +159,28 @@ class RewardModel:
         found = [np.zeros(0, np.float32)] * len(rows)
         for start in range(0, len(rows), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            length = _rounded(lengths[chosen].max(), least=32)
-            places = min(_rounded(len(chosen), least=1), self.batch_size)
-            shape = padded_shape(places, 1, length, length)
-            (batch,) = pack([rows[i] for i in chosen], chosen.tolist(), shape)
-            scores = np.asarray(_scores(*self._split, batch["layout"]))
+            batch = padded([rows[i] for i in chosen], chosen.tolist(), self.batch_size)
+            scores = np.asarray(scores_of(*self._split, batch["layout"]))
             for i, x, mask in zip(batch["extras"]["index"], scores, batch["mask"], strict=True):
                 if i >= 0:
                     found[i] = x[mask]
         return found
+
+
+def padded(rows: Sequence[Example], numbers: Sequence[int], most: int) -> Mapping[str, Any]:
+    """A batch of padded rows, of few shapes, since each is compiled: their length and, up to
+    `most`, their count are rounded up to 2^k or 3 * 2^k.
+    """
+    length = _rounded(max(len(r.prompt) + len(r.responses[0]) for r in rows), least=32)
+    places = min(_rounded(len(rows), least=1), most)
+    (batch,) = pack(rows, numbers, padded_shape(places, 1, length, length))
+    return batch
+
+
+@partial(jax.jit, static_argnums=0)
+def scores_of(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
+    """[B, 1, R] head at every scored token; arbitrary elsewhere."""
+    return score(nnx.merge(graphdef, state), layout, ("scores",))["scores"]
 
 
 def _beside(folder: Path) -> dict[str, Any]:
@@ -186,9 +198,3 @@ def _rounded(n: int, least: int) -> int:
     """The smallest of 2^k and 3 * 2^k that is at least n and `least`."""
     power = 1 << max(int(n) - 1, 0).bit_length()
     return max(power * 3 // 4 if power >= 4 and n <= power * 3 // 4 else power, least)
-
-
-@partial(jax.jit, static_argnums=0)
-def _scores(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
-    """[B, 1, R] head at every scored token; arbitrary elsewhere."""
-    return score(nnx.merge(graphdef, state), layout, ("scores",))["scores"]

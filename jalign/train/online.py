@@ -80,6 +80,13 @@ class Plan:
         """Optimizer steps per rollout."""
         return self.epochs * self.prompts // self.batch_size
 
+    def asked_of_models(self, algorithm: Algorithm) -> tuple[str, ...]:
+        """What has to be read from the run's models about responses before it learns from them."""
+        names = set(algorithm.rollout_inputs()) & set(rollout.FROM_MODELS)
+        if self.steps > 1 or self.importance_cap or "ref_token_logps" in names:
+            names.add("old_token_logps")
+        return tuple(sorted(names))
+
     def describe(self) -> str:
         """The rollouts in words."""
         return (
@@ -299,12 +306,9 @@ class Online:
         if "uniforms" in self.algorithm.rollout_inputs():
             own = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
             arrays["uniforms"] = np.asarray(jax.random.uniform(own, (b, k, k)))
-        names = set(self.algorithm.rollout_inputs()) & set(rollout.FROM_MODELS)
-        if plan.steps > 1 or plan.importance_cap or "ref_token_logps" in names:
-            names.add("old_token_logps")
-        if names:
+        if names := plan.asked_of_models(self.algorithm):
             prompts = [self.prompts[i].prompt for i in chosen]
-            arrays |= self.reader(prompts, responses, sorted(names), state.params, frozen)
+            arrays |= self.reader(prompts, responses, names, state.params, frozen)
         metrics |= length_metrics(responses)
         metrics |= logp_metrics(arrays, mask)
         return arrays, metrics

@@ -48,9 +48,9 @@ def init_state(
     **hyper: Any,
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
-    create = _creator(optimizer, algorithm, seed, hyper)
-    shardings = state_shardings(mesh, jax.eval_shape(create, params), params)
-    return jax.jit(create, out_shardings=shardings)(params)
+    create = _creator(optimizer, algorithm, seed, **hyper)
+    abstract = abstract_state(mesh, params, optimizer, algorithm, seed, **hyper)
+    return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))(params)
 
 
 def abstract_state(
@@ -61,8 +61,9 @@ def abstract_state(
     seed: int,
     **hyper: Any,
 ) -> TrainState:
-    """What `init_state` makes, as shapes in their shardings; so may `params` be."""
-    abstract = jax.eval_shape(_creator(optimizer, algorithm, seed, hyper), params)
+    """What `init_state` makes of the same, as shapes in their shardings; so may `params` be."""
+    create = _creator(optimizer, algorithm, seed, **hyper)
+    abstract = jax.eval_shape(create, params)
     return abstract_in(abstract, state_shardings(mesh, abstract, params))
 
 
@@ -74,7 +75,7 @@ def abstract_in(tree: Any, shardings: Any) -> Any:
 
 
 def _creator(
-    optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, hyper: dict[str, Any]
+    optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, **hyper: Any
 ) -> Callable[[Any], TrainState]:
     def create(params: Any) -> TrainState:
         params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
