@@ -1,11 +1,11 @@
 """N processes of one run on this machine, each with D CPU devices: several hosts, to try and break.
 
     python launch/local_processes.py [--processes 2] [--devices 4] [--restarts 0]
-        [--kill RANK:SECONDS[:SIGNAL]] [--dry-run] -- jalign train CONFIG ...
+        [--kill RANK:WHEN[:SIGNAL]] [--dry-run] -- jalign train CONFIG ...
 
 When a process dies of a signal (127 and above, as its peers do soon after) or was told to stop
-(42), all are started again, --restarts times. --kill sends KILL, or TERM, to one process, SECONDS
-after the first start.
+(42), all are started again, --restarts times. --kill sends KILL, or TERM, to one process of the
+first start: WHEN is seconds after it, or a file or folder that will be there.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 
 def environment(rank: int, args: argparse.Namespace, port: int) -> dict[str, str]:
@@ -42,15 +43,26 @@ def start(args: argparse.Namespace, kill: str | None) -> int:
             out = None if rank == 0 else subprocess.DEVNULL  # the others say the same, or nothing
             processes.append(subprocess.Popen(args.command, env=inherited | own, stdout=out))
     if kill and processes:
-        rank, seconds, *name = kill.split(":")
-        time.sleep(float(seconds))
-        number = getattr(signal, f"SIG{name[0] if name else 'KILL'}")
-        print(f"+ kill -{number.name} process {rank}", flush=True)
-        processes[int(rank)].send_signal(number)
+        hurt(processes, kill)
     codes = [process.wait() for process in processes]
     codes = [128 - code if code < 0 else code for code in codes]  # -9 is what a shell calls 137
     print(f"exit codes: {codes}", flush=True)
     return next((code for code in codes if code), 0)
+
+
+def hurt(processes: list[subprocess.Popen], kill: str) -> None:
+    """Send one of them a signal when it is time, unless one ends before."""
+    rank, when, *name = kill.split(":")
+    number = getattr(signal, f"SIG{name[0] if name else 'KILL'}")
+    started = time.monotonic()
+    seconds = float(when) if when.replace(".", "", 1).isdigit() else None
+    while all(process.poll() is None for process in processes):
+        passed = time.monotonic() - started
+        if Path(when).exists() if seconds is None else passed >= seconds:
+            print(f"+ kill -{number.name} process {rank}", flush=True)
+            processes[int(rank)].send_signal(number)
+            return
+        time.sleep(0.02)
 
 
 def main() -> int:

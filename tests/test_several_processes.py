@@ -18,7 +18,7 @@ MESH = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
 
 
 def several(folder, out, algorithm, *launch, **options):
-    """The run on two processes of four devices each; the exit code and what was printed."""
+    """The run on several processes, eight devices in all; the exit code and what was printed."""
     train = [sys.executable, "-m", "jalign", "train"]
     train += arguments(folder, out, algorithm, **MESH, **options)
     command = [sys.executable, str(ROOT / "launch" / "local_processes.py"), *launch, "--", *train]
@@ -34,11 +34,31 @@ def the_same(folder, one, two):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-6)
 
 
-def test_dpo_on_two_processes_is_dpo_on_one_and_a_killed_process_is_made_up_for(folder):
+@pytest.fixture(scope="module")
+def alone(folder):
+    """DPO on one process."""
     assert run(folder, "dpo-one", "dpo", **MESH) == ExitCode.OK
-    code, said = several(folder, "dpo-two", "dpo", "--kill", "1:25", "--restarts", "2", steps=4)
+
+
+def test_dpo_on_two_processes_is_dpo_on_one_and_a_killed_process_is_made_up_for(folder, alone):
+    kill = f"1:{folder / 'dpo-two' / 'checkpoints' / '1'}"
+    code, said = several(folder, "dpo-two", "dpo", "--kill", kill, "--restarts", "2")
     assert code == 0, said
+    first, *_, last = (line for line in said.splitlines() if line.startswith("exit codes: "))
+    assert "137" in first and last == "exit codes: [0, 0]"
     the_same(folder, "dpo-one", "dpo-two")
+
+
+def test_four_processes_told_to_stop_save_and_one_goes_on_with_another_mesh(folder, alone):
+    kill = f"2:{folder / 'dpo-four' / 'checkpoints' / '1'}:TERM"
+    split = ("--processes", "4", "--devices", "2", "--kill", kill)
+    code, said = several(folder, "dpo-four", "dpo", *split)
+    assert code == ExitCode.PREEMPTED, said
+    assert "exit codes: [42, 42, 42, 42]" in said
+    assert 1 <= rows(folder, "dpo-four")[-1]["step"] < 4
+    other = {"mesh.data": 4, "mesh.fsdp": 1, "mesh.tensor": 2}
+    assert run(folder, "dpo-four", "dpo", **other) == ExitCode.OK
+    the_same(folder, "dpo-one", "dpo-four")
 
 
 def test_grpo_on_two_processes_samples_and_learns_what_one_does(folder):

@@ -22,6 +22,7 @@ from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.log import RunLog
 from jalign.parallel import hosts
+from jalign.parallel.preflight import preflight
 from jalign.rewards.rules import sentiment
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.fingerprint import combine, fingerprint
@@ -38,6 +39,7 @@ from jalign.train.step import make_eval_step, make_train_step
 def train(config: Config, console: Console | None) -> int:
     """Run a config to its end; returns the exit code (`train.preemption.ExitCode`)."""
     hosts.all_hosts_agree("the config", config)
+    preflight(config.out)
     mesh = build.mesh_of(config)
     with jax.set_mesh(mesh), ExitStack() as closing:
         return _train(config, console, mesh, closing)

@@ -28,12 +28,13 @@ class Quantized(nnx.Module):
 
     @property
     def ndim(self) -> int:
-        return self.parts["codes"][...].ndim
+        return self.parts["codes"].ndim
 
     @property
     def shape(self) -> tuple[int, ...]:
-        *stack, rows, outputs = self.parts["codes"][...].shape
-        packed = 1 if self.parts["codes"][...].dtype == "int8" else 2
+        codes = self.parts["codes"]
+        *stack, rows, outputs = codes.shape
+        packed = 1 if codes.dtype == "int8" else 2
         return (*stack, rows * packed, outputs)
 
     def __getitem__(self, _: Any) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -35,11 +36,13 @@ def initialize(
 ) -> None:
     """Joins the other processes of this run. Must be called before JAX touches a device.
 
-    Without any of the three values the run has one process and nothing is done.
+    Without any of the three values the cluster is asked, where one started this process (Slurm's
+    srun, Open MPI, a TPU pod, an indexed Kubernetes job); elsewhere the run has one process and
+    nothing is done. JALIGN_NUM_PROCESSES=1 is one process anywhere.
 
     Args:
-      coordinator: "host:port" of process 0, or "auto" to ask the cluster (Slurm, Open MPI, TPU pod,
-        GKE). Default: the environment variable JAX_COORDINATOR_ADDRESS.
+      coordinator: "host:port" of process 0, or "auto" to ask the cluster. Default: the environment
+        variable JAX_COORDINATOR_ADDRESS.
       num_processes: how many there are. Default: JALIGN_NUM_PROCESSES.
       process_id: which of them this is, from 0. Default: JALIGN_PROCESS_ID.
       heartbeat_timeout_s: after a process died, its peers end themselves within about this time, so
@@ -55,7 +58,8 @@ def initialize(
     }
     env = [os.environ.get(name) or None for name in _VARIABLES]
     coordinator = coordinator or env[0]
-    if coordinator == "auto":
+    alone = (coordinator, num_processes, process_id, env[1], env[2]) == (None,) * 5
+    if coordinator == "auto" or (alone and _in_cluster()):
         _release_sigterm()
         jax.distributed.initialize(**timeouts)
         return
@@ -78,6 +82,18 @@ def initialize(
         )
     _release_sigterm()
     jax.distributed.initialize(coordinator, count, index, **timeouts)
+
+
+def _in_cluster() -> bool:
+    """Whether something started this process that JAX can ask who the others are."""
+    env = os.environ
+    if any(int(env.get(n) or 1) > 1 for n in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+        return True
+    if env.get("TPU_ML_PLATFORM") == "JAX":  # which JAX sets where it finds TPU chips
+        return "TPU_WORKER_HOSTNAMES" in env or "TPU_SKIP_MDS_QUERY" not in env
+    if "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env:
+        return importlib.util.find_spec("kubernetes") is not None  # JAX asks its API by this
+    return False
 
 
 def _release_sigterm() -> None:

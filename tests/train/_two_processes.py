@@ -7,9 +7,11 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jalign.parallel import hosts
+from jalign.parallel.preflight import preflight
 from jalign.train.checkpoint import Checkpointer, CheckpointError
 from jalign.train.preemption import ExitCode, Preemption
 
@@ -39,6 +41,16 @@ def main(directory):
         hosts.said_by_main(lambda: 1 // 0)
     except RuntimeError as e:
         print("FAILED", e, flush=True)
+
+    preflight(directory + "-shared")
+    for out in (f"{directory}-of-{me}", directory + "-shared"):
+        with pytest.MonkeyPatch.context() as patch:
+            if out.endswith("-shared"):
+                patch.setattr("jalign.parallel.preflight.code", lambda: f"jalign of host {me}")
+            try:
+                preflight(out)
+            except ValueError as e:
+                print("REFUSED", e, flush=True)
 
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = PartitionSpec("data")

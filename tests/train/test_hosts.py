@@ -17,7 +17,11 @@ P = PartitionSpec
 @pytest.fixture
 def calls(monkeypatch):
     """What `jax.distributed.initialize` is called with."""
-    for name in ("JAX_COORDINATOR_ADDRESS", "JALIGN_NUM_PROCESSES", "JALIGN_PROCESS_ID"):
+    for name in (
+        "JAX_COORDINATOR_ADDRESS", "JALIGN_NUM_PROCESSES", "JALIGN_PROCESS_ID",
+        "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_ML_PLATFORM", "TPU_SKIP_MDS_QUERY",
+        "TPU_WORKER_HOSTNAMES", "KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     found = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: found.append((a, k)))
@@ -52,6 +56,26 @@ def test_the_three_values_come_from_arguments_or_from_the_environment(calls, mon
 def test_auto_asks_the_cluster(calls):
     hosts.initialize("auto")
     assert calls == [((), TIMEOUTS)]
+
+
+@pytest.mark.parametrize(
+    ("env", "asked"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_ML_PLATFORM": "JAX"}, True),
+        ({"TPU_ML_PLATFORM": "JAX", "TPU_SKIP_MDS_QUERY": "1"}, False),
+        ({"TPU_ML_PLATFORM": "JAX", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "a"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "k"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4", "JALIGN_NUM_PROCESSES": "1"}, False),
+    ],
+)
+def test_a_cluster_that_started_the_process_is_asked(calls, monkeypatch, env, asked):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    hosts.initialize()
+    assert calls == [((), TIMEOUTS)] * asked
 
 
 def test_half_an_answer_names_what_is_missing(calls, monkeypatch):
@@ -113,6 +137,9 @@ def test_two_processes_agree_save_and_hear_of_failures_and_stop_together_and_one
         "DISAGREE the processes do not agree on the seed: process 0 has 7; process 1 has 8" in said
     )
     assert "FAILED process 0 failed: ZeroDivisionError" in said
+    assert "do not agree on the folder" in said and 'process 1 has "FileNotFoundError' in said
+    assert "do not agree on the code" in said and "process 1 has 'jalign of host 1'" in said
+    assert said.count("REFUSED") == 2
     assert [code for _, code in ends] == [42, 42], ends
     assert all("HEARD the last checkpoint was not saved" in out for out in (said, ends[0][0]))
     stopped = {line for out, _ in ends for line in out.splitlines() if line.startswith("PREEMPTED")}

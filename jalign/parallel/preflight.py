@@ -1,0 +1,88 @@
+"""What must hold before several processes start to work together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jalign.parallel import hosts
+
+MOST_SKEW_S = 300  # beyond it storage refuses credentials
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_FILE = ".jalign_preflight"
+
+
+def preflight(out: str | os.PathLike) -> None:
+    """Checks that all processes have the same code and devices, clocks that agree, one folder `out`
+    between them, and collectives that work. One process has nothing to check.
+
+    Raises:
+      ValueError: on every process, saying what differs.
+    """
+    if jax.process_count() == 1:
+        return
+    hosts.all_hosts_agree("the code (versions, files of jalign)", code())
+    kinds = sorted({device.device_kind for device in jax.local_devices()})
+    hosts.all_hosts_agree("the devices of a process", (jax.local_device_count(), kinds))
+    _clocks()
+    _collective()
+    _folder(epath.Path(out))
+
+
+def code() -> str:
+    """Versions of what computes, and a digest of the package's source."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    return f"{versions}, jalign {digest.hexdigest()[:12]}"
+
+
+def _clocks() -> None:
+    hosts.barrier("jalign clocks")
+    times = multihost_utils.process_allgather(np.uint32(time.time())).astype(int)
+    if times.max() - times.min() > MOST_SKEW_S:
+        ahead = ", ".join(f"process {i}: {t - times[0]:+d} s" for i, t in enumerate(times))
+        raise ValueError(f"the clocks of the hosts differ by more than {MOST_SKEW_S} s ({ahead})")
+
+
+def _collective() -> None:
+    """Every device adds its number."""
+    n = jax.device_count()
+    mesh = Mesh(np.array(jax.devices()), ("all",))
+    sharding = NamedSharding(mesh, PartitionSpec("all"))
+    numbers = jax.make_array_from_callback((n,), sharding, lambda i: np.arange(n)[i])
+    total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))(numbers)
+    if int(total) != n * (n - 1) // 2:
+        raise ValueError(f"the sum over {n} devices is {int(total)}, not {n * (n - 1) // 2}")
+
+
+def _folder(out: epath.Path) -> None:
+    """Process 0 leaves a number in the folder, which all must find."""
+    number = hosts.from_main(time.time_ns() % 2**31)
+
+    def leave() -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _FILE).write_text(str(number))
+
+    hosts.said_by_main(leave)
+    hosts.barrier("jalign preflight")
+    try:
+        found = (out / _FILE).read_text()
+    except OSError as error:
+        found = f"{type(error).__name__}: {error}"
+    try:
+        hosts.all_hosts_agree(f"the folder {out}, which all must share", found)
+    finally:
+        if hosts.is_main():
+            (out / _FILE).unlink(missing_ok=True)
