@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from jalign.train.online import Online, Plan
 from jalign.train.online_metrics import diversity_metrics, length_metrics
 from jalign.train.pretraining import Pretraining
 from jalign.train.rollout import Bins, Reader
+from jalign.train.state import gathering
 
 
 def plan_of(config: Config) -> Plan:
@@ -63,14 +64,27 @@ def settings_of(config: Config, eos: tuple[int, ...]) -> Settings:
     )
 
 
+def whole_of(config: Config, model: build.Model) -> Callable[[Any], Any]:
+    """`(params) -> policy` as the sampler takes it, its weights where rollout.weights says."""
+    made: list[Callable[[Any], Any]] = []
+
+    def whole(params: Any) -> Any:
+        graphdef, state = build.merged(model, params)
+        if config.rollout.weights == "sharded":
+            return graphdef, state
+        if not made:  # compiled once
+            made.append(gathering(state, model.decoder.dtype)[0])
+        return graphdef, made[0](state)
+
+    return whole
+
+
 def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
     """`(state, frozen, numbers, key) -> Responses`; the last response by whom the method says."""
     row = build.algorithm_of(config)
     assert row.experience is not None
-    settings, last = (
-        settings_of(config, build.eos_ids(model.path, model.tokenizer)),
-        row.experience.last,
-    )
+    last, whole = row.experience.last, whole_of(config, model)
+    settings = settings_of(config, build.eos_ids(model.path, model.tokenizer))
     size = config.rollout.sample_batch or config.rollout.prompts or config.batch_size
     alone = last == "policy"
     own = settings if alone else replace(settings, responses=settings.responses - 1)
@@ -82,7 +96,7 @@ def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
 
     def sampled(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
         ids = [prompts[i].prompt for i in numbers]
-        policy = build.merged(model, state.params)
+        policy = whole(state.params)
         if rows := config.rollout.rows:
             found = respond_refilling(policy, ids, own, key, rows=rows)
         else:
@@ -114,12 +128,13 @@ def from_data(examples: Sequence[Example]) -> Responses:
 def greedy_of(config: Config, model: build.Model, prompts: Examples) -> Any:
     """The most probable response to each prompt."""
     settings = greedy(settings_of(config, build.eos_ids(model.path, model.tokenizer)))
+    whole = whole_of(config, model)
     size = config.rollout.sample_batch or config.rollout.prompts or config.batch_size
 
     def sampler(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
         del frozen
         ids = [prompts[i].prompt for i in numbers]
-        found = respond(build.merged(model, state.params), ids, settings, key, batch_size=size)
+        found = respond(whole(state.params), ids, settings, key, batch_size=size)
         return stop_at(found, model.tokenizer, config.rollout.stop)
 
     return sampler
@@ -181,10 +196,9 @@ def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, rew
     diversity, and where there is a reference the KL divergence to it (k1, nats per response).
     """
     held = texts.examples
-    plan, settings = (
-        plan_of(config),
-        replace(settings_of(config, build.eos_ids(model.path, model.tokenizer)), responses=1),
-    )
+    plan, whole = plan_of(config), whole_of(config, model)
+    settings = settings_of(config, build.eos_ids(model.path, model.tokenizer))
+    settings = replace(settings, responses=1)
     c = config.rollout  # as many rows at once as a rollout has
     size = min((c.sample_batch or c.prompts or config.batch_size) * plan.responses, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]
@@ -195,7 +209,7 @@ def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, rew
     names = ("old_token_logps", "ref_token_logps")
 
     def answer(state: TrainState, frozen: Frozen) -> dict[str, float]:
-        responses = respond(build.merged(model, state.params), ids, settings, key, batch_size=size)
+        responses = respond(whole(state.params), ids, settings, key, batch_size=size)
         responses = stop_at(responses, model.tokenizer, config.rollout.stop)
         metrics = length_metrics(responses) | diversity_metrics(responses)
         if config.reward.given:

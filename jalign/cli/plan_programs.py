@@ -20,7 +20,7 @@ from jalign.rewards import model as reward_model
 from jalign.rollout import sampler
 from jalign.rollout.voice import prepare
 from jalign.train.rollout import model_fields
-from jalign.train.state import abstract_in
+from jalign.train.state import abstract_in, gathering
 from jalign.train.step import make_train_step
 
 
@@ -58,6 +58,8 @@ def _train_step(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Program:
 def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
     plan, c = build_online.plan_of(config), config.rollout
     graphdef, state = build.merged(roles.model, roles.state.params)
+    if c.weights == "gathered":
+        state = gathering(state, roles.model.decoder.dtype)[1]
     layout = prepare.lower(graphdef, state).compile()
     shapes = jax.eval_shape(partial(prepare, graphdef), state)
     head = abstract_in(shapes, layout.output_shardings)

@@ -22,6 +22,9 @@ class RolloutConfig:
         sample_batch: prompts that are sampled together; 0: all of a rollout.
         rows: responses that are sampled at once; a row that ends takes the next prompt. For many
           responses of uneven length. 0: all are sampled together and wait for the longest.
+        weights: of the policy while it samples: sharded as in training, so that every token gathers
+          what mesh.fsdp and mesh.context split; or gathered once per rollout into a copy, in the
+          compute type and split over mesh.tensor only, where a device has room for it.
         mixture: of sampling from policy^(1 - mixture) * reference^mixture, where a method does.
         kl_target: nats per response to which kl_coef is steered; 0 leaves it as it is.
         kl_horizon: responses over which it is steered.
@@ -43,6 +46,7 @@ class RolloutConfig:
     stop: list[str] = field(default_factory=list)
     sample_batch: int = 0
     rows: int = 0
+    weights: Literal["sharded", "gathered"] = "sharded"
     mixture: float = 0.5
     kl_target: float = 0.0
     kl_horizon: int = 10_000

@@ -92,6 +92,12 @@ def path_name(path: tuple) -> str:
     return ".".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in parts)
 
 
+def whole_but_for_tensor(sharding: NamedSharding) -> NamedSharding:
+    """The same, split over `tensor` only."""
+    spec = [axis if axis == "tensor" else None for axis in sharding.spec]
+    return NamedSharding(sharding.mesh, P(*spec))
+
+
 def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
     """`x` split over these axes of the mesh in scope (`jax.set_mesh`), where they divide it;
     without a mesh just `x`.

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from jalign.core import Algorithm, TrainState
-from jalign.parallel.rules import path_name
+from jalign.parallel.rules import path_name, whole_but_for_tensor
 from jalign.train.step import create_state
 
 _MATRIX = re.compile(r"(kernel|embed\.weight|positions\.weight|lora\.[ab])$")
@@ -98,6 +98,16 @@ def abstract_reference(params: Any, dtype: DTypeLike) -> Any:
     """What `reference_copy` makes, as shapes in their shardings; so may `params` be."""
     shardings = jax.tree.map(lambda x: x.sharding, params)
     return abstract_in(jax.eval_shape(partial(_copy, dtype=dtype), params), shardings)
+
+
+def gathering(params: Any, dtype: DTypeLike) -> tuple[Callable[[Any], Any], Any]:
+    """What copies parameters for sampling, and the shapes of such a copy: as `reference_copy`, but
+    split over `tensor` only, so that no token has to gather them.
+    """
+    shardings = jax.tree.map(lambda x: whole_but_for_tensor(x.sharding), params)
+    copy = partial(_copy, dtype=dtype)
+    shapes = abstract_in(jax.eval_shape(copy, params), shardings)
+    return jax.jit(copy, out_shardings=shardings), shapes
 
 
 def _copy(params: Any, dtype: DTypeLike) -> Any:
