@@ -56,6 +56,7 @@ def initialize(
     env = [os.environ.get(name) or None for name in _VARIABLES]
     coordinator = coordinator or env[0]
     if coordinator == "auto":
+        os.environ.pop(_VARIABLES[0], None)  # JAX reads it too, and would take the word for a host
         _release_sigterm()
         jax.distributed.initialize(**timeouts)
         return
