@@ -1,15 +1,22 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: `jalign_install SPEC` installs into .venv what is not there yet.
+
+. launch/run.sh
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 jalign_install() {
   local python=${PYTHON:-python3}
-  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "jalign needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Set PYTHON=..." >&2
+  if [ "$dry_run" = 0 ] && ! new_enough "$python"; then
+    echo "jalign needs Python 3.11 or newer; $python is $("$python" --version 2>&1)." \
+      "Set PYTHON=..." >&2
     return 2
   fi
-  [ -x .venv/bin/python ] || (set -x; "$python" -m venv .venv)
+  [ -x .venv/bin/python ] || run "$python" -m venv .venv
   local wanted; wanted="$1 $(cksum < pyproject.toml)"
   if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ]; then
-    (set -x; .venv/bin/python -m pip install --quiet --upgrade pip; .venv/bin/python -m pip install --quiet -e "$1")
-    echo "$wanted" > .venv/installed
+    run .venv/bin/python -m pip install --quiet --upgrade pip
+    run .venv/bin/python -m pip install --quiet -e "$1"
+    [ "$dry_run" = 1 ] || echo "$wanted" > .venv/installed
   fi
 }

@@ -1,12 +1,12 @@
-"""GRPO on a verifiable reward: sums of two numbers from 0 to 9, learnt from right or wrong alone.
+"""GRPO on a verifiable reward: sums up to 9, learnt from right or wrong alone.
 
     python configs/real/arithmetic.py OUT [MODEL_FOLDER]
 
 The small story model in the package (or another) cannot add. First it is shown what an answer looks
-like: problems with answers drawn at random from 0 to 18, which say nothing of which is right. Then
+like: problems with answers drawn at random from 0 to 9, which say nothing of which is right. Then
 GRPO with the reward `exact_match`: 1 if the response is the sum and ends, else 0; a little KL to
-what was shown keeps it trying answers. Printed is the share of all 100 sums that are answered right
-by sampling, before and after each. What is finished is not done again.
+what was shown keeps it trying answers. Printed is the share of the 55 problems that are answered
+right by sampling, before and after each. What is finished is not done again.
 """
 
 import sys
@@ -24,9 +24,10 @@ SFT = str(Path(__file__).with_name("stories15m_cpu.yaml"))
 def problems(out: Path) -> tuple[str, str]:
     """All sums with their answers, and problems with random answers."""
     rng = np.random.default_rng(0)
-    sums = [{"prompt": f"{a} + {b} =", "answer": str(a + b)} for a in range(10) for b in range(10)]
-    rows = [sums[i] for _ in range(40) for i in rng.permutation(100)]
-    shown = [{"prompt": r["prompt"], "completion": f" {rng.integers(19)}"} for r in rows]
+    pairs = [(a, b) for a in range(10) for b in range(10 - a)]
+    sums = [{"prompt": f"{a} + {b} =", "answer": str(a + b)} for a, b in pairs]
+    rows = [sums[i] for _ in range(60) for i in rng.permutation(len(sums))]
+    shown = [{"prompt": r["prompt"], "completion": f" {rng.integers(10)}"} for r in rows]
     out.mkdir(parents=True, exist_ok=True)
     write(str(out / "sums.jsonl"), sums)
     write(str(out / "random_answers.jsonl"), shown)

@@ -60,6 +60,7 @@ def initialize(
     coordinator = coordinator or env[0]
     alone = (coordinator, num_processes, process_id, env[1], env[2]) == (None,) * 5
     if coordinator == "auto" or (alone and _in_cluster()):
+        os.environ.pop(_VARIABLES[0], None)  # JAX reads it too, and would take the word for a host
         _release_sigterm()
         jax.distributed.initialize(**timeouts)
         return
