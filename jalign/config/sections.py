@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import jax
 import optax
 
 from jalign.train.optim import MomentsName, OptimizerName, ScheduleName, make_optimizer, make_schedule
@@ -154,7 +155,8 @@ class OptimConfig:
           wise dynamic quantisation, arXiv 2110.02861): about 2 bytes per parameter of adamw's
           instead of 8. Arrays of less than 4096 entries stay float32.
         offload: host keeps the optimizer's state in the memory of the hosts; every step moves it to
-          the devices and back. Nothing else changes, so a run may go on with another choice.
+          the devices and back. Nothing else changes, so a run may go on with another choice. With
+          moments: int8 only from JAX 0.12.
     """
 
     name: OptimizerName = "adamw"
@@ -174,6 +176,13 @@ class OptimConfig:
 
     def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
         """The optimizer and schedule of a run of so many steps; ValueError says what is off."""
+        if self.offload == "host" and self.moments == "int8" and jax.__version_info__ < (0, 12):
+            raise ValueError(
+                "offload: host with moments: int8 needs JAX 0.12: TPU compilers before it hold no "
+                f"8-bit arrays in the host's memory, and this is {jax.__version__}"
+            )
+        if self.offload == "host" and self.name == "sgd" and not self.momentum:
+            raise ValueError("offload: host does not apply to sgd without momentum: it has no state")
         schedule = make_schedule(
             self.schedule,
             self.learning_rate,

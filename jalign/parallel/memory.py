@@ -14,8 +14,29 @@ HOST = "pinned_host"
 
 
 def on_host(shardings: Any) -> Any:
-    """The same shardings in the host's memory."""
-    return jax.tree.map(lambda s: s.with_memory_kind(HOST), shardings)
+    """The same shardings in the host's memory.
+
+    Raises:
+      ValueError: JAX knows no such memory of these devices. Those of `jalign plan` for NVIDIA cards
+        have none, whatever the cards have.
+    """
+
+    def one(sharding: Any) -> Any:
+        found = sharding.with_memory_kind(HOST)
+        if found.memory_kind != HOST:
+            kind = next(iter(sharding.device_set)).device_kind
+            raise ValueError(
+                f"JAX knows no memory of the host ({HOST}) of these devices ({kind}): nothing can "
+                "be offloaded to it"
+            )
+        return found
+
+    return jax.tree.map(one, shardings)
+
+
+def is_on_host(x: Any) -> bool:
+    """Whether an array, or a shape in its sharding, is in the host's memory."""
+    return getattr(x.sharding, "memory_kind", None) == HOST
 
 
 def moved_to_host(tree: Any) -> Any:
