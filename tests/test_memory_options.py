@@ -16,7 +16,7 @@ from tests.test_runs import leaves, rows, run
 from tests.tiny_run import arguments
 
 HOST = {"optim.offload": "host", "model.reference_offload": "host"}
-QUICK = {"mesh.tensor": 1, "mesh.fsdp": 4}
+QUICK = {"mesh.tensor": 1, "mesh.fsdp": 4, "data.holdout": 0}
 
 
 @pytest.fixture(scope="module")

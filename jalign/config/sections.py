@@ -8,7 +8,13 @@ from typing import Literal
 import jax
 import optax
 
-from jalign.train.optim import MomentsName, OptimizerName, ScheduleName, make_optimizer, make_schedule
+from jalign.train.optim import (
+    MomentsName,
+    OptimizerName,
+    ScheduleName,
+    make_optimizer,
+    make_schedule,
+)
 
 Sources = str | list[str] | dict[str, float]
 
@@ -182,7 +188,9 @@ class OptimConfig:
                 f"8-bit arrays in the host's memory, and this is {jax.__version__}"
             )
         if self.offload == "host" and self.name == "sgd" and not self.momentum:
-            raise ValueError("offload: host does not apply to sgd without momentum: it has no state")
+            raise ValueError(
+                "offload: host does not apply to sgd without momentum: it has no state"
+            )
         schedule = make_schedule(
             self.schedule,
             self.learning_rate,

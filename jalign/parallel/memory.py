@@ -47,7 +47,9 @@ def moved_to_host(tree: Any) -> Any:
 
 def fetched(tree: Any) -> Any:
     """In a traced function: every array on the device."""
-    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device) if _waits(x) else x, tree)
+    return jax.tree.map(
+        lambda x: jax.device_put(x, jax.memory.Space.Device) if _waits(x) else x, tree
+    )
 
 
 def put_back(tree: Any, like: Any) -> Any:

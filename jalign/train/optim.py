@@ -97,7 +97,9 @@ def make_optimizer(
                 f"leave it at {_DEFAULTS[number]}"
             )
     if moments == "int8" and (name == "adafactor" or (name == "sgd" and not momentum)):
-        why = "keeps sums of rows and columns" if name == "adafactor" else "without momentum has none"
+        why = (
+            "keeps sums of rows and columns" if name == "adafactor" else "without momentum has none"
+        )
         raise ValueError(f"moments: int8 does not apply to {name}, which {why}")
     core = {
         "adamw": lambda: optax.adamw(

@@ -67,9 +67,7 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
     create = _creator(optimizer, algorithm, seed, **hyper)
-    abstract = abstract_state(
-        mesh, params, optimizer, algorithm, seed, offload=offload, **hyper
-    )
+    abstract = abstract_state(mesh, params, optimizer, algorithm, seed, offload=offload, **hyper)
     return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))(params)
 
 

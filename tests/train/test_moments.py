@@ -84,9 +84,7 @@ def test_codes_lie_split_like_their_parameter_and_scales_where_they_can():
     mesh = make_mesh(fsdp=4, tensor=2)
     spec = {"q": P(None, "fsdp", "tensor"), "o": P(None, "tensor", "fsdp"), "norm": P()}
     shapes = {"q": (2, 64, 256), "o": (2, 64, 256), "norm": (2, 64)}
-    params = {
-        n: jax.device_put(jnp.zeros(shapes[n]), NamedSharding(mesh, spec[n])) for n in shapes
-    }
+    params = {n: jax.device_put(jnp.zeros(shapes[n]), NamedSharding(mesh, spec[n])) for n in shapes}
     optimizer = make_optimizer("adamw", 0.1, clip_norm=None, moments="int8")
     state = init_state(mesh, params, optimizer, get("sft"), seed=0)
     for moments, dtype in ((state.opt_state[0].mu, "int8"), (state.opt_state[0].nu, "uint8")):
