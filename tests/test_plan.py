@@ -136,3 +136,48 @@ def test_slices_hold_copies_of_the_model():
     config = read_config([str(ROOT / "configs" / "quickstart.yaml")])
     with pytest.raises(ValueError, match="data must be a multiple of 2, got 1"):
         planned(config, target("2xv5e-4"), "quickstart")
+
+
+def test_what_is_offloaded_is_no_argument_that_a_device_holds():
+    needs("v5e-4")
+    options = ["--optim.offload", "host", "--model.reference_offload", "host", "--mesh.fsdp", "4"]
+    with little_effort():
+        report = planned(
+            read_config(
+                [str(ROOT / "configs" / "tiny" / "dpo.yaml"), *options, "--mesh.data", "1"]
+            ),
+            target("v5e-4"),
+            "dpo",
+        )
+    trained = report.parts["trained (masters)"]
+    assert report.host_parts["optimizer"] == pytest.approx(2 * trained, rel=1e-3)
+    assert report.host_parts["reference"] == pytest.approx(trained / 2, rel=0.02)  # bfloat16
+    assert report.parts["optimizer"] < 100 and "reference" not in report.parts  # the count of steps
+    [step] = report.programs
+    assert step.memory and step.memory.arguments < 1.5 * trained
+    assert report.record()["gib_host_parts"].keys() == {"optimizer", "reference"}
+    assert any("in the host's memory" in line for line in report.lines())
+
+
+@pytest.mark.skipif(os.environ.get("JALIGN_PLANS") != "all", reason="two minutes")
+def test_the_peak_of_a_large_run_falls_by_what_its_optimizer_takes():
+    config = "dpo/llama3_8b_full_v5e16"
+    needs("v5e-16")
+    with little_effort():
+        on_host = read_config([path_of(config), "--optim.offload", "host"])
+        report = planned(on_host, target("v5e-16"), config)
+        coded = read_config([path_of(config), "--optim.moments", "int8"])
+        small = planned(coded, target("v5e-16"), config)
+    full, gone = GOLDEN[config]["gib"], report.host_parts["optimizer"] / 2**30
+    assert full - max(report.peaks) / 2**30 == pytest.approx(gone, abs=0.1)
+    kept = small.parts["optimizer"] / 2**30
+    assert kept < 0.27 * gone
+    assert full - max(small.peaks) / 2**30 == pytest.approx(gone - kept, abs=0.2)
+
+
+def test_what_cannot_be_planned_for_nvidia_cards_is_refused():
+    needs("h100")
+    config = read_config([str(ROOT / "configs" / "tiny" / "dpo.yaml"), "--optim.offload", "host"])
+    config = replace(config, mesh=type(config.mesh)())
+    with pytest.raises(ValueError, match="JAX knows no memory of the host .*NVIDIA H100"):
+        planned(config, target("h100"), "dpo")

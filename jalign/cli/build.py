@@ -32,6 +32,7 @@ from jalign.models.quant import quantize
 from jalign.models.score import HEADS
 from jalign.models.spec import Spec
 from jalign.parallel import hosts
+from jalign.parallel.memory import moved_to_host
 from jalign.parallel.mesh import make_mesh
 from jalign.parallel.rules import Rules, shardings
 from jalign.rollout.sampler import Settings, continuation, sample
@@ -300,10 +301,15 @@ def state_of(
 ) -> tuple[TrainState, Frozen]:
     """The state of step 0 and what stays as it is."""
     algorithm = algorithm_of(config)
-    state = init_state(mesh, model.params, optimizer, algorithm, config.seed, **config.hyper)
+    offload = config.optim.offload == "host"
+    state = init_state(
+        mesh, model.params, optimizer, algorithm, config.seed, offload=offload, **config.hyper
+    )
     ref = model.reference
     if algorithm.needs_reference(**config.hyper) and state.ref is None and ref is None:
         ref = reference_copy(policy_of(model.params), model.decoder.dtype)
+    if ref is not None and config.model.reference_offload == "host":
+        ref = moved_to_host(ref)
     return state, Frozen(model.base, ref)
 
 

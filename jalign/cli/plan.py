@@ -82,7 +82,8 @@ def planned(config: Config, goal: Target, name: str) -> Report:
         spec = roles.model.decoder.spec
         online = build.algorithm_of(config).experience is not None
         data = (plan_data.online_data if online else plan_data.offline_data)(config, mesh, spec)
-        report = Report(name, goal, _facts(config, mesh, roles, goal, data), _parts(roles))
+        facts = _facts(config, mesh, roles, goal, data)
+        report = Report(name, goal, facts, _parts(roles), _parts(roles, host=True))
         for program in programs_of(config, mesh, roles, data):
             report.programs.append(program)
             report.beside.append(_beside(roles, program))
@@ -103,15 +104,15 @@ def _beside(roles: Roles, program: Program) -> float:
     return bytes_on_one(stays, read) - twice
 
 
-def _parts(roles: Roles) -> dict[str, float]:
-    seen: set[int] = set()
+def _parts(roles: Roles, *, host: bool = False) -> dict[str, float]:
+    size = partial(bytes_on_one, seen=set(), host=host)
     state, frozen = roles.state, roles.frozen
     parts = {
-        "trained (masters)": bytes_on_one(state.params, seen),
-        "frozen weights": bytes_on_one(frozen.base, seen),
-        "optimizer": bytes_on_one(state.opt_state, seen),
-        "reference": bytes_on_one((frozen.ref, state.ref), seen),
-        "reward model": bytes_on_one(jax.tree.leaves(roles.reward), seen) if roles.reward else 0.0,
+        "trained (masters)": size(state.params),
+        "frozen weights": size(frozen.base),
+        "optimizer": size(state.opt_state),
+        "reference": size((frozen.ref, state.ref)),
+        "reward model": size(jax.tree.leaves(roles.reward)) if roles.reward else 0.0,
     }
     return {name: x for name, x in parts.items() if x}
 
@@ -174,9 +175,9 @@ def _count(config: Config, report: Report, roles: Roles, data, online: bool) -> 
     passes = 2 + (config.model.remat == "full") + reference
     weights = (work.layer_parameters(spec) + work.head_parameters(spec)) * itemsize
     tensor = config.mesh.tensor
-    report.bytes_moved = count * passes * weights / tensor + 3 * bytes_on_one(
-        (policy_of(roles.state.params), roles.state.opt_state)
-    )
+    updated = (policy_of(roles.state.params), roles.state.opt_state)
+    updated = bytes_on_one(updated) + bytes_on_one(updated, host=True)
+    report.bytes_moved = count * passes * weights / tensor + 3 * updated
     if online:
         plan = build_online.plan_of(config)
         prompt, _ = plan_data.longest(config, spec)

@@ -20,6 +20,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.functional import Whole, functional, policy_of
 from jalign.models.lora import trainable_filter
+from jalign.parallel.memory import on_host
 from jalign.parallel.rules import path_name, shardings
 from jalign.plan.architectures import config_of
 from jalign.train.state import abstract_in, abstract_reference, abstract_state
@@ -65,12 +66,17 @@ def roles_of(config: Config, mesh: Mesh) -> Roles:
     model = build.Model(path, policy, None, apply, params, base, reference)
     steps = max(config.steps, config.optim.warmup_steps, 1)
     optimizer, _ = config.optim.make(steps)
-    state = abstract_state(mesh, params, optimizer, algorithm, config.seed, **config.hyper)
+    offload = config.optim.offload == "host"
+    state = abstract_state(
+        mesh, params, optimizer, algorithm, config.seed, offload=offload, **config.hyper
+    )
     ref: Any = reference
     cached = config.reference == "cached"
     needs = algorithm.needs_reference(**config.hyper) and not cached
     if needs and state.ref is None and reference is None:
         ref = abstract_reference(policy_of(params), policy.dtype)
+    if c.reference_offload == "host":
+        ref = abstract_in(ref, on_host(jax.tree.map(lambda x: x.sharding, ref)))
     reward = _reward(config, mesh) if algorithm.experience and config.reward.model else None
     return Roles(origin, model, state, Frozen(base, ref if needs else None), reward)
 

@@ -39,6 +39,22 @@ def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
     if config.reference == "step" and not config.model.lora:
         with suppress(ValueError):  # not every algorithm can have it
             yield said("the reference read once (reference: cached)", reference="cached")
+    on_host = goal.platform == "tpu"  # JAX cannot plan it for others
+    if on_host and config.model.reference_offload == "none":
+        with suppress(ValueError):  # there need be no reference
+            model = replace(config.model, reference_offload="host")
+            yield said(
+                "the reference in the host's memory (model.reference_offload: host)", model=model
+            )
+    full = not (config.model.lora or config.model.adapter)  # adapters have few moments
+    if on_host and full and config.optim.offload == "none":
+        with suppress(ValueError):
+            optim = replace(config.optim, offload="host")
+            yield said("the optimizer in the host's memory (optim.offload: host)", optim=optim)
+    if full and config.optim.moments == "float32":
+        with suppress(ValueError):  # not every optimizer has moments
+            optim = replace(config.optim, moments="int8")
+            yield said("moments in 8 bits (optim.moments: int8)", optim=optim)
     if not config.model.lora:
         yield said("LoRA (model.lora: {})", model=replace(config.model, lora=LoraConfig()))
     if config.model.quant == "none":

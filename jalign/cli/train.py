@@ -22,6 +22,7 @@ from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.log import RunLog
 from jalign.parallel import hosts
+from jalign.parallel.deterministic import make_deterministic
 from jalign.parallel.preflight import preflight
 from jalign.rewards.rules import sentiment
 from jalign.train.checkpoint import Checkpointer
@@ -38,6 +39,8 @@ from jalign.train.step import make_eval_step, make_train_step
 
 def train(config: Config, console: Console | None) -> int:
     """Run a config to its end; returns the exit code (`train.preemption.ExitCode`)."""
+    if config.deterministic:
+        make_deterministic()
     hosts.all_hosts_agree("the config", config)
     preflight(config.out)
     mesh = build.mesh_of(config)
@@ -249,12 +252,21 @@ def _identity(
         "base_model": combine(base),
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
         "adapters": None if lora is None else vars(lora),
-        "optimizer": asdict(config.optim),
+        "optimizer": _optimizer_identity(config),
         "schedule_steps": None if constant else steps,  # a decay to another end is another run
         "batch_size": config.batch_size,
         "group_by_length": config.data.group_by_length,
         "seed": config.seed,
     } | (_online_identity(config, source) if isinstance(source, Online) else {})
+
+
+def _optimizer_identity(config: Config) -> dict[str, Any]:
+    """How updates are computed; where the state waits meanwhile is not part of it."""
+    facts = asdict(config.optim)
+    del facts["offload"]
+    if facts["moments"] == "float32":  # as checkpoints say that know of nothing else
+        del facts["moments"]
+    return facts
 
 
 def _online_identity(config: Config, source: Online) -> dict[str, Any]:

@@ -83,6 +83,9 @@ class Config:
         log_every: steps between log lines; their metrics are averaged.
         eval_every: steps between evaluations on the held-out data; 0 for before and after only.
         max_bad_steps: non-finite steps in a row that end the run.
+        deterministic: train with XLA's run-to-run deterministic operations and without autotuning,
+          so that a run on GPUs repeats bit for bit on the same hardware and software; slower there.
+          TPUs and CPUs repeat anyway.
     """
 
     algorithm: dict[str, Any]
@@ -104,6 +107,7 @@ class Config:
     log_every: int = 10
     eval_every: int = 0
     max_bad_steps: int = 10
+    deterministic: bool = False
 
     def __post_init__(self):
         """Whatever can be known to be wrong without looking at data or devices."""
@@ -186,12 +190,30 @@ class Config:
             )
         if c.critic and not row.needs_critic:
             raise ValueError(f"model.critic does not apply: {row.name} trains no critic")
+        if c.reference_offload == "host":
+            self._check_offload(row, hyper)
         several = "attribute_scores" in row.inputs(**hyper)
         if c.heads < 1 or (c.heads != 1 and not several):
             raise ValueError(
                 f"model.heads is {c.heads}: "
                 + ("it must be at least 1" if c.heads < 1 else f"{row.name} reads one number")
             )
+
+    def _check_offload(self, row: Algorithm, hyper: dict[str, Any]) -> None:
+        """A reference that stands still, is a model of its own, and is only scored with."""
+        why = None
+        if not row.needs_reference(**hyper):
+            why = f"{row.name} reads no reference"
+        elif self.reference == "cached":
+            why = "reference: cached keeps none"
+        elif row.moves_reference(**hyper):
+            why = "with ref_sync_steps it is part of what is trained"
+        elif (self.model.lora or self.model.adapter) and not self.model.reference:
+            why = "policy and reference stand on the same frozen weights"
+        elif row.experience and row.experience.last in ("reference", "mixture"):
+            why = f"{row.name} samples from it"
+        if why:
+            raise ValueError(f"model.reference_offload does not apply: {why}")
 
     def _check_online(self, row: Algorithm) -> None:
         """Rollouts and rewards where they are read, and only there."""

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import jax
 import optax
 
-from jalign.train.optim import OptimizerName, ScheduleName, make_optimizer, make_schedule
+from jalign.train.optim import (
+    MomentsName,
+    OptimizerName,
+    ScheduleName,
+    make_optimizer,
+    make_schedule,
+)
 
 Sources = str | list[str] | dict[str, float]
 
@@ -48,6 +55,8 @@ class ModelConfig:
         quant: keep the matrices under adapters in 4 bits (nf4, as in QLoRA) or 8 (int8).
         reference: another model with the same tokenizer as the frozen reference, such as a teacher;
           a copy of the model itself when not given.
+        reference_offload: host keeps the frozen reference of full fine-tuning in the memory of the
+          hosts; every micro-batch reads its layers from there, one at a time.
         critic: where the critic of an algorithm that trains one starts; the model's own path when
           not given. "shared": none of its own, but a scalar head on the policy. With adapters, a
           critic that starts where the policy does stands on the same frozen weights.
@@ -66,6 +75,7 @@ class ModelConfig:
     adapter: str | None = None
     quant: Literal["none", "nf4", "int8"] = "none"
     reference: str | None = None
+    reference_offload: Literal["none", "host"] = "none"
     critic: str | None = None
     heads: int = 1
     depth: int = 0
@@ -147,6 +157,12 @@ class OptimConfig:
         clip_norm: largest global gradient norm; null for no clipping.
         l1: makes what is trained sparse: after each step every entry's change since the start (of
           adapters, the entry itself) moves learning rate x l1 towards 0; 0 is off.
+        moments: int8 keeps the moments of adamw, lion, muon and sgd with momentum in 8 bits (block-
+          wise dynamic quantisation, arXiv 2110.02861): about 2 bytes per parameter of adamw's
+          instead of 8. Arrays of less than 4096 entries stay float32.
+        offload: host keeps the optimizer's state in the memory of the hosts; every step moves it to
+          the devices and back. Nothing else changes, so a run may go on with another choice. With
+          moments: int8 only from JAX 0.12.
     """
 
     name: OptimizerName = "adamw"
@@ -161,9 +177,20 @@ class OptimConfig:
     momentum: float = 0.0
     clip_norm: float | None = 1.0
     l1: float = 0.0
+    moments: MomentsName = "float32"
+    offload: Literal["none", "host"] = "none"
 
     def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
         """The optimizer and schedule of a run of so many steps; ValueError says what is off."""
+        if self.offload == "host" and self.moments == "int8" and jax.__version_info__ < (0, 12):
+            raise ValueError(
+                "offload: host with moments: int8 needs JAX 0.12: TPU compilers before it hold no "
+                f"8-bit arrays in the host's memory, and this is {jax.__version__}"
+            )
+        if self.offload == "host" and self.name == "sgd" and not self.momentum:
+            raise ValueError(
+                "offload: host does not apply to sgd without momentum: it has no state"
+            )
         schedule = make_schedule(
             self.schedule,
             self.learning_rate,
@@ -181,6 +208,7 @@ class OptimConfig:
             momentum=self.momentum,
             clip_norm=self.clip_norm,
             l1=self.l1,
+            moments=self.moments,
         )
         return optimizer, schedule
 

@@ -32,6 +32,7 @@ from jalign.models.heads import ScalarHead
 from jalign.models.linear import Embed, Linear
 from jalign.models.norms import Norm
 from jalign.models.spec import Kind, Spec
+from jalign.parallel.memory import fetched
 from jalign.parallel.rules import TOKENS, constrain
 
 REMAT: dict[str, Callable[..., Any]] = {
@@ -206,7 +207,7 @@ class Decoder(nnx.Module):
             params, key, number = jax.tree.map(lambda a: a[i], stacked) if period > 1 else stacked
             kind = spec.kinds[i]
             implementation = self.attention or self._best_attention(kind)
-            layer = nnx.merge(graphdef, params)
+            layer = nnx.merge(graphdef, fetched(params))
             x, kv = layer(x, place, kind, implementation, kv, number, key)
             return constrain(x, TOKENS, None), kv
 

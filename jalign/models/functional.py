@@ -11,6 +11,8 @@ from jax import Array
 
 from jalign.layout import Layout
 from jalign.models.score import Scores, score
+from jalign.parallel.memory import fetched
+from jalign.parallel.rules import path_name
 
 
 @struct.dataclass
@@ -58,8 +60,8 @@ def functional(
 
     def merged(params: Any, base: Any) -> Any:
         if isinstance(params, Whole):
-            return nnx.merge(params.graphdef, params.state)
-        return nnx.merge(graphdefs["policy"], params, base)
+            return nnx.merge(params.graphdef, _but_layers(params.state))
+        return nnx.merge(graphdefs["policy"], _but_layers(params), base)
 
     def apply(
         params: Any,
@@ -89,6 +91,15 @@ def functional(
         {name: params for name, (_, params, _) in split.items()},
         {name: base for name, (_, _, base) in split.items()},
     )
+
+
+def _but_layers(params: Any) -> Any:
+    """Parameters on the device; those of the layers may stay on the host until each is run."""
+
+    def one(path: tuple, x: Any) -> Any:
+        return x if path_name(path).startswith("layers.") else fetched(x)
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def policy_of(params: Any) -> Any:

@@ -86,6 +86,12 @@ def shardings(mesh: Mesh, abstract_state: Any, rules: Rules | None = None) -> An
     return jax.tree_util.tree_unflatten(structure, out)
 
 
+def split_like(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
+    """The same split for an array of as many axes or more, but for axes it does not divide."""
+    mesh, axes = sharding.mesh, zip(sharding.spec, shape, strict=False)
+    return NamedSharding(mesh, P(*(a if n % _ways(mesh, a) == 0 else None for a, n in axes)))
+
+
 def path_name(path: tuple) -> str:
     """("layers", "attn", "q", "kernel") -> "layers.attn.q.kernel", from a jax key path."""
     parts = (p for p in path if p != GetAttrKey("value"))  # how a flax variable holds its array

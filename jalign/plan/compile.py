@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jalign.parallel.memory import is_on_host
 from jalign.plan.traffic import Traffic, traffic
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -20,7 +21,7 @@ _EXCEEDS = re.compile(r"\(([\d.]+)([BKMGT])\w*\) exceeds? available HBM")
 
 
 class Memory(NamedTuple):
-    """Bytes on one device, as the compiler laid them out.
+    """Bytes on one device, as the compiler laid them out; what is in the host's memory is left out.
 
     Attributes:
       arguments: what is there before the program runs.
@@ -100,7 +101,10 @@ def compile_program(
         a.alias_size_in_bytes,
         a.temp_size_in_bytes,
         a.generated_code_size_in_bytes,
-        a.peak_memory_in_bytes,
+        # libtpu counts what lies in the host's memory in its peak, though it asks no device for it
+        a.peak_memory_in_bytes
+        - a.host_argument_size_in_bytes
+        - (a.host_output_size_in_bytes - a.host_alias_size_in_bytes),
     )
     found = traffic(compiled.as_text(), trips)
     return Program(name, memory, 0.0, found, args, time.perf_counter() - started)
@@ -114,11 +118,15 @@ def needed_bytes(message: str) -> float | None:
     return float(found[1]) * _UNITS[found[2]] if found else float("inf")
 
 
-def bytes_on_one(tree: Any, seen: set[int] | None = None) -> float:
-    """Bytes that arrays take on one device; `seen` holds those that have been counted."""
+def bytes_on_one(tree: Any, seen: set[int] | None = None, *, host: bool = False) -> float:
+    """Bytes that arrays take on one device; `seen` holds those that have been counted. With `host`
+    those that one device's share of the arrays in the host's memory takes there.
+    """
     total = 0.0
     for x in jax.tree.leaves(tree):
         if not hasattr(x, "shape") or (seen is not None and id(x) in seen):
+            continue
+        if is_on_host(x) != host:
             continue
         if seen is not None:
             seen.add(id(x))

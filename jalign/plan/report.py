@@ -21,6 +21,7 @@ class Report:
       config, target: what was planned.
       facts: name -> words, for the head of the report.
       parts: bytes on one device that stay: name -> bytes.
+      host_parts: the same of what is offloaded to the host's memory, per device.
       programs: as compiled, and what else stands in memory while each runs.
       beside: bytes on one device beside the arguments of each program.
       flops: of one optimizer step over all devices: of the mathematics, and with what is computed
@@ -34,6 +35,7 @@ class Report:
     target: Target
     facts: dict[str, str]
     parts: dict[str, float]
+    host_parts: dict[str, float] = field(default_factory=dict)
     programs: list[Program] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     flops: tuple[float, float] = (0.0, 0.0)
@@ -94,6 +96,7 @@ class Report:
             "gib_usable": _gib(self.room),
             "gib_peak": _gib(max(self.peaks)),
             "gib_parts": {name: _gib(x) for name, x in self.parts.items()},
+            "gib_host_parts": {name: _gib(x) for name, x in self.host_parts.items()},
             "gib_cache": _gib(self.cache),
             "programs": [
                 {
@@ -133,6 +136,9 @@ class Report:
         )
         lines.append("  stays, GiB per device")
         lines += [f"    {name:<22}{x / GIB:8.2f}" for name, x in self.parts.items()]
+        if self.host_parts:
+            lines.append("  stays in the host's memory, GiB per device")
+            lines += [f"    {name:<22}{x / GIB:8.2f}" for name, x in self.host_parts.items()]
         lines.append("  programs, GiB per device       peak  arguments  temporary  code MiB")
         for p, peak in zip(self.programs, self.peaks, strict=True):
             if p.memory is None:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import GetAttrKey, keystr, tree_leaves_with_path
 
+from jalign.parallel.memory import fetched
+
 
 def named_leaves(tree: Any) -> dict[str, Any]:
     """Leaves of a pytree under stable dotted names such as `params.layers.attn.q.kernel`.
@@ -78,7 +80,7 @@ def _checksum(x: Array) -> Array:
 
 @jax.jit
 def _checksums(leaves: list[Array]) -> list[Array]:
-    return [_checksum(x) for x in leaves]  # scalars, so every host has them whole
+    return [_checksum(fetched(x)) for x in leaves]  # scalars, so every host has them whole
 
 
 def fingerprint(tree: Any) -> dict[str, int]:

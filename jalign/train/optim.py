@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jalign.train.moments import in_8_bits
+
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
+MomentsName = Literal["float32", "int8"]
 
 _DEFAULTS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "momentum": 0.0}
 _READS: dict[str, tuple[str, ...]] = {
@@ -73,12 +76,14 @@ def make_optimizer(
     momentum: float = 0.0,
     clip_norm: float | None = 1.0,
     l1: float = 0.0,
+    moments: MomentsName = "float32",
 ) -> optax.GradientTransformation:
     """Clipping by global norm, then the optimizer, then, with l1 > 0, `soft_threshold`. Norms and
     biases are not decayed.
 
     Muon's momentum is b1; what is no stacked matrix goes to Adam with b1 and b2. A number that the
-    optimizer does not read (`_READS`) must be left at its default.
+    optimizer does not read (`_READS`) must be left at its default. With moments "int8" they are
+    kept as `moments.in_8_bits` says; an optimizer that has none is a ValueError.
     """
     if clip_norm is not None and clip_norm <= 0:
         raise ValueError(f"clip_norm must be > 0, or null for no clipping, got {clip_norm}")
@@ -91,6 +96,11 @@ def make_optimizer(
                 f"{number} does not apply to {name}, which reads {', '.join(_READS[name])}: "
                 f"leave it at {_DEFAULTS[number]}"
             )
+    if moments == "int8" and (name == "adafactor" or (name == "sgd" and not momentum)):
+        why = (
+            "keeps sums of rows and columns" if name == "adafactor" else "without momentum has none"
+        )
+        raise ValueError(f"moments: int8 does not apply to {name}, which {why}")
     core = {
         "adamw": lambda: optax.adamw(
             schedule, b1, b2, eps, weight_decay=weight_decay, mask=decayed
@@ -113,6 +123,7 @@ def make_optimizer(
         ),
         "sgd": lambda: optax.sgd(schedule, momentum or None),
     }[name]()
+    core = in_8_bits(core) if moments == "int8" else core
     # Without l1 exactly this, so that the state of older checkpoints fits.
     core = core if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), core)
     return optax.chain(core, soft_threshold(schedule, l1)) if l1 else core

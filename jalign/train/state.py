@@ -4,6 +4,7 @@ reference.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,32 +12,47 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import GetAttrKey
 from jax.typing import DTypeLike
 
 from jalign.core import Algorithm, TrainState
-from jalign.parallel.rules import path_name, whole_but_for_tensor
+from jalign.parallel.memory import on_host
+from jalign.parallel.rules import path_name, split_like, whole_but_for_tensor
 from jalign.train.step import create_state
 
 _MATRIX = re.compile(r"(kernel|embed\.weight|positions\.weight|lora\.[ab])$")
 
 
-def state_shardings(mesh: Mesh, abstract: TrainState, params: Any) -> TrainState:
+def state_shardings(
+    mesh: Mesh, abstract: TrainState, params: Any, *, offload: bool = False
+) -> TrainState:
     """Each optimizer moment lies where its parameter lies; everything else is on every device.
 
-    A leaf is a parameter's when its path ends like the parameter's and the shapes are equal.
+    A leaf is a parameter's when its path ends like the parameter's and the shapes are equal. The
+    codes of a moment in 8 bits have the parameter's path and shape too, and their scales are split
+    like it where the mesh divides them. With `offload` the optimizer's arrays are in the memory of
+    the hosts.
     """
     known = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     known |= {name.removeprefix("policy."): leaf for name, leaf in known.items()}  # a reference
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
-        name = path_name(path)
+        name = path_name(path).removesuffix(".codes").removesuffix(".scales")
         while name and name not in known:
             name = name.partition(".")[2]
         if name and known[name].shape == leaf.shape:
             return known[name].sharding
+        if name and path[-1] == GetAttrKey("scales"):
+            return split_like(known[name].sharding, leaf.shape)
         return NamedSharding(mesh, PartitionSpec())
 
-    return jax.tree_util.tree_map_with_path(place, abstract)
+    found = jax.tree_util.tree_map_with_path(place, abstract)
+    if not offload:
+        return found
+    host = jax.tree.map(
+        lambda x, s: on_host(s) if x.ndim else s, abstract.opt_state, found.opt_state
+    )
+    return replace(found, opt_state=host)
 
 
 def init_state(
@@ -45,11 +61,13 @@ def init_state(
     optimizer: optax.GradientTransformation,
     algorithm: Algorithm,
     seed: int,
+    *,
+    offload: bool = False,
     **hyper: Any,
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
     create = _creator(optimizer, algorithm, seed, **hyper)
-    abstract = abstract_state(mesh, params, optimizer, algorithm, seed, **hyper)
+    abstract = abstract_state(mesh, params, optimizer, algorithm, seed, offload=offload, **hyper)
     return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))(params)
 
 
@@ -59,12 +77,14 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     algorithm: Algorithm,
     seed: int,
+    *,
+    offload: bool = False,
     **hyper: Any,
 ) -> TrainState:
     """What `init_state` makes of the same, as shapes in their shardings; so may `params` be."""
     create = _creator(optimizer, algorithm, seed, **hyper)
     abstract = jax.eval_shape(create, params)
-    return abstract_in(abstract, state_shardings(mesh, abstract, params))
+    return abstract_in(abstract, state_shardings(mesh, abstract, params, offload=offload))
 
 
 def abstract_in(tree: Any, shardings: Any) -> Any:

@@ -16,6 +16,7 @@ from jax import Array
 
 from jalign.core import Algorithm, Arrays, Batch, Frozen, Mean, Parts, TrainState
 from jalign.models.functional import policy_of
+from jalign.parallel.memory import fetched, put_back
 from jalign.train.objective import Apply, Objective
 
 Step = Callable[[TrainState, Frozen, tuple[Parts, ...]], tuple[TrainState, Arrays]]
@@ -54,7 +55,8 @@ def make_train_step(
     """Build the step of `algorithm` with hyper-parameters `hyper`; jit it with `donate_argnums=0`.
 
     A step whose loss or gradient is not finite changes nothing but the counters `skipped` and
-    `skipped_in_a_row` (and the step number, so that the next data come).
+    `skipped_in_a_row` (and the step number, so that the next data come). An optimizer state in the
+    host's memory is fetched for its update, and is there again afterwards.
 
     Args:
       algorithm: a row of the catalogue.
@@ -80,6 +82,7 @@ def make_train_step(
         norm = optax.tree.norm(grads)
         metrics = {name: mean.value for name, mean in means.items()}
         metrics |= {"loss": loss, "grad_norm": norm}
+        came, state = state.opt_state, replace(state, opt_state=fetched(state.opt_state))
         new = _update(algorithm, optimizer, state, grads, metrics)
         if state.ref is not None:
             new = replace(new, ref=_moved_reference(new, numbers))
@@ -91,6 +94,7 @@ def make_train_step(
             skipped_in_a_row=state.skipped_in_a_row + 1,
         )
         new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+        new = replace(new, opt_state=put_back(new.opt_state, came))
         metrics |= {name: mean.shown for name, mean in means.items()}
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}
 

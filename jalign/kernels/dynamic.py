@@ -1,0 +1,130 @@
+"""Optimizer moments in 8 bits: block-wise dynamic quantisation.
+
+Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization, sections 2.1 and 3,
+https://arxiv.org/abs/2110.02861. The largest magnitude of a block is its scale; every entry is the
+nearest of levels that stand closer together the smaller they are (dynamic tree quantisation). The
+linear int8 of `jalign.kernels.quantized` would round to 0 whatever is below 1/254 of the largest
+entry, which most second moments are.
+
+With n magnitude bits the code c = 2**e + j, 0 <= j < 2**e, stands for the middle of the j-th of
+2**e equal parts of the decade 10**(e - n) to 10**(e - n + 1), and 0 for 0. int8 codes have a sign
+and 7 bits (1 to 5.5e-7 of the largest), uint8 codes are for what is never negative and have 8 bits
+(1 to 5.5e-8).
+
+Deviations: blocks lie along one axis, so that codes have the shape of the array and are sharded as
+it is; the paper's are 2048 entries of the flattened array. The top level is the scale itself, where
+the paper adds a code for it. What is not negative and not 0 is never rounded to 0: a second moment
+of 0 would turn a small step into one of 1 / eps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+BLOCK = 128
+LEAST_BLOCK = 16  # with fewer entries to a scale there is little to win
+LEAST_ENTRIES = 4096  # as in the paper: smaller arrays stay float32
+
+
+class Coded(NamedTuple):
+    """An array in 8 bits.
+
+    Attributes:
+      codes: int8 or uint8, in the shape of the array.
+      scales: float32, the same but for the axis along which blocks lie: one per block.
+    """
+
+    codes: Array
+    scales: Array
+
+
+def blocks(shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """(axis, entries of a block): along the one of the last two axes that allows the larger blocks,
+    the last where both do. None for an array that is not worth coding.
+    """
+    if math.prod(shape) < LEAST_ENTRIES:
+        return None
+    axes = range(max(len(shape) - 2, 0), len(shape))
+    block, axis = max((math.gcd(shape[axis], BLOCK), axis) for axis in axes)
+    return (axis, block) if block >= LEAST_BLOCK else None
+
+
+def levels(bits: int) -> np.ndarray:
+    """[2**bits] float32: what the codes 0, 1, 2 ... of so many magnitude bits stand for, 0 to 1."""
+    code = np.arange(1, 2**bits)
+    e = np.floor(np.log2(code)).astype(int)
+    place = 0.1 + 0.9 * ((code + 0.5) / 2.0**e - 1)
+    found = 10.0 ** (e - bits + 1) * place
+    return np.concatenate([[0.0], found / found[-1]]).astype(np.float32)
+
+
+def encode(x: Float[Array, "..."], *, signed: bool) -> Coded:
+    """The codes of an array whose shape has `blocks`."""
+    found = blocks(x.shape)
+    if found is None:
+        raise ValueError(f"an array of shape {x.shape} is not coded: see `blocks`")
+    axis, block = found
+    bits = 7 if signed else 8
+    parts = _split(x, axis, block)
+    scales = jnp.abs(parts).max(axis + 1, keepdims=True)
+    y = jnp.abs(parts) / jnp.where(scales > 0, scales, 1.0)
+    table = levels(bits)
+    firsts = 2 ** np.arange(bits)
+    # in the middle between the last level of a decade and the first of the next
+    borders = (table[firsts].astype(np.float64) + table[firsts - 1]) / 2
+    e = sum((y >= np.float32(border)).astype(jnp.int32) for border in borders) - 1
+    count = jnp.left_shift(1, jnp.maximum(e, 0))
+    # the place within the decade, as a share of its parts: the middle of a part is its level
+    width = _pick(e, _widths(bits))
+    j = jnp.floor((y - _pick(e, table[firsts])) / width + 0.5).astype(jnp.int32)
+    code = jnp.where(e < 0, 0, count + jnp.clip(j, 0, count - 1))
+    if signed:
+        codes = (jnp.sign(parts).astype(jnp.int32) * code).astype(jnp.int8)
+    else:
+        codes = jnp.maximum(code, (parts > 0).astype(jnp.int32)).astype(jnp.uint8)
+    return Coded(codes.reshape(x.shape), scales.squeeze(axis + 1))
+
+
+def decode(coded: Coded) -> Float[Array, "..."]:
+    """The array of codes, float32."""
+    codes, scales = coded
+    signed = codes.dtype == jnp.int8
+    bits = 7 if signed else 8
+    axis = next(a for a, n in enumerate(codes.shape) if scales.shape[a] != n)
+    c = jnp.abs(codes.astype(jnp.int32))
+    e = 31 - jax.lax.clz(jnp.maximum(c, 1))
+    j = c - jnp.left_shift(1, e)
+    level = _pick(e, levels(bits)[2 ** np.arange(bits)]) + j * _pick(e, _widths(bits))
+    level = jnp.where(c > 0, level, 0.0)
+    if signed:
+        level = level * jnp.sign(codes).astype(jnp.float32)
+    parts = _split(level, axis, codes.shape[axis] // scales.shape[axis])
+    return (parts * jnp.expand_dims(scales, axis + 1)).reshape(codes.shape)
+
+
+def _widths(bits: int) -> np.ndarray:
+    """The distance of the levels in each decade."""
+    e = np.arange(bits)
+    top = 0.1 + 0.9 * (1 - 0.5 / 2.0 ** (bits - 1))
+    return (0.9 * 10.0 ** (e - bits + 1) / 2.0**e / top).astype(np.float32)
+
+
+def _pick(e: Array, values: np.ndarray) -> Array:
+    """values[e] for a handful of values: selections fuse where a gather would not."""
+    found = jnp.full(e.shape, values[0], jnp.float32)
+    for n, value in enumerate(values[1:], 1):
+        found = jnp.where(e == n, value, found)
+    return found
+
+
+def _split(x: Array, axis: int, block: int) -> Array:
+    """The axis as (blocks, entries of a block)."""
+    shape = (*x.shape[:axis], x.shape[axis] // block, block, *x.shape[axis + 1 :])
+    return x.reshape(shape)
