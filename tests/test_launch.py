@@ -223,7 +223,7 @@ def test_the_newest_checkpoint_of_a_bucket_is_found(out, listed, copy):
 
 def test_sigterm_reaches_the_run_which_saves_and_is_not_started_again(copy):
     (copy / "bin" / "sleep").unlink()
-    wait = 'trap "touch saved; exit 42" TERM; touch started; while :; do sleep 0.05; done'
+    wait = 'trap "touch saved; exit 42" TERM; touch started; for i in {1..300}; do sleep 0.05; done'
     played(copy / "bin" / "training", [0], copy / "n", before=wait)
     env = {"PATH": f"{copy}/bin:/usr/bin:/bin"}
     script = subprocess.Popen(["bash", "-c", KEEP], cwd=copy, env=env, stdout=subprocess.DEVNULL)
@@ -231,7 +231,7 @@ def test_sigterm_reaches_the_run_which_saves_and_is_not_started_again(copy):
         assert script.poll() is None
         time.sleep(0.02)
     script.send_signal(signal.SIGTERM)
-    assert script.wait(timeout=20) == ExitCode.PREEMPTED
+    assert script.wait(timeout=30) == ExitCode.PREEMPTED
     assert (copy / "saved").exists() and (copy / "n").read_text().strip() == "1"
 
 
