@@ -179,5 +179,5 @@ def test_what_cannot_be_planned_for_nvidia_cards_is_refused():
     needs("h100")
     config = read_config([str(ROOT / "configs" / "tiny" / "dpo.yaml"), "--optim.offload", "host"])
     config = replace(config, mesh=type(config.mesh)())
-    with pytest.raises(ValueError, match="JAX knows no memory of the host .*NVIDIA H100"):
+    with pytest.raises(ValueError, match=r"JAX knows no memory of the host .*NVIDIA H100"):
         planned(config, target("h100"), "dpo")

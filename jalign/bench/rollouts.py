@@ -86,7 +86,8 @@ def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, ne
     in Python (the share of even tokens), learning.
     """
     row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
-    hyper = {n: 0.0 for n in ("kl_k3_coef", "kl_k2_coef", "kl_coef") if n in row.hyperparameters}
+    zero = ("kl_k3_coef", "kl_k2_coef", "kl_coef")
+    hyper: dict[str, Any] = {n: 0.0 for n in zero if n in row.hyperparameters}
     if row.needs_reference(**hyper) or row.needs_critic:
         raise ValueError(f"bench rl measures algorithms of one model; {algorithm} reads more")
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16

@@ -79,7 +79,9 @@ def encode(x: Float[Array, "..."], *, signed: bool) -> Coded:
     firsts = 2 ** np.arange(bits)
     # in the middle between the last level of a decade and the first of the next
     borders = (table[firsts].astype(np.float64) + table[firsts - 1]) / 2
-    e = sum((y >= np.float32(border)).astype(jnp.int32) for border in borders) - 1
+    e = jnp.full(y.shape, -1, jnp.int32)
+    for border in borders:
+        e += y >= np.float32(border)
     count = jnp.left_shift(1, jnp.maximum(e, 0))
     # the place within the decade, as a share of its parts: the middle of a part is its level
     width = _pick(e, _widths(bits))

@@ -22,7 +22,7 @@ def make_deterministic() -> None:
         if given[-1].partition("=")[2].lower() not in ("", "true", "1"):
             raise ValueError(f"deterministic: true contradicts XLA_FLAGS, which says {given[-1]}")
         return
-    if backends_are_initialized():
+    if backends_are_initialized():  # JAX has no public name for this question
         raise ValueError(
             "deterministic: true comes too late: JAX has started its devices. Train in a process "
             f"of its own (jalign train), or start this one with XLA_FLAGS={FLAG}=true"
