@@ -12,15 +12,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 from rich.console import Console
 
 from jalign.cli.plan import plan, planned
+from jalign.cli.plan_model import roles_of
 from jalign.cli.read import read_config
 from jalign.config import Config
-from jalign.plan.compile import little_effort
+from jalign.parallel.mesh import make_mesh
+from jalign.plan.compile import bytes_on_one, little_effort
 from jalign.plan.report import Report
-from jalign.plan.targets import target
+from jalign.plan.targets import target, topology
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "plans.json").read_text())
@@ -181,3 +184,18 @@ def test_what_cannot_be_planned_for_nvidia_cards_is_refused():
     config = replace(config, mesh=type(config.mesh)())
     with pytest.raises(ValueError, match=r"JAX knows no memory of the host .*NVIDIA H100"):
         planned(config, target("h100"), "dpo")
+
+
+def test_the_matrices_of_a_quantised_base_are_planned_as_their_codes():
+    needs("v5e-1")
+    config = path_of("dpo/mistral_7b_qlora_l4")
+    mesh = make_mesh(devices=topology(target("v5e-1")))
+    with jax.set_mesh(mesh):
+        frozen = [
+            bytes_on_one(roles_of(read_config([config, "--model.quant", kind]), mesh).frozen.base)
+            for kind in ("none", "int8", "nf4")
+        ]
+    whole, eight, four = frozen  # embedding and head stay in bfloat16
+    tables = 2 * 2 * 32000 * 4096
+    assert (eight - tables) / (whole - tables) == pytest.approx(8.13 / 16, rel=1e-3)
+    assert (four - tables) / (whole - tables) == pytest.approx(4.13 / 16, rel=1e-3)

@@ -116,7 +116,9 @@ def topology(target: Target) -> list[Any]:
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
         shape = f"{_libtpu_name(target)}:{target.topology}"
-        more = {"num_slices": target.slices} if target.slices > 1 else {}
+        more: dict[str, Any] = {"num_slices": target.slices} if target.slices > 1 else {}
+        if target.topology == "1x1":  # a host with one chip; the usual one has four or eight
+            more["chips_per_host_bounds"] = (1, 1, 1)
         found = topologies.get_topology_desc(platform="tpu", topology_name=shape, **more)
     else:
         _needs("jax_cuda13_plugin", "cuda")
