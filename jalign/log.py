@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from jalign import store
+
 _SHOWN = {
     "loss": "loss",
     "rewards/accuracies": "accuracy",
@@ -26,7 +28,7 @@ class RunLog:
     """One run's record. Going on from step s drops what an earlier life of the run wrote after s.
 
     Args:
-      directory: `metrics.jsonl` and `tensorboard/` are written there.
+      directory: `metrics.jsonl` and `tensorboard/` are written there; to an object store by `put`.
       steps: optimizer steps of the whole run.
       start: steps already taken.
       console: where people look; None: nowhere.
@@ -35,7 +37,7 @@ class RunLog:
 
     def __init__(
         self,
-        directory: Path,
+        directory: store.Place,
         *,
         steps: int,
         start: int,
@@ -45,12 +47,19 @@ class RunLog:
         self.path = directory / "metrics.jsonl"
         self.tensorboard = directory / "tensorboard"
         self._file: TextIO | None = None
+        self._spool: store.Spool | None = None
         if writes:
-            directory.mkdir(parents=True, exist_ok=True)
-            _drop_after(self.path, start)
-            self._file = self.path.open("a", encoding="utf-8")
+            if store.is_remote(directory):
+                self._spool = store.Spool(directory, self.path.name)
+            folder = self._spool.local if self._spool else Path(directory)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lines = folder / self.path.name
+            _drop_after(self._lines, start)
+            self._file = self._lines.open("a", encoding="utf-8")
             self._writer = SummaryWriter(
-                str(self.tensorboard), purge_step=start + 1 if start else None
+                str(folder / self.tensorboard.name),
+                purge_step=start + 1 if start else None,
+                filename_suffix=f".{start}" if self._spool else "",  # an object is replaced
             )
         self.console, self._steps = console, steps
         self._progress = (
@@ -76,7 +85,7 @@ class RunLog:
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """What has been recorded of a kind so far, by earlier lives of the run too."""
-        lines = self.path.read_text(encoding="utf-8").split("\n") if self._file else []
+        lines = self._lines.read_text(encoding="utf-8").split("\n") if self._file else []
         return [row for row in map(json.loads, filter(None, lines)) if row["kind"] == kind]
 
     def say(self, message: str) -> None:
@@ -84,12 +93,20 @@ class RunLog:
         if self.console:
             self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
+    def put(self) -> None:
+        """Bring an object store up to date; files on disk are so after every line."""
+        if self._spool:
+            self._writer.flush()
+            self._spool.put()
+
     def close(self) -> None:
         if self._progress:
             self._progress.stop()
         if self._file:
             self._file.close()
             self._writer.close()
+        if self._spool:
+            self._spool.close()
 
     def _append(self, record: dict[str, Any]) -> None:
         if self._file:

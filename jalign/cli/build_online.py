@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jalign import store
 from jalign.cli import build, build_data
 from jalign.cli.reward_parts import Reward, Texts
 from jalign.config import Config
@@ -152,7 +152,7 @@ def source_of(
 ) -> Online:
     """The source of an online run on these prompts."""
     prompts = texts.examples
-    keeper = partial(keep, Path(config.out) / record.FOLDER, texts)
+    keeper = partial(keep, store.at(config.out) / record.FOLDER, texts)
     pretraining = None
     if config.data.pretraining is not None:
         found = build_data.pretraining_of(config, model.tokenizer)
@@ -174,7 +174,7 @@ def source_of(
 
 
 def keep(
-    folder: Path,
+    folder: store.Place,
     texts: Texts,
     number: int,
     chosen: Sequence[int],

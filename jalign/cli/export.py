@@ -12,7 +12,7 @@ from flax import nnx
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from jalign import losses
+from jalign import losses, store
 from jalign.cli import build, build_data, runs
 from jalign.cli.read import parsed
 from jalign.config import Config
@@ -58,6 +58,7 @@ def check_args(args: Sequence[str]) -> Any:
     options = parsed(parser(), args, lambda values: values)
     if options.adapter and options.normalize_reward:
         raise ValueError("--normalize_reward scales the head, which --adapter leaves behind")
+    store.local(options.out, "what is exported")
     return options
 
 

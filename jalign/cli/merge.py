@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from jalign import merge as merging
+from jalign import store
 from jalign.cli import build, runs
 from jalign.cli.read import parsed
 from jalign.data.chat import load_tokenizer
@@ -86,6 +87,7 @@ def check_args(args: Sequence[str]) -> Namespace:
     """The options, if they fit each other."""
     options = parsed(_parser(), args, lambda values: values)
     _numbers(options)
+    store.local(options.out, "what is merged")
     return options
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
+from jalign import store
 from jalign.cli import build, runs
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
@@ -97,7 +97,7 @@ def _reward(config: Config, mesh: Mesh) -> Decoder:
     name = config.reward.model
     assert name is not None
     if runs.is_run(name):
-        name = json.loads((Path(name) / runs.CONFIG_FILE).read_text())["model"]["path"]
+        name = json.loads((store.at(name) / runs.CONFIG_FILE).read_text())["model"]["path"]
     return _loaded(config, mesh, build.model_path(name), value_head=1, lm_head=False)
 
 

@@ -1,7 +1,6 @@
 """`jalign rollouts RUN`: what the policy answered, and what it got for it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jalign import store
 from jalign.rollout import record
 
 
@@ -21,7 +21,7 @@ def rollouts(args: Sequence[str], console: Console) -> None:
     parser.add_argument("--limit", type=int, default=20, help="responses to show; 0: all")
     parser.add_argument("--worst", type=bool, default=False, help="the worst rewards first")
     options = parser.parse_args(list(args))
-    rows = record.read(Path(options.run) / record.FOLDER, options.last)
+    rows = record.read(store.at(options.run) / record.FOLDER, options.last)
     rows.sort(key=_score, reverse=not options.worst)
     table = Table("rollout", "reward", "advantage", "tokens", "ended", "prompt", "response")
     for row in rows[: options.limit or None]:

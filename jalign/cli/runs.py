@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from flax import nnx
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from jalign import store
 from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
@@ -38,14 +40,20 @@ def which(text: str | None) -> Which:
 
 def is_run(folder: str) -> bool:
     """Whether the folder was made by `jalign train`."""
-    return (Path(folder) / CONFIG_FILE).is_file() and (Path(folder) / "checkpoints").is_dir()
+    path = store.at(folder)
+    return (path / CONFIG_FILE).is_file() and (path / "checkpoints").is_dir()
 
 
 def config_of(folder: str) -> Config:
     """The config that a run was started with; its mesh is replaced where it does not fit."""
     if not is_run(folder):
         raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
-    config = read_config(["--config", str(Path(folder) / CONFIG_FILE), "--out", folder])
+    with TemporaryDirectory() as copy:
+        file = store.at(folder) / CONFIG_FILE
+        if store.is_remote(folder):
+            there, file = file, Path(copy) / CONFIG_FILE
+            file.write_bytes(there.read_bytes())
+        config = read_config(["--config", str(file), "--out", folder])
     try:
         build.mesh_of(config)
     except ValueError:
@@ -60,7 +68,7 @@ def newest(
     adapters may stand on frozen weights that are there already.
     """
     config = config_of(folder)
-    checkpoints = Checkpointer(Path(folder) / "checkpoints")
+    checkpoints = Checkpointer(store.at(folder) / "checkpoints")
     if step == "best":
         step = checkpoints.pinned
         if step is None:

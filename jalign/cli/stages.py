@@ -24,6 +24,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
+from jalign import store
 from jalign.cli import data, export, label, merge, prompts, read, revise, sample
 from jalign.cli.read import ConfigError
 from jalign.core import did_you_mean
@@ -107,7 +108,7 @@ def plan(file: Mapping[str, Any], values: Mapping[str, Any], overrides: Override
     out = values.get("out", file.get("out"))
     if not isinstance(out, str) or not out:
         raise ConfigError(f"a pipeline needs out, a folder, got {out!r}")
-    maker = _Plan(Path(out), bound, overrides)
+    maker = _Plan(store.local(out, "the folder of a pipeline"), bound, overrides)
     maker.add(_mapping(file.get("stages"), "stages"), "")
     if not maker.stages:
         raise ConfigError("a pipeline needs stages, and there is none")

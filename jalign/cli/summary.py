@@ -1,12 +1,10 @@
 """What `jalign train` tells people before and after a run."""
 
-from pathlib import Path
-
 import jax
 from rich.table import Table
 from rich.text import Text
 
-from jalign import __version__
+from jalign import __version__, store
 from jalign.cli import build
 from jalign.config import Config
 from jalign.data.examples import Examples
@@ -58,7 +56,7 @@ def introduce(
     log.say(f"{begin}, {config.batch_size} examples each")
 
 
-def conclude(log: RunLog, out: Path, steps: int, seconds: float, best: int | None) -> None:
+def conclude(log: RunLog, out: store.Place, steps: int, seconds: float, best: int | None) -> None:
     """Before and after, side by side, and where everything is."""
     if log.console is None:
         return

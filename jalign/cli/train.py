@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
+from jalign import store
 from jalign.cli import build, build_data, build_online, summary
 from jalign.cli.build_reward import reward_of
 from jalign.cli.reward_parts import Texts
@@ -50,7 +50,8 @@ def train(config: Config, console: Console | None) -> int:
 
 def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitStack) -> int:
     started = time.perf_counter()
-    out = Path(config.out)
+    out = store.at(config.out)
+    store.check_writable(out)
     algorithm = build.algorithm_of(config)
     tokenizer = build.tokenizer_of(config)
     rows = build_data.all_rows(config)
@@ -153,6 +154,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         def save(number: int, state: TrainState, best: bool) -> None:
             if hosts.is_main():
                 source.save(_rollout_file(out, number))
+            log.put()  # a checkpoint is never ahead of the record
             checkpoints.save(
                 number,
                 state,
@@ -210,12 +212,12 @@ def _pin_best(checkpoints: Checkpointer, evaluations: Evaluations, log: RunLog) 
     checkpoints.pin(step if kept else None)
 
 
-def _rollout_file(out: Path, step: int) -> Path:
+def _rollout_file(out: store.Place, step: int) -> store.Place:
     """Where a checkpoint in the middle of a rollout keeps its examples."""
     return out / "rollouts" / f"under-way-{step}.npz"
 
 
-def _drop_rollouts(out: Path, keep: Sequence[int]) -> None:
+def _drop_rollouts(out: store.Place, keep: Sequence[int]) -> None:
     """Delete the examples of rollouts under way that no checkpoint needs any more."""
     needed = {_rollout_file(out, step) for step in keep}
     for file in (out / "rollouts").glob("under-way-*.npz"):
@@ -311,7 +313,7 @@ def _with_cached_reference(config, model, source, held_source, frozen, identity,
     return (*made, Frozen(frozen.base, None))
 
 
-def _write_config(out: Path, config: Config) -> None:
+def _write_config(out: store.Place, config: Config) -> None:
     if hosts.is_main():
         text = json.dumps(asdict(config), indent=2) + "\n"
-        (out / CONFIG_FILE).write_text(text, encoding="utf-8")
+        (out / CONFIG_FILE).write_bytes(text.encode())

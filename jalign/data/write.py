@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jalign import store
 from jalign.data.convert import SOURCE_COLUMN
 from jalign.data.records import Record
 
@@ -74,11 +75,11 @@ def check_name(path: str | Path) -> Path:
     """The path, if it is one that rows are written to.
 
     Raises:
-      ValueError: another ending.
+      ValueError: another ending, or a place in an object store.
     """
     if not str(path).endswith(ENDINGS):
         raise ValueError(f"rows are written to a file that ends in {' or '.join(ENDINGS)}: {path}")
-    return Path(path)
+    return store.local(path, "a file of rows")
 
 
 def write(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jalign import store
 from jalign.rollout.groups import Responses
 
 FOLDER = "rollouts"
 
 
 def write(
-    folder: Path,
+    folder: store.Place,
     number: int,
     prompts: Sequence[str],
     answers: Sequence[Sequence[str]],
     responses: Responses,
     arrays: Mapping[str, np.ndarray],
-) -> Path:
+) -> store.Place:
     """Write a rollout; one of the same number is replaced.
 
     Columns: rollout, prompt, response, tokens, token_logps (of the sampler, nats), finished, and
@@ -49,15 +49,12 @@ def write(
     if "advantages" in arrays:
         total = arrays["advantages"].reshape(b * k, -1).sum(-1)
         columns["advantage"] = total / np.maximum(counts, 1)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rollout-{number:06d}.parquet"
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(pa.table(columns), temporary)
-    temporary.replace(path)
+    store.write(path, lambda file: pq.write_table(pa.table(columns), file))
     return path
 
 
-def read(folder: Path, last: int = 1) -> list[dict[str, Any]]:
+def read(folder: store.Place, last: int = 1) -> list[dict[str, Any]]:
     """The rows of the last rollouts, oldest first.
 
     Raises:
@@ -66,4 +63,9 @@ def read(folder: Path, last: int = 1) -> list[dict[str, Any]]:
     files = sorted(folder.glob("rollout-*.parquet"))
     if not files:
         raise ValueError(f"{folder} has no rollouts; `rollout.record: true` writes them")
-    return [row for file in files[-last:] for row in pq.read_table(file).to_pylist()]
+    return [row for path in files[-last:] for row in _rows(path)]
+
+
+def _rows(path: store.Place) -> list[dict[str, Any]]:
+    with path.open("rb") as file:
+        return pq.read_table(file).to_pylist()

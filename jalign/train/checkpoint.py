@@ -1,9 +1,10 @@
 """Checkpoints that survive kill -9, full disks and flipped bits. The only module that knows Orbax.
 
 Orbax (its V1 API) writes the arrays: in the background, sharded, and readable on another mesh. It
-writes into a temporary directory that is renamed when it is complete, and that is relied on. What
-it does not do is done here: checksums of the data, retention that can be killed half-way, errors of
-a background save that nobody can miss, and falling back when the newest checkpoint is damaged.
+writes into a temporary directory that is renamed when it is complete (in an object store: in place,
+with a mark as the last object), and that is relied on. What it does not do is done here: checksums
+of the data, retention that can be killed half-way, errors of a background save that nobody can
+miss, and falling back when the newest checkpoint is damaged.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from jalign import store
 from jalign.parallel import hosts
-from jalign.train import manifest
+from jalign.train import manifest, orbax_s3
 from jalign.train.fingerprint import fingerprint
 from jalign.train.manifest import Meta
 
@@ -41,7 +43,7 @@ class Checkpointer:
     directory; unfinished saves and deletions of a killed run are swept away by the first save.
 
     Args:
-      directory: shared by all processes; made by the first save.
+      directory: shared by all processes; made by the first save. A folder, gs:// or s3://.
       keep: how many of the newest steps are kept. While a save is running there is one more on
         disk.
       keep_every: steps divisible by this are kept as well.
@@ -62,13 +64,20 @@ class Checkpointer:
         for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.directory = epath.Path(directory).expanduser().absolute()
+        self.directory = epath.Path(store.at(directory))
+        self._remote = store.is_remote(directory)
+        if not self._remote:  # epath would look for gs:// below the working directory
+            self.directory = self.directory.expanduser().absolute()
         self.keep, self.keep_every, self.max_failures = keep, keep_every, max_failures
         registry = ocp.handlers.local_registry()
         registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
         self._context = ocp.Context()
         self._context.checkpointables.registry = registry
         self._context.asynchronous.timeout_secs = timeout_s
+        if self._remote:  # to rename is to copy there
+            self._context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
+        if str(self.directory).startswith("s3://"):
+            orbax_s3.install()
         self._step: int | None = None  # of the save that has been started and not been joined
         self._to_pin = False  # that step
         self._response: Any = None
@@ -85,8 +94,13 @@ class Checkpointer:
     def leftovers(self) -> list[str]:
         """What is in the directory besides finished checkpoints and unfinished saves."""
         known = {str(s) for s in self.steps()}
-        names = (p.name for p in self._entries())
-        return sorted(n for n in names if n not in known and _UNFINISHED not in n and n[0] != ".")
+        others = [p for p in self._entries() if p.name not in known and not self._unfinished(p)]
+        return sorted(p.name for p in others if p.name[0] != ".")
+
+    def _unfinished(self, path: epath.Path) -> bool:
+        """Whether this is what a killed save left."""
+        in_place = self._remote and path.name.isdigit() and not (path / _COMMITTED).exists()
+        return in_place or _UNFINISHED in path.name
 
     def _entries(self) -> list[epath.Path]:
         return list(self.directory.iterdir()) if self.directory.exists() else []
@@ -235,9 +249,7 @@ class Checkpointer:
         if step is None:
             (self.directory / _PINNED).unlink(missing_ok=True)
             return
-        new = self.directory / f".{_PINNED}"
-        new.write_text(str(step))
-        new.replace(self.directory / _PINNED)
+        store.write(store.at(self.directory / _PINNED), lambda file: file.write(str(step).encode()))
 
     @property
     def pinned(self) -> int | None:
@@ -253,9 +265,7 @@ class Checkpointer:
                     if newer == self.pinned:
                         self._write_pin(None)
                     target = self.directory / f"{newer}.aside"
-                    if target.exists():
-                        target.rmtree()
-                    (self.directory / str(newer)).rename(target)
+                    store.move(store.at(self.directory / str(newer)), store.at(target), _COMMITTED)
                     log.warning(
                         "continuing from step %d: checkpoint %d is now %s", step, newer, target
                     )
@@ -274,7 +284,8 @@ class Checkpointer:
         if self._swept:
             return
         if hosts.is_main():
-            self.directory.mkdir(parents=True, exist_ok=True)
+            if not self._remote:
+                self.directory.mkdir(parents=True, exist_ok=True)
             for path in self._entries():
                 if _UNFINISHED in path.name or (path.name.isdigit() and not _finished(path)):
                     log.warning("deleting what a killed run left unfinished: %s", path)
@@ -380,6 +391,11 @@ class Checkpointer:
 
 
 def _finished(path: epath.Path) -> bool:
+    if store.is_remote(path):  # one question, not eight
+        try:
+            return {p.name for p in path.iterdir()}.issuperset(_PARTS)
+        except FileNotFoundError:  # deleted since it was listed
+            return False
     return all((path / part).exists() for part in _PARTS)
 
 
@@ -388,5 +404,5 @@ def _delete(path: epath.Path) -> None:
     try:
         (path / _COMMITTED).unlink(missing_ok=True)
         path.rmtree()
-    except OSError as e:
+    except Exception as e:  # OSError, or what a store's library raises: it is tried again
         log.error("cannot delete %s: %s", path, e)

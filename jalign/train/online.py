@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jalign import store
 from jalign.advantages import adaptive_kl, importance_weights
 from jalign.core import Algorithm, Frozen, Parts, TrainState
 from jalign.data.collate import Field
@@ -175,18 +175,16 @@ class Online:
             "prompts": len(self.prompts),
         }
 
-    def save(self, path: Path) -> None:
+    def save(self, path: store.Place) -> None:
         """Write the examples of the rollout under way, if steps remain to be taken with it."""
         if self.step % self.plan.steps and self._examples is not None:
             e = self._examples
-            path.parent.mkdir(parents=True, exist_ok=True)
             arrays = {"tokens": e.tokens, "scored": e.scored, "bounds": e.bounds, "first": e.first}
             extras: dict[str, Any] = {f"extras.{n}": x for n, x in e.extras.items()}
-            temporary = path.with_suffix(".tmp.npz")
-            np.savez(temporary, allow_pickle=False, **arrays, **extras)
-            temporary.replace(path)
+            arrays |= extras
+            store.write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
-    def restore(self, position: Mapping[str, Any], step: int, path: Path) -> None:
+    def restore(self, position: Mapping[str, Any], step: int, path: store.Place) -> None:
         """Go on after `step` steps, with the examples at `path` if a rollout is under way.
 
         Raises:
@@ -198,7 +196,7 @@ class Online:
             return
         if not path.is_file():
             raise ValueError(f"the checkpoint is in the middle of a rollout, and {path} is missing")
-        with np.load(path) as saved:
+        with path.open("rb") as file, np.load(file) as saved:
             extras = {n.removeprefix("extras."): saved[n] for n in saved if "extras." in n}
             tokens, scored, bounds, first = (
                 saved[n] for n in ("tokens", "scored", "bounds", "first")

@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jalign import store
 from jalign.core import Algorithm, Frozen
 from jalign.parallel import hosts
 from jalign.train.objective import Apply, Objective
@@ -21,7 +21,7 @@ def reference_columns(
     apply: Apply,
     frozen: Frozen,
     *,
-    folder: Path,
+    folder: store.Place,
     key: dict[str, Any],
     say: Callable[[str], None],
     **hyper: Any,
@@ -40,7 +40,7 @@ def reference_columns(
     digest = hashlib.sha256(json.dumps(key | {"names": names}, sort_keys=True).encode()).hexdigest()
     path = folder / f"ref-{digest[:16]}.npz"
     if hosts.from_main(path.exists()):
-        with np.load(path) as saved:
+        with path.open("rb") as file, np.load(file) as saved:
             say(f"reference log-probs: read from {path}")
             return {n: saved[n] for n in names}
 
@@ -66,9 +66,6 @@ def reference_columns(
     if missing:
         raise ValueError(f"{missing} reference log-probs are missing or not finite")
     if hosts.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, **columns)
-        temporary.replace(path)
+        store.write(path, lambda file: np.savez(file, allow_pickle=False, **columns))
     say(f"reference log-probs: computed once, kept in {path}")
     return columns

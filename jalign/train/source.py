@@ -1,12 +1,12 @@
 """Where the data of a step comes from: `Source = (state, frozen) -> tuple[Parts, ...]`."""
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from jalign import store
 from jalign.core import Batch, Frozen, Parts, TrainState
 from jalign.data.pipeline import Batches
 from jalign.parallel.hosts import to_global
@@ -52,10 +52,10 @@ class Offline:
         """The batches in words."""
         return self.batches.plan.describe()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: store.Place) -> None:
         """Nothing: the data follow from the step number."""
 
-    def restore(self, position: Mapping[str, Any], step: int, path: Path) -> None:
+    def restore(self, position: Mapping[str, Any], step: int, path: store.Place) -> None:
         """Go on after `step` steps, as a checkpoint's position says."""
         del path
         self.seek(step, position["num_tokens"])

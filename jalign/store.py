@@ -1,0 +1,177 @@
+"""Where a run's files are: a folder on disk, or a prefix in a bucket (gs://, s3://).
+
+An object store has no folders, no append and no rename; an object appears whole or not at all. So
+files are written in one piece, files that grow are written on local disk and put when a checkpoint
+is due, and folders are moved by copying their objects inside the store.
+"""
+
+import io
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+import fsspec
+import fsspec.config
+from etils import epath
+
+log = logging.getLogger(__name__)
+
+Place = Path | epath.Path
+"""A folder or file of a run, on disk or in a store."""
+
+_LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
+_EXTRAS = {"gs": "gcs", "s3": "s3"}
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a place in an object store."""
+    return "://" in os.fspath(path)
+
+
+def at(name: str | os.PathLike[str]) -> Place:
+    """The folder or file of this name: a `Path`, or its counterpart in a store (`epath`).
+
+    Raises:
+      ValueError: a store that is not known, no bucket, or the library for the store is missing.
+    """
+    text = os.fspath(name)
+    if not is_remote(text):
+        return Path(text)
+    scheme, _, rest = text.partition("://")
+    if scheme not in _LIBRARIES:
+        stores = ", ".join(f"{known}://" for known in _LIBRARIES)
+        raise ValueError(f"{text}: runs are kept in a folder, or in one of {stores}")
+    if not rest.split("/")[0]:
+        raise ValueError(f"{text} names no bucket: {scheme}://BUCKET/RUN")
+    if find_spec(_LIBRARIES[scheme]) is None:
+        raise ValueError(
+            f"{text}: {scheme}:// needs {_LIBRARIES[scheme]}, which is not installed: "
+            f"pip install 'jalign[{_EXTRAS[scheme]}]'"
+        )
+    _set_up()
+    return epath.Path(text)
+
+
+@cache
+def _set_up() -> None:
+    # TensorFlow, where it is installed, would be taken instead of the libraries named above
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    for protocol in ("gcs", "gs", "s3"):  # other processes, and tensorstore, write there too
+        fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
+
+
+def local(name: str | os.PathLike[str], what: str) -> Path:
+    """The path of something that is written to disk only.
+
+    Raises:
+      ValueError: it is in an object store.
+    """
+    if is_remote(name):
+        raise ValueError(f"{what} must be on local disk, got {name}")
+    return Path(name)
+
+
+def check_writable(folder: Place) -> None:
+    """Put an object and delete it, so that a run that could not be saved does not begin.
+
+    Raises:
+      ValueError: the bucket does not exist, or nothing may be written there.
+    """
+    if not is_remote(folder):
+        return
+    probe = folder / f".writable-{uuid4().hex}"  # several processes ask at once
+    try:
+        probe.write_bytes(b"")
+        probe.unlink()
+    except Exception as error:  # every library has its own
+        kind = type(error).__name__
+        raise ValueError(
+            f"{folder} cannot be written to ({kind}: {error}). The bucket must exist, and the "
+            "store's usual credentials must be set"
+        ) from error
+
+
+def write(path: Place, fill: Callable[[IO[bytes]], object]) -> None:
+    """Make or replace a file, whose content appears all at once.
+
+    Args:
+      path: its folder is made.
+      fill: writes the content.
+    """
+    if is_remote(path):
+        content = io.BytesIO()  # what a failed `fill` has written must not become an object
+        fill(content)
+        path.write_bytes(content.getvalue())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        fill(file)
+    temporary.replace(path)
+
+
+def move(folder: Place, target: Place, mark: str) -> None:
+    """Rename a folder that holds a `mark` of completeness; a target that is there is replaced.
+
+    In a store the mark is the last object copied and the first deleted: after a kill the folder
+    is whole and the target is not, or the folder is not and the target is.
+    """
+    if not is_remote(folder):
+        if target.exists():
+            shutil.rmtree(target)
+        folder.rename(target)
+        return
+    fs, root = fsspec.url_to_fs(str(folder))
+    if target.exists():
+        fs.rm(str(target), recursive=True)
+    objects = [name.removeprefix(f"{root}/") for name in fs.find(root)]
+    rest = [name for name in objects if name != mark]
+    fs.copy([f"{root}/{name}" for name in rest], [f"{target}/{name}" for name in rest])
+    if mark in objects:
+        fs.cp_file(f"{root}/{mark}", f"{target}/{mark}")
+        fs.rm_file(f"{root}/{mark}")
+    fs.rm(root, recursive=True)
+
+
+class Spool:
+    """A local folder for files of a run that grow; `put` copies them to the store.
+
+    Args:
+      folder: of the run, in a store.
+      fetch: names of files that go on where the store's copies end.
+    """
+
+    def __init__(self, folder: Place, *fetch: str):
+        self.folder, self.local = folder, Path(tempfile.mkdtemp(prefix="jalign-"))
+        self._stored: dict[Path, tuple[int, int]] = {}
+        for name in fetch:
+            if (folder / name).exists():
+                (self.local / name).write_bytes((folder / name).read_bytes())
+
+    def put(self) -> bool:
+        """Copy what has changed; False, and an error in the log, if that cannot be done."""
+        try:
+            for file in sorted(p for p in self.local.rglob("*") if p.is_file()):
+                now = (file.stat().st_size, file.stat().st_mtime_ns)
+                if self._stored.get(file) != now:
+                    target = self.folder / file.relative_to(self.local).as_posix()
+                    target.write_bytes(file.read_bytes())
+                    self._stored[file] = now
+        except Exception as error:  # the record is no reason to end a run; the next time may do
+            log.error("the record of the run was not written to %s: %s", self.folder, error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Copy for the last time; the local folder goes, unless that failed."""
+        if self.put():
+            shutil.rmtree(self.local, ignore_errors=True)
+        else:
+            log.error("the record is kept in %s", self.local)
