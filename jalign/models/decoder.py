@@ -207,12 +207,14 @@ class Decoder(nnx.Module):
             params, key, number = jax.tree.map(lambda a: a[i], stacked) if period > 1 else stacked
             kind = spec.kinds[i]
             implementation = self.attention or self._best_attention(kind)
-            layer = nnx.merge(graphdef, fetched(params))
+            layer = nnx.merge(graphdef, params)
             x, kv = layer(x, place, kind, implementation, kv, number, key)
             return constrain(x, TOKENS, None), kv
 
         def several(carry, stacked, count: int, scanned: bool) -> Any:
             x, kv = carry
+            # a reference on the host: TPU programs slice what is there along one axis only
+            stacked = fetched(stacked)
             seen = []
             for i in range(count):
                 run = functools.partial(one_layer, i)
