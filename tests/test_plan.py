@@ -1,8 +1,9 @@
 """Plans for hardware that is not here, compiled by that hardware's own compiler.
 
-tests/golden/plans.json holds what `jalign plan` said, GiB per device, by its arguments: a config,
-and what was changed of it. By default the quick ones are compiled again; JALIGN_PLANS=all compiles
-every one whose compiler is installed, JALIGN_PLANS=TEXT those with the text in their arguments.
+tests/golden/plans.json holds what `jalign plan` said, GiB per device, by its arguments (a config,
+and what was changed of it) and the version of JAX, with which the compilers come. By default the
+quick ones are compiled again; JALIGN_PLANS=all compiles every one whose compiler is installed,
+JALIGN_PLANS=TEXT those with the text in their arguments.
 """
 
 import importlib.util
@@ -77,10 +78,12 @@ def plan_of(row: str) -> Report:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_plan_is_that_of_the_golden_table(row):
-    report, expected = plan_of(row), GOLDEN[row]
+    expected, version = GOLDEN[row], ".".join(jax.__version__.split(".")[:2])
+    if version not in expected["gib"]:
+        pytest.skip(f"no plan was kept of the compilers that come with JAX {version}")
+    report = plan_of(row)
     assert report.fits == expected["fits"]
-    if expected["gib"] is not None:  # a TPU's compiler may refuse without a figure
-        assert max(report.peaks) / 2**30 == pytest.approx(expected["gib"], rel=0.1)
+    assert max(report.peaks) / 2**30 == pytest.approx(expected["gib"][version], rel=0.1)
 
 
 def test_what_does_not_fit_is_said_with_what_it_would_need_and_what_helps(tmp_path, capsys):
@@ -171,7 +174,7 @@ def test_the_peak_of_a_large_run_falls_by_what_its_optimizer_takes():
         report = planned(on_host, target("v5e-16"), config)
         coded = read_config([path_of(config), "--optim.moments", "int8"])
         small = planned(coded, target("v5e-16"), config)
-    full, gone = GOLDEN[config]["gib"], report.host_parts["optimizer"] / 2**30
+    full, gone = GOLDEN[config]["gib"]["0.10"], report.host_parts["optimizer"] / 2**30
     assert full - max(report.peaks) / 2**30 == pytest.approx(gone, abs=0.1)
     kept = small.parts["optimizer"] / 2**30
     assert kept < 0.27 * gone
