@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jalign import store
 from jalign.parallel import hosts
 
 MOST_SKEW_S = 300  # beyond it storage refuses credentials
@@ -36,7 +36,7 @@ def preflight(out: str | os.PathLike) -> None:
     hosts.all_hosts_agree("the devices of a process", (jax.local_device_count(), kinds))
     _clocks()
     _collective()
-    _folder(epath.Path(out))
+    _folder(store.at(out))
 
 
 def code() -> str:
@@ -67,7 +67,7 @@ def _collective() -> None:
         raise ValueError(f"the sum over {n} devices is {int(total)}, not {n * (n - 1) // 2}")
 
 
-def _folder(out: epath.Path) -> None:
+def _folder(out: store.Place) -> None:
     """Process 0 leaves a number in the folder, which all must find."""
     number = hosts.from_main(time.time_ns() % 2**31)
 
@@ -79,7 +79,7 @@ def _folder(out: epath.Path) -> None:
     hosts.barrier("jalign preflight")
     try:
         found = (out / _FILE).read_text()
-    except OSError as error:
+    except Exception as error:  # a store's library has its own
         found = f"{type(error).__name__}: {error}"
     try:
         hosts.all_hosts_agree(f"the folder {out}, which all must share", found)
