@@ -19,25 +19,20 @@ import time
 from pathlib import Path
 
 
-def environment(rank: int, args: argparse.Namespace, port: int) -> dict[str, str]:
-    return {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(args.devices),
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-        "JALIGN_NUM_PROCESSES": str(args.processes),
-        "JALIGN_PROCESS_ID": str(rank),
-    }
-
-
 def start(args: argparse.Namespace, kill: str | None) -> int:
     """Run all processes to their end; the exit code of the first that failed, or 0."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
+    with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     inherited = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}
     processes = []
     for rank in range(args.processes):
-        own = environment(rank, args, port)
+        own = {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(args.devices),
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JALIGN_NUM_PROCESSES": str(args.processes),
+            "JALIGN_PROCESS_ID": str(rank),
+        }
         print("+", *(f"{n}={x}" for n, x in own.items()), shlex.join(args.command), flush=True)
         if not args.dry_run:
             out = None if rank == 0 else subprocess.DEVNULL  # the others say the same, or nothing
@@ -53,22 +48,20 @@ def start(args: argparse.Namespace, kill: str | None) -> int:
 def hurt(processes: list[subprocess.Popen], kill: str) -> None:
     """Send one of them a signal when it is time, unless one ends before."""
     rank, when, *name = kill.split(":")
-    number = getattr(signal, f"SIG{name[0] if name else 'KILL'}")
-    started = time.monotonic()
-    seconds = float(when) if when.replace(".", "", 1).isdigit() else None
-    while all(process.poll() is None for process in processes):
-        passed = time.monotonic() - started
-        if Path(when).exists() if seconds is None else passed >= seconds:
-            print(f"+ kill -{number.name} process {rank}", flush=True)
-            processes[int(rank)].send_signal(number)
+    number, ends = getattr(signal, f"SIG{name[0] if name else 'KILL'}"), None
+    if when.replace(".", "", 1).isdigit():
+        ends = time.monotonic() + float(when)
+    while not (Path(when).exists() if ends is None else time.monotonic() >= ends):
+        if any(process.poll() is not None for process in processes):
             return
         time.sleep(0.02)
+    print(f"+ kill -{number.name} process {rank}", flush=True)
+    processes[int(rank)].send_signal(number)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    form = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--restarts", type=int, default=0)
@@ -76,12 +69,10 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
-    kill = args.kill
-    for left in range(args.restarts, -1, -1):
-        code = start(args, kill)
-        if code not in (42, *range(127, 256)) or not left:
-            return code
-        kill = None
+    code = start(args, args.kill)
+    for _ in range(args.restarts):
+        if code == 42 or code >= 127:
+            code = start(args, None)
     return code
 
 

@@ -87,14 +87,8 @@ def quick(monkeypatch):
 def shared(name):
     """What makes a run the same program up to its loss: one of each is always run."""
     row = ALGORITHMS[name]
-    return (
-        row.format.name,
-        row.batch_coupled,
-        row.needs_value_head,
-        row.needs_critic,
-        row.moves_reference(),
-        row.experience and row.experience.last,
-    )
+    online = row.experience and (row.needs_critic, row.experience.last)
+    return row.format.name, row.batch_coupled, row.needs_value_head, online
 
 
 # All of them take half an hour of a core: JALIGN_TINY=all; otherwise one of each kind.

@@ -31,7 +31,7 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    heartbeat_timeout_s: int = 60,
+    heartbeat_timeout_s: int | None = None,
     initialization_timeout_s: int = 300,
 ) -> None:
     """Joins the other processes of this run. Must be called before JAX touches a device.
@@ -46,14 +46,16 @@ def initialize(
       num_processes: how many there are. Default: JALIGN_NUM_PROCESSES.
       process_id: which of them this is, from 0. Default: JALIGN_PROCESS_ID.
       heartbeat_timeout_s: after a process died, its peers end themselves within about this time, so
-        that a launcher can restart.
+        that a launcher can restart. Default: JALIGN_HEARTBEAT_S, or 60.
       initialization_timeout_s: how long to wait for all to come up.
 
     Raises:
       ValueError: only some of the values are given, or they contradict each other.
     """
+    if heartbeat_timeout_s is None:
+        heartbeat_timeout_s = _integer("JALIGN_HEARTBEAT_S", os.environ.get("JALIGN_HEARTBEAT_S"))
     timeouts: dict[str, Any] = {
-        "heartbeat_timeout_seconds": heartbeat_timeout_s,
+        "heartbeat_timeout_seconds": heartbeat_timeout_s or 60,
         "initialization_timeout": initialization_timeout_s,
     }
     env = [os.environ.get(name) or None for name in _VARIABLES]

@@ -1,4 +1,4 @@
-"""Checkpoints that survive kill -9, full disks and flipped bits. With `orbax_s3` all that knows Orbax.
+"""Checkpoints that survive kill -9, full disks and flipped bits; the only user of Orbax, S3 aside.
 
 Orbax (its V1 API) writes the arrays: in the background, sharded, and readable on another mesh. It
 writes into a temporary directory that is renamed when it is complete (in an object store: in place,
