@@ -58,7 +58,7 @@ def test_another_mesh_sees_the_same_data_and_comes_to_the_same_losses(folder):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("context", [2, 4])
+@pytest.mark.parametrize("context", [4])
 def test_streams_split_over_devices_come_to_the_same_losses(folder, context):
     sizes = {"mesh.data": 1, "mesh.fsdp": 8 // context, "mesh.tensor": 1, "mesh.context": context}
     run(folder, f"context{context}", **sizes)
