@@ -62,22 +62,22 @@ METHODS = {
     "reinforce": Method("reinforce", 1, "algorithm.kl_coef", (0.02, 0.1)),
     "rloo-2": Method("rloo", 2, "algorithm.kl_coef", (0.02, 0.1), 3),
     "rloo-4": Method("rloo", 4, "algorithm.kl_coef", (0.02, 0.1), 3),
-    "grpo": Method("grpo", 4, "algorithm.kl_k3_coef", (0.02, 0.1), 3),
+    "grpo": Method("grpo", 4, "algorithm.kl_k3_coef", (0.1, 0.3), 3),
     "dr_grpo": Method("dr_grpo", 4, "algorithm.kl_k3_coef", (0.02, 0.1)),
-    "raft": Method("raft", 4, "rollout.responses", (4, 8)),
-    "online_dpo": Method("online_dpo", 2, "algorithm.beta", (0.05, 0.3), 3),
-    "dpo": Method("dpo", 2, "algorithm.beta", (0.05, 0.3), 3),
-    "xpo": Method("xpo", 2, "algorithm.beta", (0.05, 0.3)),
+    "raft": Method("raft", 4, "rollout.responses", (2, 4)),
+    "online_dpo": Method("online_dpo", 2, "algorithm.beta", (0.2, 0.6), 3),
+    "dpo": Method("dpo", 2, "algorithm.beta", (0.1, 0.3), 3),
+    "xpo": Method("xpo", 2, "algorithm.beta", (0.2, 0.6)),
     "nash_md": Method(
         "nash_md", 2, "algorithm.tau", (0.02, 0.1), 1, ("--reward.temperature", "0.2")
     ),
     "sppo": Method(
         "sppo_samples", 4, "algorithm.beta", (0.02, 0.1), 1, ("--reward.temperature", "0.2")
     ),
-    "rm-ppo": Method("ppo", 1, "algorithm.kl_coef", (0.02,)),
-    "rm-rloo-4": Method("rloo", 4, "algorithm.kl_coef", (0.02,)),
-    "rm-grpo": Method("grpo", 4, "algorithm.kl_k3_coef", (0.02,)),
-    "rm-online_dpo": Method("online_dpo", 2, "algorithm.beta", (0.05,)),
+    "rm-ppo": Method("ppo", 1, "algorithm.kl_coef", (0.1,)),
+    "rm-rloo-4": Method("rloo", 4, "algorithm.kl_coef", (0.1,)),
+    "rm-grpo": Method("grpo", 4, "algorithm.kl_k3_coef", (0.3,)),
+    "rm-online_dpo": Method("online_dpo", 2, "algorithm.beta", (0.6,)),
 }
 
 

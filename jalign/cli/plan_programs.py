@@ -18,7 +18,7 @@ from jalign.data.examples import Example
 from jalign.plan.compile import Program, compile_program
 from jalign.rewards import model as reward_model
 from jalign.rollout import sampler
-from jalign.rollout.voice import prepare
+from jalign.rollout.voice import Ready, prepare
 from jalign.train.rollout import model_fields
 from jalign.train.state import abstract_in, gathering
 from jalign.train.step import make_train_step
@@ -62,7 +62,8 @@ def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
         state = gathering(state, roles.model.decoder.dtype)[1]
     layout = prepare.lower(graphdef, state).compile()
     shapes = jax.eval_shape(partial(prepare, graphdef), state)
-    head = abstract_in(shapes, layout.output_shardings)
+    head, layers = abstract_in(shapes, layout.output_shardings)
+    whole = Ready(state, head, layers, graphdef=graphdef)
     rows = c.rows and -(-c.rows // plan.responses)
     count = rows or c.sample_batch or plan.prompts
     longest, _ = plan_data.longest(config, roles.model.decoder.spec)
@@ -71,7 +72,7 @@ def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
     yield compile_program(
         "sampling",
         sampler._sample,
-        ((graphdef,), ((state, head),), integers(mesh, count, longest), integers(mesh, count)),
+        ((whole,), integers(mesh, count, longest), integers(mesh, count)),
         trips=c.max_new_tokens,
         key=key_in(mesh),
         settings=settings,

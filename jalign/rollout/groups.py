@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jalign.parallel import hosts
 from jalign.rollout.sampler import Settings, sample
+from jalign.rollout.voice import Model, ready
 
 
 class Responses(NamedTuple):
@@ -36,13 +37,13 @@ class Responses(NamedTuple):
 
 
 def respond(
-    model: Any,
+    model: Model,
     prompts: Sequence[np.ndarray],
     settings: Settings,
     key: jax.Array,
     *,
     batch_size: int,
-    other: Any = None,
+    other: Model | None = None,
 ) -> Responses:
     """`settings.responses` responses to each prompt.
 
@@ -56,6 +57,8 @@ def respond(
       batch_size: prompts per call.
       other: the second model of a mixture.
     """
+    model = ready(model)
+    other = None if other is None else ready(other)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     k = settings.responses
     tokens: list[list[np.ndarray]] = [[] for _ in prompts]

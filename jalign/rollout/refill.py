@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 
 from jalign.models.cache import KVCache
@@ -26,7 +25,7 @@ from jalign.rollout.draw import draw
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import BUCKET, Settings
 from jalign.rollout.unrolled import split_cache
-from jalign.rollout.voice import Voice, prefill, prepare
+from jalign.rollout.voice import Ready, prefill, ready, voice_of
 
 
 class _Pool(NamedTuple):
@@ -73,17 +72,16 @@ def respond_refilling(
     """
     if settings.mixture or settings.repetition_penalty != 1:
         raise ValueError("mixture and repetition_penalty need sample(): rows here are one model's")
-    graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
+    whole = ready(model)
     k, t = settings.responses, settings.max_new_tokens
     longest = -(-max(map(len, prompts)) // BUCKET) * BUCKET
-    room = nnx.merge(graphdef, state).spec.learned_positions
+    room = whole.model().spec.learned_positions
     if room is not None and max(map(len, prompts)) + t > room:
         raise ValueError(f"prompts and {t} new tokens are more than the model's {room} positions")
     waiting = [(b, j) for b in range(len(prompts)) for j in range(k)]
     rows = min(rows, len(waiting))
     together = max(1, rows // 4)
-    whole = (state, prepare(graphdef, state))
-    pool = _empty(graphdef, whole, longest, rows, settings)
+    pool = _empty(whole, longest, rows, settings)
     tokens: list[list[Any]] = [[None] * k for _ in prompts]
     logps: list[list[Any]] = [[None] * k for _ in prompts]
     finished = np.zeros((len(prompts), k), bool)
@@ -101,11 +99,11 @@ def respond_refilling(
                 lengths[at], places[at] = len(prompts[b]), free[at]
                 owner[free[at]] = new[at]
             keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
-            pool = _admit(graphdef, whole, pool, ids, lengths, keys, places, settings)
+            pool = _admit(whole, pool, ids, lengths, keys, places, settings)
             taken, free = taken + len(new), free[len(new) :]
         if all(who is None for who in owner):
             return Responses(tokens, logps, finished)
-        pool = _advance(graphdef, whole, pool, settings, chunk)
+        pool = _advance(whole, pool, settings, chunk)
         done, count, ended = (hosts.whole(x) for x in (pool.done, pool.count, pool.ended))
         over = [(i, who) for i, who in enumerate(owner) if who is not None and done[i]]
         if not over:
@@ -117,15 +115,14 @@ def respond_refilling(
             owner[i] = None
 
 
-@partial(jax.jit, static_argnames=("graphdef", "longest", "rows", "settings"))
-def _empty(graphdef: Any, whole: Any, longest: int, rows: int, settings: Settings) -> _Pool:
-    (state, (_, unrolled)), t = whole, settings.max_new_tokens
-    model = nnx.merge(graphdef, state)
+@partial(jax.jit, static_argnames=("longest", "rows", "settings"))
+def _empty(whole: Ready, longest: int, rows: int, settings: Settings) -> _Pool:
+    t, model = settings.max_new_tokens, whole.model()
     cache = KVCache.empty(model.spec, rows, longest + t, model.dtype)
     cache = dataclasses.replace(cache, fresh=False)
     zeros = jnp.zeros(rows, jnp.int32)
     return _Pool(
-        cache if unrolled is None else split_cache(cache),
+        cache if whole.layers is None else split_cache(cache),
         token=zeros,
         start=zeros + 1,
         count=zeros,
@@ -137,11 +134,11 @@ def _empty(graphdef: Any, whole: Any, longest: int, rows: int, settings: Setting
     )
 
 
-@partial(jax.jit, static_argnames=("graphdef", "settings"), donate_argnames="pool")
-def _admit(graphdef, whole, pool: _Pool, prompts, lengths, keys, places, settings) -> _Pool:
+@partial(jax.jit, static_argnames="settings", donate_argnames="pool")
+def _admit(whole, pool: _Pool, prompts, lengths, keys, places, settings) -> _Pool:
     """Requests put into the rows `places`; a place out of range is no request."""
     r, t = len(lengths), settings.max_new_tokens
-    _, cache, logits = prefill(graphdef, whole, prompts, lengths, 1, t)
+    _, cache, logits = prefill(whole, prompts, lengths, 1, t)
     first, logp = _draw(logits, keys, jnp.zeros(r, jnp.int32), settings)
 
     def put(all_, new, axis: int = 0):
@@ -164,12 +161,10 @@ def _admit(graphdef, whole, pool: _Pool, prompts, lengths, keys, places, setting
     )
 
 
-@partial(jax.jit, static_argnames=("graphdef", "settings", "chunk"), donate_argnames="pool")
-def _advance(graphdef, whole, pool: _Pool, settings: Settings, chunk: int) -> _Pool:
+@partial(jax.jit, static_argnames=("settings", "chunk"), donate_argnames="pool")
+def _advance(whole, pool: _Pool, settings: Settings, chunk: int) -> _Pool:
     """Up to `chunk` more tokens for every row that is not done."""
-    state, (head, unrolled) = whole
-    model = nnx.merge(graphdef, state) if unrolled is None else unrolled
-    voice, t = Voice(model, head), settings.max_new_tokens
+    voice, t = voice_of(whole), settings.max_new_tokens
     eos, n = jnp.array(settings.eos, jnp.int32), pool.token.shape[0]
 
     def running(carry):

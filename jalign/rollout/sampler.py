@@ -18,13 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from jalign.models.decoder import Decoder
 from jalign.rollout.draw import draw, penalise
-from jalign.rollout.voice import prefill, prepare
+from jalign.rollout.voice import Model, prefill, ready
 
 BUCKET = 32  # prompts are padded to a multiple of this many tokens
 
@@ -91,17 +89,18 @@ class Samples(NamedTuple):
 
 
 def sample(
-    model: Decoder | tuple[nnx.GraphDef, nnx.State],
+    model: Model,
     prompts: Int[ArrayLike, "B P"],
     lengths: Int[ArrayLike, " B"],
     key: Array,
     settings: Settings,
-    other: Decoder | tuple[nnx.GraphDef, nnx.State] | None = None,
+    other: Model | None = None,
 ) -> Samples:
     """K responses to each of B right-padded prompts.
 
     Args:
-      model: a decoder, or its `nnx.split` (saves splitting it on every call).
+      model: a decoder or its `nnx.split`; or `ready`, which saves laying out its weights anew for
+        every call.
       prompts: token ids; what stands at and after `lengths` does not matter.
       lengths: tokens of each prompt, in [1, P].
       key: for the same key a row's draws do not depend on the rows below it.
@@ -121,9 +120,9 @@ def sample(
     if (other is not None) != (settings.mixture > 0):
         raise ValueError("a second model needs settings.mixture > 0, and mixture a second model")
     given = [model] if other is None else [model, other]
-    models = [m if isinstance(m, tuple) else nnx.split(m) for m in given]
-    for graphdef, state in models:
-        room = nnx.merge(graphdef, state).spec.learned_positions
+    models = tuple(ready(m) for m in given)
+    for whole in models:
+        room = whole.model().spec.learned_positions
         if room is not None and lengths.max() + settings.max_new_tokens > room:
             raise ValueError(
                 f"a prompt of {lengths.max()} tokens and max_new_tokens={settings.max_new_tokens} "
@@ -131,17 +130,15 @@ def sample(
             )
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
-    graphdefs = tuple(graphdef for graphdef, _ in models)
-    states = tuple((state, prepare(graphdef, state)) for graphdef, state in models)
-    return _sample(graphdefs, states, prompts, lengths, key, settings)
+    return _sample(models, prompts, lengths, key, settings)
 
 
-@partial(jax.jit, static_argnames=("graphdefs", "settings"))
-def _sample(graphdefs, states, prompts, lengths, key, settings: Settings) -> Samples:
+@partial(jax.jit, static_argnames="settings")
+def _sample(models, prompts, lengths, key, settings: Settings) -> Samples:
     (b, _), k, t = prompts.shape, settings.responses, settings.max_new_tokens
     n, eos = b * k, jnp.array(settings.eos, jnp.int32)
     penalty, mix = settings.repetition_penalty, settings.mixture
-    begun = [prefill(g, s, prompts, lengths, k, t) for g, s in zip(graphdefs, states, strict=True)]
+    begun = [prefill(whole, prompts, lengths, k, t) for whole in models]
     voices = [voice for voice, _, _ in begun]
     start = jnp.repeat(lengths, k)
 
@@ -209,7 +206,7 @@ def _sample(graphdefs, states, prompts, lengths, key, settings: Settings) -> Sam
 
 
 def generate(
-    model: Decoder | tuple[nnx.GraphDef, nnx.State],
+    model: Model,
     tokenizer: Any,
     texts: Sequence[str],
     settings: Settings,
@@ -228,7 +225,7 @@ def generate(
     """
     ids = [tokenizer(text)["input_ids"] for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    split = model if isinstance(model, tuple) else nnx.split(model)
+    whole = ready(model)
     out: dict[int, list[str]] = {}
     for number, start in enumerate(range(0, len(order), batch_size)):
         chosen = order[start : start + batch_size]
@@ -237,7 +234,7 @@ def generate(
         for row, row_ids in zip(prompts, rows, strict=True):
             row[: len(row_ids)] = row_ids
         lengths = np.array([len(row_ids) for row_ids in rows], np.int32)
-        samples = sample(split, prompts, lengths, jax.random.fold_in(key, number), settings)
+        samples = sample(whole, prompts, lengths, jax.random.fold_in(key, number), settings)
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
         for j, i in enumerate(chosen):
             at = range(j * settings.responses, (j + 1) * settings.responses)

@@ -14,7 +14,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.spec import Spec
 from jalign.rollout import sampler, voice
 from jalign.rollout.sampler import Settings, continuation, generate, sample
-from jalign.rollout.unrolled import Unrolled, split_cache
+from jalign.rollout.unrolled import Unrolled, layers_apart, split_cache
 
 SPEC = Spec(
     vocab_size=23,
@@ -160,8 +160,8 @@ def test_layers_taken_apart_are_the_same_function(model):
     def both(state):
         decoder = nnx.merge(model[0], state)
         _, cache = decoder(prompts, positions, cache=KVCache.empty(SPEC, 3, 8, jnp.float32))
-        parts = split_cache(cache)
-        return decoder(token, place, cache=cache), Unrolled(decoder)(token, place, cache=parts)
+        parts, apart = split_cache(cache), Unrolled(decoder, layers_apart(decoder))
+        return decoder(token, place, cache=cache), apart(token, place, cache=parts)
 
     (want, after), (got, parts) = both(model[1])
     np.testing.assert_allclose(got, want, atol=1e-5)
@@ -171,9 +171,9 @@ def test_layers_taken_apart_are_the_same_function(model):
 
 
 def test_stacked_layers_sample_the_same(model, greedy):  # the path of accelerators
-    head, _ = voice.prepare(*model)
+    whole = dataclasses.replace(voice.ready(model), layers=None)
     padded = np.pad(PROMPTS, ((0, 0), (0, 27)))
-    other = sampler._sample((model[0],), ((model[1], (head, None)),), padded, LENGTHS, KEY, GREEDY)
+    other = sampler._sample((whole,), padded, LENGTHS, KEY, GREEDY)
     np.testing.assert_array_equal(other.tokens, greedy.tokens)
 
 
