@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Install what the tests need into .venv and run them all.
 # usage: bash launch/test.sh [--dry-run] [pytest arguments]
-#        JALIGN_PARITY=1 also compares with torch and peft, where they can be installed
+#        JALIGN_PARITY=1 also compares with torch, peft and transformers' server, where they can be installed
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/venv.sh
 jalign_install ".[dev,tpu]"
-if [ "${JALIGN_PARITY:-0}" = 1 ] && ! .venv/bin/python -c 'import torch, peft' 2>/dev/null; then
+if [ "${JALIGN_PARITY:-0}" = 1 ] && ! .venv/bin/python -c 'import torch, peft, fastapi, uvicorn' 2>/dev/null; then
   { run .venv/bin/python -m pip install --quiet "torch==2.13.0" &&
-    run .venv/bin/python -m pip install --quiet peft; } ||
+    run .venv/bin/python -m pip install --quiet peft fastapi uvicorn; } ||
     echo "torch or peft cannot be installed here: the live comparisons are skipped"
 fi
 run .venv/bin/ruff check .

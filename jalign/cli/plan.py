@@ -26,6 +26,7 @@ from jalign.models.functional import policy_of
 from jalign.parallel.mesh import make_mesh
 from jalign.plan import work
 from jalign.plan.compile import Program, bytes_on_one, little_effort
+from jalign.plan.gpus import in_place_of_the_card_here
 from jalign.plan.report import Report
 from jalign.plan.targets import Target, target, topology
 
@@ -77,7 +78,7 @@ def planned(config: Config, goal: Target, name: str) -> Report:
     devices = topology(goal)
     c = config.mesh
     mesh = make_mesh(c.data, c.fsdp, c.tensor, c.context, devices=devices)
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), in_place_of_the_card_here(goal.accelerator):
         roles = roles_of(config, mesh)
         spec = roles.model.decoder.spec
         online = build.algorithm_of(config).experience is not None

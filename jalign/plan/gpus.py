@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from jalign.kernels.devices import ACCELERATORS, Accelerator
@@ -82,3 +84,33 @@ def gpu_config(card: Accelerator) -> str:
         _CUDA=_CUDA,
         _CUDNN=_CUDNN,
     )
+
+
+@contextmanager
+def in_place_of_the_card_here(card: Accelerator) -> Iterator[None]:
+    """Within it JAX takes `card` for the one in this machine where it asks what cuDNN's attention
+    can do there (heads wider than 128 need a Hopper): it does not ask the device that it compiles
+    for. Two private functions of JAX are replaced.
+    """
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    if card.capability is None:
+        yield
+        return
+    there = card.capability
+
+    def parsed(capability: str) -> tuple[int, ...]:
+        return tuple(map(int, capability.split(".")))
+
+    answers = {
+        "check_compute_capability": lambda least: there >= parsed(least),
+        "is_cuda_compute_capability_equal": lambda other: there == parsed(other),
+    }
+    before = {name: getattr(cudnn, name) for name in answers}
+    for name, answer in answers.items():
+        setattr(cudnn, name, answer)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(cudnn, name, function)
