@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import ceil
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +16,23 @@ from jax.sharding import Mesh
 from jalign.core import Arrays, Batch, Frozen, Parts
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
-from jalign.data.packing import Shape, assign, lay_out, lengths_of, loads_of
+from jalign.data.packing import (
+    Bin,
+    Loads,
+    Shape,
+    assign,
+    lay_out,
+    lengths_of,
+    loads_of,
+    shares,
+)
 from jalign.parallel import hosts
 from jalign.rollout.groups import Responses
 from jalign.train.objective import Apply
 from jalign.train.source import on_mesh
+
+LEVELS = (0.25, 0.5, 0.75, 1.0)  # of the longest prompt, and of the longest responses
+ROW_LEVELS = (0.5, 1.0)
 
 FROM_MODELS = ("old_token_logps", "ref_token_logps", "values")
 
@@ -92,28 +106,40 @@ def examples_of(prompts: Sequence[np.ndarray], responses: Responses, here: np.nd
 
 def bins_of(
     *, examples: int, responses: int, prompt_len: int, response_len: int, max_tokens: int,
-    streams: int, multiple: int,
+    streams: int, multiple: int, of_prompt: float = 1.0, of_responses: float = 1.0,
+    of_row: float = 1.0,
 ) -> tuple[Shape, int]:  # fmt: skip
-    """The shape of a micro-batch that holds its examples however long they are, and how many of it
-    a step needs. Examples are spread evenly over the micro-batches.
+    """The shape of a micro-batch, and how many of it a step needs at most: for examples however
+    long they are, or for such as take on average these parts of the longest prompt, of the longest
+    responses and, each of them, of the longest row. Examples are spread evenly over the
+    micro-batches.
     """
-    most = prompt_len + responses * response_len
+    up = lambda x: -(-ceil(x) // multiple) * multiple  # noqa: E731
+    scored = ceil(of_responses * responses * response_len)
+    most = ceil(of_prompt * prompt_len) + scored
     each = -(-examples // streams)
     fit = max(1, max_tokens // most)
     parts = -(-each // fit)
     fit = -(-each // parts)
-    up = lambda x: -(-x // multiple) * multiple  # noqa: E731
     shape = Shape(
         streams=streams,
         tokens=up(fit * most + 1),
         rows=fit * responses,
-        row_len=up(prompt_len + response_len),
-        scored=up(fit * responses * response_len),
+        row_len=up(of_row * (prompt_len + response_len)),
+        scored=up(fit * scored),
         prompts=fit,
         responses=responses,
         response_len=response_len,
     )
     return shape, parts
+
+
+def assigned(loads: Loads, shape: Shape, parts: int) -> list[Bin] | None:
+    """Which example goes where, or None if so many bins of the shape do not hold them all."""
+    if loads.costs and max(shares(loads.costs, shape)) > 1:
+        return None
+    [bins] = assign(loads, [shape])
+    return bins if len(bins) <= parts else None
 
 
 def pack(
@@ -126,8 +152,8 @@ def pack(
 ) -> tuple[dict[str, Any], ...]:
     """The numbered examples in bins of a shape; `own` are the streams this process lays out."""
     chosen = [examples[int(i)] for i in numbers]
-    loads = loads_of(lengths_of(chosen, shape.responses))
-    [bins] = assign(loads, [shape])
+    bins = assigned(loads_of(lengths_of(chosen, shape.responses)), shape, parts)
+    assert bins is not None
     local = shape._replace(streams=len(range(*own.indices(shape.streams))))
     mine = [streams[own] for streams in bins]
     batch = lay_out(mine, lambda i: (chosen[i], int(numbers[i])), local, fields, parts)
@@ -136,7 +162,9 @@ def pack(
 
 @dataclass(frozen=True)
 class Bins:
-    """Micro-batches of one static shape for prompts and responses of at most these lengths.
+    """Micro-batches for prompts and responses of at most these lengths, in the smallest of a few
+    static shapes that holds what there is: a step costs what its tokens do, not what the longest
+    would, and a run compiles a handful of programs.
 
     Attributes:
       mesh: over all devices.
@@ -163,7 +191,22 @@ class Bins:
         examples.
         """
         streams = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        shape, parts = bins_of(
+        shape, parts = self.shape_for(examples, numbers, responses, places, streams)
+        each = streams // jax.process_count()
+        own = slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+        return on_mesh(self.mesh, pack(examples, numbers, shape, parts, own, fields))
+
+    def shape_for(
+        self,
+        examples: Examples,
+        numbers: Sequence[int],
+        responses: int,
+        places: int,
+        streams: int,
+    ) -> tuple[Shape, int]:
+        """The shape of the micro-batches for these examples, and how many of them at most."""
+        whole = partial(
+            bins_of,
             examples=max(len(numbers), places),
             responses=responses,
             prompt_len=self.prompt_len,
@@ -172,9 +215,14 @@ class Bins:
             streams=streams,
             multiple=self.multiple,
         )
-        each = streams // jax.process_count()
-        own = slice(jax.process_index() * each, (jax.process_index() + 1) * each)
-        return on_mesh(self.mesh, pack(examples, numbers, shape, parts, own, fields))
+        loads = loads_of(lengths_of([examples[int(i)] for i in numbers], responses))
+        longest = max(loads.longest, default=0) / (self.prompt_len + self.response_len)
+        of_row = next((level for level in ROW_LEVELS if longest <= level), 1.0)
+        found = [whole(of_prompt=p, of_responses=r, of_row=of_row) for p in LEVELS for r in LEVELS]
+        for shape, parts in sorted(found, key=lambda x: x[0].slots * x[1]):
+            if assigned(loads, shape, parts) is not None:
+                return shape, parts
+        return whole()
 
 
 class Reader:
