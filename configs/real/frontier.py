@@ -41,7 +41,7 @@ from jalign.train.rollout import Bins, Reader
 
 CONFIG = str(Path(__file__).with_name("stories15m_online.yaml"))
 PAIRS = str(Path(__file__).with_name("stories15m_cpu.yaml"))
-STEPS, PER_STEP, RATE = 48, 32, "5e-5"  # as in CONFIG
+STEPS, PER_STEP, RATE = 32, 32, "5e-5"  # as in CONFIG
 OFFLINE = ("--data.limit", "0", "--optim.schedule", "constant", "--optim.warmup_steps", "5")
 
 
