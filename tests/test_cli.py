@@ -5,8 +5,10 @@ import json
 import jax
 import pytest
 
+from jalign.bench import measure
 from jalign.cli import runs, sample
 from jalign.cli.main import main
+from jalign.kernels.devices import ACCELERATORS
 from jalign.parallel.mesh import make_mesh
 from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.tiny_run import arguments, write_model, write_pairs
@@ -276,3 +278,27 @@ def test_bench_step_measures_a_few_steps(capsys):
     with jax.set_mesh(make_mesh(fsdp=-1)):  # takes back the mesh that the benchmark sets
         code, said = call(args, capsys)
     assert code == 0 and json.loads(said.out.splitlines()[-1])["steps"] == 2
+
+
+def test_bench_step_measures_the_step_of_a_config_without_its_weights_and_data(capsys, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "algorithm: {name: dpo}\nmodel: {path: embedded, lora: {rank: 2}}\n"
+        "data: {train: nowhere.jsonl, max_prompt_len: 8, max_response_len: 8}\n"
+        "batch_size: 8\nmesh: {fsdp: -1}\n"
+    )
+    args = ["bench", "step", "--config", str(config), "--random", "--steps", "1", "--warmup", "0"]
+    with jax.set_mesh(make_mesh(fsdp=-1)):
+        code, said = call([*args, "--", "--model.depth", "1"], capsys)
+    assert code == 0
+    found = json.loads(said.out.splitlines()[-1])
+    assert found["tokens_per_second"] > 0 and found["tflop"] > 0 and "mfu" not in found  # a CPU
+    code, said = call(["bench", "step", "--random"], capsys)
+    assert code == 3 and "--random needs --config" in said.err
+
+
+def test_utilisation_is_arithmetic_over_what_the_device_could_do(monkeypatch):
+    card = next(a for a in ACCELERATORS.values() if a.kind == "NVIDIA H200")
+    monkeypatch.setattr(measure, "known", lambda kind: card)
+    found = measure.utilisation(989e12 * 8 * 0.25, seconds=0.5)  # 8 fake devices
+    assert found == {"tflop": 1978.0, "mfu": 0.5}

@@ -33,7 +33,7 @@ ALLOWED = {
     "config": METHOD | {"train"},
     "eval": TRAIN,
     "plan": TRAIN,
-    "bench": TRAIN | {"config", "cli"},
+    "bench": TRAIN | {"config", "cli", "plan"},
     "cli": TRAIN | {"eval", "merge", "config", "embedded", "bench", "plan", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),

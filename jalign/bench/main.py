@@ -29,7 +29,12 @@ def bench(args: Sequence[str], console: Console) -> None:
 def _step(args: list[str], console: Console) -> None:
     """An optimizer step: of a config, or of a random tiny Llama on pairs of random tokens."""
     parser = ArgumentParser(prog="jalign bench step", description=_step.__doc__)
-    parser.add_argument("--config", default=None, help="measure this config's own step")
+    parser.add_argument("--config", default=None, help="its own step; changes of it behind --")
+    parser.add_argument(
+        "--random",
+        action="store_true",
+        help="with --config: random weights of its architecture, random tokens, longest examples",
+    )
     parser.add_argument("--algorithm", default="dpo")
     parser.add_argument("--pairs", type=int, default=8, help="per step")
     parser.add_argument("--len", type=int, default=256, help="tokens of prompt and response")
@@ -48,11 +53,15 @@ def _step(args: list[str], console: Console) -> None:
     parser.add_argument(
         "--turns", action="store_true", help="one step per line read, for interleaving"
     )
+    args, changes = _parted(args)
     options = parser.parse_args(args)
+    if not options.config and (options.random or changes):
+        raise ValueError(f"{' '.join(changes) or '--random'} needs --config")
     if options.config:
         from jalign.cli.read import read_config
 
-        work = workloads.config_step(read_config([options.config]))
+        config = read_config([options.config, *changes])
+        work = workloads.config_step(config, random=options.random)
     else:
         work = workloads.random_step(
             options.algorithm,
@@ -68,6 +77,12 @@ def _step(args: list[str], console: Console) -> None:
         _in_turns(work, options.warmup)
         return
     _print(console, measure.report(work, warmup=options.warmup, count=options.steps))
+
+
+def _parted(args: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before and behind "--"."""
+    at = args.index("--") if "--" in args else len(args)
+    return args[:at], args[at + 1 :]
 
 
 def _lengths(options) -> np.ndarray:

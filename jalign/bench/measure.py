@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jalign.bench.workloads import Work
+from jalign.kernels.devices import known
 from jalign.train.source import Offline
 
 
@@ -47,6 +48,16 @@ def memory(work: Work) -> dict[str, float]:
     }
 
 
+def utilisation(flops: float, seconds: float) -> dict[str, float]:
+    """TFLOP of a step, and the share of what the devices could do in its time (MFU), where that is
+    known.
+    """
+    found = {"tflop": round(flops / 1e12, 4)}
+    if device := known(jax.devices()[0].device_kind):
+        found["mfu"] = round(flops / seconds / (device.flops * jax.device_count()), 4)
+    return found
+
+
 def report(work: Work, *, warmup: int, count: int) -> dict[str, Any]:
     """Medians over `count` steps after `warmup`."""
     facts = memory(work)
@@ -57,6 +68,8 @@ def report(work: Work, *, warmup: int, count: int) -> dict[str, Any]:
         if len(rows) == count:
             break
     wall, cpu, tokens, _ = zip(*rows, strict=True)
+    if work.flops:
+        facts = facts | utilisation(work.flops, statistics.median(wall))
     return {
         "name": work.name,
         "device": jax.devices()[0].device_kind,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalign import algorithms
-from jalign.cli import build, build_data
+from jalign.cli import build, build_data, plan_data
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
@@ -16,6 +16,7 @@ from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.models.lora import add_lora, trainable_filter
 from jalign.parallel.mesh import make_mesh
+from jalign.plan.architectures import config_of
 from jalign.train.objective import Objective
 from jalign.train.optim import make_optimizer
 from jalign.train.source import Offline
@@ -52,6 +53,7 @@ class Work:
     frozen: Frozen
     source: Any  # Offline, or Online
     rows_per_step: float  # responses
+    flops: float = 0.0  # of a step, what is computed twice counted once; 0: not counted
 
 
 def random_pairs(lengths: np.ndarray, vocab_size: int, seed: int = 0) -> Examples:
@@ -119,15 +121,23 @@ def _zeros_for(row: Any, n: int) -> dict[str, np.ndarray]:
     return {x: np.zeros(n, np.float32) for x in names}
 
 
-def config_step(config: Any) -> Work:
-    """The step of a config, on its own data and model."""
+def config_step(config: Any, *, random: bool = False) -> Work:
+    """The step of a config, on its own data and model; or with `random` on random weights of its
+    model's architecture and random tokens, every example as long as the config allows.
+    """
     if build.algorithm_of(config).experience:
         raise ValueError("bench step measures steps on fixed data; this config samples its own")
-    mesh, tokenizer = build.mesh_of(config), build.tokenizer_of(config)
-    examples, _ = build_data.examples_of(config, tokenizer)
-    model = build.model_of(config, mesh, tokenizer)
+    mesh = build.mesh_of(config)
     jax.set_mesh(mesh)
-    source = build.source_of(config, examples, mesh, model.decoder.spec)
+    if random:
+        model = build.model_of(config, mesh, None, load=_random_weights)
+        examples = _random_examples(config, model.decoder.spec)
+    else:
+        tokenizer = build.tokenizer_of(config)
+        examples, _ = build_data.examples_of(config, tokenizer)
+        model = build.model_of(config, mesh, tokenizer)
+    spec = model.decoder.spec
+    source = build.source_of(config, examples, mesh, spec)
     optimizer, _ = config.optim.make(build.steps_of(config, source.batches))
     state, frozen = build.state_of(config, model, mesh, optimizer)
     row = build.algorithm_of(config)
@@ -135,4 +145,20 @@ def config_step(config: Any) -> Work:
         source.columns, frozen = _zeros_for(row, len(examples)), Frozen(frozen.base, None)
     step = jax.jit(make_train_step(row, model.apply, optimizer, **config.hyper), donate_argnums=0)
     rows = config.batch_size * (row.format.k or 1)
-    return Work(f"{row.name} on {model.path}", step, state, frozen, source, rows)
+    flops, _ = plan_data.step_flops(config, spec, source.batches.batch(0))
+    return Work(f"{row.name} on {model.path}", step, state, frozen, source, rows, flops)
+
+
+def _random_weights(name: str, *, key: Any = None, **options: Any) -> Any:
+    """As `hub.load`, of the same architecture."""
+    return hub.init(config_of(name)[0], key=jax.random.key(0), **options)
+
+
+def _random_examples(config: Any, spec: Any) -> Examples:
+    """Four steps of examples of the longest kind."""
+    count, k = 4 * config.batch_size, plan_data.responses_of(config)
+    examples = plan_data.longest_examples(config, spec, count, k)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, spec.vocab_size, len(examples.tokens), np.int32)
+    made = examples.scored, examples.bounds, examples.first, examples.extras, examples.report
+    return Examples(tokens, *made)

@@ -99,10 +99,16 @@ def compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
-def model_of(config: Config, mesh: Mesh, tokenizer: Any, beside: Bare | None = None) -> Model:
+def model_of(
+    config: Config,
+    mesh: Mesh,
+    tokenizer: Any,
+    beside: Bare | None = None,
+    load: Callable[..., Decoder] | None = None,
+) -> Model:
     """Load what a run needs straight into its shardings: the model with the heads and adapters
     that are asked for, a critic beside it, another model as its reference. Frozen weights that are
-    those of `beside` are not loaded again.
+    those of `beside` are not loaded again. `load` is what reads a checkpoint instead of `hub.load`.
     """
     c, algorithm = config.model, algorithm_of(config)
     path = model_path(c.path)
@@ -110,14 +116,15 @@ def model_of(config: Config, mesh: Mesh, tokenizer: Any, beside: Bare | None = N
     heads = 1 if shared else c.heads * algorithm.needs_value_head
     vocabulary = reads_vocabulary(config)
     decoder, bare = trained(
-        config, mesh, path, heads=heads, seed=0, beside=beside, lm_head=vocabulary
+        config, mesh, path, heads=heads, seed=0, beside=beside, lm_head=vocabulary, load=load
     )
     critic, reference = None, None
     if algorithm.needs_critic and not shared:
         start = model_path(c.critic or c.path)
-        critic, _ = trained(config, mesh, start, heads=1, seed=2, beside=bare, lm_head=False)
+        own = {"heads": 1, "seed": 2, "lm_head": False}
+        critic, _ = trained(config, mesh, start, **own, beside=bare, load=load)
     if c.reference:
-        other = loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype))
+        other = loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype), load)
         if other.spec.vocab_size != decoder.spec.vocab_size:
             raise ValueError(
                 f"model.reference has a vocabulary of {other.spec.vocab_size} tokens, the model "

@@ -152,26 +152,11 @@ def _facts(config: Config, mesh, roles: Roles, goal: Target, data) -> dict[str, 
 def _count(config: Config, report: Report, roles: Roles, data, online: bool) -> None:
     algorithm, spec = build.algorithm_of(config), roles.model.decoder.spec
     mesh_size = report.target.devices
-    rows = plan_data.rows_of(data)
-    vocabulary = not algorithm.needs_value_head
     # an online run reads its reference once per rollout, before its steps
     reference = algorithm.needs_reference(**config.hyper) and config.reference != "cached"
     count = sum(int(one["count"]) for one in data)
     report.tokens = plan_data.real_tokens(data)
-    report.flops = work.step(
-        spec,
-        rows,
-        adapters=bool(config.model.lora),
-        remat=config.model.remat,
-        reference=reference and not online,
-        again=algorithm.batch_coupled and count > 1,
-        vocabulary=vocabulary,
-    )
-    if algorithm.needs_critic:
-        more = work.step(
-            spec, rows, adapters=bool(config.model.lora), remat=config.model.remat, vocabulary=False
-        )
-        report.flops = (report.flops[0] + more[0], report.flops[1] + more[1])
+    report.flops = plan_data.step_flops(config, spec, data)
     itemsize = np.dtype(roles.model.decoder.dtype).itemsize
     passes = 2 + (config.model.remat == "full") + reference
     weights = (work.layer_parameters(spec) + work.head_parameters(spec)) * itemsize

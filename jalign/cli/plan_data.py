@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jalign.core import Batch, Parts
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
 from jalign.models.spec import Spec
+from jalign.plan import work
 from jalign.plan.work import Rows
 from jalign.train.rollout import bins_of, pack
 from jalign.train.source import SPLIT
@@ -34,12 +36,18 @@ def longest(config: Config, spec: Spec) -> tuple[int, int]:
 
 def offline_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
     """One step of an offline run, from the pipeline itself."""
-    k = build.algorithm_of(config).format.k or LIST
-    k = 1 if build.reads_mismatched(config) else k
-    examples = _examples(config, spec, config.batch_size, k)
+    k = responses_of(config)
+    examples = longest_examples(config, spec, config.batch_size, k)
     batches = build.batches_of(config, examples, mesh, spec, config.batch_size)
     data = next(batches.eval_batches())
     return _with_reference(config, data) if config.reference == "cached" else data
+
+
+def responses_of(config: Config) -> int:
+    """Responses of an example of an offline run's data."""
+    if build.reads_mismatched(config):
+        return 1
+    return build.algorithm_of(config).format.k or LIST
 
 
 def online_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
@@ -47,7 +55,7 @@ def online_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any],
     plan, row = build_online.plan_of(config), build.algorithm_of(config)
     k = row.format.k or plan.responses
     places = plan.batch_size * (2 if config.data.pretraining is not None else 1)
-    examples = _examples(config, spec, places, k)
+    examples = longest_examples(config, spec, places, k)
     prompt, response = longest(config, spec)
     shape, parts = bins_of(
         examples=places,
@@ -95,6 +103,27 @@ def rows_of(data: tuple[dict[str, Any], ...]) -> list[Rows]:
     return found
 
 
+def step_flops(config: Config, spec: Spec, data: tuple[dict[str, Any], ...]) -> tuple[float, float]:
+    """FLOPs of an optimizer step on these batches: those of the mathematics, and those that the
+    machine does.
+    """
+    algorithm, rows = build.algorithm_of(config), rows_of(data)
+    counted = partial(
+        work.step, spec, rows, adapters=bool(config.model.lora), remat=config.model.remat
+    )
+    reads_reference = algorithm.needs_reference(**config.hyper) and config.reference != "cached"
+    found = counted(
+        # an online run reads its reference once per rollout, before its steps
+        reference=reads_reference and not algorithm.experience,
+        again=algorithm.batch_coupled and sum(int(one["count"]) for one in data) > 1,
+        vocabulary=not algorithm.needs_value_head,
+    )
+    if not algorithm.needs_critic:
+        return found
+    critic = counted(vocabulary=False)
+    return found[0] + critic[0], found[1] + critic[1]
+
+
 def real_tokens(data: tuple[dict[str, Any], ...]) -> int:
     """Tokens of the examples of a step, a shared prompt once per response."""
     total = 0
@@ -138,7 +167,7 @@ def _with_reference(config: Config, data: tuple[dict[str, Any], ...]) -> tuple[d
     return tuple(made)
 
 
-def _examples(config: Config, spec: Spec, count: int, k: int) -> Examples:
+def longest_examples(config: Config, spec: Spec, count: int, k: int) -> Examples:
     """So many examples of the longest kind, each with a prompt of its own."""
     prompt_len, response_len = longest(config, spec)
     sizes = {"R": response_len, "K": k, "A": config.model.heads}
