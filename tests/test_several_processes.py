@@ -106,7 +106,6 @@ def test_grpo_on_two_processes_learns_what_one_does_from_rewards_asked_once(fold
     sampled_and_learnt_as_one_did(folder, "grpo-two")
 
 
-@pytest.mark.skipif(os.environ.get("JALIGN_TINY") != "all", reason="minutes: JALIGN_TINY=all")
 def test_four_processes_told_to_stop_save_and_one_goes_on_with_another_mesh(folder, dpo, online):
     """GRPO and, with the same start of the processes, DPO, to whose third a SIGTERM is sent."""
     first = arguments(folder, "grpo-four", "grpo", **FOUR_DEVICES | online)
