@@ -25,6 +25,25 @@ from jaxtyping import install_import_hook
 CHECKED = ["losses", "advantages", "experience", "kernels", "models", "rollout"]
 install_import_hook([f"jalign.{part}" for part in CHECKED], "beartype.beartype")
 
+# Files of few and long tests, which train whole runs or compile for hardware that is not here.
+LONG = (
+    "several_processes", "online", "runs", "plan", "roles", "configs", "memory_options", "stop",
+    "object_store", "readme", "cli_pipeline", "cli_reward", "cli_feedback", "cli", "cli_merge",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+    """`--dist loadfile` hands files out as they are ordered here, not by how many tests they have,
+    which would begin the longest ones last.
+    """
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

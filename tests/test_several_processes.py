@@ -1,5 +1,6 @@
-"""Whole runs of two processes over gloo, started by launch/local_processes.py: as on two hosts."""
+"""Whole runs of several processes over gloo, started by launch/local_processes.py: as on hosts."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jalign.models import hub
 from jalign.train.preemption import ExitCode
 from tests.test_online import ONLINE
 from tests.test_runs import rows, run
@@ -15,17 +17,35 @@ from tests.tiny_run import arguments
 
 ROOT = Path(__file__).parents[1]
 MESH = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
+FOUR_DEVICES = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 1}
 TWO = ("--processes", "2", "--devices", "2")
+FOUR = ("--processes", "4", "--devices", "1")
+
+# Each process would give other rewards, and writes down that it was asked.
+WHOSE = """
+import os
+from pathlib import Path
+
+def whose(prompts, responses):
+    rank = os.environ.get("JALIGN_PROCESS_ID", "0")
+    with Path(__file__).with_name("asked").open("a") as file:
+        file.write(f"{rank} ")
+    return [(1 - 2 * int(rank)) * len(response.split()) for response in responses]
+"""
 
 
-def several(folder, out, algorithm, *launch, **options):
-    """The run on several processes, four devices in all; the exit code and what was printed."""
-    train = [sys.executable, "-m", "jalign", "train"]
-    train += arguments(folder, out, algorithm, **MESH | {"mesh.tensor": 1}, **options)
-    command = [sys.executable, str(ROOT / "launch" / "local_processes.py"), *launch, "--", *train]
+def several(*launch):
+    """What local_processes.py starts; the exit code and what was printed."""
+    command = [sys.executable, str(ROOT / "launch" / "local_processes.py"), *launch]
     env = os.environ | {"PYTHONPATH": str(ROOT), "JALIGN_HEARTBEAT_S": "10"}
+    # every process compiles every program, and few steps are taken with it
+    env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
     return done.returncode, done.stdout + done.stderr
+
+
+def jalign_train(*given, **options):
+    return [sys.executable, "-m", "jalign", "train", *arguments(*given, **FOUR_DEVICES | options)]
 
 
 def the_same(folder, one, two):
@@ -36,41 +56,72 @@ def the_same(folder, one, two):
 
 
 @pytest.fixture(scope="module")
-def alone(folder):
+def dpo(folder):
     """DPO on one process."""
     assert run(folder, "dpo-one", "dpo", **MESH) == ExitCode.OK
 
 
-def test_dpo_on_two_processes_is_dpo_on_one_and_a_killed_process_is_made_up_for(folder, alone):
+@pytest.fixture(scope="module")
+def online(folder):
+    """The options of a run by a function, a judge and a reward model; it has run on one process."""
+    (folder / "whose.py").write_text(WHOSE)
+    heads = hub.load(folder / "model", value_head=True)
+    hub.save(heads, folder / "reward", folder / "model")
+    options = ONLINE | {"steps": 2, "reward.model": str(folder / "reward")}
+    options["reward.functions"] = json.dumps({f"{folder}/whose.py:whose": 1.0})
+    options |= {"reward.judge.ask": "score", "reward.judge.model": str(folder / "model")}
+    assert run(folder, "grpo-one", "grpo", **MESH, **options) == ExitCode.OK
+    assert asked(folder) == ["0"] * 3  # one rollout, and the held-out prompts twice
+    return options
+
+
+def asked(folder):
+    """Which processes were asked for rewards since this was looked at."""
+    said = (folder / "asked").read_text().split()
+    (folder / "asked").unlink()
+    return said
+
+
+def sampled_and_learnt_as_one_did(folder, out):
+    assert asked(folder) == ["0"] * 3
+    the_same(folder, "grpo-one", out)
+    one, several = rows(folder, "grpo-one"), rows(folder, out)
+    for name in ("reward", "rewards/whose/mean", "rewards/judge/mean", "rewards/model/mean"):
+        assert one[0][name] == pytest.approx(several[0][name])  # the rollout's first step says it
+
+
+def test_dpo_on_two_processes_is_dpo_on_one_and_a_killed_process_is_made_up_for(folder, dpo):
     kill = f"1:{folder / 'dpo-two' / 'checkpoints' / '1'}"
-    code, said = several(folder, "dpo-two", "dpo", "--kill", kill, *TWO, "--restarts", "1")
+    command = jalign_train(folder, "dpo-two", "dpo")
+    code, said = several("--kill", kill, *TWO, "--restarts", "1", "--", *command)
     assert code == 0, said
     first, *_, last = (line for line in said.splitlines() if line.startswith("exit codes: "))
     assert "137" in first and last == "exit codes: [0, 0]"
     the_same(folder, "dpo-one", "dpo-two")
 
 
-@pytest.mark.skipif(os.environ.get("JALIGN_TINY") != "all", reason="minutes: JALIGN_TINY=all")
-def test_four_processes_told_to_stop_save_and_one_goes_on_with_another_mesh(folder, alone):
+def test_grpo_on_two_processes_learns_what_one_does_from_rewards_asked_once(folder, online):
+    code, said = several(*TWO, "--", *jalign_train(folder, "grpo-two", "grpo", **online))
+    assert code == 0, said
+    sampled_and_learnt_as_one_did(folder, "grpo-two")
+
+
+def test_four_processes_told_to_stop_save_and_one_goes_on_with_another_mesh(folder, dpo, online):
+    """GRPO and, with the same start of the processes, DPO, to whose third a SIGTERM is sent."""
+    first = arguments(folder, "grpo-four", "grpo", **FOUR_DEVICES | online)
+    then = arguments(folder, "dpo-four", "dpo", **FOUR_DEVICES, steps=60)
+    command = [sys.executable, str(ROOT / "tests" / "_in_turn.py"), *first, "then", *then]
     kill = f"2:{folder / 'dpo-four' / 'checkpoints' / '1'}:TERM"
-    split = ("--processes", "4", "--devices", "1", "--kill", kill)
-    code, said = several(folder, "dpo-four", "dpo", *split)
+    code, said = several(*FOUR, "--kill", kill, "--", *command)
     assert code == ExitCode.PREEMPTED, said
     assert "exit codes: [42, 42, 42, 42]" in said
-    assert 1 <= rows(folder, "dpo-four")[-1]["step"] < 4
-    other = {"mesh.data": 4, "mesh.fsdp": 1, "mesh.tensor": 2}
-    assert run(folder, "dpo-four", "dpo", **other) == ExitCode.OK
+    sampled_and_learnt_as_one_did(folder, "grpo-four")
+    stopped = rows(folder, "dpo-four")[-1]["step"]
+    assert 1 <= stopped < 60
+    steps = max(4, stopped + 2)
+    for out in ("dpo-one", "dpo-four"):
+        assert run(folder, out, "dpo", **MESH, steps=steps) == ExitCode.OK
     the_same(folder, "dpo-one", "dpo-four")
-
-
-def test_grpo_on_two_processes_samples_and_learns_what_one_does(folder):
-    options = ONLINE | {"steps": 2}
-    assert run(folder, "grpo-one", "grpo", **MESH, **options) == ExitCode.OK
-    code, said = several(folder, "grpo-two", "grpo", *TWO, **options)
-    assert code == 0, said
-    the_same(folder, "grpo-one", "grpo-two")
-    one, two = rows(folder, "grpo-one"), rows(folder, "grpo-two")
-    assert one[0]["reward"] == pytest.approx(two[0]["reward"])  # the rollout's first step says it
 
 
 def test_a_dry_run_prints_every_command(folder):

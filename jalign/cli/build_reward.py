@@ -31,8 +31,9 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
         return step_reward_of(c)
     kind = c.judge.ask
     judge = judge_of(c.judge, mesh) if kind != "nothing" else None
-    # a judge in process is a program over all devices, a server is asked once
-    everywhere = judge is not None and not isinstance(judge, ServerJudge)
+    # a judge in process is a program over all devices, which all processes run; a server, like a
+    # function, is asked by one
+    in_process = judge is not None and not isinstance(judge, ServerJudge)
     made = {"score": direct_score, "points": self_reward}
     callables, weights = {}, dict(c.functions)
     if judge and kind in made:
@@ -58,7 +59,9 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
         scored = None
         if functions:
             columns = texts.columns(flat) | {"response_tokens": [len(t) for t in tokens]}
-            scored = asked(functions, prompts, answers, columns, everywhere=everywhere)
+            here = callables if in_process else {}
+            said = {name: judged(prompts, answers) for name, judged in here.items()}
+            scored = asked(functions, prompts, answers, columns, said)
         found = model(prompts, answers) if model else None
         total, metrics = total_of(c, len(flat), scored, found)
         total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)
@@ -66,9 +69,9 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
         if prefer:
             grouped = [answers[i * k : (i + 1) * k] for i in range(b)]
             ask = partial(preferred, prompts[::k], grouped)
-            said = hosts.said_by_main(ask, everywhere=everywhere)
-            wins: np.ndarray | None = np.asarray(said["wins"], np.float32)
-            metrics |= {f"preference/{n}": x for n, x in said["metrics"].items()}
+            told = hosts.said_by_main(ask, everywhere=in_process)
+            wins: np.ndarray | None = np.asarray(told["wins"], np.float32)
+            metrics |= {f"preference/{n}": x for n, x in told["metrics"].items()}
         else:
             wins = None if scores is None else bradley_terry(scores, c.temperature)
         if isinstance(judge, ServerJudge):

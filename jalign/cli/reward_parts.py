@@ -50,14 +50,13 @@ def asked(
     prompts: Sequence[str],
     answers: Sequence[str],
     columns: dict[str, list[Any]],
-    *,
-    everywhere: bool = False,
+    said: dict[str, Any] | None = None,
 ) -> Scored:
-    """What functions say, asked on one process for all; `everywhere` where one of them is a program
-    over all devices.
+    """What functions say, asked on one process for all. Those in `said` have been asked already:
+    programs over all devices, which all processes run.
     """
-    ask = lambda: functions(prompts, answers, columns).record()  # noqa: E731
-    return Scored.of_record(hosts.said_by_main(ask, everywhere=everywhere))
+    ask = lambda: functions(prompts, answers, columns, said).record()  # noqa: E731
+    return Scored.of_record(hosts.said_by_main(ask))
 
 
 def total_of(

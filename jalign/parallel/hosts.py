@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+_OF_THE_USER = (ValueError, TypeError, OSError)
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JALIGN_NUM_PROCESSES", "JALIGN_PROCESS_ID")
 
 
@@ -139,27 +140,33 @@ def said_by_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
     Args:
       make: gives something JSON can tell (None, numbers with NaN, strings, lists, dicts).
       everywhere: run it on every process, as a program over all devices must be; the others drop
-        what it gives.
+        what it gives, and an error is that of the process on which it happens.
 
     Raises:
-      RuntimeError: on every process, when `make` failed on process 0; on one process its own error.
+      ValueError, RuntimeError: on the others, with the message, when `make` failed on process 0,
+        where its own error is raised. ValueError: what the user can put right.
     """
     if jax.process_count() == 1:
         return make()
-    said: dict[str, Any] = {}
-    if is_main() or everywhere:
-        try:
-            said = {"said": make()}
-        except Exception as error:
-            said = {"error": f"{type(error).__name__}: {error}"}
-    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
-    length = from_main(len(text))
-    padded = np.zeros(length, np.uint8)
+    if everywhere:
+        made = make()
+        return said_by_main(lambda: made)
+    text, failure = "", None
     if is_main():
-        padded[:] = text
+        try:
+            text = json.dumps({"said": make()})
+        except (Exception, SystemExit) as error:
+            failure = error
+            said = f"process 0 failed: {type(error).__name__}: {error}"
+            text = json.dumps({"error": said, "user": isinstance(error, _OF_THE_USER)})
+    sent = np.frombuffer(text.encode(), np.uint8)
+    padded = np.zeros(from_main(len(sent)), np.uint8)
+    padded[: len(sent)] = sent
     found = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
+    if failure is not None:
+        raise failure
     if "error" in found:
-        raise RuntimeError(f"process 0 failed: {found['error']}")
+        raise (ValueError if found["user"] else RuntimeError)(found["error"])
     return found["said"]
 
 

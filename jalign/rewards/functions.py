@@ -130,23 +130,25 @@ class RewardFunctions:
         prompts: Sequence[str],
         responses: Sequence[str],
         columns: Mapping[str, Sequence[Any]] | None = None,
+        said: Mapping[str, Any] | None = None,
     ) -> Scored:
         """Rewards of n responses.
 
         Args:
           prompts: one per response.
           columns: further columns of the data, one entry per response.
+          said: name -> what one of `callables` returned when it was called elsewhere.
 
         Raises:
           ValueError: lengths that differ, or a column that a function needs and the data lacks.
         """
-        columns, n = dict(columns or {}), len(responses)
+        columns, said, n = dict(columns or {}), dict(said or {}), len(responses)
         for name, x in {"prompts": prompts, **columns}.items():
             if len(x) != n:
                 raise ValueError(f"{n} responses, but {len(x)} entries of {name}")
         calls = [self._arguments(part, columns) for part in self._parts]
         results = [
-            _called(part.fn, prompts, responses, keywords)
+            said[part.name] if part.name in said else _called(part.fn, prompts, responses, keywords)
             for part, keywords in zip(self._parts, calls, strict=True)
         ]
         found = Scored(np.zeros(n), {}, {}, {})

@@ -21,6 +21,7 @@ from jalign.data.tokenize import Encoder
 from jalign.layout import Layout
 from jalign.models.decoder import Decoder
 from jalign.models.score import score
+from jalign.parallel import hosts
 from jalign.rewards.model import _rounded
 from jalign.rewards.options import exclusive
 
@@ -172,7 +173,7 @@ class ModelJudge:
             length = _rounded(max(len(rows[i][0]) for i in chosen) + width, least=32)
             places = min(_rounded(len(chosen), least=1), self.batch_size)
             layout = _layout([rows[i] for i in chosen], places, length, width)
-            found = np.asarray(_token_logps(*self._split, layout))
+            found = hosts.whole(_token_logps(*self._split, layout))
             for i, logps in zip(chosen, found, strict=False):
                 out[i] = [float(x) for x in logps[: len(rows[i][1])]]
         return out

@@ -32,6 +32,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.keys import SCORE
 from jalign.models.safetensors_io import Checkpoint
 from jalign.models.score import score
+from jalign.parallel import hosts
 
 REWARD_FILE = "reward.json"
 """Beside an exported reward model: its bias (a head in Hugging Face's format has none), the gain
@@ -160,7 +161,7 @@ class RewardModel:
         for start in range(0, len(rows), self.batch_size):
             chosen = order[start : start + self.batch_size]
             batch = padded([rows[i] for i in chosen], chosen.tolist(), self.batch_size)
-            scores = np.asarray(scores_of(*self._split, batch["layout"]))
+            scores = hosts.whole(scores_of(*self._split, batch["layout"]))
             for i, x, mask in zip(batch["extras"]["index"], scores, batch["mask"], strict=True):
                 if i >= 0:
                     found[i] = x[mask]

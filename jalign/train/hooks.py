@@ -155,7 +155,7 @@ class Evaluations:
         """Whether this step has just been evaluated and is the best; every process must ask."""
         if self.rules.metric is None or not self.has(step):
             return False
-        return hosts.any_host(self.best is self.so_far[-1])  # rewards may differ between hosts
+        return hosts.any_host(self.best is self.so_far[-1])  # programs may differ in a bit
 
     @property
     def reason(self) -> str | None:

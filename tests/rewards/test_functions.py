@@ -160,6 +160,18 @@ def test_an_async_function_that_raises_fails_alone_also_inside_a_running_loop():
     assert found.failed == {"bad": 3, "good": 0} and found.errors["bad"] == "KeyError: 'lost'"
 
 
+def test_what_was_asked_elsewhere_is_not_asked_again():
+    def judge(prompts, responses):
+        raise AssertionError
+
+    functions = RewardFunctions(
+        {"judge": 2.0, "words": 1.0}, callables={"judge": judge, "words": words}
+    )
+    found = functions(PROMPTS, RESPONSES, said={"judge": [1, None, 3]})
+    np.testing.assert_array_equal(found.total, [3, math.nan, 9])
+    assert found.failed == {"judge": 1, "words": 0}
+
+
 # ---- by name
 
 

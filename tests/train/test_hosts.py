@@ -136,7 +136,10 @@ def test_two_processes_agree_save_and_hear_of_failures_and_stop_together_and_one
     assert (
         "DISAGREE the processes do not agree on the seed: process 0 has 7; process 1 has 8" in said
     )
-    assert "FAILED process 0 failed: ZeroDivisionError" in said
+    assert "FAILED RuntimeError process 0 failed: ZeroDivisionError" in said
+    assert "FAILED ValueError process 0 failed: ValueError: invalid literal for int()" in said
+    assert "FAILED ValueError process 0 failed: TypeError: Object of type object is not" in said
+    assert "FAILED ZeroDivisionError integer division" in ends[0][0]
     assert "do not agree on the folder" in said and 'process 1 has "FileNotFoundError' in said
     assert "do not agree on the code" in said and "process 1 has 'jalign of host 1'" in said
     assert said.count("REFUSED") == 2
