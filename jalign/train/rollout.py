@@ -31,8 +31,10 @@ from jalign.rollout.groups import Responses
 from jalign.train.objective import Apply
 from jalign.train.source import on_mesh
 
-LEVELS = (0.25, 0.5, 0.75, 1.0)  # of the longest prompt, and of the longest responses
-ROW_LEVELS = (0.5, 1.0)
+# Parts of the longest prompt, responses and row for which there are shapes: of every level that is
+# met a run compiles its programs, and which one is met must follow from the examples alone.
+PROMPT_LEVELS = ROW_LEVELS = (0.5, 1.0)
+RESPONSE_LEVELS = (0.25, 0.5, 0.75, 1.0)
 
 FROM_MODELS = ("old_token_logps", "ref_token_logps", "values")
 
@@ -218,7 +220,11 @@ class Bins:
         loads = loads_of(lengths_of([examples[int(i)] for i in numbers], responses))
         longest = max(loads.longest, default=0) / (self.prompt_len + self.response_len)
         of_row = next((level for level in ROW_LEVELS if longest <= level), 1.0)
-        found = [whole(of_prompt=p, of_responses=r, of_row=of_row) for p in LEVELS for r in LEVELS]
+        found = [
+            whole(of_prompt=p, of_responses=r, of_row=of_row)
+            for p in PROMPT_LEVELS
+            for r in RESPONSE_LEVELS
+        ]
         for shape, parts in sorted(found, key=lambda x: x[0].slots * x[1]):
             if assigned(loads, shape, parts) is not None:
                 return shape, parts
