@@ -47,7 +47,7 @@ class Ready:
     """
 
     state: nnx.State
-    head: Float[Array, "D V"]
+    head: Any  # an array, or its shape where sampling is planned
     layers: tuple[Layer, ...] | None
     graphdef: nnx.GraphDef[Decoder] = struct.field(pytree_node=False)
 
