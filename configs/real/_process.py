@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -23,13 +24,24 @@ def train(config: str, out: Path, *more: str) -> dict[str, float]:
         words = ["train", config, "--out", str(out), *more]
         print("+ jalign", *words, file=sys.stderr, flush=True)
         command = [sys.executable, "-m", "jalign", *words]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL), 0.0
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            peak = max(peak, _peak_gib(process.pid))
+            time.sleep(0.2)
+        _, status, usage = ended
         if status:
             raise SystemExit(f"{out.name} failed")
         seconds = usage.ru_utime + usage.ru_stime
-        cost.write_text(json.dumps({"cpu_seconds": seconds, "gib": usage.ru_maxrss / 2**20}))
+        cost.write_text(json.dumps({"cpu_seconds": seconds, "gib": peak}))
     return json.loads(cost.read_text())
+
+
+def _peak_gib(pid: int) -> float:
+    """Peak resident memory of a process so far. What wait4 says of it is at least what its parent
+    had when it was started.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(x.split()[1]) / 2**20 for x in lines if x.startswith("VmHWM")), 0.0)
 
 
 def evaluations(out: Path) -> list[dict[str, float]]:
