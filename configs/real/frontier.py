@@ -64,7 +64,8 @@ METHODS = {
     "rloo-4": Method("rloo", 4, "algorithm.kl_coef", (0.02, 0.1), 3),
     "grpo": Method("grpo", 4, "algorithm.kl_k3_coef", (0.1, 0.3), 3),
     "dr_grpo": Method("dr_grpo", 4, "algorithm.kl_k3_coef", (0.02, 0.1)),
-    "raft": Method("raft", 4, "rollout.responses", (2, 4)),
+    # nothing but its learning rate holds RAFT to the start: at 5e-5 it collapses
+    "raft": Method("raft", 4, "optim.learning_rate", (5e-6, 1e-5, 2e-5)),
     "online_dpo": Method("online_dpo", 2, "algorithm.beta", (0.2, 0.6), 3),
     "dpo": Method("dpo", 2, "algorithm.beta", (0.1, 0.3), 3),
     "xpo": Method("xpo", 2, "algorithm.beta", (0.2, 0.6)),
@@ -168,9 +169,8 @@ class Task:
             given += ["--batch_size", str(PER_STEP // 2), "--steps", str(STEPS)]
             given += ["--optim.learning_rate", RATE]
         else:
-            responses = int(weight) if method.knob == "rollout.responses" else method.responses
-            given += ["--data.train", self.openings, "--rollout.responses", str(responses)]
-            given += ["--batch_size", str(PER_STEP // responses), "--data.eval_limit", "8"]
+            given += ["--data.train", self.openings, "--rollout.responses", str(method.responses)]
+            given += ["--batch_size", str(PER_STEP // method.responses), "--data.eval_limit", "8"]
         if name.startswith("rm-"):
             given += ["--reward.model", self.reward_model()]
             given += ["--reward.functions", "{}"]
@@ -229,30 +229,49 @@ def main(model: str, openings: str, out: str, *chosen: str) -> None:
 def show(points: list[dict[str, Any]]) -> None:
     print("| method | weight | seeds | reward | KL | tokens | CPU-s | GiB |")
     print("|---|---|---|---|---|---|---|---|")
-    for method, weight in dict.fromkeys((p["method"], p["weight"]) for p in points):
-        same = [p for p in points if (p["method"], p["weight"]) == (method, weight)]
-        mean = {n: np.mean([p[n] for p in same]) for n in same[0] if n not in ("method",)}
+    for same in by_weight(points):
+        mean = {n: np.mean([p[n] for p in same]) for n in same[0] if n != "method"}
         cost = f"{mean['cpu_seconds']:.0f} | {mean['gib']:.2f}" if "gib" in mean else "|"
         length = f"{mean['length']:.1f}" if "length" in mean else ""
-        error = mean["error"] / len(same) ** 0.5
         print(
-            f"| {method} | {weight:g} | {len(same)} | {mean['reward']:.3f} ({error:.3f}) | "
-            f"{mean['kl']:.2f} | {length} | {cost} |"
+            f"| {same[0]['method']} | {mean['weight']:g} | {len(same)} | {mean['reward']:.3f} "
+            f"({error_of(same):.3f}) | {mean['kl']:.2f} | {length} | {cost} |"
         )
 
 
+def by_weight(points: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The seeds of every method at every weight, a method's weights together."""
+    order = {name: i for i, name in enumerate(METHODS)}
+    pairs = sorted(
+        {(p["method"], p["weight"]) for p in points},
+        key=lambda pair: (order.get(pair[0], len(order)), pair[1]),
+    )
+    return [[p for p in points if (p["method"], p["weight"]) == pair] for pair in pairs]
+
+
+def error_of(seeds: list[dict[str, Any]]) -> float:
+    """Standard error of a mean reward: between seeds, or of one seed between openings."""
+    if len(seeds) == 1:
+        return seeds[0]["error"]
+    return float(np.std([p["reward"] for p in seeds], ddof=1) / len(seeds) ** 0.5)
+
+
 def draw(points: list[dict[str, Any]], file: Path) -> None:
+    """Mean reward over mean KL, the weights of a method joined by a line; seeds as small dots."""
     try:
         from matplotlib import pyplot as plt
     except ImportError:
         print("matplotlib is not installed: no figure", file=sys.stderr)
         return
-    figure, axes = plt.subplots(figsize=(8, 5))
+    figure, axes = plt.subplots(figsize=(9, 6))
     for i, method in enumerate(dict.fromkeys(p["method"] for p in points)):
-        same = [p for p in points if p["method"] == method]
-        marker = "osD^v<>Pp*Xhd"[i % 13]
-        line = "-" if method == "best-of-n" else ""
-        axes.plot([p["kl"] for p in same], [p["reward"] for p in same], line + marker, label=method)
+        same = [p for p in by_weight(points) if p[0]["method"] == method]
+        x, y = ([np.mean([p[n] for p in seeds]) for seeds in same] for n in ("kl", "reward"))
+        style = "--" if method == "best-of-n" else "-"
+        (line,) = axes.plot(x, y, style + "osD^v<>Pp*Xhd"[i % 13], lw=1, label=method)
+        seeds = [p for p in points if p["method"] == method]
+        x, y = ([p[n] for p in seeds] for n in ("kl", "reward"))
+        axes.plot(x, y, ".", ms=3, color=line.get_color())
     axes.set(xscale="symlog", xlabel="KL to the start, nats per response", ylabel="mean sentiment")
     axes.legend(fontsize=7, ncols=2)
     figure.savefig(file, bbox_inches="tight")
