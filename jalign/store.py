@@ -5,12 +5,14 @@ files are written in one piece, files that grow are written on local disk and pu
 is due, and folders are moved by copying their objects inside the store.
 """
 
+import fcntl
 import io
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,6 +98,31 @@ def check_writable(folder: Place) -> None:
             f"{folder} cannot be written to ({kind}: {error}). The bucket must exist, and the "
             "store's usual credentials must be set"
         ) from error
+
+
+@contextmanager
+def alone(folder: Place) -> Iterator[None]:
+    """While this is open no other process of this host may open it for the same folder. The lock
+    goes with the process, however it ends; stores, and disks that know no locks, have none.
+
+    Raises:
+      ValueError: another process holds it.
+    """
+    if is_remote(folder):
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another run is writing to {folder}: wait until it has ended, stop it, or choose "
+                "another directory"
+            ) from None
+        except OSError as error:
+            log.warning("%s cannot be locked against a second run (%s)", folder, error)
+        yield
 
 
 def write(path: Place, fill: Callable[[IO[bytes]], object]) -> None:

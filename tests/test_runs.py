@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jalign import store
 from jalign.cli import runs
 from jalign.cli.read import read_config
 from jalign.cli.train import train
@@ -73,6 +74,16 @@ def test_a_run_goes_on_on_another_mesh(folder):
     assert run(folder, "moved", **{"mesh.data": 4, "mesh.fsdp": 1, "mesh.tensor": 2}) == ExitCode.OK
     for a, b in zip(rows(folder, "mesh222"), rows(folder, "moved"), strict=True):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
+
+
+def test_a_second_run_in_the_directory_of_one_under_way_is_refused(folder):
+    with (
+        store.alone(folder / "taken"),
+        pytest.raises(ValueError, match="another run is writing to"),
+    ):
+        run(folder, "taken", steps=1)
+    assert not (folder / "taken" / "metrics.jsonl").exists()
+    assert run(folder, "taken", steps=1) == ExitCode.OK
 
 
 def test_the_configs_own_sharding_rules_are_followed(folder, monkeypatch):

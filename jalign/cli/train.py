@@ -52,6 +52,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     started = time.perf_counter()
     out = store.at(config.out)
     store.check_writable(out)
+    hosts.said_by_main(lambda: closing.enter_context(store.alone(out)))
     algorithm = build.algorithm_of(config)
     tokenizer = build.tokenizer_of(config)
     rows = build_data.all_rows(config)
