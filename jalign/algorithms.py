@@ -276,13 +276,15 @@ _ONLINE_PAIRS = (
         losses.ipo_sum,
         PAIRS,
         "2402.04792",
+        {"tau": 1.0},
         experience=Experience(experience.best_and_worst, 2),
     ),
     Algorithm(
         "online_slic",
-        losses.slic_hf,
+        losses.gpo_hinge,
         PAIRS,
         "2402.04792",
+        {"beta": 0.002},
         experience=Experience(experience.best_and_worst, 2),
     ),
     Algorithm(

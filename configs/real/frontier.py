@@ -97,7 +97,7 @@ class Task:
         self.prompts, self.held = prompts, held
         self.reward = reward_of(self.config, self.mesh)
         self.texts = [
-            Texts(examples, of, self.start.tokenizer)
+            Texts.of(self.config, examples, of, self.start.tokenizer)
             for examples, of in zip((prompts, held), rows, strict=True)
         ]
         plan, longest = build_online.plan_of(self.config), int(held.lengths().prompt_len.max())

@@ -9,7 +9,7 @@ import numpy as np
 from jalign import embedded
 from jalign.cli.build import algorithm_of, model_path
 from jalign.config import EMBEDDED, Config, DataConfig, Sources, is_embedded
-from jalign.core import did_you_mean
+from jalign.core import Algorithm, did_you_mean
 from jalign.data import sources
 from jalign.data.convert import to_records
 from jalign.data.density import density_ratio
@@ -72,7 +72,7 @@ def examples_of(
     c, row = config.data, algorithm_of(config)
     train, held = rows or all_rows(config)
     if row.experience:
-        kind = "supervised" if row.experience.last == "data" else "prompts"
+        kind = prompt_kind(row)
         found = (_tokenised(some, kind, c, tokenizer) if some else None for some in (train, held))
         prompts, held_out = found
         assert prompts is not None
@@ -83,6 +83,11 @@ def examples_of(
         return _with_all_columns(config, examples), None
     held_out = _tokenised(held, kind, c, tokenizer)
     return _with_all_columns(config, examples), _with_all_columns(config, held_out)
+
+
+def prompt_kind(row: Algorithm) -> str:
+    """What rows are to an online algorithm: prompts, with a response where the data write one."""
+    return "supervised" if row.experience and row.experience.last == "data" else "prompts"
 
 
 def pretraining_of(config: Config, tokenizer: Any) -> Examples:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign import store
+from jalign import losses, store
 from jalign.cli import build, build_data
 from jalign.cli.reward_parts import Reward, Texts
 from jalign.config import Config
@@ -147,6 +147,15 @@ def reference_of(model: build.Model, frozen: Frozen) -> Any:
     return build.merged(model, policy_of(frozen.ref))
 
 
+def trained_temperature(config: Config) -> float:
+    """Of the log-probs that a loss reads: of sampling where it follows the gradient of what is
+    sampled, 1 where it learns from fixed data, preferences or best responses.
+    """
+    row = build.algorithm_of(config)
+    direct = row.format.name != "samples" or row.loss is losses.sppo_samples
+    return 1.0 if direct else config.rollout.temperature
+
+
 def source_of(
     config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward
 ) -> Online:
@@ -176,19 +185,19 @@ def source_of(
 def keep(
     folder: store.Place,
     texts: Texts,
-    number: int,
+    number: tuple[int, int],
     chosen: Sequence[int],
     responses: Responses,
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Write a rollout to the run's folder."""
+    """Write a rollout, or an attempt at one, to the run's folder."""
     if not hosts.is_main():
         return
     prompts = [texts.prompt(i) for i in chosen]
     answers = [
         [texts.response(i, t) for t in row] for i, row in zip(chosen, responses.tokens, strict=True)
     ]
-    record.write(folder, number, prompts, answers, responses, arrays)
+    record.write(folder, *number, prompts, answers, responses, arrays)
 
 
 def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign.cli import build, runs
+from jalign.cli import build, feedback, runs
 from jalign.cli.build_judge import judge_of
 from jalign.cli.build_steps import step_reward_of
 from jalign.cli.reward_parts import Reward, Texts, asked, total_of
@@ -15,11 +15,14 @@ from jalign.config import Config
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.preference import preference_matrix
-from jalign.rewards.rating import direct_score, self_reward
-from jalign.rewards.rlaif import labeler
+from jalign.rewards.rating import additive_ratings, direct_score, self_reward
+from jalign.rewards.rlaif import Comparison, labeler
 from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import Responses
 from jalign.train.rollout import Judged
+
+JUDGED = {"score": direct_score, "points": additive_ratings, "preference": Comparison}
+"""What reward.judge.options are options of."""
 
 
 def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> Reward:
@@ -30,11 +33,13 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
     if "step_scores" in build.algorithm_of(config).rollout_inputs():
         return step_reward_of(c)
     kind = c.judge.ask
+    made = {"score": direct_score, "points": self_reward}
+    if kind in JUDGED:
+        feedback.check_options(c.judge.options, JUDGED[kind])
     judge = judge_of(c.judge, mesh) if kind != "nothing" else None
     # a judge in process is a program over all devices, which all processes run; a server, like a
     # function, is asked by one
     in_process = judge is not None and not isinstance(judge, ServerJudge)
-    made = {"score": direct_score, "points": self_reward}
     callables, weights = {}, dict(c.functions)
     if judge and kind in made:
         callables = {"judge": partial(made[kind], judge, **c.judge.options)}
@@ -62,7 +67,7 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
             here = callables if in_process else {}
             said = {name: judged(prompts, answers) for name, judged in here.items()}
             scored = asked(functions, prompts, answers, columns, said)
-        found = model(prompts, answers) if model else None
+        found = model([texts.given(i) for i in flat], answers) if model else None
         total, metrics = total_of(c, len(flat), scored, found)
         total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)
         scores = total.reshape(b, k).astype(np.float32) if functions or model else None
@@ -82,9 +87,9 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
 
 
 def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
-    """[B, K, K] sigmoid((score_i - score_j) / temperature); 0.5 where a score is missing, whose
-    response is not learnt from.
+    """[B, K, K] sigmoid((score_i - score_j) / temperature); NaN where a score is missing: who would
+    have won is not known.
     """
+    scores = np.where(np.isfinite(scores), scores, np.nan)
     gap = (scores[:, :, None] - scores[:, None, :]) / temperature
-    gap = np.nan_to_num(gap, nan=0.0, posinf=0.0, neginf=0.0)
     return (1 / (1 + np.exp(-gap))).astype(np.float32)

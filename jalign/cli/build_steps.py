@@ -56,7 +56,7 @@ def step_reward_of(c: RewardConfig) -> Reward:
             prompts = [texts.prompt(i) for i in of_step]
             scored = asked(functions, prompts, [step.text for step in flat], columns)
         if model:
-            prompts = [texts.prompt(i) for i in of_response]
+            prompts = [texts.given(i) for i in of_response]
             said = [[step.text for step in row] for row in steps]
             found = np.concatenate(step_probabilities(model, prompts, said))
         total, metrics = total_of(c, len(flat), scored, found)

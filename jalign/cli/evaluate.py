@@ -105,7 +105,7 @@ def _answers(s: Subject) -> dict[str, Any]:
     """Of an online algorithm: the rewards of answers to the held-out prompts."""
     reward = reward_of(s.config, s.mesh, s.model.bare)
     _, rows = build_data.all_rows(s.config)
-    texts = Texts(s.held, rows, s.model.tokenizer)
+    texts = Texts.of(s.config, s.held, rows, s.model.tokenizer)
     return build_online.answers_of(s.config, s.model, texts, s.mesh, reward)(s.state, s.frozen)
 
 

@@ -12,7 +12,8 @@ from jalign.data.journal import Make, make_file
 from jalign.rewards.server import ServerJudge
 from jalign.signatures import did_you_mean, numbers_of
 
-HOW = ("out", "file", "limit", "cache", "concurrency")  # not which rows come of an item
+ASKING = ("cache", "concurrency", "timeout_s", "retries", "prompt_price", "completion_price")
+HOW = ("out", "file", "limit", *ASKING)  # not which rows come of an item
 
 
 def rows_of(config: Any) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def _run(
     for stage in stages:
         if stage not in again:
             records.check(stage)
-    for stage in again:
+    for stage in reversed(again):  # a kill in between leaves none that ended before one it needs
         records.forget(stage)
     for number, stage in enumerate(stages, 1):
         heading = f"[{number}/{len(stages)}] {stage.name}"
@@ -92,6 +92,10 @@ def _run(
                 say(f"{heading}: done before, in {seconds:.0f} s")
                 continue
             say(f"{heading}: done before, but {stage.out} is gone")
+        elif records.ended_unseen(stage):
+            say(f"{heading}: {stage.out} was written after the pipeline had been killed")
+            records.end(stage, 0.0)
+            continue
         say(f"{heading}: {shlex.join(['jalign', *stage.args])}")
         records.begin(stage)
         started = time.perf_counter()

@@ -41,8 +41,7 @@ def programs_of(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Iterator
 
 def _train_step(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Program:
     algorithm, apply = build.algorithm_of(config), roles.model.apply
-    if algorithm.experience:
-        apply = partial(apply, temperature=config.rollout.temperature)
+    apply = partial(apply, temperature=build_online.trained_temperature(config))
     optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
     shardings = jax.tree.map(lambda x: x.sharding, roles.state)
     step = jax.jit(

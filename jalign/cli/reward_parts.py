@@ -1,5 +1,7 @@
 """What rewards of responses and of steps share: the texts, and how parts become a total."""
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -7,10 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from jalign.config import RewardConfig
+from jalign.cli.build import algorithm_of
+from jalign.cli.build_data import prompt_kind
+from jalign.config import Config, RewardConfig
 from jalign.data.examples import Examples
+from jalign.data.kinds import rename
+from jalign.data.records import Message, parse
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions, Scored
+from jalign.rewards.label import text_of
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import continuation
 from jalign.train.rollout import Judged
@@ -23,22 +30,47 @@ class Texts:
 
     Args:
       examples: prompts; their extra `row` says which row each came from.
-      rows: of the data set.
+      rows: of the data set, with the columns named as jalign names them.
+      kind: of the records that the examples were made of.
     """
 
-    def __init__(self, examples: Examples, rows: Sequence[Any], tokenizer: Any):
-        self.examples, self.rows, self.tokenizer = examples, rows, tokenizer
+    def __init__(
+        self, examples: Examples, rows: Sequence[Any], tokenizer: Any, kind: str = "prompts"
+    ):
+        self.examples, self.rows, self.tokenizer, self.kind = examples, rows, tokenizer, kind
+        self.names = list(dict.fromkeys(name for row in rows for name in row))
+
+    @classmethod
+    def of(cls, config: Config, examples: Examples, rows: Sequence[Any], tokenizer: Any) -> Texts:
+        """Those of an online run, of its examples and of the rows they were made of."""
+        c = config.data
+        renamed = rename(rows, c.columns) if c.columns else rows
+        return cls(examples, renamed, tokenizer, prompt_kind(algorithm_of(config)))
+
+    def row(self, i: int) -> Any:
+        """What example number i was made of."""
+        return self.rows[int(self.examples.extras["row"][i])]
+
+    def given(self, i: int) -> str | list[Message]:
+        """A prompt as models of rewards take it: the messages of a chat, which they put into a
+        template of their own, or the text that the policy reads.
+        """
+        prompt = parse(self.row(i), self.kind).prompt
+        if not isinstance(prompt, str):
+            return prompt
+        return self.tokenizer.decode(self.examples[i].prompt, skip_special_tokens=True)
 
     def prompt(self, i: int) -> str:
-        return self.tokenizer.decode(self.examples[i].prompt, skip_special_tokens=True)
+        """A prompt as functions and judges read it."""
+        return text_of(self.given(i))
 
     def response(self, i: int, tokens: np.ndarray) -> str:
         return continuation(self.tokenizer, self.examples[i].prompt.tolist(), tokens.tolist())
 
     def columns(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
-        """Every column of the data but the prompt, one entry per number."""
-        rows = [self.rows[int(self.examples.extras["row"][i])] for i in numbers]
-        return {name: [row.get(name) for row in rows] for name in rows[0]} if rows else {}
+        """Every column of the data, one entry per number; None where a row has none."""
+        rows = [self.row(i) for i in numbers]
+        return {name: [row.get(name) for row in rows] for name in self.names}
 
 
 Reward = Callable[[Texts, Sequence[int], Responses], Judged]
@@ -72,7 +104,8 @@ def total_of(
             LOG.warning("reward %s failed for some responses: %s", name, why)
     if found is not None:
         known = found[np.isfinite(found)]
-        total = total + c.model_weight * found
+        # what is missing stays missing: a clip would make a reward of it
+        total = total + c.model_weight * np.where(np.isfinite(found), found, np.nan)
         metrics["rewards/model/mean"] = float(known.mean()) if known.size else math.nan
         metrics["rewards/model/failed"] = float(found.size - known.size)
     return np.clip(total, -c.clip, c.clip) if c.clip else total, metrics

@@ -1,5 +1,6 @@
 """`jalign rollouts RUN`: what the policy answered, and what it got for it."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ def rollouts(args: Sequence[str], console: Console) -> None:
     parser.add_argument("--worst", type=bool, default=False, help="the worst rewards first")
     options = parser.parse_args(list(args))
     rows = record.read(store.at(options.run) / record.FOLDER, options.last)
-    rows.sort(key=_score, reverse=not options.worst)
+    # a reward that is missing is neither good nor bad: last
+    rows.sort(key=lambda row: (_score(row) if options.worst else -_score(row), 0))
+    rows.sort(key=lambda row: math.isnan(_score(row)))
     table = Table("rollout", "reward", "advantage", "tokens", "ended", "prompt", "response")
     for row in rows[: options.limit or None]:
         table.add_row(
@@ -36,17 +39,19 @@ def rollouts(args: Sequence[str], console: Console) -> None:
         )
     console.print(table)
     scores = np.array([_score(row) for row in rows])
+    known = scores[~np.isnan(scores)]
     lengths = np.array([len(row["tokens"]) for row in rows])
     console.print(
-        f"{len(rows)} responses, mean reward {scores.mean():.4g}, mean length "
-        f"{lengths.mean():.4g} tokens",
+        f"{len(rows)} responses, {len(known)} with a reward"
+        + (f", mean {known.mean():.4g}" if len(known) else "")
+        + f", mean length {lengths.mean():.4g} tokens",
         highlight=False,
     )
 
 
 def _score(row: dict[str, Any]) -> float:
-    return float(row.get("score") or 0.0)
+    return math.nan if row.get("score") is None else float(row["score"])
 
 
 def _number(x: float | None) -> str:
-    return "" if x is None else f"{x:.3g}"
+    return "" if x is None or math.isnan(x) else f"{x:.3g}"

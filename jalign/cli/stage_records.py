@@ -14,6 +14,11 @@ from jalign.cli.read import ConfigError
 from jalign.cli.stages import Stage, digest
 
 
+def _version(stage: Stage) -> int | None:
+    """Of the file that a stage writes; None where there is none."""
+    return stage.out.stat().st_mtime_ns if stage.out.is_file() else None
+
+
 class Records:
     """Files of the stages of one pipeline."""
 
@@ -50,8 +55,23 @@ class Records:
         """How long a stage took that ended; None for others."""
         return self._read(stage).get("seconds")
 
+    def ended_unseen(self, stage: Stage) -> bool:
+        """Whether a stage that writes one file, whole at its end, has done so since it began: its
+        process outlived that of the pipeline.
+        """
+        found = self._read(stage)
+        return (
+            bool(found)
+            and "seconds" not in found
+            and _version(stage)
+            not in (
+                None,
+                found.get("there"),
+            )
+        )
+
     def begin(self, stage: Stage) -> None:
-        self._write(stage, {})
+        self._write(stage, {"there": _version(stage)})
 
     def end(self, stage: Stage, seconds: float) -> None:
         self._write(stage, {"seconds": round(seconds, 1)})

@@ -16,6 +16,7 @@ from rich.console import Console
 from jalign import store
 from jalign.cli import build, build_data, build_online, summary
 from jalign.cli.build_reward import reward_of
+from jalign.cli.feedback import ASKING
 from jalign.cli.reward_parts import Texts
 from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
@@ -65,10 +66,10 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     held_source, answer = None, None
     if algorithm.experience:
         reward = reward_of(config, mesh, model.bare)
-        texts = Texts(examples, rows[0], tokenizer)
+        texts = Texts.of(config, examples, rows[0], tokenizer)
         source = build_online.source_of(config, model, texts, mesh, reward)
         if held:
-            texts = Texts(held, rows[1], tokenizer)
+            texts = Texts.of(config, held, rows[1], tokenizer)
             answer = build_online.answers_of(config, model, texts, mesh, reward)
         steps = config.steps
     else:
@@ -118,9 +119,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         )
         source.seek(start, source.tokens)
 
-    apply = model.apply
-    if algorithm.experience:  # what is trained is the distribution that is sampled from
-        apply = partial(apply, temperature=config.rollout.temperature)
+    apply = partial(model.apply, temperature=build_online.trained_temperature(config))
     step = jax.jit(
         make_train_step(algorithm, apply, optimizer, **config.hyper),
         donate_argnums=0,
@@ -276,8 +275,10 @@ def _online_identity(config: Config, source: Online) -> dict[str, Any]:
     """What an online run may not change half-way: how it samples and what it is rewarded for."""
     how = {"record", "sample_batch"}
     rollout = {name: x for name, x in asdict(config.rollout).items() if name not in how}
+    reward = asdict(config.reward)
+    judge = {name: x for name, x in reward["judge"].items() if name not in ASKING}
     texts = source.pretraining.texts.fingerprint if source.pretraining else None
-    return {"rollout": rollout, "reward": asdict(config.reward), "pretraining": texts}
+    return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

@@ -128,6 +128,18 @@ class Config:
                 f"model.lora.dropout does not apply to {row.name}: policy and reference would "
                 "differ where they are the same; set it to 0"
             )
+        ratio = row.experience and "old_token_logps" in row.inputs(**hyper)
+        if self.model.lora and self.model.lora.dropout and ratio:
+            raise ValueError(
+                f"model.lora.dropout does not apply to {row.name}: the policy would differ from "
+                "what was sampled where it is the same; set it to 0"
+            )
+        adapters, numbers = self.model.lora or self.model.adapter, row.numbers(**hyper)
+        if adapters and row.moves_reference(**hyper) and numbers["ref_mixup_alpha"] < 1:
+            raise ValueError(
+                "ref_mixup_alpha < 1 does not apply to adapters: the mean of two adapters' "
+                "factors is not the mean of the weights; set it to 1"
+            )
         self._check_numbers()
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
@@ -236,12 +248,19 @@ class Config:
             if getattr(self.data, name) != default:
                 raise ValueError(f"data.{name} does not apply to {row.name}: it samples its data")
         unread = {
-            "kl_target": "kl_coef" not in row.hyperparameters,
-            "importance_cap": row.format.name != "samples",
+            "kl_target": "kl_coef" not in row.experience_numbers(),
+            "importance_cap": "advantages" not in arrays_of(row.loss),
         }
         for name, applies_not in unread.items():
             if applies_not and getattr(self.rollout, name):
                 raise ValueError(f"rollout.{name} does not apply to {row.name}: it reads none")
+        self._check_unread(row)
+        self._check_kl(row)
+        if row.experience.last != "policy" and self.rollout.responses not in (0, 2):
+            raise ValueError(
+                f"rollout.responses must be 2, got {self.rollout.responses}: {row.name} compares "
+                f"one response of the policy with one of the {row.experience.last}"
+            )
         prompts = self.rollout.prompts or self.batch_size
         if prompts % self.batch_size:
             raise ValueError(
@@ -261,6 +280,38 @@ class Config:
                 f"reward.judge.ask: preference does not apply: {row.name} reads no preferences"
             )
 
+    def _check_kl(self, row: Algorithm) -> None:
+        """A KL divergence is in the reward or in the loss, not in both."""
+        numbers = row.numbers(**self.hyper)
+        in_reward = row.experience_numbers(**self.hyper).get("kl_coef", 0)
+        in_loss = [n for n in numbers if n[:3] == "kl_" and n[-5:] == "_coef" and n != "kl_coef"]
+        for name in in_loss if in_reward else ():
+            if numbers[name]:
+                raise ValueError(
+                    f"{row.name} has the KL divergence in its reward (kl_coef: {in_reward}) and "
+                    f"in its loss ({name}: {numbers[name]}): set one of them to 0"
+                )
+
+    def _check_unread(self, row: Algorithm) -> None:
+        """Numbers of mixtures, preferences and reward models where there are none."""
+        assert row.experience is not None
+        asked = self.reward.judge.ask == "preference"
+        unread = {
+            "rollout.mixture": row.experience.last != "mixture" and "it samples from no mixture",
+            "reward.temperature": ("win_probs" not in row.rollout_inputs() or asked)
+            and "no preferences are made of rewards",
+            "reward.model_weight": not self.reward.model and "there is no reward.model",
+        }
+        monitored = "scores" not in row.rollout_inputs() and asked
+        for name in ("reward.clip", "reward.missing_eos_penalty"):
+            unread[name] = monitored and "the judge's preferences know no number"
+        unread["rollout.kl_horizon"] = not self.rollout.kl_target and "there is no kl_target"
+        plain = {"rollout": RolloutConfig(), "reward": RewardConfig()}
+        for name, why in unread.items():
+            section, _, number = name.partition(".")
+            if why and getattr(getattr(self, section), number) != getattr(plain[section], number):
+                raise ValueError(f"{name} does not apply to {row.name}: {why}")
+
     def _check_stop(self, row: Algorithm, hyper: dict[str, Any]) -> None:
         """Rules that the run's evaluations can answer."""
         if not self.stop.given:
@@ -275,6 +326,11 @@ class Config:
                 )
         if self.stop.kl_budget and not row.needs_reference(**hyper):
             raise ValueError(f"stop.kl_budget does not apply: {row.name} reads no reference")
+        if self.stop.kl_budget and row.moves_reference(**hyper):
+            raise ValueError(
+                f"stop.kl_budget does not apply: the reference of {row.name} follows the policy "
+                "(ref_sync_steps)"
+            )
         if self.stop.least_diversity and self.rollout.max_new_tokens < 2:
             raise ValueError("stop.least_diversity needs rollout.max_new_tokens >= 2")
         if row.experience and self.stop.metric in ("auto", "reward") and not self.reward.scores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 
@@ -15,7 +15,8 @@ class RolloutConfig:
         responses: responses per prompt; 0: what the method is known with.
         epochs: passes over a rollout.
         max_new_tokens: most tokens of a response.
-        temperature: of sampling, and of the log-probs of training.
+        temperature: of sampling, and of the log-probs of training where a method follows the
+          gradient of what is sampled; preferences and best responses are learnt at 1.
         top_k: keep the most probable tokens only; 0: all. The log-probs of training know no cut.
         top_p: keep the smallest set of tokens with this probability.
         stop: texts that end a response; the text stays.
@@ -84,6 +85,9 @@ class LanguageModelConfig:
           key comes from the environment variable JALIGN_JUDGE_API_KEY.
         cache: folder in which a server's answers are kept.
         concurrency: most requests at once.
+        timeout_s: seconds that a server may take to answer.
+        retries: further attempts after one that failed in passing.
+        prompt_price, completion_price: of a server, per million tokens, for `judge/cost`.
         seed: of what is written above temperature 0. A server is sent seed + k for the k-th sample
           of a prompt; null sends it none.
     """
@@ -92,11 +96,23 @@ class LanguageModelConfig:
     server: str | None = None
     cache: str | None = None
     concurrency: int = 16
+    timeout_s: float = 60.0
+    retries: int = 5
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
     seed: int | None = None
 
     def __post_init__(self):
-        if self.cache and not self.server:
-            raise ValueError("cache keeps a server's answers: set server, or leave it out")
+        of_server = ("cache", "timeout_s", "retries", "prompt_price", "completion_price")
+        plain = {f.name: f.default for f in fields(LanguageModelConfig)}
+        for name in of_server if not self.server else ():
+            if getattr(self, name) != plain[name]:
+                raise ValueError(f"{name} is about a server: set server, or leave it out")
+        for name in of_server[2:]:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not self.timeout_s > 0:
+            raise ValueError(f"timeout_s must be > 0, got {self.timeout_s}")
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
 

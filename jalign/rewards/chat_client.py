@@ -59,6 +59,10 @@ class _Failure(NamedTuple):
     asked_s: float | None  # wait at least so long before asking again; None: do not
 
 
+class Refused(ValueError):
+    """A server refuses this key, model or address, whatever it is asked."""
+
+
 class ChatClient:
     """Sends requests, and tries again what can pass.
 
@@ -163,7 +167,7 @@ class ChatClient:
         if status in REFUSED:
             key = f"the key in ${self.key_env}" if os.environ.get(self.key_env) else "no key"
             said = "" if status == 401 else f": {error.message:.200}"  # which may repeat the key
-            raise ValueError(
+            raise Refused(
                 f"{self.base_url} refuses model {model!r} with {key} (status {status}){said}"
             ) from None
         again = status in AGAIN or status >= 500

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jalign.core import did_you_mean
+from jalign.rewards.chat_client import Refused
 from jalign.rewards.named import Signature, find, short
 from jalign.rewards.rules import RULES
 
@@ -74,7 +75,8 @@ class RewardFunctions:
     None for each response. Coroutine functions run concurrently, in an event loop of this call.
 
     Missing is: None, what is no finite number, all of a call that raises, and all of one that
-    returns another number of values than there are responses.
+    returns another number of values than there are responses. Only a server that refuses the key,
+    model or address of a judge (`Refused`) ends it all.
 
     Args:
       weights: name -> weight; 0 is only reported (a total of none but these is 0, for those who add
@@ -173,6 +175,8 @@ class RewardFunctions:
 def _called(fn: Callable[..., Any], prompts: Any, responses: Any, keywords: dict[str, Any]) -> Any:
     try:
         return fn(prompts, responses, **keywords)
+    except Refused:  # no attempt will do better
+        raise
     except Exception as error:
         return error
 
@@ -200,7 +204,10 @@ def _values(result: Any, n: int) -> tuple[np.ndarray, str]:
         return out, f"{type(result).__name__}: {result}"
     if isinstance(result, str | bytes | Mapping) or not hasattr(result, "__iter__"):
         return out, f"returned {result!r:.80}, not a number for each response"
-    values, error = list(result), ""
+    try:
+        values, error = list(result), ""
+    except Exception as problem:
+        return out, f"{type(problem).__name__}: {problem}"
     if len(values) != n:
         return out, f"returned {len(values)} values for {n} responses"
     for i, value in enumerate(values):
@@ -216,6 +223,6 @@ def _number(value: Any) -> float:
         return math.nan
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
     return number if math.isfinite(number) else math.nan

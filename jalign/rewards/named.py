@@ -62,12 +62,14 @@ class Signature(NamedTuple):
       required: keywords without a default: columns that the data must have.
       optional: keywords whose default is None: columns that are passed where the data has them.
       everything: takes all other columns too (`**columns`).
+      placed: what prompts and responses are called: columns of these names are not passed.
     """
 
     options: frozenset[str]
     required: frozenset[str]
     optional: frozenset[str]
     everything: bool
+    placed: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, fn: Callable[..., Any], name: str) -> Signature:
@@ -91,11 +93,12 @@ class Signature(NamedTuple):
         none = frozenset(p.name for p in rest if p.default is None)
         needed = frozenset(p.name for p in rest if p.default is p.empty)
         everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        return cls(frozenset(p.name for p in rest) - needed, needed, none, everything)
+        first = frozenset(p.name for p in placed[:2])
+        return cls(frozenset(p.name for p in rest) - needed, needed, none, everything, first)
 
     def columns(self, names: Iterable[str]) -> list[str]:
         """Those of the columns that the function is given."""
-        wanted, hidden = self.required | self.optional, self.options
+        wanted, hidden = self.required | self.optional, self.options | self.placed
         return [n for n in names if n in wanted or (self.everything and n not in hidden)]
 
 

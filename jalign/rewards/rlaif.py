@@ -10,9 +10,9 @@ before it and without, count (the paper names one).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jalign.rewards.judge import Judge, choose
 from jalign.rewards.preference import BothOrders
@@ -64,7 +64,7 @@ class Comparison:
         sample: str | Path = "sample",
         ending: str | Path = "ending",
         reasons: str | Path | None = None,
-        exemplars: Sequence[Exemplar] = (),
+        exemplars: Sequence[Exemplar | Mapping[str, Any]] = (),
         instructions: str = "",
         max_reason_tokens: int = 512,
     ):
@@ -74,7 +74,8 @@ class Comparison:
         self._sample, self._ending = load(sample, _PAIR), load(ending).fill()
         self._reasons = None if reasons is None else load(reasons).fill()
         parts = [load(preamble).fill(), instructions.strip()]
-        for i, e in enumerate(exemplars):
+        for i, given in enumerate(exemplars):
+            e = _exemplar(given, i)
             if e.preferred not in (1, 2):
                 raise ValueError(f"exemplar {i}: preferred must be 1 or 2, got {e.preferred!r}")
             if bool(e.reasons) != (reasons is not None):
@@ -109,6 +110,19 @@ class Comparison:
         if self._reasons is None:
             return f"{sample}\n\n{self._ending}"
         return f"{sample}\n\n{self._reasons} {reasons.strip()}\n\n{self._ending}"
+
+
+def _exemplar(given: Exemplar | Mapping[str, Any], number: int) -> Exemplar:
+    """As it is, or of its fields by name, as a config has them."""
+    if isinstance(given, Exemplar):
+        return given
+    needed = set(Exemplar._fields) - set(Exemplar._field_defaults)
+    if not isinstance(given, Mapping) or not needed <= set(given) <= set(Exemplar._fields):
+        raise ValueError(
+            f"exemplar {number} must have {', '.join(Exemplar._fields)} (reasons may be missing), "
+            f"got {given!r:.80}"
+        )
+    return Exemplar(**given)
 
 
 def labeler(judge: Judge, **options: object) -> BothOrders:

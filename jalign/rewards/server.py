@@ -102,11 +102,14 @@ class ServerJudge:
         return out
 
     def metrics(self) -> dict[str, float]:
-        """`judge/requests`, `judge/cached`, `judge/failed`, tokens and cost, all so far."""
+        """`judge/requests`, `judge/cached`, `judge/failed` and tokens, all so far, and
+        `judge/cost` where a price is known.
+        """
         c = self.counts
         cost = (c.prompt_tokens * self.prices[0] + c.completion_tokens * self.prices[1]) / 1e6
         names = ("requests", "cached", "failed", "prompt_tokens", "completion_tokens")
-        return {f"judge/{name}": float(getattr(c, name)) for name in names} | {"judge/cost": cost}
+        priced = {"judge/cost": cost} if any(self.prices) else {}
+        return {f"judge/{name}": float(getattr(c, name)) for name in names} | priced
 
     def close(self) -> None:
         """Close the connections."""

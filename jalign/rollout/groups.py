@@ -35,6 +35,11 @@ class Responses(NamedTuple):
             np.concatenate([self.finished, other.finished], 1),
         )
 
+    def part(self, of: slice) -> Responses:
+        """Some of the K responses."""
+        tokens, logps = ([row[of] for row in rows] for rows in (self.tokens, self.token_logps))
+        return Responses(tokens, logps, self.finished[:, of])
+
 
 def respond(
     model: Model,

@@ -18,21 +18,24 @@ FOLDER = "rollouts"
 def write(
     folder: store.Place,
     number: int,
+    attempt: int,
     prompts: Sequence[str],
     answers: Sequence[Sequence[str]],
     responses: Responses,
     arrays: Mapping[str, np.ndarray],
 ) -> store.Place:
-    """Write a rollout; one of the same number is replaced.
+    """Write what was sampled for a rollout, at the first or a further attempt to fill it; the same
+    one is replaced.
 
-    Columns: rollout, prompt, response, tokens, token_logps (of the sampler, nats), finished, and
-    of the arrays [B, K] and [B, K, R] that are there: score, valid, step_scores (one per
-    step), and the mean advantage over tokens.
+    Columns: rollout, attempt, prompt, response, tokens, token_logps (of the sampler, nats),
+    finished, and of the arrays [B, K] and [B, K, R] that are there: score (NaN where it is
+    missing), valid, step_scores (one per step), and the mean advantage over tokens.
     """
     b, k = responses.finished.shape
     counts = [len(t) for row in responses.tokens for t in row]
     columns: dict[str, Any] = {
         "rollout": [number] * (b * k),
+        "attempt": [attempt] * (b * k),
         "prompt": [prompt for prompt in prompts for _ in range(k)],
         "response": [text for row in answers for text in row],
         "tokens": [t.tolist() for row in responses.tokens for t in row],
@@ -40,7 +43,8 @@ def write(
         "finished": responses.finished.reshape(-1),
     }
     if "scores" in arrays:
-        columns["score"] = arrays["scores"].reshape(-1)
+        scores = arrays["scores"].reshape(-1)
+        columns["score"] = np.where(np.isfinite(scores), scores, np.nan)
     if "valid" in arrays:
         columns["valid"] = arrays["valid"].reshape(-1)
     if "step_scores" in arrays:
@@ -49,7 +53,7 @@ def write(
     if "advantages" in arrays:
         total = arrays["advantages"].reshape(b * k, -1).sum(-1)
         columns["advantage"] = total / np.maximum(counts, 1)
-    path = folder / f"rollout-{number:06d}.parquet"
+    path = folder / f"rollout-{number:06d}-{attempt}.parquet"
     store.write(path, lambda file: pq.write_table(pa.table(columns), file))
     return path
 
@@ -60,10 +64,14 @@ def read(folder: store.Place, last: int = 1) -> list[dict[str, Any]]:
     Raises:
       ValueError: there is none.
     """
-    files = sorted(folder.glob("rollout-*.parquet"))
+    files: dict[int, dict[int, store.Place]] = {}
+    for path in folder.glob("rollout-*.parquet"):
+        number, attempt = path.stem.split("-")[1:]
+        files.setdefault(int(number), {})[int(attempt)] = path
     if not files:
         raise ValueError(f"{folder} has no rollouts; `rollout.record: true` writes them")
-    return [row for path in files[-last:] for row in _rows(path)]
+    attempts = [files[number] for number in sorted(files)[-last:]]
+    return [row for of in attempts for attempt in sorted(of) for row in _rows(of[attempt])]
 
 
 def _rows(path: store.Place) -> list[dict[str, Any]]:

@@ -20,13 +20,19 @@ from jax.sharding import Mesh
 
 from jalign import store
 from jalign.advantages import adaptive_kl, importance_weights
-from jalign.core import Algorithm, Frozen, Parts, TrainState
+from jalign.core import Algorithm, Frozen, Parts, TrainState, mean_over_examples
 from jalign.data.collate import Field
 from jalign.data.examples import Examples
 from jalign.rollout.groups import Responses
 from jalign.train import rollout
 from jalign.train.objective import Apply
-from jalign.train.online_metrics import length_metrics, logp_metrics, means_of, score_metrics
+from jalign.train.online_metrics import (
+    LOGPS,
+    length_metrics,
+    logp_metrics,
+    means_of,
+    score_metrics,
+)
 from jalign.train.pretraining import Pretraining
 from jalign.train.step import with_reference
 
@@ -36,8 +42,8 @@ Sampler = Callable[[TrainState, Frozen, Sequence[int], jax.Array], Responses]
 Judge = Callable[[Sequence[int], Responses], rollout.Judged]
 """(numbers of prompts, their responses) -> what rewards say of them."""
 
-Keeper = Callable[[int, Sequence[int], Responses, Mapping[str, np.ndarray]], None]
-"""Told of every rollout: (its number, numbers of prompts, responses, arrays)."""
+Keeper = Callable[[tuple[int, int], Sequence[int], Responses, Mapping[str, np.ndarray]], None]
+"""Told of all that is sampled: ((rollout, attempt), numbers of prompts, responses, arrays)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Plan:
       kl_target: nats per response that kl_coef is steered to; 0 leaves it as it is.
       kl_horizon: responses over which it is steered (https://arxiv.org/abs/1909.08593).
       importance_cap: where the sampler's log-probs differ from the trainer's, a token counts
-        min(exp(difference), cap) times; 0: they are not looked at.
+        min(exp(difference), cap) times, and for a loss of whole responses a response
+        min(exp(sum of differences), cap) times; 0: they are not looked at.
       attempts: rollouts that may be sampled to fill one whose groups are left out.
       mask_truncated: leave out responses that did not end by themselves.
     """
@@ -223,10 +230,12 @@ class Online:
         """Sample and judge until there are enough examples, or attempts are used up."""
         frozen = with_reference(frozen, state)
         found: list[Any] = []
+        unscored: list[Any] = []
         rows: list[dict[str, float]] = []
         for attempt in range(self.plan.attempts):
             made, metrics = self._attempt(number, attempt, state, frozen)
-            found += list(made)
+            kept = metrics["rollout/kept"] > 0
+            (found if kept else unscored).extend(made)
             rows.append(metrics)
             if len(found) >= self.plan.prompts:
                 break
@@ -235,11 +244,14 @@ class Online:
         means["rollout/attempts"] = float(len(rows))
         self._steer(means)
         self.recent.append(means)
-        return Examples.from_list(found[: self.plan.prompts], self.prompts.report)
+        # where no prompt is kept a step is without anything to learn from, and changes nothing
+        made = found or unscored
+        return Examples.from_list(made[: self.plan.prompts], self.prompts.report)
 
     def _attempt(
         self, number: int, attempt: int, state: TrainState, frozen: Frozen
     ) -> tuple[Examples, dict[str, float]]:
+        """Examples of the prompts that are kept; if none is, of all, with nothing scored."""
         plan = self.plan
         first = (number * plan.attempts + attempt) * plan.prompts
         chosen = [int(self._order[i]) for i in range(first, first + plan.prompts)]
@@ -254,14 +266,19 @@ class Online:
         made = self.make(*(jnp.asarray(arrays[n]) for n in names), **numbers)
         fields = {name: np.asarray(x) for name, x in made.items()}
         if plan.importance_cap and "advantages" in fields:
-            logps = (arrays[n] for n in ("old_token_logps", "sampler_token_logps", "mask"))
-            weights = importance_weights(*map(jnp.asarray, logps), cap=plan.importance_cap)
-            fields["advantages"] = fields["advantages"] * np.asarray(weights)
+            fields["advantages"] = fields["advantages"] * self._weights(arrays)
         if "old_token_logps" in arrays:
             fields["old_token_logps"] = arrays["old_token_logps"]
-        if self.keep:
-            self.keep(number, chosen, responses, arrays | fields)
-        return self._examples_of(chosen, responses, arrays["valid"], fields), metrics
+        if self.keep:  # with scores as they were given, not those that are learnt from
+            given = {} if judged.scores is None else {"scores": judged.scores}
+            self.keep((number, attempt), chosen, responses, arrays | fields | given)
+        made = self._examples_of(chosen, responses, arrays["valid"], fields)
+        metrics["rollout/kept"] = len(made) / plan.prompts
+        if not len(made):
+            fields.pop("keep")
+            nothing = np.zeros_like(arrays["valid"])
+            made = self._examples_of(chosen, responses, nothing, fields)
+        return made, metrics
 
     def _arrays(
         self,
@@ -274,6 +291,8 @@ class Online:
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Everything the experience may read, and what is logged of it."""
         plan, b, k = self.plan, len(chosen), len(responses.tokens[0])
+        assert self.algorithm.experience is not None
+        own = slice(k if self.algorithm.experience.last == "policy" else k - 1)
         lengths = np.array([[len(r) for r in row] for row in responses.tokens])
         mask = np.arange(plan.response_len) < lengths[..., None]
         valid = lengths > 0
@@ -282,7 +301,7 @@ class Online:
         if judged.scores is not None:
             valid &= np.isfinite(judged.scores)
             arrays["scores"] = np.where(valid, judged.scores, 0.0).astype(np.float32)
-            metrics |= score_metrics(judged.scores, valid)
+            metrics |= score_metrics(judged.scores[:, own], valid[:, own])
         if judged.win_probs is not None:
             # of a prompt all comparisons are known, or it is not learnt from
             known = np.asarray(np.isfinite(judged.win_probs.sum((1, 2))))
@@ -292,7 +311,10 @@ class Online:
             assert self.greedy is not None
             likeliest = self.judge(chosen, self.greedy(state, frozen, chosen, key)).scores
             assert likeliest is not None
-            arrays["greedy_scores"] = np.nan_to_num(likeliest[:, 0])
+            known = np.isfinite(likeliest[:, 0])  # without a baseline a prompt is not learnt from
+            arrays["greedy_scores"] = np.where(known, likeliest[:, 0], 0.0).astype(np.float32)
+            valid &= known[:, None]
+            metrics["rewards/greedy_failed"] = float((~known).sum())
         if plan.mask_truncated:
             valid &= responses.finished
         arrays["valid"] = valid
@@ -302,14 +324,24 @@ class Online:
         if judged.step_scores is not None:
             arrays["step_scores"] = rollout.padded(judged.step_scores, longest, np.nan)
         if "uniforms" in self.algorithm.rollout_inputs():
-            own = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
-            arrays["uniforms"] = np.asarray(jax.random.uniform(own, (b, k, k)))
+            drawn = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
+            arrays["uniforms"] = np.asarray(jax.random.uniform(drawn, (b, k, k)))
         if names := plan.asked_of_models(self.algorithm):
             prompts = [self.prompts[i].prompt for i in chosen]
             arrays |= self.reader(prompts, responses, names, state.params, frozen)
-        metrics |= length_metrics(responses)
-        metrics |= logp_metrics(arrays, mask)
+        metrics |= length_metrics(responses.part(own))
+        logps = {n: arrays[n][:, own] for n in LOGPS if n in arrays}
+        metrics |= logp_metrics(logps, mask[:, own])
         return arrays, metrics
+
+    def _weights(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """How often tokens count; for a loss of whole responses [B, K, 1], how often those do."""
+        old, sampler, mask = (arrays[n] for n in ("old_token_logps", "sampler_token_logps", "mask"))
+        if self.algorithm.reduce is mean_over_examples:
+            old, sampler = (np.where(mask, x, 0).sum(-1, keepdims=True) for x in (old, sampler))
+            mask = mask.any(-1, keepdims=True)
+        given = map(jnp.asarray, (old, sampler, mask))
+        return np.asarray(importance_weights(*given, cap=self.plan.importance_cap))
 
     def _examples_of(self, chosen, responses, valid, fields) -> Examples:
         """The kept prompts with the taken responses and their fields."""

@@ -62,6 +62,9 @@ def distinct(responses: Sequence[Sequence[int]], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
+LOGPS = ("old_token_logps", "ref_token_logps", "sampler_token_logps")  # what they are of
+
+
 def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
     """KL of the policy to its reference (k1, nats per response), and sampler against trainer."""
     found: dict[str, float] = {}

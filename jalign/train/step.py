@@ -55,8 +55,9 @@ def make_train_step(
     """Build the step of `algorithm` with hyper-parameters `hyper`; jit it with `donate_argnums=0`.
 
     A step whose loss or gradient is not finite changes nothing but the counters `skipped` and
-    `skipped_in_a_row` (and the step number, so that the next data come). An optimizer state in the
-    host's memory is fetched for its update, and is there again afterwards.
+    `skipped_in_a_row` (and the step number, so that the next data come). One without any scored
+    token changes nothing at all but the step number: momentum would move the weights. An optimizer
+    state in the host's memory is fetched for its update, and is there again afterwards.
 
     Args:
       algorithm: a row of the catalogue.
@@ -86,14 +87,15 @@ def make_train_step(
         new = _update(algorithm, optimizer, state, grads, metrics)
         if state.ref is not None:
             new = replace(new, ref=_moved_reference(new, numbers))
-        ok = jnp.isfinite(loss) & jnp.isfinite(norm)
+        bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         old = replace(
             state,
             step=new.step,
-            skipped=state.skipped + 1,
-            skipped_in_a_row=state.skipped_in_a_row + 1,
+            skipped=state.skipped + bad,
+            skipped_in_a_row=state.skipped_in_a_row + bad,
         )
-        new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+        scored = jnp.stack([jnp.any(part.batch.mask) for part in parts]).any()
+        new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
         new = replace(new, opt_state=put_back(new.opt_state, came))
         metrics |= {name: mean.shown for name, mean in means.items()}
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}

@@ -178,8 +178,10 @@ class StopRules:
         )
 
     def _diversity(self, first: Evaluation, last: Evaluation) -> str | None:
+        if not self.least_diversity:
+            return None
         share = last.get(DIVERSITY, math.nan) / first.get(DIVERSITY, math.nan)
-        if not self.least_diversity or share >= self.least_diversity:
+        if share >= self.least_diversity:
             return None
         return (
             f"{DIVERSITY} is {last.get(DIVERSITY, math.nan):.4g}, {share:.3g} of the "
