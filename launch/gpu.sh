@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 [ $# -ge 2 ] || usage
 config=$1 out=$2
 shift 2
-jalign_install ".[cuda]"
+jalign_install ".[cuda,gcs,s3]"
 gpu_environment
 run .venv/bin/jalign doctor
 keep_running "$out" .venv/bin/jalign train "$config" --out "$out" "$@"

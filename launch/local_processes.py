@@ -41,8 +41,8 @@ def start(args: argparse.Namespace, kill: str | None) -> int:
         hurt(processes, kill)
     codes = [process.wait() for process in processes]
     codes = [128 - code if code < 0 else code for code in codes]  # -9 is what a shell calls 137
-    print(f"exit codes: {codes}", flush=True)
-    return next((code for code in codes if code), 0)
+    print(f"exit codes: {codes}", flush=True)  # first counts what no restart puts right
+    return next((c for c in codes if 0 < c < 127 and c != 42), next(filter(None, codes), 0))
 
 
 def hurt(processes: list[subprocess.Popen], kill: str) -> None:

@@ -16,4 +16,4 @@ if ! new_enough "${PYTHON:-python3}"; then  # images have 3.10
   run python3 -m uv python install 3.12
   PYTHON=$HOME/.local/bin/python3.12
 fi
-jalign_install ".[tpu]"
+jalign_install ".[tpu,gcs,s3]"

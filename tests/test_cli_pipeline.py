@@ -18,6 +18,7 @@ import yaml
 from jalign.cli import pipeline
 from jalign.cli.read import ConfigError
 from jalign.cli.stage_process import Runner, locked
+from jalign.cli.stage_records import Records
 from jalign.cli.stages import Stage, plan
 from jalign.data import sources
 from tests.judge_server import prefers_longer, serve
@@ -370,3 +371,16 @@ def test_a_killed_pipeline_goes_on_in_its_labels_asks_nothing_twice_and_trains(t
 def test_the_plan_refuses_what_is_no_mapping():
     with pytest.raises(ConfigError, match="a must be a mapping, got 3"):
         plan(of({"a": 3}), {}, {})
+
+
+def test_a_file_that_was_written_after_the_pipeline_was_killed_counts(tmp_path):
+    """The process of a stage outlives that of the pipeline, and nobody notes that it ended."""
+    made = Stage("a", ["label"], tmp_path / "a.jsonl", [], None)
+    records = Records(tmp_path, [made])
+    assert not records.ended_unseen(made)
+    records.begin(made)
+    assert not records.ended_unseen(made)
+    made.out.write_text("rows")
+    assert records.ended_unseen(made)
+    records.begin(made)  # what is there when a stage begins is not its own
+    assert not records.ended_unseen(made)

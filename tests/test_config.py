@@ -31,6 +31,9 @@ def test_lora_is_a_section_of_its_own(config):
     assert read_config([config(DPO), "--model.lora.rank", "4"]).model.lora.rank == 4
 
 
+ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "args", "message"),
     [
@@ -82,6 +85,43 @@ def test_lora_is_a_section_of_its_own(config):
             DPO + "eval_every: 1\nstop: {kl_budget: 5}",
             [],
             "stop.kl_budget does not apply to dpo: it answers no held-out prompts",
+        ),
+        (ONLINE.format("{name: rloo}") + "rollout: {mixture: 0.9}", [], "rollout.mixture does not"),
+        (ONLINE.format("{name: rloo}") + "rollout: {kl_horizon: 9}", [], "there is no kl_target"),
+        (
+            ONLINE.format("{name: online_dpo}") + "rollout: {kl_target: 9}",
+            [],
+            "rollout.kl_target does not apply to online_dpo",
+        ),
+        (
+            ONLINE.format("{name: nash_md}") + "rollout: {importance_cap: 2}",
+            [],
+            "rollout.importance_cap does not apply to nash_md",
+        ),
+        (
+            ONLINE.format("{name: xpo}") + "rollout: {responses: 4}",
+            [],
+            "rollout.responses must be 2, got 4",
+        ),
+        (
+            ONLINE.format("{name: ppo, kl_k3_coef: 0.1}"),
+            [],
+            "in its reward (kl_coef: 0.05) and in its loss (kl_k3_coef: 0.1)",
+        ),
+        (
+            ONLINE.format("{name: rloo}"),
+            ["--reward.temperature", "2"],
+            "reward.temperature does not apply to rloo",
+        ),
+        (
+            ONLINE.format("{name: dapo}") + "model: {path: m, lora: {dropout: 0.1}}",
+            [],
+            "model.lora.dropout does not apply to dapo",
+        ),
+        (
+            ONLINE.format("{name: ppo_ema}") + "model: {path: m, lora: {}}",
+            [],
+            "ref_mixup_alpha < 1 does not apply to adapters",
         ),
         ("- a list", [], "must be a mapping"),
         ("a: [unclosed", [], "is not YAML"),

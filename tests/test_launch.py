@@ -281,7 +281,7 @@ def installed(copy):
         executable(copy / ".venv" / "bin" / command, f'echo "{command} $*" >> {copy}/ran')
     text = (copy / "pyproject.toml").read_bytes()
     sums = subprocess.run(["cksum"], input=text, capture_output=True)
-    (copy / ".venv" / "installed").write_text(f".[cuda] {sums.stdout.decode()}")
+    (copy / ".venv" / "installed").write_text(f".[cuda,gcs,s3] {sums.stdout.decode()}")
 
 
 @pytest.mark.parametrize(
@@ -437,3 +437,19 @@ def test_an_image_has_a_pinned_python_no_root_and_all_that_it_copies(path):
     for line in lines:
         if line[0] == "COPY":
             assert all((ROOT / source).exists() for source in line[1:-1]), line
+
+
+def test_what_a_restart_cannot_put_right_counts_before_what_followed_from_it():
+    """Of two processes the first is aborted because the second has a bad input."""
+    code = "import os, sys; sys.exit(134 if os.environ['JALIGN_PROCESS_ID'] == '0' else 3)"
+    launcher = [sys.executable, str(LAUNCH / "local_processes.py"), "--restarts", "2", "--"]
+    done = subprocess.run([*launcher, sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 3 and done.stdout.count("exit codes") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu.sh", "slurm.sbatch", "tpu_vm_setup.sh", "Dockerfile.tpu", "Dockerfile.cuda"]
+)
+def test_what_runs_may_write_to_buckets_has_the_libraries_for_them(name):
+    installs = [x for x in (LAUNCH / name).read_text().splitlines() if '".[' in x]
+    assert installs and all(",gcs,s3]" in line for line in installs)

@@ -2,12 +2,18 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from jalign import algorithms
+from jalign.cli.build_online import trained_temperature
+from jalign.cli.build_reward import bradley_terry
 from jalign.cli.evaluate import evaluate
+from jalign.cli.reward_parts import Texts, total_of
 from jalign.cli.rollouts import rollouts
 from jalign.config import (
     Config,
@@ -18,6 +24,7 @@ from jalign.config import (
     RolloutConfig,
 )
 from jalign.rollout import record
+from jalign.train.online import Online
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
 
@@ -101,7 +108,7 @@ def test_recorded_rollouts_can_be_looked_at(folder, capsys):
         assert row["score"] == len(row["response"].split())
     rollouts([str(folder / "eval"), "--limit", "3"], Console(width=200))
     shown = capsys.readouterr().out
-    assert "32 responses, mean reward" in shown
+    assert "32 responses, 32 with a reward, mean" in shown
     with pytest.raises(ValueError, match=r"has no rollouts; `rollout\.record: true` writes them"):
         rollouts([str(folder / "nothing")], Console())
 
@@ -221,3 +228,109 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         RewardConfig(functions={"sentiment_reward": 1.0}, options={"repetition": {"n": 3}})
     with pytest.raises(ValueError, match=r"rollout\.temperature must be > 0"):
         RolloutConfig(temperature=0.0)
+
+
+FAILING = """
+def tied(prompts, responses):
+    return [1.0] * len(responses)
+
+calls = []
+
+def no_baseline(prompts, responses):
+    calls.append(len(responses))
+    greedy = len(calls) % 2 == 0  # the likeliest responses are judged after the sampled ones
+    return [None if greedy and i < 4 else len(r.split()) for i, r in enumerate(responses)]
+"""
+
+
+def of_file(folder, name):
+    (folder / "failing.py").write_text(FAILING)
+    return {"reward.functions": json.dumps({f"{folder}/failing.py:{name}": 1.0})}
+
+
+def test_a_rollout_that_keeps_no_prompt_changes_nothing_and_the_run_goes_on(folder):
+    """DAPO where every group has one reward, as right or wrong answers often have."""
+    given = ONLINE | of_file(folder, "tied") | {"rollout.attempts": 2, "rollout.record": True}
+    assert run(folder, "tied", "dapo", **given, steps=3) == ExitCode.OK
+    assert [row["skipped"] for row in rows(folder, "tied")] == [0, 0, 0]
+    assert rows(folder, "tied")[0]["rollout/kept"] == 0
+    same = [
+        {name: leaf for name, leaf in leaves(folder, "tied", step).items() if "params" in name}
+        for step in (2, 3)
+    ]
+    assert same[0] and same[0] == same[1]
+    attempts = record.read(folder / "tied" / "rollouts", last=1)
+    assert {row["attempt"] for row in attempts} == {0, 1}
+    assert len({row["rollout"] for row in attempts}) == 1
+
+
+def test_a_prompt_without_a_baseline_is_left_out_and_counted(folder):
+    given = ONLINE | of_file(folder, "no_baseline") | {"rollout.responses": 1, "data.holdout": 0}
+    assert run(folder, "remax", "remax", **given, steps=2) == ExitCode.OK
+    row = rows(folder, "remax")[0]
+    assert row["rewards/greedy_failed"] == 4 and row["skipped"] == 0
+
+
+def test_a_loss_of_whole_responses_weighs_them_by_all_their_tokens():
+    arrays = {
+        "old_token_logps": np.log(np.array([[[0.5, 0.5, 0.5]]], np.float32)),
+        "sampler_token_logps": np.log(np.array([[[0.5, 0.4, 0.25]]], np.float32)),
+        "mask": np.array([[[True, True, False]]]),
+    }
+
+    def weights(name, cap):
+        online = SimpleNamespace(
+            algorithm=algorithms.get(name), plan=SimpleNamespace(importance_cap=cap)
+        )
+        return Online._weights(online, arrays)  # pyright: ignore
+
+    np.testing.assert_allclose(weights("rloo", 3.0), [[[1.25]]], rtol=1e-6)
+    np.testing.assert_allclose(weights("rloo", 1.1), [[[1.1]]], rtol=1e-6)
+    np.testing.assert_allclose(weights("grpo", 3.0)[0, 0, :2], [1, 1.25], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, expected", [("grpo", 0.7), ("nash_md", 0.7), ("online_dpo", 1), ("sppo_samples", 1)]
+)
+def test_direct_methods_learn_at_temperature_one(name, expected):
+    config = Config(
+        algorithm={"name": name},
+        data=DataConfig(train="x"),
+        model=ModelConfig(path="x"),
+        rollout=RolloutConfig(temperature=0.7),
+        reward=RewardConfig(functions={"sentiment_reward": 1.0}),
+        steps=1,
+        out="x",
+    )
+    assert trained_temperature(config) == expected
+
+
+def test_who_would_win_is_not_known_where_a_reward_is_missing():
+    won = bradley_terry(np.array([[1.0, np.nan, -1.0]]), 1.0)[0]
+    assert won[0, 2] == pytest.approx(1 / (1 + np.exp(-2))) and won[0, 0] == 0.5
+    assert np.isnan(won[1]).all() and np.isnan(won[:, 1]).all()
+
+
+def test_a_clip_makes_no_reward_of_one_that_is_missing():
+    c = RewardConfig(model="m", clip=5.0, functions={})
+    total, metrics = total_of(c, 3, None, np.array([-np.inf, 1.0, -9.0]))
+    np.testing.assert_array_equal(total, [np.nan, 1, -5])
+    assert metrics["rewards/model/failed"] == 1
+
+
+class _Examples(NamedTuple):
+    extras: dict[str, Any]
+
+    def __getitem__(self, i):
+        return SimpleNamespace(prompt=[7])
+
+
+def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said():
+    chat = [{"role": "user", "content": "hello"}]
+    rows = [{"prompt": chat, "answer": 1}, {"prompt": "plain", "level": 2}]
+    examples: Any = _Examples({"row": np.array([0, 1])})
+    tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: "as read")
+    texts = Texts(examples, rows, tokenizer)
+    assert texts.given(0) == chat and texts.prompt(0) == "hello"
+    assert texts.given(1) == texts.prompt(1) == "as read"
+    assert texts.columns([1])["answer"] == [None] and texts.columns([0])["level"] == [None]

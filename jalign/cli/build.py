@@ -28,7 +28,7 @@ from jalign.models.functional import Whole, functional, policy_of
 from jalign.models.heads import ScalarHead, initial_kernel
 from jalign.models.lora import add_lora, trainable_filter, without_dropout
 from jalign.models.prune import first_layers
-from jalign.models.quant import quantize
+from jalign.models.quant import quantize_in_place
 from jalign.models.score import HEADS
 from jalign.models.spec import Spec
 from jalign.parallel import hosts
@@ -188,7 +188,7 @@ def trained(
         )
         decoder = first_layers(decoder, c.depth) if c.depth else decoder
         if c.quant != "none":
-            decoder = quantize(decoder, c.quant)
+            quantize_in_place(decoder, c.quant)
             state = nnx.state(decoder)
             nnx.update(decoder, jax.device_put(state, shardings(mesh, state, rules_of(config))))
     bare = None

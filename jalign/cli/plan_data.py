@@ -109,7 +109,11 @@ def step_flops(config: Config, spec: Spec, data: tuple[dict[str, Any], ...]) -> 
     """
     algorithm, rows = build.algorithm_of(config), rows_of(data)
     counted = partial(
-        work.step, spec, rows, adapters=bool(config.model.lora), remat=config.model.remat
+        work.step,
+        spec,
+        rows,
+        adapters=bool(config.model.lora or config.model.adapter),
+        remat=config.model.remat,
     )
     reads_reference = algorithm.needs_reference(**config.hyper) and config.reference != "cached"
     found = counted(
@@ -118,7 +122,7 @@ def step_flops(config: Config, spec: Spec, data: tuple[dict[str, Any], ...]) -> 
         again=algorithm.batch_coupled and sum(int(one["count"]) for one in data) > 1,
         vocabulary=not algorithm.needs_value_head,
     )
-    if not algorithm.needs_critic:
+    if not algorithm.needs_critic or config.model.critic == "shared":
         return found
     critic = counted(vocabulary=False)
     return found[0] + critic[0], found[1] + critic[1]

@@ -27,7 +27,8 @@ def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
         return ", ".join(words), config
 
     mesh = config.mesh
-    if mesh.data != 1 or mesh.fsdp not in (-1, goal.devices // mesh.tensor):
+    split = goal.devices // (goal.slices * mesh.tensor * mesh.context)
+    if mesh.data != goal.slices or mesh.fsdp not in (-1, split):
         rest = replace(mesh, data=goal.slices, fsdp=-1)
         yield said("parameters split over all devices (mesh.fsdp: -1)", mesh=rest)
     if config.model.remat != "full":
@@ -55,10 +56,15 @@ def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
         with suppress(ValueError):  # not every optimizer has moments
             optim = replace(config.optim, moments="int8")
             yield said("moments in 8 bits (optim.moments: int8)", optim=optim)
-    if not config.model.lora:
-        yield said("LoRA (model.lora: {})", model=replace(config.model, lora=LoraConfig()))
+    if full:
+        with suppress(ValueError):
+            # the reference is then the frozen base that the adapters stand on
+            apart = config.model.reference_offload if config.model.reference else "none"
+            model = replace(config.model, lora=LoraConfig(), reference_offload=apart)
+            yield said("LoRA (model.lora: {})", model=model)
     if config.model.quant == "none":
-        yield said("QLoRA (model.quant: nf4)", model=replace(config.model, quant="nf4"))
+        with suppress(ValueError):
+            yield said("QLoRA (model.quant: nf4)", model=replace(config.model, quant="nf4"))
 
 
 def _least_tokens(config: Config) -> int:

@@ -79,6 +79,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     optimizer, schedule = config.optim.make(steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
     identity = _identity(config, model, examples, held, state, frozen, steps, source)
+    here = ("data", "held_out", "tokenizer")  # files of each host, which may be old on one
+    hosts.all_hosts_agree("the data or the tokenizer", [steps, *(identity[n] for n in here)])
 
     checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
     abstract = jax.tree.map(_abstract, state)

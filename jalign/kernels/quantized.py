@@ -66,8 +66,11 @@ def encode(w: Float[Array, "... i o"], kind: str) -> Codes:
     if kind == "int8":
         codes = jnp.round(jnp.clip(relative, -1, 1) * 127).astype(jnp.int8)
     else:
+        # counted: searchsorted would hold several int32 arrays as large as the matrix
         between = (NF4[1:] + NF4[:-1]) / 2
-        levels = jnp.searchsorted(between, relative).astype(jnp.uint8)
+        levels = jnp.zeros(w.shape, jnp.uint8)
+        for b in between:
+            levels += relative > b
         pairs = levels.reshape(*stack, i // 2, 2, o)
         codes = pairs[..., 0, :] | (pairs[..., 1, :] << 4)
     return {"codes": codes} | parts

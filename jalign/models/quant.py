@@ -50,19 +50,26 @@ class Quantized(nnx.Module):
 
 def quantize(model: Model, kind: str) -> Model:
     """A copy of `model` whose layers' matrices are nf4 or int8; embeddings, norms, head and
-    adapters (arrays shared) stay. One parameter at a time is in memory twice.
+    adapters (arrays shared) stay.
 
     Raises:
       ValueError: for an unknown kind, or a model whose matrices are quantised already.
     """
     model = nnx.clone(model)
+    quantize_in_place(model, kind)
+    return model
+
+
+def quantize_in_place(model: nnx.Module, kind: str) -> None:
+    """`quantize` of this very model: where nobody else holds its matrices, one at a time is in
+    memory twice.
+    """
     for path, linear in sites(model).items():
         if isinstance(linear.kernel, Quantized):
             raise ValueError(f"{path} is quantised already")
         kernel = linear.kernel[...]
         parts = jax.jit(encode, static_argnums=1)(kernel, kind)
         linear.kernel = nnx.data(Quantized(parts, kernel.dtype))
-    return model
 
 
 def dequantize(model: Model) -> Model:

@@ -77,7 +77,10 @@ def _folder(out: store.Place) -> None:
 
     hosts.said_by_main(leave)
     hosts.barrier("jalign preflight")
+    own = out / f"{_FILE}_{jax.process_index()}"  # checkpoints are written by all
     try:
+        own.write_text("")
+        own.unlink()
         found = (out / _FILE).read_text()
     except Exception as error:  # a store's library has its own
         found = f"{type(error).__name__}: {error}"

@@ -99,7 +99,7 @@ class RewardModel:
         any other in Hugging Face's format (also on the hub).
 
         Args:
-          dtype: of the computation; the parameters keep float32.
+          dtype: of the computation and of the parameters, which are not trained.
           mesh: where the parameters are spread; None is one device.
           options: of the class; they count more than what `reward.json` says.
 
@@ -111,7 +111,7 @@ class RewardModel:
             shape = checkpoint.shapes.get(SCORE)
         if shape is None:
             raise ValueError(f"{name} is no reward model: its weights have no {SCORE}")
-        model = hub.load(folder, dtype=dtype, value_head=shape[0], mesh=mesh)
+        model = hub.load(folder, dtype=dtype, param_dtype=dtype, value_head=shape[0], mesh=mesh)
         return cls(model, load_tokenizer(folder), **_beside(folder) | options)
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,11 @@
 """Hardware by its cloud name."""
 
+from pathlib import Path
+
 import pytest
 
+from jalign.cli.plan_suggest import suggestions
+from jalign.cli.read import read_config
 from jalign.kernels.devices import ACCELERATORS
 from jalign.plan.gpus import gpu_config
 from jalign.plan.targets import names, target
@@ -48,3 +52,27 @@ def test_every_cuda_card_has_a_description_for_its_compiler():
             assert card.kind in text
             assert f"device_memory_size: {int(card.memory)}" in text
             assert text.count("{") == text.count("}")
+
+
+def of(name, *more):
+    file = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+    return read_config([str(file), *more])
+
+
+def test_suggestions_go_on_to_adapters_where_the_reference_was_moved_to_the_host():
+    said = [words for words, _ in suggestions(of("ppo/llama3_8b_full_v5p32"), target("v5p-32"))]
+    assert any(words.endswith("LoRA (model.lora: {})") for words in said)
+    assert said[-1].endswith("QLoRA (model.quant: nf4)")
+
+
+@pytest.mark.parametrize(
+    "goal, mesh",
+    [
+        ("v5p-16", ["--mesh.fsdp", "2", "--mesh.context", "4"]),
+        ("2xv5e-16", ["--mesh.data", "2", "--mesh.fsdp", "16"]),
+    ],
+)
+def test_what_is_split_over_all_devices_is_not_told_to_be(goal, mesh):
+    config = of("sft/llama3_8b_full_v5p16", *mesh)
+    first, _ = next(suggestions(config, target(goal)))
+    assert "mesh.fsdp" not in first

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from jalign.rewards.chat_client import Refused
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.named import find
 from jalign.rewards.rules import exact_match
@@ -271,3 +272,32 @@ def test_what_is_no_function_is_refused(own):
 def test_what_cannot_work_is_refused_before_anything_is_asked(weights, more, error):
     with pytest.raises(ValueError, match=error):
         RewardFunctions(weights, **more)
+
+
+def test_a_server_that_refuses_ends_it_all():
+    def refused(prompts, responses):
+        raise Refused("status 401")
+
+    with pytest.raises(Refused, match="401"):
+        of({"refused": 1.0}, {"refused": refused})
+
+
+def test_what_breaks_while_it_is_read_is_counted():
+    def breaks(prompts, responses):
+        yield 1.0
+        raise ZeroDivisionError("second")
+
+    for fn in (breaks, lambda p, r: np.array(1.0)):
+        found = of({"f": 1.0}, {"f": fn})
+        assert found.failed == {"f": 3} and np.isnan(found.total).all()
+    huge = of({"f": 1.0}, {"f": lambda p, r: [1.0, 10**400, 3.0]})
+    assert huge.failed == {"f": 1} and huge.total[2] == 3
+
+
+def test_columns_named_like_prompts_and_responses_are_not_passed():
+    def everything(prompts, responses, **columns):
+        assert set(columns) == {"level"}
+        return [1.0] * len(responses)
+
+    columns = {"responses": [1, 2, 3], "prompts": [4, 5, 6], "level": [7, 8, 9]}
+    assert of({"f": 1.0}, {"f": everything}, columns).failed == {"f": 0}

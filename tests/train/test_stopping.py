@@ -137,3 +137,8 @@ def test_distinct_2_is_distinct_bigrams_of_all_answers_over_all_of_them():
     rows = [[np.array([1, 2, 3], np.int32)], [np.array([1, 2], np.int32)]]
     found = diversity_metrics(Responses(rows, [[], []], np.ones((2, 1), bool)))
     assert found == {"completions/distinct_2": pytest.approx(2 / 3)}
+
+
+def test_without_rules_answers_of_one_token_end_nothing():
+    found = [answers(diversity=0.0), answers(diversity=0.0, step=10)]
+    assert StopRules().reason(found) is None
