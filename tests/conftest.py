@@ -32,6 +32,14 @@ LONG = (
 )  # fmt: skip
 
 
+# Those that compile much and compute little with it. Not where speed is looked at, or where other
+# compilers are asked.
+UNOPTIMISED = (
+    "online", "runs", "roles", "memory_options", "stop", "object_store", "cli_reward", "cli_merge",
+    "step", "decoder", "sharded_models",
+)  # fmt: skip
+
+
 def pytest_configure(config):
     """`--dist loadfile` hands files out as they are ordered here, not by how many tests they have,
     which would begin the longest ones last.
@@ -57,9 +65,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_compiled_programs():
-    """Thousands of tests would keep gigabytes of them."""
-    yield
+def _compiled_programs(request):
+    """They are forgotten after a file, since thousands of tests would keep gigabytes of them."""
     import jax
 
+    quick = request.path.stem.removeprefix("test_") in UNOPTIMISED
+    variable, before = "JAX_DISABLE_MOST_OPTIMIZATIONS", jax.config.jax_disable_most_optimizations
+    with pytest.MonkeyPatch.context() as patch:  # also for the processes that a test starts
+        if quick:
+            patch.setenv(variable, "1")
+        jax.config.update(variable.lower(), quick or before)
+        yield
+    jax.config.update(variable.lower(), before)
     jax.clear_caches()
