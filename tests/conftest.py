@@ -70,11 +70,11 @@ def _compiled_programs(request):
     import jax
 
     quick = request.path.stem.removeprefix("test_") in UNOPTIMISED
-    variable, before = "JAX_DISABLE_MOST_OPTIMIZATIONS", jax.config.jax_disable_most_optimizations
+    variable = "JAX_DISABLE_MOST_OPTIMIZATIONS"
     with pytest.MonkeyPatch.context() as patch:  # also for the processes that a test starts
         if quick:
             patch.setenv(variable, "1")
-        jax.config.update(variable.lower(), quick or before)
+        jax.config.update(variable.lower(), quick)
         yield
-    jax.config.update(variable.lower(), before)
+    jax.config.update(variable.lower(), False)
     jax.clear_caches()
