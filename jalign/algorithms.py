@@ -169,7 +169,9 @@ _REWARDS = (
     Algorithm("preference_ab", losses.preference_ab, JOINT, "2405.07863"),
 )
 
-_ITERATIVE = {"ref_sync_steps": 64}  # the reference is the policy of the last iteration
+# The reference is the policy of the last iteration. The papers sample from it, too; here samples are
+# of the policy as it is, unless rollout.prompts makes a rollout of as many steps.
+_ITERATIVE = {"ref_sync_steps": 64}
 _K3 = {"kl_k3_coef": (losses.kl_k3, 0.04, mean_over_responses)}
 _PTX = {"ptx_coef": (losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
 _K2 = {"kl_k2_coef": (losses.kl_k2, 0.01, mean_over_tokens)}
@@ -368,6 +370,7 @@ _GAMES = (
         experience=Experience(experience.against_last, 2, "mixture"),
         tags=NASH,
     ),
+    # The KL of its loss is to the average, too, where the paper keeps the start as the reference.
     Algorithm(
         "nash_ema",
         losses.nash_md,
