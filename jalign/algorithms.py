@@ -169,8 +169,8 @@ _REWARDS = (
     Algorithm("preference_ab", losses.preference_ab, JOINT, "2405.07863"),
 )
 
-# The reference is the policy of the last iteration. The papers sample from it, too; here samples are
-# of the policy as it is, unless rollout.prompts makes a rollout of as many steps.
+# The reference is the policy of the last iteration. The papers sample from it, too; here samples
+# are of the policy as it is, unless rollout.prompts makes a rollout of as many steps.
 _ITERATIVE = {"ref_sync_steps": 64}
 _K3 = {"kl_k3_coef": (losses.kl_k3, 0.04, mean_over_responses)}
 _PTX = {"ptx_coef": (losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
