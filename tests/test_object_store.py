@@ -148,13 +148,15 @@ def test_a_file_that_could_not_be_filled_does_not_appear(place):
 def test_rollouts_are_kept_and_shown(place, capsys):
     logps = np.zeros(2, np.float32)
     responses = Responses([[np.arange(2)] * 2], [[logps] * 2], np.array([[True, False]]))
-    for number, score in enumerate([1.0, 2.0]):
-        arrays = {"scores": np.full((1, 2), score)}
+    for number, scores in enumerate([[1.0, 1.0], [2.0, 2.0], [3.0, -np.inf]]):
+        arrays = {"scores": np.array([scores])}
         record.write(
-            store.at(place) / record.FOLDER, number, ["ask"], [["a", "b"]], responses, arrays
+            store.at(place) / record.FOLDER, number, 0, ["ask"], [["a", "b"]], responses, arrays
         )
-    rollouts([place], Console(width=200))
-    assert "2 responses, mean reward 2, mean length 2 tokens" in capsys.readouterr().out
+        rollouts([place], Console(width=200))
+    first, second, third = (x for x in capsys.readouterr().out.splitlines() if "responses" in x)
+    assert second == "2 responses, mean reward 2, mean length 2 tokens" != first
+    assert third == "2 responses, mean reward 3, 1 without a reward, mean length 2 tokens"
 
 
 # ---- what cannot work is said before anything is compiled

@@ -108,7 +108,7 @@ def test_recorded_rollouts_can_be_looked_at(folder, capsys):
         assert row["score"] == len(row["response"].split())
     rollouts([str(folder / "eval"), "--limit", "3"], Console(width=200))
     shown = capsys.readouterr().out
-    assert "32 responses, 32 with a reward, mean" in shown
+    assert "32 responses, mean reward" in shown
     with pytest.raises(ValueError, match=r"has no rollouts; `rollout\.record: true` writes them"):
         rollouts([str(folder / "nothing")], Console())
 
@@ -333,4 +333,7 @@ def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said
     texts = Texts(examples, rows, tokenizer)
     assert texts.given(0) == chat and texts.prompt(0) == "hello"
     assert texts.given(1) == texts.prompt(1) == "as read"
+    pair = {"chosen": "\n\nHuman: hi\n\nAssistant: a", "rejected": "\n\nHuman: hi\n\nAssistant: b"}
+    for kind in ("prompts", "supervised"):  # rows of any layout
+        assert Texts(examples, [pair, pair], tokenizer, kind).prompt(0) in ("as read", "hi")
     assert texts.columns([1])["answer"] == [None] and texts.columns([0])["level"] == [None]

@@ -12,9 +12,10 @@ import numpy as np
 from jalign.cli.build import algorithm_of
 from jalign.cli.build_data import prompt_kind
 from jalign.config import Config, RewardConfig
+from jalign.data.convert import to_records
 from jalign.data.examples import Examples
 from jalign.data.kinds import rename
-from jalign.data.records import Message, parse
+from jalign.data.records import Message
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions, Scored
 from jalign.rewards.label import text_of
@@ -55,7 +56,7 @@ class Texts:
         """A prompt as models of rewards take it: the messages of a chat, which they put into a
         template of their own, or the text that the policy reads.
         """
-        prompt = parse(self.row(i), self.kind).prompt
+        prompt = to_records([self.row(i)], self.kind)[0][0].prompt
         if not isinstance(prompt, str):
             return prompt
         return self.tokenizer.decode(self.examples[i].prompt, skip_special_tokens=True)

@@ -42,9 +42,10 @@ def rollouts(args: Sequence[str], console: Console) -> None:
     known = scores[~np.isnan(scores)]
     lengths = np.array([len(row["tokens"]) for row in rows])
     console.print(
-        f"{len(rows)} responses, {len(known)} with a reward"
-        + (f", mean {known.mean():.4g}" if len(known) else "")
-        + f", mean length {lengths.mean():.4g} tokens",
+        f"{len(rows)} responses, "
+        + (f"mean reward {known.mean():.4g}, " if len(known) else "")
+        + (f"{len(rows) - len(known)} without a reward, " if len(known) < len(rows) else "")
+        + f"mean length {lengths.mean():.4g} tokens",
         highlight=False,
     )
 
