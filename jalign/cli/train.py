@@ -53,7 +53,6 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     started = time.perf_counter()
     out = store.at(config.out)
     store.check_writable(out)
-    hosts.said_by_main(lambda: closing.enter_context(store.alone(out)))
     algorithm = build.algorithm_of(config)
     tokenizer = build.tokenizer_of(config)
     rows = build_data.all_rows(config)
@@ -82,6 +81,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     here = ("data", "held_out", "tokenizer")  # files of each host, which may be old on one
     hosts.all_hosts_agree("the data or the tokenizer", [steps, *(identity[n] for n in here)])
 
+    hosts.said_by_main(lambda: closing.enter_context(store.alone(out)))
     checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
     abstract = jax.tree.map(_abstract, state)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
