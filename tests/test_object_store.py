@@ -148,7 +148,7 @@ def test_a_file_that_could_not_be_filled_does_not_appear(place):
 def test_rollouts_are_kept_and_shown(place, capsys):
     logps = np.zeros(2, np.float32)
     responses = Responses([[np.arange(2)] * 2], [[logps] * 2], np.array([[True, False]]))
-    for number, scores in enumerate([[1.0, 1.0], [2.0, 2.0], [3.0, -np.inf]]):
+    for number, scores in enumerate([[1.0, 1.0], [2.0, 2.0], [-np.inf, 3.0]]):
         arrays = {"scores": np.array([scores])}
         record.write(
             store.at(place) / record.FOLDER, number, 0, ["ask"], [["a", "b"]], responses, arrays

@@ -24,6 +24,7 @@ from jalign.config import (
     RolloutConfig,
 )
 from jalign.rollout import record
+from jalign.rollout.groups import Responses
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
@@ -337,3 +338,18 @@ def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said
     for kind in ("prompts", "supervised"):  # rows of any layout
         assert Texts(examples, [pair, pair], tokenizer, kind).prompt(0) in ("as read", "hi")
     assert texts.columns([1])["answer"] == [None] and texts.columns([0])["level"] == [None]
+
+
+def test_the_viewer_shows_the_best_first_and_what_has_no_reward_last(tmp_path, capsys):
+    texts, scores = ["low", "missing", "high", "mid"], [1.0, np.nan, 3.0, 2.0]
+    one = np.zeros(1, np.float32)
+    responses = Responses([[one.astype(np.int32)] * 4], [[one] * 4], np.ones((1, 4), bool))
+    arrays = {"scores": np.array([scores])}
+    record.write(tmp_path / record.FOLDER, 0, 0, ["ask"], [texts], responses, arrays)
+    for more, order in (
+        ([], "high mid low missing"),
+        (["--worst", "true"], "low mid high missing"),
+    ):
+        rollouts([str(tmp_path), *more], Console(width=200))
+        shown = capsys.readouterr().out
+        assert sorted(texts, key=shown.index) == order.split()

@@ -24,8 +24,8 @@ def rollouts(args: Sequence[str], console: Console) -> None:
     options = parser.parse_args(list(args))
     rows = record.read(store.at(options.run) / record.FOLDER, options.last)
     # a reward that is missing is neither good nor bad: last
-    rows.sort(key=lambda row: (_score(row) if options.worst else -_score(row), 0))
-    rows.sort(key=lambda row: math.isnan(_score(row)))
+    sign = 1 if options.worst else -1
+    rows.sort(key=lambda row: (math.isnan(_score(row)), sign * _score(row)))
     table = Table("rollout", "reward", "advantage", "tokens", "ended", "prompt", "response")
     for row in rows[: options.limit or None]:
         table.add_row(

@@ -59,16 +59,9 @@ class Records:
         """Whether a stage that writes one file, whole at its end, has done so since it began: its
         process outlived that of the pipeline.
         """
-        found = self._read(stage)
-        return (
-            bool(found)
-            and "seconds" not in found
-            and _version(stage)
-            not in (
-                None,
-                found.get("there"),
-            )
-        )
+        found, now = self._read(stage), _version(stage)
+        begun = bool(found) and "seconds" not in found
+        return begun and now is not None and now != found.get("there")
 
     def begin(self, stage: Stage) -> None:
         self._write(stage, {"there": _version(stage)})
