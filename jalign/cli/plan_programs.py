@@ -59,10 +59,10 @@ def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
     graphdef, state = build.merged(roles.model, roles.state.params)
     if c.weights == "gathered":
         state = gathering(state, roles.model.decoder.dtype)[1]
-    layout = prepare.lower(graphdef, state).compile()
-    shapes = jax.eval_shape(partial(prepare, graphdef), state)
+    layout = prepare.lower(graphdef, False, state).compile()
+    shapes = jax.eval_shape(partial(prepare, graphdef, False), state)
     head, layers = abstract_in(shapes, layout.output_shardings)
-    whole = Ready(state, head, layers, graphdef=graphdef)
+    whole = Ready(state, head, layers, graphdef=graphdef, vocab_axis=1)
     rows = c.rows and -(-c.rows // plan.responses)
     count = rows or c.sample_batch or plan.prompts
     longest, _ = plan_data.longest(config, roles.model.decoder.spec)

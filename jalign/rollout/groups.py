@@ -62,8 +62,9 @@ def respond(
       batch_size: prompts per call.
       other: the second model of a mixture.
     """
-    model = ready(model)
-    other = None if other is None else ready(other)
+    rows = batch_size * settings.responses
+    model = ready(model, rows)
+    other = None if other is None else ready(other, rows)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     k = settings.responses
     tokens: list[list[np.ndarray]] = [[] for _ in prompts]

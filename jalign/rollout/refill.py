@@ -72,7 +72,7 @@ def respond_refilling(
     """
     if settings.mixture or settings.repetition_penalty != 1:
         raise ValueError("mixture and repetition_penalty need sample(): rows here are one model's")
-    whole = ready(model)
+    whole = ready(model, rows)
     k, t = settings.responses, settings.max_new_tokens
     longest = -(-max(map(len, prompts)) // BUCKET) * BUCKET
     room = whole.model().spec.learned_positions

@@ -120,7 +120,7 @@ def sample(
     if (other is not None) != (settings.mixture > 0):
         raise ValueError("a second model needs settings.mixture > 0, and mixture a second model")
     given = [model] if other is None else [model, other]
-    models = tuple(ready(m) for m in given)
+    models = tuple(ready(m, len(prompts) * settings.responses) for m in given)
     for whole in models:
         room = whole.model().spec.learned_positions
         if room is not None and lengths.max() + settings.max_new_tokens > room:
@@ -225,7 +225,7 @@ def generate(
     """
     ids = [tokenizer(text)["input_ids"] for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    whole = ready(model)
+    whole = ready(model, batch_size * settings.responses)
     out: dict[int, list[str]] = {}
     for number, start in enumerate(range(0, len(order), batch_size)):
         chosen = order[start : start + batch_size]

@@ -2,6 +2,9 @@
 
 Of parameters or a cache stacked over layers, XLA:CPU copies every layer's slice for every token: at
 15M parameters and 32 rows that is 100 MB per step. Taken apart once, nothing is copied.
+
+A product of a few rows and a large matrix is also faster there with the matrix to the left, outputs
+first: W^T x^T takes 0.75 to 0.85 of the time of x W from 4 rows on, and 1.3 times that of one row.
 """
 
 from __future__ import annotations
@@ -9,13 +12,18 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jaxtyping import Float
 
 from jalign.models.block import Layer, Place
 from jalign.models.cache import KeysValues, KVCache
 from jalign.models.decoder import Decoder
+from jalign.models.lora import sites
 from jalign.models.quant import dequantize
+
+TURN_FROM = 4  # rows
 
 
 class Unrolled(Decoder):
@@ -41,9 +49,37 @@ class Unrolled(Decoder):
         return x, tuple(written), None
 
 
-def layers_apart(model: Decoder) -> tuple[Layer, ...]:
-    """The layers one by one; what is quantised becomes ordinary parameters."""
-    graphdef, stacked = nnx.split(dequantize(model).layers)
+class Turned(nnx.Module):
+    """Stands where a kernel's `nnx.Param` stood: the same matrix, outputs first.
+
+    Attributes:
+      weight: `nnx.Param` [out, in], or [L, out, in] while it is stacked over layers.
+    """
+
+    def __init__(self, kernel: Array):
+        self.weight = nnx.Param(kernel.swapaxes(-1, -2))
+
+    def times(self, x: Array) -> Array:
+        """x W."""
+        return turned_product(self.weight[...].astype(x.dtype), x).astype(x.dtype)
+
+
+def turned_product(weight: Float[Array, "o i"], x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+    """x weight^T in float32, taken as weight x^T: a barrier stops the compiler undoing it."""
+    product = jnp.matmul(weight, x.T, preferred_element_type=jnp.float32)
+    return jax.lax.optimization_barrier(product).T
+
+
+def layers_apart(model: Decoder, *, turned: bool) -> tuple[Layer, ...]:
+    """The layers one by one, their matrices `Turned` or not; what is quantised becomes ordinary
+    parameters.
+    """
+    model = dequantize(model)
+    if turned:
+        for linear in sites(model).values():
+            kernel = nnx.data(Turned(linear.kernel[...]))
+            linear.kernel = kernel  # pyright: ignore[reportAttributeAccessIssue]  # only for times
+    graphdef, stacked = nnx.split(model.layers)
     return tuple(
         nnx.merge(graphdef, jax.tree.map(lambda a, i=i: a[i], stacked))
         for i in range(model.spec.depth)

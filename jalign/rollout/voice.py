@@ -18,18 +18,29 @@ from jalign.kernels import devices
 from jalign.models.block import Layer
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
-from jalign.rollout.unrolled import Unrolled, layers_apart, split_cache
+from jalign.rollout.unrolled import (
+    TURN_FROM,
+    Unrolled,
+    layers_apart,
+    split_cache,
+    turned_product,
+)
 
 
 class Voice(NamedTuple):
-    """A model in the middle of its rows."""
+    """A model in the middle of its rows; `head` and `vocab_axis` as in `Ready`."""
 
     model: Any
-    head: Float[Array, "D V"]
+    head: Array
+    vocab_axis: int
 
     def logits(self, hidden: Float[Array, "n D"]) -> Float[Array, "n V"]:
         spec = self.model.spec
-        x = jnp.matmul(hidden, self.head, preferred_element_type=jnp.float32) * spec.logit_scale
+        if self.vocab_axis == 0:
+            x = turned_product(self.head, hidden)
+        else:
+            x = jnp.matmul(hidden, self.head, preferred_element_type=jnp.float32)
+        x = x * spec.logit_scale
         if spec.logit_softcap is None:
             return x
         return spec.logit_softcap * jnp.tanh(x / spec.logit_softcap)
@@ -41,15 +52,18 @@ class Ready:
 
     Attributes:
       state: the weights.
-      head: [D, V] the unembedding laid out like this: as emb.T, a single row is 4x slower on CPU.
-      layers: on CPU the layers taken apart (`jalign.rollout.unrolled`), else None.
+      head: the unembedding, [D, V] or [V, D] where products are turned
+        (`jalign.rollout.unrolled`). Not emb.T: of a single row it takes 4x the time.
+      layers: on CPU the layers taken apart, else None.
       graphdef: what `state` belongs to.
+      vocab_axis: which axis of `head` is the vocabulary.
     """
 
     state: nnx.State
     head: Any  # an array, or its shape where sampling is planned
     layers: tuple[Layer, ...] | None
     graphdef: nnx.GraphDef[Decoder] = struct.field(pytree_node=False)
+    vocab_axis: int = struct.field(pytree_node=False)
 
     def model(self) -> Decoder:
         return nnx.merge(self.graphdef, self.state)
@@ -59,24 +73,27 @@ Model = Decoder | tuple[nnx.GraphDef[Decoder], nnx.State] | Ready
 """What can be sampled from: a decoder, its `nnx.split`, or a policy that is `ready`."""
 
 
-def ready(model: Model) -> Ready:
-    """The model for any number of calls that sample from it."""
+def ready(model: Model, rows: int) -> Ready:
+    """The model for any number of calls that sample `rows` rows (or about as many) from it."""
     if isinstance(model, Ready):
         return model
     graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
-    head, layers = prepare(graphdef, state)
-    return Ready(state, head, layers, graphdef=graphdef)
+    turned = devices.platform() == "cpu" and rows >= TURN_FROM
+    head, layers = prepare(graphdef, turned, state)
+    return Ready(state, head, layers, graphdef=graphdef, vocab_axis=0 if turned else 1)
 
 
-@partial(jax.jit, static_argnums=0)
-def prepare(graphdef: nnx.GraphDef, state: nnx.State) -> tuple[Array, tuple[Layer, ...] | None]:
+@partial(jax.jit, static_argnums=(0, 1))
+def prepare(
+    graphdef: nnx.GraphDef, turned: bool, state: nnx.State
+) -> tuple[Array, tuple[Layer, ...] | None]:
     """`head` and `layers` of `Ready`. A program of its own: inside the loop's, the compiler would
     undo both. What is as it was is no result of it, which would be a copy.
     """
     model = nnx.merge(graphdef, state)
     weight, vocab_axis = model.head()
-    layers = layers_apart(model) if devices.platform() == "cpu" else None
-    return weight if vocab_axis == 1 else weight.T, layers
+    layers = layers_apart(model, turned=turned) if devices.platform() == "cpu" else None
+    return weight if vocab_axis == (0 if turned else 1) else weight.T, layers
 
 
 def prefill(
@@ -104,4 +121,5 @@ def prefill(
 def voice_of(whole: Ready) -> Voice:
     """The model for single tokens."""
     model = whole.model()
-    return Voice(model if whole.layers is None else Unrolled(model, whole.layers), whole.head)
+    apart = model if whole.layers is None else Unrolled(model, whole.layers)
+    return Voice(apart, whole.head, whole.vocab_axis)

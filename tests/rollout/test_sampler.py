@@ -152,7 +152,8 @@ def test_a_module_and_its_split_give_the_same(model, greedy):
     np.testing.assert_array_equal(again.tokens, greedy.tokens)
 
 
-def test_layers_taken_apart_are_the_same_function(model):
+@pytest.mark.parametrize("turned", [False, True])
+def test_layers_taken_apart_are_the_same_function(model, turned):
     prompts, positions = jnp.asarray(PROMPTS), jnp.broadcast_to(jnp.arange(5), (3, 5))
     token, place = jnp.array([[1], [2], [3]]), jnp.array([[5], [3], [1]])
 
@@ -160,7 +161,7 @@ def test_layers_taken_apart_are_the_same_function(model):
     def both(state):
         decoder = nnx.merge(model[0], state)
         _, cache = decoder(prompts, positions, cache=KVCache.empty(SPEC, 3, 8, jnp.float32))
-        parts, apart = split_cache(cache), Unrolled(decoder, layers_apart(decoder))
+        parts, apart = split_cache(cache), Unrolled(decoder, layers_apart(decoder, turned=turned))
         return decoder(token, place, cache=cache), apart(token, place, cache=parts)
 
     (want, after), (got, parts) = both(model[1])
@@ -170,8 +171,18 @@ def test_layers_taken_apart_are_the_same_function(model):
         np.testing.assert_allclose(part.v[0], after.kv.v[i], atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_one_row_and_many_give_the_same_logits(tied):  # their weights are laid out differently
+    decoder = nnx.merge(*tiny(spec=dataclasses.replace(SPEC, tied=tied)))
+    hidden = jax.random.normal(KEY, (5, SPEC.width))
+    one, many = (voice.voice_of(voice.ready(decoder, rows)) for rows in (1, 5))
+    assert one.head.shape == many.head.shape[::-1] == (SPEC.width, SPEC.vocab_size)
+    np.testing.assert_allclose(one.logits(hidden), many.logits(hidden), atol=1e-5)
+    np.testing.assert_allclose(many.logits(hidden), decoder.logits(hidden), atol=1e-5)
+
+
 def test_stacked_layers_sample_the_same(model, greedy):  # the path of accelerators
-    whole = dataclasses.replace(voice.ready(model), layers=None)
+    whole = dataclasses.replace(voice.ready(model, 3), layers=None)
     padded = np.pad(PROMPTS, ((0, 0), (0, 27)))
     other = sampler._sample((whole,), padded, LENGTHS, KEY, GREEDY)
     np.testing.assert_array_equal(other.tokens, greedy.tokens)
