@@ -32,11 +32,11 @@ LONG = (
 )  # fmt: skip
 
 
-# Those that compile much and compute little with it. Not where speed is looked at, or where other
-# compilers are asked.
-UNOPTIMISED = (
-    "online", "runs", "roles", "memory_options", "stop", "object_store", "cli_reward", "cli_merge",
-    "step", "decoder", "sharded_models",
+# Tests compile much and compute little with it: in all files but those that look at a program's
+# memory or ask other compilers, most optimisations are left out.
+OPTIMISED = (
+    "plan", "targets", "traffic", "attention", "flat", "divergence", "score", "logprobs",
+    "quantized",
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def _compiled_programs(request):
     """They are forgotten after a file, since thousands of tests would keep gigabytes of them."""
     import jax
 
-    quick = request.path.stem.removeprefix("test_") in UNOPTIMISED
+    quick = request.path.stem.removeprefix("test_") not in OPTIMISED
     variable = "JAX_DISABLE_MOST_OPTIMIZATIONS"
     with pytest.MonkeyPatch.context() as patch:  # also for the processes that a test starts
         if quick:
