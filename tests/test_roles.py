@@ -68,6 +68,9 @@ def test_a_shared_critic_is_a_head_on_the_policy(folder):
     assert "value" in names and not names & {"policy", "critic"}
     losses = [row["value/loss"] for row in rows(folder, "shared")]
     assert np.isfinite(losses).all() and losses[-1] != losses[0]
+    name = "value/explained_variance"
+    explained = [row[name] for row in rows(folder, "shared") if name in row]
+    assert explained and max(explained) < 1
     export([str(folder / "shared"), str(folder / "exported")], Console(quiet=True))
     config = json.loads((folder / "exported" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]

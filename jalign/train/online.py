@@ -28,6 +28,7 @@ from jalign.train import rollout
 from jalign.train.objective import Apply
 from jalign.train.online_metrics import (
     LOGPS,
+    critic_metrics,
     length_metrics,
     logp_metrics,
     means_of,
@@ -265,6 +266,7 @@ class Online:
         names = self.algorithm.rollout_inputs()
         made = self.make(*(jnp.asarray(arrays[n]) for n in names), **numbers)
         fields = {name: np.asarray(x) for name, x in made.items()}
+        metrics |= critic_metrics(arrays | fields)
         if plan.importance_cap and "advantages" in fields:
             fields["advantages"] = fields["advantages"] * self._weights(arrays)
         if "old_token_logps" in arrays:

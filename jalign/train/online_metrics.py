@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
+import jax.numpy as jnp
 import numpy as np
 
+from jalign.advantages import explained_variance
 from jalign.rollout.groups import Responses
 
 
@@ -76,3 +78,11 @@ def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str
         found["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
         found["sampling/logp_difference_max"] = float(off.max(initial=0))
     return found
+
+
+def critic_metrics(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How much of the returns the critic knew beforehand; nothing without a critic."""
+    if not {"values", "returns"} <= set(arrays):
+        return {}
+    values, returns, mask = (jnp.asarray(arrays[n]) for n in ("values", "returns", "mask"))
+    return {"value/explained_variance": float(explained_variance(values, returns, mask))}
