@@ -6,7 +6,7 @@
 #     gs://bucket/dpo-1
 #   NAME and OUT are the run: the same command goes on. OUT must outlive the TPU: a bucket, or a
 #   mount of all workers. CONFIG is in this repository. --keep leaves the TPU. RUNTIME=... sets the
-#   image.
+#   image. HF_TOKEN_PATH=... is a file with the token for gated models, copied to the workers.
 #   The script minds the run over ssh: start it in tmux on a machine that stays up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,6 +35,7 @@ case ${RUNTIME:-$type} in
   v6e-*) RUNTIME="v2-alpha-tpuv6e" ;;
   "$type") fail "no runtime is known for $type (v4-*, v5litepod-*, v5p-*, v6e-*): set RUNTIME" ;;
 esac
+[ -r "${HF_TOKEN_PATH:-/dev/null}" ] || fail "no readable file: HF_TOKEN_PATH=$HF_TOKEN_PATH"
 archive=${TMPDIR:-/tmp}/jalign-$name.tar.gz
 queue=(gcloud compute tpus queued-resources)
 tpu=(gcloud compute tpus tpu-vm)
@@ -52,6 +53,7 @@ look() {  # sets `state`
   state=${state:-NONE}
   echo "$name: $state"
 }
+send() { [ -z "$1" ] || run "${tpu[@]}" scp "$1" "$name:$2" --zone "$zone" --worker=all; }
 prepare() {  # until the TPU is there and has the source
   while true; do
     look
@@ -59,7 +61,7 @@ prepare() {  # until the TPU is there and has the source
       NONE) run "${queue[@]}" create "$name" --node-id "$name" --zone "$zone" \
         --accelerator-type "$type" --runtime-version "$RUNTIME" ${spot:+"$spot"} ;;
       FAILED | SUSPENDED) clean_up ;;
-      ACTIVE) if run "${tpu[@]}" scp "$archive" "$name:jalign.tar.gz" --zone "$zone" --worker=all
+      ACTIVE) if send "$archive" jalign.tar.gz && send "${HF_TOKEN_PATH:-}" .hf_token
         then return; fi ;;  # else preempted, and the queue does not know yet
     esac
     [ "$dry_run" = 1 ] || sleep 30
@@ -72,7 +74,7 @@ stop_run() { run "${on_all[@]}" "bash jalign/launch/tpu_vm_setup.sh --stop" || t
 
 run tar -czf "$archive" pyproject.toml README.md LICENSE jalign configs launch "$config"
 [ "$keep" = 1 ] || trap clean_up EXIT
-setup="mkdir -p jalign && tar -xzf jalign.tar.gz -C jalign && cd jalign"
-setup+=" && bash launch/tpu_vm_setup.sh"
+setup="mkdir -p jalign && tar -xzf jalign.tar.gz -C jalign && cd jalign && bash launch/tpu_vm_setup.sh"
 train=$(quoted .venv/bin/jalign train "$config" --out "$out" "$@")
-keep_running "$out" "${on_all[@]}" "$setup && exec env JAX_COORDINATOR_ADDRESS=auto $train"
+variables="JAX_COORDINATOR_ADDRESS=auto${HF_TOKEN_PATH:+ HF_TOKEN_PATH=\$HOME/.hf_token}"
+keep_running "$out" "${on_all[@]}" "$setup && exec env $variables $train"

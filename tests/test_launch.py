@@ -270,6 +270,23 @@ def test_a_run_with_a_wrong_config_deletes_the_tpu_and_says_so(copy):
     assert did == ["list", "create", "list", "scp", "ssh", "delete"]
 
 
+def test_a_token_for_gated_models_goes_to_the_workers_as_a_file_and_into_no_command(copy):
+    (copy / "secret").write_text("hf_gated")
+    executable(copy / "bin" / "gcloud", f'echo "$@" >> {copy}/all\n' + QUEUE.format(copy, "exit 0"))
+    code, out, err = bash(copy, TPU, HF_TOKEN_PATH=str(copy / "secret"))
+    told = (copy / "all").read_text()
+    assert code == 0, err
+    assert f"scp {copy}/secret n:.hf_token" in told
+    assert "HF_TOKEN_PATH=$HOME/.hf_token .venv/bin/jalign train" in told
+    assert "hf_gated" not in told + out + err
+
+
+def test_a_token_that_is_not_there_is_noticed_before_a_tpu_is_asked_for(copy):
+    code, _, err = bash(copy, TPU, HF_TOKEN_PATH="nowhere")
+    assert code == 2 and "no readable file: HF_TOKEN_PATH=nowhere" in err
+    assert not (copy / "ran").exists()
+
+
 def test_keep_leaves_the_tpu(copy):
     code, _, did = tpu_vm(copy, "exit 0", TPU.replace("--spot", "--spot --keep"))
     assert code == 0 and did == ["list", "create", "list", "scp", "ssh"]
