@@ -42,7 +42,8 @@ def show(config: Config, console: Console) -> None:
             report.render(examples, tokenizer, console)
     console.rule("batches")
     if build.algorithm_of(config).experience:
-        console.print(build_online.plan_of(config).describe(), highlight=False)
+        for line in build_online.plan_of(config).describe(build.algorithm_of(config)):
+            console.print(line, highlight=False)
         return
     spec = hub.spec_of(build.model_path(config.model.path))
     for line in build.source_of(config, train, build.mesh_of(config), spec).batches.plan.describe():

@@ -95,12 +95,19 @@ class Plan:
             names.add("old_token_logps")
         return tuple(sorted(names))
 
-    def describe(self) -> str:
-        """The rollouts in words."""
-        return (
+    def describe(self, algorithm: Algorithm) -> list[str]:
+        """The rollouts in words, and what to know of them."""
+        lines = [
             f"{self.prompts} prompts x {self.responses} responses of at most {self.response_len} "
             f"tokens per rollout, {self.steps} optimizer steps each"
-        )
+        ]
+        inputs = set(algorithm.inputs())
+        if self.steps > 1 and "advantages" in inputs and "old_token_logps" not in inputs:
+            lines.append(
+                f"warning: {algorithm.name} takes samples as those of the weights it trains, which "
+                "is so in the first step of a rollout only: nothing corrects the others"
+            )
+        return lines
 
 
 class Online:
@@ -219,7 +226,7 @@ class Online:
 
     def describe(self) -> list[str]:
         """The rollouts in words."""
-        return [self.plan.describe()]
+        return self.plan.describe(self.algorithm)
 
     def epoch(self, step: int) -> float:
         """How often the prompts have been answered before a step."""
