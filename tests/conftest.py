@@ -33,10 +33,11 @@ LONG = (
 
 
 # Tests compile much and compute little with it: in all files but those that look at a program's
-# memory or ask other compilers, most optimisations are left out.
+# memory, ask other compilers or compare losses near 0 between programs, most optimisations are
+# left out.
 OPTIMISED = (
     "plan", "targets", "traffic", "attention", "flat", "divergence", "score", "logprobs",
-    "quantized",
+    "quantized", "several_processes",
 )  # fmt: skip
 
 
