@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jalign.cli import build, feedback, runs
 from jalign.cli.build_judge import judge_of
 from jalign.cli.build_steps import step_reward_of
-from jalign.cli.reward_parts import Reward, Texts, asked, total_of
+from jalign.cli.reward_parts import Reward, Texts, asked, identity_of, total_of
 from jalign.config import Config
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions
@@ -83,7 +83,7 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
             metrics |= hosts.said_by_main(judge.metrics)
         return Judged(scores, wins, metrics)
 
-    return reward
+    return Reward(reward, identity_of(c, model, judge))
 
 
 def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:

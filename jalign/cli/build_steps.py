@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jalign.cli import runs
-from jalign.cli.reward_parts import Reward, Texts, asked, total_of
+from jalign.cli.reward_parts import Reward, Texts, asked, identity_of, total_of
 from jalign.config import RewardConfig
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.process import step_probabilities
@@ -72,7 +72,7 @@ def step_reward_of(c: RewardConfig) -> Reward:
         grouped = [step_scores[b * k : (b + 1) * k] for b in range(len(numbers))]
         return Judged(scores.reshape(shape), None, metrics, grouped)
 
-    return reward
+    return Reward(reward, identity_of(c, model))
 
 
 def steps_of(texts: Texts, i: int, tokens: np.ndarray, ends: Sequence[int]) -> list[Step]:

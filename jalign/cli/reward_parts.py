@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,13 @@ from jalign.data.kinds import rename
 from jalign.data.records import Message
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions, Scored
+from jalign.rewards.identity import function_digest, template_digests
+from jalign.rewards.judge import ModelJudge
 from jalign.rewards.label import text_of
+from jalign.rewards.model import RewardModel
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import continuation
+from jalign.train.fingerprint import combine, fingerprint
 from jalign.train.rollout import Judged
 
 LOG = logging.getLogger(__name__)
@@ -74,8 +79,35 @@ class Texts:
         return {name: [row.get(name) for row in rows] for name in self.names}
 
 
-Reward = Callable[[Texts, Sequence[int], Responses], Judged]
-"""(texts, numbers of prompts, their responses) -> what is said of them."""
+@dataclass(frozen=True)
+class Reward:
+    """What judges the responses of an online run.
+
+    Attributes:
+      ask: (texts, numbers of prompts, their responses) -> what is said of them.
+      identity: what may not change half-way, beside what the config says: the code of functions,
+        the weights of models, the texts that a judge is asked with. JSON.
+    """
+
+    ask: Callable[[Texts, Sequence[int], Responses], Judged]
+    identity: dict[str, Any]
+
+    def __call__(self, texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
+        return self.ask(texts, numbers, responses)
+
+
+def identity_of(
+    c: RewardConfig, model: RewardModel | None = None, judge: Any = None
+) -> dict[str, Any]:
+    """`Reward.identity` of these parts; fingerprints read all weights once."""
+    identity: dict[str, Any] = {"functions": {name: function_digest(name) for name in c.functions}}
+    if model:
+        identity["model"] = {"step": model.step, "weights": combine(fingerprint(model.state))}
+    if isinstance(judge, ModelJudge):
+        identity["judge"] = {"weights": combine(fingerprint(judge.state))}
+    if texts := template_digests(c.judge.options):
+        identity["templates"] = texts
+    return identity
 
 
 def asked(

@@ -107,8 +107,10 @@ def reward_model(
     any sequence-classification model with one label.
     """
     if is_run(name):
-        config, model, state, _ = newest(name, beside=beside)
-        return reward_of(config, model, state)
+        config, model, state, step = newest(name, beside=beside)
+        scorer = reward_of(config, model, state)
+        scorer.step = step
+        return scorer
     return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
 
 
@@ -121,8 +123,10 @@ def process_model(name: str) -> RewardModel:
             f"{name} is no process reward model: {row.name} trains no reward of steps; this does: "
             f"{rows}"
         )
-    config, model, state, _ = newest(name)
-    return _model_of(config, model, state)
+    config, model, state, step = newest(name)
+    scorer = _model_of(config, model, state)
+    scorer.step = step
+    return scorer
 
 
 def reward_of(config: Config, model: build.Model, state: TrainState) -> RewardModel:

@@ -104,6 +104,11 @@ class ModelJudge:
         self._encoder, self._template = Encoder(tokenizer), template
         self._generate, self.batch_size = generate, batch_size
 
+    @property
+    def state(self) -> nnx.State:
+        """Its weights."""
+        return self._split[1]
+
     def complete(
         self, prompts: Sequence[str], *, max_tokens: int, temperature: float
     ) -> list[str | None]:

@@ -80,6 +80,7 @@ class RewardModel:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.tokenizer, self.bias, self.template = tokenizer, bias, template
         self.batch_size = batch_size
+        self.step: int | None = None  # of the run that it was read from
         self._limits: dict[str, Any] = {
             "max_len": whole.spec.learned_positions,
             "max_prompt_len": max_prompt_len,
@@ -134,6 +135,11 @@ class RewardModel:
         if len(examples):
             rewards[np.asarray(examples.extras["row"])] = self.of_examples(examples)
         return rewards
+
+    @property
+    def state(self) -> nnx.State:
+        """Its weights."""
+        return self._split[1]
 
     def tokenized(self, records: Sequence[Record]) -> Examples:
         """The records as in training; those that it would have dropped are missing."""

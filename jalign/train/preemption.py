@@ -19,6 +19,7 @@ class ExitCode(enum.IntEnum):
     BAD_INPUT = 3
     DIVERGED = 4
     CHECKPOINT_FAILED = 5
+    NOTHING_LEARNED = 6
     PREEMPTED = 42
 
 

@@ -1,0 +1,62 @@
+"""What a reward is, as a few digits: the code of a function, the text of a template."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jalign.rewards.named import find
+from jalign.rewards.rules import RULES
+
+
+def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
+    """A digest of the files that a reward function is written in: the one its name says, and the
+    one it is defined in. What those import is not part of it.
+
+    Args:
+      name: as in `jalign.rewards.named.find`. A rule that ships is known by its name alone.
+      fn: the function, where it was given as one.
+
+    Raises:
+      ValueError, TypeError: as `find`.
+    """
+    if fn is None and name in RULES:
+        return f"jalign:{name}"
+    inner = fn or find(name)
+    while isinstance(inner, partial):
+        inner = inner.func
+    inner = inspect.unwrap(inner)
+    where = name.rpartition(":")[0]
+    files = {Path(where).expanduser()} if fn is None and where.endswith(".py") else set()
+    if fn is None and where in sys.modules:
+        files |= _file(sys.modules[where])
+    files |= _file(inner) or _file(type(inner))
+    if not files:
+        return f"unknown:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+    return digest(*sorted(path.read_bytes() for path in files))
+
+
+def template_digests(options: Mapping[str, Any]) -> dict[str, str]:
+    """option -> a digest of the file that it names; templates that ship have none."""
+    files = {n: Path(x).expanduser() for n, x in options.items() if str(x).endswith(".txt")}
+    return {name: digest(path.read_bytes()) for name, path in files.items() if path.is_file()}
+
+
+def digest(*parts: bytes) -> str:
+    """16 hexadecimal digits of SHA-256."""
+    lengths = b",".join(str(len(part)).encode() for part in parts)
+    return hashlib.sha256(b":".join((lengths, *parts))).hexdigest()[:16]
+
+
+def _file(what: Any) -> set[Path]:
+    """Where something is defined, if that is known and still there."""
+    try:
+        path = Path(inspect.getsourcefile(what) or "")
+    except TypeError:  # what is written in C, or typed at a prompt
+        return set()
+    return {path} if path.is_file() else set()
