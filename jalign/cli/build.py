@@ -18,7 +18,7 @@ from jalign import algorithms, embedded
 from jalign.config import Config
 from jalign.core import Algorithm, Frozen, TrainState
 from jalign.data.budget import Cost
-from jalign.data.chat import load_tokenizer
+from jalign.data.chat import ends_of, load_tokenizer, template_source
 from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
 from jalign.kernels import devices
@@ -89,7 +89,11 @@ def model_path(name: str) -> str:
 
 
 def tokenizer_of(config: Config) -> Any:
-    return load_tokenizer(model_path(config.model.tokenizer or config.model.path))
+    """The tokenizer, with the chat template of the run: who samples or exports has both."""
+    tokenizer = load_tokenizer(model_path(config.model.tokenizer or config.model.path))
+    if config.data.template:
+        tokenizer.chat_template = template_source(tokenizer, config.data.template)
+    return tokenizer
 
 
 def compute_dtype(name: str) -> Any:
@@ -352,7 +356,7 @@ def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
         return [
             {
                 "prompt": tokenizer.decode(p, skip_special_tokens=True),
-                "continuation": continuation(tokenizer, p.tolist(), i[m].tolist()),
+                "continuation": continuation(tokenizer, p.tolist(), i[m].tolist(), settings.eos),
             }
             for p, i, m in zip(prompts, ids, mask, strict=True)
         ]
@@ -361,10 +365,12 @@ def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
 
 
 def eos_ids(path: str, tokenizer: Any) -> tuple[int, ...]:
-    """What ends a response: the tokenizer's EOS and those of the model's generation config."""
-    ids = {tokenizer.eos_token_id}
-    file = hub.find(path) / "generation_config.json"
-    if file.is_file():
-        more = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") or []
-        ids |= set(more if isinstance(more, list) else [more])
-    return tuple(sorted(i for i in ids if i is not None))
+    """What ends a response wherever one is sampled: the tokenizer's EOS, the end of turn of its
+    chat template, and the EOS tokens of the model's generation config (else of its config).
+    """
+    ids, folder = set(ends_of(tokenizer)), hub.find(path)
+    files = (folder / name for name in ("generation_config.json", "config.json"))
+    if file := next((file for file in files if file.is_file()), None):
+        more = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        ids |= set(more if isinstance(more, list) else [] if more is None else [more])
+    return tuple(sorted(ids))

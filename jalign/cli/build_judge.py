@@ -14,7 +14,7 @@ from jalign.data.chat import Template
 from jalign.rewards.judge import Judge, ModelJudge
 from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import respond
-from jalign.rollout.sampler import Settings
+from jalign.rollout.sampler import Settings, continuation
 
 
 def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
@@ -42,7 +42,7 @@ def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
         asked = np.uint32(zlib.crc32(b"".join(row.tobytes() for row in rows)))
         key = jax.random.fold_in(jax.random.key(c.seed or 0), asked)
         found = respond(split, rows, settings, key, batch_size=8)
-        return [str(tokenizer.decode(row[0], skip_special_tokens=True)) for row in found.tokens]
+        return [continuation(tokenizer, [], row[0].tolist(), eos) for row in found.tokens]
 
     template = Template.of(tokenizer) if tokenizer.chat_template else None
     return ModelJudge(split, tokenizer, template=template, generate=generate)

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from jalign.cli.build import algorithm_of
 from jalign.cli.build_data import prompt_kind
 from jalign.config import Config, RewardConfig
+from jalign.data.chat import ends_of
 from jalign.data.convert import to_records
 from jalign.data.examples import Examples
 from jalign.data.kinds import rename
@@ -53,6 +55,10 @@ class Texts:
         renamed = rename(rows, c.columns) if c.columns else rows
         return cls(examples, renamed, tokenizer, prompt_kind(algorithm_of(config)))
 
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        return ends_of(self.tokenizer)
+
     def row(self, i: int) -> Any:
         """What example number i was made of."""
         return self.rows[int(self.examples.extras["row"][i])]
@@ -71,7 +77,8 @@ class Texts:
         return text_of(self.given(i))
 
     def response(self, i: int, tokens: np.ndarray) -> str:
-        return continuation(self.tokenizer, self.examples[i].prompt.tolist(), tokens.tolist())
+        prompt = self.examples[i].prompt.tolist()
+        return continuation(self.tokenizer, prompt, tokens.tolist(), self.ends)
 
     def columns(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
         """Every column of the data, one entry per number; None where a row has none."""

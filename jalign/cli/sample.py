@@ -11,7 +11,7 @@ from rich.text import Text
 
 from jalign.cli import best_of, build, build_data, runs
 from jalign.cli.read import parsed
-from jalign.data.chat import Template
+from jalign.data.chat import Template, template_source
 from jalign.data.journal import Made, make_file
 from jalign.data.tokenize import Encoder
 from jalign.data.write import check_name
@@ -99,6 +99,8 @@ def sample(args: Sequence[str], console: Console) -> None:
     reward = runs.reward_model(options.reward) if options.reward else None
     decoder, tokenizer, path = runs.language_model(options.model, step=runs.which(options.step))
     read = reader(tokenizer, prompts, options.template)
+    if options.template:
+        tokenizer.chat_template = template_source(tokenizer, options.template)
     settings = Settings(
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,

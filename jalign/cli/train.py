@@ -21,6 +21,7 @@ from jalign.cli.reward_parts import Texts
 from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
+from jalign.data.chat import template_source
 from jalign.log import RunLog
 from jalign.parallel import hosts
 from jalign.parallel.deterministic import make_deterministic
@@ -319,5 +320,8 @@ def _with_cached_reference(config, model, source, held_source, frozen, identity,
 
 def _write_config(out: store.Place, config: Config) -> None:
     if hosts.is_main():
-        text = json.dumps(asdict(config), indent=2) + "\n"
+        facts = asdict(config)
+        if config.data.template:  # the run goes on, is sampled and exported without the file
+            facts["data"]["template"] = template_source(None, config.data.template)
+        text = json.dumps(facts, indent=2) + "\n"
         (out / CONFIG_FILE).write_bytes(text.encode())

@@ -107,7 +107,8 @@ class DataConfig:
         over_long: what happens to what is longer.
         train_on: score the responses only, or every token (supervised data).
         turns: which assistant turns of a conversation are scored.
-        template: a built-in chat template for a tokenizer that has none.
+        template: a chat template instead of the tokenizer's own: a built-in one by name, a file
+          that ends in .jinja, or the Jinja text. What is exported has it.
         layout: one flat token stream with shared prompts, or padded rows.
         max_tokens: most tokens of a micro-batch on one device; null is 2048 on CPU (that stays
             in its caches), 8192 elsewhere, or as long as the longest example needs.

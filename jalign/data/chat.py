@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -88,12 +89,12 @@ class Template:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> Template:
-        """The tokenizer's own template, a plain one by name, or one from a .jinja file.
+        """The tokenizer's own template, or one that `template_source` finds.
 
         Raises:
-          ValueError: the tokenizer has none and none was given, or an unknown name.
+          ValueError: as `template_source`, or a template that refuses a plain chat.
         """
-        source = _source(tokenizer, template)
+        source = template_source(tokenizer, template)
         marked = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
         probe = cls(tokenizer, source, marked, None, "", False)
         turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
@@ -198,18 +199,38 @@ class Template:
         return texts[0], cast("list[tuple[int, int]]", spans[0] if marks else [])
 
 
-def _source(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
+def ends_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of the tokens that end a response: the EOS, and the end of turn of the chat template,
+    with which training ends the responses of a chat.
+    """
+    ends = {cast(Any, tokenizer).eos_token_id}
+    if tokenizer.chat_template:
+        with suppress(ValueError):  # a template that refuses a plain chat is an error where one is
+            end = Template.of(tokenizer).end_of_turn
+            ends.add(cast(Any, tokenizer.convert_tokens_to_ids(end)) if end else None)
+    return frozenset(ends - {None})
+
+
+def template_source(tokenizer: PreTrainedTokenizerBase | None, template: str | None) -> str:
+    """The Jinja source of the tokenizer's own template (None), of a built-in one by name, of a
+    file that ends in .jinja, or of the source itself.
+
+    Raises:
+      ValueError: the tokenizer has none and none was given, no such file, or an unknown name.
+    """
     if template is None:
-        if not tokenizer.chat_template:
+        if tokenizer is None or not tokenizer.chat_template:
             raise ValueError(
-                "the data holds messages but the tokenizer has no chat template; set template: to "
-                f"one of {', '.join(TEMPLATES)} or to a .jinja file"
+                "the data holds messages but the tokenizer has no chat template; set data.template "
+                f"to one of {', '.join(TEMPLATES)} or to a .jinja file"
             )
         return tokenizer.get_chat_template()
     if template.endswith(".jinja"):
         if not Path(template).is_file():
             raise ValueError(f"no template file {template}")
         return Path(template).read_text("utf-8")
+    if "{{" in template or "{%" in template:
+        return template
     if template not in TEMPLATES:
         raise ValueError(
             f"unknown template {template!r}{nearest(template, TEMPLATES)}; there is: "

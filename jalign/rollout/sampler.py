@@ -10,7 +10,7 @@ tokens, V vocabulary, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -238,12 +238,19 @@ def generate(
         tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
         for j, i in enumerate(chosen):
             at = range(j * settings.responses, (j + 1) * settings.responses)
-            out[i] = [continuation(tokenizer, ids[i], tokens[r][mask[r]].tolist()) for r in at]
+            responses = [tokens[r][mask[r]].tolist() for r in at]
+            out[i] = [continuation(tokenizer, ids[i], r, settings.eos) for r in responses]
     return [text for i in range(len(ids)) for text in out[i]]
 
 
-def continuation(tokenizer: Any, prompt: list[int], response: list[int]) -> str:
-    """A response's text as it follows the prompt: alone, some tokenizers drop its first space."""
+def continuation(
+    tokenizer: Any, prompt: list[int], response: list[int], ends: Collection[int] = ()
+) -> str:
+    """A response's text as it follows the prompt: alone, some tokenizers drop its first space. A
+    last token among `ends` is left out, also where the tokenizer does not call it special.
+    """
+    if response and response[-1] in ends:
+        response = response[:-1]
     before = tokenizer.decode(prompt, skip_special_tokens=True)
     whole = tokenizer.decode(prompt + response, skip_special_tokens=True)
     if whole.startswith(before):

@@ -58,7 +58,7 @@ def test_the_hh_template_writes_human_and_assistant():
 
 
 def test_a_tokenizer_without_a_template_says_what_to_set(tmp_path):
-    with pytest.raises(ValueError, match="no chat template; set template: to one of hh"):
+    with pytest.raises(ValueError, match=r"no chat template; set data\.template to one of hh"):
         Template.of(byte_level())
     with pytest.raises(ValueError, match="unknown template 'hhh'; did you mean 'hh'"):
         Template.of(byte_level(), "hhh")
