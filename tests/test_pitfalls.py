@@ -311,7 +311,7 @@ def undesirable_only(whole):
 def test_24_a_mean_over_nothing_is_not_a_zero_and_spoils_no_other_mean(tmp_path):
     _, metrics = run(get("kto"), undesirable_only(batch()))
     assert np.isnan(metrics["rewards/chosen"]) and np.isfinite(metrics["rewards/rejected"])
-    log = RunLog(tmp_path, steps=2, start=0, console=None)
+    log = RunLog(tmp_path, steps=2, start=0)
     hook = hook_of(log, every=2)
     for step, chosen in ((1, 3.0), (2, float("nan"))):
         hook(moment(step, {"rewards/chosen": chosen, "loss": 1.0}))
@@ -383,7 +383,7 @@ def test_26_a_checkpoint_between_two_lines_of_the_log_loses_no_metric(tmp_path):
     """A run cut at step 2 of 3 writes the line that one which never stopped writes."""
     lines = []
     for name, cut in (("whole", None), ("cut", 2)):
-        log = RunLog(tmp_path / name, steps=3, start=0, console=None)
+        log = RunLog(tmp_path / name, steps=3, start=0)
         hook = hook_of(log, every=3)
         for step in (1, 2, 3):
             hook(moment(step, {"loss": np.float32(0.1) * step, "grad_norm": np.float32(step)}))
@@ -400,7 +400,7 @@ def test_26_a_checkpoint_between_two_lines_of_the_log_loses_no_metric(tmp_path):
 
 def test_26_the_learning_rate_reported_is_the_one_used_after_a_skipped_step(tmp_path):
     """A skipped step does not advance the optimizer's clock."""
-    log = RunLog(tmp_path, steps=9, start=0, console=None)
+    log = RunLog(tmp_path, steps=9, start=0)
     hook, counts = hook_of(log, every=1), ((0, 0), (1, 1), (1, 0), (1, 0))
     for step, (skipped, in_a_row) in enumerate(counts, 1):
         hook(moment(step, {"loss": 1.0, "skipped": skipped, "skipped_in_a_row": in_a_row}))
@@ -411,23 +411,23 @@ def test_26_the_learning_rate_reported_is_the_one_used_after_a_skipped_step(tmp_
 
 def test_26_a_run_that_starts_afresh_after_a_kill_has_every_line_once(tmp_path):
     """Killed before the first checkpoint, in the middle of a character."""
-    log = RunLog(tmp_path, steps=9, start=0, console=None)
+    log = RunLog(tmp_path, steps=9, start=0)
     log.write(0, {"loss": 1.0}, "eval")
     log.text(4, "generations", [{"prompt": "a\u2028b"}])  # a line break to str, not to JSON Lines
     log.close()
     with log.path.open("ab") as file:
         file.write('{"step": 5, "rows": ["é'.encode()[:-1])
-    kept = RunLog(tmp_path, steps=9, start=4, console=None)
+    kept = RunLog(tmp_path, steps=9, start=4)
     kept.close()
     assert [json.loads(x)["step"] for x in log.path.read_text().split("\n") if x] == [0, 4]
-    fresh = RunLog(tmp_path, steps=9, start=0, console=None)
+    fresh = RunLog(tmp_path, steps=9, start=0)
     fresh.write(0, {"loss": 1.0}, "eval")
     fresh.close()
     assert len(log.path.read_text().splitlines()) == 1
 
 
 def test_26_of_several_processes_one_keeps_the_record(tmp_path):
-    log = RunLog(tmp_path / "second", steps=1, start=0, console=None, writes=False)
+    log = RunLog(tmp_path / "second", steps=1, start=0, writes=False)
     log.write(1, {"loss": 1.0})
     log.text(1, "generations", [])
     log.close()
@@ -435,7 +435,7 @@ def test_26_of_several_processes_one_keeps_the_record(tmp_path):
 
 
 def test_26_a_run_that_is_told_to_stop_does_not_evaluate_first(tmp_path):
-    log = RunLog(tmp_path, steps=1, start=0, console=None)
+    log = RunLog(tmp_path, steps=1, start=0)
     told = iter([False, True])
     batches = [batch(), batch(seed=1)]
     evaluate = make_eval_step(get("simpo"), apply)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from jalign.cli import build_data
 from jalign.data.journal import Make, make_file
+from jalign.log.display import Display
 from jalign.rewards.server import ServerJudge
 from jalign.signatures import did_you_mean, numbers_of
 
@@ -46,9 +47,19 @@ def write(
     """
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     identity, size = {**_flat(asdict(config)), **(facts or {})}, config.batch_size
-    rows, dropped = make_file(
-        config.out, items, make, identity=identity, size=size, say=say, **more
-    )
+    done = 0
+    with Display(console).phase(f"asking for {what}", len(items)) as advance:
+
+        def counted(lot: Sequence[Any], first: int, rows: Any) -> Any:
+            nonlocal done
+            results = make(lot, first, rows)
+            advance(first + len(lot) - done)
+            done = first + len(lot)
+            return results
+
+        rows, dropped = make_file(
+            config.out, items, counted, identity=identity, size=size, say=say, **more
+        )
     for reason, count in dropped.most_common():
         say(f"dropped: {count} times {reason}")
     say(f"{len(rows)} {what} written to {config.out}")

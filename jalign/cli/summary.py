@@ -58,7 +58,8 @@ def introduce(
 
 def conclude(log: RunLog, out: store.Place, steps: int, seconds: float, best: int | None) -> None:
     """Before and after, side by side, and where everything is."""
-    if log.console is None:
+    console = log.display.console
+    if console is None:
         return
     texts = log.rows("generations")
     if len(texts) > 1:
@@ -68,7 +69,7 @@ def conclude(log: RunLog, out: store.Place, steps: int, seconds: float, best: in
             table = Table(show_header=False, title=title, title_justify="left", expand=True)
             table.add_row("before", Text(before["continuation"].strip()))
             table.add_row("after", Text(after["continuation"].strip()))
-            log.console.print(table)
+            console.print(table)
     evaluations = log.rows("eval")
     if len(evaluations) > 1:
         first, last = evaluations[0], evaluations[-1]
@@ -83,7 +84,7 @@ def conclude(log: RunLog, out: store.Place, steps: int, seconds: float, best: in
         )
     log.say(f"{steps} steps in {seconds:.0f} s")
     log.say(f"metrics:     {log.path}")
-    log.say(f"TensorBoard: {log.tensorboard}")
+    log.say(f"TensorBoard: tensorboard --logdir {log.tensorboard}  (pip install tensorboard)")
     log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
     if best is not None:
         log.say(f"best:        {out / 'checkpoints' / str(best)} (--step best)")

@@ -22,7 +22,7 @@ from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.data.chat import template_source
-from jalign.log import RunLog
+from jalign.log import Display, RunLog
 from jalign.parallel import hosts
 from jalign.parallel.deterministic import make_deterministic
 from jalign.parallel.preflight import preflight
@@ -35,8 +35,8 @@ from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
 from jalign.train.resume import ResumeError, resume
-from jalign.train.source import Offline
-from jalign.train.step import make_eval_step, make_train_step
+from jalign.train.source import Offline, Source
+from jalign.train.step import Step, make_eval_step, make_train_step
 
 
 def train(config: Config, console: Console | None) -> int:
@@ -52,15 +52,19 @@ def train(config: Config, console: Console | None) -> int:
 
 def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitStack) -> int:
     started = time.perf_counter()
+    display = Display(console if hosts.is_main() else None)
+    closing.callback(display.close)
     out = store.at(config.out)
     store.check_writable(out)
     algorithm = build.algorithm_of(config)
-    tokenizer = build.tokenizer_of(config)
-    rows = build_data.all_rows(config)
-    examples, held = build_data.examples_of(config, tokenizer, rows)
+    with display.phase("reading the data"):
+        tokenizer = build.tokenizer_of(config)
+        rows = build_data.all_rows(config)
+        examples, held = build_data.examples_of(config, tokenizer, rows)
     if config.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
-    model = build.model_of(config, mesh, tokenizer)
+    with display.phase("loading the model"):
+        model = build.model_of(config, mesh, tokenizer)
 
     spec = model.decoder.spec
     held_source, answer = None, None
@@ -111,8 +115,9 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         source.restore(meta["position"], start, _rollout_file(out, start))
 
     main = hosts.is_main()
-    log = RunLog(out, steps=steps, start=start, console=console if main else None, writes=main)
+    log = RunLog(out, steps=steps, start=start, display=display, writes=main)
     closing.callback(log.close)
+    log.settings(asdict(config))
     summary.introduce(log, config, model, examples, held, source, steps, start)
     _write_config(out, config)
     if config.reference == "cached":
@@ -128,6 +133,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         donate_argnums=0,
         out_shardings=(shardings, None),
     )
+    step = _announced(step, log, "compiling the training step")
     with Preemption() as preemption, checkpoints:
         evaluations = Evaluations(log, config.stop, meta.get("evaluations", ()))
         evaluators: list[Any] = []
@@ -191,7 +197,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             if evaluations.over():
                 log.say(f"{out} has ended already, no step is taken: {evaluations.reason}")
             else:
-                state = fit(step, state, frozen, source, steps=steps, hooks=hooks)
+                data = _shown(source, display)
+                state = fit(step, state, frozen, data, steps=steps, hooks=hooks)
         except StopTraining as stop:
             log.say(stop.reason)
             code = ExitCode(stop.exit_code)
@@ -201,8 +208,36 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             why = evaluations.reason
             log.say(f"ended after step {taken} of {steps}: {why}. It goes on if that is relaxed.")
         best = checkpoints.pinned if config.stop.metric else None
+        display.close()
         summary.conclude(log, out, taken, time.perf_counter() - started, best)
     return code
+
+
+def _announced(step: Step, log: RunLog, phase: str) -> Step:
+    """The step, whose first call, which compiles it, is a phase."""
+    fresh = True
+
+    def call(state: TrainState, frozen: Frozen, data: Any) -> Any:
+        nonlocal fresh
+        if not fresh:
+            return step(state, frozen, data)
+        fresh = False
+        with log.phase(phase):
+            return step(state, frozen, data)
+
+    return call
+
+
+def _shown(source: Offline | Online, display: Display) -> Source:
+    """The source, whose rollouts are phases."""
+
+    def data(state: TrainState, frozen: Frozen) -> Any:
+        if not (isinstance(source, Online) and source.begins):
+            return source(state, frozen)
+        with display.phase("sampling and scoring responses"):
+            return source(state, frozen)
+
+    return data
 
 
 def _pin_best(checkpoints: Checkpointer, evaluations: Evaluations, log: RunLog) -> None:

@@ -26,6 +26,7 @@ _OF_EVERY_STEP = ("loss", "grad_norm")  # NaN here is a bad step, elsewhere a me
 
 class Metrics:
     """Every `every` steps: the means of the metrics since the last time, with speed; and the guard.
+    Speed is that of training: phases such as compiling and evaluating are left out.
 
     Steps in between are not read, so the device is not waited for. A checkpoint between two lines
     keeps what is `pending`, so that a run that goes on writes the lines of one that never stopped.
@@ -46,10 +47,11 @@ class Metrics:
         self.every, self.steps, self.max_bad_steps = every, steps, max_bad_steps
         self.waiting: list[Any] = list(pending)
         self.earlier = len(self.waiting)  # of them taken before this process began
-        self.since, self.tokens = time.perf_counter(), source.tokens
+        self.since, self.aside_s, self.tokens = time.perf_counter(), log.aside_s, source.tokens
 
     def __call__(self, moment: Moment) -> None:
         self.waiting.append(moment.metrics)
+        self.log.tick(moment.step)
         if moment.step % self.every and not moment.last:
             return
         rows = self.pending()
@@ -58,7 +60,7 @@ class Metrics:
         means = {name: _mean([row[name] for row in rows], name) for name in rows[0]}
         worst = max(int(row["skipped_in_a_row"]) for row in rows)
         now, tokens = time.perf_counter(), self.source.tokens
-        seconds = max(now - self.since, 1e-9)
+        seconds = max(now - self.since - (self.log.aside_s - self.aside_s), 1e-9)
         skipped, in_a_row = (int(rows[-1][name]) for name in ("skipped", "skipped_in_a_row"))
         updates = moment.step - skipped - (not in_a_row)  # before this step: the optimizer's clock
         means |= {
@@ -73,7 +75,7 @@ class Metrics:
         }
         means |= self.source.metrics()
         self.log.write(moment.step, with_margin(means) | _memory())
-        self.since, self.tokens = now, tokens
+        self.since, self.aside_s, self.tokens = now, self.log.aside_s, tokens
         if worst >= self.max_bad_steps:
             raise StopTraining(
                 f"{worst} steps in a row had a loss or gradient that was not finite, the last at "
@@ -200,11 +202,13 @@ class Evaluate:
         """Evaluate a state and record it; nothing when told to stop."""
         found = []
         frozen = with_reference(frozen, state)
-        for data in self.batches():
-            if self.stop():
-                return
-            found.append(self.evaluate(state.params, frozen, state.carry, data))
-        total = jax.tree.map(lambda *parts: np.sum(parts, dtype=float), *jax.device_get(found))
+        with self.evaluations.log.phase("evaluating"):
+            for data in self.batches():
+                if self.stop():
+                    return
+                found.append(self.evaluate(state.params, frozen, state.carry, data))
+            found = jax.device_get(found)
+        total = jax.tree.map(lambda *parts: np.sum(parts, dtype=float), *found)
         means = {name: float(mean.shown) for name, mean in total.items()}
         self.evaluations.add(step, with_margin(means))
 
@@ -228,7 +232,8 @@ class Generations:
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Sample from a state and record the texts."""
-        rows = self.generate(state, frozen)
+        with self.log.phase("sampling continuations"):
+            rows = self.generate(state, frozen)
         self.log.text(step, "generations", rows)
         if self.score:
             scores = self.score([row["continuation"] for row in rows])
@@ -255,7 +260,9 @@ class Answers:
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Answer, judge and record."""
-        self.evaluations.add(step, self.answer(state, with_reference(frozen, state)))
+        with self.evaluations.log.phase("answering the held-out prompts"):
+            metrics = self.answer(state, with_reference(frozen, state))
+        self.evaluations.add(step, metrics)
 
 
 class Save:

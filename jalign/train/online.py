@@ -166,6 +166,11 @@ class Online:
         self.recent: list[dict[str, float]] = []
         self._examples: Examples | None = None  # of the rollout under way
 
+    @property
+    def begins(self) -> bool:
+        """Whether the next step needs a new rollout."""
+        return self.step % self.plan.steps == 0
+
     def __call__(self, state: TrainState, frozen: Frozen) -> tuple[Parts, ...]:
         at = self.step % self.plan.steps
         if at == 0:

@@ -1,38 +1,31 @@
-"""Metrics to a jsonl file (the record), to TensorBoard, and to the terminal."""
+"""The record of a run: metrics to a jsonl file, to TensorBoard, and to the display."""
 
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
-
 from jalign import store
-
-_SHOWN = {
-    "loss": "loss",
-    "rewards/accuracies": "accuracy",
-    "rewards/margins": "margin",
-    "grad_norm": "grad norm",
-    "learning_rate": "lr",
-    "tokens_per_second": "tok/s",
-    "sentiment": "sentiment",
-}
+from jalign.log.display import Display
+from jalign.log.tensorboard import TensorBoard
 
 
 class RunLog:
     """One run's record. Going on from step s drops what an earlier life of the run wrote after s.
 
     Args:
-      directory: `metrics.jsonl` and `tensorboard/` are written there; to an object store by `put`.
+      directory: `metrics.jsonl` and TensorBoard's events are written there; to an object store by
+        `put`.
       steps: optimizer steps of the whole run.
       start: steps already taken.
-      console: where people look; None: nowhere.
+      display: where people look.
       writes: whether this process keeps the record; of several only the first does.
+
+    Attributes:
+      aside_s: seconds spent in phases that are not training, such as evaluations.
     """
 
     def __init__(
@@ -41,11 +34,11 @@ class RunLog:
         *,
         steps: int,
         start: int,
-        console: Console | None,
+        display: Display | None = None,
         writes: bool = True,
     ):
         self.path = directory / "metrics.jsonl"
-        self.tensorboard = directory / "tensorboard"
+        self.tensorboard = directory
         self._file: TextIO | None = None
         self._spool: store.Spool | None = None
         if writes:
@@ -56,32 +49,33 @@ class RunLog:
             self._lines = folder / self.path.name
             _drop_after(self._lines, start)
             self._file = self._lines.open("a", encoding="utf-8")
-            self._writer = SummaryWriter(
-                str(folder / self.tensorboard.name),
+            self._board = TensorBoard(
+                folder,
                 purge_step=start + 1 if start else None,
-                filename_suffix=f".{start}" if self._spool else "",  # an object is replaced
+                suffix=f".{start}" if self._spool else "",  # an object is replaced
             )
-        self.console, self._steps = console, steps
-        self._progress = (
-            _progress(console, steps, start) if console and console.is_terminal else None
-        )
+        self.display, self._steps, self.aside_s = display or Display(), steps, 0.0
+        self.display.training(start, steps)
 
     def write(self, step: int, metrics: Mapping[str, float], kind: str = "train") -> None:
         """Record scalars of one step; a number that is not finite is written as null."""
         finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         record = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite}
         self._append(record)
-        for name, value in finite.items():
-            if value is not None and self._file:
-                self._writer.add_scalar(name if kind == "train" else f"{kind}/{name}", value, step)
-        self._show(step, metrics, kind)
+        if self._file:
+            self._board.scalars(step, kind, finite)
+        self.display.metrics(kind, step, self._steps, metrics)
 
     def text(self, step: int, name: str, rows: list[dict[str, Any]]) -> None:
         """Record texts (sample generations) beside the numbers."""
         self._append({"step": step, "kind": name, "rows": rows})
         if self._file:
-            text = "\n\n".join(json.dumps(r, ensure_ascii=False) for r in rows)
-            self._writer.add_text(name, text, step)
+            self._board.texts(step, name, _beside(self.rows(name)[0]["rows"], rows))
+
+    def settings(self, config: Mapping[str, Any]) -> None:
+        """What the run was given, beside its curves."""
+        if self._file:
+            self._board.settings(config)
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """What has been recorded of a kind so far, by earlier lives of the run too."""
@@ -90,21 +84,33 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """A line for people."""
-        if self.console:
-            self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self.display.say(message)
+
+    def tick(self, step: int) -> None:
+        """Move the bar to a step, whose metrics nobody reads yet."""
+        self.display.training(step, self._steps)
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A phase of the display, whose time does not count as training."""
+        since = time.perf_counter()
+        try:
+            with self.display.phase(name, total) as advance:
+                yield advance
+        finally:
+            self.aside_s += time.perf_counter() - since
 
     def put(self) -> None:
         """Bring an object store up to date; files on disk are so after every line."""
         if self._spool:
-            self._writer.flush()
+            self._board.flush()
             self._spool.put()
 
     def close(self) -> None:
-        if self._progress:
-            self._progress.stop()
+        self.display.close()
         if self._file:
             self._file.close()
-            self._writer.close()
+            self._board.close()
         if self._spool:
             self._spool.close()
 
@@ -112,32 +118,6 @@ class RunLog:
         if self._file:
             self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._file.flush()
-
-    def _show(self, step: int, metrics: Mapping[str, float], kind: str) -> None:
-        if not self.console:
-            return
-        cells = [f"{label} {metrics[n]:.4g}" for n, label in _SHOWN.items() if n in metrics]
-        if self._progress and kind == "train":
-            self._progress.update(
-                self._progress.task_ids[0], completed=step, cells="  ".join(cells)
-            )
-        else:
-            left = f"  ETA {metrics['eta_s']:.0f}s" if "eta_s" in metrics else ""
-            if cells:
-                self.say(f"{kind} {step}/{self._steps}  " + "  ".join(cells) + left)
-
-
-def _progress(console: Console, steps: int, start: int) -> Progress:
-    progress = Progress(
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[cells]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    progress.add_task("train", total=steps, completed=start, cells="compiling")
-    progress.start()
-    return progress
 
 
 def _drop_after(path: Path, start: int) -> None:
@@ -158,3 +138,14 @@ def _drop_after(path: Path, start: int) -> None:
     whole = path.with_suffix(".jsonl.tmp")  # a kill half-way through must not cost the record
     whole.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     whole.replace(path)
+
+
+def _beside(first: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Continuations of the same prompts with those before the first step, to be compared."""
+    if first == rows or not all("continuation" in row for row in (*first, *rows)):
+        return rows
+    before = {row["prompt"]: row["continuation"] for row in first}
+    return [
+        {"prompt": row["prompt"], "before": before.get(row["prompt"]), "now": row["continuation"]}
+        for row in rows
+    ]

@@ -1,0 +1,165 @@
+"""What people see of a run: lines in a pipe or a notebook, and bars below them in a terminal."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+SHOWN = {
+    "loss": "loss",
+    "reward": "reward",
+    "sentiment": "sentiment",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "objective/kl": "KL",
+    "completions/mean_length": "length",
+    "grad_norm": "grad norm",
+    "learning_rate": "lr",
+}
+"""Metrics that a line shows, the most telling first -> their short names."""
+
+_KINDS = {"sentiment": "samples"}
+_NOTEBOOKS = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG")  # they give `!command` a terminal, and keep
+# every frame of a moving bar as a line of its own
+
+
+_QUIET_S = 30.0  # between two lines of one phase where there is no terminal
+
+
+class Display:
+    """Lines, phases and the progress of training on a console; None shows nothing."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console
+        self._announced: set[str] = set()
+        moving = (
+            console is not None
+            and console.is_terminal
+            and not console.is_dumb_terminal
+            and not any(name in os.environ for name in _NOTEBOOKS)
+        )
+        self._bars = _bars(console) if console and moving else None
+        self._training: Any = None
+
+    def say(self, message: str) -> None:
+        """A line for people."""
+        if self.console:
+            self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Show that something goes on which may take long; yields what to tell how many more of
+        `total` parts are done. Without a terminal a phase is a line the first time, and another
+        every half a minute where parts are counted.
+        """
+        if not self._bars:
+            if name not in self._announced:
+                self._announced.add(name)
+                self.say(f"{name} ...")
+            yield self._counted(name, total)
+            return
+        self._bars.start()
+        task = self._bars.add_task(name, total=total, speed="")
+        self._bars.refresh()
+        try:
+            yield partial(self._bars.advance, task)
+        finally:
+            self._bars.remove_task(task)
+
+    def _counted(self, name: str, total: int | None) -> Callable[[int], None]:
+        done, said = 0, time.monotonic()
+
+        def advance(parts: int) -> None:
+            nonlocal done, said
+            done += parts
+            if total and done < total and time.monotonic() - said >= _QUIET_S:
+                said = time.monotonic()
+                self.say(f"{name}: {done}/{total}")
+
+        return advance
+
+    def training(self, step: int, steps: int) -> None:
+        """The bar of the whole run stands at a step."""
+        if not self._bars:
+            return
+        self._bars.start()
+        if self._training is None:
+            self._training = self._bars.add_task("train", total=steps, completed=step, speed="")
+        else:
+            self._bars.update(self._training, completed=step)
+
+    def metrics(self, kind: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """A line of the metrics that say most; nothing if none of them is there."""
+        if not self.console:
+            return
+        speed = metrics.get("tokens_per_second")
+        cells = [f"{label} {metrics[name]:.4g}" for name, label in SHOWN.items() if name in metrics]
+        if metrics.get("skipped"):
+            cells.insert(1, f"skipped {metrics['skipped']:.0f}")
+        if not cells:
+            return
+        if not self._bars and speed:
+            cells.append(f"tok/s {speed:.4g}")
+        if not self._bars and "eta_s" in metrics:
+            cells.append(f"ETA {_duration(metrics['eta_s'])}")
+        head = f"{_KINDS.get(kind, kind)} {step}/{steps}"
+        if self._bars and speed and self._training is not None:
+            self._bars.update(self._training, speed=f"{speed:,.0f} tok/s")
+        if self._bars:  # a line that breaks hides how values change from line to line
+            while len("  ".join([head, *cells])) > self.console.width and len(cells) > 1:
+                cells.pop()
+        self.say("  ".join([head, *cells]))
+
+    def close(self) -> None:
+        """Leave the last state of the bars on the screen."""
+        if self._bars:
+            self._bars.stop()
+
+
+class _Count(ProgressColumn):
+    """How many parts are done, or how long it has taken where nothing counts them."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(_duration(task.elapsed or 0))
+        return Text(f"{task.completed:.0f}/{task.total:.0f}")
+
+
+class _Left(ProgressColumn):
+    """When it will be done."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None or task.finished else f"ETA {_duration(left)}")
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        _Count(),
+        BarColumn(bar_width=20),
+        _Left(),
+        TextColumn("{task.fields[speed]}"),
+        console=console,
+        refresh_per_second=4,
+        speed_estimate_period=300,
+    )
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(3), _duration(75), _duration(7325)
+    ('3s', '1m15s', '2h02m')
+    """
+    rounded_s = round(seconds)
+    if rounded_s < 60:
+        return f"{rounded_s}s"
+    if rounded_s < 3600:
+        return f"{rounded_s // 60}m{rounded_s % 60:02}s"
+    return f"{rounded_s // 3600}h{rounded_s % 3600 // 60:02}m"

@@ -1,0 +1,86 @@
+"""A run in TensorBoard: curves in the groups of transformers' trainers, settings, texts side by
+side.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
+
+_CURVES = ("loss", "reward", "rewards/", "logps/", "objective/", "grad_norm", "learning_rate")
+_OUTCOMES = ("train/loss", "train/reward", "eval/loss", "eval/reward", "eval/rewards/accuracies")
+
+
+def tag(kind: str, name: str) -> str:
+    """The curve of a metric. TensorBoard opens its first two groups by name: `eval` and `train`,
+    which hold what is learned; details and bookkeeping stand in `training`, closed.
+
+    >>> tag("train", "rewards/margins"), tag("train", "eta_s"), tag("eval", "loss")
+    ('train/rewards/margins', 'training/eta_s', 'eval/loss')
+    """
+    if kind != "train":
+        return f"{kind}/{name}"
+    telling = any(name == c or (c[-1] == "/" and name.startswith(c)) for c in _CURVES)
+    return f"train/{name}" if telling else f"training/{name}"
+
+
+class TensorBoard:
+    """Event files in a folder, which names the run.
+
+    Args:
+      purge_step: the run goes on: hide what an earlier life wrote from this step on.
+      suffix: of the file's name.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int | None = None, suffix: str = ""):
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
+
+    def scalars(self, step: int, kind: str, metrics: Mapping[str, float | None]) -> None:
+        """Points of curves; None is none."""
+        for name, value in metrics.items():
+            if value is not None:
+                self._writer.add_scalar(tag(kind, name), value, step)
+
+    def settings(self, config: Mapping[str, Any]) -> None:
+        """The config as text, and its numbers and words in the HParams tab."""
+        flat = {name: x for name, x in _flat(config).items() if isinstance(x, str | int | float)}
+        assert self._writer.file_writer is not None
+        for summary in hparams(flat, dict.fromkeys(_OUTCOMES, 0.0))[:2]:
+            self._writer.file_writer.add_summary(summary)
+        self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", 0)
+
+    def texts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of equal columns as a table."""
+        if not rows:
+            return
+        columns = list(rows[0])
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[_cell(row.get(column)) for column in columns] for row in rows]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        self._writer.add_text(name, table, step)
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _cell(value: Any) -> str:
+    """Text that stays within its cell of a Markdown table."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
+    return "<br>".join(text.strip().splitlines())
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[before + name] = value
+    return flat
