@@ -169,8 +169,7 @@ _REWARDS = (
     Algorithm("preference_ab", losses.preference_ab, JOINT, "2405.07863"),
 )
 
-# The reference is the policy of the last iteration. The papers sample from it, too; here samples
-# are of the policy as it is, unless rollout.prompts makes a rollout of as many steps.
+# The reference is the policy of the last iteration, and a rollout, which it samples, lasts as long.
 _ITERATIVE = {"ref_sync_steps": 64}
 _K3 = {"kl_k3_coef": (losses.kl_k3, 0.04, mean_over_responses)}
 _PTX = {"ptx_coef": (losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
@@ -325,7 +324,7 @@ _ONLINE_PAIRS = (
         PAIRS,
         "2401.01335",
         _ITERATIVE,
-        experience=Experience(experience.data_against_sample, 2, "data"),
+        experience=Experience(experience.data_against_sample, 2, "data", iterative=True),
     ),
     Algorithm(
         "gkd_on_policy",
@@ -386,8 +385,8 @@ _GAMES = (
         SAMPLES,
         "2405.00675",
         _ITERATIVE,
-        experience=Experience(experience.win_rates, 5),
-        tags=NASH,
+        experience=Experience(experience.win_rates, 5, iterative=True),
+        tags=NASH | {"regression"},
     ),
     _rl(
         "spo",
@@ -404,7 +403,7 @@ _GAMES = (
         PAIRS,
         "2404.03715",
         _ITERATIVE,
-        experience=Experience(experience.best_and_worst_win_rate, 5),
+        experience=Experience(experience.best_and_worst_win_rate, 5, iterative=True),
         tags=NASH,
     ),
 )

@@ -207,11 +207,14 @@ class Experience:
       responses: K, unless a run says otherwise.
       last: who writes the last response of each prompt: the "policy", the "reference", the
         geometric "mixture" of both, or the "data".
+      iterative: the method learns from samples of its reference, the policy of the last iteration:
+        a rollout has as many steps as an iteration (ref_sync_steps).
     """
 
     make: Callable[..., Arrays]
     responses: int = 4
     last: str = "policy"
+    iterative: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,8 @@ class Algorithm:
       carry: running values the loss keeps.
       experience: how sampled responses become the data; None where the data are fixed.
       tags: what cannot be derived: "nash" where the method seeks an equilibrium of a preference
-        game, "length" where it controls length in a way its arrays do not show.
+        game, "length" where it controls length in a way its arrays do not show, "regression" where
+        the loss of a sample is right whoever drew it.
       batch_coupled: an example's loss depends on the others. With several micro-batches the step
         then scores all of them first.
     """
@@ -407,6 +411,14 @@ class Algorithm:
     def moves_reference(self, **overrides: Any) -> bool:
         """Whether the reference follows the policy."""
         return self.numbers(**overrides).get("ref_sync_steps", 0) > 0
+
+    @property
+    def needs_fresh_samples(self) -> bool:
+        """Whether the loss is a policy gradient without an importance ratio, which is right for
+        samples of the very weights it trains: those of the first step of a rollout.
+        """
+        corrected = "old_token_logps" in arrays_of(self.loss) or "regression" in self.tags
+        return self.format.name == "samples" and not corrected
 
     @property
     def needs_teacher(self) -> bool:

@@ -1,11 +1,13 @@
 """The kinds of data an algorithm learns from, as views of one `[B, K, R]` batch."""
 
+from dataclasses import dataclass, replace
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jalign import losses
-from jalign.core import Arrays, Batch, Format, mean_over_examples, mean_over_tokens
+from jalign.core import Algorithm, Arrays, Batch, Format, mean_over_examples, mean_over_tokens
 
 Metrics = dict[str, tuple[Array, Array]]
 
@@ -366,12 +368,29 @@ def sum_over_responses(fields: Arrays) -> tuple[Array, Array]:
     return fields["mask"], jnp.sum(fields["present"], dtype=jnp.float32)
 
 
-def sum_over_longest(fields: Arrays) -> tuple[Array, Array]:
+@dataclass(frozen=True)
+class SumOverLongest:
     """The sum over tokens, divided by responses times the most tokens that a response can have
     (seq-mean-token-sum-norm): no response's length weighs its tokens.
+
+    Attributes:
+      most: tokens that a response can have. A run knows it (`rollout.max_new_tokens`, by
+        `of_at_most`); 0 is the width of the mask, for masks of samples and nothing else.
     """
-    longest = fields["mask"].shape[-1]
-    return fields["mask"], longest * jnp.sum(fields["present"], dtype=jnp.float32)
+
+    most: int = 0
+
+    def __call__(self, fields: Arrays) -> tuple[Array, Array]:
+        longest = self.most or fields["mask"].shape[-1]
+        return fields["mask"], longest * jnp.sum(fields["present"], dtype=jnp.float32)
+
+
+sum_over_longest = SumOverLongest()
+
+
+def of_at_most(row: Algorithm, most: int) -> Algorithm:
+    """The row for responses of at most so many tokens, however wide the arrays that hold them."""
+    return replace(row, reduce=SumOverLongest(most)) if row.reduce == sum_over_longest else row
 
 
 SAMPLES = Format(

@@ -73,7 +73,13 @@ METHODS = {
         "nash_md", 2, "algorithm.tau", (0.02, 0.1), 1, ("--reward.temperature", "0.2")
     ),
     "sppo": Method(
-        "sppo_samples", 4, "algorithm.beta", (0.02, 0.1), 1, ("--reward.temperature", "0.2")
+        "sppo_samples",
+        4,
+        "algorithm.beta",
+        (0.02, 0.1),
+        1,
+        # 32 steps are half an iteration: samples of the policy, the reference is its start
+        ("--reward.temperature", "0.2", "--rollout.prompts", "8"),
     ),
     "rm-ppo": Method("ppo", 1, "algorithm.kl_coef", (0.1,)),
     "rm-rloo-4": Method("rloo", 4, "algorithm.kl_coef", (0.1,)),

@@ -21,6 +21,7 @@ from jalign.data.budget import Cost
 from jalign.data.chat import ends_of, load_tokenizer, template_source
 from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
+from jalign.formats import of_at_most
 from jalign.kernels import devices
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
@@ -71,7 +72,7 @@ SHARED = "shared"  # as model.critic: a head on the policy
 
 
 def algorithm_of(config: Config) -> Algorithm:
-    return algorithms.get(config.algorithm["name"])
+    return of_at_most(algorithms.get(config.algorithm["name"]), config.rollout.max_new_tokens)
 
 
 def mesh_of(config: Config) -> Mesh:

@@ -35,9 +35,10 @@ def plan_of(config: Config) -> Plan:
     c, row = config.rollout, build.algorithm_of(config)
     assert row.experience is not None
     from_data = row.experience.last == "data" or config.data.pretraining is not None
+    numbers = row.numbers(**config.hyper)
     return Plan(
         batch_size=config.batch_size,
-        prompts=c.prompts or config.batch_size,
+        prompts=prompts_of(config),
         epochs=c.epochs,
         responses=c.responses or row.experience.responses,
         response_len=max(c.max_new_tokens, config.data.max_response_len * from_data),
@@ -49,7 +50,23 @@ def plan_of(config: Config) -> Plan:
         importance_cap=c.importance_cap,
         attempts=c.attempts,
         mask_truncated=c.mask_truncated,
+        max_new_tokens=c.max_new_tokens,
+        ref_sync_steps=numbers.get("ref_sync_steps", 0),
+        ref_mixup_alpha=numbers.get("ref_mixup_alpha", 1.0),
     )
+
+
+def prompts_of(config: Config) -> int:
+    """Prompts per rollout: those of one step, or of an iteration where a method learns from
+    samples of its reference.
+    """
+    row = build.algorithm_of(config)
+    assert row.experience is not None
+    steps = 1
+    if row.experience.iterative:
+        iteration = row.numbers(**config.hyper)["ref_sync_steps"]
+        steps = max(1, -(-iteration // config.rollout.epochs))
+    return config.rollout.prompts or steps * config.batch_size
 
 
 def settings_of(config: Config, eos: tuple[int, ...]) -> Settings:

@@ -11,7 +11,9 @@ class RolloutConfig:
     """How responses are sampled from the policy, and how often they are learnt from.
 
     Args:
-        prompts: prompts per rollout, a multiple of batch_size; 0: batch_size.
+        prompts: prompts per rollout, a multiple of batch_size; 0: batch_size, and where a method
+          learns from samples of its reference (sppo_samples, dno_prct, spin_online) as many as make
+          an iteration of ref_sync_steps optimizer steps.
         responses: responses per prompt; 0: what the method is known with.
         epochs: passes over a rollout.
         max_new_tokens: most tokens of a response.
@@ -20,7 +22,7 @@ class RolloutConfig:
         top_k: keep the most probable tokens only; 0: all. The log-probs of training know no cut.
         top_p: keep the smallest set of tokens with this probability.
         stop: texts that end a response; the text stays.
-        sample_batch: prompts that are sampled together; 0: all of a rollout.
+        sample_batch: prompts that are sampled together; 0: rollout.prompts, or batch_size.
         rows: responses that are sampled at once; a row that ends takes the next prompt. For many
           responses of uneven length. 0: all are sampled together and wait for the longest.
         weights: of the policy while it samples: sharded as in training, so that every token gathers
@@ -29,8 +31,9 @@ class RolloutConfig:
         mixture: of sampling from policy^(1 - mixture) * reference^mixture, where a method does.
         kl_target: nats per response to which kl_coef is steered; 0 leaves it as it is.
         kl_horizon: responses over which it is steered.
-        importance_cap: most that a token counts where sampler and trainer give it other
-          log-probs; 0: they are not compared.
+        importance_cap: most that the advantage of a token counts where sampler and trainer give
+          it other log-probs; KL terms and the critic's loss are as they were. 0: they are not
+          compared.
         attempts: rollouts that may be sampled to fill one where a method leaves groups out; each
           has prompts of its own, which are passed over where they are not needed.
         mask_truncated: responses that did not end by themselves are not learnt from.

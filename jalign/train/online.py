@@ -67,6 +67,9 @@ class Plan:
         min(exp(sum of differences), cap) times; 0: they are not looked at.
       attempts: rollouts that may be sampled to fill one whose groups are left out.
       mask_truncated: leave out responses that did not end by themselves.
+      max_new_tokens: most tokens of a sampled response; 0: response_len, which is more where
+        responses or texts of the data stand beside the samples.
+      ref_sync_steps, ref_mixup_alpha: how the reference moves.
     """
 
     batch_size: int
@@ -82,6 +85,9 @@ class Plan:
     importance_cap: float = 0.0
     attempts: int = 1
     mask_truncated: bool = False
+    max_new_tokens: int = 0
+    ref_sync_steps: int = 0
+    ref_mixup_alpha: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -97,17 +103,38 @@ class Plan:
 
     def describe(self, algorithm: Algorithm) -> list[str]:
         """The rollouts in words, and what to know of them."""
+        longest = self.max_new_tokens or self.response_len
         lines = [
-            f"{self.prompts} prompts x {self.responses} responses of at most {self.response_len} "
+            f"{self.prompts} prompts x {self.responses} responses of at most {longest} "
             f"tokens per rollout, {self.steps} optimizer steps each"
         ]
-        inputs = set(algorithm.inputs())
-        if self.steps > 1 and "advantages" in inputs and "old_token_logps" not in inputs:
+        if self.steps > 1 and algorithm.needs_fresh_samples:
             lines.append(
                 f"warning: {algorithm.name} takes samples as those of the weights it trains, which "
                 "is so in the first step of a rollout only: nothing corrects the others"
             )
-        return lines
+        return lines + self._describe_iteration(algorithm)
+
+    def _describe_iteration(self, algorithm: Algorithm) -> list[str]:
+        """A warning where samples that should be the reference's are of another policy."""
+        if algorithm.experience is None or not algorithm.experience.iterative:
+            return []
+        every, alpha = self.ref_sync_steps, self.ref_mixup_alpha
+        if self.steps == every and alpha == 1:
+            return []
+        lead = f"warning: {algorithm.name} learns from samples of its reference, but "
+        if not every:
+            why = "the reference stays the first policy (ref_sync_steps: 0)"
+        elif self.steps != every:
+            why = (
+                f"a rollout has {self.steps} optimizer steps and the reference moves every "
+                f"{every}: set ref_sync_steps to {self.steps}"
+            )
+            if every % self.epochs == 0:
+                why += f", or rollout.prompts to {every // self.epochs * self.batch_size}"
+        else:
+            why = f"the reference is a mixture of policies (ref_mixup_alpha: {alpha:g})"
+        return [lead + why]
 
 
 class Online:

@@ -56,8 +56,9 @@ def make_train_step(
 
     A step whose loss or gradient is not finite changes nothing but the counters `skipped` and
     `skipped_in_a_row` (and the step number, so that the next data come). One without any scored
-    token changes nothing at all but the step number: momentum would move the weights. An optimizer
-    state in the host's memory is fetched for its update, and is there again afterwards.
+    token changes nothing at all but the step number: momentum would move the weights. A reference
+    that is due to move does so after any step. An optimizer state in the host's memory is fetched
+    for its update, and is there again afterwards.
 
     Args:
       algorithm: a row of the catalogue.
@@ -85,8 +86,6 @@ def make_train_step(
         metrics |= {"loss": loss, "grad_norm": norm}
         came, state = state.opt_state, replace(state, opt_state=fetched(state.opt_state))
         new = _update(algorithm, optimizer, state, grads, metrics)
-        if state.ref is not None:
-            new = replace(new, ref=_moved_reference(new, numbers))
         bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         old = replace(
             state,
@@ -96,6 +95,8 @@ def make_train_step(
         )
         scored = jnp.stack([jnp.any(part.batch.mask) for part in parts]).any()
         new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
+        if state.ref is not None:
+            new = replace(new, ref=_moved_reference(new, numbers))
         new = replace(new, opt_state=put_back(new.opt_state, came))
         metrics |= {name: mean.shown for name, mean in means.items()}
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}

@@ -1,9 +1,19 @@
 """What is said of rollouts before they begin."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jalign import algorithms
+from jalign.cli import build, build_online
+from jalign.config import Config, DataConfig, RewardConfig, RolloutConfig
 from jalign.train.online import Plan
+
+ITERATIVE = [
+    name
+    for name, row in algorithms.ALGORITHMS.items()
+    if row.experience and row.experience.iterative
+]
 
 
 def plan(**more):
@@ -15,7 +25,8 @@ def plan(**more):
     ("name", "warned"),
     [
         *[(name, True) for name in ("reinforce", "reinforce_value", "remax")],
-        *[(name, False) for name in ("rloo", "grpo", "ppo", "cispo", "online_dpo", "raft")],
+        *[(name, True) for name in ("nash_md", "nash_md_token", "nash_ema")],
+        *[(name, False) for name in ("rloo", "grpo", "ppo", "cispo", "online_dpo", "raft", "spo")],
     ],
 )
 def test_several_steps_on_one_rollout_need_a_ratio(name, warned):
@@ -24,3 +35,55 @@ def test_several_steps_on_one_rollout_need_a_ratio(name, warned):
     assert "2 optimizer steps each" in numbers
     assert (len(warnings) == 1 and name in warnings[0]) if warned else not warnings
     assert len(plan(batch_size=8).describe(row)) == 1
+
+
+def config_of(name, **more):
+    """A run of 4 prompts per step; hyper-parameters stand beside the sections."""
+    sections = {"rollout", "data"} & set(more)
+    given = {n: more.pop(n) for n in sections}
+    reward = RewardConfig() if name == "spin_online" else RewardConfig(functions={"distinct": 1.0})
+    return Config(algorithm={"name": name} | more, steps=8, batch_size=4, reward=reward, **given)
+
+
+def described(config):
+    return build_online.plan_of(config).describe(build.algorithm_of(config))
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_where_a_method_learns_from_its_reference_a_rollout_lasts_as_long_as_that_stands(name):
+    assert len(ITERATIVE) == 3
+    for sync, epochs in ((64, 1), (6, 1), (6, 3)):
+        config = config_of(name, ref_sync_steps=sync, rollout=RolloutConfig(epochs=epochs))
+        plan = build_online.plan_of(config)
+        assert (plan.steps, plan.prompts) == (sync, sync * 4 // epochs)
+        assert len(described(config)) == 1
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rollout": RolloutConfig(prompts=8)}, "ref_sync_steps to 2, or rollout.prompts to 256"),
+        ({"ref_sync_steps": 5, "rollout": RolloutConfig(epochs=3)}, "set ref_sync_steps to 6"),
+        ({"ref_sync_steps": 0}, "the first policy"),
+        ({"ref_sync_steps": 2, "ref_mixup_alpha": 0.5}, r"ref_mixup_alpha: 0.5"),
+    ],
+)
+def test_samples_of_another_policy_than_the_reference_are_warned_of(name, given, said):
+    _, warning = described(config_of(name, **given))
+    assert warning.startswith(f"warning: {name} learns from samples of its reference")
+    assert said in warning
+
+
+def test_the_longest_response_is_what_is_sampled_whatever_stands_beside_it():
+    """Pretraining text, or responses of the data, make the arrays wider."""
+    rollout, text = RolloutConfig(max_new_tokens=24), DataConfig(pretraining="embedded")
+    plain = config_of("dr_grpo", rollout=rollout)
+    beside = config_of("dr_grpo", rollout=rollout, data=text, ptx_coef=0.05)
+    for config, width in ((plain, 24), (beside, 512)):
+        plan = build_online.plan_of(config)
+        assert plan.response_len == width and "of at most 24 tokens" in described(config)[0]
+        mask = jnp.arange(width)[None] < jnp.array([[24], [7]])
+        fields = {"mask": mask, "present": jnp.ones(2, bool)}
+        weights, divisor = build.algorithm_of(config).reduce(fields)
+        assert float(divisor) == 48 and np.asarray(weights).sum() == 31

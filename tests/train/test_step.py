@@ -243,6 +243,25 @@ def test_a_moving_reference_is_mixed_with_the_policy_every_so_many_steps():
     assert abs(seen[2][1]["loss"] - first) > 1e-4
 
 
+@pytest.mark.parametrize("why", ["not finite", "nothing scored"])
+def test_a_reference_that_is_due_moves_after_a_step_that_is_left_out(why):
+    row, optimizer, hyper = get("dpo"), optax.sgd(1.0), {"ref_sync_steps": 2}
+    state = create_state(params(), optimizer, row, jax.random.key(7), **hyper)
+    step = jax.jit(make_train_step(row, apply, optimizer, **hyper))
+    first, _ = step(state, Frozen(None, None), batch())
+    left_out = batch(seed=1)
+    if why == "not finite":
+        row_of_nan = {n: x.at[0].set(jnp.nan) for n, x in first.params.items()}
+        second, _ = step(first.replace(params=row_of_nan), Frozen(None, None), left_out)
+        assert int(second.skipped) == 1
+        np.testing.assert_array_equal(second.ref["w"][1:], row_of_nan["w"][1:])
+    else:
+        left_out = left_out.replace(mask=np.zeros_like(left_out.mask))
+        second, _ = step(first, Frozen(None, None), left_out)
+        np.testing.assert_array_equal(second.ref["w"], first.params["w"])
+    assert int(second.step) == 2
+
+
 def test_in_sdpo_the_reference_becomes_the_policy_itself():
     (state, _), (_, metrics) = steps(get("sdpo"), 2, optax.sgd(1.0), ref_sync_steps=1)
     np.testing.assert_array_equal(state.ref["w"], state.params["w"])

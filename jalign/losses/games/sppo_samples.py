@@ -26,7 +26,7 @@ def sppo_samples(
     Args:
       token_logps: log p of each scored token, nats.
       ref_token_logps: the same under the policy that the responses were drawn from, which stays as
-        it is through an iteration.
+        it is through an iteration: in a run a rollout, of ref_sync_steps optimizer steps.
       win_prob: P, how often the response is preferred to those of that policy: the mean over the K
         responses to its prompt, itself included as 1/2; in [0, 1]. No gradient.
       mask: scored places; what stands elsewhere does not matter.
