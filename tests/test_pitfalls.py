@@ -493,7 +493,5 @@ def test_27_held_out_data_are_never_the_training_split(tmp_path):
         replace(DPO, data=replace(data, eval_split="validation")), byte_level()
     )
     assert len(held) == 2
-    with pytest.raises(
-        ValueError, match="no file of the split 'dev'; there is: test, train, validation"
-    ):
-        build_data.examples_of(replace(DPO, data=replace(data, eval_split="dev")), byte_level())
+    with pytest.raises(ValueError, match="no split 'prefs'; there is: test, train, validation"):
+        build_data.examples_of(replace(DPO, data=replace(data, eval_split="prefs")), byte_level())

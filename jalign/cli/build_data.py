@@ -10,7 +10,7 @@ from jalign import embedded
 from jalign.cli.build import algorithm_of, model_path
 from jalign.config import EMBEDDED, Config, DataConfig, Sources, is_embedded
 from jalign.core import Algorithm, did_you_mean
-from jalign.data import sources
+from jalign.data import sources, splits
 from jalign.data.convert import to_records
 from jalign.data.density import density_ratio
 from jalign.data.examples import Examples, Report
@@ -22,15 +22,17 @@ from jalign.models import hub
 HOLDOUT = 0.05  # of the training data, where nothing is said about held-out data
 
 
-def rows_of(sources_: Sources, split: str) -> list[dict[str, Any]]:
+def rows_of(sources_: Sources, split: str, bad_rows: str = "error") -> list[dict[str, Any]]:
     """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
+    named = [(_place(n, split), w) for n, w in _weights(sources_)]
+    if len(named) == 1 and named[0][1] == 1:
+        return sources.read(named[0][0], split, bad_rows=bad_rows)
+    return sources.mixture(named, split, bad_rows=bad_rows)
+
+
+def _weights(sources_: Sources) -> list[tuple[str, float]]:
     names = sources_ if isinstance(sources_, list | dict) else [sources_]
-    weights = list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]
-    kind = "train" if split == "train" else "test"
-    found = [(_place(n, kind), w) for n, w in weights]
-    if len(found) == 1 and found[0][1] == 1:
-        return sources.read(found[0][0], split)
-    return sources.mixture(found, split)
+    return list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]
 
 
 def prompts_of(rows: Sequence[Row]) -> list[str | list[Message]]:
@@ -43,26 +45,79 @@ def prompts_of(rows: Sequence[Row]) -> list[str | list[Message]]:
 def _place(name: str, split: str) -> str:
     """Where a source is; those in the package go by a name of their own."""
     if name in EMBEDDED:
-        return str(getattr(embedded, EMBEDDED[name])(split))
+        kind = "train" if splits.family(split) in ("train", None) else "test"
+        return str(getattr(embedded, EMBEDDED[name])(kind))
     if name.startswith("embedded-") and not Path(name).exists():
         raise ValueError(f"the package has no data {name!r}{did_you_mean(name, EMBEDDED)}")
     return name
 
 
 def all_rows(config: Config) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Rows of the training and of the held-out data."""
+    """Rows of the training and of the held-out data, with the columns named as jalign names them.
+
+    Where nothing is said of held-out data, those of `data.train` are the test split of its folder
+    or hub name, if it has one, else a part of the training rows.
+    """
     c = config.data
-    train = rows_of(c.train, "train")
-    if c.limit:
-        train = train[: c.limit]
+    train = _rows(c, c.train, _training_split(c))[: c.limit or None]
+    own = _held_out_split(c)
     if c.eval is not None:
-        held = rows_of(c.eval, c.eval_split)
+        held = _rows(c, c.eval, c.eval_split)
     elif is_embedded(c.train):
-        held = rows_of(c.train, "test")
+        held = _rows(c, c.train, "test")
+    elif own:
+        held = _rows(c, c.train, own)
     else:
         part = HOLDOUT if c.holdout is None else c.holdout
         train, held = sources.split(train, part if part < 1 else int(part)) if part else (train, [])
     return train, held[: c.eval_limit or None]
+
+
+def described_splits(c: DataConfig) -> list[str]:
+    """Which splits are read, for people, where a source has several."""
+    lines = []
+    for name, _ in _weights(c.train):
+        there = [] if name in EMBEDDED else sources.split_names(name)
+        if there:
+            read = splits.pick(there, c.split, name) if _has(there, c.split) else "no split"
+            others = ", ".join(n for n in there if n != read)
+            lines.append(
+                f"{name}: trained on {read}" + (f"; there is also {others}" * bool(others))
+            )
+    if own := _held_out_split(c):
+        lines.append(f"held out: the split {own} of {c.train}")
+    return lines
+
+
+def _has(there: Sequence[str], split: str) -> bool:
+    return any(splits.family(n) == splits.family(split) or n == split for n in there)
+
+
+def _rows(c: DataConfig, sources_: Sources, split: str) -> list[dict[str, Any]]:
+    rows = rows_of(sources_, split, c.bad_rows)
+    return rename(rows, c.columns) if c.columns else rows
+
+
+def _training_split(c: DataConfig) -> str:
+    names = [n for n, _ in _weights(c.train)]
+    if c.split != "train" and not any(n not in EMBEDDED and sources.split_names(n) for n in names):
+        raise ValueError(f"data.split does not apply: {', '.join(names)} has no splits")
+    return c.split
+
+
+def _held_out_split(c: DataConfig) -> str | None:
+    """The split of the training source that is held out, if nothing else is."""
+    asked = c.eval_split != "test"
+    if c.eval is not None or c.holdout is not None or not isinstance(c.train, str):
+        there = []
+    else:
+        there = [] if is_embedded(c.train) else sources.split_names(c.train)
+    if c.eval is None and asked:
+        if not there:
+            raise ValueError("data.eval_split needs data.eval, or one source with several splits")
+        return splits.pick(there, c.eval_split, str(c.train))
+    trained = splits.pick(there, c.split, str(c.train)) if _has(there, c.split) else c.split
+    return splits.held_out(there, trained)
 
 
 def examples_of(
@@ -93,7 +148,7 @@ def prompt_kind(row: Algorithm) -> str:
 def pretraining_of(config: Config, tokenizer: Any) -> Examples:
     """Tokenised texts of `data.pretraining`."""
     assert config.data.pretraining is not None
-    rows = rows_of(config.data.pretraining, "train")
+    rows = _rows(config.data, config.data.pretraining, "train")
     return _tokenised(rows, "supervised", config.data, tokenizer)
 
 
@@ -134,8 +189,7 @@ def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
     apply.
     """
     c = config.data
-    rows = rows_of(c.train, "train")[: c.limit or None]
-    rows = rename(rows, c.columns) if c.columns else rows
+    rows = _rows(c, c.train, _training_split(c))[: c.limit or None]
     return to_records(rows, kind, filters=c.filters, balance=c.balance, soft_labels=c.soft_labels)
 
 
@@ -152,7 +206,6 @@ def _selection(config: Config) -> dict[str, Any]:
 def _tokenised(
     rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: Any, **selection: Any
 ) -> Examples:
-    rows = rename(rows, c.columns) if c.columns else rows
     records, report = to_records(rows, kind, soft_labels=c.soft_labels, **selection)
     return tokenize(
         records,

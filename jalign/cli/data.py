@@ -36,6 +36,8 @@ def show(config: Config, console: Console) -> None:
     """
     tokenizer = build.tokenizer_of(config)
     train, held = build_data.examples_of(config, tokenizer)
+    for line in build_data.described_splits(config.data):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for name, examples in (("training data", train), ("held-out data", held)):
         if examples is not None:
             console.rule(name)

@@ -17,7 +17,6 @@ from jalign.config import Config, RewardConfig
 from jalign.data.chat import ends_of
 from jalign.data.convert import to_records
 from jalign.data.examples import Examples
-from jalign.data.kinds import rename
 from jalign.data.records import Message
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions, Scored
@@ -51,9 +50,7 @@ class Texts:
     @classmethod
     def of(cls, config: Config, examples: Examples, rows: Sequence[Any], tokenizer: Any) -> Texts:
         """Those of an online run, of its examples and of the rows they were made of."""
-        c = config.data
-        renamed = rename(rows, c.columns) if c.columns else rows
-        return cls(examples, renamed, tokenizer, prompt_kind(algorithm_of(config)))
+        return cls(examples, rows, tokenizer, prompt_kind(algorithm_of(config)))
 
     @cached_property
     def ends(self) -> frozenset[int]:

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jalign import __version__, store
-from jalign.cli import build
+from jalign.cli import build, build_data
 from jalign.config import Config
 from jalign.data.examples import Examples
 from jalign.kernels import backend
@@ -41,6 +41,8 @@ def introduce(
     ):
         log.say(line)
     report = examples.report
+    for line in build_data.described_splits(config.data):
+        log.say(f"data: {line}")
     log.say(f"data: {report.explanation}")
     dropped = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "none"
     log.say(f"data: {report.kept} of {report.read} rows kept, dropped: {dropped}")

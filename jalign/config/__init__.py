@@ -164,11 +164,10 @@ class Config:
             raise ValueError(
                 f"sample.prompts does not apply to {row.name}: it trains no language model"
             )
-        if self.data.holdout is not None and (
-            self.data.eval is not None or is_embedded(self.data.train)
-        ):
+        if self.data.holdout and (self.data.eval is not None or is_embedded(self.data.train)):
             raise ValueError("data.holdout does not apply: there are held-out data already")
-        if self.data.eval is None and self.data.eval_split != "test":
+        own = isinstance(self.data.train, str) and not is_embedded(self.data.train)
+        if self.data.eval is None and self.data.eval_split != "test" and not own:
             raise ValueError("data.eval_split needs data.eval")
 
     def _check_cached(self, row: Algorithm, hyper: dict[str, Any]) -> None:

@@ -88,11 +88,16 @@ class DataConfig:
     Args:
         train: a file, folder or hub name; or several; or {source: weight}. "embedded" is the pairs
           in the package, "embedded-lists" and "embedded-steps" its rated lists and judged steps.
-        eval: held-out data; when not given, `holdout` is taken from train.
-        eval_split: which split of it, where a folder or hub name has several.
+        split: which split to train on, where a folder or hub name has several: train_prefs. `train`
+          is also the only one that begins so.
+        eval: held-out data; when not given, the test (else validation) split of train where it has
+          one, else `holdout` is taken from train.
+        eval_split: which split of them, where a folder or hub name has several.
         holdout: a fraction (below 1) or a number of examples of train kept for evaluation, chosen
             by a hash of the prompt; 0 for none; 0.05 when nothing is said and there is no other
             held-out data.
+        bad_rows: "drop" leaves out rows that cannot be read, and counts them by reason; "error"
+          ends with the first, naming its file and row.
         pretraining: texts whose likelihood an online run keeps up (ptx_coef), batch_size of them
           with each step, at most max_response_len tokens of each.
         columns: our name of a column -> the data's, where it is not recognised: {completion:
@@ -118,9 +123,11 @@ class DataConfig:
     """
 
     train: Sources = "embedded"
+    split: str = "train"
     eval: Sources | None = None
     eval_split: str = "test"
     holdout: float | None = None
+    bad_rows: Literal["error", "drop"] = "error"
     pretraining: Sources | None = None
     columns: dict[str, str] = field(default_factory=dict)
     limit: int = 0

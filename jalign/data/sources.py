@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jalign.data import splits
 from jalign.data.convert import SOURCE_COLUMN
-from jalign.data.kinds import Row, nearest
+from jalign.data.files import from_table, known_endings, read_file, suffix_of
+from jalign.data.kinds import Row, SourceRow, nearest, replaced
 from jalign.data.records import Record, prompt_key
 
 Item = TypeVar("Item", Row, Record)
-SPLITS = ("train", "test", "validation", "valid", "dev", "eval")
+DESCRIPTIONS = (
+    "config.json", "dataset_info.json", "dataset_infos.json", "metadata.json", "package.json",
+    "README.json", "state.json", "dataset_dict.json",
+)  # fmt: skip
+"""Files beside data that hold none."""
 
 
-def read(source: str | Path, split: str = "train") -> list[dict[str, Any]]:
-    """Every row of a source.
+def read(
+    source: str | Path, split: str = "train", *, bad_rows: str = "error"
+) -> list[dict[str, Any]]:
+    """Every row of a source; each knows its place (`kinds.SourceRow`).
 
     Args:
-      source: a file (.jsonl, .json, .csv, each also .gz; .parquet, .arrow), a folder saved by
+      source: a file (.jsonl, .json, .csv, .tsv, each also .gz; .parquet, .arrow), a folder saved by
         `datasets.save_to_disk`, a folder of such files, or a name on the hub, `owner/name` or
-        `owner/name:config`. Of files that are named after splits only those of `split` are read.
-      split: which split of a folder or hub data set.
+        `owner/name:config`. Of files whose paths name splits only those of `split` are read.
+      split: which split of a folder or hub data set; `train` also means the only one for training
+        (`train_sft`).
+      bad_rows: "error", or "drop": a line that is no row becomes an empty one with an `error`.
 
     Raises:
       ValueError: naming the file and, where there are lines, the line: nothing in it, bytes that
-        are not UTF-8, something that is not a JSON object, columns other than the first row's.
+        are not UTF-8, something that is not a JSON object; a split that is not there, or several.
     """
-    path = Path(source).expanduser()
+    path, drop = Path(source).expanduser(), bad_rows == "drop"
     if path.is_dir():
-        return _read_folder(path, split)
+        return [*_read_folder(path, split, drop)]
     if path.is_file():
-        return _read_file(path)
-    name = str(source)
-    if _suffix(path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return [*read_file(path, split, drop=drop)]
+    if _no_name(source):
         raise ValueError(_missing(path))
-    return _from_hub(name, split)
+    return [*_from_hub(str(source), split)]
 
 
-def mixture(parts: Sequence[tuple[str, float]], split: str = "train") -> list[dict[str, Any]]:
+def split_names(source: str | Path) -> list[str]:
+    """The splits of a folder or of a name on the hub; none of a file, or where nobody knows."""
+    path = Path(source).expanduser()
+    if path.is_dir() and (path / "dataset_dict.json").exists():
+        return list(json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"])
+    if path.is_dir() and not _saved(path):
+        return sorted({name for name in _by_file(path).values() if name})
+    if path.exists() or _no_name(source):
+        return []
+    import datasets
+
+    name, _, config = str(source).partition(":")
+    try:
+        return [str(n) for n in datasets.get_dataset_split_names(name, config or None)]
+    except Exception:  # no connection, no such name: reading it says so
+        return []
+
+
+def mixture(
+    parts: Sequence[tuple[str, float]], split: str = "train", *, bad_rows: str = "error"
+) -> list[dict[str, Any]]:
     """Rows of several sources, weighted, each with its source in the column `_source`.
 
     A weight says how often a source is seen in one epoch of the mixture: 1 is every row once, 2
@@ -62,10 +87,10 @@ def mixture(parts: Sequence[tuple[str, float]], split: str = "train") -> list[di
             raise ValueError(f"the weight of {name} must be above 0, got {weight}")
         if names.count(str(name)) > 1:
             raise ValueError(f"{name} is in the mixture twice; give it one weight")
-        rows = read(name, split)
+        rows = read(name, split, bad_rows=bad_rows)
         whole, part = int(weight), round((weight - int(weight)) * len(rows))
         some = sorted(sorted(range(len(rows)), key=lambda i: _hash(str(i)))[:part])
-        marked = [row | {SOURCE_COLUMN: str(name)} for row in rows]
+        marked = [replaced(row, {**row, SOURCE_COLUMN: str(name)}) for row in rows]
         out += marked * whole + [marked[i] for i in some]
     return out
 
@@ -99,13 +124,13 @@ def split(
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
-def _suffix(path: Path) -> str:
-    """The known ending of a file name without .gz, or nothing."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    return suffix if suffix in _READERS else ""
+def _no_name(source: str | Path) -> bool:
+    """Whether this can only be meant as a path."""
+    name = str(source)
+    return bool(suffix_of(Path(name))) or name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def _missing(path: Path) -> str:
@@ -114,148 +139,84 @@ def _missing(path: Path) -> str:
     return f"no file {path}{place}{nearest(path.name, siblings)}"
 
 
-def _from_hub(name: str, split: str) -> list[dict[str, Any]]:
+def _from_hub(name: str, split: str) -> list[SourceRow]:
     import datasets  # imported late: it takes seconds
 
     name, _, config = name.partition(":")
     try:
-        data = datasets.load_dataset(name, config or None, split=split)
+        data = _loaded(name, config or None, split)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{name!r} is no file here{nearest(name, (p.name for p in Path().iterdir()))}"
             f" and could not be loaded from the hub: {error}"
         ) from error
-    return _checked(data, name)
+    assert isinstance(data, datasets.Dataset)
+    return from_table(data, name)
 
 
-def _read_folder(folder: Path, split: str) -> list[dict[str, Any]]:
-    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+def _loaded(name: str, config: str | None, split: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config, split=split)
+    except ValueError as error:
+        if "split" not in str(error).lower():
+            raise
+        there = datasets.get_dataset_split_names(name, config)
+        return datasets.load_dataset(name, config, split=splits.pick(there, split, name))
+
+
+def _saved(folder: Path) -> bool:
+    """Whether `datasets.save_to_disk` wrote this folder."""
+    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+
+
+def _read_folder(folder: Path, split: str, drop: bool) -> list[SourceRow]:
+    if _saved(folder):
         import datasets
 
         data = datasets.load_from_disk(str(folder))
         if isinstance(data, datasets.DatasetDict):
-            splits = [str(name) for name in data]
-            if split not in splits:
-                there = ", ".join(splits)
-                near = nearest(split, splits)
-                raise ValueError(f"{folder} has no split {split!r}{near}; there is: {there}")
-            data = data[split]
-        return _checked(data, str(folder))
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and _suffix(p))
-    if not files:
-        raise ValueError(f"no {', '.join(_READERS)} file in the folder {folder}")
-    of_split = {
-        p: next((s for s in SPLITS if re.match(rf"{s}\b|{s}_", p.name)), None) for p in files
-    }
-    if any(of_split.values()):
-        files = [p for p in files if of_split[p] == split]
-        if not files:
-            there = sorted({s for s in of_split.values() if s})
-            raise ValueError(
-                f"{folder} has no file of the split {split!r}; there is: {', '.join(there)}"
-            )
-    rows = [row for p in files for row in _read_file(p)]
-    return _checked(rows, str(folder))
+            data = data[splits.pick(map(str, data), split, str(folder))]
+        return from_table(data, str(folder))
+    files = files_of(folder, split)
+    return [row for path in files for row in read_file(path, split, drop=drop)]
 
 
-def _read_file(path: Path) -> list[dict[str, Any]]:
-    if not (suffix := _suffix(path)):
+def files_of(folder: Path, split: str) -> list[Path]:
+    """The files of a split, in the order of their paths; all where no path names a split.
+
+    Raises:
+      ValueError: no file, no such split, several that would be mixed, or files of which nobody
+        knows whether they are to be trained on.
+    """
+    by_file = _by_file(folder)
+    names = {name for name in by_file.values() if name}
+    plain = [path for path, name in by_file.items() if not name]
+    if not names:
+        return plain
+    for_training = splits.family(split) == "train"
+    if for_training and plain and not any(splits.family(n) == "train" for n in names):
+        return plain  # what is not for testing
+    chosen = splits.pick(names, split, str(folder))
+    if for_training and plain:
         raise ValueError(
-            f"{path}: unknown kind of file; there is: {', '.join(_READERS)}, .gz of them"
+            f"{folder}: {plain[0].relative_to(folder)} (one of {len(plain)} such files) names no "
+            f"split, beside {', '.join(sorted(names))}; name the files to train on in data.train"
         )
-    rows = _READERS[suffix](path)
-    if not rows:
-        raise ValueError(f"{path} is empty")
-    return rows
+    return [path for path, name in by_file.items() if name == chosen]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, the first is 1."""
-    opener = gzip.open if path.name.endswith(".gz") else open
-    number = 0
-    try:
-        with opener(path, "rb") as file:
-            for number, raw in enumerate(file, 1):
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield number, text.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path}, after line {number}: a damaged gzip file ({error})") from error
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    rows, places = [], []
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: not JSON ({error.msg}): {line:.60}"
-            ) from error
-        places.append(f"line {number}")
-    return _checked(rows, str(path), places)
-
-
-def _json(path: Path) -> list[dict[str, Any]]:
-    """A JSON array of objects; a file that does not start with `[` is read as JSON Lines."""
-    numbered = _lines(path)
-    _, first = next(numbered, (0, ""))
-    if not first.lstrip().startswith("["):
-        return _json_lines(path)
-    try:
-        rows = json.loads("\n".join([first, *(line for _, line in numbered)]))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    return _checked(rows, str(path))
-
-
-def _csv(path: Path) -> list[dict[str, Any]]:
-    text = io.StringIO("\n".join(line for _, line in _lines(path)), newline="")
-    reader = csv.DictReader(text, strict=True)
-    rows = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise ValueError(f"{path}, line {reader.line_num}: not as many columns as the header")
-        rows.append(row)
-    return rows
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_table(path).to_pylist()
-
-
-def _arrow(path: Path) -> list[dict[str, Any]]:
-    import datasets
-
-    return _checked(datasets.Dataset.from_file(str(path)), str(path))
-
-
-_READERS = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json,
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".arrow": _arrow,
-}
-
-
-def _checked(rows: Iterable[Any], where: str, places: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Rows that are all objects with the columns of the first."""
-    rows = list(rows)
-    for i, row in enumerate(rows):
-        place = f"{where}, {places[i] if places else f'row {i}'}"
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: a row must be a JSON object, got {type(row).__name__}")
-        if row.keys() != rows[0].keys():
-            more, less = sorted(row.keys() - rows[0].keys()), sorted(rows[0].keys() - row.keys())
-            differs = [f"has {', '.join(more)}"] * bool(more) + [f"lacks {', '.join(less)}"] * bool(
-                less
-            )
-            raise ValueError(f"{place}: other columns than the first row: {' and '.join(differs)}")
-    return rows
+def _by_file(folder: Path) -> dict[Path, str | None]:
+    """Data files of a folder -> their split. Hidden ones and descriptions of data are none."""
+    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = [
+        p
+        for p in files
+        if suffix_of(p)
+        and p.name not in DESCRIPTIONS
+        and not any(part.startswith((".", "__")) for part in p.parts)
+    ]
+    if not files:
+        raise ValueError(f"no {known_endings()} file in the folder {folder}")
+    return {folder / path: name for path, name in splits.splits_of(files).items()}

@@ -1,0 +1,76 @@
+"""From the `data` section of a config to rows and examples."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from jalign.cli import build_data
+from jalign.config import Config, DataConfig
+
+SFT = Config(algorithm={"name": "sft"})
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def questions(n, word="q"):
+    return [{"prompt": f"{word} {i}", "completion": f"answer {i}"} for i in range(n)]
+
+
+def rows_of(**data):
+    return build_data.all_rows(replace(SFT, data=DataConfig(**data)))
+
+
+def test_the_test_split_of_a_folder_is_held_out_where_nothing_is_said(tmp_path):
+    write(tmp_path / "default" / "train" / "0.jsonl", questions(4))
+    write(tmp_path / "default" / "test" / "0.jsonl", questions(2, "t"))
+    train, held = rows_of(train=str(tmp_path))
+    assert ([*train], [*held]) == (questions(4), questions(2, "t"))
+    train, held = rows_of(train=str(tmp_path), holdout=1)
+    assert len(train) == 3 and held[0] in questions(4)
+    assert build_data.described_splits(DataConfig(train=str(tmp_path))) == [
+        f"{tmp_path}: trained on train; there is also test",
+        f"held out: the split test of {tmp_path}",
+    ]
+
+
+def test_a_split_family_needs_data_split_and_its_own_test_split_is_held_out(tmp_path):
+    for name in ("train_sft", "train_prefs", "test_prefs", "test_sft"):
+        write(tmp_path / "data" / f"{name}-00000-of-00001.jsonl", questions(3, name))
+    with pytest.raises(ValueError, match=r"train_prefs, train_sft; name one: data\.split"):
+        rows_of(train=str(tmp_path))
+    train, held = rows_of(train=str(tmp_path), split="train_prefs")
+    assert [*train] == questions(3, "train_prefs") and [*held] == questions(3, "test_prefs")
+    _, held = rows_of(train=str(tmp_path), split="train_prefs", eval_split="test_sft")
+    assert [*held] == questions(3, "test_sft")
+
+
+def test_a_split_of_what_has_none_is_refused(tmp_path):
+    file = write(tmp_path / "train.jsonl", questions(3))
+    for train in (file, "embedded"):
+        with pytest.raises(ValueError, match=r"data\.split does not apply"):
+            rows_of(train=train, split="train_prefs")
+    with pytest.raises(ValueError, match=r"data\.eval_split needs data\.eval"):
+        rows_of(train=file, eval_split="dev")
+
+
+def test_columns_are_renamed_before_rows_are_held_out(tmp_path):
+    rows = [{"q": f"q {i}", "good": "a", "bad": "b"} for i in range(40)]
+    data = DataConfig(
+        train=write(tmp_path / "x.jsonl", rows),
+        columns={"prompt": "q", "chosen": "good", "rejected": "bad"},
+    )
+    train, held = build_data.all_rows(Config(algorithm={"name": "dpo"}, data=data))
+    assert len(train) + len(held) == 40 and held
+    assert set(held[0]) == {"prompt", "chosen", "rejected"}
+
+
+def test_no_hold_out_beside_held_out_data_is_no_contradiction(tmp_path):
+    train, held = (write(tmp_path / n, questions(3, n)) for n in ("a.jsonl", "b.jsonl"))
+    assert [len(x) for x in rows_of(train=train, eval=held, holdout=0)] == [3, 3]
+    with pytest.raises(ValueError, match=r"data\.holdout does not apply"):
+        Config(algorithm={"name": "sft"}, data=DataConfig(train=train, eval=held, holdout=1))
