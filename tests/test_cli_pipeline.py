@@ -384,3 +384,18 @@ def test_a_file_that_was_written_after_the_pipeline_was_killed_counts(tmp_path):
     assert records.ended_unseen(made)
     records.begin(made)  # what is there when a stage begins is not its own
     assert not records.ended_unseen(made)
+
+
+def test_another_algorithm_for_a_stage_leaves_the_numbers_of_its_own_behind(tmp_path, capsys):
+    candidates = {"candidates": SAMPLE, "labels": LABEL, "model": TRAIN}
+    stages = planned(candidates, overrides={"model": {"algorithm.name": "simpo"}})
+    assert "--algorithm.name=simpo" in stages["model"].args
+    assert not any("beta" in arg for arg in stages["model"].args)
+    assert "model: algorithm: simpo instead of dpo, whose beta 0.2" in capsys.readouterr().err
+    same = planned(candidates, overrides={"model": {"algorithm.name": "dpo"}})
+    assert "--algorithm.beta=0.2" in same["model"].args
+    config = tmp_path / "c.yaml"
+    config.write_text("algorithm: {name: dpo}\n")
+    of_a_file = {"model": {"train": {"config": str(config), "algorithm": {"beta": 0.3}}}}
+    stages = planned(of_a_file, overrides={"model": {"algorithm.name": "simpo"}})
+    assert not any("beta" in arg for arg in stages["model"].args)

@@ -137,3 +137,60 @@ def test_mistakes_are_named(config, text, args, message):
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"cannot read config nowhere.yaml"):
         read_config(["nowhere.yaml"])
+
+
+def algorithm(*args):
+    return read_config(list(args)).algorithm
+
+
+def test_another_algorithm_on_the_command_line_begins_with_its_own_defaults(config, capsys):
+    file = config("algorithm: {name: dpo, beta: 0.25, label_smoothing: 0.125}\n")
+    assert algorithm(file, "--algorithm.name", "simpo") == {"name": "simpo"}
+    said = capsys.readouterr().err
+    assert "simpo instead of dpo, whose beta 0.25, label_smoothing 0.125 do not apply" in said
+    # what stands beside the name counts, before or after it, and with either spelling
+    assert algorithm(file, "--algorithm.beta=3", "--algorithm.name=simpo")["beta"] == 3
+    assert algorithm(file, "--algorithm", "simpo", "--algorithm.beta", "4e-1")["beta"] == 0.4
+
+
+def test_the_same_algorithm_again_keeps_its_numbers(config, capsys):
+    file = config(DPO)
+    kept = algorithm(file, "--algorithm.name", "dpo", "--algorithm.label_smoothing", "0.1")
+    assert kept == {"name": "dpo", "beta": 0.2, "label_smoothing": 0.1}
+    assert algorithm(file, "--algorithm", "{name: dpo}") == {
+        "name": "dpo"
+    }  # in one piece: all of it
+    with pytest.raises(ConfigError, match=r"as `algorithm: \{name: dpo\}`, got 'dpo'"):
+        algorithm(config("algorithm: dpo\n"))
+    assert capsys.readouterr().err == ""
+
+
+def test_numbers_follow_their_algorithm_through_files_that_include_others(tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text("algorithm: {name: dpo, beta: 1e-2}\nbatch_size: 7\n")
+    (tmp_path / "same.yaml").write_text("config: base.yaml\nalgorithm: {label_smoothing: 0.3}\n")
+    (tmp_path / "other.yaml").write_text("config: same.yaml\nalgorithm: {name: ipo, tau: 0.5}\n")
+    same, other = str(tmp_path / "same.yaml"), str(tmp_path / "other.yaml")
+    assert algorithm(same) == {"name": "dpo", "beta": 0.01, "label_smoothing": 0.3}
+    assert algorithm(other) == {"name": "ipo", "tau": 0.5}
+    assert "ipo instead of dpo" in capsys.readouterr().err
+    assert algorithm(other, "--config", same)["name"] == "dpo"  # of two files the later one
+    assert read_config([other]).batch_size == 7
+
+
+def test_a_command_without_an_algorithm_says_what_is_a_complete_one(config):
+    for args in ([], ["--seed", "1"], [config("seed: 1\n")]):
+        with pytest.raises(ConfigError, match=r"jalign train --algorithm dpo .*\n.*quickstart"):
+            read_config(args)
+
+
+def test_configs_that_come_with_jalign_go_by_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("quickstart", "configs/quickstart.yaml"):
+        assert read_config([name]).out == "runs/quickstart"
+    assert read_config(["--config", "tiny/grpo"]).out == "runs/tiny/grpo"
+    with pytest.raises(ConfigError, match=r"cannot read config tiny/simop: .*mean 'tiny/simpo'"):
+        read_config(["tiny/simop"])
+    (tmp_path / "quickstart").write_text("algorithm: {name: ipo}\n")
+    assert read_config(["quickstart"]).algorithm == {
+        "name": "ipo"
+    }  # a file that there is comes first

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from jalign import __version__
 from jalign.core import did_you_mean
 from jalign.train.preemption import ExitCode
 
@@ -33,13 +34,14 @@ usage: jalign COMMAND [ARGUMENTS]
   export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
   merge OUT --base M --models A B  add up what models learned since the base M: TIES, DARE, SLERP
   algorithms [NAME]                the catalogue, or one algorithm with its hyper-parameters
+  configs [WORD]                   configs that come with jalign, to be given by their name
   plan CONFIG --target NAME        does it fit a TPU slice or GPU that is not here, and how fast can
                                    it be; --suggest tries what would help
   doctor                           what this machine computes on, which kernels, what is missing
   bench WHAT                       measure speed and memory on this machine
 
 eval, sample and export take --step best (or a step) of a run: the checkpoint that stop.metric kept.
-jalign COMMAND --help says more. JALIGN_LOG=DEBUG shows where an error comes from."""
+jalign COMMAND --help says more, jalign --version which this is. JALIGN_LOG=DEBUG shows where an error comes from."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -50,6 +52,9 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every file it writes there
     if not args or args[0] in ("-h", "--help", "help"):
         print(_HELP)
+        return
+    if args[0] in ("-V", "--version", "version"):
+        print(f"jalign {__version__}")
         return
     if args[0] not in COMMANDS:
         _fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ExitCode.BAD_CONFIG)
@@ -168,6 +173,12 @@ def _algorithms(args: list[str], console: Console) -> None:
     show(args, console)
 
 
+def _configs(args: list[str], console: Console) -> None:
+    from jalign.cli.packaged import show
+
+    show(args, console)
+
+
 def _plan(args: list[str], console: Console) -> int:
     from jalign.cli.plan import plan
 
@@ -199,6 +210,7 @@ COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     "export": _export,
     "merge": _merge,
     "algorithms": _algorithms,
+    "configs": _configs,
     "plan": _plan,
     "doctor": _doctor,
     "bench": _bench,

@@ -3,37 +3,20 @@ helpful.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any, TypeVar
 
-import yaml
 from jsonargparse import ArgumentParser
 
+from jalign.cli import algorithm_option, packaged
+from jalign.cli.yaml_file import ConfigError, load_yaml
 from jalign.config import Config
 from jalign.core import did_you_mean
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """The run was described wrongly; the message is for the person who wrote it."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key given twice is an error (PyYAML lets the last one win, silently)."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise ConfigError(
-                    f"{key_node.start_mark.name}: key {key!r} is given twice, "
-                    f"line {key_node.start_mark.line + 1}"
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def parser(command: str = "train") -> ArgumentParser:
@@ -70,13 +53,19 @@ def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T
 
     Where there is a --config, a first word that is no option is one.
     """
-    args = list(args)
-    with_config = any(action.dest == "config" for action in options._actions)
-    if with_config and args and not args[0].startswith("-"):
+    args, names = list(args), {action.dest for action in options._actions}
+    if "config" in names and args and not args[0].startswith("-"):
         args = ["--config", *args]
-    for i, arg in enumerate(args[:-1]):
-        if with_config and arg == "--config":
-            load_yaml(args[i + 1])
+    if "algorithm" in names:
+        args = _with_algorithm(args)
+    elif "config" in names:
+        args = [
+            packaged.find(arg) if before == "--config" else arg
+            for before, arg in zip(["", *args], args, strict=False)
+        ]
+        for before, arg in pairwise(args):
+            if before == "--config":
+                load_yaml(arg)
     try:
         return make(options.instantiate(options.parse_args(args)))
     except ConfigError:
@@ -84,7 +73,23 @@ def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T
     except (Exception, SystemExit) as error:
         if isinstance(error, SystemExit) and not error.code:
             raise
+        if re.search(r"required: algorithm\b", str(error)):
+            raise ConfigError(_COMPLETE.format(command=options.prog.split()[1])) from error
         raise ConfigError(_explain(str(error), _keys(options))) from error
+
+
+def _with_algorithm(args: list[str]) -> list[str]:
+    """The arguments with the algorithm's section in one piece."""
+    args, section = algorithm_option.resolved(args, packaged.find)
+    for line in section.lines:
+        print(f"jalign: {line}", file=sys.stderr)
+    return args
+
+
+_COMPLETE = """no algorithm is named. These are complete commands:
+  jalign {command} --algorithm dpo     one algorithm on the model and data in the package
+  jalign {command} quickstart          a config that comes with jalign (jalign configs lists them)
+  jalign {command} FILE.yaml           your own (jalign init FILE.yaml writes one to start from)"""
 
 
 def _parser_of(kind: type, command: str) -> ArgumentParser:
@@ -98,24 +103,6 @@ def _parser_of(kind: type, command: str) -> ArgumentParser:
 
 def _made(kind: type[T], values: Any) -> T:
     return kind(**{field.name: getattr(values, field.name) for field in fields(kind)})  # type: ignore[arg-type]
-
-
-def load_yaml(path: str) -> dict[str, Any]:
-    """A mapping from a file, in which no key is given twice."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = yaml.load(file, _UniqueKeys)  # a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"config {path} is not UTF-8: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {path} is not YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise ConfigError(
-            f"config {path} must be a mapping of keys to values, got {type(found).__name__}"
-        )
-    return found
 
 
 def _keys(options: ArgumentParser) -> list[str]:

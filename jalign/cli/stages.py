@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
 from jalign import store
-from jalign.cli import data, export, label, merge, prompts, read, revise, sample
+from jalign.cli import algorithm_option, data, export, label, merge, prompts, read, revise, sample
+from jalign.cli.packaged import find
 from jalign.cli.read import ConfigError
 from jalign.core import did_you_mean
 
@@ -123,6 +125,7 @@ class _Plan:
         self.out, self.bound, self.overrides = out, bound, overrides
         self.stages: list[Stage] = []
         self.seen: set[str] = set()
+        self.said: set[str] = set()
 
     def add(self, stages: Mapping[str, Any], before: str) -> None:
         for name, body in stages.items():
@@ -159,7 +162,7 @@ class _Plan:
         found = dict(self._resolved(_mapping(given, f"{where}.{command}"), where, needs))
         more = self.overrides.get(name, {})
         lists = {key: found.pop(key) for key in kind.lists if key in found and key not in more}
-        options = {**_flat(found), **more}
+        options = {**self._without_numbers_of_another(_flat(found), more, where), **more}
         if "out" in options:
             raise ConfigError(f"{where}: out is given by the pipeline's out and the stage's name")
         path = self.out / f"{where}{kind.ending}"
@@ -179,6 +182,25 @@ class _Plan:
         file = hashlib.sha256(Path(config).read_bytes()).hexdigest() if config else None
         self.stages.append(Stage(where, [command, *args], path, sorted(needs), file))
         self.bound[name] = _Bound(str(path), where)
+
+    def _without_numbers_of_another(
+        self, options: dict[str, str], more: Mapping[str, str], where: str
+    ) -> dict[str, str]:
+        """A stage's options without the numbers of its algorithm where another one is asked for."""
+        new = more.get("algorithm.name", more.get("algorithm"))
+        section = {key: x for key, x in options.items() if key.split(".")[0] == "algorithm"}
+        if new is None or not section:
+            return options
+        args = [f"--{key}={value}" for key, value in section.items()]
+        args = ["--config", options["config"], *args] if "config" in options else args
+        before = algorithm_option.resolved(args, find)[1]
+        if before.value.get("name") in (None, new):
+            return options
+        before.add({"name": new})
+        for line in set(before.lines) - self.said:
+            print(f"jalign: {where}: {line}", file=sys.stderr)
+            self.said.add(line)
+        return {key: value for key, value in options.items() if key not in section}
 
     def _resolved(self, value: Any, where: str, needs: set[str]) -> Any:
         """A value with every `$name` in it replaced; alone it keeps its type."""
