@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
 import fsspec
@@ -113,20 +113,28 @@ def alone(folder: Place) -> Iterator[None]:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another run is writing to {folder}: wait until it has ended, stop it, or choose "
-                "another directory"
-            ) from None
-        except OSError as error:
-            log.warning("%s cannot be locked against a second run (%s)", folder, error)
+        lock(file, f"another run is writing to {folder}")
         yield
 
 
+def lock(file: IO[Any], refusal: str) -> None:
+    """Keep other processes of this host from locking an open file until it is closed.
+
+    Raises:
+      ValueError: another process holds it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(
+            f"{refusal}: wait until it has ended, stop it, or choose another place"
+        ) from None
+    except OSError as error:
+        log.warning("%s cannot be locked against a second process (%s)", file.name, error)
+
+
 def write(path: Place, fill: Callable[[IO[bytes]], object]) -> None:
-    """Make or replace a file, whose content appears all at once.
+    """Make or replace a file, whose content appears all at once and is on disk on return.
 
     Args:
       path: its folder is made.
@@ -139,9 +147,30 @@ def write(path: Place, fill: Callable[[IO[bytes]], object]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        fill(file)
+    try:
+        with temporary.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut leaves the name and no content
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a disk that is full needs the room
+        raise
     temporary.replace(path)
+    _sync_folder(Path(path.parent))
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on disk too; some file systems do not know this, and need not."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def move(folder: Place, target: Place, mark: str) -> None:

@@ -28,6 +28,7 @@ from jalign.rollout.groups import Responses
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
+from tests.train._damage import flip_a_bit
 
 ONLINE = {
     "rollout.max_new_tokens": 6,
@@ -40,14 +41,18 @@ ONLINE = {
 }
 
 
-def test_a_run_cut_in_the_middle_of_a_rollout_ends_where_the_whole_one_does(folder):
-    """The rollout under way, the adaptive KL coefficient and the metrics not yet logged go on."""
+def test_a_run_cut_in_the_middle_of_a_rollout_ends_where_the_whole_one_does(folder, caplog):
+    """The rollout under way, the adaptive KL coefficient and the metrics not yet logged go on; the
+    newest checkpoint's rollout is damaged, so it is the one before that they go on from.
+    """
     adaptive = ONLINE | {"rollout.kl_target": 1.0, "rollout.kl_horizon": 50}
     assert run(folder, "whole", "ppo", **adaptive, log_every=3, steps=6) == ExitCode.OK
     assert run(folder, "cut", "ppo", **adaptive, log_every=3, steps=2) == ExitCode.OK
     (left,) = (folder / "cut" / "rollouts").glob("under-way-2.npz")
-    assert left.stat().st_size > 0
+    flip_a_bit(left)
     assert run(folder, "cut", "ppo", **adaptive, log_every=3, steps=6) == ExitCode.OK
+    assert "CHECKPOINT 2 IS DAMAGED" in caplog.text and left.name in caplog.text
+    assert (folder / "cut" / "checkpoints" / "2.aside").is_dir()
     assert leaves(folder, "cut", 6) == leaves(folder, "whole", 6)
     whole, cut = rows(folder, "whole"), rows(folder, "cut")
     assert [r["step"] for r in whole] == [3, 6]

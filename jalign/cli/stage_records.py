@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jalign import store
 from jalign.cli.read import ConfigError
 from jalign.cli.stages import Stage, digest
 
@@ -83,12 +84,21 @@ class Records:
 
     def _read(self, stage: Stage) -> dict[str, Any]:
         path = self._path(stage)
-        return json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            found = json.loads(path.read_bytes())
+            if {"digest", "args", "config"} <= found.keys():
+                return found
+        except (ValueError, AttributeError):
+            pass
+        raise ConfigError(
+            f"{path} is damaged, and with it what is known of stage {stage.name}: put back a copy, "
+            "or delete it, and the stage runs once more"
+        )
 
     def _write(self, stage: Stage, more: Mapping[str, Any]) -> None:
         known = {"digest": self.digests[stage.name], "args": stage.args, "config": stage.config}
         path = self._path(stage)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".tmp")
-        whole.write_text(json.dumps({**known, **more}, indent=2) + "\n", encoding="utf-8")
-        whole.replace(path)
+        text = json.dumps({**known, **more}, indent=2) + "\n"
+        store.write(path, lambda file: file.write(text.encode()))

@@ -31,6 +31,7 @@ from jalign.train.checkpoint import Checkpointer
 from jalign.train.fingerprint import combine, fingerprint
 from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, due
 from jalign.train.loop import StopTraining, fit
+from jalign.train.manifest import Meta
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
@@ -96,6 +97,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         abstract,
         identity,
         allow=tuple(config.checkpoint.allow_mismatch),
+        read=partial(_restore_source, source, out),
     )
     start, meta = 0, {}
     if found:
@@ -112,7 +114,6 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             )
         # Orbax gives a key the sharding of its bits; device_put takes no key over several processes
         state = jax.jit(lambda x: x, out_shardings=shardings, donate_argnums=0)(restored)
-        source.restore(meta["position"], start, _rollout_file(out, start))
 
     main = hosts.is_main()
     log = RunLog(out, steps=steps, start=start, display=display, writes=main)
@@ -161,8 +162,6 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             looks.append(Generations(log, generate, score, every=config.sample.every))
 
         def save(number: int, state: TrainState, best: bool) -> None:
-            if hosts.is_main():
-                source.save(_rollout_file(out, number))
             log.put()  # a checkpoint is never ahead of the record
             checkpoints.save(
                 number,
@@ -174,6 +173,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                     "evaluations": evaluations.so_far,
                 },
                 pin=best,
+                beside=partial(source.save, _rollout_file(out, number)),
             )
             if hosts.is_main():  # the save before this one has ended
                 _drop_rollouts(out, keep=[*checkpoints.steps(), number])
@@ -248,6 +248,11 @@ def _pin_best(checkpoints: Checkpointer, evaluations: Evaluations, log: RunLog) 
     if step and not kept:
         log.say(f"step {step} has been the best so far, and its checkpoint was not kept")
     checkpoints.pin(step if kept else None)
+
+
+def _restore_source(source: Online | Offline, out: store.Place, meta: Meta) -> None:
+    step = meta["step"]
+    source.restore(meta["position"], step, _rollout_file(out, step))
 
 
 def _rollout_file(out: store.Place, step: int) -> store.Place:
@@ -359,4 +364,4 @@ def _write_config(out: store.Place, config: Config) -> None:
         if config.data.template:  # the run goes on, is sampled and exported without the file
             facts["data"]["template"] = template_source(None, config.data.template)
         text = json.dumps(facts, indent=2) + "\n"
-        (out / CONFIG_FILE).write_bytes(text.encode())
+        store.write(out / CONFIG_FILE, lambda file: file.write(text.encode()))

@@ -14,8 +14,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from jalign import store
 from jalign.data.write import check_name, write
 
 Row = dict[str, Any]
@@ -61,31 +62,32 @@ def make_file(
       The rows, and how often each reason to leave something out occurred.
 
     Raises:
-      ValueError: a journal of other items or another identity; items of which no row came.
+      ValueError: a journal of other items or another identity, one that another process writes, or
+        one whose first line is damaged; items of which no row came.
     """
     path = check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = path.with_name(path.name + ".part")
     known = json.loads(json.dumps({**identity, "items": fingerprint(items)}))
-    made = _begun(journal, known)
-    if made:
-        say(f"going on after {len(made)} of {len(items)}")
-    rows = [row for one in made for row in one.rows]
-    with journal.open("a", encoding="utf-8") as file:
+    with _locked(journal, path) as file:
+        made = _begun(file, journal, known, say)
+        if made:
+            say(f"going on after {len(made)} of {len(items)}")
+        rows = [row for one in made for row in one.rows]
         while len(made) < len(items) and (most is None or len(rows) < most):
             lot = make(items[len(made) : len(made) + size], len(made), rows)
             _append(file, [list(one) for one in lot])
             made += lot
             rows += [row for one in lot for row in one.rows]
-    dropped = Counter(reason for one in made for reason in one.dropped)
+        dropped = Counter(reason for one in made for reason in one.dropped)
+        if rows:
+            write(path, rows[:most])
+        journal.unlink()  # while it is locked: another process must not go on with it
     if not rows:
-        journal.unlink()
         why = "; ".join(f"{n} times: {reason}" for reason, n in dropped.most_common())
         raise ValueError(
             f"nothing to write to {path}: no row came of {len(items)}; {why or 'none'}"
         )
-    write(path, rows[:most])
-    journal.unlink()
     return rows[:most], dropped
 
 
@@ -94,25 +96,58 @@ def fingerprint(items: Any) -> str:
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
 
-def _begun(journal: Path, identity: Mapping[str, Any]) -> list[Made]:
-    """What a journal holds in whole lines, to which it is cut; one without any is begun."""
-    data = journal.read_bytes() if journal.exists() else b""
-    whole = data[: data.rfind(b"\n") + 1]
-    lines = whole.decode().splitlines() if whole else []
+def _locked(journal: Path, path: Path) -> IO[str]:
+    """The journal, open for this process alone."""
+    while True:
+        file = journal.open("a", encoding="utf-8")
+        try:
+            store.lock(file, f"another command is writing {path}")
+        except ValueError:
+            file.close()
+            raise
+        if journal.exists() and os.path.samestat(os.fstat(file.fileno()), journal.stat()):
+            return file
+        file.close()  # who held it ended, and deleted it, after it was opened
+
+
+def _begun(
+    file: IO[str], journal: Path, identity: Mapping[str, Any], say: Callable[[str], None]
+) -> list[Made]:
+    """What a journal holds in intact lines, to which it is cut; one without any is begun."""
+    *lines, _ = journal.read_bytes().split(b"\n")  # behind the last line break is half a line
     if not lines:
-        with journal.open("w", encoding="utf-8") as file:
-            _append(file, identity)
+        os.truncate(journal, 0)
+        _append(file, identity)
         return []
-    earlier = json.loads(lines[0])
+    earlier = _parsed(lines[0], dict)
+    if earlier is None:
+        raise ValueError(
+            f"{journal} is damaged: its first line does not say what was begun. Put back a copy, "
+            "or delete it to make everything again"
+        )
     names = sorted(earlier.keys() | identity.keys())
     if differs := [n for n in names if earlier.get(n) != identity.get(n)]:
         of = "; ".join(f"{n}: {earlier.get(n)!r} then, {identity.get(n)!r} now" for n in differs)
         raise ValueError(
             f"{journal} was begun otherwise ({of}): delete it, or choose another --out"
         )
-    if len(whole) < len(data):
-        os.truncate(journal, len(whole))
-    return [Made(*one) for line in lines[1:] for one in json.loads(line)]
+    lots = [_parsed(line, list) for line in lines[1:]]
+    intact = lots.index(None) if None in lots else len(lots)
+    if intact < len(lots):
+        say(f"{journal}: line {intact + 2} is damaged; what stands there and below is made again")
+    os.truncate(journal, sum(len(line) + 1 for line in lines[: intact + 1]))
+    return [Made(*one) for lot in lots[:intact] for one in lot]
+
+
+def _parsed(line: bytes, kind: type) -> Any:
+    """The JSON of a line; None where it is none, or another kind of thing."""
+    try:
+        value = json.loads(line)
+        if kind is list:
+            [Made(*one) for one in value]
+    except (ValueError, TypeError):
+        return None
+    return value if isinstance(value, kind) else None
 
 
 def _append(file: Any, value: Any) -> None:

@@ -88,7 +88,5 @@ def write(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """
     path = check_name(path)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(path.name + ".tmp")  # a kill half-way through must not look like an end
-    whole.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
-    whole.replace(path)
+    content = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
+    store.write(path, lambda file: file.write(content))

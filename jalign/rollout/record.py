@@ -75,5 +75,8 @@ def read(folder: store.Place, last: int = 1) -> list[dict[str, Any]]:
 
 
 def _rows(path: store.Place) -> list[dict[str, Any]]:
-    with path.open("rb") as file:
-        return pq.read_table(file).to_pylist()
+    try:
+        with path.open("rb") as file:
+            return pq.read_table(file).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it to see the others") from error

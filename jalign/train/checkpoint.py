@@ -107,7 +107,15 @@ class Checkpointer:
 
     # ---- saving
 
-    def save(self, step: int, state: Any, meta: Mapping[str, Any], *, pin: bool = False) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        meta: Mapping[str, Any],
+        *,
+        pin: bool = False,
+        beside: Callable[[], object] | None = None,
+    ) -> None:
         """Waits for the previous save, then starts this one in the background.
 
         The state may be donated at once. A previous save that failed is logged and counted: this
@@ -119,6 +127,8 @@ class Checkpointer:
           meta: facts that JSON can hold. `step`, `leaves` and `digest` are added.
           pin: as by `pin`, once it is on disk: a kill leaves the old pin or the new one, and the
             checkpoint it names.
+          beside: writes, on process 0 and before anything else, what the checkpoint cannot do
+            without; where it fails, the save has failed.
 
         Raises:
           CheckpointError: the last `max_failures` saves have all failed.
@@ -140,6 +150,8 @@ class Checkpointer:
         filled = {name: x for name, x in leaves.items() if x.size}  # Orbax refuses empty arrays
         self._step, self._to_pin = step, pin
         try:
+            if beside is not None:
+                hosts.said_by_main(lambda: beside() and None)
             with self._context:
                 self._response = ocp.save_checkpointables_async(
                     self.directory / str(step), {"state": filled, "meta": sealed}
@@ -207,7 +219,7 @@ class Checkpointer:
         if not hosts.any_host(error is not None):
             self._failures = 0
             if self._to_pin:
-                self._write_pin(step)
+                self._try_to_pin(step)
             self._retire()
             return None
         self._failures += 1
@@ -243,6 +255,12 @@ class Checkpointer:
             self._must_exist(step)
         self._write_pin(step)
 
+    def _try_to_pin(self, step: int) -> None:
+        try:
+            self._write_pin(step)
+        except OSError as error:  # a disk that is full; a run that goes on pins its best again
+            log.error("checkpoint %d, the best so far, was NOT pinned: %s", step, error)
+
     def _write_pin(self, step: int | None) -> None:
         if not hosts.is_main():
             return
@@ -255,7 +273,16 @@ class Checkpointer:
     def pinned(self) -> int | None:
         """The step that is pinned."""
         path = self.directory / _PINNED
-        return int(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        text = path.read_bytes().strip()
+        if text.isdigit():
+            return int(text)
+        log.error(
+            "%s is damaged (%r): no checkpoint counts as the best until the run goes on, which "
+            "pins it again", path, text[:20],
+        )  # fmt: skip
+        return None
 
     def set_aside_after(self, step: int) -> None:
         """Renames newer checkpoints to `<step>.aside`: the run takes another path from `step`."""
@@ -322,7 +349,11 @@ class Checkpointer:
         self.wait()
         if step is not None:
             self._must_exist(step)
-            return (step, *self._load(step, abstract_state, check))
+            try:
+                return (step, *self._load(step, abstract_state, check))
+            except CheckpointError as e:
+                others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
+                raise CheckpointError(f"{e}; other checkpoints: {others}") from e
         damaged: list[str] = []
         older = self.steps()
         while (candidate := hosts.from_main(older[-1] if older else -1)) >= 0:
@@ -333,7 +364,10 @@ class Checkpointer:
                 damaged.append(str(e))
                 log.error("CHECKPOINT %d IS DAMAGED, trying the one before it: %s", candidate, e)
         if damaged:
-            raise CheckpointError("no checkpoint is intact: " + "; ".join(damaged))
+            raise CheckpointError(
+                f"no checkpoint is intact: {'; '.join(damaged)}. Put back what is missing or "
+                f"damaged in {self.directory} from a copy, or begin afresh in another directory"
+            )
         if leftovers := self.leftovers():
             names = ", ".join(leftovers[:5])
             raise CheckpointError(f"{self.directory} has files but no finished checkpoint: {names}")

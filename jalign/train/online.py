@@ -22,9 +22,11 @@ from jalign import store
 from jalign.advantages import adaptive_kl, importance_weights
 from jalign.core import Algorithm, Frozen, Parts, TrainState, mean_over_examples
 from jalign.data.collate import Field
-from jalign.data.examples import Examples
+from jalign.data.examples import Examples, Report
+from jalign.parallel import hosts
 from jalign.rollout.groups import Responses
 from jalign.train import rollout
+from jalign.train.checkpoint import CheckpointError
 from jalign.train.objective import Apply
 from jalign.train.online_metrics import (
     LOGPS,
@@ -137,6 +139,13 @@ class Plan:
         return [lead + why]
 
 
+def _read_examples(path: store.Place, report: Report) -> Examples:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        extras = {n.removeprefix("extras."): saved[n] for n in saved if n.startswith("extras.")}
+        arrays = [saved[n] for n in ("tokens", "scored", "bounds", "first")]
+    return Examples(*arrays, extras, report)
+
+
 class Online:
     """`source(state, frozen)` gives the data of the next step, sampling when a rollout begins.
 
@@ -220,12 +229,17 @@ class Online:
             "kl_coef": self.kl_coef,
             "recent": self.recent,
             "prompts": len(self.prompts),
+            "under_way": self._examples.fingerprint if self._under_way() else None,
         }
+
+    def _under_way(self) -> bool:
+        return bool(self.step % self.plan.steps) and self._examples is not None
 
     def save(self, path: store.Place) -> None:
         """Write the examples of the rollout under way, if steps remain to be taken with it."""
-        if self.step % self.plan.steps and self._examples is not None:
+        if self._under_way():
             e = self._examples
+            assert e is not None
             arrays = {"tokens": e.tokens, "scored": e.scored, "bounds": e.bounds, "first": e.first}
             extras: dict[str, Any] = {f"extras.{n}": x for n, x in e.extras.items()}
             arrays |= extras
@@ -235,21 +249,25 @@ class Online:
         """Go on after `step` steps, with the examples at `path` if a rollout is under way.
 
         Raises:
-          ValueError: the file of a rollout under way is missing.
+          CheckpointError: on every process, where the file of a rollout under way is missing,
+            cannot be read, or is not what was saved.
         """
         self.step, self.tokens = step, position["num_tokens"]
         self.kl_coef, self.recent = position["kl_coef"], list(position["recent"])
         if self.step % self.plan.steps == 0:
             return
-        if not path.is_file():
-            raise ValueError(f"the checkpoint is in the middle of a rollout, and {path} is missing")
-        with path.open("rb") as file, np.load(file) as saved:
-            extras = {n.removeprefix("extras."): saved[n] for n in saved if "extras." in n}
-            tokens, scored, bounds, first = (
-                saved[n] for n in ("tokens", "scored", "bounds", "first")
+        wrong, known = None, position.get("under_way")  # older checkpoints know none
+        try:
+            self._examples = _read_examples(path, self.prompts.report)
+            if known not in (None, self._examples.fingerprint):
+                wrong = "its content is not what was saved"
+        except Exception as error:  # what zip, numpy and disks raise of damage has no common name
+            wrong = f"{type(error).__name__}: {error}"
+        if hosts.any_host(wrong is not None):
+            raise CheckpointError(
+                f"step {step} is in the middle of a rollout, and {path} is missing or damaged "
+                f"({wrong or 'on another process'})"
             )
-        report = self.prompts.report
-        self._examples = Examples(tokens, scored, bounds, first, extras, report)
 
     def metrics(self) -> dict[str, float]:
         """Means over the rollouts since the last call."""

@@ -39,16 +39,19 @@ def reference_columns(
     names = [n for n in objective.inputs if n.startswith("ref_")]
     digest = hashlib.sha256(json.dumps(key | {"names": names}, sort_keys=True).encode()).hexdigest()
     path = folder / f"ref-{digest[:16]}.npz"
+    n_examples = len(source.batches.examples)
     if hosts.from_main(path.exists()):
-        with path.open("rb") as file, np.load(file) as saved:
+        kept, why = _read(path, names, n_examples)
+        if not hosts.any_host(kept is None):
             say(f"reference log-probs: read from {path}")
-            return {n: saved[n] for n in names}
+            return kept or {}
+        say(f"warning: {path} is damaged ({why or 'on another process'}): computed again")
 
     @jax.jit
     def reference(frozen: Frozen, batch: Any) -> Any:
         return objective.reference_fields(apply, frozen, batch)
 
-    columns = {n: np.full(len(source.batches.examples), np.nan, np.float32) for n in names}
+    columns = {n: np.full(n_examples, np.nan, np.float32) for n in names}
     for parts in source.eval_batches():
         for part in parts:
             for i in range(int(part.count)):
@@ -66,6 +69,24 @@ def reference_columns(
     if missing:
         raise ValueError(f"{missing} reference log-probs are missing or not finite")
     if hosts.is_main():
-        store.write(path, lambda file: np.savez(file, allow_pickle=False, **columns))
+        try:
+            store.write(path, lambda file: np.savez(file, allow_pickle=False, **columns))
+        except OSError as error:  # a cache is no reason to end a run
+            say(f"warning: reference log-probs: computed, and not kept in {path}: {error}")
+            return columns
     say(f"reference log-probs: computed once, kept in {path}")
     return columns
+
+
+def _read(
+    path: store.Place, names: list[str], count: int
+) -> tuple[dict[str, np.ndarray] | None, str]:
+    """The columns of a file; None, and why, where it is not what was written."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            columns = {n: saved[n] for n in names}
+    except Exception as error:  # what zip, numpy and disks raise of damage has no common name
+        return None, f"{type(error).__name__}: {error}"
+    if not all(c.shape == (count,) and np.isfinite(c).all() for c in columns.values()):
+        return None, "it does not hold one finite number per example"
+    return columns, ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from jalign.core import did_you_mean
 from jalign.train.checkpoint import Checkpointer
+from jalign.train.manifest import Meta
 
 ResumePolicy = Literal["auto", "never", "must"] | int
 
@@ -52,6 +53,7 @@ def resume(
     identity: Mapping[str, Any],
     *,
     allow: tuple[str, ...] = (),
+    read: Callable[[Meta], None] = lambda meta: None,
 ) -> tuple[int, Any, dict[str, Any]] | None:
     """Decides what a start in this directory means: (step, state, meta), or None to start fresh.
 
@@ -68,6 +70,8 @@ def resume(
       identity: facts that may not change during a run (data, tokenizer, base model, algorithm,
         seed, batch size ...), to be saved by the caller as `meta["identity"]`.
       allow: names of facts that may differ after all.
+      read: is given the meta of a checkpoint that belongs to this run, to read what it keeps
+        elsewhere; where it raises `CheckpointError`, that checkpoint counts as damaged.
 
     Raises:
       ResumeError: the directory does not allow what was asked for, or belongs to another run.
@@ -100,11 +104,12 @@ def resume(
                 " choose another directory, delete this one, or start fresh with resume='never'"
             )
         return None
-    found = checkpointer.restore(
-        abstract_state,
-        asked,
-        check=lambda meta: check_identity(meta.get("identity", {}), identity, allow),
-    )
+
+    def check(meta: Meta) -> None:
+        check_identity(meta.get("identity", {}), identity, allow)
+        read(meta)
+
+    found = checkpointer.restore(abstract_state, asked, check=check)
     if found is not None:
         checkpointer.set_aside_after(found[0])
     return found

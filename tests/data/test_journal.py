@@ -88,3 +88,44 @@ def test_no_further_lot_is_made_once_there_are_rows_enough(tmp_path):
     calls = []
     rows, _ = write(tmp_path / "rows.jsonl", calls, most=5)
     assert len(rows) == 5 and calls == [0, 2]
+
+
+@pytest.mark.parametrize("damage", [b"12", b"{}", b'[["half', b"\x00\xff", b'[{"rows": 1}]'])
+def test_what_stands_in_and_below_a_damaged_line_is_made_again_and_said(tmp_path, damage):
+    path, calls, said = tmp_path / "rows.jsonl", [], []
+    with pytest.raises(Killed):
+        write(path, calls, dies_at=6)
+    journal = tmp_path / "rows.jsonl.part"
+    lines = journal.read_bytes().split(b"\n")
+    lines[2] = damage
+    journal.write_bytes(b"\n".join(lines))
+    rows, _ = write(path, calls, said=said)
+    assert rows == write(tmp_path / "whole.jsonl", [])[0]
+    assert calls == [0, 2, 4, 2, 4, 6]
+    assert said[0].endswith("rows.jsonl.part: line 3 is damaged; what stands there and below is "
+                            "made again")  # fmt: skip
+
+
+def test_a_journal_whose_first_line_is_damaged_is_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(Killed):
+        write(path, [], dies_at=4)
+    journal = tmp_path / "rows.jsonl.part"
+    journal.write_bytes(b"\x00" + journal.read_bytes()[1:])
+    with pytest.raises(ValueError, match=r"rows\.jsonl\.part is damaged: its first line.*delete"):
+        write(path, [])
+
+
+def test_a_second_process_that_writes_the_same_file_is_refused_and_the_first_unharmed(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    refused = []
+
+    def meddle(items, first, rows):
+        with pytest.raises(ValueError, match=r"another command is writing .*rows\.jsonl") as e:
+            write(path, [])
+        refused.append(e)
+        return make([])(items, first, rows)
+
+    rows, _ = make_file(path, ITEMS, meddle, identity={"judge.model": "a"}, size=2)
+    assert len(refused) == 4 and rows == write(tmp_path / "whole.jsonl", [])[0]
+    assert write(path, [])[0] == rows  # and later it is free

@@ -18,6 +18,12 @@ def abandoned_reads():
     gc.collect()
 
 
+def flip_a_bit(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x40
+    path.write_bytes(raw)
+
+
 def damages(test):
     """Marks a test that makes Orbax fail while it loads."""
     for ignored in (

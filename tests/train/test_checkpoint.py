@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from _damage import abandoned_reads, damages  # noqa: F401
+from _damage import abandoned_reads, damages, flip_a_bit  # noqa: F401
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
@@ -59,12 +59,6 @@ def saved(directory, *steps, **options):
 def data_file(checkpointer, step):
     files = [p for p in Path(checkpointer.directory, str(step), "state").rglob("*") if p.is_file()]
     return max(files, key=lambda p: p.stat().st_size)
-
-
-def flip_a_bit(path):
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0x40
-    path.write_bytes(raw)
 
 
 # ---- what is saved comes back
