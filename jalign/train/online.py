@@ -22,11 +22,9 @@ from jalign import store
 from jalign.advantages import adaptive_kl, importance_weights
 from jalign.core import Algorithm, Frozen, Parts, TrainState, mean_over_examples
 from jalign.data.collate import Field
-from jalign.data.examples import Examples, Report
-from jalign.parallel import hosts
+from jalign.data.examples import Examples
 from jalign.rollout.groups import Responses
-from jalign.train import rollout
-from jalign.train.checkpoint import CheckpointError
+from jalign.train import rollout, rollout_file
 from jalign.train.objective import Apply
 from jalign.train.online_metrics import (
     LOGPS,
@@ -139,13 +137,6 @@ class Plan:
         return [lead + why]
 
 
-def _read_examples(path: store.Place, report: Report) -> Examples:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-        extras = {n.removeprefix("extras."): saved[n] for n in saved if n.startswith("extras.")}
-        arrays = [saved[n] for n in ("tokens", "scored", "bounds", "first")]
-    return Examples(*arrays, extras, report)
-
-
 class Online:
     """`source(state, frozen)` gives the data of the next step, sampling when a rollout begins.
 
@@ -238,36 +229,20 @@ class Online:
     def save(self, path: store.Place) -> None:
         """Write the examples of the rollout under way, if steps remain to be taken with it."""
         if self._under_way():
-            e = self._examples
-            assert e is not None
-            arrays = {"tokens": e.tokens, "scored": e.scored, "bounds": e.bounds, "first": e.first}
-            extras: dict[str, Any] = {f"extras.{n}": x for n, x in e.extras.items()}
-            arrays |= extras
-            store.write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+            assert self._examples is not None
+            rollout_file.write(path, self._examples)
 
     def restore(self, position: Mapping[str, Any], step: int, path: store.Place) -> None:
         """Go on after `step` steps, with the examples at `path` if a rollout is under way.
 
         Raises:
-          CheckpointError: on every process, where the file of a rollout under way is missing,
-            cannot be read, or is not what was saved.
+          CheckpointError: that file is missing or damaged.
         """
         self.step, self.tokens = step, position["num_tokens"]
         self.kl_coef, self.recent = position["kl_coef"], list(position["recent"])
-        if self.step % self.plan.steps == 0:
-            return
-        wrong, known = None, position.get("under_way")  # older checkpoints know none
-        try:
-            self._examples = _read_examples(path, self.prompts.report)
-            if known not in (None, self._examples.fingerprint):
-                wrong = "its content is not what was saved"
-        except Exception as error:  # what zip, numpy and disks raise of damage has no common name
-            wrong = f"{type(error).__name__}: {error}"
-        if hosts.any_host(wrong is not None):
-            raise CheckpointError(
-                f"step {step} is in the middle of a rollout, and {path} is missing or damaged "
-                f"({wrong or 'on another process'})"
-            )
+        if self.step % self.plan.steps:
+            checksum = position.get("under_way")
+            self._examples = rollout_file.read(path, self.prompts.report, checksum)
 
     def metrics(self) -> dict[str, float]:
         """Means over the rollouts since the last call."""

@@ -55,7 +55,10 @@ def test_what_is_missing_or_damaged_is_a_damaged_checkpoint(source, tmp_path, da
     file = tmp_path / "under-way-1.npz"
     source.save(file)
     damage(file)
-    with pytest.raises(CheckpointError, match=r"step 1 .*under-way-1\.npz is missing or damaged"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"and .*under-way-1\.npz is missing or damaged",
+    ):
         source.restore(source.position(), 1, file)
 
 

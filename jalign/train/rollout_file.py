@@ -1,0 +1,55 @@
+"""The examples of a rollout under way: beside a checkpoint, and part of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jalign import store
+from jalign.data.examples import Examples, Report
+from jalign.parallel import hosts
+from jalign.train.checkpoint import CheckpointError
+
+
+def write(path: store.Place, examples: Examples) -> None:
+    """Write all but the report."""
+    e = examples
+    arrays = {"tokens": e.tokens, "scored": e.scored, "bounds": e.bounds, "first": e.first}
+    extras: dict[str, Any] = {f"extras.{n}": x for n, x in e.extras.items()}
+    arrays |= extras
+    store.write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def read(path: store.Place, report: Report, checksum: str | None) -> Examples:
+    """What `write` has written; every process must ask.
+
+    Args:
+      report: of the examples.
+      checksum: their fingerprint; None, as older checkpoints say, is not compared.
+
+    Raises:
+      CheckpointError: on every process, where the file is missing, cannot be read on one of them,
+        or is not what was saved.
+    """
+    examples, wrong = None, None
+    try:
+        examples = _examples(path, report)
+        if checksum not in (None, examples.fingerprint):
+            wrong = "its content is not what was saved"
+    except Exception as error:  # what zip, numpy and disks raise of damage has no common name
+        wrong = f"{type(error).__name__}: {error}"
+    if hosts.any_host(wrong is not None):
+        raise CheckpointError(
+            f"the checkpoint is in the middle of a rollout, and {path} is missing or damaged "
+            f"({wrong or 'on another process'})"
+        )
+    assert examples is not None
+    return examples
+
+
+def _examples(path: store.Place, report: Report) -> Examples:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+        extras = {n.removeprefix("extras."): saved[n] for n in saved if n.startswith("extras.")}
+        tokens, scored, bounds, first = (saved[n] for n in ("tokens", "scored", "bounds", "first"))
+    return Examples(tokens, scored, bounds, first, extras, report)
