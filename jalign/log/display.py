@@ -18,6 +18,7 @@ SHOWN = {
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
     "objective/kl": "KL",
+    "kl_k3": "KL/token",
     "completions/mean_length": "length",
     "grad_norm": "grad norm",
     "learning_rate": "lr",
