@@ -41,7 +41,8 @@ usage: jalign COMMAND [ARGUMENTS]
   bench WHAT                       measure speed and memory on this machine
 
 eval, sample and export take --step best (or a step) of a run: the checkpoint that stop.metric kept.
-jalign COMMAND --help says more, jalign --version which this is. JALIGN_LOG=DEBUG shows where an error comes from."""
+jalign COMMAND --help says more. jalign --version says which this is. JALIGN_LOG=DEBUG shows where
+an error comes from."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

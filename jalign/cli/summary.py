@@ -6,6 +6,7 @@ from rich.text import Text
 
 from jalign import __version__, store
 from jalign.cli import build, build_data
+from jalign.cli.described import described
 from jalign.config import Config
 from jalign.data.examples import Examples
 from jalign.kernels import backend
@@ -32,6 +33,8 @@ def introduce(
     frozen = sum(x.size for x in jax.tree.leaves(model.base))
     row, spec, dtype = build.algorithm_of(config), model.decoder.spec, model.decoder.dtype
     log.say(f"jalign {__version__}: {row.name} on {model.path}")
+    for line in described(config):
+        log.say(line)
     log.say(f"trained parameters {trained:,}, frozen {frozen:,}, computed in {dtype}")
     for line in backend.describe(
         dtype=dtype,

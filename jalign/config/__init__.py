@@ -7,7 +7,7 @@ checked against the loss's signature.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import unwrap
 from operator import attrgetter
@@ -18,6 +18,7 @@ import jax
 from jalign import algorithms
 from jalign.config.feedback import LabelConfig, PromptsConfig, ReviseConfig
 from jalign.config.online import JudgeConfig, LanguageModelConfig, RewardConfig, RolloutConfig
+from jalign.config.rates import usual
 from jalign.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -115,6 +116,7 @@ class Config:
         if "name" not in hyper:
             raise ValueError(f"algorithm needs a name, got {self.algorithm!r}")
         row = algorithms.get(hyper.pop("name"))
+        self._set_learning_rate(row)
         for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
             fn = unwrap(term.fn)  # where tests check shapes, `one` would be refused
             jax.eval_shape(partial(fn, **term.numbers), *map(row.example, arrays_of(fn)))
@@ -169,6 +171,18 @@ class Config:
         own = isinstance(self.data.train, str) and not is_embedded(self.data.train)
         if self.data.eval is None and self.data.eval_split != "test" and not own:
             raise ValueError("data.eval_split needs data.eval")
+
+    def _set_learning_rate(self, row: Algorithm) -> None:
+        """What is usual where none is given, so that all that reads a config sees a number."""
+        if self.optim.learning_rate is not None:
+            return
+        if self.optim.name not in ("adamw", "adafactor"):
+            raise ValueError(
+                f"optim.learning_rate: the usual ones are those of adamw; set it for "
+                f"{self.optim.name}"
+            )
+        rate, _ = usual(row, adapters=bool(self.model.lora or self.model.adapter))
+        object.__setattr__(self, "optim", replace(self.optim, learning_rate=rate))
 
     def _check_cached(self, row: Algorithm, hyper: dict[str, Any]) -> None:
         """Reference log-probs are computed once only where nothing else would come out later."""

@@ -153,7 +153,9 @@ class OptimConfig:
 
     Args:
         name: which one.
-        learning_rate: at its peak.
+        learning_rate: at its peak; null is what is usual for adamw and the kind of run: 2e-5 for
+          demonstrations (SFT), 1e-5 for reward models, 1e-6 for preferences and online; ten times
+          as much for adapters (jalign.config.rates).
         schedule: what follows the warm-up.
         warmup_steps: optimizer steps of linear warm-up.
         final: the rate at the end, as a fraction of learning_rate.
@@ -174,7 +176,7 @@ class OptimConfig:
     """
 
     name: OptimizerName = "adamw"
-    learning_rate: float = 1e-6
+    learning_rate: float | None = None
     schedule: ScheduleName = "cosine"
     warmup_steps: int = 0
     final: float = 0.0
@@ -199,6 +201,8 @@ class OptimConfig:
             raise ValueError(
                 "offload: host does not apply to sgd without momentum: it has no state"
             )
+        if self.learning_rate is None:
+            raise ValueError("optim.learning_rate: only a run with an algorithm has a usual one")
         schedule = make_schedule(
             self.schedule,
             self.learning_rate,

@@ -15,7 +15,7 @@ ScheduleName = Literal["constant", "linear", "cosine"]
 MomentsName = Literal["float32", "int8"]
 
 _DEFAULTS = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "momentum": 0.0}
-_READS: dict[str, tuple[str, ...]] = {
+READS: dict[str, tuple[str, ...]] = {
     "adamw": ("b1", "b2", "eps", "weight_decay"),
     "lion": ("b1", "b2", "weight_decay"),
     "muon": ("b1", "b2", "weight_decay"),
@@ -82,7 +82,7 @@ def make_optimizer(
     biases are not decayed.
 
     Muon's momentum is b1; what is no stacked matrix goes to Adam with b1 and b2. A number that the
-    optimizer does not read (`_READS`) must be left at its default. With moments "int8" they are
+    optimizer does not read (`READS`) must be left at its default. With moments "int8" they are
     kept as `moments.in_8_bits` says; an optimizer that has none is a ValueError.
     """
     if clip_norm is not None and clip_norm <= 0:
@@ -91,9 +91,9 @@ def make_optimizer(
         raise ValueError(f"l1 must be >= 0, got {l1}")
     given = {"b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
     for number, value in given.items():
-        if number not in _READS[name] and value != _DEFAULTS[number]:
+        if number not in READS[name] and value != _DEFAULTS[number]:
             raise ValueError(
-                f"{number} does not apply to {name}, which reads {', '.join(_READS[name])}: "
+                f"{number} does not apply to {name}, which reads {', '.join(READS[name])}: "
                 f"leave it at {_DEFAULTS[number]}"
             )
     if moments == "int8" and (name == "adafactor" or (name == "sgd" and not momentum)):

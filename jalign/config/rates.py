@@ -1,0 +1,33 @@
+"""The learning rate of a run that names none: what is usual for AdamW and its kind of run."""
+
+from jalign.core import Algorithm
+
+BY_KIND = {"demonstrations": 2e-5, "a reward model": 1e-5, "preferences": 1e-6, "samples": 1e-6}
+"""Peak rates of full fine-tuning. Demonstrations (SFT, distillation), preferences (pairs, lists,
+labels) and samples (online) have the defaults of TRL 1.16's SFTConfig, DPOConfig and GRPOConfig.
+Reward models have that of Llama 2's smaller ones (arXiv 2307.09288, section 3.2.2); RewardConfig's
+1e-4 is that of adapters here.
+"""
+
+ADAPTERS = 10
+"""So many times as much where only low-rank adapters are trained (Schulman et al., LoRA Without
+Regret, 2025; TRL's page on PEFT)."""
+
+
+def usual(row: Algorithm, *, adapters: bool) -> tuple[float, str]:
+    """The rate, and the kind of run that it is usual for, in words.
+
+    >>> from jalign.algorithms import get
+    >>> usual(get("sft"), adapters=True)
+    (0.0002, 'adapters on demonstrations')
+    """
+    if row.format.name == "supervised":
+        kind = "demonstrations"
+    elif row.needs_value_head:
+        kind = "a reward model"
+    else:
+        kind = "samples" if row.experience else "preferences"
+    rate = BY_KIND[kind]
+    if not adapters:
+        return rate, kind
+    return rate * ADAPTERS, f"adapters on {kind}"
