@@ -108,7 +108,7 @@ def examples():
         rows.append({"prompt": prompt, "chosen": f" {a} a", "rejected": f" {b} b"})
     records, report = to_records(rows, "pairs")
     tokenizer = byte_level(bos=True)
-    limits = {"max_prompt_len": 5, "max_response_len": 9}
+    limits = {"max_prompt_len": 5, "max_response_len": 9, "keep_eos": True}
     made = tokenize(records, tokenizer, **limits, report=report)
     assert report.truncated_prompts and report.truncated_responses
     return made

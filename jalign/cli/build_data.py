@@ -213,6 +213,7 @@ def _tokenised(
         max_prompt_len=c.max_prompt_len,
         max_response_len=c.max_response_len,
         over_long=c.over_long,
+        keep_eos=c.keep_eos,
         train_on=c.train_on,
         turns=c.turns,
         template=c.template,

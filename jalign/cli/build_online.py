@@ -121,7 +121,7 @@ def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
         if alone:
             return found
         if last == "data":
-            return found.beside(from_data([prompts[i] for i in numbers]))
+            return found.beside(from_data([prompts[i] for i in numbers], settings.eos))
         other_key = jax.random.fold_in(key, 1 << 20)
         other = reference_of(model, frozen)
         if last == "reference":
@@ -133,12 +133,12 @@ def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
     return sampler
 
 
-def from_data(examples: Sequence[Example]) -> Responses:
-    """The data's own responses, as if they had been sampled."""
+def from_data(examples: Sequence[Example], eos: Sequence[int]) -> Responses:
+    """The data's own responses, as if they had been sampled: one that was cut has no end."""
     return Responses(
         [[e.responses[0]] for e in examples],
         [[np.zeros(len(e.responses[0]), np.float32)] for e in examples],
-        np.ones((len(examples), 1), bool),
+        np.array([[e.responses[0][-1] in eos] for e in examples]),
     )
 
 

@@ -114,6 +114,7 @@ def _normalization(config: Config, model: build.Model, state: TrainState) -> tup
 
 def _write_reward(config: Config, gain: float, bias: float, out: Path) -> None:
     """What a sequence-classification model in Hugging Face's format has no place for."""
-    limits = {n: getattr(config.data, n) for n in ("max_prompt_len", "max_response_len")}
+    names = ("max_prompt_len", "max_response_len", "keep_eos")
+    limits = {n: getattr(config.data, n) for n in names}
     text = json.dumps({"gain": gain, "bias": bias} | limits, indent=2) + "\n"
     (out / REWARD_FILE).write_text(text, encoding="utf-8")

@@ -146,6 +146,7 @@ def _model_of(config: Config, model: build.Model, state: TrainState) -> RewardMo
         model.tokenizer,
         max_prompt_len=config.data.max_prompt_len,
         max_response_len=config.data.max_response_len,
+        keep_eos=config.data.keep_eos,
         template=config.data.template,
     )
 

@@ -110,6 +110,8 @@ class DataConfig:
         max_prompt_len: tokens; longer prompts lose their front.
         max_response_len: tokens, EOS included.
         over_long: what happens to what is longer.
+        keep_eos: a response that is cut ends with an EOS all the same; false: it ends where it was
+          cut, so that the model learns no end there.
         train_on: score the responses only, or every token (supervised data).
         turns: which assistant turns of a conversation are scored.
         template: a chat template instead of the tokenizer's own: a built-in one by name, a file
@@ -137,6 +139,7 @@ class DataConfig:
     max_prompt_len: int = 512
     max_response_len: int = 512
     over_long: Literal["truncate", "drop", "error"] = "truncate"
+    keep_eos: bool = False
     train_on: Literal["response", "all"] = "response"
     turns: Literal["last", "all"] = "last"
     template: str | None = None

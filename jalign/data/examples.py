@@ -55,6 +55,8 @@ class Report:
       dropped: reason -> rows dropped for it.
       truncated_prompts: prompts that lost tokens at the front.
       truncated_responses: responses that lost tokens at the end.
+      longest_prompt, longest_response: tokens of the longest before anything was cut.
+      lost_tokens, lost_turns: scored tokens and assistant turns (or steps) that responses lost.
       prompt_tokens, response_tokens, scored_tokens: totals over what was kept.
       sources: names behind the integers of `extras["source"]`, when the rows name their source.
       attributes: names of the places of `extras["attribute_ratings"]`.
@@ -68,6 +70,10 @@ class Report:
     dropped: dict[str, int] = field(default_factory=dict)
     truncated_prompts: int = 0
     truncated_responses: int = 0
+    longest_prompt: int = 0
+    longest_response: int = 0
+    lost_tokens: int = 0
+    lost_turns: int = 0
     prompt_tokens: int = 0
     response_tokens: int = 0
     scored_tokens: int = 0

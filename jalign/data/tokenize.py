@@ -1,4 +1,4 @@
-"""Records become examples: one BOS, an EOS that survives, no token over a border.
+"""Records become examples: one BOS, an EOS where a response ends, no token over a border.
 
 Rules, each of which has a test:
 
@@ -8,7 +8,7 @@ Rules, each of which has a test:
   one, else the tokenizer's EOS. Nothing here looks at the pad token.
 * Prompt and response are tokenised apart, a continuation without the space that SentencePiece puts
   before a text.
-* Prompts are cut at the front (the BOS stays), responses at the end.
+* Prompts are cut at the front (the BOS stays), responses at the end, where a cut one has no EOS.
 * A text without a prompt is a response to [BOS]; without a BOS its first token is not scored.
 * The answer of a joint record is one token without an EOS, and its prompt is never cut.
 """
@@ -45,7 +45,7 @@ class Limits:
     max_prompt_len: int | None = None
     max_response_len: int | None = None
     over_long: str = "truncate"
-    keep_eos: bool = True
+    keep_eos: bool = False
 
     def __post_init__(self):
         for name, least in (("max_len", 4), ("max_prompt_len", 1), ("max_response_len", 2)):
@@ -73,7 +73,7 @@ def tokenize(
     max_prompt_len: int | None = None,
     max_response_len: int | None = None,
     over_long: str = "truncate",
-    keep_eos: bool = True,
+    keep_eos: bool = False,
     train_on: str = "response",
     turns: str = "last",
     template: str | None = None,
@@ -92,8 +92,8 @@ def tokenize(
       max_response_len: most tokens of a response, the EOS included.
       over_long: what happens to a record over a limit: "truncate", "drop" (and count) or "error".
         A joint record is dropped where others are truncated.
-      keep_eos: a response that is cut keeps its EOS as its last token; False: it ends where it was
-        cut, so that it does not claim to have ended there.
+      keep_eos: a response that is cut keeps its EOS as its last token, as if it ended there; False:
+        it ends where it was cut, and no end is learnt. Steps and prompts have no EOS.
       train_on: "response", or "all": the prompt is scored too (one response per prompt only).
       turns: which assistant turns of messages are scored: "last" or "all". With one response per
         record the prompt is everything before the first scored turn.
@@ -135,6 +135,7 @@ def tokenize(
     report.prompt_tokens = int(lengths.prompt_len.sum())
     report.response_tokens = int(lengths.response_lens.sum())
     report.scored_tokens = int(lengths.scored_lens.sum())
+    report.warnings += _cut_warnings(report, limits, int((lengths.response_lens > 0).sum()))
     return out
 
 
@@ -323,8 +324,42 @@ def _fit(
     if len(cut) > 1 and all(tokens == cut[0] for tokens in cut):
         return report.drop("equal responses")
     report.truncated_prompts += len(prompt) > prompt_limit
-    report.truncated_responses += sum(len(ids) > response_limit for ids, _ in responses)
+    report.longest_prompt = max(report.longest_prompt, len(prompt))
+    report.longest_response = max(report.longest_response, longest)
+    for before, after in zip(responses, cut, strict=True):
+        if len(before[0]) > response_limit:
+            report.truncated_responses += 1
+            report.lost_tokens += max(sum(before[1]) - sum(after[1]), 1)
+            report.lost_turns += _turns(before) - _turns(after)
     return _cut_prompt(prompt, prompt_limit, d.bos), cut
+
+
+def _turns(tokens: Tokens) -> int:
+    """Scored stretches: assistant turns, or steps."""
+    mask = tokens[1]
+    return sum(b and not a for a, b in zip([False, *mask], mask, strict=False))
+
+
+def _cut_warnings(report: Report, limits: Limits, responses: int) -> Iterator[str]:
+    """What was lost to the limits, and which of them to raise."""
+
+    def said(cut: int, of: int, what: str) -> str:
+        return f"{cut:,} of {of:,} {what} ({max(100 * cut / of, 0.1):.1f} %) are over the limits"
+
+    if report.truncated_responses:
+        turns = f" and {report.lost_turns:,} turns or steps" if report.lost_turns else ""
+        end = "" if limits.keep_eos else ", and the model does not learn where those end"
+        yield (
+            f"{said(report.truncated_responses, responses, 'responses')} ({_set(limits)}): "
+            f"{report.lost_tokens:,} scored tokens{turns} at their ends are lost{end}; the longest "
+            f"has {report.longest_response:,} tokens: raise data.max_response_len"
+        )
+    if report.truncated_prompts:
+        yield (
+            f"{said(report.truncated_prompts, report.kept, 'prompts')} ({_set(limits)}) and lose "
+            f"their front; the longest has {report.longest_prompt:,} tokens: raise "
+            "data.max_prompt_len"
+        )
 
 
 def _has_content(tokens: Tokens, eos: int | None) -> bool:

@@ -1,7 +1,7 @@
 """A trained reward model as a function of texts.
 
-The reward is read at the last token of a response, its EOS, as in training (Stiennon et al. 2020,
-https://arxiv.org/abs/2009.01325, section 3.4).
+The reward is read at the last token of a response, its EOS where it was not cut, as in training
+(Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, section 3.4).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class RewardModel:
       tokenizer: the one it was trained with.
       bias: added to what the head says (`losses.fit_normalization`).
       max_prompt_len, max_response_len: as in training, in tokens: a longer prompt loses its front,
-        a longer response its end but not its EOS. None: any.
+        a longer response its end. None: any.
+      keep_eos: as in training: a response that is cut ends with an EOS all the same.
       template: as in training, for prompts that are messages; None is the tokenizer's own.
       batch_size: most responses of one call of the model.
 
@@ -67,6 +68,7 @@ class RewardModel:
         bias: float = 0.0,
         max_prompt_len: int | None = None,
         max_response_len: int | None = None,
+        keep_eos: bool = False,
         template: str | None = None,
         batch_size: int = BATCH_SIZE,
     ):
@@ -85,6 +87,7 @@ class RewardModel:
             "max_len": whole.spec.learned_positions,
             "max_prompt_len": max_prompt_len,
             "max_response_len": max_response_len,
+            "keep_eos": keep_eos,
         }
 
     @classmethod
@@ -195,7 +198,7 @@ def _beside(folder: Path) -> dict[str, Any]:
     file = folder / REWARD_FILE
     try:
         said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        known = {"bias": float, "max_prompt_len": int, "max_response_len": int}
+        known = {"bias": float, "max_prompt_len": int, "max_response_len": int, "keep_eos": bool}
         return {name: kind(said[name]) for name, kind in known.items() if name in said}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} must be an object of numbers: {error}") from error

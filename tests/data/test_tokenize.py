@@ -69,19 +69,45 @@ def test_eos_is_part_of_every_response_and_scored(plain):
         assert response[-1] == plain.eos_token_id and scored.all()
 
 
-def test_eos_survives_truncation(plain):
-    (whole,), (cut,) = (tokenize([TEXT_PAIR], plain, max_response_len=n) for n in (None, 3))
+def test_a_cut_response_has_no_eos_which_would_claim_that_it_ended_there(plain):
+    pair = TEXT_PAIR._replace(responses=[" hello world how are you", " fox"])
+    (whole,) = tokenize([pair], plain)
+    (cut,) = tokenize([pair], plain, max_response_len=3)
+    assert cut.responses[0].tolist() == whole.responses[0][:3].tolist()
+    assert plain.eos_token_id not in cut.responses[0] and cut.scored[0].all()
+    assert (
+        cut.responses[1].tolist() == whole.responses[1].tolist()
+    )  # within the limit: with its EOS
+
+
+def test_keep_eos_ends_a_cut_response_as_if_it_ended_there(plain):
+    (whole,) = tokenize([TEXT_PAIR], plain)
+    (cut,) = tokenize([TEXT_PAIR], plain, max_response_len=3, keep_eos=True)
     for long, short in zip(whole.responses, cut.responses, strict=True):
         n = min(len(long), 3)
         assert short.tolist() == [*long[: n - 1].tolist(), plain.eos_token_id]
 
 
-def test_a_cut_response_can_be_left_open(plain):
-    pair = TEXT_PAIR._replace(responses=[" hello world how are you", " the quick brown fox"])
-    (whole,) = tokenize([pair], plain)
-    (cut,) = tokenize([pair], plain, max_response_len=3, keep_eos=False)
-    for long, short in zip(whole.responses, cut.responses, strict=True):
-        assert short.tolist() == long[:3].tolist() and plain.eos_token_id not in short
+def test_what_limits_cost_is_counted_and_said_with_the_key_to_raise(plain, chatml):
+    long = Record("hello", [" the quick brown fox"], {})  # 4 words and an EOS
+    report = tokenize(
+        [long, TEXT_PAIR._replace(responses=[" fox"])], plain, max_response_len=3
+    ).report
+    assert (report.truncated_responses, report.lost_tokens, report.lost_turns) == (1, 2, 0)
+    (warning,) = report.warnings
+    assert warning.startswith(
+        "1 of 2 responses (50.0 %) are over the limits (max_response_len 3): 2"
+    )
+    assert "longest has 5 tokens: raise data.max_response_len" in warning
+    turns = [{"role": r, "content": "fox"} for r in ("user", "assistant") * 3]
+    talk = Record(turns[:1], [turns[1:]], {})
+    report = tokenize([talk], chatml, turns="all", max_response_len=3).report
+    assert report.lost_turns == 2 and " and 2 turns or steps " in report.warnings[0]
+    report = tokenize([Record("the quick brown fox", [" fox"], {})], plain, max_prompt_len=2).report
+    assert report.warnings[0].endswith("the longest has 4 tokens: raise data.max_prompt_len")
+    assert (
+        tokenize([TEXT_PAIR], plain, max_response_len=50, max_prompt_len=50).report.warnings == []
+    )
 
 
 def test_pad_equal_to_eos_does_not_mask_the_real_eos():
@@ -104,8 +130,8 @@ def test_a_template_that_ends_turns_itself_gets_no_second_eos(chatml):
     assert decoded(chatml, example.prompt).endswith("<|im_start|>assistant\n")
 
 
-def test_the_end_of_turn_of_the_template_survives_truncation(chatml):
-    (example,) = tokenize([CHAT_PAIR], chatml, max_response_len=2)
+def test_keep_eos_keeps_the_end_of_turn_of_a_template(chatml):
+    (example,) = tokenize([CHAT_PAIR], chatml, max_response_len=2, keep_eos=True)
     assert names(chatml, example.responses[0])[-1] == "<|im_end|>"
 
 
