@@ -51,8 +51,8 @@ class Mean(NamedTuple):
 
 Reduction = Callable[[Arrays], tuple[Array, Array]]
 """fields -> (weights that broadcast to the unreduced loss, divisor). Depends on masks and data
-only, never on parameters,
-so that the divisor of a whole optimizer step is known before the first backward pass."""
+only, never on parameters, so that the divisor of a whole optimizer step is known before the first
+backward pass. Where the data have a `weight` the divisor is the sum of the weighted weights."""
 
 
 @struct.dataclass
@@ -62,8 +62,9 @@ class Batch:
     Attributes:
       layout: where the tokens are (`jalign.layout`).
       mask: [B, K, R] True on scored response tokens; the scored tokens of a response stand first.
-      extras: fields that come with the data, [B, ...]: margin, label, rewards, cached `ref_*`, and
-        `index`, the example number.
+      extras: fields that come with the data, [B, ...]: margin, label, rewards, cached `ref_*`,
+        `index`, the example number, and `weight` >= 0, how often an example counts in every mean of
+        the objective.
     """
 
     layout: Layout

@@ -96,23 +96,40 @@ class Objective(NamedTuple):
         micro-batches.
         """
         fields = batch.extras | self.algorithm.format.view({}, batch)
-        return jnp.stack([term.reduce(fields)[1] for term in self.terms])
+        return jnp.stack([weighted(*term.reduce(fields), fields)[1] for term in self.terms])
 
     def value(self, fields: Arrays, divisors: Array) -> tuple[Array, dict[str, Mean]]:
         """Sum over terms of weight * (weighted sum of the unreduced loss) / divisor, and
-        metrics.
+        metrics. In those every example counts the same, whatever `weight` it has.
         """
         total, metrics = jnp.float32(0.0), {}
         for term, divisor in zip(self.terms, divisors, strict=True):
             loss, named = term.fn(**{n: fields[n] for n in arrays_of(term.fn)}, **term.numbers)
-            weights, _ = term.reduce(fields)
-            total += term.weight * Mean.of(loss, weights).total / jnp.maximum(divisor, 1e-20)
+            weights, plain = term.reduce(fields)
+            share = Mean.of(loss, weighted(weights, plain, fields)[0]).total
+            total += term.weight * share / jnp.maximum(divisor, 1e-20)
             if term is self.terms[0]:
                 metrics |= self.algorithm.format.metrics(fields, named)
             else:  # a term is reported with the weights it is reduced with
                 metrics |= {name: (x, weights) for name, x in named.items()}
         metrics = jax.lax.stop_gradient(metrics)
         return total, {name: Mean.of(x, weights) for name, (x, weights) in metrics.items()}
+
+
+def weighted(weights: Array, divisor: Array, fields: Arrays) -> tuple[Array, Array]:
+    """Weights and divisor of a mean in which each example counts as often as its `weight` says.
+
+    Raises:
+      ValueError: samples, of which there are several to an example, have no such weight.
+    """
+    if "weight" not in fields:
+        return weights, divisor
+    each = fields["weight"]
+    if each.shape[0] != weights.shape[0]:
+        raise ValueError("weight: sampled responses count by their advantages; they have no weight")
+    each = each.reshape(-1, *[1] * (weights.ndim - 1))
+    weights = jnp.where(weights > 0, weights * each, 0.0)  # an empty place may hold NaN
+    return weights, jnp.sum(weights, dtype=jnp.float32)
 
 
 def _logical(out: Arrays, batch: Batch) -> Arrays:

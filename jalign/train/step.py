@@ -56,9 +56,9 @@ def make_train_step(
 
     A step whose loss or gradient is not finite changes nothing but the counters `skipped` and
     `skipped_in_a_row` (and the step number, so that the next data come). One without any scored
-    token changes nothing at all but the step number: momentum would move the weights. A reference
-    that is due to move does so after any step. An optimizer state in the host's memory is fetched
-    for its update, and is there again afterwards.
+    token, or with nothing but weights of 0, changes nothing at all but the step number: momentum
+    would move the weights. A reference that is due to move does so after any step. An optimizer
+    state in the host's memory is fetched for its update, and is there again afterwards.
 
     Args:
       algorithm: a row of the catalogue.
@@ -93,7 +93,7 @@ def make_train_step(
             skipped=state.skipped + bad,
             skipped_in_a_row=state.skipped_in_a_row + bad,
         )
-        scored = jnp.stack([jnp.any(part.batch.mask) for part in parts]).any()
+        scored = jnp.any(divisors > 0)
         new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
         if state.ref is not None:
             new = replace(new, ref=_moved_reference(new, numbers))
