@@ -20,7 +20,7 @@ def test_it_opens_on_what_is_learned_and_knows_config_and_texts(tmp_path):
     log.settings({"algorithm": {"name": "dpo", "beta": 0.2}, "seed": 3, "out": None})
     log.text(0, "generations", [{"prompt": "a|b", "continuation": "old"}])
     log.write(2, {"loss": 0.5, "rewards/margins": 0.25, "eta_s": 9.0, "epoch": 1.0})
-    log.write(2, {"loss": 0.25}, "eval")
+    log.write(2, {"loss": 0.25, "logps/chosen": -8.0}, "eval")
     log.text(2, "generations", [{"prompt": "a|b", "continuation": "new\n<b>"}])
     log.close()
     values = list(events(tmp_path))
@@ -31,7 +31,7 @@ def test_it_opens_on_what_is_learned_and_knows_config_and_texts(tmp_path):
     }
     assert scalars == {
         "train/loss": 0.5, "train/rewards/margins": 0.25, "training/eta_s": 9.0,
-        "training/epoch": 1.0, "eval/loss": 0.25,
+        "training/epoch": 1.0, "eval/loss": 0.25, "validation/logps/chosen": -8.0,
     }  # fmt: skip
     groups = sorted({name.split("/")[0] for name in scalars})
     assert groups[:2] == ["eval", "train"]  # the two that TensorBoard opens

@@ -106,7 +106,7 @@ class Display:
         if not cells:
             return
         if not self._bars and speed:
-            cells.append(f"tok/s {speed:.4g}")
+            cells.append(f"tok/s {speed:,.0f}")
         if not self._bars and "eta_s" in metrics:
             cells.append(f"ETA {_duration(metrics['eta_s'])}")
         head = f"{_KINDS.get(kind, kind)} {step}/{steps}"

@@ -70,7 +70,8 @@ class RunLog:
         """Record texts (sample generations) beside the numbers."""
         self._append({"step": step, "kind": name, "rows": rows})
         if self._file:
-            self._board.texts(step, name, _beside(self.rows(name)[0]["rows"], rows))
+            first, *later = self.rows(name)
+            self._board.texts(step, name, _beside(first["rows"], rows) if later else rows)
 
     def settings(self, config: Mapping[str, Any]) -> None:
         """What the run was given, beside its curves."""
@@ -142,7 +143,7 @@ def _drop_after(path: Path, start: int) -> None:
 
 def _beside(first: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Continuations of the same prompts with those before the first step, to be compared."""
-    if first == rows or not all("continuation" in row for row in (*first, *rows)):
+    if not all("continuation" in row for row in (*first, *rows)):
         return rows
     before = {row["prompt"]: row["continuation"] for row in first}
     return [

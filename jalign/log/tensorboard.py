@@ -10,21 +10,21 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
-_CURVES = ("loss", "reward", "rewards/", "logps/", "objective/", "grad_norm", "learning_rate")
+_TELLING = ("loss", "reward", "rewards/", "objective/", "grad_norm", "learning_rate")
+_GROUPS = {"train": ("train", "training"), "eval": ("eval", "validation")}
 _OUTCOMES = ("train/loss", "train/reward", "eval/loss", "eval/reward", "eval/rewards/accuracies")
 
 
 def tag(kind: str, name: str) -> str:
     """The curve of a metric. TensorBoard opens its first two groups by name: `eval` and `train`,
-    which hold what is learned; details and bookkeeping stand in `training`, closed.
+    which hold loss and rewards; everything else stands in `training` and `validation`, closed.
 
-    >>> tag("train", "rewards/margins"), tag("train", "eta_s"), tag("eval", "loss")
-    ('train/rewards/margins', 'training/eta_s', 'eval/loss')
+    >>> tag("train", "rewards/margins"), tag("train", "eta_s"), tag("eval", "logps/chosen")
+    ('train/rewards/margins', 'training/eta_s', 'validation/logps/chosen')
     """
-    if kind != "train":
-        return f"{kind}/{name}"
-    telling = any(name == c or (c[-1] == "/" and name.startswith(c)) for c in _CURVES)
-    return f"train/{name}" if telling else f"training/{name}"
+    telling = any(name == t or (t[-1] == "/" and name.startswith(t)) for t in _TELLING)
+    first, second = _GROUPS.get(kind, (kind, kind))
+    return f"{first if telling else second}/{name}"
 
 
 class TensorBoard:

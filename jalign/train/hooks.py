@@ -4,6 +4,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -86,6 +87,12 @@ class Metrics:
     def pending(self) -> list[dict[str, float]]:
         """The metrics of the steps that no line holds yet; waits for the device."""
         return [{k: float(v) for k, v in row.items()} for row in jax.device_get(self.waiting)]
+
+
+def _aside(log: RunLog, phase: str, state: TrainState) -> AbstractContextManager[Any]:
+    """A phase that begins when the steps before it have ended, whose time is training's."""
+    jax.block_until_ready(state.params)
+    return log.phase(phase)
 
 
 def with_margin(means: dict[str, float]) -> dict[str, float]:
@@ -202,7 +209,7 @@ class Evaluate:
         """Evaluate a state and record it; nothing when told to stop."""
         found = []
         frozen = with_reference(frozen, state)
-        with self.evaluations.log.phase("evaluating"):
+        with _aside(self.evaluations.log, "evaluating", state):
             for data in self.batches():
                 if self.stop():
                     return
@@ -232,7 +239,7 @@ class Generations:
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Sample from a state and record the texts."""
-        with self.log.phase("sampling continuations"):
+        with _aside(self.log, "sampling continuations", state):
             rows = self.generate(state, frozen)
         self.log.text(step, "generations", rows)
         if self.score:
@@ -260,7 +267,7 @@ class Answers:
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Answer, judge and record."""
-        with self.evaluations.log.phase("answering the held-out prompts"):
+        with _aside(self.evaluations.log, "answering the held-out prompts", state):
             metrics = self.answer(state, with_reference(frozen, state))
         self.evaluations.add(step, metrics)
 
