@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,12 @@ from flax import nnx
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from jalign import __version__
 from jalign import merge as merging
-from jalign import store
-from jalign.cli import build, runs
+from jalign.cli import build, card, model_folder, readers, runs
+from jalign.cli.export import DTYPES
+from jalign.cli.merge_tokenizer import Reading, chosen
 from jalign.cli.read import parsed
-from jalign.data.chat import load_tokenizer
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.parallel.rules import path_name
@@ -39,6 +41,15 @@ class Base(NamedTuple):
     folder: Path
     model: Decoder
     params: Params
+    reading: Reading
+
+
+class Learned(NamedTuple):
+    """What a model is, how it differs from the base (full-rank, by parameter), how it reads."""
+
+    kind: str
+    delta: Params
+    reading: Reading | None
 
 
 def merge(args: Sequence[str], console: Console) -> None:
@@ -47,47 +58,56 @@ def merge(args: Sequence[str], console: Console) -> None:
     """
     options = check_args(args)
     numbers = _numbers(options)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    for warning in _lossy(options, numbers):
+        say(f"warning: {warning}")
     base = _base(options.base)
     names = list(options.models)
-    for name in (options.base, *names):
-        if Path(build.model_path(name)).resolve() == Path(options.out).resolve():
-            raise ValueError(f"{options.out} would be written over the model {name}")
-    load_tokenizer(base.folder)  # refused now rather than after the work
     read = [_delta(name, base) for name in names]
+    reading = chosen(base.reading, {n: r.reading for n, r in zip(names, read, strict=True)}, say)
     with jax.default_device(_host()):  # it has more room than a device
-        for name, (kind, delta) in zip(names, read, strict=True):
-            sparsity = merging.sparsity(delta, THRESHOLD)
-            console.print(
-                f"{name} ({kind}): sparsity {sparsity:.4f} (|delta| <= {THRESHOLD:g})",
-                highlight=False,
-                markup=False,
-            )
-        deltas = [merging.by_layer(delta) for _, delta in read]
+        for name, one in zip(names, read, strict=True):
+            sparsity = merging.sparsity(one.delta, THRESHOLD)
+            say(f"{name} ({one.kind}): sparsity {sparsity:.4f} (|delta| <= {THRESHOLD:g})")
+        deltas = [merging.by_layer(one.delta) for one in read]
         for (a, first), (b, second) in combinations(zip(names, deltas, strict=True), 2):
             conflict = merging.sign_conflict(first, second)
-            console.print(
-                f"{a} and {b}: sign conflict {conflict:.4f}", highlight=False, markup=False
-            )
+            say(f"{a} and {b}: sign conflict {conflict:.4f}")
         merged = merging.stacked(_merged(options.method, deltas, numbers))
         whole = {name: base.params[name] + np.asarray(d) for name, d in merged.items()}
     state = jax.tree_util.tree_map_with_path(
         lambda path, _: jnp.asarray(whole[path_name(path)]), nnx.state(base.model)
     )
     nnx.update(base.model, state)
-    hub.save(base.model, options.out, base.folder, dtype=jnp.dtype(options.dtype))
+    kind = hub.stored_dtype(base.folder) if options.dtype == "base" else jnp.dtype(options.dtype)
+    facts = {
+        "jalign": __version__,
+        "base_model": options.base,
+        "models": names,
+        "merge": {"name": options.method} | numbers,
+    }
+    with model_folder.written(options.out, options.overwrite) as out:
+        ends, tokenizer = reading.ends, reading.tokenizer
+        settings = {"eos_token_id": readers.one_or_all(ends)}
+        hub.save(base.model, out, tokenizer, dtype=kind, settings=settings)
+        readers.write_generation(out, str(base.folder), ends, tokenizer)
+        usage = card.usage(options.out, "language model", chat=bool(tokenizer.chat_template))
+        card.write(out, facts, Path(options.out).name, usage, "transformers")
     how = ", ".join(f"{k}={v}" for k, v in numbers.items())
-    console.print(
-        f"{options.method} of {len(names)} ({how}) written to {options.out}",
-        highlight=False,
-        markup=False,
-    )
+    say(f"{options.method} of {len(names)} ({how}) written to {options.out}")
+    say(f"weights in {kind.name}")
 
 
 def check_args(args: Sequence[str]) -> Namespace:
     """The options, if they fit each other."""
     options = parsed(_parser(), args, lambda values: values)
+    if options.method is None:
+        options.method = "ties" if len(options.models) > 1 else "linear"
     _numbers(options)
-    store.local(options.out, "what is merged")
+    for name in (options.base, *options.models):
+        if Path(build.model_path(name)).resolve() == Path(options.out).resolve():
+            raise ValueError(f"{options.out} would be written over the model {name}")
+    model_folder.check(options.out, options.overwrite)
     return options
 
 
@@ -106,7 +126,11 @@ def _parser() -> ArgumentParser:
         type=str,
         help="run folders, PEFT adapters of the base, Hugging Face folders or hub names",
     )
-    add("--method", default="ties", choices=list(APPLIES))
+    add(
+        "--method",
+        choices=list(APPLIES),
+        help="ties for several models, linear (the sum, nothing left out) for one",
+    )
     add("--weights", nargs="+", type=float, help=of("weights") + "one per model; 1 for each")
     add("--density", type=float, help=of("density") + "fraction of each delta that is kept; 0.2")
     add("--scale", type=float, help=of("scale") + "factor of the merged delta; 1")
@@ -118,11 +142,14 @@ def _parser() -> ArgumentParser:
     add("--drop", type=float, help=of("drop") + "probability that an entry is dropped")
     add("--seed", type=int, help=of("seed") + "of what is dropped; 0")
     add("--t", type=float, help=of("t") + "0 is the first model, 1 the second; 0.5")
+    add("--dtype", default="base", choices=DTYPES, help="of the weights; base: that of the base")
     add(
-        "--dtype",
-        default="float32",
-        choices=["float32", "bfloat16", "float16"],
-        help="of the weights",
+        "--overwrite",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="replace a model that OUT holds",
     )
     return parser
 
@@ -145,6 +172,27 @@ def _numbers(options: Namespace) -> dict[str, Any]:
         raise ValueError(f"{method} needs --drop, the probability that an entry is dropped")
     filled = DEFAULTS | {"weights": [1.0] * n} | given
     return {name: filled[name] for name in applies}
+
+
+def _lossy(options: Namespace, numbers: dict[str, Any]) -> list[str]:
+    """What this merge leaves out of the models that nobody may have meant."""
+    warnings = []
+    one = len(options.models) == 1
+    density = numbers.get("density", 1.0)
+    if density < 1 and one:
+        warnings.append(
+            f"{options.method} keeps {density:g} of what {options.models[0]} learned; "
+            "--method linear takes all of it, and so does jalign export RUN OUT of a run"
+        )
+    if "drop" in numbers and one:
+        warnings.append(f"{options.method} of one model: a {numbers['drop']:g} of it is dropped")
+    total = sum(numbers.get("weights", [1.0]))
+    if options.method in ("linear", "dare") and abs(total - 1) > 1e-6:
+        warnings.append(
+            f"the weights add up to {total:g}: what the models learned is added, not averaged "
+            "(--weights that add up to 1 average)"
+        )
+    return warnings
 
 
 def _merged(method: str, deltas: list[Any], numbers: dict[str, Any]) -> Any:
@@ -171,7 +219,7 @@ def _host() -> Any:
 def _base(name: str) -> Base:
     folder = hub.find(build.model_path(name))
     model = hub.load(folder)
-    return Base(folder, model, _params(model))
+    return Base(folder, model, _params(model), Reading.of(folder))
 
 
 def _params(model: Decoder) -> Params:
@@ -181,18 +229,22 @@ def _params(model: Decoder) -> Params:
     return {path_name(path): np.asarray(x, np.float32) for path, x in leaves}
 
 
-def _delta(name: str, base: Base) -> tuple[str, Params]:
-    """What a model is, and how it differs from the base: full-rank, by parameter."""
+def _delta(name: str, base: Base) -> Learned:
+    reading = None
     if runs.is_run(name):
         _, model, state, step = runs.newest(name)
         decoder = nnx.merge(*build.merged(model, state.params))
         kind, start = f"run, step {step}", hub.find(model.path)
+        reading = Reading.of(start, model.tokenizer)
     elif (Path(name) / peft.CONFIG).is_file():
         decoder = peft.load_adapter(base.model, name)
         kind, start = "adapter", base.folder
     else:
         decoder = hub.load(build.model_path(name))
         kind, start = "model", None
+    file = hub.find(build.model_path(name)) / "tokenizer.json" if reading is None else None
+    if file and file.is_file():
+        reading = Reading.of(file.parent)
     _same_architecture(name, decoder, base.model)
     learned = merging.full_rank(decoder)
     if not learned:
@@ -202,7 +254,8 @@ def _delta(name: str, base: Base) -> tuple[str, Params]:
     else:  # read anew: a run may hold its frozen weights in bfloat16
         own = _params(hub.load(start or name))
     delta = {k: x - base.params[k] for k, x in own.items()}
-    return kind, delta | {k: delta[k] + np.asarray(d) for k, d in learned.items()}
+    delta |= {k: delta[k] + np.asarray(d) for k, d in learned.items()}
+    return Learned(kind, delta, reading)
 
 
 def _same_architecture(name: str, model: Decoder, base: Decoder) -> None:

@@ -166,6 +166,7 @@ def save(
     dtype: DTypeLike | None = None,
     max_shard_bytes: int = 5 * 10**9,
     value_head: bool | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config.json and safetensors that `transformers` and `load` read.
 
@@ -179,6 +180,9 @@ def save(
       dtype: of the written weights; None is that of the parameters.
       max_shard_bytes: larger models are split into files of at most this size.
       value_head: False writes the language model of a model that also has a scalar head.
+      settings: keys of config.json that say nothing of the weights, such as `eos_token_id`.
+
+    Until the last byte is written there is no config.json, so that a half folder does not load.
 
     Raises:
       ValueError: the model has no config or no such head, or carries LoRA adapters.
@@ -208,17 +212,21 @@ def save(
         return
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
     sizes = {n: math.prod(e.shape) * kind.itemsize for e in plan for n in e.names}
     write_sharded(folder, sizes, source, max_shard_bytes)
     labels = leaves["value.kernel"].shape[1] if scalar else 0
-    text = json.dumps(_config_to_save(config, family, labels, kind), indent=2)
-    (folder / "config.json").write_text(text + "\n")
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(folder)
     elif tokenizer is not None:
         for file in TOKENIZER:
             if (Path(tokenizer) / file).is_file():
                 (folder / file).write_bytes((Path(tokenizer) / file).read_bytes())
+    saved = _config_to_save(config, family, labels, kind) | {
+        "tie_word_embeddings": model.spec.tied,
+        **(settings or {}),
+    }
+    (folder / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
 
 
 def find(name: str | os.PathLike) -> Path:
@@ -262,6 +270,16 @@ def spec_of(name: str | os.PathLike) -> Spec:
     """The architecture of a folder or hub model, without its weights."""
     config = read_config(find(name))
     return family_of(config).spec(config)
+
+
+def stored_dtype(name: str | os.PathLike) -> np.dtype:
+    """The type of most of a checkpoint's weights; float32 instead of float64."""
+    with Checkpoint(find(name)) as checkpoint:
+        sizes: collections.Counter[str] = collections.Counter()
+        for tensor, shape in checkpoint.shapes.items():
+            sizes[checkpoint.dtypes[tensor]] += math.prod(shape)
+    kinds = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    return jnp.dtype(kinds[sizes.most_common(1)[0][0]])
 
 
 def embedding(name: str | os.PathLike) -> np.ndarray:

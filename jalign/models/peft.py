@@ -24,13 +24,14 @@ import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.heads import ScalarHead
 from jalign.models.linear import Linear
 from jalign.models.lora import Lora, adapters, sites
+from jalign.models.safetensors_io import write
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -110,7 +111,7 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write(folder / WEIGHTS, tensors)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -24,6 +24,7 @@ class Checkpoint:
 
     Attributes:
       shapes: name -> shape of every tensor.
+      dtypes: name -> its type, one of `DTYPES`.
 
     Raises:
       ValueError: no safetensors (pickles are never read), a damaged or missing file, an index that
@@ -33,6 +34,7 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
         self._slices: dict[str, Any] = {}
         self._stack = ExitStack()
         try:
@@ -84,6 +86,7 @@ class Checkpoint:
                 )
             self._slices[name] = tensor
             self.shapes[name] = tuple(tensor.get_shape())
+            self.dtypes[name] = tensor.get_dtype()
 
 
 def _weight_map(path: Path) -> dict[str, str]:
@@ -117,10 +120,18 @@ def write_sharded(
     )
     source = iter(tensors)
     for title, names in zip(titles, files, strict=True):
-        part = dict(next(source) for _ in names)
-        save_file(part, folder / title, metadata={"format": "pt"})
+        write(folder / title, dict(next(source) for _ in names))
     (folder / INDEX).unlink(missing_ok=True)
     if n > 1:
         where = {name: title for title, names in zip(titles, files, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Make or replace one file, with the mode that the umask gives."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})  # from 0.8 on for its owner alone
+    path.chmod(mode)

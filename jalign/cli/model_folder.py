@@ -1,0 +1,69 @@
+"""Folders of models that appear complete or not at all."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jalign import store
+from jalign.models import hub
+
+LOADABLE = ("config.json", "adapter_config.json")  # without one of them nothing can be loaded
+OURS = (
+    *("*.safetensors", "*.safetensors.index.json", *LOADABLE, *hub.TOKENIZER),
+    *("README.md", "jalign.json", "reward.json"),
+)
+"""What a model's folder holds."""
+
+_UNFINISHED = ".unfinished"
+
+
+def check(out: str, overwrite: bool) -> Path:
+    """The folder to write, if it may be written.
+
+    Raises:
+      ValueError: it is in an object store or a file; it is not empty, and --overwrite is not given
+        or what is in it is no model.
+    """
+    folder = store.local(out, "a model")
+    if not folder.exists():
+        return folder
+    if not folder.is_dir():
+        raise ValueError(f"{out} is a file: name a folder")
+    inside = sorted(p.name for p in folder.iterdir() if p.name != _UNFINISHED)
+    if not inside:
+        return folder
+    model = any(name in inside for name in LOADABLE)
+    if (folder / "checkpoints").exists():
+        raise ValueError(f"{out} is the folder of a run: name another one")
+    if not overwrite:
+        what = "a model already" if model else f"other files already ({', '.join(inside[:3])})"
+        remedy = ", or give --overwrite to replace it" if model else ""
+        raise ValueError(f"{out} holds {what}: name another folder{remedy}")
+    if not model:
+        raise ValueError(f"--overwrite replaces a model, and {out} holds none: {inside[0]}, ...")
+    return folder
+
+
+@contextmanager
+def written(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to fill, whose files are moved to `out` at the end, what makes it loadable last.
+
+    A model that was there is replaced; files that belong to no model stay.
+    """
+    folder = check(str(out), overwrite)
+    unfinished = folder / _UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed command
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        for name in LOADABLE:
+            (folder / name).unlink(missing_ok=True)
+        for file in {file for pattern in OURS for file in folder.glob(pattern)}:
+            file.unlink()
+        for file in sorted(unfinished.iterdir(), key=lambda file: file.name in LOADABLE):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,88 @@
+"""What the readers of an exported model need and its weights do not say: where a response ends,
+what fills up the rows of a batch, and how a conversation is written.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from jalign.data.chat import Template
+from jalign.models import hub
+from jalign.models.decoder import Decoder
+
+GENERATION_FILE = "generation_config.json"
+_PAD = "<|pad|>"
+
+
+def write_generation(folder: Path, base: str, ends: tuple[int, ...], tokenizer: Any) -> None:
+    """generation_config.json: the base's own, with what ends a response."""
+    theirs = hub.find(base) / GENERATION_FILE
+    said = json.loads(theirs.read_text(encoding="utf-8")) if theirs.is_file() else {}
+    if tokenizer.bos_token_id is not None:
+        said.setdefault("bos_token_id", tokenizer.bos_token_id)
+    if said.get("pad_token_id") is None:
+        pad = tokenizer.pad_token_id
+        said["pad_token_id"] = ends[0] if pad is None else pad
+    said["eos_token_id"] = one_or_all(ends)
+    (folder / GENERATION_FILE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+def one_or_all(ids: tuple[int, ...]) -> int | list[int]:
+    """As Hugging Face's configs write it."""
+    return ids[0] if len(ids) == 1 else list(ids)
+
+
+def pad_apart(tokenizer: Any, decoder: Decoder, ends: tuple[int, ...]) -> bool:
+    """Give the tokenizer of a reward model a pad token that ends no response: transformers reads
+    the reward at the last token that is not padding. Without a special token to spare one is
+    added; returns whether the embedding had to grow for it.
+    """
+    special = [
+        str(token)
+        for i, token in sorted(tokenizer.added_tokens_decoder.items())
+        if token.special and i < decoder.spec.vocab_size
+    ]
+    meant = [token for token in special if re.search("pad|reserved|unused", token.lower())]
+    own = [tokenizer.pad_token, tokenizer.unk_token]
+    for token in (*own, *meant, tokenizer.bos_token, *special):
+        if token is not None and tokenizer.convert_tokens_to_ids(token) not in ends:
+            tokenizer.pad_token = token
+            return False
+    tokenizer.add_special_tokens({"pad_token": _PAD})
+    missing = tokenizer.pad_token_id + 1 - decoder.spec.vocab_size
+    if missing <= 0:
+        return False
+    table = decoder.embed.weight[...]
+    rows = jnp.zeros((missing, table.shape[1]), table.dtype)
+    decoder.embed.weight = nnx.Param(jnp.concatenate([table, rows]))
+    config = json.loads(decoder.source or "{}")
+    decoder.source = json.dumps(config | {"vocab_size": tokenizer.pad_token_id + 1})
+    return True
+
+
+def end_where_scored(tokenizer: Any) -> None:
+    """The chat template of a reward model, whose conversations end at the token that the reward is
+    read at: what the template writes after the last turn's end is left out, and where it does not
+    end a turn the EOS follows, as in training.
+    """
+    if not tokenizer.chat_template:
+        return
+    template = Template.of(tokenizer)
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    text = template.render(turn)
+    end = template.end_of_turn
+    tail = text.rpartition(end)[2] if end else template.tail
+    if end and not tail:
+        return
+    rest = f".removesuffix({json.dumps(tail)})" if tail else ""
+    eos = "" if end else " + eos_token"
+    source = template.source.removesuffix("\n")  # Jinja drops it only at the end of a file
+    start = "\n" if source.startswith("\n") else ""  # and the one after a block
+    tokenizer.chat_template = (
+        "{% set conversation %}" + start + source + "{% endset %}"
+        "{{ conversation if add_generation_prompt else conversation" + rest + eos + " }}"
+    )
