@@ -49,12 +49,10 @@ def folder(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
-        sft = {"data.train": str(folder / "chat.jsonl"), "steps": 12}
-        assert call(["train", *arguments(folder, "sft", "sft", **options | sft)])[0] == 0
+        sft = {"data.train": str(folder / "chat.jsonl"), "steps": 20}
+        assert train("sft", "sft", **sft) == 0
         reward = {"data.train": str(folder / "pairs.jsonl"), "steps": 1, "model.lora.rank": 2}
-        assert (
-            call(["train", *arguments(folder, "rm", "bradley_terry", **options | reward)])[0] == 0
-        )
+        assert train("rm", "bradley_terry", **reward) == 0
     return folder
 
 
@@ -78,12 +76,13 @@ def test_what_a_base_model_learned_to_end_with_ends_it_in_transformers(exported)
     asked = tokenizer.apply_chat_template(
         [HI], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
+    assert asked["input_ids"][0, 0] == tokenizer.bos_token_id  # as training put it
     ids = model.generate(**asked, max_new_tokens=9, do_sample=False)[0]
     said = tokenizer.decode(ids[asked["input_ids"].shape[1] :])
     assert said == "fox<|im_end|>"
     ends = {tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "</s>")}
     for file in ("config.json", "generation_config.json"):
-        assert set(json.loads((out / file).read_text())["eos_token_id"]) == ends
+        assert ends <= set(json.loads((out / file).read_text())["eos_token_id"])
 
 
 def test_rewards_in_transformers_are_those_of_training_alone_and_in_a_batch(exported):
@@ -100,11 +99,11 @@ def test_rewards_in_transformers_are_those_of_training_alone_and_in_a_batch(expo
         rows = tokenizer.apply_chat_template(chats, padding=True, **ask)
         batch = model(**rows).logits[:, 0].tolist()
     ours = runs.reward_model(str(exported / "rm"))([[HI]] * 3, texts)
-    assert np.ptp(ours) > 0.1
-    np.testing.assert_allclose(alone, ours, atol=1e-4)
-    np.testing.assert_allclose(batch, ours, atol=1e-4)
+    assert np.ptp(ours) > 0.02
+    np.testing.assert_allclose(alone, ours, atol=2e-5)
+    np.testing.assert_allclose(batch, ours, atol=2e-5)
     again = runs.reward_model(str(out))([[HI]] * 3, texts)  # jalign reads what it wrote
-    np.testing.assert_allclose(again, ours, atol=1e-4)
+    np.testing.assert_allclose(again, ours, atol=2e-5)
 
 
 def test_a_reward_model_without_a_token_to_spare_gets_one_and_a_row_for_it(tmp_path):
@@ -156,7 +155,7 @@ def test_an_export_has_the_type_and_rights_of_its_base_and_says_where_it_comes_f
     assert hub.stored_dtype(out) == jnp.bfloat16
     plain = (out / "config.json").stat().st_mode
     assert {file.stat().st_mode for file in out.iterdir()} == {plain}
-    assert Template.of(build.load_tokenizer(str(out))).source == CHATML
+    assert Template.of(build.load_tokenizer(str(out))).source == "{{ bos_token }}" + CHATML
     facts = card.read(str(out))
     assert (facts["step"], facts["algorithm"]["name"]) == (20, "sft")
     text = (out / "README.md").read_text()

@@ -124,6 +124,35 @@ def test_one_model_with_weight_1_is_itself_and_with_0_the_base(folder, tmp_path)
             np.testing.assert_allclose(got[name], x, atol=1e-7, err_msg=name)
 
 
+def test_one_model_is_taken_as_it_is_unless_another_method_is_asked_for(folder, tmp_path, capsys):
+    args = ("--base", folder / "model", "--models", folder / "adapter")
+    assert call("merge", tmp_path / "sum", *args) == 0
+    said = capsys.readouterr().out
+    assert "linear of 1" in said and "warning" not in said
+    got, want = params_of(hub.load(tmp_path / "sum")), params_of_run(folder / "dpo")
+    for name, x in want.items():
+        np.testing.assert_allclose(got[name], x, atol=1e-7, err_msg=name)
+    assert call("merge", tmp_path / "ties", *args, "--method", "ties") == 0
+    assert "warning: ties keeps 0.2 of what" in capsys.readouterr().out
+    assert call("merge", tmp_path / "sum", *args) == 3
+    assert "holds a model already" in capsys.readouterr().err
+
+
+def test_template_and_ends_come_from_the_models_where_they_agree(folder, tmp_path, capsys):
+    for name, template in (("a", "{{ messages }}!"), ("b", "{{ messages }}!"), ("c", "{{ 1 }}")):
+        shutil.copytree(folder / "sft_model", tmp_path / name)
+        (tmp_path / name / "chat_template.jinja").write_text(template)
+    args = ("--base", folder / "model", "--method", "linear", "--models")
+    assert call("merge", tmp_path / "ab", *args, tmp_path / "a", tmp_path / "b") == 0
+    said = capsys.readouterr().out
+    assert f"chat template of {tmp_path / 'a'}: the base has others" in said
+    assert "the weights add up to 2: what the models learned is added" in said
+    assert load_tokenizer(tmp_path / "ab").chat_template == "{{ messages }}!"
+    assert call("merge", tmp_path / "ac", *args, tmp_path / "a", tmp_path / "c") == 0
+    assert "differ in their chat template: the base's are taken" in capsys.readouterr().out
+    assert load_tokenizer(tmp_path / "ac").chat_template is None
+
+
 def test_slerp_takes_a_dtype_and_two_models(folder, tmp_path, capsys):
     args = ("--base", folder / "model", "--method", "slerp", "--dtype", "bfloat16")
     models = (folder / "sft_model", folder / "adapter")
@@ -140,11 +169,14 @@ def test_slerp_takes_a_dtype_and_two_models(folder, tmp_path, capsys):
     "line, message",
     [
         ("--density 0.2 --method linear", "--density does not apply to linear, which reads --w"),
-        ("--t 0.2", "does not apply to ties, which reads --weights, --density, --scale, --trim"),
+        (
+            "--t 0.2 --method ties",
+            "does not apply to ties, which reads --weights, --density, --scale, --trim",
+        ),
         ("--density 0.5 --method dare_ties --drop 0.5", "--density does not apply to dare_ties"),
         ("--method dare", "dare needs --drop"),
         ("--weights 1 2", "1 models need as many weights, got [1.0, 2.0]"),
-        ("--density 20", "0 to 1, got 20"),
+        ("--density 20 --method ties", "0 to 1, got 20"),
     ],
 )
 def test_an_option_that_cannot_apply_is_refused(folder, tmp_path, line, message, capsys):
