@@ -145,7 +145,7 @@ def test_a_normalised_export_has_mean_0_and_spread_1_on_held_out_responses(
     said = json.loads((out / REWARD_FILE).read_text())
     np.testing.assert_allclose(rewards, said["gain"] * raw + said["bias"], rtol=1e-3, atol=1e-4)
     assert said["max_response_len"] == 512
-    call(["export", run, out, "--overwrite"], capsys)  # into the same folder: nothing of the bias is left
+    call(["export", run, out, "--overwrite"], capsys)  # nothing of the bias is left
     np.testing.assert_allclose(RewardModel.load(out).of_examples(held), raw, rtol=1e-4, atol=1e-5)
     assert json.loads((out / REWARD_FILE).read_text())["bias"] == 0
 

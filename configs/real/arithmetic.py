@@ -46,7 +46,7 @@ def main(folder: str, model: str = "embedded") -> None:
     sft += ["--optim.learning_rate", "1e-3", "--data.limit", "0", "--data.holdout", "0"]
     train(SFT, out / "format", "--model.path", model, "--data.train", shown, *sft)
     if not (out / "shown").exists():
-        jalign("export", str(out / "format"), str(out / "shown"))
+        jalign("export", str(out / "format"), str(out / "shown"), "--dtype", "float32")
     common = ["--data.train", sums, "--data.eval", sums_x10]
     before = ["--steps", "1", "--optim.learning_rate", "0", "--optim.warmup_steps", "0"]
     train(CONFIG, out / "start", "--model.path", model, *common, *before)

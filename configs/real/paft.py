@@ -26,6 +26,7 @@ from jalign.models.safetensors_io import Checkpoint
 
 LORA = ["--model.lora.rank", "16"]
 L1 = "0.5"
+FULL = ("--dtype", "float32", "--overwrite")  # deltas are smaller than bfloat16 can hold
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -54,10 +55,10 @@ def main(model: str, pairs: str, out: str) -> None:
     exported = {}
     for name in ("sft", "sft-l1", "dpo", "orpo"):
         exported[name] = folder / "exported" / name
-        jalign("export", str(folder / name), str(exported[name]))
+        jalign("export", str(folder / name), str(exported[name]), *FULL)
     train("dpo", str(exported["sft"]), pairs, folder / "sft-then-dpo", dpo)
     exported["sft-then-dpo"] = folder / "exported" / "sft-then-dpo"
-    jalign("export", str(folder / "sft-then-dpo"), str(exported["sft-then-dpo"]))
+    jalign("export", str(folder / "sft-then-dpo"), str(exported["sft-then-dpo"]), *FULL)
     for name, first in (("paft-ties", "sft-l1"), ("paft-ties without l1", "sft")):
         exported[name] = folder / "exported" / name
         both = [str(exported[first]), str(exported["dpo"])]
