@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jalign import experience, losses
+from jalign import experience, losses, naming
 from jalign.core import (
     Algorithm,
     Carry,
     Experience,
     LossFn,
-    did_you_mean,
     mean_over_examples,
     mean_over_tokens,
 )
@@ -425,7 +424,7 @@ assert len(ALGORITHMS) == len(ROWS), "two rows share a name"
 
 
 def get(name: str) -> Algorithm:
-    """The row of that name; an unknown one is a ValueError with the nearest."""
-    if name not in ALGORITHMS:
-        raise ValueError(f"no algorithm {name!r}{did_you_mean(name, ALGORITHMS)}")
-    return ALGORITHMS[name]
+    """The row of that name, or a user's own, as `file.py:row` or `package.module:row`; an unknown
+    one is a ValueError with the nearest.
+    """
+    return naming.find(name, ALGORITHMS)

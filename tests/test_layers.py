@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[1] / "jalign"
 # Each part with the parts it may import besides itself.
 BASE = {"layout", "signatures", "core"}
 MODEL = BASE | {"kernels", "parallel", "models"}
-METHOD = BASE | {"losses", "advantages", "experience", "formats", "algorithms"}
-TRAIN = MODEL | METHOD | {"data", "rollout", "rewards", "train", "log", "store"}
+METHOD = BASE | {"naming", "losses", "advantages", "experience", "formats", "algorithms"}
+TRAIN = MODEL | METHOD | {"user_code", "data", "rollout", "rewards", "train", "log", "store"}
 ALLOWED = {
     "layout": set(),
     "signatures": set(),
@@ -18,6 +18,8 @@ ALLOWED = {
     "core": {"layout", "signatures"},
     "experience": {"advantages"},
     "store": set(),
+    "user_code": {"signatures"},
+    "naming": BASE | {"user_code"},
     "data": {"layout", "store"},
     "embedded": set(),
     "formats": BASE | {"losses"},
@@ -27,7 +29,7 @@ ALLOWED = {
     "models": MODEL,
     "merge": MODEL,
     "rollout": MODEL | {"store"},
-    "rewards": MODEL | {"data"},
+    "rewards": MODEL | {"data", "user_code"},
     "log": {"store"},
     "train": TRAIN,
     "config": METHOD | {"train"},

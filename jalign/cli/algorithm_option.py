@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from jalign.cli.yaml_file import ConfigError, UniqueKeys, load_yaml
+from jalign.user_code import absolute
 
 OPTION = "--algorithm"
 
@@ -83,6 +84,8 @@ def resolved(args: Sequence[str], find: Callable[[str], str]) -> tuple[list[str]
         section.add_file(value, find)
         rest += ["--config", find(value)]
     section.add(typed)
+    if isinstance(name := section.value.get("name"), str):  # a run is read from other folders too
+        section.value["name"] = absolute(name)
     if section.value:
         rest.append(f"{OPTION}={_in_one_line(section.value)}")
     return rest, section

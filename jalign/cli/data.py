@@ -72,7 +72,7 @@ def save(config: Config, wanted: str, console: Console) -> None:
 
 def _kind_of(wanted: str, out: str) -> str:
     """The kind of data that is written."""
-    if wanted not in NEEDS and wanted not in algorithms.ALGORITHMS:
+    if wanted not in NEEDS and wanted not in algorithms.ALGORITHMS and ":" not in wanted:
         raise ValueError(
             f"no kind of data {wanted!r}{nearest(wanted, [*NEEDS, *algorithms.ALGORITHMS])}; there "
             f"is: {', '.join(NEEDS)}, and the name of every algorithm"

@@ -25,7 +25,7 @@ def described(config: Config) -> list[str]:
     response = "" if row.experience else f", responses of {c.data.max_response_len}"
     sampled = {"new tokens": c.sample.max_new_tokens, "temperature": c.sample.temperature}
     facts = {
-        "algorithm": _listed({"": c.algorithm["name"]} | read)
+        "algorithm": _listed({"": _name(c)} | read)
         + (f"; 0: {', '.join(unused)}" if unused else ""),
         "optimizer": _optimizer(c),
         "trained": _trained(c),
@@ -38,6 +38,11 @@ def described(config: Config) -> list[str]:
         "out": c.out,
     }
     return [line for name, text in facts.items() if text for line in _wrapped(name, str(text))]
+
+
+def _name(config: Config) -> str:
+    name, row = config.algorithm["name"], build.algorithm_of(config)
+    return name if name == row.name else f"{row.name} ({name})"
 
 
 def _optimizer(config: Config) -> str:

@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jalign import store
+from jalign import naming, store
 from jalign.cli import build, build_data, build_online, summary
 from jalign.cli.build_reward import reward_of
 from jalign.cli.feedback import ASKING
@@ -287,7 +287,10 @@ def _identity(
     constant = config.optim.schedule == "constant"
     # equal weights are another model when, say, the base of its rotary angles differs
     base = fingerprint((state.params, frozen.base)) | {"spec": repr(model.decoder.spec)}
-    algorithm = build.algorithm_of(config).hyperparameters | config.algorithm
+    row = build.algorithm_of(config)
+    algorithm = row.hyperparameters | config.algorithm | {"name": row.name}
+    if code := naming.code_digest(config.algorithm["name"], row):
+        algorithm |= {"code": code}
     return {
         "schema": 1,
         "algorithm": dict(sorted(algorithm.items())),

@@ -6,19 +6,13 @@ is installed, and `file.py:function` is read from that file. Both of the latter 
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from jalign.core import did_you_mean
 from jalign.rewards.rules import RULES
+from jalign.user_code import attribute
 
 
 def find(text: str) -> Callable[..., Any]:
@@ -28,22 +22,14 @@ def find(text: str) -> Callable[..., Any]:
       ValueError: no such rule, file, module or function; says what is nearest to the name.
       TypeError: something that cannot be called.
     """
-    where, colon, name = text.rpartition(":")
-    if not colon:
-        if text not in RULES:
-            raise ValueError(
-                f"no reward function {text!r}{did_you_mean(text, RULES)} (or one of your own, as "
-                "package.module:function or file.py:function)"
-            )
-        return RULES[text]
-    module = _file(Path(where).expanduser()) if where.endswith(".py") else _module(where)
-    found = getattr(module, name, None)
-    if found is None:
-        own = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
-        raise ValueError(f"{where} has no function {name!r}{did_you_mean(name, own)}")
-    if not callable(found):
-        raise TypeError(f"{text} must be a function, it is {found!r:.80}")
-    return found
+    if ":" in text:
+        return attribute(text)
+    if text not in RULES:
+        raise ValueError(
+            f"no reward function {text!r}{did_you_mean(text, RULES)} (or one of your own, as "
+            "package.module:function or file.py:function)"
+        )
+    return RULES[text]
 
 
 def short(text: str) -> str:
@@ -104,37 +90,3 @@ class Signature(NamedTuple):
 
 def _shown(parameters: list[inspect.Parameter]) -> str:
     return f"({', '.join(p.name for p in parameters)})"
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
-        above, _, last = error.name.rpartition(".")
-        path = getattr(importlib.import_module(above), "__path__", []) if above else None
-        near = did_you_mean(last, {m.name for m in pkgutil.iter_modules(path)}) if last else ""
-        near = near if "did you mean" in near else ""  # all installed modules are no help
-        raise ValueError(f"no module {error.name!r}{near}") from error
-
-
-def _file(path: Path) -> ModuleType:
-    """The module of a file, read once for each version of it."""
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ValueError(f"no file {path}{did_you_mean(path.name, siblings)}")
-    version = f"{path.resolve()} {path.stat().st_mtime_ns}"
-    name = f"_reward_{path.stem}_{hashlib.sha256(version.encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there while the file runs
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

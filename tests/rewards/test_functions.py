@@ -194,7 +194,7 @@ def own(tmp_path, monkeypatch):
     (package / "lacking.py").write_text("import package_that_is_not_there\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in [n for n in sys.modules if n.startswith(("package_of_rewards", "_reward_mine"))]:
+    for name in [n for n in sys.modules if n.startswith(("package_of_rewards", "_user_mine"))]:
         del sys.modules[name]
 
 

@@ -1,0 +1,85 @@
+"""What users wrote themselves, by name: `package.module:name` is imported from what is installed or
+from the working folder, `file.py:name` is read from that file. Both run the user's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jalign.signatures import did_you_mean
+
+
+def attribute(text: str, what: str = "function", fits: Callable[[Any], bool] = callable) -> Any:
+    """What `file.py:name` or `package.module:name` names.
+
+    Args:
+      what: in words, for the errors.
+      fits: whether something is one.
+
+    Raises:
+      ValueError: no such file, module or name; says what is nearest to it.
+      TypeError: it is something else.
+    """
+    where, _, name = text.rpartition(":")
+    module = _file(Path(where).expanduser()) if where.endswith(".py") else _module(where)
+    value = getattr(module, name, None)
+    if value is None:
+        own = [n for n, x in vars(module).items() if fits(x) and not n.startswith("_")]
+        raise ValueError(f"{where} has no {what} {name!r}{did_you_mean(name, own)}")
+    if not fits(value):
+        article = "an" if what[0] in "Aa" else "a"
+        raise TypeError(f"{text} must be {article} {what}, it is {value!r:.80}")
+    return value
+
+
+def absolute(text: str) -> str:
+    """The name with its file's whole path, so that it means the same from another folder."""
+    where, colon, name = text.rpartition(":")
+    if not where.endswith(".py"):
+        return text
+    return f"{Path(where).expanduser().absolute()}{colon}{name}"
+
+
+def _module(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if not {here, ""} & set(sys.path):  # what is installed comes first
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        above, _, last = error.name.rpartition(".")
+        path = getattr(importlib.import_module(above), "__path__", []) if above else None
+        near = did_you_mean(last, {m.name for m in pkgutil.iter_modules(path)}) if last else ""
+        near = near if "did you mean" in near else ""  # all installed modules are no help
+        raise ValueError(f"no module {error.name!r}{near}") from error
+
+
+def _file(path: Path) -> ModuleType:
+    """The module of a file, read once for each version of it."""
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise ValueError(f"no file {path}{did_you_mean(path.name, siblings)}")
+    version = f"{path.resolve()} {path.stat().st_mtime_ns}"
+    name = f"_user_{path.stem}_{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there while the file runs
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
