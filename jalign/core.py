@@ -1,7 +1,6 @@
 """The nouns: what every algorithm, whatever its paper, is written in.
 
-Shape letters, everywhere: B prompts, K responses per prompt, R scored tokens per response, T
-  tokens, V vocabulary.
+Shape letters: B prompts, K responses per prompt, R scored tokens per response, T tokens, V words.
 """
 
 from __future__ import annotations
@@ -162,8 +161,7 @@ NOISE = "gumbel"
 """[B] standard Gumbel noise, another in every step and, by example number, the same however a step
 is cut; zeros in evaluation."""
 
-TWO_MODELS = ("kl_to_ref", "kl_from_ref", "jsd_to_ref")
-"""Scorer outputs that need the policy and its reference at once."""
+TWO_MODELS = ("kl_to_ref", "kl_from_ref", "jsd_to_ref")  # need policy and reference at once
 
 SCORER_NUMBERS: Mapping[str, Mapping[str, Any]] = {
     "competitor_logps": {"top_k": 1},
@@ -174,7 +172,6 @@ SCORER_NUMBERS: Mapping[str, Mapping[str, Any]] = {
 REFERENCE_NUMBERS: Mapping[str, Any] = {"ref_sync_steps": 0, "ref_mixup_alpha": 1.0}
 """Hyper-parameters of the reference: every so many steps (0: never) it moves to alpha * policy +
 (1 - alpha) * reference."""
-
 
 ROLLOUT: Mapping[str, str] = {
     "scores": "BK",
@@ -220,8 +217,8 @@ class Experience:
 
 @dataclass(frozen=True)
 class Carry:
-    """Running values a loss keeps between steps, such as a reward baseline. The loss reads them by
-    name and returns their new values as metrics of the same names; NaN is "nothing yet".
+    """Running values that a loss keeps between steps. It reads them by name and returns the new
+    ones as metrics of the same names; NaN is "nothing yet".
     """
 
     names: tuple[str, ...]
@@ -273,6 +270,8 @@ class Algorithm:
         the loss of a sample is right whoever drew it.
       batch_coupled: an example's loss depends on the others. With several micro-batches the step
         then scores all of them first.
+      about: what makes the method beside its loss, and its deviations from the paper and from TRL
+        that are not the loss's; sentences.
     """
 
     name: str
@@ -286,6 +285,7 @@ class Algorithm:
     batch_coupled: bool = False
     tags: frozenset[str] = frozenset()
     experience: Experience | None = None
+    about: str = ""
 
     def __post_init__(self):
         for name in arrays_of(self.experience.make) if self.experience else ():

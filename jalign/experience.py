@@ -39,6 +39,11 @@ def gae(
 ) -> Fields:
     """PPO (https://arxiv.org/abs/2203.02155): the score at the last token, -kl_coef * k1 at every
     token, generalised advantage estimation, advantages whitened over the rollout.
+
+    Args:
+      kl_coef: weight of the KL divergence to the reference in the reward, per nat; 0.05.
+      gamma: discount from token to token, in [0, 1]; 1 is none.
+      gae_lambda: how far rewards are looked at (1) rather than values (0), in [0, 1]; 0.95.
     """
     rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     return _gae(rewards, values, mask, gamma, gae_lambda)
@@ -57,6 +62,10 @@ def gae_whitened(
 ) -> Fields:
     """`gae` of rewards scaled to a standard deviation of 1, their mean kept (lm-human-preferences,
     https://arxiv.org/abs/1909.08593).
+
+    Args:
+      kl_coef: weight of the KL divergence in the reward, per nat, before rewards are scaled; 0.05.
+      gamma, gae_lambda: as in `gae`.
     """
     rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     flat = adv.whiten(_rows(rewards), _rows(mask), shift_mean=False)
@@ -75,6 +84,9 @@ def returns_minus_value(
 ) -> Fields:
     """REINFORCE with a learned baseline: rewards to go minus the critic's value
     (https://arxiv.org/abs/2309.00267, appendix A.3).
+
+    Args:
+      kl_coef, gamma: as in `gae`.
     """
     rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     returns = _to_go(rewards, mask, gamma)
@@ -92,6 +104,9 @@ def returns_minus_batch_mean(
 ) -> Fields:
     """REINFORCE: the score minus kl_coef times the KL of the response, minus the mean of that over
     the rollout.
+
+    Args:
+      kl_coef: as in `gae`.
     """
     total = scores - kl_coef * _sequence_kl(old_token_logps, ref_token_logps, mask)
     return {"advantages": _spread(adv.batch_centred(total, valid), mask)}
@@ -108,6 +123,10 @@ def returns_whitened(
 ) -> Fields:
     """REINFORCE++ (https://arxiv.org/abs/2501.03262): rewards to go, whitened over all tokens of
     the rollout.
+
+    Args:
+      kl_coef: weight of the KL divergence to the reference in the reward, per nat; 0.01.
+      gamma: as in `gae`.
     """
     rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     returns = _to_go(rewards, mask, gamma)
@@ -132,6 +151,9 @@ def leave_one_out(
 ) -> Fields:
     """RLOO (https://arxiv.org/abs/2402.14740): the score minus kl_coef times the KL of the
     response, minus the mean of that over the other responses to the prompt.
+
+    Args:
+      kl_coef: as in `gae`.
     """
     total = scores - kl_coef * _sequence_kl(old_token_logps, ref_token_logps, mask)
     return {"advantages": _spread(adv.leave_one_out(total, valid), mask)}
@@ -149,6 +171,9 @@ def minus_greedy(
 ) -> Fields:
     """ReMax (https://arxiv.org/abs/2310.10505): rewards to go minus the score of the most probable
     response.
+
+    Args:
+      kl_coef, gamma: as in `gae`.
     """
     rewards = _token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     returns = _to_go(rewards, mask, gamma)
@@ -193,6 +218,9 @@ def win_rate_leave_one_out(
 ) -> Fields:
     """SPO (https://arxiv.org/abs/2401.04056): the reward of a response is how often it is preferred
     to the other responses to its prompt; then as RLOO.
+
+    Args:
+      kl_coef: as in `gae`; win rates are at most 1, so 0.05 holds more than beside larger scores.
     """
     rates = adv.win_rates_over_others(win_probs)
     total = rates - kl_coef * _sequence_kl(old_token_logps, ref_token_logps, mask)
@@ -235,6 +263,9 @@ def best_and_worst_win_rate(
 ) -> Fields:
     """DNO-Prct (https://arxiv.org/abs/2404.03715): the response that wins most against the others
     and the one that wins least, where their win rates differ by more than `least_margin`.
+
+    Args:
+      least_margin: prompts whose win rates differ by no more are left out, in [0, 1); 0.
     """
     rates = adv.win_rates_over_others(win_probs)
     best, worst, differ = adv.best_and_worst(rates, valid)
@@ -260,6 +291,9 @@ def best(scores: Scores, valid: Valid) -> Fields:
 def top_share(scores: Scores, valid: Valid, *, alpha: float = 0.2) -> Fields:
     """RAFT's other selection (https://arxiv.org/abs/2304.06767): of the whole rollout the share
     alpha of responses with the highest scores. Of several to a prompt only the best is a candidate.
+
+    Args:
+      alpha: share of the rollout that is learnt from, in (0, 1]; 0.2.
     """
     fields = best(scores, valid)
     highest = jnp.take_along_axis(scores, fields["take"], -1)[:, 0]
@@ -273,6 +307,10 @@ def rejection_sampled(
     sampling with the temperature `rejection_beta` of the scores accepts; the one with the higher
     score is chosen, and two of equal scores teach nothing. The paper accepts 8 of 64 responses of
     the model that training starts from and makes four pairs of them.
+
+    Args:
+      rejection_beta: temperature of the scores in the acceptance probability, > 0; 0.5. Near 0 the
+        best are taken, at infinity the first.
     """
     take, enough = adv.statistical_rejection(scores, valid, uniforms, beta=rejection_beta, accept=2)
     first, second = jnp.take_along_axis(scores, take, -1).T

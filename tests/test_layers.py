@@ -24,6 +24,7 @@ ALLOWED = {
     "embedded": set(),
     "formats": BASE | {"losses"},
     "algorithms": METHOD,
+    "about": METHOD,
     "kernels": BASE,
     "parallel": BASE | {"store"},
     "models": MODEL,
@@ -36,7 +37,7 @@ ALLOWED = {
     "eval": TRAIN,
     "plan": TRAIN,
     "bench": TRAIN | {"config", "cli", "plan"},
-    "cli": TRAIN | {"eval", "merge", "config", "embedded", "bench", "plan", "__init__"},
+    "cli": TRAIN | {"about", "eval", "merge", "config", "embedded", "bench", "plan", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from jalign import losses
+from jalign import about, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.core import TWO_MODELS, Algorithm, arrays_of, mean_over_examples
 
@@ -108,10 +109,14 @@ def show(args: Sequence[str], console: Console) -> None:
         row = get(name)
         console.print(f"[bold]{name}[/bold]  ({row.format.name}, arXiv {row.paper})")
         console.print(f"from jalign.losses import {row.loss.__name__}", highlight=False)
-        table = Table("hyper-parameter", "default")
-        for key, default in row.hyperparameters.items():
-            table.add_row(key, repr(default))
+        console.print(row.about + "\n", markup=False, highlight=False)
+        table = Table("hyper-parameter", "default", "meaning")
+        for key, (default, meaning) in about.hyperparameters(row).items():
+            table.add_row(key, repr(default), escape(meaning))
         console.print(table)
+        for term, mean in about.reductions(row).items():
+            console.print(f"mean of {term}: {mean}", markup=False, highlight=False)
+        console.print("\nThe loss:", markup=False)
         console.print(inspect.getdoc(row.loss) or "", markup=False, highlight=False)
         if row.experience:
             last = "" if row.experience.last == "policy" else f", the last by {row.experience.last}"

@@ -36,7 +36,7 @@ def kto(
       kl_present: where such a mismatched response exists.
       present: where there is an example at all.
       label: True (or 1, as the data hold it) where the response is desirable.
-      beta: > 0; 0.1.
+      beta: inverse temperature of the implicit reward, > 0; 0.1.
       desirable_weight, undesirable_weight: lambda_D, lambda_U, >= 0; keep
         lambda_D * n_D / (lambda_U * n_U) in [1, 4/3].
     Returns:

@@ -25,7 +25,7 @@ def npo(
 
     Args:
       rejected_logps: log p(response to unlearn | prompt), nats, summed over response tokens.
-      ref_rejected_logps: the same under the frozen reference.
+      ref_rejected_logps: the same under the reference.
       beta: inverse temperature, > 0; 0.1. Smaller is closer to gradient ascent.
     Returns:
       The unreduced loss, and `rejected_rewards` (beta * d).

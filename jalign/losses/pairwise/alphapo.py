@@ -32,7 +32,7 @@ def alphapo(
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens, EOS included.
       chosen_len, rejected_len: scored tokens, >= 1.
-      beta: scale of the reward, > 0; as in `simpo`.
+      beta: scale of the reward, > 0; 2.
       gamma: margin the chosen reward must win by, >= 0, in reward units (already times beta).
       alpha: shape of the reward, any finite number; 0.25.
     Returns:

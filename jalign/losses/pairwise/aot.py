@@ -35,7 +35,7 @@ def aot(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       present: where there is a pair at all; the others are ranked behind all of them.
       beta: > 0; 0.01 in the paper.
       label_smoothing: e, the probability that a label is flipped, in [0, 0.5).
@@ -75,7 +75,7 @@ def aot_unpaired(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       present: where there is a pair at all; the others are ranked behind all of them.
       beta, label_smoothing: as in `aot`.
     Returns:

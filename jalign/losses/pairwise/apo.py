@@ -30,7 +30,7 @@ def apo_zero(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: scale of the implicit reward, > 0; 0.1.
     Returns:
       The unreduced loss, in [0, 2] and 1 at step 0, and the implicit rewards `chosen_rewards`,
@@ -66,7 +66,7 @@ def apo_down(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: scale of the implicit reward, > 0; 0.1.
     Returns:
       The unreduced loss, in [0, 2] and 1 at step 0, and the implicit rewards `chosen_rewards`,

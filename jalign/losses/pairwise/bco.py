@@ -56,7 +56,7 @@ def bco_pair(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       present: where there is a pair at all.
       delta: the shift after the previous step, in reward units; NaN before the first.
       beta: scale of the implicit reward, > 0; 0.1, the paper's runs on pairs 0.01.

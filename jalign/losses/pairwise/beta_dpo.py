@@ -40,7 +40,7 @@ def beta_dpo(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       present: where there is a pair at all.
       gumbel: standard Gumbel noise, fresh at every step.
       gap_mean, gap_std: mu and s after the previous step, nats; NaN before the first.

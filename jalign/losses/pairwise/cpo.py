@@ -23,7 +23,7 @@ def cpo(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      beta: > 0; 0.1.
+      beta: scale of the log-probabilities' difference, > 0; 0.1.
     Returns:
       The unreduced loss, and beta * log-probability as `chosen_rewards`, `rejected_rewards`.
     Raises:

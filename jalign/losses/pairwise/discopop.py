@@ -31,7 +31,7 @@ def discopop(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0. The loss was discovered at 0.05 and
         does not converge in the paper at 0.01 and below or at 2.5 and above.
       tau: width of the blend in units of h, > 0; 0.05. TRL calls it `discopop_tau`.

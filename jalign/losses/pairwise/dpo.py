@@ -27,7 +27,7 @@ def dpo(
     Args:
       chosen_logps: log p(chosen | prompt), nats, summed over response tokens.
       rejected_logps: the same for the rejected response.
-      ref_chosen_logps: log p_ref(chosen | prompt) under the frozen reference, nats.
+      ref_chosen_logps: log p_ref(chosen | prompt) under the reference, nats.
       ref_rejected_logps: the same for the rejected response.
       beta: inverse temperature of the implicit reward, > 0; 0.01 to 0.5 in practice.
       label_smoothing: e, the probability that a label is flipped, in [0, 0.5). 0 is DPO.

@@ -28,7 +28,7 @@ def dpop(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; 0.3.
       lam: lambda, weight of the penalty, >= 0; the paper sweeps 5 to 500. 0 is DPO.
     Returns:

@@ -31,7 +31,7 @@ def exo_pair(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
       label_smoothing: e, in (0, 0.5); 1e-3. At 0 the divergence is infinite.
     Returns:

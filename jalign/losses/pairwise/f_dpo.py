@@ -40,7 +40,7 @@ def f_dpo_forward_kl(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: weight of the divergence, > 0; 0.1.
     Returns:
       The unreduced loss, and the rewards `chosen_rewards`, `rejected_rewards` (beta * g).
@@ -72,7 +72,7 @@ def f_dpo_js(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: weight of the divergence, > 0; 0.1.
     Returns:
       The unreduced loss, and the rewards `chosen_rewards`, `rejected_rewards` (beta * g).
@@ -103,7 +103,7 @@ def f_dpo_alpha(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: weight of the divergence, > 0; 0.1, and 0.3 in the authors' run with alpha = 0.3.
       alpha: in (0, 1); the authors try 0.3, 0.5, 0.7.
     Returns:

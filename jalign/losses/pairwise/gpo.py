@@ -36,7 +36,7 @@ def gpo_hinge(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; gamma in RSO, 0.05 there.
     Returns:
       The unreduced loss, and the implicit rewards `chosen_rewards`, `rejected_rewards`
@@ -67,7 +67,7 @@ def gpo_squared(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; the margin is drawn to 1 / beta nats.
     Returns:
       The unreduced loss, and the implicit rewards `chosen_rewards`, `rejected_rewards`
@@ -98,7 +98,7 @@ def gpo_exponential(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
     Returns:
       The unreduced loss, and the implicit rewards `chosen_rewards`, `rejected_rewards`
@@ -130,7 +130,7 @@ def gpo_truncated_quadratic(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
     Returns:
       The unreduced loss, and the implicit rewards `chosen_rewards`, `rejected_rewards`
@@ -163,7 +163,7 @@ def gpo_savage(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
     Returns:
       The unreduced loss, in [0, 1], and the implicit rewards `chosen_rewards`, `rejected_rewards`

@@ -25,7 +25,7 @@ def ipo(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       chosen_len, rejected_len: scored tokens, >= 1.
       tau: strength of the pull to the reference, > 0; the margin aimed at is 1 / (2 tau) nats per
         token. 0.1 to 1.
@@ -58,8 +58,9 @@ def ipo_sum(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
-      tau: as in `ipo`; the margin aimed at, 1 / (2 tau), is in nats per response.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
+      tau: strength of the pull to the reference, > 0; the margin aimed at is 1 / (2 tau) nats per
+        response.
     Returns:
       The unreduced loss, and the log-ratios times tau as `chosen_rewards`, `rejected_rewards`.
     Raises:

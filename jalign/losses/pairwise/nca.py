@@ -28,7 +28,7 @@ def nca_pair(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: scale of the implicit reward, > 0; 0.01.
     Returns:
       The unreduced loss, and the implicit rewards r_w, r_l as `chosen_rewards`,

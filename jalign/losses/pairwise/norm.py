@@ -29,7 +29,7 @@ def dpo_norm(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       chosen_len, rejected_len: scored tokens, >= 1.
       beta: scale of the reward, > 0. 5 in Tulu 3: per token, so much larger than DPO's 0.1; two
         responses of n tokens get DPO's loss with beta / n.

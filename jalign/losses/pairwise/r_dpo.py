@@ -30,7 +30,7 @@ def r_dpo(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       chosen_len, rejected_len: scored tokens, >= 1.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
       alpha: credit per token, in reward units (not times beta), >= 0; about 0.005 to 0.05, and

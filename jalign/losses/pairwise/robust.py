@@ -29,7 +29,7 @@ def robust_dpo(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
       label_smoothing: e, the probability that a label is flipped, in [0, 0.5). 0 is DPO; the
         variance grows with 1 / (1 - 2 e).

@@ -32,7 +32,7 @@ def tdpo1(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       chosen_kl_from_ref, rejected_kl_from_ref: S, nats, >= 0.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
     Returns:
@@ -76,7 +76,7 @@ def tdpo2(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       chosen_kl_from_ref, rejected_kl_from_ref: S, nats, >= 0.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
       alpha: weight of the divergences, >= 0; 0.5. 0 is DPO.

@@ -32,7 +32,7 @@ def wpo(
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
-      ref_chosen_logps, ref_rejected_logps: the same under the frozen reference.
+      ref_chosen_logps, ref_rejected_logps: the same under the reference.
       chosen_log_sum_p_squared, rejected_log_sum_p_squared: log sum_v p_v^2 over the vocabulary, of
         the policy, SUMMED over response tokens; nats, <= 0.
       chosen_len, rejected_len: scored tokens, >= 1.

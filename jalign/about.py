@@ -1,0 +1,80 @@
+"""What is to be known of a row: every hyper-parameter with its meaning, and how means are taken."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from jalign import losses
+from jalign.core import Algorithm, Reduction
+from jalign.signatures import numbers_of
+
+_OF_OTHERS = {
+    "top_k": "the competitor is drawn among so many tokens that are likeliest beside the "
+    "response's own; 1 takes the likeliest",
+    "jsd_beta": "b of the divergence, in [0, 1]; 0 is KL(teacher || student), 1 is "
+    "KL(student || teacher)",
+    "temperature": "of both distributions, > 0",
+    "ref_sync_steps": "optimizer steps after which the reference moves towards the policy; 0: it "
+    "stands still",
+    "ref_mixup_alpha": "the reference becomes alpha * policy + (1 - alpha) * reference when it "
+    "moves, in (0, 1]; 1 is a copy",
+}
+"""Numbers that the scorer or the step reads (`core.SCORER_NUMBERS`, `core.REFERENCE_NUMBERS`)."""
+
+
+def hyperparameters(row: Algorithm) -> dict[str, tuple[Any, str]]:
+    """{name: (default, meaning)} of every number that can be set; a meaning is "" where nobody
+    wrote one.
+    """
+    return {name: (value, _meaning(row, name)) for name, value in row.hyperparameters.items()}
+
+
+def reductions(row: Algorithm) -> dict[str, str]:
+    """{name: how its mean over the optimizer step is taken} of the loss and of terms whose weight
+    is not 0.
+    """
+    return {term.name: _summary(term.reduce) for term in row.terms()}
+
+
+def _meaning(row: Algorithm, name: str) -> str:
+    if name in row.extra:
+        loss, _, reduce = row.extra[name]
+        return f"weight of {_summary(loss)} {_summary(reduce)} 0: left out."
+    readers = (row.loss, *((row.experience.make,) if row.experience else ()))
+    for fn in readers:
+        if name in numbers_of(fn):
+            return arguments_of(fn).get(name, "")
+    return _OF_OTHERS.get(name, "")
+
+
+def arguments_of(fn: Callable) -> dict[str, str]:
+    """{parameter: what the Args section of the docstring says}; "as in `other`" is looked up."""
+    said: dict[str, str] = {}
+    names: list[str] = []
+    lines = (inspect.getdoc(fn) or "").splitlines()
+    start = lines.index("Args:") + 1 if "Args:" in lines else len(lines)
+    for line in lines[start:]:
+        if not line.startswith("  "):
+            break
+        if match := re.match(r"  (\w+(?:, \w+)*): (.*)", line):
+            names = match[1].split(", ")
+            said |= dict.fromkeys(names, match[2])
+        else:
+            said |= {name: f"{said[name]} {line.strip()}" for name in names}
+    return {name: _looked_up(fn, name, text) for name, text in said.items()}
+
+
+def _looked_up(fn: Callable, name: str, text: str) -> str:
+    match = re.match(r"as in `(\w+)`(?:[.;:,]\s*)?(.*)", text)
+    if not match:
+        return text
+    other = getattr(inspect.getmodule(fn), match[1], None) or getattr(losses, match[1])
+    own = arguments_of(other).get(name, "")
+    return f"{own.rstrip('.')}; {match[2]}" if match[2] else own
+
+
+def _summary(fn: Callable | Reduction) -> str:
+    """The first paragraph of a docstring, in one line that ends with a full stop."""
+    first = " ".join((inspect.getdoc(fn) or "").split("\n\n")[0].split())
+    return first.rstrip(".") + "."

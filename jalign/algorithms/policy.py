@@ -1,0 +1,209 @@
+"""Rows of policy optimization: samples of the policy, scored by a reward."""
+
+from jalign import experience, losses
+from jalign.algorithms._parts import rl
+from jalign.core import mean_over_examples, mean_over_tokens
+from jalign.formats import mean_over_pretraining_tokens, mean_over_responses, sum_over_longest
+
+_K2 = {"kl_k2_coef": (losses.kl_k2, 0.01, mean_over_tokens)}
+_K3 = {"kl_k3_coef": (losses.kl_k3, 0.04, mean_over_responses)}
+_PTX = {"ptx_coef": (losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
+
+POLICY = (
+    rl(
+        "ppo",
+        losses.ppo,
+        "2203.02155",
+        experience.gae,
+        1,
+        about="PPO with a critic: the score at the last token, -kl_coef * k1 at every token, GAE, "
+        "advantages whitened over the rollout. kl_coef is 0.05 as in TRL, InstructGPT's 0.02.",
+    ),
+    rl(
+        "ppo_whitened",
+        losses.ppo,
+        "1909.08593",
+        experience.gae_whitened,
+        1,
+        about="ppo whose rewards are scaled to a standard deviation of 1 before GAE, as in "
+        "lm-human-preferences (TRL: whiten_rewards).",
+    ),
+    rl(
+        "ppo_ema",
+        losses.ppo,
+        "2404.10719",
+        experience.gae,
+        1,
+        defaults={"ref_sync_steps": 1, "ref_mixup_alpha": 0.001},
+        about="ppo whose reference is a slow average of the policy: at every step (ref_sync_steps "
+        "1) it takes ref_mixup_alpha 0.001 of it. So the KL penalty lets the policy go as far as "
+        "it likes, slowly.",
+    ),
+    rl(
+        "ppo_ptx",
+        losses.ppo,
+        "2203.02155",
+        experience.gae,
+        1,
+        plus=_PTX,
+        about="ppo that keeps up the likelihood of other texts (data.pretraining) with weight "
+        "ptx_coef 0.05, OpenRLHF's; InstructGPT has 27.8 beside rewards of its own scale. The NLL "
+        "is taken at rollout.temperature, as all log-probs of a run: keep it at 1 where the "
+        "likelihood as such is meant.",
+    ),
+    rl(
+        "reinforce",
+        losses.reinforce,
+        "2402.14740",
+        experience.returns_minus_batch_mean,
+        1,
+        about="REINFORCE on whole responses with the mean of the rollout as its baseline, KL in "
+        "the reward. Without an importance ratio: take one optimizer step per rollout.",
+    ),
+    rl(
+        "reinforce_value",
+        losses.reinforce_with_value,
+        "2309.00267",
+        experience.returns_minus_value,
+        1,
+        about="REINFORCE with a learnt value as its baseline, as RLAIF trains. The reward is "
+        "score - kl_coef * KL, where RLAIF's (A.3) is (1 - beta) * score - beta * KL: the same "
+        "with kl_coef = beta / (1 - beta), up to a factor 1 - beta of all rewards. Without an "
+        "importance ratio: one step per rollout.",
+    ),
+    rl(
+        "reinforce_pp",
+        losses.ppo_clip,
+        "2501.03262",
+        experience.returns_whitened,
+        1,
+        about="REINFORCE++: PPO's clip without a critic, rewards to go with the KL in them, "
+        "whitened over all tokens of the rollout.",
+    ),
+    rl(
+        "reinforce_pp_baseline",
+        losses.ppo_clip,
+        "2501.03262",
+        experience.group_mean_whitened,
+        8,
+        plus=_K2,
+        about="REINFORCE++ with the mean of the group taken off first, then whitened over the "
+        "rollout; the KL is the loss's, k2 with weight 0.01, a mean over all tokens of the step.",
+    ),
+    rl(
+        "rloo",
+        losses.rloo,
+        "2402.14740",
+        experience.leave_one_out,
+        4,
+        reduce=mean_over_examples,
+        about="REINFORCE with the other responses to the prompt as the baseline, KL in the "
+        "reward; a response is one action, and its ratio, which the paper does not have, is "
+        "clipped as in TRL: take one step per rollout.",
+    ),
+    rl(
+        "rloo_token",
+        losses.ppo_clip,
+        "2402.14740",
+        experience.leave_one_out,
+        4,
+        about="rloo with PPO's clipped ratio of each token, as verl and OpenRLHF have it: for "
+        "several steps per rollout. Its gradient is a mean over tokens, so a long response weighs "
+        "more.",
+    ),
+    rl(
+        "remax",
+        losses.reinforce,
+        "2310.10505",
+        experience.minus_greedy,
+        1,
+        about="REINFORCE with the score of the greedy response as its baseline, which costs one "
+        "more response per prompt. gamma 1, where ReMax's authors have 0.99. Without an "
+        "importance ratio: take one step per rollout.",
+    ),
+    rl(
+        "grpo",
+        losses.ppo_clip,
+        "2402.03300",
+        experience.group_normalized,
+        8,
+        plus=_K3,
+        reduce=mean_over_responses,
+        about="PPO's clip with advantages from the group of a prompt's responses, (score - mean) "
+        "/ deviation, and k3 to the reference in the loss, weight 0.04, both means over responses "
+        "of means over their tokens. TRL's default is another: no KL, and dapo's mean over "
+        "tokens; its k3 carries the ratio (kl_k3_ratio_coef). Any further KL term is a mean over "
+        "all tokens of the step.",
+    ),
+    rl(
+        "grpo_process",
+        losses.ppo_clip,
+        "2402.03300",
+        experience.steps_normalized,
+        8,
+        plus=_K3,
+        reduce=mean_over_responses,
+        about="grpo with rewards of steps: a token's advantage is the sum of the normalised "
+        "scores of the steps that end at it or later. Steps end at reward.step_separator.",
+    ),
+    rl(
+        "dr_grpo",
+        losses.ppo_clip,
+        "2503.20783",
+        experience.group_centred,
+        8,
+        reduce=sum_over_longest,
+        about="grpo without its two biases: no division by the group's deviation, and the sum "
+        "over tokens divided by the constant responses * rollout.max_new_tokens, not by lengths "
+        "(TRL: loss_type dr_grpo, scale_rewards none). Responses that have no reward do not count "
+        "in the divisor. KL terms that are set are means over all tokens of the step, not reduced "
+        "as this loss is; TRL puts beta inside the loss of each token.",
+    ),
+    rl(
+        "dapo",
+        losses.ppo_clip,
+        "2503.14476",
+        experience.informative_groups,
+        8,
+        defaults={"clip_high": 0.28},
+        about="grpo with a higher upper clip (0.28), the mean over all tokens of the step, no KL, "
+        "and groups left out whose scores are all equal; rollout.attempts above 1 samples others "
+        "in their place (dynamic sampling). The paper's soft punishment of overlong answers is a "
+        "reward to be set, and rollout.mask_truncated its filter. KL terms that are set are means "
+        "over all tokens of the step, not reduced as this loss is; TRL puts beta inside the loss "
+        "of each token.",
+    ),
+    rl(
+        "gspo",
+        losses.gspo,
+        "2507.18071",
+        experience.group_normalized,
+        8,
+        reduce=mean_over_examples,
+        about="grpo with one ratio for each response, the geometric mean of its tokens', and "
+        "clips of a few 1e-4. KL terms that are set are means over all tokens of the step, not "
+        "reduced as this loss is; TRL puts beta inside the loss of each token.",
+    ),
+    rl(
+        "gspo_token",
+        losses.gspo_token,
+        "2507.18071",
+        experience.group_normalized,
+        8,
+        reduce=mean_over_responses,
+        about="gspo with an advantage for each token: with those of groups, as here, its value "
+        "and gradient are gspo's. KL terms that are set are means over all tokens of the step, "
+        "not reduced as this loss is; TRL puts beta inside the loss of each token.",
+    ),
+    rl(
+        "cispo",
+        losses.cispo,
+        "2506.13585",
+        experience.group_normalized,
+        8,
+        about="grpo's advantages on REINFORCE with a bounded, detached ratio (MiniMax-M1), the "
+        "mean over all tokens of the step. ratio_max 5 is ScaleRL's; the paper does not tell its "
+        "own. KL terms that are set are means over all tokens of the step, not reduced as this "
+        "loss is; TRL puts beta inside the loss of each token.",
+    ),
+)

@@ -1,0 +1,66 @@
+"""Rows that learn from single responses: good or bad, or rated."""
+
+from jalign import losses
+from jalign.core import Algorithm, Carry
+from jalign.formats import BINARY, RATED
+
+UNPAIRED = (
+    Algorithm(
+        "kto",
+        losses.kto,
+        BINARY,
+        "2402.01306",
+        batch_coupled=True,
+        about="Single responses, desirable or not; beta 0.1 and both weights 1 as in the paper and "
+        "TRL. The mismatched response of an example is that of another prompt of the same step; z0 "
+        "is the mean over the whole step, on all devices and micro-batches.",
+    ),
+    Algorithm(
+        "bco",
+        losses.bco,
+        BINARY,
+        "2404.04656",
+        carry=Carry(("delta",)),
+        batch_coupled=True,
+        about="A classifier of single responses whose logit is the implicit reward above a running "
+        "shift. The shift is an average with momentum 0.9 in which both classes weigh the same; "
+        "TRL's is a cumulative mean of all rewards.",
+    ),
+    Algorithm(
+        "bco_udm",
+        losses.bco_udm,
+        BINARY,
+        "2404.04656",
+        carry=Carry(("delta",)),
+        batch_coupled=True,
+        about="bco for data whose good and bad responses belong to different prompts: bad ones are "
+        "weighted by a density ratio, from the column density_ratio or else from a logistic "
+        "regression on the mean token embedding of each prompt. TRL takes an embedding model of "
+        "the user's.",
+    ),
+    Algorithm(
+        "apo_zero_unpaired",
+        losses.apo_zero_unpaired,
+        BINARY,
+        "2408.06266",
+        about="apo_zero on single responses, each half of its loss for one label: up where "
+        "desirable, down where not, whatever the other class does.",
+    ),
+    Algorithm(
+        "dro_v",
+        losses.dro_v,
+        RATED,
+        "2405.19107",
+        about="Single rated responses: a second model learns their value, the policy's log-ratio "
+        "what the rating has beyond it, each with a gradient of its own as in the paper's "
+        "Algorithm 1. Ratings are taken as they are: standardise them over the data.",
+    ),
+    Algorithm(
+        "dro_v_joint",
+        losses.dro_v_joint,
+        RATED,
+        "2405.19107",
+        about="The objective of dro_v as the one square of the paper, whose gradient policy and "
+        "value share; unlike the loss of dro_v its value says how far training is.",
+    ),
+)
