@@ -38,7 +38,7 @@ ELSEWHERE = {
     "--model.reference TEACHER",
     "minillm": "gkd_reverse or gkd_on_policy with --model.reference TEACHER",
     "sequence_kd": "jalign sample TEACHER --file PROMPTS --out DATA, then sft on DATA",
-    "irpo": "dpo with --algorithm.nll_coef, on data of jalign label",
+    "irpo": "rpo, which is its loss, on data of jalign label",
     "steerlm": "multi_attribute for the attribute model, sft on rated data",
     "model_soup": "jalign merge",
     "task_arithmetic": "jalign merge --method linear",
