@@ -13,8 +13,10 @@ from jalign import algorithms
 from jalign.cli.build_online import trained_temperature
 from jalign.cli.build_reward import bradley_terry
 from jalign.cli.evaluate import evaluate
+from jalign.cli.read import read_config
 from jalign.cli.reward_parts import Texts, total_of
 from jalign.cli.rollouts import rollouts
+from jalign.cli.train import train
 from jalign.config import (
     Config,
     DataConfig,
@@ -28,6 +30,7 @@ from jalign.rollout.groups import Responses
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run
+from tests.tiny_run import arguments
 from tests.train._damage import flip_a_bit
 
 ONLINE = {
@@ -119,7 +122,7 @@ def test_recorded_rollouts_can_be_looked_at(folder, capsys):
         rollouts([str(folder / "nothing")], Console())
 
 
-def test_a_reward_that_fails_is_counted_and_its_response_not_learnt_from(folder):
+def test_a_response_without_a_reward_is_counted_and_not_learnt_from(folder):
     (folder / "half.py").write_text(
         "def half(prompts, responses):\n"
         "    return [None if i % 2 else float(len(r)) for i, r in enumerate(responses)]\n"
@@ -127,7 +130,8 @@ def test_a_reward_that_fails_is_counted_and_its_response_not_learnt_from(folder)
     given = {"reward.functions": json.dumps({f"{folder}/half.py:half": 1.0})}
     assert run(folder, "half", "reinforce", **ONLINE | given | {"steps": 2}) == ExitCode.OK
     row = rows(folder, "half")[0]
-    assert row["rewards/half/failed"] == 16 and np.isfinite(row["loss"])
+    assert row["rewards/half/absent"] == row["rewards/missing"] == 16 and np.isfinite(row["loss"])
+    assert row["rewards/half/failed"] == 0 and row["grad_norm"] > 0
 
 
 def test_every_step_has_a_reward_of_its_own(folder):
@@ -247,6 +251,21 @@ def no_baseline(prompts, responses):
     greedy = len(calls) % 2 == 0  # the likeliest responses are judged after the sampled ones
     return [None if greedy and i < 4 else len(r.split()) for i, r in enumerate(responses)]
 """
+
+
+def test_a_run_whose_reward_fails_from_the_start_ends_before_its_first_step(folder, capsys):
+    (folder / "wrong.py").write_text("def wrong(prompts, responses):\n    return undefined\n")
+    given = {"reward.functions": json.dumps({f"{folder}/wrong.py:wrong": 1.0})}
+    console = Console(width=200, force_terminal=False)
+    config = read_config(arguments(folder, "wrong", "grpo", **ONLINE | given | {"data.holdout": 0}))
+    assert train(config, console) == ExitCode.NOTHING_LEARNED
+    said = capsys.readouterr().out
+    assert "reward wrong failed for all 32 responses: NameError" in said
+    assert "wrong.py" in said and "line 2, in wrong" in said  # where it was raised
+    assert not (folder / "wrong" / "checkpoints").exists() or not rows(folder, "wrong")
+    (folder / "wrong.py").write_text("def wrong(prompts, responses):\n    return range(32)\n")
+    config = replace(config, steps=1)
+    assert train(config, None) == ExitCode.OK  # mended, the same folder is good for it
 
 
 def of_file(folder, name):

@@ -1,6 +1,6 @@
 """What judges the responses of an online run: functions, a reward model, a judge."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,15 @@ from jax.sharding import Mesh
 from jalign.cli import build, feedback, runs
 from jalign.cli.build_judge import judge_of
 from jalign.cli.build_steps import step_reward_of
-from jalign.cli.reward_parts import Reward, Texts, asked, identity_of, total_of
+from jalign.cli.reward_parts import (
+    Reward,
+    Texts,
+    asked,
+    failures_of,
+    identity_of,
+    say_failure,
+    total_of,
+)
 from jalign.config import Config
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions
@@ -42,7 +50,7 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
     in_process = judge is not None and not isinstance(judge, ServerJudge)
     callables, weights = {}, dict(c.functions)
     if judge and kind in made:
-        callables = {"judge": partial(made[kind], judge, **c.judge.options)}
+        callables = {"judge": answered(partial(made[kind], judge, **c.judge.options), judge)}
         weights["judge"] = c.judge.weight
     functions = (
         RewardFunctions(weights, options=c.options, callables=callables) if weights else None
@@ -53,7 +61,7 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
     def preferred(prompts: Sequence[str], grouped: list[list[str]]) -> dict[str, Any]:
         assert prefer is not None
         wins = preference_matrix(prefer, prompts, grouped).tolist()
-        return {"wins": wins, "metrics": prefer.metrics()}
+        return {"wins": wins, "metrics": prefer.metrics(), "why": why_silent(judge)}
 
     def reward(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
         b, k = len(numbers), len(responses.tokens[0])
@@ -69,21 +77,43 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
             scored = asked(functions, prompts, answers, columns, said)
         found = model([texts.given(i) for i in flat], answers) if model else None
         total, metrics = total_of(c, len(flat), scored, found)
+        failures = failures_of(len(flat), scored, found)
         total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)
-        scores = total.reshape(b, k).astype(np.float32) if functions or model else None
+        scores = total.reshape(b, k) if functions or model else None
         if prefer:
             grouped = [answers[i * k : (i + 1) * k] for i in range(b)]
             ask = partial(preferred, prompts[::k], grouped)
             told = hosts.said_by_main(ask, everywhere=in_process)
             wins: np.ndarray | None = np.asarray(told["wins"], np.float32)
             metrics |= {f"preference/{n}": x for n, x in told["metrics"].items()}
+            if silent := int(np.isnan(wins).sum()) // 2:
+                pairs = b * k * (k - 1) // 2
+                failures["judge"] = say_failure("judge", silent, pairs, "pairs", told["why"])
         else:
             wins = None if scores is None else bradley_terry(scores, c.temperature)
         if isinstance(judge, ServerJudge):
             metrics |= hosts.said_by_main(judge.metrics)
-        return Judged(scores, wins, metrics)
+        return Judged(scores, wins, metrics, failures=failures)
 
     return Reward(reward, identity_of(c, model, judge))
+
+
+def answered(
+    ask: Callable[[Sequence[str], Sequence[str]], Sequence[float | None]], judge: Any
+) -> Callable[[Sequence[str], Sequence[str]], list[Any]]:
+    """A judge as a reward function: where it gives no answer it has failed, and says why."""
+
+    def reward(prompts: Sequence[str], responses: Sequence[str]) -> list[Any]:
+        said = ask(prompts, responses)
+        return [ValueError(why_silent(judge)) if x is None else x for x in said]
+
+    return reward
+
+
+def why_silent(judge: Any) -> str:
+    """The last words of a server about what it did not answer."""
+    words = judge.counts.last_error if isinstance(judge, ServerJudge) else ""
+    return words or "the judge gave no answer that can be read"
 
 
 def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
@@ -92,4 +122,5 @@ def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
     """
     scores = np.where(np.isfinite(scores), scores, np.nan)
     gap = (scores[:, :, None] - scores[:, None, :]) / temperature
-    return (1 / (1 + np.exp(-gap))).astype(np.float32)
+    small = np.exp(-np.abs(gap))  # which cannot overflow
+    return (np.where(gap >= 0, 1.0, small) / (1 + small)).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jalign.cli import runs
-from jalign.cli.reward_parts import Reward, Texts, asked, identity_of, total_of
+from jalign.cli.reward_parts import Reward, Texts, asked, failures_of, identity_of, total_of
 from jalign.config import RewardConfig
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.process import step_probabilities
@@ -60,17 +60,22 @@ def step_reward_of(c: RewardConfig) -> Reward:
             said = [[step.text for step in row] for row in steps]
             found = np.concatenate(step_probabilities(model, prompts, said))
         total, metrics = total_of(c, len(flat), scored, found)
+        failures = failures_of(len(flat), scored, found)
+        # a step to which no function applies has no reward, and spoils none of the others
+        silent = np.zeros(len(flat), bool) if model or scored is None else ~scored.applies
         metrics["completions/mean_steps"] = len(flat) / len(steps)
 
-        scores = np.full(len(tokens), np.nan, np.float32)
-        step_scores = [np.full(len(t), np.nan, np.float32) for t in tokens]
-        each = np.split(total, np.cumsum([len(row) for row in steps])[:-1])
-        for n, (places, x) in enumerate(zip(ends, each, strict=True)):
-            if len(x):
-                scores[n], step_scores[n][places] = x.mean(), x
+        scores = np.full(len(tokens), np.nan)
+        step_scores = [np.full(len(t), np.nan) for t in tokens]
+        cuts = np.cumsum([len(row) for row in steps])[:-1]
+        judged = zip(ends, np.split(total, cuts), np.split(silent, cuts), strict=True)
+        for n, (places, x, without) in enumerate(judged):
+            step_scores[n][places] = x
+            if not without.all():
+                scores[n] = x[~without].mean()
         shape = len(numbers), k
         grouped = [step_scores[b * k : (b + 1) * k] for b in range(len(numbers))]
-        return Judged(scores.reshape(shape), None, metrics, grouped)
+        return Judged(scores.reshape(shape), None, metrics, grouped, failures)
 
     return Reward(reward, identity_of(c, model))
 

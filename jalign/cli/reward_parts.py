@@ -19,7 +19,7 @@ from jalign.data.convert import to_records
 from jalign.data.examples import Examples
 from jalign.data.records import Message
 from jalign.parallel import hosts
-from jalign.rewards.functions import RewardFunctions, Scored
+from jalign.rewards.functions import LARGEST, RewardFunctions, Scored
 from jalign.rewards.identity import function_digest, template_digests
 from jalign.rewards.judge import ModelJudge
 from jalign.rewards.label import text_of
@@ -132,17 +132,39 @@ def total_of(
     c: RewardConfig, n: int, scored: Scored | None, found: np.ndarray | None
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The weighted sum of what functions and a reward model say of n texts, within `clip`, and what
-    is logged of it; 0 where neither was asked.
+    is logged of it; 0 where neither was asked, NaN where one that counts failed or none applies.
     """
     total, metrics = np.zeros(n), {}
     if scored is not None:
-        total, metrics = total + scored.total, scored.metrics()
-        for name, why in scored.errors.items():
-            LOG.warning("reward %s failed for some responses: %s", name, why)
+        # where no function applies a model may still say something
+        alone = 0.0 if found is not None else np.nan
+        total, metrics = np.where(scored.applies, scored.total, alone), scored.metrics()
     if found is not None:
         known = found[np.isfinite(found)]
         # what is missing stays missing: a clip would make a reward of it
         total = total + c.model_weight * np.where(np.isfinite(found), found, np.nan)
         metrics["rewards/model/mean"] = float(known.mean()) if known.size else math.nan
         metrics["rewards/model/failed"] = float(found.size - known.size)
+    total = np.where(np.abs(total) <= LARGEST, total, np.nan)
     return np.clip(total, -c.clip, c.clip) if c.clip else total, metrics
+
+
+def failures_of(n: int, scored: Scored | None, found: np.ndarray | None) -> dict[str, str]:
+    """name -> why it failed and for how many of n texts, and where it raised; in short it is said
+    on the terminal.
+    """
+    said = {}
+    for name, why in scored.errors.items() if scored else ():
+        words = say_failure(name, scored.failed[name], n, "responses", why)
+        said[name] = "\n".join([words, *filter(None, [scored.tracebacks.get(name)])])
+    if found is not None and (failed := int((~np.isfinite(found)).sum())):
+        said["model"] = say_failure("model", failed, n, "responses", "it gave no finite number")
+    return said
+
+
+def say_failure(name: str, count: int, n: int, what: str, why: str) -> str:
+    """That a reward failed, in words, which are a warning of this process, too."""
+    words = f"reward {name} failed for {'all' if count == n else f'{count} of'} {n} {what}: {why}"
+    if hosts.is_main():
+        LOG.warning("%s", words)
+    return words

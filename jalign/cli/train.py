@@ -181,7 +181,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         every, is_best = config.checkpoint.every, evaluations.is_best
         saving = Save(save, checkpoints, preemption, every=every, is_best=is_best)
         # whether a step is the last is known after its evaluation
-        hooks = [*evaluators, evaluations, metrics, *looks, saving]
+        ends = [source.over] if isinstance(source, Online) else []
+        hooks = [*evaluators, evaluations, *ends, metrics, *looks, saving]
         preemption.check()
         code = ExitCode.OK
         try:
@@ -202,6 +203,10 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         except StopTraining as stop:
             log.say(stop.reason)
             code = ExitCode(stop.exit_code)
+    nothing = source.idle.verdict if isinstance(source, Online) else None
+    if code is ExitCode.OK and nothing:
+        log.say(f"ended after step {int(state.step)} of {steps}: {nothing}")
+        return ExitCode.NOTHING_LEARNED
     if code is ExitCode.OK:
         taken = int(state.step)
         if taken < steps:
@@ -319,7 +324,7 @@ def _optimizer_identity(config: Config) -> dict[str, Any]:
 
 def _online_identity(config: Config, source: Online) -> dict[str, Any]:
     """What an online run may not change half-way: how it samples and what it is rewarded for."""
-    how = {"record", "sample_batch"}
+    how = {"record", "sample_batch", "max_idle"}
     rollout = {name: x for name, x in asdict(config.rollout).items() if name not in how}
     reward = asdict(config.reward)
     judge = {name: x for name, x in reward["judge"].items() if name not in ASKING}

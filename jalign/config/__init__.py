@@ -30,6 +30,7 @@ from jalign.config.sections import (
     Sources,
 )
 from jalign.core import ROLLOUT, TWO_MODELS, Algorithm, arrays_of
+from jalign.experience import relative
 from jalign.train.stopping import StopRules
 
 __all__ = [
@@ -280,18 +281,31 @@ class Config:
                 f"rollout.prompts ({prompts}) must be a multiple of batch_size ({self.batch_size})"
             )
         read = set(row.rollout_inputs())
+        if 0 < self.rollout.responses < (least := relative(row.experience.make).least):
+            raise ValueError(
+                f"rollout.responses is {self.rollout.responses}: {row.name} compares the responses "
+                f"to a prompt with each other; set it to {least} or more (0 is "
+                f"{row.experience.responses})"
+            )
         self._check_steps(row)
         if "scores" in read and not self.reward.scores:
-            raise ValueError(
-                f"{row.name} learns from rewards: set reward.functions, reward.model or "
-                "reward.judge"
-            )
+            raise ValueError(f"{row.name} learns from rewards: {self._no_rewards()}")
         if "win_probs" in read and not self.reward.given:
             raise ValueError(f"{row.name} learns from preferences: set reward.judge or a reward")
         if self.reward.judge.ask == "preference" and "win_probs" not in read:
             raise ValueError(
                 f"reward.judge.ask: preference does not apply: {row.name} reads no preferences"
             )
+
+    def _no_rewards(self) -> str:
+        """What to set where a method learns from rewards, and perhaps why what is set is none."""
+        if self.reward.judge.ask != "preference":
+            return "set reward.functions, reward.model or reward.judge"
+        rows = (row.name for row in algorithms.ROWS if "win_probs" in row.rollout_inputs())
+        return (
+            "reward.judge.ask is preference, which gives no response a reward: ask for score or "
+            f"points, or take a method that learns from preferences ({', '.join(rows)})"
+        )
 
     def _check_kl(self, row: Algorithm) -> None:
         """A KL divergence is in the reward or in the loss, not in both."""

@@ -36,7 +36,14 @@ class RolloutConfig:
           compared.
         attempts: rollouts that may be sampled to fill one where a method leaves groups out; each
           has prompts of its own, which are passed over where they are not needed.
-        mask_truncated: responses that did not end by themselves are not learnt from.
+        mask_truncated: the loss leaves out responses that did not end by themselves. Where samples
+          are weighed against each other their rewards still count in the mean and deviation of the
+          others (as in DAPO and TRL); where responses are chosen (the best, chosen and rejected)
+          they are none of them.
+        max_idle: rollouts in a row that teach nothing, since no response has a reward or the
+          rewards of the responses to every prompt are all equal, after which the run ends with
+          exit code 6; three where rewards fail for all responses, and one if it is the first of
+          the run. 0: the run goes on whatever happens.
         record: write every rollout to the run's folder (`jalign rollouts`).
     """
 
@@ -57,13 +64,14 @@ class RolloutConfig:
     importance_cap: float = 0.0
     attempts: int = 1
     mask_truncated: bool = False
+    max_idle: int = 20
     record: bool = False
 
     def __post_init__(self):
         least = {
             "prompts": 0, "responses": 0, "epochs": 1, "max_new_tokens": 1, "top_k": 0,
             "sample_batch": 0, "rows": 0, "kl_target": 0, "kl_horizon": 1, "importance_cap": 0,
-            "attempts": 1,
+            "attempts": 1, "max_idle": 0,
         }  # fmt: skip
         for name, smallest in least.items():
             if getattr(self, name) < smallest:

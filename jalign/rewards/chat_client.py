@@ -31,7 +31,7 @@ class Counts:
       cached: answers that needed no request.
       failed: questions that got no answer in the end.
       prompt_tokens, completion_tokens: as the server reports them, for what was sent.
-      error: the first failure, in words.
+      error, last_error: the first and the last failure, in words.
     """
 
     requests: int = 0
@@ -40,6 +40,7 @@ class Counts:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str = ""
+    last_error: str = ""
 
 
 class Answer(NamedTuple):
@@ -136,11 +137,12 @@ class ChatClient:
         return None
 
     def count(self, error: str = "", **more: int) -> None:
-        """Add to the counts; of errors the first is kept."""
+        """Add to the counts; of errors the first and the last are kept."""
         with self._lock:
             for name, n in more.items():
                 setattr(self.counts, name, getattr(self.counts, name) + n)
             self.counts.error = self.counts.error or error
+            self.counts.last_error = error or self.counts.last_error
 
     def _attempt(self, request: Mapping[str, Any]) -> Answer | _Failure:
         self.count(requests=1)

@@ -1,6 +1,8 @@
 """Several reward functions as one: each named and weighted, none of them able to fail unseen.
 
-A reward that is missing is NaN and counted. It is never 0, which would be an opinion.
+A function that returns None says that it does not apply to a response: the others decide, as in
+TRL. One that fails leaves its response without a reward: that is NaN and counted. Neither is 0,
+which would be an opinion.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -24,39 +27,56 @@ class Scored(NamedTuple):
     """What reward functions say of n responses.
 
     Attributes:
-      total: [n] float64, sum of weight * reward; NaN where a function with a weight other than 0
-        has no reward.
+      total: [n] float64, sum of weight * reward over the functions that apply; NaN where one with a
+        weight other than 0 failed, or none of those applies.
       each: name -> [n] float64 rewards, NaN where there is none.
-      failed: name -> responses without a reward.
+      failed: name -> responses for which the function failed.
+      absent: name -> responses to which it does not apply.
       errors: name -> why, for the first of them; only functions that failed.
+      tracebacks: name -> where it was raised; only functions that raised.
+      applies: [n] whether a function with a weight other than 0 applies; all True without one.
     """
 
     total: np.ndarray
     each: dict[str, np.ndarray]
     failed: dict[str, int]
+    absent: dict[str, int]
     errors: dict[str, str]
+    tracebacks: dict[str, str]
+    applies: np.ndarray
 
     def metrics(self) -> dict[str, float]:
-        """`rewards/NAME/mean`, `std` (over responses, of those that have one) and `failed`."""
+        """`rewards/NAME/mean`, `std` (over responses, of those that have one), `failed` and
+        `absent` (numbers of responses).
+        """
         found = {}
         for name, x in self.each.items():
             x = x[~np.isnan(x)]
             found[f"rewards/{name}/mean"] = float(x.mean()) if x.size else math.nan
             found[f"rewards/{name}/std"] = float(x.std()) if x.size else math.nan
             found[f"rewards/{name}/failed"] = float(self.failed[name])
+            found[f"rewards/{name}/absent"] = float(self.absent[name])
         return found
 
     def record(self) -> dict[str, Any]:
         """As JSON can tell it."""
         each = {name: x.tolist() for name, x in self.each.items()}
-        return self._asdict() | {"total": self.total.tolist(), "each": each}
+        arrays = {"total": self.total.tolist(), "applies": self.applies.tolist()}
+        return self._asdict() | arrays | {"each": each}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Scored:
         """What `record` told."""
         each = {name: np.asarray(x, np.float64) for name, x in record["each"].items()}
-        total = np.asarray(record["total"], np.float64)
-        return cls(total, each, dict(record["failed"]), dict(record["errors"]))
+        arrays = {"total": np.asarray(record["total"], np.float64), "each": each}
+        return cls(**{**record, **arrays, "applies": np.asarray(record["applies"], bool)})
+
+
+LARGEST = float(np.finfo(np.float32).max)
+"""Losses are computed in float32: what is beyond it would be infinite there."""
+
+_ENDS = (KeyboardInterrupt, Refused)
+"""What ends it all: the user, and a server to which no attempt will do better."""
 
 
 class _Part(NamedTuple):
@@ -71,12 +91,14 @@ class RewardFunctions:
     """`functions(prompts, responses, columns) -> Scored`.
 
     A function is called once with all responses, by position, and with those columns it names
-    (`jalign.rewards.named.Signature`); all of them if it takes `**columns`. It returns a number or
-    None for each response. Coroutine functions run concurrently, in an event loop of this call.
+    (`jalign.rewards.named.Signature`); all of them if it takes `**columns`. It returns a number for
+    each response, or None where it does not apply. Coroutine functions run concurrently, in an
+    event loop of this call.
 
-    Missing is: None, what is no finite number, all of a call that raises, and all of one that
-    returns another number of values than there are responses. Only a server that refuses the key,
-    model or address of a judge (`Refused`) ends it all.
+    A failure is: what is no number in the range of float32, an exception in a number's stead, all
+    of a call that raises (`sys.exit` too), and all of one that returns another number of values
+    than there are responses. Only Ctrl-C, and a server that refuses the key, model or address of a
+    judge (`Refused`), end it all.
 
     Args:
       weights: name -> weight; 0 is only reported (a total of none but these is 0, for those who add
@@ -153,15 +175,22 @@ class RewardFunctions:
             said[part.name] if part.name in said else _called(part.fn, prompts, responses, keywords)
             for part, keywords in zip(self._parts, calls, strict=True)
         ]
-        found = Scored(np.zeros(n), {}, {}, {})
+        applies = (
+            np.zeros(n, bool) if any(part.weight for part in self._parts) else np.ones(n, bool)
+        )
+        found = Scored(np.zeros(n), {}, {}, {}, {}, {}, applies)
         for part, result in zip(self._parts, _awaited(results), strict=True):
-            values, error = _values(result, n)
-            found.each[part.name], missing = values, int(np.isnan(values).sum())
-            found.failed[part.name] = missing
-            if missing:
-                found.errors[part.name] = error
+            name, (values, absent, error) = part.name, _values(result, n)
+            found.each[name], found.absent[name] = values, int(absent.sum())
+            found.failed[name] = int(np.isnan(values).sum()) - found.absent[name]
+            if found.failed[name]:
+                found.errors[name] = error
+            if isinstance(result, BaseException):
+                found.tracebacks[name] = _traceback(result)
             if part.weight:
-                np.add(found.total, part.weight * values, out=found.total)
+                applies |= ~absent
+                np.add(found.total, np.where(absent, 0.0, part.weight * values), out=found.total)
+        found.total[~applies] = math.nan
         return found
 
     def _arguments(self, part: _Part, columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,9 +204,9 @@ class RewardFunctions:
 def _called(fn: Callable[..., Any], prompts: Any, responses: Any, keywords: dict[str, Any]) -> Any:
     try:
         return fn(prompts, responses, **keywords)
-    except Refused:  # no attempt will do better
+    except _ENDS:
         raise
-    except Exception as error:
+    except BaseException as error:  # what a response made a function run may call exit()
         return error
 
 
@@ -189,40 +218,64 @@ def _awaited(results: list[Any]) -> list[Any]:
     if not waiting:
         return results
 
+    async def guarded(one: Awaitable[Any]) -> Any:
+        try:
+            return await one
+        except _ENDS:
+            raise
+        except BaseException as error:  # SystemExit would end the loop, and all others with it
+            return error
+
     async def together() -> list[Any]:
-        return await asyncio.gather(*waiting.values(), return_exceptions=True)
+        return await asyncio.gather(*map(guarded, waiting.values()))
 
     with ThreadPoolExecutor(1) as thread:  # where this is called from a loop may run already
         done = dict(zip(waiting, thread.submit(asyncio.run, together()).result(), strict=True))
     return [done.get(i, x) for i, x in enumerate(results)]
 
 
-def _values(result: Any, n: int) -> tuple[np.ndarray, str]:
-    """[n] float64, and why the first NaN is one."""
-    out = np.full(n, math.nan)
+def _values(result: Any, n: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """[n] float64, [n] where the function does not apply, and why the first other NaN is one."""
+    out, absent = np.full(n, math.nan), np.zeros(n, bool)
     if isinstance(result, BaseException):
-        return out, f"{type(result).__name__}: {result}"
+        return out, absent, _words(result)
     if isinstance(result, str | bytes | Mapping) or not hasattr(result, "__iter__"):
-        return out, f"returned {result!r:.80}, not a number for each response"
+        return out, absent, f"returned {result!r:.80}, not a number for each response"
     try:
         values, error = list(result), ""
-    except Exception as problem:
-        return out, f"{type(problem).__name__}: {problem}"
+    except _ENDS:
+        raise
+    except BaseException as problem:
+        return out, absent, _words(problem)
     if len(values) != n:
-        return out, f"returned {len(values)} values for {n} responses"
+        return out, absent, f"returned {len(values)} values for {n} responses"
     for i, value in enumerate(values):
-        out[i] = _number(value)
-        if math.isnan(out[i]):
-            error = error or f"response {i} got {value!r:.80}"
-    return out, error
+        out[i], absent[i] = _number(value), value is None
+        if math.isnan(out[i]) and not absent[i]:
+            said = value if isinstance(value, BaseException) else f"response {i} got {value!r:.80}"
+            error = error or str(said)
+    return out, absent, error
 
 
 def _number(value: Any) -> float:
-    """As a float; NaN for what is no finite number."""
+    """As a float; NaN for what is no number that float32 can hold."""
     if isinstance(value, str) or np.ndim(value):
         return math.nan
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
-    return number if math.isfinite(number) else math.nan
+    return number if abs(number) <= LARGEST else math.nan
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _traceback(error: BaseException) -> str:
+    """Of an error in a function, without the frames that called it."""
+    inner = error.__traceback__
+    while inner and inner.tb_next and inner.tb_frame.f_code.co_filename == __file__:
+        inner = inner.tb_next
+    lines = traceback.format_exception(type(error), error, inner)
+    return "".join(lines).rstrip()

@@ -9,7 +9,6 @@ keeps: a run that goes on is the run that never stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import grain
@@ -25,6 +24,8 @@ from jalign.data.collate import Field
 from jalign.data.examples import Examples
 from jalign.rollout.groups import Responses
 from jalign.train import rollout, rollout_file
+from jalign.train.idle import Idle
+from jalign.train.loop import Moment, StopTraining
 from jalign.train.objective import Apply
 from jalign.train.online_metrics import (
     LOGPS,
@@ -32,9 +33,11 @@ from jalign.train.online_metrics import (
     length_metrics,
     logp_metrics,
     means_of,
-    score_metrics,
 )
+from jalign.train.online_plan import Plan
+from jalign.train.preemption import ExitCode
 from jalign.train.pretraining import Pretraining
+from jalign.train.reward_arrays import News, as_given, reward_arrays
 from jalign.train.step import with_reference
 
 Sampler = Callable[[TrainState, Frozen, Sequence[int], jax.Array], Responses]
@@ -45,96 +48,6 @@ Judge = Callable[[Sequence[int], Responses], rollout.Judged]
 
 Keeper = Callable[[tuple[int, int], Sequence[int], Responses, Mapping[str, np.ndarray]], None]
 """Told of all that is sampled: ((rollout, attempt), numbers of prompts, responses, arrays)."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The numbers of an online run.
-
-    Attributes:
-      batch_size: prompts per optimizer step.
-      prompts: prompts per rollout, a multiple of batch_size.
-      epochs: passes over a rollout.
-      responses: K.
-      response_len: most tokens of a response.
-      max_tokens: most tokens of a micro-batch on one device.
-      multiple: row lengths and token budgets are multiples of it.
-      temperature: of sampling, and of the log-probs of training.
-      kl_target: nats per response that kl_coef is steered to; 0 leaves it as it is.
-      kl_horizon: responses over which it is steered (https://arxiv.org/abs/1909.08593).
-      importance_cap: where the sampler's log-probs differ from the trainer's, a token counts
-        min(exp(difference), cap) times, and for a loss of whole responses a response
-        min(exp(sum of differences), cap) times; 0: they are not looked at.
-      attempts: rollouts that may be sampled to fill one whose groups are left out.
-      mask_truncated: leave out responses that did not end by themselves.
-      max_new_tokens: most tokens of a sampled response; 0: response_len, which is more where
-        responses or texts of the data stand beside the samples.
-      ref_sync_steps, ref_mixup_alpha: how the reference moves.
-    """
-
-    batch_size: int
-    prompts: int
-    epochs: int
-    responses: int
-    response_len: int
-    max_tokens: int
-    multiple: int = 64
-    temperature: float = 1.0
-    kl_target: float = 0.0
-    kl_horizon: int = 10_000
-    importance_cap: float = 0.0
-    attempts: int = 1
-    mask_truncated: bool = False
-    max_new_tokens: int = 0
-    ref_sync_steps: int = 0
-    ref_mixup_alpha: float = 1.0
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps per rollout."""
-        return self.epochs * self.prompts // self.batch_size
-
-    def asked_of_models(self, algorithm: Algorithm) -> tuple[str, ...]:
-        """What has to be read from the run's models about responses before it learns from them."""
-        names = set(algorithm.rollout_inputs()) & set(rollout.FROM_MODELS)
-        if self.steps > 1 or self.importance_cap or "ref_token_logps" in names:
-            names.add("old_token_logps")
-        return tuple(sorted(names))
-
-    def describe(self, algorithm: Algorithm) -> list[str]:
-        """The rollouts in words, and what to know of them."""
-        longest = self.max_new_tokens or self.response_len
-        lines = [
-            f"{self.prompts} prompts x {self.responses} responses of at most {longest} "
-            f"tokens per rollout, {self.steps} optimizer steps each"
-        ]
-        if self.steps > 1 and algorithm.needs_fresh_samples:
-            lines.append(
-                f"warning: {algorithm.name} takes samples as those of the weights it trains, which "
-                "is so in the first step of a rollout only: nothing corrects the others"
-            )
-        return lines + self._describe_iteration(algorithm)
-
-    def _describe_iteration(self, algorithm: Algorithm) -> list[str]:
-        """A warning where samples that should be the reference's are of another policy."""
-        if algorithm.experience is None or not algorithm.experience.iterative:
-            return []
-        every, alpha = self.ref_sync_steps, self.ref_mixup_alpha
-        if self.steps == every and alpha == 1:
-            return []
-        lead = f"warning: {algorithm.name} learns from samples of its reference, but "
-        if not every:
-            why = "the reference stays the first policy (ref_sync_steps: 0)"
-        elif self.steps != every:
-            why = (
-                f"a rollout has {self.steps} optimizer steps and the reference moves every "
-                f"{every}: set ref_sync_steps to {self.steps}"
-            )
-            if every % self.epochs == 0:
-                why += f", or rollout.prompts to {every // self.epochs * self.batch_size}"
-        else:
-            why = f"the reference is a mixture of policies (ref_mixup_alpha: {alpha:g})"
-        return [lead + why]
 
 
 class Online:
@@ -191,6 +104,7 @@ class Online:
         self.step = self.tokens = 0
         self.kl_coef = self.numbers.get("kl_coef")
         self.recent: list[dict[str, float]] = []
+        self.idle = Idle(plan.max_idle)
         self._examples: Examples | None = None  # of the rollout under way
 
     @property
@@ -202,6 +116,8 @@ class Online:
         at = self.step % self.plan.steps
         if at == 0:
             self._examples = self._roll_out(self.step // self.plan.steps, state, frozen)
+            if why := self.idle.hopeless:
+                raise StopTraining(why, ExitCode.NOTHING_LEARNED)
         assert self._examples is not None
         numbers = self._minibatch(at)
         lengths = self._examples.lengths()
@@ -219,6 +135,7 @@ class Online:
             "num_tokens": self.tokens,
             "kl_coef": self.kl_coef,
             "recent": self.recent,
+            "idle": self.idle.facts(),
             "prompts": len(self.prompts),
             "under_way": self._examples.fingerprint if self._under_way() else None,
         }
@@ -240,9 +157,15 @@ class Online:
         """
         self.step, self.tokens = step, position["num_tokens"]
         self.kl_coef, self.recent = position["kl_coef"], list(position["recent"])
+        self.idle = self.idle.after(position.get("idle", {}))
         if self.step % self.plan.steps:
             checksum = position.get("under_way")
             self._examples = rollout_file.read(path, self.prompts.report, checksum)
+
+    def over(self, moment: Moment) -> bool:
+        """The hook that ends a run in which nothing can be learned (`Idle.reason`)."""
+        del moment
+        return self.idle.reason is not None
 
     def metrics(self) -> dict[str, float]:
         """Means over the rollouts since the last call."""
@@ -265,16 +188,22 @@ class Online:
         found: list[Any] = []
         unscored: list[Any] = []
         rows: list[dict[str, float]] = []
+        taught = rewarded = False
+        failures: dict[str, str] = {}
         for attempt in range(self.plan.attempts):
-            made, metrics = self._attempt(number, attempt, state, frozen)
+            made, metrics, news = self._attempt(number, attempt, state, frozen)
             kept = metrics["rollout/kept"] > 0
             (found if kept else unscored).extend(made)
             rows.append(metrics)
+            taught, rewarded = taught | news.taught, rewarded | news.rewarded
+            failures |= news.failures
             if len(found) >= self.plan.prompts:
                 break
         means = means_of(rows)
         means["rollout/kept"] = min(len(found), self.plan.prompts) / self.plan.prompts
         means["rollout/attempts"] = float(len(rows))
+        self.idle.add(taught=taught, rewarded=rewarded, failures=failures)
+        means["rollout/idle_in_a_row"] = float(self.idle.in_a_row)
         self._steer(means)
         self.recent.append(means)
         # where no prompt is kept a step is without anything to learn from, and changes nothing
@@ -283,7 +212,7 @@ class Online:
 
     def _attempt(
         self, number: int, attempt: int, state: TrainState, frozen: Frozen
-    ) -> tuple[Examples, dict[str, float]]:
+    ) -> tuple[Examples, dict[str, float], News]:
         """Examples of the prompts that are kept; if none is, of all, with nothing scored."""
         plan = self.plan
         first = (number * plan.attempts + attempt) * plan.prompts
@@ -303,16 +232,28 @@ class Online:
             fields["advantages"] = fields["advantages"] * self._weights(arrays)
         if "old_token_logps" in arrays:
             fields["old_token_logps"] = arrays["old_token_logps"]
-        if self.keep:  # with scores as they were given, not those that are learnt from
-            given = {} if judged.scores is None else {"scores": judged.scores}
+        if self.keep:  # with rewards as they were given, not those that are learnt from
+            given = as_given(judged, plan.response_len)
             self.keep((number, attempt), chosen, responses, arrays | fields | given)
-        made = self._examples_of(chosen, responses, arrays["valid"], fields)
+        learnt = self._learnt(arrays)
+        if "keep" in fields:  # a group of which the loss reads nothing is none
+            fields["keep"] = fields["keep"] & learnt.any(-1)
+        made = self._examples_of(chosen, responses, learnt, fields)
         metrics["rollout/kept"] = len(made) / plan.prompts
+        taught = any(scored.any() for example in made for scored in example.scored)
+        if "advantages" in fields:
+            taught &= bool(np.any(fields["advantages"][arrays["mask"] & learnt[..., None]]))
         if not len(made):
             fields.pop("keep")
-            nothing = np.zeros_like(arrays["valid"])
+            nothing = np.zeros_like(learnt)
             made = self._examples_of(chosen, responses, nothing, fields)
-        return made, metrics
+        scores = np.array(np.nan) if judged.scores is None else judged.scores
+        rewarded = bool(arrays["valid"].any() or np.isfinite(scores).any())
+        return made, metrics, News(taught, rewarded, judged.failures)
+
+    def _learnt(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """[B, K] the responses that the loss may read."""
+        return arrays["valid"] & (arrays["finished"] | (not self.plan.mask_truncated))
 
     def _arrays(
         self,
@@ -329,19 +270,12 @@ class Online:
         own = slice(k if self.algorithm.experience.last == "policy" else k - 1)
         lengths = np.array([[len(r) for r in row] for row in responses.tokens])
         mask = np.arange(plan.response_len) < lengths[..., None]
-        valid = lengths > 0
-        arrays: dict[str, np.ndarray] = {"finished": responses.finished, "mask": mask}
-        metrics = dict(judged.metrics)
-        if judged.scores is not None:
-            valid &= np.isfinite(judged.scores)
-            arrays["scores"] = np.where(valid, judged.scores, 0.0).astype(np.float32)
-            metrics |= score_metrics(judged.scores[:, own], valid[:, own])
-        if judged.win_probs is not None:
-            # of a prompt all comparisons are known, or it is not learnt from
-            known = np.asarray(np.isfinite(judged.win_probs.sum((1, 2))))
-            arrays["win_probs"] = np.where(known[:, None, None], judged.win_probs, 0.5)
-            valid &= known[:, None]
-        if "greedy_scores" in self.algorithm.rollout_inputs():
+        read = set(self.algorithm.rollout_inputs())
+        longest = plan.response_len
+        arrays, valid, metrics = reward_arrays(self.algorithm, judged, longest, own)
+        arrays |= {"finished": responses.finished, "mask": mask}
+        valid = valid & (lengths > 0)
+        if "greedy_scores" in read:
             assert self.greedy is not None
             likeliest = self.judge(chosen, self.greedy(state, frozen, chosen, key)).scores
             assert likeliest is not None
@@ -349,15 +283,12 @@ class Online:
             arrays["greedy_scores"] = np.where(known, likeliest[:, 0], 0.0).astype(np.float32)
             valid &= known[:, None]
             metrics["rewards/greedy_failed"] = float((~known).sum())
-        if plan.mask_truncated:
-            valid &= responses.finished
+        if plan.mask_truncated and self.algorithm.format.name != "samples":
+            valid &= responses.finished  # what is cut is no best, chosen or rejected response
         arrays["valid"] = valid
         arrays["mask"] = mask & valid[..., None]
-        longest = plan.response_len
         arrays["sampler_token_logps"] = rollout.padded(responses.token_logps, longest, 0.0)
-        if judged.step_scores is not None:
-            arrays["step_scores"] = rollout.padded(judged.step_scores, longest, np.nan)
-        if "uniforms" in self.algorithm.rollout_inputs():
+        if "uniforms" in read:
             drawn = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
             arrays["uniforms"] = np.asarray(jax.random.uniform(drawn, (b, k, k)))
         if names := plan.asked_of_models(self.algorithm):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -43,17 +44,20 @@ class Judged(NamedTuple):
     """What rewards say of K responses to each of B prompts; None where nothing was asked.
 
     Attributes:
-      scores: [B, K] float32, NaN where a reward is missing.
-      win_probs: [B, K, K] probability that the first response is preferred to the second.
+      scores: [B, K] float64, NaN where a reward is missing.
+      win_probs: [B, K, K] probability that the first response is preferred to the second, NaN where
+        that is not known.
       metrics: means of the parts of the reward, and counts of failures, for the log.
-      step_scores: [B][K] float32, one per token: the reward of a step at its last token, NaN at
+      step_scores: [B][K] float64, one per token: the reward of a step at its last token, NaN at
         the others. `scores` are then their means, NaN where the reward of a step is missing.
+      failures: name of a reward that failed -> for how many and why.
     """
 
     scores: np.ndarray | None
     win_probs: np.ndarray | None
     metrics: dict[str, float]
     step_scores: list[list[np.ndarray]] | None = None
+    failures: Mapping[str, str] = MappingProxyType({})
 
 
 def padded(rows: Sequence[Sequence[np.ndarray]], length: int, fill: float) -> np.ndarray:

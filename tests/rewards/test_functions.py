@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 import math
 import sys
 import time
@@ -64,12 +65,77 @@ def test_a_call_that_fails_gives_no_response_a_reward(bad, error):
 
 
 @pytest.mark.parametrize(
-    "value", [None, math.nan, math.inf, -math.inf, "1", [1.0], np.ones(1), object(), 1j]
+    "value", [math.nan, math.inf, -math.inf, "1", [1.0], np.ones(1), object(), 1j, 1e300, -1e39]
 )
 def test_a_reward_that_is_no_finite_number_is_missing_and_counted_never_zero(value):
     found = of({"some": 1.0}, {"some": lambda p, r: [1.0, value, True]})
     np.testing.assert_array_equal(found.total, [1.0, math.nan, 1.0])
     assert found.failed == {"some": 1} and found.errors["some"].startswith("response 1 got ")
+
+
+def test_a_function_that_returns_none_does_not_apply_and_the_others_decide():
+    none, nan = None, math.nan
+    parts = {
+        "a": (2.0, [1.0, none, none]),
+        "b": (-0.5, [3.0, 5.0, none]),
+        "seen": (0.0, [7.0, none, 9.0]),  # at weight 0 it decides nothing
+    }
+    weights = {name: weight for name, (weight, _) in parts.items()}
+    callables = {name: lambda p, r, x=x: x for name, (_, x) in parts.items()}
+    found = of(weights, callables)
+    np.testing.assert_array_equal(found.total, [2 * 1 - 0.5 * 3, -0.5 * 5, nan])
+    np.testing.assert_array_equal(found.applies, [True, True, False])
+    assert found.absent == {"a": 2, "b": 1, "seen": 1}
+    assert found.failed == dict.fromkeys(parts, 0) and found.errors == {}
+    callables["b"] = lambda p, r: [3.0, nan, none]  # what fails is not what does not apply
+    found = of(weights, callables)
+    np.testing.assert_array_equal(found.total, [0.5, nan, nan])
+    assert found.failed["b"] == found.absent["b"] == 1
+    assert found.errors == {"b": "response 1 got nan"}
+
+
+def leaves(prompts, responses):
+    sys.exit(0)
+
+
+def leaves_while_it_is_read(prompts, responses):
+    yield 1.0
+    raise SystemExit(3)
+
+
+async def leaves_later(prompts, responses):
+    raise SystemExit("later")
+
+
+@pytest.mark.parametrize("bad", [leaves, leaves_while_it_is_read, leaves_later])
+def test_a_function_that_leaves_the_process_has_failed_and_nothing_else(bad):
+    async def good(prompts, responses):
+        await asyncio.sleep(0.01)
+        return [1, 2, 3]
+
+    found = of({"bad": 0.0, "good": 1.0}, {"bad": bad, "good": good})
+    np.testing.assert_array_equal(found.total, [1, 2, 3])
+    assert found.failed == {"bad": 3, "good": 0} and "SystemExit" in found.errors["bad"]
+
+
+def test_ctrl_c_in_a_reward_function_ends_the_run():
+    def interrupted(prompts, responses):
+        raise KeyboardInterrupt
+
+    async def later(prompts, responses):
+        raise KeyboardInterrupt
+
+    for fn in (interrupted, later):
+        with pytest.raises(KeyboardInterrupt):
+            of({"fn": 1.0}, {"fn": fn})
+
+
+def test_where_a_function_raised_is_kept_without_our_own_frames():
+    found = of({"bad": 1.0, "words": 1.0}, {"bad": broken, "words": words})
+    (text,) = found.tracebacks.values()
+    assert text.startswith("Traceback") and text.endswith("RuntimeError: out of order")
+    assert "in broken" in text and text.count("File ") == 1
+    assert type(found).of_record(json.loads(json.dumps(found.record()))).tracebacks == {"bad": text}
 
 
 def test_what_fails_at_weight_zero_is_counted_and_does_not_spoil_the_total():
@@ -81,7 +147,8 @@ def test_what_fails_at_weight_zero_is_counted_and_does_not_spoil_the_total():
 
 def test_metrics_are_of_the_responses_that_have_a_reward():
     found = of({"some": 1.0}, {"some": lambda p, r: [1.0, None, 4.0]}).metrics()
-    assert found == {"rewards/some/mean": 2.5, "rewards/some/std": 1.5, "rewards/some/failed": 1.0}
+    expected = {"mean": 2.5, "std": 1.5, "failed": 0.0, "absent": 1.0}
+    assert found == {f"rewards/some/{name}": x for name, x in expected.items()}
     assert math.isnan(of({"b": 1.0}, {"b": broken}).metrics()["rewards/b/std"])
 
 
@@ -142,8 +209,8 @@ def test_async_functions_run_at_the_same_time():
 
     parts = {"a": slow, "b": functools.partial(slow), "words": words}
     found = of(dict.fromkeys(parts, 1.0), parts)
-    np.testing.assert_array_equal(found.total, [3.0, 6.0, math.nan])
-    assert found.failed == {"a": 1, "b": 1, "words": 0}
+    np.testing.assert_array_equal(found.total, [3.0, 6.0, 3.0])
+    assert found.absent == {"a": 1, "b": 1, "words": 0}
 
 
 def test_an_async_function_that_raises_fails_alone_also_inside_a_running_loop():
@@ -168,7 +235,7 @@ def test_what_was_asked_elsewhere_is_not_asked_again():
     functions = RewardFunctions(
         {"judge": 2.0, "words": 1.0}, callables={"judge": judge, "words": words}
     )
-    found = functions(PROMPTS, RESPONSES, said={"judge": [1, None, 3]})
+    found = functions(PROMPTS, RESPONSES, said={"judge": [1, math.nan, 3]})
     np.testing.assert_array_equal(found.total, [3, math.nan, 9])
     assert found.failed == {"judge": 1, "words": 0}
 
