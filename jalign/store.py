@@ -45,7 +45,7 @@ def at(name: str | os.PathLike[str]) -> Place:
     """
     text = os.fspath(name)
     if not is_remote(text):
-        return Path(text)
+        return Path(text).expanduser()
     scheme, _, rest = text.partition("://")
     if scheme not in _LIBRARIES:
         stores = ", ".join(f"{known}://" for known in _LIBRARIES)

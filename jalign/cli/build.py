@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ def rules_of(config: Config) -> Rules | None:
 
 
 def model_path(name: str) -> str:
-    return str(embedded.path()) if name == "embedded" else name
+    return str(embedded.path()) if name == "embedded" else os.path.expanduser(name)
 
 
 def tokenizer_of(config: Config) -> Any:
@@ -325,18 +326,21 @@ def state_of(
     return state, Frozen(model.base, ref)
 
 
+def shown_prompts(config: Config, held: Examples | None) -> list[tuple[int, np.ndarray]]:
+    """The held-out prompts that `sample.prompts` asks for, with the numbers of their examples."""
+    found: dict[bytes, tuple[int, np.ndarray]] = {}
+    for i, example in enumerate(held or ()):
+        if len(found) == config.sample.prompts:
+            break
+        if len(example.prompt):
+            found.setdefault(example.prompt.tobytes(), (i, example.prompt))
+    return list(found.values())
+
+
 def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
     """`(state, frozen) -> rows of prompt and continuation` for the first held-out prompts."""
     c, tokenizer = config.sample, model.tokenizer
-    prompts, seen = [], set()
-    for example in held or ():
-        if (
-            len(example.prompt)
-            and example.prompt.tobytes() not in seen
-            and len(prompts) < c.prompts
-        ):
-            seen.add(example.prompt.tobytes())
-            prompts.append(example.prompt)
+    prompts = [prompt for _, prompt in shown_prompts(config, held)]
     if not prompts:
         raise ValueError("sample.prompts needs held-out examples with prompts; there are none")
     lengths = np.array([len(p) for p in prompts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jalign import losses, store
-from jalign.cli import build, build_data
+from jalign.cli import build, build_data, check_tokens
 from jalign.cli.reward_parts import Reward, Texts
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
@@ -29,6 +30,8 @@ from jalign.train.online_metrics import diversity_metrics, length_metrics
 from jalign.train.pretraining import Pretraining
 from jalign.train.rollout import Bins, Reader
 from jalign.train.state import gathering
+
+LOG = logging.getLogger(__name__)
 
 
 def plan_of(config: Config) -> Plan:
@@ -183,6 +186,9 @@ def source_of(
     pretraining = None
     if config.data.pretraining is not None:
         found = build_data.pretraining_of(config, model.tokenizer)
+        what = "data.pretraining"
+        for warning in check_tokens.check_part(config, model.tokenizer, found, what):
+            LOG.warning("%s", warning)
         pretraining = Pretraining(found, config.batch_size, config.seed)
     return Online(
         build.algorithm_of(config),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from jalign import algorithms
-from jalign.cli import build, build_data, build_online
+from jalign.cli import build, build_data, build_online, check_tokens
 from jalign.cli.read import read_options
 from jalign.config import Config
 from jalign.data import report, write
@@ -36,6 +36,7 @@ def show(config: Config, console: Console) -> None:
     """
     tokenizer = build.tokenizer_of(config)
     train, held = build_data.examples_of(config, tokenizer)
+    train.report.warnings += check_tokens.check(config, tokenizer, train, held)
     for line in build_data.described_splits(config.data):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for name, examples in (("training data", train), ("held-out data", held)):

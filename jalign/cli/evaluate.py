@@ -2,6 +2,7 @@
 newest (or a given) checkpoint.
 """
 
+import logging
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jalign.cli import build, build_data, build_online, runs
+from jalign.cli import build, build_data, build_online, check_tokens, runs
 from jalign.cli.build_reward import reward_of
 from jalign.cli.read import read_config
 from jalign.cli.reward_parts import Texts
@@ -24,6 +25,8 @@ from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step,
 from jalign.eval.reward import reward_report
 from jalign.models.functional import policy_of
 from jalign.train.step import make_eval_step, with_reference
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -92,6 +95,8 @@ def _subject(args: Sequence[str]) -> Subject:
     _, held = build_data.examples_of(config, model.tokenizer)
     if held is None:
         raise ValueError("there are no held-out data: set data.eval or data.holdout")
+    for warning in check_tokens.check(config, model.tokenizer, None, held):
+        LOG.warning("%s", warning)
     return Subject(what, config, mesh, model, state, with_reference(frozen, state), held)
 
 

@@ -1,6 +1,7 @@
 """`jalign export RUN OUT`: a run's model for everybody else."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,6 +72,7 @@ def check_args(args: Sequence[str]) -> Any:
         raise ValueError("--normalize_reward scales the head, which --adapter leaves behind")
     if options.adapter and options.dtype != "base":
         raise ValueError("--dtype does not apply to --adapter: adapters are written in float32")
+    options.out = os.path.expanduser(options.out)
     model_folder.check(options.out, options.overwrite)
     return options
 

@@ -1,6 +1,7 @@
 """`jalign merge OUT --base MODEL --models A B ...`: several models of one base become one."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
@@ -104,6 +105,7 @@ def check_args(args: Sequence[str]) -> Namespace:
     if options.method is None:
         options.method = "ties" if len(options.models) > 1 else "linear"
     _numbers(options)
+    options.out = os.path.expanduser(options.out)
     for name in (options.base, *options.models):
         if Path(build.model_path(name)).resolve() == Path(options.out).resolve():
             raise ValueError(f"{options.out} would be written over the model {name}")
@@ -236,7 +238,7 @@ def _delta(name: str, base: Base) -> Learned:
         decoder = nnx.merge(*build.merged(model, state.params))
         kind, start = f"run, step {step}", hub.find(model.path)
         reading = Reading.of(start, model.tokenizer)
-    elif (Path(name) / peft.CONFIG).is_file():
+    elif (Path(name).expanduser() / peft.CONFIG).is_file():
         decoder = peft.load_adapter(base.model, name)
         kind, start = "adapter", base.folder
     else:
@@ -263,6 +265,7 @@ def _same_architecture(name: str, model: Decoder, base: Decoder) -> None:
     if model.value is not None:
         raise ValueError(f"{name} has a scalar head: it is no language model to merge")
     ours, theirs = dataclasses.asdict(base.spec), dataclasses.asdict(model.spec)
+    del ours["context"]  # nothing is computed with it
     problems = [f"{k} is {theirs[k]!r} instead of {v!r}" for k, v in ours.items() if v != theirs[k]]
     if problems:
         raise ValueError(f"{name} is another architecture than the base: {', '.join(problems)}")

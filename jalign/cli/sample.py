@@ -15,6 +15,7 @@ from jalign.data.chat import Template, template_source
 from jalign.data.journal import Made, make_file
 from jalign.data.tokenize import Encoder
 from jalign.data.write import check_name
+from jalign.models.limits import check_rows
 from jalign.rewards.label import text_of
 from jalign.rollout.sampler import Settings, generate
 
@@ -110,6 +111,11 @@ def sample(args: Sequence[str], console: Console) -> None:
         responses=options.best_of or options.responses,
     )
     size = min(options.batch_size, len(prompts))
+    ids = [tokenizer(read(prompt))["input_ids"] for prompt in prompts]
+    new = options.max_new_tokens
+    where = {"tokenizer": tokenizer, "model": options.model}
+    if warning := check_rows(ids, decoder.spec, sampled=new, **where):
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
 
     def make(some: Sequence[Any], first: int, _: Any) -> list[Made]:
         key = jax.random.fold_in(jax.random.key(options.seed), first)

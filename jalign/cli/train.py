@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign import naming, store
-from jalign.cli import build, build_data, build_online, summary
+from jalign.cli import build, build_data, build_online, check_tokens, summary
 from jalign.cli.build_reward import reward_of
 from jalign.cli.feedback import ASKING
 from jalign.cli.reward_parts import Texts
@@ -62,6 +62,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         tokenizer = build.tokenizer_of(config)
         rows = build_data.all_rows(config)
         examples, held = build_data.examples_of(config, tokenizer, rows)
+        examples.report.warnings += check_tokens.check(config, tokenizer, examples, held)
     if config.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     with display.phase("loading the model"):

@@ -59,9 +59,15 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise ValueError(
             f"{folder} has no tokenizer.json; save the tokenizer in the fast format first"
         )
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(folder if local else path), trust_remote_code=False
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder if local else path), trust_remote_code=False
+        )
+    except OSError as error:
+        raise ValueError(
+            f"{str(path)!r} is neither a folder with a tokenizer here nor a model that the hub "
+            f"could give now: {error}"
+        ) from error
     if not tokenizer.is_fast:
         raise ValueError(f"the tokenizer of {path} has no fast implementation")
     return tokenizer

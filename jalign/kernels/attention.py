@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from jalign.kernels import devices
 from jalign.kernels.blocked import blocked_attention
 from jalign.kernels.splash import splash_attention
 
@@ -104,11 +105,16 @@ def _plain(
     """
     b, n, h, c = q.shape
     grouped = q.reshape(b, n, k.shape[order.index("g")], -1, c)
+    kept = v.dtype
+    if order != "bsgc" and devices.platform() == "cpu":
+        # XLA:CPU has no product of 16-bit arrays in this order; as float32 they have the same one
+        grouped, k, v = (x.astype(jnp.float32) for x in (grouped, k, v))
     z = jnp.einsum(f"bngrc,{order}->bgrns", grouped, k, preferred_element_type=jnp.float32)
     z = scale * z
     if softcap is not None:
         z = softcap * jnp.tanh(z / softcap)
-    p = jax.nn.softmax(jnp.where(seen[:, None, None], z, MASKED), axis=-1).astype(v.dtype)
+    p = jax.nn.softmax(jnp.where(seen[:, None, None], z, MASKED), axis=-1)
+    p = p.astype(kept).astype(v.dtype)
     o = jnp.einsum(f"bgrns,{order}->bngrc", p, v, preferred_element_type=jnp.float32)
     return o.astype(q.dtype).reshape(b, n, h, c)
 

@@ -52,7 +52,7 @@ class KVCache:
 
     @property
     def places(self) -> int:
-        return self.kv.k.shape[3]
+        return jax.tree.leaves(self.kv)[0].shape[3]
 
     def filled(self, kv: Any, positions: Int[Array, "B N"]) -> KVCache:
         """The cache after tokens at `positions` were written; a row given only negative positions

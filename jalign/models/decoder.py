@@ -31,6 +31,7 @@ from jalign.models.cache import KVCache
 from jalign.models.heads import ScalarHead
 from jalign.models.linear import Embed, Linear
 from jalign.models.norms import Norm
+from jalign.models.rope import row_lengths
 from jalign.models.spec import Kind, Spec
 from jalign.parallel.memory import fetched
 from jalign.parallel.rules import TOKENS, constrain
@@ -177,7 +178,14 @@ class Decoder(nnx.Module):
         if self.positions is not None:
             x = x + self.positions(jnp.maximum(positions, 0))
         ropes = {kind.rope for kind in self.spec.kinds if kind.rope is not None}
-        tables = {rope: rope.table(positions, self.spec.head_dim) for rope in ropes}
+        lengths = None
+        if any(rope.by_length for rope in ropes):
+            lengths = (
+                row_lengths(positions, rows, inverse)
+                if cache is None
+                else jnp.full((positions.shape[0], 1), cache.places)
+            )
+        tables = {rope: rope.table(positions, self.spec.head_dim, lengths) for rope in ropes}
         place = Place(positions, tables, rows, inverse, cache is not None and cache.fresh)
         kv = None if cache is None else cache.kv
         flat, kv, seen = self._run_layers(x.reshape(-1, x.shape[-1]), place, kv, key, keep)

@@ -8,6 +8,7 @@ safetensors and JSON is read, and no code of a checkpoint is run.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import math
 import os
@@ -69,6 +70,10 @@ def load(
 ) -> Decoder:
     """A decoder with the weights of a folder, or of a model on the Hugging Face hub.
 
+    A config that ties the unembedding to the embedding does not count where the weights hold
+    another unembedding (a merged adapter's, say): such a model is untied, as in transformers 5, and
+    `save` writes it so.
+
     Args:
       name: a folder with config.json and safetensors, or a hub name such as
         "HuggingFaceTB/SmolLM2-135M".
@@ -92,6 +97,9 @@ def load(
     spec = family.spec(config)
     with Checkpoint(folder) as checkpoint:
         shapes = checkpoint.shapes
+        if spec.tied and lm_head and not _same_tables(family, checkpoint):
+            spec = dataclasses.replace(spec, tied=False)
+            config["tie_word_embeddings"] = False
         model = nnx.eval_shape(
             lambda: Decoder(
                 spec,
@@ -210,7 +218,7 @@ def save(
     if jax.process_index() > 0:  # the others only help to collect what is spread over hosts
         collections.deque(source, maxlen=0)
         return
-    folder = Path(directory)
+    folder = Path(directory).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
     sizes = {n: math.prod(e.shape) * kind.itemsize for e in plan for n in e.names}
@@ -233,7 +241,7 @@ def find(name: str | os.PathLike) -> Path:
     """The folder of a checkpoint: the one named, or that of a hub model after downloading what is
     needed of it.
     """
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -286,10 +294,31 @@ def embedding(name: str | os.PathLike) -> np.ndarray:
     """The token embeddings of a checkpoint, float32 [V, D], without loading anything else."""
     folder = find(name)
     family = family_of(read_config(folder))
-    (row,) = [row for row in family.rows if row.ours == ("embed.weight",)]
     with Checkpoint(folder) as checkpoint:
-        theirs = namer(family, checkpoint.shapes)(row.theirs)
+        theirs = _embedding_name(family, checkpoint)
         return checkpoint.read(theirs, (slice(None), slice(None))).astype(np.float32)
+
+
+def _same_tables(family: Family, checkpoint: Checkpoint) -> bool:
+    """Whether what a checkpoint of a tied model holds as its unembedding, if anything, is the
+    embedding: then it is only written twice.
+    """
+    shapes, embed = checkpoint.shapes, _embedding_name(family, checkpoint)
+    if HEAD not in shapes or embed not in shapes:
+        return True
+    if shapes[HEAD] != shapes[embed]:
+        return False
+    rows = shapes[embed][0]
+    parts = (slice(i, min(i + 4096, rows)) for i in range(0, rows, 4096))
+    return all(
+        np.array_equal(checkpoint.read(HEAD, (part,)), checkpoint.read(embed, (part,)))
+        for part in parts
+    )
+
+
+def _embedding_name(family: Family, checkpoint: Checkpoint) -> str:
+    (row,) = [row for row in family.rows if row.ours == ("embed.weight",)]
+    return namer(family, checkpoint.shapes)(row.theirs)
 
 
 def _shardings(mesh: Mesh | None, abstract: nnx.State, rules: Rules | None) -> Any:

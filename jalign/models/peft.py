@@ -109,7 +109,7 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
         "task_type": "CAUSAL_LM" if model.value is None else "SEQ_CLS",
         "modules_to_save": None if model.value is None else ["score"],
     }
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / WEIGHTS, tensors)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -126,7 +126,7 @@ def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
       ValueError: not a plain LoRA (every field in the way is named), tensors that do not fit the
         model, layers without an adapter, values that are not finite, or a damaged file.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if adapters(model):
         raise ValueError("the model carries LoRA adapters already; merge them first")
     config, tensors = _read(folder)

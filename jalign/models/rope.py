@@ -1,5 +1,5 @@
-"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864) and the two ways it
-is stretched.
+"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864), as it is or with
+frequencies that were changed once. Others: `jalign.models.rope_stretched`.
 
 Halves are rotated against each other (first with second), as in every Hugging Face checkpoint, not
 neighbouring pairs.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,8 @@ class Rope:
       llama3: Llama 3.1's rescaling, or None.
     """
 
+    by_length: ClassVar[bool] = False  # whether angles depend on the length of the row
+
     base: float = 10000.0
     fraction: float = 1.0
     linear: float = 1.0
@@ -57,11 +60,47 @@ class Rope:
         freqs = self.base ** (-np.arange(0, d, 2, dtype=np.float64) / d) / self.linear
         return freqs if self.llama3 is None else self.llama3(freqs)
 
-    def table(self, positions: Int[Array, "*P"], head_dim: int) -> tuple[Array, Array]:
-        """Cosines and sines, float32 [*P, d / 2]."""
-        freqs = jnp.asarray(self.frequencies(head_dim), jnp.float32)
-        angles = positions[..., None].astype(jnp.float32) * freqs
-        return jnp.cos(angles), jnp.sin(angles)
+    @property
+    def scale(self) -> float:
+        """Factor of cosines and sines: its square is one of the attention logits."""
+        return 1.0
+
+    def frequencies_at(self, lengths: Int[Array, "*#P"] | None, head_dim: int) -> Any:
+        """Radians per position in rows of so many tokens, float32 [d / 2] or [*#P, d / 2]."""
+        del lengths
+        return jnp.asarray(self.frequencies(head_dim), jnp.float32)
+
+    def table(
+        self, positions: Int[Array, "*P"], head_dim: int, lengths: Int[Array, "*#P"] | None = None
+    ) -> tuple[Array, Array]:
+        """Cosines and sines, float32 [*P, d / 2].
+
+        Args:
+          lengths: tokens of the row that each token is in, where angles depend on it; None: short.
+        """
+        angles = positions[..., None].astype(jnp.float32) * self.frequencies_at(lengths, head_dim)
+        cos, sin = jnp.cos(angles), jnp.sin(angles)
+        return (cos, sin) if self.scale == 1.0 else (self.scale * cos, self.scale * sin)
+
+
+def row_lengths(
+    positions: Int[Array, "S N"],
+    rows: Int[Array, "S M T"] | None,
+    inverse: Int[Array, "S N K"] | None,
+) -> Int[Array, "S #N"]:
+    """Tokens of the row that each token of a stream is in. Rows that share their first token are
+    those of one prompt: the longest counts for all.
+    """
+    if rows is None or inverse is None:
+        return positions.max(-1, keepdims=True) + 1
+    s, m, t = rows.shape
+    flat = rows.reshape(s, m * t)
+    own = jnp.take_along_axis(positions, flat, axis=1).reshape(s, m, t).max(-1) + 1
+    first = rows[:, :, 0]
+    stream = jnp.arange(s)[:, None]
+    longest = jnp.zeros_like(positions).at[stream, first].max(own)
+    row = jnp.minimum(inverse[:, :, 0] // t, m - 1)
+    return jnp.take_along_axis(longest, jnp.take_along_axis(first, row, axis=1), axis=1)
 
 
 def rotate(x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array]) -> Float[Array, "S N H C"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jalign.core import did_you_mean
@@ -40,6 +40,8 @@ class Spec:
       qkv_bias, o_bias, mlp_bias: which linear layers have one.
       embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as
         in training.
+      context: tokens of a row that the model was trained for where its positions are rotary, with
+        what their scaling adds; None where the config does not say. Nothing is computed with it.
       learned_positions: size of a learned position table that is added to the embeddings (GPT-2),
         or None.
       rope: rotary embedding, or None.
@@ -80,6 +82,8 @@ class Spec:
     logit_softcap: float | None = None
     logit_scale: float = 1.0
     tied: bool = True
+    # not in the repr, which is part of what a resumed run is compared by
+    context: int | None = field(default=None, repr=False)
 
     def __post_init__(self):
         for name in ("vocab_size", "width", "depth", "heads", "kv_heads", "head_dim", "mlp_width"):

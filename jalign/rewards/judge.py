@@ -6,6 +6,7 @@ answers is. `ModelJudge` does both in this process, `jalign.rewards.server.Serve
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,10 +21,13 @@ from jalign.data.chat import Template
 from jalign.data.tokenize import Encoder
 from jalign.layout import Layout
 from jalign.models.decoder import Decoder
+from jalign.models.limits import check_rows
 from jalign.models.score import score
 from jalign.parallel import hosts
 from jalign.rewards.model import _rounded
 from jalign.rewards.options import exclusive
+
+LOG = logging.getLogger(__name__)
 
 Ids = tuple[int, ...]
 Generate = Callable[..., list[str]]
@@ -100,7 +104,9 @@ class ModelJudge:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self._split = model if isinstance(model, tuple) else nnx.split(model)
-        self._positions = nnx.merge(*self._split).spec.learned_positions
+        self._spec = nnx.merge(*self._split).spec
+        self._tokenizer = tokenizer
+        self._warned = False
         self._encoder, self._template = Encoder(tokenizer), template
         self._generate, self.batch_size = generate, batch_size
 
@@ -122,6 +128,7 @@ class ModelJudge:
         ids = self._encoded(prompts)
         fits = [i for i, x in enumerate(ids) if self._has_room(len(x) + max_tokens)]
         chosen = [list(ids[i]) for i in fits]
+        self._check(chosen, max_tokens)
         texts = self._generate(chosen, max_tokens=max_tokens, temperature=temperature)
         found = dict(zip(fits, texts, strict=True))
         return [found.get(i) for i in range(len(ids))]
@@ -146,6 +153,8 @@ class ModelJudge:
         nexts = {s: sorted({x[len(s)] for x in tokens if x[: len(s)] == s != x}) for s in shared}
         ids, longest = self._encoded(prompts), max(map(len, tokens))
         fits = [i for i, x in enumerate(ids) if x and self._has_room(len(x) + longest)]
+        self._check([ids[i] for i in fits], longest)
+        self._check(tokens, 0)
         rows = iter(self._next_logps([(ids[i] + s, nexts[s]) for i in fits for s in shared]))
         out: list[list[float] | None] = [None] * len(ids)
         for i in fits:
@@ -157,7 +166,16 @@ class ModelJudge:
         return out
 
     def _has_room(self, tokens: int) -> bool:
-        return self._positions is None or tokens <= self._positions
+        room = self._spec.learned_positions
+        return room is None or tokens <= room
+
+    def _check(self, rows: Sequence[Sequence[int]], more: int) -> None:
+        """That all tokens have embeddings; once, whether rows are beyond the trained context."""
+        where = {"tokenizer": self._tokenizer, "model": "the judge", "what": "the judge's prompt"}
+        warning = check_rows(rows, self._spec, sampled=more, **where)
+        if warning and not self._warned:
+            self._warned = True
+            LOG.warning("%s", warning)
 
     def _encoded(self, prompts: Sequence[str]) -> list[Ids]:
         """Ids of prompts with one BOS, where the tokenizer puts one or the template writes it."""

@@ -7,6 +7,7 @@ The reward is read at the last token of a response, its EOS where it was not cut
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,9 +31,12 @@ from jalign.layout import Layout
 from jalign.models import hub
 from jalign.models.decoder import Decoder
 from jalign.models.keys import SCORE
+from jalign.models.limits import check_rows
 from jalign.models.safetensors_io import Checkpoint
 from jalign.models.score import score
 from jalign.parallel import hosts
+
+LOG = logging.getLogger(__name__)
 
 REWARD_FILE = "reward.json"
 """Beside an exported reward model: its bias (a head in Hugging Face's format has none), the gain
@@ -83,6 +87,7 @@ class RewardModel:
         self.tokenizer, self.bias, self.template = tokenizer, bias, template
         self.batch_size = batch_size
         self.step: int | None = None  # of the run that it was read from
+        self._spec, self._warned = whole.spec, False
         self._limits: dict[str, Any] = {
             "max_len": whole.spec.learned_positions,
             "max_prompt_len": max_prompt_len,
@@ -148,7 +153,20 @@ class RewardModel:
         """The records as in training; those that it would have dropped are missing."""
         chat = any(not isinstance(record.prompt, str) for record in records)
         template = self.template if chat else None
-        return tokenize(records, self.tokenizer, template=template, **self._limits)
+        examples = tokenize(records, self.tokenizer, template=template, **self._limits)
+        self._check(examples)
+        return examples
+
+    def _check(self, examples: Examples) -> None:
+        """That all tokens have embeddings; once, whether rows are beyond the trained context."""
+        rows = [np.concatenate([e.prompt, response]) for e in examples for response in e.responses]
+        what = "the reward model's response"
+        warning = check_rows(
+            rows, self._spec, tokenizer=self.tokenizer, what=what, model="the reward model"
+        )
+        if warning and not self._warned:
+            self._warned = True
+            LOG.warning("%s", warning)
 
     def of_examples(self, examples: Iterable[Example]) -> np.ndarray:
         """float32 rewards of every response of every example, one after the other."""

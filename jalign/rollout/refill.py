@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from jalign.models.cache import KVCache
+from jalign.models.limits import check_rows
 from jalign.parallel import hosts
 from jalign.rollout.draw import draw
 from jalign.rollout.groups import Responses
@@ -75,9 +76,7 @@ def respond_refilling(
     whole = ready(model, rows)
     k, t = settings.responses, settings.max_new_tokens
     longest = -(-max(map(len, prompts)) // BUCKET) * BUCKET
-    room = whole.model().spec.learned_positions
-    if room is not None and max(map(len, prompts)) + t > room:
-        raise ValueError(f"prompts and {t} new tokens are more than the model's {room} positions")
+    check_rows(prompts, whole.model().spec, sampled=t)
     waiting = [(b, j) for b in range(len(prompts)) for j in range(k)]
     rows = min(rows, len(waiting))
     together = max(1, rows // 4)

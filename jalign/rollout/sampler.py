@@ -21,6 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from jalign.models.limits import check_rows
 from jalign.rollout.draw import draw, penalise
 from jalign.rollout.voice import Model, prefill, ready
 
@@ -122,12 +123,8 @@ def sample(
     given = [model] if other is None else [model, other]
     models = tuple(ready(m, len(prompts) * settings.responses) for m in given)
     for whole in models:
-        room = whole.model().spec.learned_positions
-        if room is not None and lengths.max() + settings.max_new_tokens > room:
-            raise ValueError(
-                f"a prompt of {lengths.max()} tokens and max_new_tokens={settings.max_new_tokens} "
-                f"are more than the {room} positions of this model"
-            )
+        rows = [p[:n] for p, n in zip(prompts, lengths, strict=True)]
+        check_rows(rows, whole.model().spec, sampled=settings.max_new_tokens)
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
     return _sample(models, prompts, lengths, key, settings)

@@ -168,3 +168,15 @@ def test_splash_attention_and_its_gradient_compile_for_a_tpu(
     with jax.set_mesh(mesh):
         text = jax.jit(jax.grad(f, (0, 1, 2))).lower(q, k, k).compile().as_text()
     assert text.count('custom_call_target="tpu_custom_call"') >= 2
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_bfloat16_attention_to_a_cache_runs_everywhere_and_sums_in_float32(groups):
+    q, k, v = draw(3, 1, 4, 8), draw(3, groups, 16, 8), draw(3, groups, 16, 8)
+    positions = jnp.array([[15], [3], [0]])
+    exact = cached_attention(q, k, v, positions, scale=0.3)
+    q, k, v = (x.astype(jnp.bfloat16) for x in (q, k, v))
+    run = jax.jit(lambda q, k, v: cached_attention(q, k, v, positions, scale=0.3))
+    found = run(q, k, v)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, atol=0.03)

@@ -149,6 +149,48 @@ def test_extras_that_hold_no_parameters_are_ignored(tmp_path):
     assert states_equal(hub.load(tmp_path), hub.load(GOLDEN / "llama3"))
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_an_unembedding_of_its_own_in_a_tied_checkpoint_is_used_and_kept(tmp_path, shards):
+    shutil.copytree(GOLDEN / "llama3", tmp_path / "tied")
+    head = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
+    head[:-1] = load_file(tmp_path / "tied" / "model.safetensors")["model.embed_tokens.weight"][:-1]
+    rewrite(tmp_path / "tied", lambda tensors: tensors.update({"lm_head.weight": head}))
+    model = hub.load(tmp_path / "tied")
+    assert not model.spec.tied
+    np.testing.assert_array_equal(model.lm_head.kernel[...].T, head)
+    hub.save(model, tmp_path / "out", max_shard_bytes=10**9 if shards == 1 else 20_000)
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    )
+    assert states_equal(model, hub.load(tmp_path / "out"))
+    # a scalar model alone has no use for either
+    assert hub.load(tmp_path / "tied", lm_head=False, value_head=True).lm_head is None
+
+
+def test_transformers_reads_the_same_of_a_tied_checkpoint_with_another_unembedding(tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    shutil.copytree(GOLDEN / "llama3", tmp_path, dirs_exist_ok=True)
+    head = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
+    rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": head}))
+    tokens = golden_outputs("llama3")["tokens"]
+    ours = logits_of(hub.load(tmp_path), tokens)
+    hub.save(hub.load(tmp_path), tmp_path / "out")
+    for folder in (tmp_path, tmp_path / "out"):
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, attn_implementation="eager"
+        )
+        with torch.no_grad():
+            logits = theirs(torch.from_numpy(tokens).long()).logits.numpy()
+        np.testing.assert_allclose(logits, ours, atol=1e-4)
+
+
+def test_a_tilde_is_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert hub.find("~/model") == folder
+    assert hub.spec_of("~/model").vocab_size == 80
+
+
 def test_every_tensor_that_does_not_fit_is_named_in_one_error(folder):
     def change(tensors):
         del tensors["model.norm.weight"], tensors["model.layers.1.mlp.up_proj.weight"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jalign.core import did_you_mean
-from jalign.models.rope import Llama3Stretch, Rope
+from jalign.models.families.rotary import context, rope
 from jalign.models.spec import Spec
 
 Config = Mapping[str, Any]
@@ -21,7 +21,6 @@ HIDDEN_ACT = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-ROPES = ("default", "linear", "llama3")
 
 
 class Row(NamedTuple):
@@ -89,6 +88,7 @@ def decoder_numbers(config: Config, **defaults: Any) -> dict[str, Any]:
         "activation": activation(config.get("hidden_act", "silu")),
         "norm_eps": config.get("rms_norm_eps", 1e-6),
         "rope": rope(config),
+        "context": context(config),
         "tied": config.get("tie_word_embeddings", False),
     } | defaults
 
@@ -103,31 +103,6 @@ def activation(name: str) -> str:
     if name not in HIDDEN_ACT:
         raise ValueError(f"activation {name!r} is unknown{did_you_mean(name, HIDDEN_ACT)}")
     return HIDDEN_ACT[name]
-
-
-def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None) -> Rope:
-    """The rotary embedding of a config, in the notation of transformers 4 (rope_theta,
-    rope_scaling) or 5 (rope_parameters).
-
-    Args:
-      base: when the config names none.
-      layer_type: key into `rope_parameters` where they differ by layer.
-
-    Raises:
-      ValueError: a kind of scaling that is not default, linear or llama3.
-    """
-    p = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    p = p.get(layer_type, p) or {}
-    kind = p.get("rope_type", p.get("type", "default"))
-    if kind not in ROPES:
-        raise ValueError(f"rotary scaling {kind!r} is not supported; there is: {', '.join(ROPES)}")
-    base = p.get("rope_theta") or config.get("rope_theta") or base
-    fraction = p.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-    linear = float(p["factor"]) if kind == "linear" else 1.0
-    if kind != "llama3":
-        return Rope(float(base), fraction, linear)
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return Rope(float(base), fraction, llama3=Llama3Stretch(*(p[name] for name in names)))
 
 
 def windowed(config: Config) -> tuple[bool, ...]:

@@ -11,10 +11,10 @@ from jalign.models.families.base import (
     Family,
     activation,
     decoder_numbers,
-    rope,
     same,
     windowed,
 )
+from jalign.models.families.rotary import rope
 from jalign.models.spec import Spec
 
 NORMS = (
@@ -79,6 +79,7 @@ def _gemma3(config: Config) -> Spec:
     return _alternating(
         config,
         config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6,
+        context=config.get("max_position_embeddings"),  # stretched already
         qk_norm=True,
         rope=rope(config, base=1_000_000.0, layer_type="full_attention"),
         local_rope=local,
