@@ -14,8 +14,8 @@ from jalign.data import sources, splits
 from jalign.data.convert import to_records
 from jalign.data.density import density_ratio
 from jalign.data.examples import Examples, Report
-from jalign.data.kinds import Row, rename
 from jalign.data.records import Message, Record, parse
+from jalign.data.rows import Row, rename
 from jalign.data.tokenize import tokenize
 from jalign.models import hub
 
@@ -68,9 +68,22 @@ def all_rows(config: Config) -> tuple[Sequence[Row], Sequence[Row]]:
     elif own:
         held = _rows(c, c.train, own)
     else:
-        part = HOLDOUT if c.holdout is None else c.holdout
-        train, held = sources.split(train, part if part < 1 else int(part)) if part else (train, [])
+        train, held = _split(config, train)
     return train, held[: c.eval_limit or None]
+
+
+def _split(config: Config, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    c = config.data
+    part = HOLDOUT if c.holdout is None else c.holdout
+    if not part:
+        return rows, []
+    part, wanted = part if part < 1 else int(part), kind_of(algorithm_of(config))
+    return sources.split(rows, part, wanted=wanted, bad_rows=c.bad_rows)
+
+
+def kind_of(row: Algorithm) -> str:
+    """The kind of record that an algorithm reads."""
+    return prompt_kind(row) if row.experience else row.format.name
 
 
 def described_splits(c: DataConfig) -> list[str]:
@@ -126,17 +139,20 @@ def examples_of(
     """Tokenised training and held-out examples (of `all_rows`, unless those are there already)."""
     c, row = config.data, algorithm_of(config)
     train, held = rows or all_rows(config)
+    kind = kind_of(row)
     if row.experience:
-        kind = prompt_kind(row)
-        found = (_tokenised(some, kind, c, tokenizer) if some else None for some in (train, held))
-        prompts, held_out = found
+        read: dict[str, Any] = {"numbers": (), "unread": "kept for rewards"}
+        both = (
+            _tokenised(some, kind, c, tokenizer, **read) if some else None for some in (train, held)
+        )
+        prompts, held_out = both
         assert prompts is not None
         return prompts, held_out
-    kind = row.format.name
-    examples = _tokenised(train, kind, c, tokenizer, **_selection(config))
+    numbers = {*row.inputs(**config.hyper), "weight"}
+    examples = _tokenised(train, kind, c, tokenizer, numbers=numbers, **_selection(config))
     if not held:
         return _with_all_columns(config, examples), None
-    held_out = _tokenised(held, kind, c, tokenizer)
+    held_out = _tokenised(held, kind, c, tokenizer, numbers=numbers)
     return _with_all_columns(config, examples), _with_all_columns(config, held_out)
 
 
@@ -149,7 +165,7 @@ def pretraining_of(config: Config, tokenizer: Any) -> Examples:
     """Tokenised texts of `data.pretraining`."""
     assert config.data.pretraining is not None
     rows = _rows(config.data, config.data.pretraining, "train")
-    return _tokenised(rows, "supervised", config.data, tokenizer)
+    return _tokenised(rows, "supervised", config.data, tokenizer, numbers=())
 
 
 def _with_all_columns(config: Config, examples: Examples) -> Examples:
@@ -190,7 +206,14 @@ def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
     """
     c = config.data
     rows = _rows(c, c.train, _training_split(c))[: c.limit or None]
-    return to_records(rows, kind, filters=c.filters, balance=c.balance, soft_labels=c.soft_labels)
+    return to_records(
+        rows,
+        kind,
+        bad_rows=c.bad_rows,
+        filters=c.filters,
+        balance=c.balance,
+        soft_labels=c.soft_labels,
+    )
 
 
 def _selection(config: Config) -> dict[str, Any]:
@@ -206,7 +229,9 @@ def _selection(config: Config) -> dict[str, Any]:
 def _tokenised(
     rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: Any, **selection: Any
 ) -> Examples:
-    records, report = to_records(rows, kind, soft_labels=c.soft_labels, **selection)
+    records, report = to_records(
+        rows, kind, soft_labels=c.soft_labels, bad_rows=c.bad_rows, **selection
+    )
     return tokenize(
         records,
         tokenizer,

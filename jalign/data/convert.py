@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
 from jalign.data import select
 from jalign.data.examples import Report
 from jalign.data.joint import joint
-from jalign.data.kinds import OPTIONAL, Row, recognise
-from jalign.data.records import Record, parse
-
-SOURCE_COLUMN = "_source"
-"""Column in which a mixture notes where a row comes from."""
+from jalign.data.kinds import OPTIONAL, Row
+from jalign.data.parsing import SOURCE_COLUMN, parsed, sources_of
+from jalign.data.records import Message, Record
 
 
 def _without(record: Record, kind: str, *names: str) -> dict:
@@ -160,6 +158,9 @@ def to_records(
     rows: Sequence[Row],
     wanted: str | None = None,
     *,
+    numbers: Collection[str] | None = None,
+    bad_rows: str = "error",
+    unread: str = "not read",
     filters: Sequence[str] = (),
     balance: bool = False,
     weights: tuple[float, float] | None = None,
@@ -167,10 +168,13 @@ def to_records(
 ) -> tuple[list[Record], Report]:
     """Rows, also of a mixture, as records of one kind, and a report to hand on to `tokenize`.
 
-    Sources of a mixture are recognised one by one, so that their columns may differ.
-
     Args:
       wanted: the kind of record; None: what the columns make.
+      numbers: the optional numbers (`kinds.OPTIONAL`) that somebody reads; they must be numbers in
+        all rows or in none. None: those that are numbers in all rows. The weight of an example is
+        one only where a row holds a number in that column.
+      bad_rows: a row that does not parse is an "error", or "drop": left out and counted.
+      unread: what the report says of columns that were not read.
       filters: what is left out, as `select.parse_filter` reads it, in this order. A filter looks at
         the records as they are read where it knows their kind, else at what was made from them.
       balance: drop binary records of the larger class, so that both labels are as many.
@@ -181,36 +185,31 @@ def to_records(
         (Bradley-Terry).
 
     Raises:
-      ValueError: unrecognised columns, a row that does not parse (with its number), a filter that
+      ValueError: unrecognised columns, a row that does not parse (with its place), a filter that
         is unknown or does not apply to this kind of data.
     """
     chosen = [select.parse_filter(text) for text in filters]
-    groups: dict[str, list[int]] = {}
-    for i, row in enumerate(rows):
-        groups.setdefault(row.get(SOURCE_COLUMN, ""), []).append(i)
-    report = Report(read=len(rows), sources=tuple(sorted(name for name in groups if name)))
-    kinds, explanations, targets, read = {}, [], set(), []
-    for name, members in groups.items():
-        sample = [rows[i] for i in members[:8]]
-        kind, explanation = recognise(_columns(sample), sample, wanted)
-        explanations.append(f"{name}: {explanation}" if name else explanation)
-        targets.add(("prompts" if wanted == "samples" else wanted) or kind)
-        kinds[name] = kind
-        for i in members:
-            try:
-                read.append(parse(rows[i], kind)._replace(row=i, source=name))
-            except (ValueError, TypeError) as error:
-                where = f"row {i}" + (f" of {name}" if name else "")
-                raise ValueError(f"{where}: {error}") from error
+    if numbers is not None and (soft_labels or any(c.name == "min_margin" for c in chosen)):
+        numbers = {*numbers, "margin"}
+    names = sorted({row.get(SOURCE_COLUMN, "") for row in rows} - {""})
+    report = Report(read=len(rows), sources=tuple(names))
+    sources = sources_of(rows, wanted, numbers)
+    targets = {("prompts" if wanted == "samples" else wanted) or s.kind for s in sources}
     if len(targets) > 1:
-        raise ValueError(f"a mixture of different kinds: {'; '.join(explanations)}")
-    target = next(iter(targets), "")
-    report.kind, report.explanation = target, "; ".join(explanations)
+        shown = "; ".join(f"{s.name}: {s.explanation}" for s in sources)
+        raise ValueError(f"a mixture of different kinds: {shown}")
+    report.kind = target = next(iter(targets), "")
+    read = [r for s in sources for r in parsed(s, bad_rows == "drop", unread, report)]
+    read = _with_weights(read)
+    kinds = {s.name: s.kind for s in sources}
     early, late = select.stages(chosen, set(kinds.values()), target)
     read = select.keep(sorted(read, key=lambda r: r.row), early, report)
     out: list[Record] = []
     for record in read:
         made = _conversion(kinds[record.source], target)(record)
+        if target == "prompts" and not _asks(record.prompt):
+            report.drop("empty prompt")
+            continue
         if not made:
             report.drop(f"nothing to learn as {target}")
         out += made
@@ -224,12 +223,25 @@ def to_records(
     return out, report
 
 
+def _asks(prompt: str | list[Message]) -> bool:
+    """Whether a prompt says anything."""
+    texts = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
+    return any(text.strip() for text in texts)
+
+
+def _with_weights(records: list[Record]) -> list[Record]:
+    """Examples of sources without a column `weight` count 1 beside those that have one."""
+    if all("weight" not in r.extras for r in records):
+        return records
+    return [r._replace(extras={"weight": 1.0} | r.extras) for r in records]
+
+
 def _with_soft_label(record: Record, scale: float) -> Record:
     """A pair with P(chosen is better), by its margin."""
     if "margin" not in record.extras or "chosen_prob" in record.extras:
         given = ", ".join(sorted(record.extras)) or "none"
         raise ValueError(
-            f"soft_labels makes chosen_prob of margin: row {record.row} must have margin and no "
+            f"soft_labels makes chosen_prob of margin: {record.where} must have margin and no "
             f"chosen_prob, it has {given}"
         )
     probability = 1 / (1 + math.exp(-scale * record.extras["margin"]))
@@ -248,7 +260,7 @@ def _in_one_order(records: list[Record], report: Report) -> list[Record]:
         found = record.extras.get("attribute_ratings", {})
         if set(found) != set(first):
             raise ValueError(
-                f"row {record.row} rates {', '.join(found) or 'no attributes'}, the rows before it "
+                f"{record.where} rates {', '.join(found) or 'no attributes'}, the rows before it "
                 f"{', '.join(first)}: every row must name the same (null where there is no rating)"
             )
         ratings = [found[name] for name in first]
@@ -261,7 +273,3 @@ def _in_one_order(records: list[Record], report: Report) -> list[Record]:
 
 def _has_attributes(record: Record) -> bool:
     return "attribute_ratings" in record.extras
-
-
-def _columns(sample: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(c for row in sample for c in row if c != SOURCE_COLUMN))

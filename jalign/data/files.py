@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jalign.data import splits
-from jalign.data.kinds import SourceRow
+from jalign.data.rows import SourceRow
 
 CELL_LIMIT = 2**31 - 1  # characters; the csv module's own is 131072, less than a long document
 DELIMITERS = ",;\t"
@@ -95,7 +95,7 @@ def _decoded(raw: bytes, path: Path, number: int) -> str:
 def _json_lines(path: Path, split: str) -> list[SourceRow]:
     rows: list[SourceRow] = []
     for number, raw in _lines(path):
-        at = {"where": str(path), "number": len(rows), "line": number}
+        at, line = {"where": str(path), "number": len(rows), "line": number}, ""
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if not rows and line.startswith("["):

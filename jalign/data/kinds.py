@@ -14,67 +14,21 @@ Kinds, named after the formats of the algorithms that read them:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-Row = Mapping[str, Any]
-
-
-class SourceRow(dict[str, Any]):
-    """A row that knows where it stands.
-
-    Attributes:
-      where: the file or data set.
-      number: of the row in it, the first is 0.
-      line: of the row in the file, the first is 1; 0 where there are no lines.
-      error: why it could not be read, or nothing.
-    """
-
-    __slots__ = ("error", "line", "number", "where")
-
-    def __init__(
-        self,
-        values: Mapping[str, Any] = {},
-        *,
-        where: str,
-        number: int,
-        line: int = 0,
-        error: str = "",
-    ):
-        super().__init__(values)
-        self.where, self.number, self.line, self.error = where, number, line, error
-
-    @property
-    def place(self) -> str:
-        """`pairs.jsonl, row 49 (line 50)`."""
-        return f"{self.where}, row {self.number}" + (f" (line {self.line})" if self.line else "")
-
-    def replaced(self, values: Mapping[str, Any]) -> SourceRow:
-        """Other columns at the same place."""
-        at = {"where": self.where, "number": self.number, "line": self.line}
-        return SourceRow(values, **at, error=self.error)
-
-
-def place_of(row: Row, number: int) -> str:
-    """Where a row stands: in its file, or (rows that come from elsewhere) in the list of rows."""
-    return row.place if isinstance(row, SourceRow) else f"row {number}"
-
-
-def replaced(row: Row, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Other columns at the place of a row."""
-    return row.replaced(values) if isinstance(row, SourceRow) else dict(values)
-
+from jalign.data.rows import Row, is_number, nearest
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text",),
     "messages": ("messages", "conversations", "conversation"),
-    "prompt": ("prompt", "question", "instruction", "query", "problem"),
-    "completion": ("completion", "response", "answer", "output", "target"),
-    "chosen": ("chosen",),
-    "rejected": ("rejected",),
+    "prompt": ("prompt", "question", "instruction", "query", "problem", "input", "inputs"),
+    "completion": ("completion", "response", "answer", "output", "target", "outputs", "targets"),
+    "chosen": ("chosen", "chosen_response"),
+    "rejected": ("rejected", "rejected_response"),
+    "system": ("system", "system_prompt", "system_message"),
+    "tools": ("tools", "functions"),
     "label": ("label",),
     "rating": ("rating", "score", "reward"),
     "attributes": ("attributes",),
@@ -84,6 +38,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "steps": ("completions", "steps"),
     "labels": ("labels",),
     "chosen_prob": ("chosen_prob", "prob", "preference", "soft_label"),
+    "score_chosen": ("score_chosen", "chosen_score", "chosen_rating", "chosen-rating"),
+    "score_rejected": ("score_rejected", "rejected_score", "rejected_rating", "rejected-rating"),
 }
 """What we call a column -> what data sets call it, the first that is there counts. A name that is
 not here has no other."""
@@ -93,7 +49,7 @@ _ANSWERS = (("prompt", "completion"), ("messages",), ("text",))
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "stepwise": (("prompt", "steps", "labels"),),
     "lists": (("prompt", "responses", "ratings"), ("prompt", "responses", "ranks")),
-    "pairs": (("chosen", "rejected"),),
+    "pairs": (("chosen", "rejected"), ("first", "second", "better")),
     "binary": tuple((*answer, "label") for answer in _ANSWERS),
     "rated": tuple(
         (*answer, *judged)
@@ -127,7 +83,10 @@ OPTIONAL: dict[str, tuple[str, ...]] = {kind: (*_ANY, *_MORE.get(kind, ())) for 
 
 
 def recognise(
-    columns: Iterable[str], rows: Sequence[Row] = (), wanted: str | None = None
+    columns: Iterable[str],
+    rows: Sequence[Row] = (),
+    wanted: str | None = None,
+    numbers: Collection[str] | None = None,
 ) -> tuple[str, str]:
     """Which kind of record these columns hold, and the reason in a sentence.
 
@@ -136,6 +95,7 @@ def recognise(
       rows: a few rows; they tell text from messages.
       wanted: the kind the algorithm reads. It is returned when the columns hold it; otherwise the
         kind that `jalign.data.convert` can make it from.
+      numbers: the optional numbers that are read; None: all.
 
     Raises:
       ValueError: nothing fits; says what is there, what is needed and the nearest match.
@@ -152,7 +112,7 @@ def recognise(
             if len(found) == len(needed):
                 if "prompt" not in found and (prompt := column("prompt", columns)):
                     found = {"prompt": prompt} | found
-                return kind, _explain(kind, found, columns, rows, wanted)
+                return kind, _explain(kind, found, columns, rows, wanted, numbers)
     raise ValueError(_cannot(columns, wanted))
 
 
@@ -174,46 +134,18 @@ def optional_column(name: str, row: Row) -> str | None:
     return found if found == name or (found and is_number(row[found])) else None
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value, or the text of a CSV file, is a number."""
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def rename(rows: Iterable[Row], columns: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows with columns renamed, `{our name: their name}`; it replaces one that has our name."""
-    rows = list(rows)
-    there = dict.fromkeys(name for row in rows for name in row)
-    for theirs in columns.values():
-        if theirs not in there and rows:
-            raise ValueError(
-                f"no row has a column {theirs!r}{nearest(theirs, there)}; "
-                f"there is: {', '.join(there)}"
-            )
-    renamed = []
-    for row in rows:
-        rest = {k: v for k, v in row.items() if k not in columns and k not in columns.values()}
-        named = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
-        renamed.append(replaced(row, rest | named))
-    return renamed
-
-
-def nearest(given: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no name is near."""
-    near = difflib.get_close_matches(given, list(map(str, allowed)), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _explain(
-    kind: str, found: Mapping[str, str], columns: list[str], rows: Sequence[Row], wanted: str | None
+    kind: str,
+    found: Mapping[str, str],
+    columns: list[str],
+    rows: Sequence[Row],
+    wanted: str | None,
+    numbers: Collection[str] | None,
 ) -> str:
     """`pairs, from prompt (messages), chosen (text) and rejected (text)`."""
 
     def form(column: str) -> str:
-        value = rows[0].get(column) if rows else None
+        value = next((row[column] for row in rows if row.get(column) is not None), None)
         if isinstance(value, str):
             return " (text)"
         if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
@@ -225,10 +157,16 @@ def _explain(
     if kind == "pairs" and "prompt" not in found:
         text += "; the prompt is what chosen and rejected both begin with"
     row = rows[0] if rows else dict.fromkeys(columns, 0.0)
-    also = {n: c for n in OPTIONAL[kind] if (c := optional_column(n, row)) and c in columns}
+    read = [n for n in OPTIONAL[kind] if numbers is None or n in numbers]
+    also = {n: c for n in read if (c := optional_column(n, row)) and c in columns}
     if also:
-        text += f"; also read: {', '.join(c if c == n else f'{c} as {n}' for n, c in also.items())}"
+        text += f"; also read: {', '.join(_read(n, c) for n, c in also.items())}"
     return text + (f"; made into {wanted}" if wanted and wanted != kind else "")
+
+
+def _read(name: str, column: str) -> str:
+    shown = column if column == name else f"{column} as {name}"
+    return f"{shown} (how much an example counts in the loss)" if name == "weight" else shown
 
 
 def _cannot(columns: list[str], wanted: str | None) -> str:

@@ -7,28 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from jalign.data.kinds import (
-    HELPSTEER,
-    OPTIONAL,
-    Row,
-    column,
-    names_of,
-    nearest,
-    optional_column,
-    recognise,
-)
+from jalign.data.fields import Fields
+from jalign.data.kinds import HELPSTEER, OPTIONAL, column, recognise
+from jalign.data.layouts import TIE, canonical
+from jalign.data.messages import Message, is_messages, messages_of, tools_of
+from jalign.data.rows import Row
 
-Message = dict[str, Any]
-
-ROLES = {
-    "system": "system", "user": "user", "human": "user", "assistant": "assistant",
-    "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bing": "assistant",
-    "bard": "assistant", "tool": "tool", "observation": "tool", "developer": "developer",
-}  # fmt: skip
 PROBABILITIES = ("chosen_prob", "chosen_win_rate", "rejected_win_rate")
 HH_ASSISTANT = "\n\nAssistant:"
 
@@ -45,6 +33,7 @@ class Record(NamedTuple):
       tools: tool schemas for the chat template.
       row: number of the row this came from.
       source: name of the source in a mixture.
+      place: where the row stands in its file, where that is known.
     """
 
     prompt: str | list[Message]
@@ -54,69 +43,61 @@ class Record(NamedTuple):
     row: int = 0
     source: str = ""
     joint: bool = False  # the responses are answer letters to a prompt that must not be cut
+    place: str = ""
+
+    @property
+    def where(self) -> str:
+        """The place, for messages."""
+        return self.place or f"row {self.row}"
 
 
-def parse(row: Row, kind: str) -> Record:
+class NothingToLearn(ValueError):
+    """A row that is right and says nothing, such as a pair of which neither side is better."""
+
+
+def parse(
+    row: Row, kind: str, *, numbers: Collection[str] | None = None, used: set[str] | None = None
+) -> Record:
     """One row as a record of a kind that `recognise` found.
+
+    What stands before every response comes first in the prompt: a column `system` (a message of
+    messages, a paragraph of text), then `history` (pairs of a question and an answer). A leading
+    assistant message is a part of the prompt, as nothing stands before it that it could answer.
+
+    Args:
+      row: with the columns of `layouts.canonical`.
+      numbers: the optional numbers that are read; None: all that are there.
+      used: gets the names of the columns that were read.
 
     Raises:
       ValueError: a missing column, a value of the wrong type, an unknown role or label.
+      NothingToLearn: neither response is better.
     """
-    return _PARSERS[kind](row)
+    fields = Fields(row, numbers)
+    try:
+        return _PARSERS[kind](fields)
+    finally:
+        if used is not None:
+            used |= fields.used
 
 
-def messages_of(value: Sequence[Any]) -> list[Message]:
-    """Messages with the keys role and content, from these or ShareGPT's from and value.
+def prompt_key(item: Row | Record, kind: str | None = None) -> str:
+    """What tells prompts apart when data is split: the prompt, or the text where there is none.
+
+    Args:
+      kind: of the row; None: what its columns make.
 
     Raises:
-      ValueError: something that is not a message, an unknown role, content that is not text.
+      ValueError: a row that does not parse.
     """
-    out = []
-    for m in value:
-        if not isinstance(m, Mapping) or not ({"role", "from"} & set(m)):
-            raise ValueError(f"not a message with role and content (or from and value): {m!r:.80}")
-        role, content = m.get("role", m.get("from")), m.get("content", m.get("value"))
-        if role not in ROLES:
-            raise ValueError(
-                f"unknown role {role!r}{nearest(str(role), ROLES)}; there is: {', '.join(ROLES)}"
-            )
-        if isinstance(content, list):
-            content = "".join(_text_part(part) for part in content)
-        if content is not None and not isinstance(content, str):
-            raise ValueError(f"a message's content must be text, got {content!r:.80}")
-        rest = {
-            k: v
-            for k, v in m.items()
-            if k not in ("role", "content", "from", "value") and v is not None
-        }
-        out.append({"role": ROLES[role], "content": content or "", **rest})
-    return out
-
-
-def prompt_key(item: Row | Record) -> str:
-    """What tells prompts apart when data is split: the prompt, or the text where there is none."""
     if not isinstance(item, Record):
-        kind = recognise(item, [item])[0]
+        row = canonical(item)
+        kind = kind or recognise(row, [row])[0]
         # what an answer was judged to be is nobody's business here, and may be a column of words
-        item = parse(item, "supervised" if kind in ("binary", "rated") else kind)
+        kind = "supervised" if kind in ("binary", "rated") else kind
+        item = parse(row, kind, numbers=())
     value = item.prompt or item.responses[:1]
     return value.strip() if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def _get(row: Row, name: str) -> Any:
-    found = column(name, row)
-    if found is None:
-        raise ValueError(
-            f"no column {name!r}{nearest(name, row)}; there is: {', '.join(row)}; "
-            f"allowed names: {', '.join(names_of(name))}"
-        )
-    return row[found]
-
-
-def _text_part(part: Any) -> str:
-    if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
-        raise ValueError(f"only text can be trained on, got a message part {part!r:.80}")
-    return part["text"]
 
 
 def _value(value: Any, name: str) -> str | list[Message]:
@@ -132,16 +113,62 @@ def _value(value: Any, name: str) -> str | list[Message]:
     raise ValueError(f"{name} must be text or messages, got {value!r:.80}")
 
 
-def _prompt(row: Row) -> str | list[Message]:
-    value = _value(_get(row, "prompt"), "prompt")
-    if (
-        isinstance(value, str)
-        and "instruction" in row
-        and isinstance(row.get("input"), str)
-        and row["input"]
-    ):
-        return f"{value}\n\n{row['input']}"  # Alpaca's layout
-    return value
+def _prompt(f: Fields) -> str | list[Message]:
+    own = f.find("prompt")
+    prompt = _value(f.get("prompt"), "prompt")
+    if own == "instruction" and isinstance(prompt, str):
+        more = f.optional("input")  # Alpaca's layout
+        if more is not None and not isinstance(more, str):
+            raise ValueError(f"input must be text, got {more!r:.80}")
+        prompt = f"{prompt}\n\n{more}" if more else prompt
+    past = _history(f)
+    if not past:
+        return prompt
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}] if prompt else []
+    return [*past, *prompt]
+
+
+def _history(f: Fields) -> list[Message]:
+    """Earlier turns: pairs of a question and an answer, or messages. Other texts are not read."""
+    if "history" not in f.row or isinstance(f.row["history"], str):
+        return []
+    past: list[Message] = []
+    for turn in f.optional("history") or []:
+        if isinstance(turn, Mapping):
+            past += messages_of([turn])
+        elif isinstance(turn, Sequence) and len(turn) == 2 and not isinstance(turn, str):
+            past += messages_of([{"input": turn[0], "output": turn[1]}])
+        else:
+            raise ValueError(f"history must be pairs of a question and an answer, got {turn!r:.80}")
+    return past
+
+
+def _in_context(f: Fields, record: Record) -> Record:
+    """With the system message in front of the prompt, and the tools of a conversation."""
+    system, prompt = f.optional("system"), record.prompt
+    if system is not None and not isinstance(system, str):
+        raise ValueError(f"system must be text, got {system!r:.80}")
+    chat = not isinstance(prompt, str) or any(is_messages(r) for r in record.responses)
+    if system and not chat:
+        prompt = f"{system}\n\n{prompt}"
+    elif system:
+        prompt = [] if isinstance(prompt, str) else [*prompt]
+        if prompt and prompt[0]["role"] == "system":
+            if prompt[0]["content"].strip() != system.strip():
+                raise ValueError("the column system and the system message say different things")
+        else:
+            prompt = [{"role": "system", "content": system}, *prompt]
+    tools = _tools(f) if chat else None
+    return record._replace(prompt=prompt, tools=tools)
+
+
+def _tools(f: Fields) -> list[Any] | None:
+    own = f.find("tools")
+    tools = tools_of(f.row[own]) if own else None
+    if tools and own == "functions":  # as OpenAI had it before tools
+        return [t if "function" in t else {"type": "function", "function": t} for t in tools]
+    return tools
 
 
 def _reply(prompt: str | list[Message], response: str | list[Message]):
@@ -152,21 +179,29 @@ def _reply(prompt: str | list[Message], response: str | list[Message]):
         ]
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}] if prompt else []
-    return prompt, response[len(prompt) :] if response[: len(prompt)] == prompt else response
+    if response[: len(prompt)] == prompt:
+        response = response[len(prompt) :]
+    if not prompt and response:
+        cut = _first_reply(response)
+        return response[:cut], response[cut:]
+    return prompt, response
 
 
-def _extras(row: Row, kind: str) -> dict[str, Any]:
-    found = {}
+def _extras(f: Fields, kind: str) -> dict[str, Any]:
+    read = {}
     for name in OPTIONAL[kind]:
-        own = optional_column(name, row)
-        if own is not None and row[own] is not None:
+        if given := f.number(name):
+            own, value = given
             most = 1.0 if name in PROBABILITIES else math.inf
             least = 0.0 if name in (*PROBABILITIES, "density_ratio", "weight") else -math.inf
             shown = name if own == name else f"{name} (the column {own})"
-            found[name] = _number(row[own], shown, least, most)
-    if "margin" not in found and {"score_chosen", "score_rejected"} <= set(found):
-        found["margin"] = found["score_chosen"] - found["score_rejected"]
-    return found
+            read[name] = _number(value, shown, least, most)
+    if "margin" not in read and "margin" in OPTIONAL[kind]:
+        both = [f.number(name, "margin") for name in ("score_chosen", "score_rejected")]
+        if all(both):
+            chosen, rejected = (_number(value, own) for own, value in filter(None, both))
+            read["margin"] = chosen - rejected
+    return read
 
 
 def _number(value: Any, name: str, least: float = -math.inf, most: float = math.inf) -> float:
@@ -189,35 +224,58 @@ def _label(value: Any) -> float:
 
 
 def _first_reply(messages: list[Message]) -> int:
-    return next((i for i, m in enumerate(messages) if m["role"] == "assistant"), len(messages))
+    """Where the assistant first answers somebody; the length where it never does.
+
+    Raises:
+      ValueError: nothing but the assistant's messages.
+    """
+    roles = [m["role"] for m in messages]
+    asked = next((i for i, r in enumerate(roles) if r not in ("assistant", "system")), None)
+    start = 0 if asked is None else asked
+    cut = next((i for i in range(start, len(roles)) if roles[i] == "assistant"), len(roles))
+    if cut == 0 and roles:
+        raise ValueError("a conversation needs a message before the assistant's first")
+    return cut
 
 
-def _supervised(row: Row, kind: str = "supervised") -> Record:
-    tools = row.get("tools") or None
-    tools = json.loads(tools) if isinstance(tools, str) else tools
-    if column("messages", row):
-        messages = messages_of(_get(row, "messages"))
+def _supervised(f: Fields, kind: str = "supervised") -> Record:
+    if f.find("messages"):
+        messages = messages_of(f.get("messages"))
         cut = _first_reply(messages)
-        return Record(messages[:cut], [messages[cut:]], _extras(row, kind), tools)
-    if column("prompt", row) and column("completion", row):
-        prompt, response = _reply(_prompt(row), _value(_get(row, "completion"), "completion"))
-        return Record(prompt, [response], _extras(row, kind), tools)
-    return Record("", [_value(_get(row, "text"), "text")], _extras(row, kind))
+        record = Record(messages[:cut], [messages[cut:]], _extras(f, kind))
+        return _in_context(f, record)
+    if column("prompt", f.row) and (column("completion", f.row) or not column("text", f.row)):
+        prompt, response = _reply(_prompt(f), _value(f.get("completion"), "completion"))
+        return _in_context(f, Record(prompt, [response], _extras(f, kind)))
+    if column("messages", f.row) and not column("text", f.row):
+        raise ValueError(f"{column('messages', f.row)} is null")
+    return Record("", [_value(f.get("text"), "text")], _extras(f, kind))
 
 
-def _pairs(row: Row) -> Record:
-    chosen, rejected = (_value(_get(row, name), name) for name in ("chosen", "rejected"))
+def _pairs(f: Fields) -> Record:
+    chosen, rejected = (_value(side, name) for side, name in _sides(f))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be text or both be messages")
-    own = column("prompt", row) or column("messages", row)
-    prompt = (_prompt(row) if column("prompt", row) else messages_of(row[own])) if own else ""
+    own = f.find("prompt") or f.find("messages")
+    prompt = (_prompt(f) if f.find("prompt") else messages_of(f.row[own])) if own else ""
     if not own or (not isinstance(chosen, str) and chosen[:1] and chosen[0]["role"] != "assistant"):
-        prompt, chosen, rejected = _shared_prefix(
-            chosen, rejected
-        )  # the prompt is repeated in both
-        return Record(prompt, [chosen, rejected], _extras(row, "pairs"))
-    (_, chosen), (prompt, rejected) = _reply(prompt, chosen), _reply(prompt, rejected)
-    return Record(prompt, [chosen, rejected], _extras(row, "pairs"))
+        # the prompt is repeated in both
+        prompt, chosen, rejected = _shared_prefix(chosen, rejected)
+    else:
+        (_, chosen), (prompt, rejected) = _reply(prompt, chosen), _reply(prompt, rejected)
+    return _in_context(f, Record(prompt, [chosen, rejected], _extras(f, "pairs")))
+
+
+def _sides(f: Fields) -> list[tuple[Any, str]]:
+    """The better response and the other one."""
+    if column("chosen", f.row) or not column("better", f.row):
+        return [(f.get(name), name) for name in ("chosen", "rejected")]
+    both, better = [f.get("first"), f.get("second")], f.get("better")
+    if better == TIE or better is None:
+        raise NothingToLearn("neither response is better")
+    if better not in (0, 1):
+        raise ValueError(f"better must be 0 (first) or 1 (second), got {better!r:.40}")
+    return [(both[int(better)], "chosen"), (both[1 - int(better)], "rejected")]
 
 
 def _shared_prefix(chosen: Any, rejected: Any):
@@ -239,30 +297,32 @@ def _shared_prefix(chosen: Any, rejected: Any):
     return chosen[:n], chosen[n:], rejected[n:]
 
 
-def _binary(row: Row) -> Record:
-    record = _supervised(row, "binary")
-    return record._replace(extras=record.extras | {"label": _label(_get(row, "label"))})
+def _binary(f: Fields) -> Record:
+    record = _supervised(f, "binary")
+    return record._replace(extras=record.extras | {"label": _label(f.get("label"))})
 
 
-def _rated(row: Row) -> Record:
-    record, judged = _supervised(row, "rated"), {}
-    if attributes := _attributes(row):
-        judged["attribute_ratings"] = attributes
-    if column("rating", row) or not attributes:
-        judged["rating"] = _number(_get(row, "rating"), "rating")
+def _rated(f: Fields) -> Record:
+    record, judged, numbers = _supervised(f, "rated"), {}, f.numbers
+    if numbers is None or "attribute_ratings" in numbers or not f.find("rating"):
+        attributes = _attributes(f)
+        judged |= {"attribute_ratings": attributes} if attributes else {}
+    wanted = numbers is None or "rating" in numbers
+    if not judged or (wanted and column("rating", f.row)):
+        judged["rating"] = _number(f.get("rating"), "rating")
     return record._replace(extras=record.extras | judged)
 
 
-def _attributes(row: Row) -> dict[str, float]:
+def _attributes(f: Fields) -> dict[str, float]:
     """Ratings by name, NaN where there is none; nothing where the row has no such columns."""
-    if "attributes" in row:
-        value = row["attributes"]
+    if "attributes" in f.row:
+        value = f.get("attributes")
         with suppress(json.JSONDecodeError):  # a text that is no JSON is refused below
             value = json.loads(value) if isinstance(value, str) else value
         if not isinstance(value, Mapping) or not value:
             raise ValueError(f"attributes must be numbers by name, got {value!r:.80}")
-    elif all(name in row for name in HELPSTEER):
-        value = {name: row[name] for name in HELPSTEER}
+    elif all(name in f.row for name in HELPSTEER):
+        value = {name: f.optional(name) for name in HELPSTEER}
     else:
         return {}
     return {
@@ -271,38 +331,39 @@ def _attributes(row: Row) -> dict[str, float]:
     }
 
 
-def _lists(row: Row) -> Record:
-    responses = [_value(r, "responses") for r in _get(row, "responses")]
-    if found := column("ratings", row):
-        ratings = [_number(x, found) for x in row[found]]
+def _lists(f: Fields) -> Record:
+    responses = [_value(r, "responses") for r in f.sequence("responses")]
+    if own := f.find("ratings"):
+        ratings = [_number(x, own) for x in f.sequence("ratings")]
     else:
-        ratings = [-_number(r, "ranks") for r in _get(row, "ranks")]  # rank 1 is best
+        ratings = [-_number(r, "ranks") for r in f.sequence("ranks")]  # rank 1 is best
     if len(ratings) != len(responses):
         raise ValueError(f"{len(responses)} responses but {len(ratings)} ratings or ranks")
-    prompt = _prompt(row)
+    prompt = _prompt(f)
     both = [_reply(prompt, response) for response in responses]
     replies = [reply for _, reply in both]
-    extras = _extras(row, "lists") | {"ratings": ratings}
-    return Record(both[0][0] if both else prompt, replies, extras)
+    extras = _extras(f, "lists") | {"ratings": ratings}
+    return _in_context(f, Record(both[0][0] if both else prompt, replies, extras))
 
 
-def _stepwise(row: Row) -> Record:
-    steps = list(_get(row, "steps"))
-    labels = [_number(x, "labels", 0.0, 1.0) for x in _get(row, "labels")]
+def _stepwise(f: Fields) -> Record:
+    steps = f.sequence("steps")
+    labels = [_number(x, "labels", 0.0, 1.0) for x in f.sequence("labels")]
     if not all(isinstance(s, str) for s in steps):
         raise ValueError("the steps of a stepwise record must be texts")
     if len(steps) != len(labels):
         raise ValueError(f"{len(steps)} steps but {len(labels)} labels")
-    return Record(_prompt(row), [steps], _extras(row, "stepwise") | {"step_labels": labels})
+    extras = _extras(f, "stepwise") | {"step_labels": labels}
+    return _in_context(f, Record(_prompt(f), [steps], extras))
 
 
-def _prompts(row: Row) -> Record:
-    if column("prompt", row):
-        return Record(_prompt(row), [], {})
-    messages = messages_of(_get(row, "messages"))
+def _prompts(f: Fields) -> Record:
+    if f.find("prompt") or not f.find("messages"):
+        return _in_context(f, Record(_prompt(f), [], {}))
+    messages = messages_of(f.get("messages"))
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()
-    return Record(messages, [], {})
+    return _in_context(f, Record(messages, [], {}))
 
 
 _PARSERS = {

@@ -31,8 +31,8 @@ def keep_margin(minimum: float) -> Filter:
     def check(record: Record) -> bool | str:
         if "margin" not in record.extras:
             raise ValueError(
-                f"min_margin needs a column margin (or score_chosen and score_rejected), and row "
-                f"{record.row} has none"
+                f"min_margin needs a column margin (or score_chosen and score_rejected), and "
+                f"{record.where} has none"
             )
         return abs(record.extras["margin"]) >= minimum or f"margin below {minimum:g}"
 

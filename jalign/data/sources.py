@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jalign.data import splits
-from jalign.data.convert import SOURCE_COLUMN
 from jalign.data.files import from_table, known_endings, read_file, suffix_of
-from jalign.data.kinds import Row, SourceRow, nearest, replaced
-from jalign.data.records import Record, prompt_key
+from jalign.data.parsing import ERRORS, SOURCE_COLUMN, raise_bad, sources_of
+from jalign.data.records import NothingToLearn, Record, prompt_key
+from jalign.data.rows import Row, SourceRow, nearest, place_of, replaced
 
 Item = TypeVar("Item", Row, Record)
 DESCRIPTIONS = (
@@ -96,7 +96,12 @@ def mixture(
 
 
 def split(
-    rows: Sequence[Item], holdout: float | int = 0.05, *, seed: int = 0
+    rows: Sequence[Item],
+    holdout: float | int = 0.05,
+    *,
+    seed: int = 0,
+    wanted: str | None = None,
+    bad_rows: str = "drop",
 ) -> tuple[list[Item], list[Item]]:
     """Rows (or records) to train on, and rows held out, by the hash of their prompt.
 
@@ -107,13 +112,16 @@ def split(
     Args:
       holdout: fraction in (0, 1), or a number of rows.
       seed: another seed, another choice.
+      wanted: the kind of record that rows will be read as; None: what their columns make.
+      bad_rows: a row that does not parse is an "error", or stays on the training side ("drop"),
+        where `to_records` counts it.
 
     Raises:
-      ValueError: a holdout that leaves nothing on one side.
+      ValueError: a holdout that leaves nothing on one side, a row that does not parse.
     """
     if not holdout > 0 or (isinstance(holdout, float) and holdout >= 1) or holdout >= len(rows):
         raise ValueError(f"holdout must be in (0, 1) or below the {len(rows)} rows, got {holdout}")
-    hashes = [_hash(f"{seed} {prompt_key(row)}") for row in rows]
+    hashes = [_hash(f"{seed} {key}") if key else 2**64 for key in _keys(rows, wanted, bad_rows)]
     counted = isinstance(holdout, int)
     limit = sorted(hashes)[holdout - 1] + 1 if counted else holdout * 2.0**64
     held = [row for row, h in zip(rows, hashes, strict=True) if h < limit]
@@ -121,6 +129,21 @@ def split(
     if not train or not held:
         raise ValueError(f"holdout {holdout} of {len(rows)} rows leaves one side empty")
     return train, held
+
+
+def _keys(items: Sequence[Any], wanted: str | None, bad_rows: str) -> Iterator[str]:
+    """What tells the prompts of items apart, or nothing of one that does not parse."""
+    rows = [item for item in items if not isinstance(item, Record)]
+    kinds = {s.name: s.kind for s in sources_of(rows, wanted)}
+    for i, item in enumerate(items):
+        try:
+            record = isinstance(item, Record)
+            yield prompt_key(item, None if record else kinds[item.get(SOURCE_COLUMN, "")]) or " "
+        except ERRORS as error:
+            assert not isinstance(item, Record)
+            if bad_rows == "error" and not isinstance(error, NothingToLearn):
+                raise_bad(error, place_of(item, i))
+            yield ""
 
 
 def _hash(text: str) -> int:

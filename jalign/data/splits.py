@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 
-from jalign.data.kinds import nearest
+from jalign.data.rows import nearest
 
 FAMILIES = {
     "train": ("train", "training", "trainset"),

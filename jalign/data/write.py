@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jalign import store
-from jalign.data.convert import SOURCE_COLUMN
+from jalign.data.parsing import SOURCE_COLUMN
 from jalign.data.records import Record
 
 ENDINGS = (".jsonl", ".jsonl.gz")

@@ -13,6 +13,7 @@ from typing import Any
 
 from jalign.data.journal import Made
 from jalign.data.kinds import column
+from jalign.data.layouts import canonical
 from jalign.data.records import Record, parse
 from jalign.rewards.preference import PreferenceFn
 from jalign.rewards.rating import Ratings
@@ -28,12 +29,15 @@ def candidates(row: Mapping[str, Any]) -> Record:
     Raises:
       ValueError: none of these.
     """
+    row = canonical(row)
+    if "better" in row:  # whichever it is
+        return parse({**row, "better": 0}, "pairs", numbers=())._replace(extras={})
     own = column("responses", row)
     if own and column("prompt", row):
         rated = {**row, "ratings": [0.0] * len(row[own])}  # parsed as a list, whoever rated it
-        return parse(rated, "lists")._replace(extras={})
+        return parse(rated, "lists", numbers=())._replace(extras={})
     kind = "pairs" if {"chosen", "rejected"} <= set(row) else "supervised"
-    return parse(row, kind)._replace(extras={})
+    return parse(row, kind, numbers=())._replace(extras={})
 
 
 def text_of(value: Any) -> str:

@@ -2,8 +2,10 @@ import math
 
 import pytest
 
-from jalign.data.kinds import HELPSTEER, recognise, rename
-from jalign.data.records import Record, messages_of, parse, prompt_key
+from jalign.data.kinds import HELPSTEER, recognise
+from jalign.data.messages import messages_of
+from jalign.data.records import Record, parse, prompt_key
+from jalign.data.rows import rename
 
 USER, REPLY, OTHER = (
     {"role": r, "content": c} for r, c in (("user", "u"), ("assistant", "a"), ("assistant", "b"))

@@ -1,0 +1,71 @@
+"""The columns of one row by jalign's names; those that were read are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from jalign.data.kinds import names_of, optional_column
+from jalign.data.rows import Row, nearest
+
+
+class Fields:
+    """A row on its way to a record.
+
+    Attributes:
+      row: its columns. One that holds null counts only where no other name of it holds anything.
+      numbers: which optional numbers are read; None: all.
+      used: the columns that were asked for.
+    """
+
+    def __init__(self, row: Row, numbers: Collection[str] | None = None):
+        self.row, self.numbers, self.used = row, numbers, set[str]()
+
+    def find(self, name: str) -> str | None:
+        """What the column of this name is called here; None where there is none, or only nulls."""
+        there = [alias for alias in names_of(name) if alias in self.row]
+        self.used |= set(there[:1])
+        own = next((alias for alias in there if self.row[alias] is not None), None)
+        self.used |= {own} if own else set()
+        return own
+
+    def get(self, name: str) -> Any:
+        """The value of a column, or null.
+
+        Raises:
+          ValueError: no such column.
+        """
+        if own := self.find(name):
+            return self.row[own]
+        if not any(alias in self.row for alias in names_of(name)):
+            raise ValueError(
+                f"no column {name!r}{nearest(name, self.row)}; there is: {', '.join(self.row)}; "
+                f"allowed names: {', '.join(names_of(name))}"
+            )
+        return None
+
+    def optional(self, name: str) -> Any:
+        """The value of a column, or None."""
+        own = self.find(name)
+        return self.row[own] if own else None
+
+    def sequence(self, name: str) -> list[Any]:
+        """The values of a column of lists.
+
+        Raises:
+          ValueError: something else.
+        """
+        value = self.get(name)
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise ValueError(f"{name} must be a list, got {value!r:.80}")
+        return list(value)
+
+    def number(self, name: str, made: str = "") -> tuple[str, Any] | None:
+        """Column and value of an optional number, where it (or what is made of it) is read."""
+        if self.numbers is not None and (made or name) not in self.numbers:
+            return None
+        own = optional_column(name, self.row)
+        if own is None or self.row[own] is None:
+            return None
+        self.used.add(own)
+        return own, self.row[own]

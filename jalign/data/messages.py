@@ -1,0 +1,180 @@
+"""Messages of the usual spellings become `{"role", "content"}` with their tool calls.
+
+A null inside a message or a tool schema is taken for a key that is not there: a table (Parquet,
+Arrow, and JSON written from one) gives every object the keys of all objects of its column, and
+nobody can tell such a null from one that was meant (`"default": null`). Where null is meant, write
+the schemas, or the arguments of a call, as JSON text: that is read as it stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jalign.data.rows import nearest
+
+Message = dict[str, Any]
+
+ROLES = {
+    "system": "system", "user": "user", "human": "user", "assistant": "assistant",
+    "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bing": "assistant",
+    "bard": "assistant", "tool": "tool", "observation": "tool", "developer": "developer",
+    "function": "tool", "tool_response": "tool", "function_response": "tool", "ipython": "tool",
+    "function_call": "assistant", "tool_call": "assistant",
+}  # fmt: skip
+CALLS = ("function_call", "tool_call")  # roles whose text is a call
+MARKS = ("train", "loss", "training", "weight", "masked")
+"""Keys that say whether a message is trained on: false or 0, or `masked` true, is no."""
+
+
+def messages_of(value: Any) -> list[Message]:
+    """Messages with the keys role and content, from these, ShareGPT's from and value, or turns of
+    input and output. `"train": False` marks an assistant message that is not to be scored.
+
+    Raises:
+      ValueError: something that is not a message, an unknown role, content that is not text, a mark
+        that is neither yes nor no.
+    """
+    if isinstance(value, Mapping) or not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError(f"messages must be a list, got {value!r:.80}")
+    return [message for m in value for message in _messages(m)]
+
+
+def cleaned(value: Any) -> Any:
+    """Without the keys that hold null, at every depth; a null in a list stays."""
+    if isinstance(value, Mapping):
+        return {k: cleaned(v) for k, v in value.items() if v is not None}
+    return [cleaned(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def tools_of(value: Any) -> list[Any] | None:
+    """Tool schemas from a list of objects, a list of JSON texts, or one JSON text.
+
+    Raises:
+      ValueError: a text that is no JSON, or something that is no object.
+    """
+    value = _from_json(value, "tools") if isinstance(value, str) and value.strip() else value
+    value = [value] if isinstance(value, Mapping) else value
+    if not value:
+        return None
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError(f"tools must be a list of schemas, got {value!r:.80}")
+    tools = [_from_json(t, "tools") if isinstance(t, str) else cleaned(t) for t in value]
+    if wrong := [t for t in tools if not isinstance(t, Mapping)]:
+        raise ValueError(f"a tool must be an object, got {wrong[0]!r:.80}")
+    return tools
+
+
+def is_messages(value: Any) -> bool:
+    """Whether this is a list of messages."""
+    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and (
+        {"role", "content"} <= set(value) or {"from", "value"} <= set(value)
+    )
+
+
+def _messages(m: Any) -> list[Message]:
+    if isinstance(m, Mapping) and {"input", "output"} <= set(m) and not {"role", "from"} & set(m):
+        both = (("user", m["input"]), ("assistant", m["output"]))
+        return [{"role": role, "content": _content(text, role)} for role, text in both]
+    if not isinstance(m, Mapping) or not ({"role", "from"} & set(m)):
+        raise ValueError(f"not a message with role and content (or from and value): {m!r:.80}")
+    name, content = m.get("role", m.get("from")), m.get("content", m.get("value"))
+    role = ROLES.get(str(name)) or ROLES.get(str(name).lower())
+    if role is None:
+        raise ValueError(
+            f"unknown role {name!r}{nearest(str(name), ROLES)}; there is: {', '.join(ROLES)}"
+        )
+    taken = ("role", "content", "from", "value", "tool_calls", "function_call", *MARKS)
+    rest = {k: cleaned(v) for k, v in m.items() if k not in taken and v is not None}
+    calls = m.get("tool_calls")
+    if str(name).lower() in CALLS and not calls:
+        calls, content = _from_json(content, str(name)), None
+    elif calls is None and m.get("function_call"):
+        calls = m["function_call"]  # as OpenAI had it before tools
+    message = {"role": role, "content": _content(content, role)} | rest
+    if calls := _calls(calls):
+        message["tool_calls"] = calls
+    trained = _mark(m)
+    if trained is not None and trained != (role == "assistant"):
+        message["train"] = trained
+    return [message]
+
+
+def _content(content: Any, role: str) -> str:
+    if isinstance(content, list | tuple):
+        content = "".join(_text_part(part) for part in content)
+    if role == "tool" and isinstance(content, Mapping):
+        content = json.dumps(cleaned(content), ensure_ascii=False)
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"a message's content must be text, got {content!r:.80}")
+    return content or ""
+
+
+def _text_part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
+        raise ValueError(f"only text can be trained on, got a message part {part!r:.80}")
+    return part["text"]
+
+
+def _mark(m: Mapping[str, Any]) -> bool | None:
+    """Whether a message asks to be trained on; None where it says nothing."""
+    if m.get("train_detail") is not None:
+        raise ValueError("train_detail of a message is not supported: split the message")
+    given = {}
+    for key in MARKS:
+        if (value := m.get(key)) is not None:
+            known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+            if str(value).lower() not in known:
+                raise ValueError(
+                    f"{key} of a message must be 0 or 1 (false or true), got {value!r:.40}"
+                )
+            given[key] = known[str(value).lower()] != (key == "masked")
+    return all(given.values()) if given else None
+
+
+def _calls(value: Any) -> list[Any]:
+    """Tool calls whose arguments are objects, also where the data write them as JSON text."""
+    value = _from_json(value, "tool_calls") if isinstance(value, str) else value
+    value = [value] if isinstance(value, Mapping) else value or []
+    if not isinstance(value, Sequence) or not all(isinstance(c, Mapping) for c in value):
+        raise ValueError(f"tool_calls must be a list of objects, got {value!r:.80}")
+    return [_call(c) for c in value]
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    inner = call.get("function")
+    if isinstance(inner, Mapping):
+        return {**cleaned({**call, "function": None}), "function": _with_arguments(inner)}
+    if "name" in call:
+        return {"type": "function", "function": _with_arguments(call)}
+    raise ValueError(f"a tool call needs a function with a name, got {call!r:.80}")
+
+
+def _with_arguments(function: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = function.get("arguments", function.get("parameters"))
+    if isinstance(arguments, str):
+        try:
+            read = json.loads(arguments) if arguments.strip() else {}
+        except json.JSONDecodeError:
+            read = None  # what a model wrote need not be JSON
+        arguments = read if isinstance(read, dict) else arguments
+    else:
+        arguments = cleaned(arguments or {})
+    kept = {k: v for k, v in function.items() if k not in ("arguments", "parameters")}
+    return {**cleaned(kept), "arguments": arguments}
+
+
+def _from_json(text: Any, name: str) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{name} must be JSON, got {text!r:.80}") from error

@@ -1,0 +1,193 @@
+"""All rows of a data set as records, source by source, and what became of their columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from jalign.data.examples import Report
+from jalign.data.kinds import OPTIONAL, names_of, optional_column, recognise
+from jalign.data.layouts import canonical, described
+from jalign.data.records import NothingToLearn, Record, parse
+from jalign.data.rows import Row, SourceRow, is_number, place_of
+
+SOURCE_COLUMN = "_source"
+"""Column in which a mixture notes where a row comes from."""
+CONTEXT = (*names_of("system"), *names_of("tools"), "history", "input")
+NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios")
+ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
+
+
+class Source(NamedTuple):
+    """The rows of one source, in the usual columns.
+
+    Attributes:
+      name: in a mixture, else nothing.
+      kind: of the records they make.
+      explanation: why, in a sentence.
+      rows: number of a row -> the row.
+      numbers: the optional numbers that are read.
+    """
+
+    name: str
+    kind: str
+    explanation: str
+    rows: dict[int, Row]
+    numbers: frozenset[str]
+
+
+def sources_of(
+    rows: Sequence[Row], wanted: str | None = None, numbers: Collection[str] | None = None
+) -> list[Source]:
+    """The sources of a mixture (or the only one), each recognised for itself, so that their columns
+    may differ.
+
+    Raises:
+      ValueError: unrecognised columns.
+    """
+    groups: dict[str, dict[int, Row]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row.get(SOURCE_COLUMN, ""), {})[i] = canonical(row)
+    return [_source(name, members, rows, wanted, numbers) for name, members in groups.items()]
+
+
+def _source(
+    name: str,
+    members: dict[int, Row],
+    raw: Sequence[Row],
+    wanted: str | None,
+    numbers: Collection[str] | None,
+) -> Source:
+    some, columns = list(members.values()), columns_of(members.values())
+    kind, _ = recognise(columns, some, wanted)
+    read = _numbers(some, kind, numbers)
+    _, explanation = recognise(columns, some, wanted, read)
+    if more := described(raw[i] for i in members):
+        explanation += f"; {more}"
+    return Source(name, kind, explanation, members, read)
+
+
+def columns_of(rows: Collection[Row]) -> list[str]:
+    """Every column that holds something; all of them where none does."""
+    filled = dict.fromkeys(name for row in rows for name, v in row.items() if v is not None)
+    filled.pop(SOURCE_COLUMN, None)
+    return list(filled or dict.fromkeys(name for row in rows for name in row))
+
+
+def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Record]:
+    """The records of a source; what is left out, and columns that nobody read, are reported."""
+    used: set[str] = set()
+    records = []
+    for i, row in source.rows.items():
+        try:
+            record = _checked(row, source, used)
+            at = row.place if isinstance(row, SourceRow) else ""
+            records.append(record._replace(row=i, source=source.name, place=at))
+        except NothingToLearn as error:
+            report.drop(str(error))
+        except ERRORS as error:
+            _bad(error, place_of(row, i), source.name, drop, report)
+    records = _complete(records, drop, report)
+    columns = columns_of(source.rows.values())
+    said = set(re.findall(r"[\w-]+", source.explanation))
+    beside = [c for c in columns if c in used and c in CONTEXT and c not in said]
+    rest = [c for c in columns if c not in used]
+    explanation = source.explanation + f"; with {', '.join(beside)}" * bool(beside)
+    explanation += f"; {unread}: {', '.join(rest)}" * bool(rest)
+    prefix = f"{source.name}: " if source.name else ""
+    report.explanation = "; ".join(filter(None, (report.explanation, prefix + explanation)))
+    if shown := [c for c in rest if c in NOT_TEXT]:
+        report.warnings.append(f"{', '.join(shown)}: only text is trained on")
+    _warn_of_marks(records, report)
+    return records
+
+
+def _checked(row: Row, source: Source, used: set[str]) -> Record:
+    if isinstance(row, SourceRow) and row.error:
+        raise ValueError(row.error)
+    record = parse(row, source.kind, numbers=source.numbers, used=used)
+    try:
+        for text in _texts([record.prompt, record.responses]):
+            text.encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ValueError(
+            f"a lone surrogate {half!a} (half of a character) cannot be encoded"
+        ) from error
+    return record
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value
+    return [t for v in inside if isinstance(v, str | list | dict) for t in _texts(v)]
+
+
+def raise_bad(error: Exception, place: str) -> NoReturn:
+    """The error of a row that cannot be read, with its place."""
+    raise ValueError(
+        f"{place}: {_said(error)} (data.bad_rows: drop leaves such rows out)"
+    ) from error
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _bad(error: Exception, place: str, source: str, drop: bool, report: Report) -> None:
+    """A row that cannot be read ends everything, or is counted under what is the same for all such
+    rows.
+    """
+    if not drop:
+        raise_bad(error, place if not source or source in place else f"{place} of {source}")
+    text = _said(error)
+    for mark in (", got", "; ", ": {", ": '", " ("):
+        text = text.partition(mark)[0]
+    report.drop(f"bad row: {text}")
+
+
+def _complete(records: list[Record], drop: bool, report: Report) -> list[Record]:
+    """Optional numbers are there in all records of a source."""
+    names = {name for record in records for name in record.extras}
+    kept = []
+    for record in records:
+        missing = sorted(names - set(record.extras) - {"rating", "attribute_ratings"})
+        if missing:
+            error = ValueError(f"no {', '.join(missing)}, which other rows have")
+            _bad(error, record.where, record.source, drop, report)
+        else:
+            kept.append(record)
+    return kept
+
+
+def _numbers(rows: Sequence[Row], kind: str, numbers: Collection[str] | None) -> frozenset[str]:
+    """The optional numbers to read: those asked for, or all that every row has."""
+
+    def holds(name: str, row: Row) -> bool:
+        own = optional_column(name, row)
+        return own is not None and is_number(row[own])
+
+    if numbers is None:
+        read = {n for n in OPTIONAL[kind] if rows and all(holds(n, row) for row in rows)}
+        made = {"margin"} if {"score_chosen", "score_rejected"} <= read else set()
+        return frozenset(read | made | {"rating", "attribute_ratings"})
+    no_weight = not any(holds("weight", row) for row in rows)
+    return frozenset(set(numbers) - ({"weight"} if no_weight else set()))
+
+
+def _warn_of_marks(records: list[Record], report: Report) -> None:
+    messages = (
+        m
+        for r in records
+        for side in (r.prompt, *r.responses)
+        if isinstance(side, list)
+        for m in side
+        if isinstance(m, dict)
+    )
+    if n := sum(bool(m.get("train")) for m in messages):
+        report.warnings.append(
+            f"{n} messages that are not the assistant's ask to be trained on; only the assistant's "
+            "are scored"
+        )

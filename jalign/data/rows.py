@@ -1,0 +1,87 @@
+"""One row of a data set, and where it stands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+class SourceRow(dict[str, Any]):
+    """A row that knows where it stands.
+
+    Attributes:
+      where: the file or data set.
+      number: of the row in it, the first is 0.
+      line: of the row in the file, the first is 1; 0 where there are no lines.
+      error: why it could not be read, or nothing.
+    """
+
+    __slots__ = ("error", "line", "number", "where")
+
+    def __init__(
+        self,
+        values: Mapping[str, Any] = {},
+        *,
+        where: str,
+        number: int,
+        line: int = 0,
+        error: str = "",
+    ):
+        super().__init__(values)
+        self.where, self.number, self.line, self.error = where, number, line, error
+
+    @property
+    def place(self) -> str:
+        """`pairs.jsonl, row 49 (line 50)`."""
+        return f"{self.where}, row {self.number}" + (f" (line {self.line})" if self.line else "")
+
+    def replaced(self, values: Mapping[str, Any]) -> SourceRow:
+        """Other columns at the same place."""
+        at = {"where": self.where, "number": self.number, "line": self.line}
+        return SourceRow(values, **at, error=self.error)
+
+
+def place_of(row: Row, number: int) -> str:
+    """Where a row stands: in its file, or (rows that come from elsewhere) in the list of rows."""
+    return row.place if isinstance(row, SourceRow) else f"row {number}"
+
+
+def replaced(row: Row, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Other columns at the place of a row."""
+    return row.replaced(values) if isinstance(row, SourceRow) else dict(values)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value, or the text of a CSV file, is a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def rename(rows: Iterable[Row], columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows with columns renamed, `{our name: their name}`; it replaces one that has our name."""
+    rows = list(rows)
+    there = dict.fromkeys(name for row in rows for name in row)
+    for theirs in columns.values():
+        if theirs not in there and rows:
+            raise ValueError(
+                f"no row has a column {theirs!r}{nearest(theirs, there)}; "
+                f"there is: {', '.join(there)}"
+            )
+    renamed = []
+    for row in rows:
+        rest = {k: v for k, v in row.items() if k not in columns and k not in columns.values()}
+        named = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+        renamed.append(replaced(row, rest | named))
+    return renamed
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no name is near."""
+    near = difflib.get_close_matches(given, list(map(str, allowed)), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
