@@ -10,6 +10,7 @@ from jalign.cli import runs, sample
 from jalign.cli.main import main
 from jalign.kernels.devices import ACCELERATORS
 from jalign.parallel.mesh import make_mesh
+from jalign.train.exit_code import ExitCode
 from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.tiny_run import arguments, write_model, write_pairs
 
@@ -51,9 +52,13 @@ def config(folder, **options):
 
 
 def test_help_lists_every_command(capsys):
-    main([])
-    text = capsys.readouterr().out
-    assert all(f"\n  {verb} " in text for verb in VERBS)
+    code, said = call([], capsys)
+    assert code == 0 and all(f"\n  {verb} " in said.out for verb in VERBS)
+
+
+def test_help_says_every_exit_code(capsys):
+    text = " ".join(call(["--help"], capsys)[1].out.split())
+    assert all(f"{int(code)}: {code.meaning}" in text for code in ExitCode)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,7 +1,9 @@
 """The record of a run: complete lines, and after a restart no step twice."""
 
 import json
+import resource
 
+import pytest
 from rich.console import Console
 
 from jalign.log import Display, RunLog
@@ -46,3 +48,57 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path, capsys):
     log.write(1, {"loss": 0.5, "rewards/margins": 0.25, "tokens_per_second": 100.0, "eta_s": 3.0})
     log.close()
     assert capsys.readouterr().out == "train 1/2  loss 0.5  margin 0.25  tok/s 100  ETA 3s\n"
+
+
+@pytest.fixture
+def room():
+    """`room(n)`: from now on no file of this process may grow beyond n bytes; None: any may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def leave(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+
+    yield leave
+    leave(None)
+
+
+def test_a_full_disk_costs_no_line_of_the_record_once_there_is_room_again(tmp_path, room, caplog):
+    log = RunLog(tmp_path, steps=9, start=0)
+    log.write(1, {"loss": 0.5})
+    room((tmp_path / "metrics.jsonl").stat().st_size + 30)  # half a line
+    log.write(2, {"loss": 0.25})
+    log.text(2, "generations", [{"prompt": "ä", "continuation": "b"}])
+    assert [row["step"] for row in log.rows("train")] == [1, 2]
+    room(None)
+    log.write(3, {"loss": 0.125})
+    log.close()
+    assert [x["step"] for x in lines(tmp_path / "metrics.jsonl")] == [1, 2, 2, 3]
+    said = [r.getMessage() for r in caplog.records if "metrics.jsonl" in r.getMessage()]
+    assert "cannot be written, the run goes on" in said[0] and "File too large" in said[0]
+    assert "is written again, and complete" in said[1] and len(said) == 2
+
+
+def test_a_full_disk_ends_tensorboard_and_not_the_run(tmp_path, room, caplog, capsys):
+    log = RunLog(tmp_path, steps=99, start=0)
+    room(0)
+    for step in range(1, 40):  # more than its queue holds
+        log.write(step, {"loss": 0.5, "grad_norm": 1.0})
+    log.close()
+    assert "TensorBoard's events are not written any more" in caplog.text
+    assert "the last 39 lines of" in caplog.text
+    assert "Traceback" not in capsys.readouterr().err  # as of a thread that has died
+
+
+def test_lines_that_are_no_records_are_dropped_counted_and_the_others_kept(tmp_path, caplog):
+    log = RunLog(tmp_path, steps=9, start=0)
+    for step in range(1, 4):
+        log.write(step, {"loss": 0.5})
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    odd = b'12\n[]\nnull\n{"step": "2"}\n{"step": 2}\n\x00\xff\n"x"\n\n'
+    path.write_bytes(first + odd + b"".join(others) + b'{"step": 3, "ki')
+    log = RunLog(tmp_path, steps=9, start=3)
+    assert [row["step"] for row in log.rows("train")] == [1, 2, 3]
+    log.close()
+    assert "metrics.jsonl: 8 damaged lines are dropped" in caplog.text

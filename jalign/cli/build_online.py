@@ -221,7 +221,10 @@ def keep(
     answers = [
         [texts.response(i, t) for t in row] for i, row in zip(chosen, responses.tokens, strict=True)
     ]
-    record.write(folder, *number, prompts, answers, responses, arrays)
+    try:
+        record.write(folder, *number, prompts, answers, responses, arrays)
+    except OSError as error:  # the record is no reason to end a run
+        LOG.error("rollout %d is not recorded in %s: %s", number[0], folder, error)
 
 
 def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward) -> Any:

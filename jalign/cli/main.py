@@ -1,17 +1,23 @@
 """The command line: `jalign train|eval|sample|label|...`, one function per command."""
 
+from __future__ import annotations
+
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from jalign import __version__
-from jalign.core import did_you_mean
-from jalign.train.preemption import ExitCode
+from jalign.cli.ending import ended, fail, hear_interrupts, log_level
+from jalign.signatures import did_you_mean
+from jalign.train.exit_code import ExitCode
+
+if TYPE_CHECKING:  # Ctrl-C is heard from the first import on, which must come soon
+    from rich.console import Console
 
 # transformers is here for tokenizers and chat templates only: that torch is missing is no news
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -41,40 +47,39 @@ usage: jalign COMMAND [ARGUMENTS]
   bench WHAT                       measure speed and memory on this machine
 
 eval, sample and export take --step best (or a step) of a run: the checkpoint that stop.metric kept.
-jalign COMMAND --help says more. jalign --version says which this is. JALIGN_LOG=DEBUG shows where
-an error comes from."""
+jalign COMMAND --help says more, jalign --version which this is. JALIGN_LOG=DEBUG shows where an
+error comes from. Exit codes: {codes}."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the `jalign` command."""
-    args = list(sys.argv[1:] if args is None else args)
-    level = os.environ.get("JALIGN_LOG", "WARNING").upper()
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    if args is None:
+        hear_interrupts()
+        args = sys.argv[1:]
+    ended(partial(_run, list(args)))
+
+
+def _run(args: list[str]) -> int | None:
+    logging.basicConfig(level=log_level(), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every file it writes there
     if not args or args[0] in ("-h", "--help", "help"):
-        print(_HELP)
-        return
+        print(_help())
+        return None
     if args[0] in ("-V", "--version", "version"):
         print(f"jalign {__version__}")
-        return
+        return None
     if args[0] not in COMMANDS:
-        _fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ExitCode.BAD_CONFIG)
+        fail(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", ExitCode.BAD_CONFIG)
     _keep_compiled_programs()
-    from jalign.cli.read import ConfigError
-    from jalign.train.checkpoint import CheckpointError
-    from jalign.train.resume import ResumeError
+    from jalign.cli.console import CommandConsole
 
-    try:
-        code = COMMANDS[args[0]](args[1:], Console())
-    except (ConfigError, ResumeError) as error:
-        _fail(str(error), ExitCode.BAD_CONFIG)
-    except CheckpointError as error:
-        _fail(str(error), ExitCode.CHECKPOINT_FAILED)
-    except (ValueError, TypeError, OSError) as error:
-        if level == "DEBUG":
-            raise
-        _fail(str(error), ExitCode.BAD_INPUT)
-    raise SystemExit(int(code or 0))
+    return COMMANDS[args[0]](args[1:], CommandConsole(goes_on=args[0] in WRITING))
+
+
+def _help() -> str:
+    codes = "; ".join(f"{int(code)}: {code.meaning}" for code in ExitCode)
+    *lines, last = _HELP.format(codes=codes).split("\n")
+    return "\n".join([*lines, *textwrap.wrap(last, 100)])
 
 
 def _keep_compiled_programs() -> None:
@@ -88,11 +93,6 @@ def _keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _fail(message: str, code: ExitCode) -> NoReturn:
-    print(f"jalign: error: {message}", file=sys.stderr)
-    raise SystemExit(int(code))
 
 
 # Each imports what it needs when it is called: `jalign --help` answers at once.
@@ -216,6 +216,9 @@ COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     "doctor": _doctor,
     "bench": _bench,
 }
+
+WRITING = ("train", "label", "revise", "prompts", "pipeline", "export", "merge", "bench")
+"""Commands that do their work also where nobody reads what they print."""
 
 
 if __name__ == "__main__":

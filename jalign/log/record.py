@@ -1,15 +1,15 @@
 """The record of a run: metrics to a jsonl file, to TensorBoard, and to the display."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from jalign import store
 from jalign.log.display import Display
+from jalign.log.lines import Lines, drop_after
 from jalign.log.tensorboard import TensorBoard
 
 
@@ -39,16 +39,15 @@ class RunLog:
     ):
         self.path = directory / "metrics.jsonl"
         self.tensorboard = directory
-        self._file: TextIO | None = None
+        self._lines: Lines | None = None
         self._spool: store.Spool | None = None
         if writes:
             if store.is_remote(directory):
                 self._spool = store.Spool(directory, self.path.name)
             folder = self._spool.local if self._spool else Path(directory)
             folder.mkdir(parents=True, exist_ok=True)
-            self._lines = folder / self.path.name
-            _drop_after(self._lines, start)
-            self._file = self._lines.open("a", encoding="utf-8")
+            drop_after(folder / self.path.name, start)
+            self._lines = Lines(folder / self.path.name)
             self._board = TensorBoard(
                 folder,
                 purge_step=start + 1 if start else None,
@@ -62,26 +61,26 @@ class RunLog:
         finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         record = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite}
         self._append(record)
-        if self._file:
+        if self._lines:
             self._board.scalars(step, kind, finite)
         self.display.metrics(kind, step, self._steps, metrics)
 
     def text(self, step: int, name: str, rows: list[dict[str, Any]]) -> None:
         """Record texts (sample generations) beside the numbers."""
         self._append({"step": step, "kind": name, "rows": rows})
-        if self._file:
+        if self._lines:
             first, *later = self.rows(name)
             self._board.texts(step, name, _beside(first["rows"], rows) if later else rows)
 
     def settings(self, config: Mapping[str, Any]) -> None:
         """What the run was given, beside its curves."""
-        if self._file:
+        if self._lines:
             self._board.settings(config)
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         """What has been recorded of a kind so far, by earlier lives of the run too."""
-        lines = self._lines.read_text(encoding="utf-8").split("\n") if self._file else []
-        return [row for row in map(json.loads, filter(None, lines)) if row["kind"] == kind]
+        records = self._lines.records() if self._lines else []
+        return [record for record in records if record["kind"] == kind]
 
     def say(self, message: str) -> None:
         """A line for people."""
@@ -109,36 +108,15 @@ class RunLog:
 
     def close(self) -> None:
         self.display.close()
-        if self._file:
-            self._file.close()
+        if self._lines:
+            self._lines.close()
             self._board.close()
         if self._spool:
             self._spool.close()
 
     def _append(self, record: dict[str, Any]) -> None:
-        if self._file:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self._file.flush()
-
-
-def _drop_after(path: Path, start: int) -> None:
-    """A killed run may have logged steps that its last checkpoint does not hold, and half a line.
-
-    A run that starts afresh evaluates step 0 again, so then nothing is kept.
-    """
-    if not path.exists():
-        return
-    kept = []
-    # Half a line may end inside a character; and texts hold line breaks that only str sees as such.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            if line and start and json.loads(line)["step"] <= start:
-                kept.append(line)
-        except json.JSONDecodeError:
-            continue
-    whole = path.with_suffix(".jsonl.tmp")  # a kill half-way through must not cost the record
-    whole.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    whole.replace(path)
+        if self._lines:
+            self._lines.append(record)
 
 
 def _beside(first: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,12 +3,16 @@ side.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
+
+LOG = logging.getLogger(__name__)
 
 _TELLING = ("loss", "reward", "rewards/", "objective/", "grad_norm", "learning_rate")
 _GROUPS = {"train": ("train", "training"), "eval": ("eval", "validation")}
@@ -37,6 +41,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, purge_step: int | None = None, suffix: str = ""):
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
+        assert self._writer.file_writer is not None
+        events = self._writer.file_writer.event_writer._ev_writer
+        events._py_recordio_writer = _Forgiving(events._py_recordio_writer)
 
     def scalars(self, step: int, kind: str, metrics: Mapping[str, float | None]) -> None:
         """Points of curves; None is none."""
@@ -67,6 +74,35 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class _Forgiving:
+    """A file of tensorboardX's that is given up where it cannot be written. By the error, the
+    thread that writes would end, and the run then wait for it for good.
+    """
+
+    def __init__(self, file: Any):
+        self._file, self._given_up = file, False
+
+    def write(self, data: bytes) -> None:
+        self._try(self._file.write, data)
+
+    def flush(self) -> None:
+        self._try(self._file.flush)
+
+    def close(self) -> None:
+        self._try(self._file.close)
+
+    def _try(self, call: Callable[..., None], *given: bytes) -> None:
+        if self._given_up:
+            return
+        try:
+            call(*given)
+        except OSError as error:
+            self._given_up = True
+            LOG.error("TensorBoard's events are not written any more: %s", error)
+            with suppress(OSError):  # which writes what waits
+                self._file.close()
 
 
 def _cell(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import signal
 from types import FrameType
 from typing import Any
@@ -10,17 +9,9 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from jalign.train.exit_code import ExitCode
 
-class ExitCode(enum.IntEnum):
-    """How a run ended. Launchers restart on PREEMPTED and from 127 up (134: a peer died)."""
-
-    OK = 0
-    BAD_CONFIG = 2
-    BAD_INPUT = 3
-    DIVERGED = 4
-    CHECKPOINT_FAILED = 5
-    NOTHING_LEARNED = 6
-    PREEMPTED = 42
+__all__ = ["ExitCode", "Preemption"]
 
 
 class Preemption:

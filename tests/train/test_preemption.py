@@ -54,5 +54,7 @@ def test_exit_codes_are_those_that_launchers_know():
         "BAD_INPUT": 3,
         "DIVERGED": 4,
         "CHECKPOINT_FAILED": 5,
+        "NOTHING_LEARNED": 6,
         "PREEMPTED": 42,
+        "INTERRUPTED": 130,
     }

@@ -1,0 +1,84 @@
+"""JSON Lines that grow: a full disk loses none of them, and odd ones lose none of the others."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jalign import store
+
+LOG = logging.getLogger(__name__)
+
+
+class Lines:
+    """A file of records, each on disk when `append` returns. What cannot be written waits in memory
+    until there is room again: the record is no reason to end a run.
+
+    Args:
+      path: what is there stays.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._waiting, self._failing = b"", False
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        self._waiting += (json.dumps(record, ensure_ascii=False) + "\n").encode()
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            if not self._failing:
+                LOG.error("%s cannot be written, the run goes on without it: %s", self.path, error)
+            self._failing = True
+            return
+        if self._failing:
+            LOG.warning("%s is written again, and complete", self.path)
+        self._failing = False
+
+    def records(self) -> list[dict[str, Any]]:
+        """All of them, those that wait too."""
+        return parse(self.path.read_bytes() + self._waiting)[0]
+
+    def close(self) -> None:
+        self._file.close()
+        if self._waiting:
+            lost = self._waiting.count(b"\n")
+            LOG.error("the last %d lines of %s were not written", lost, self.path)
+
+
+def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The records of a file, and how many of its lines hold none. What follows the last line break
+    is half a line, where a kill came in between.
+    """
+    records, damaged = [], 0
+    for line in data.split(b"\n")[:-1]:
+        try:
+            record = json.loads(line)
+            sound = isinstance(record["step"], int) and isinstance(record["kind"], str)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            sound = False
+        if sound:
+            records.append(record)
+        else:
+            damaged += 1
+    return records, damaged
+
+
+def drop_after(path: Path, step: int) -> None:
+    """A killed run may have logged steps that its last checkpoint does not hold, and half a line.
+
+    A run that starts afresh evaluates step 0 again, so then nothing is kept.
+    """
+    if not path.exists():
+        return
+    records, damaged = parse(path.read_bytes())
+    if damaged:
+        LOG.warning("%s: %d damaged lines are dropped", path, damaged)
+    kept = [record for record in records if step and record["step"] <= step]
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+    store.write(path, lambda file: file.write(text.encode()))
