@@ -14,10 +14,15 @@ def arrays_of(fn: Callable) -> tuple[str, ...]:
     return tuple(p.name for p in inspect.signature(fn).parameters.values() if p.kind in kinds)
 
 
+AXIS_NAME = "axis_name"
+"""The one keyword of a loss that is no number: which mesh axis its batch is split over."""
+
+
 def numbers_of(fn: Callable) -> dict[str, Any]:
     """The numbers a loss takes: its keyword-only parameters and their defaults."""
     parameters = inspect.signature(fn).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    keywords = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return {name: default for name, default in keywords.items() if name != AXIS_NAME}
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jalign.losses._math import f32, require
-from jalign.losses._running import ema, mean_where
+from jalign.losses._running import Axis, ema, mean_where, total
 
 Out = tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]
 
@@ -24,6 +24,7 @@ def bco(
     *,
     beta: float = 0.1,
     momentum: float = 0.9,
+    axis_name: Axis = None,
 ) -> Out:
     """-log sigmoid(r - delta) if desirable, -log sigmoid(delta - r) if not; r = beta * log-ratio.
 
@@ -41,6 +42,7 @@ def bco(
       beta: scale of the implicit reward, > 0; 0.1.
       momentum: weight of the old delta, in [0, 1]; 0.9. 0 is the shift of this batch alone, 1 keeps
         delta as it comes in.
+      axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
       The unreduced loss, `rewards` (r), and the new `delta` at every example.
     Raises:
@@ -55,7 +57,7 @@ def bco(
     >>> float(metrics["delta"][0]), [round(float(x), 4) for x in loss]
     (-0.125, [0.4287, 0.4287])
     """
-    return _classify(logps, ref_logps, label, present, delta, 1.0, beta, momentum)
+    return _classify(logps, ref_logps, label, present, delta, 1.0, beta, momentum, axis_name)
 
 
 def bco_udm(
@@ -70,6 +72,7 @@ def bco_udm(
     momentum: float = 0.9,
     min_ratio: float = 0.5,
     max_ratio: float = 10.0,
+    axis_name: Axis = None,
 ) -> Out:
     """`bco` with the loss of an undesirable example times clip(density_ratio, min, max).
 
@@ -81,6 +84,7 @@ def bco_udm(
       density_ratio: p(desirable | prompt) / (1 - p(desirable | prompt)), > 0, from a classifier of
         prompts made beforehand; read at undesirable examples only.
       min_ratio, max_ratio: what it is clipped to, 0 <= min_ratio <= max_ratio; 0.5 and 10.
+      axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
       The unreduced loss, `rewards` (r), and the new `delta` at every example.
     Raises:
@@ -98,7 +102,7 @@ def bco_udm(
     require(max_ratio >= min_ratio, f"max_ratio must be >= min_ratio, got {max_ratio}")
     (ratio,) = f32(density_ratio)
     weight = jnp.clip(ratio, min_ratio, max_ratio)
-    return _classify(logps, ref_logps, label, present, delta, weight, beta, momentum)
+    return _classify(logps, ref_logps, label, present, delta, weight, beta, momentum, axis_name)
 
 
 def _classify(
@@ -110,15 +114,17 @@ def _classify(
     undesirable_weight: Array | float,
     beta: float,
     momentum: float,
+    axis_name: Axis,
 ) -> Out:
     require(beta > 0, f"beta must be > 0, got {beta}")
     require(0 <= momentum <= 1, f"momentum must be in [0, 1], got {momentum}")
     logps, ref_logps, old = f32(logps, ref_logps, delta)
     rewards = beta * jnp.where(present, logps - ref_logps, 0.0)
     good, bad = present & (label > 0.5), present & ~(label > 0.5)
-    classes = good.any().astype(jnp.float32) + bad.any()
-    middle = (mean_where(rewards, good) + mean_where(rewards, bad)) / jnp.maximum(classes, 1.0)
-    shift = ema(old, middle, present.any(), momentum)
+    fixed = jax.lax.stop_gradient(rewards)
+    classes = sum((total(x, axis_name) > 0).astype(jnp.float32) for x in (good, bad))
+    middle = sum(mean_where(fixed, x, axis_name) for x in (good, bad)) / jnp.maximum(classes, 1.0)
+    shift = ema(old, middle, total(present, axis_name) > 0, momentum)
     logit = rewards - shift
     # Weights of other examples may be NaN, and NaN times a gradient of 0 is NaN.
     weight = jnp.where(bad, undesirable_weight, 1.0)

@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jalign.losses._math import f32, require
+from jalign.losses._running import Axis, mean_where
 
 
 def kto(
@@ -23,6 +24,7 @@ def kto(
     beta: float = 0.1,
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
+    axis_name: Axis = None,
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """w * (1 - sigmoid(beta * (r - z0))) if desirable, w * (1 - sigmoid(beta * (z0 - r))) if not.
 
@@ -39,6 +41,7 @@ def kto(
       beta: inverse temperature of the implicit reward, > 0; 0.1.
       desirable_weight, undesirable_weight: lambda_D, lambda_U, >= 0; keep
         lambda_D * n_D / (lambda_U * n_U) in [1, 4/3].
+      axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
       The unreduced loss, `rewards` (beta * r) and `kl` (z0 at every example).
     Raises:
@@ -56,10 +59,8 @@ def kto(
     require(undesirable_weight >= 0, f"undesirable_weight must be >= 0, got {undesirable_weight}")
     logps, ref_logps, kl_logps, ref_kl_logps = f32(logps, ref_logps, kl_logps, ref_kl_logps)
     counted = kl_present & present
-    shift = jnp.sum(jnp.where(counted, kl_logps - ref_kl_logps, 0.0)) / jnp.maximum(
-        counted.sum(), 1
-    )
-    z0 = jax.lax.stop_gradient(jnp.maximum(shift, 0.0))
+    shift = mean_where(jax.lax.stop_gradient(kl_logps - ref_kl_logps), counted, axis_name)
+    z0 = jnp.maximum(shift, 0.0)
     ratio = logps - ref_logps
     loss = jnp.where(
         label,

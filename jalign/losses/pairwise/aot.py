@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jalign.losses._math import f32, require
+from jalign.losses._running import Axis, of_all_devices, of_this_device
 
 Out = tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]
 
@@ -25,6 +26,7 @@ def aot(
     *,
     beta: float = 0.01,
     label_smoothing: float = 0.0,
+    axis_name: Axis = None,
 ) -> Out:
     """-(1 - e) log sigmoid(h) - e log sigmoid(-h), with h_j = beta * (u_j - v of equal rank).
 
@@ -39,6 +41,7 @@ def aot(
       present: where there is a pair at all; the others are ranked behind all of them.
       beta: > 0; 0.01 in the paper.
       label_smoothing: e, the probability that a label is flipped, in [0, 0.5).
+      axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
       The unreduced loss, and the implicit rewards `chosen_rewards`, `rejected_rewards`
       (beta * log-ratio).
@@ -54,7 +57,8 @@ def aot(
     chosen, rejected, ref_chosen, ref_rejected = f32(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
     )
-    loss = _by_rank(chosen - rejected, ref_chosen - ref_rejected, present, beta, label_smoothing)
+    u, v = chosen - rejected, ref_chosen - ref_rejected
+    loss = _by_rank(u, v, present, beta, label_smoothing, axis_name)
     return loss, _rewards(chosen - ref_chosen, rejected - ref_rejected, beta)
 
 
@@ -67,6 +71,7 @@ def aot_unpaired(
     *,
     beta: float = 0.01,
     label_smoothing: float = 0.0,
+    axis_name: Axis = None,
 ) -> Out:
     """As `aot`, with u the log-ratios of the chosen responses and v those of the rejected ones.
 
@@ -78,6 +83,7 @@ def aot_unpaired(
       ref_chosen_logps, ref_rejected_logps: the same under the reference.
       present: where there is a pair at all; the others are ranked behind all of them.
       beta, label_smoothing: as in `aot`.
+      axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
       The unreduced loss, at the place of its chosen response, and `chosen_rewards`,
       `rejected_rewards` (beta * log-ratio).
@@ -93,20 +99,24 @@ def aot_unpaired(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
     )
     u, v = chosen - ref_chosen, rejected - ref_rejected
-    return _by_rank(u, v, present, beta, label_smoothing), _rewards(u, v, beta)
+    loss = _by_rank(u, v, present, beta, label_smoothing, axis_name)
+    return loss, _rewards(u, v, beta)
 
 
-def _by_rank(u: Array, v: Array, present: Array, beta: float, label_smoothing: float) -> Array:
+def _by_rank(
+    u: Array, v: Array, present: Array, beta: float, label_smoothing: float, axis_name: Axis
+) -> Array:
     """The smoothed logistic loss of each u against the v of the same rank."""
     require(beta > 0, f"beta must be > 0, got {beta}")
     require(
         (label_smoothing >= 0) & (label_smoothing < 0.5),
         f"label_smoothing must be in [0, 0.5), got {label_smoothing}",
     )
-    u, v = jnp.where(present, u, 0.0), jnp.where(present, v, 0.0)
+    own = jnp.where(present, u, 0.0), jnp.where(present, v, 0.0), present
+    u, v, present = (of_all_devices(x, axis_name) for x in own)
     rank = jnp.argsort(jnp.argsort(jnp.where(present, u, jnp.inf)))
     partner = v[jnp.argsort(jnp.where(present, v, jnp.inf))][rank]
-    h = beta * (u - partner)
+    h = of_this_device(beta * (u - partner), axis_name)
     return -(1 - label_smoothing) * jax.nn.log_sigmoid(h) - label_smoothing * jax.nn.log_sigmoid(-h)
 
 

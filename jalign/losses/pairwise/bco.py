@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jalign.losses._math import f32, require
-from jalign.losses._running import ema, mean_where
+from jalign.losses._running import Axis, ema, mean_where, total
 
 
 def bco_terms(
@@ -46,6 +46,7 @@ def bco_pair(
     *,
     beta: float = 0.1,
     momentum: float = 0.9,
+    axis_name: Axis = None,
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-log sigmoid(r_w - delta) - log sigmoid(-(r_l - delta)), with r = beta * log-ratio.
 
@@ -61,6 +62,7 @@ def bco_pair(
       delta: the shift after the previous step, in reward units; NaN before the first.
       beta: scale of the implicit reward, > 0; 0.1, the paper's runs on pairs 0.01.
       momentum: of delta, in [0, 1]; 1 keeps it as it comes in.
+      axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
       The unreduced loss, `chosen_rewards`, `rejected_rewards` (r), and the new `delta` at every
       pair.
@@ -81,8 +83,9 @@ def bco_pair(
     )
     chosen_rewards = beta * jnp.where(present, chosen - ref_chosen, 0.0)
     rejected_rewards = beta * jnp.where(present, rejected - ref_rejected, 0.0)
-    middle = 0.5 * (mean_where(chosen_rewards, present) + mean_where(rejected_rewards, present))
-    shift = ema(old, middle, present.any(), momentum)
+    both = jax.lax.stop_gradient(chosen_rewards + rejected_rewards)
+    middle = 0.5 * mean_where(both, present, axis_name)
+    shift = ema(old, middle, total(present, axis_name) > 0, momentum)
     return bco_terms(chosen_rewards, rejected_rewards, shift), {
         "chosen_rewards": chosen_rewards,
         "rejected_rewards": rejected_rewards,

@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jalign.losses._math import f32, require
-from jalign.losses._running import ema, mean_where
+from jalign.losses._running import Axis, ema, mean_where, of_all_devices, of_this_device
 
 
 def beta_dpo(
@@ -27,6 +27,7 @@ def beta_dpo(
     alpha: float = 0.6,
     momentum: float = 0.9,
     keep: float = 0.8,
+    axis_name: Axis = None,
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-log sigmoid(beta_batch * D) on n sampled pairs, 0 on the others.
 
@@ -48,6 +49,7 @@ def beta_dpo(
       alpha: how much beta follows the gap, per nat, >= 0; 0.6. 0 with keep = 1 is DPO.
       momentum: of mu and s, in [0, 1]; 1 keeps them as they come in.
       keep: fraction of the pairs drawn, in (0, 1]; the paper's rho, 0.8.
+      axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
       The unreduced loss; `chosen_rewards`, `rejected_rewards` (beta * log-ratio, with beta_0);
       `beta_batch`, and the new `gap_mean`, `gap_std`, at every pair.
@@ -80,22 +82,26 @@ def beta_dpo(
     chosen_ratio = jnp.where(present, chosen - ref_chosen, 0.0)
     rejected_ratio = jnp.where(present, rejected - ref_rejected, 0.0)
     ratio_gap = chosen_ratio - rejected_ratio
-    gap, count = jax.lax.stop_gradient(ratio_gap), present.sum()
+    gap, noise, there = (
+        of_all_devices(x, axis_name) for x in (jax.lax.stop_gradient(ratio_gap), noise, present)
+    )
+    count = there.sum()
 
-    batch_mean = mean_where(gap, present)
-    squares = jnp.where(present, (gap - batch_mean) ** 2, 0.0)
+    batch_mean = mean_where(gap, there)
+    squares = jnp.where(there, (gap - batch_mean) ** 2, 0.0)
     batch_std = jnp.sqrt(squares.sum() / jnp.maximum(count - 1, 1))
     mean = ema(old_mean, batch_mean, count > 0, momentum)
     std = ema(jnp.where(old_std > 0, old_std, jnp.nan), batch_std, count > 1, momentum)
 
     log_w = -0.5 * ((gap - mean) / jnp.maximum(std, 1e-6)) ** 2
     # Relative to the largest: far from 0 a float32 has no digits left for the noise.
-    log_w = log_w - jnp.max(jnp.where(present, log_w, -jnp.inf))
-    rank = jnp.argsort(jnp.argsort(jnp.where(present, -(log_w + noise), jnp.inf)))
+    log_w = log_w - jnp.max(jnp.where(there, log_w, -jnp.inf))
+    rank = jnp.argsort(jnp.argsort(jnp.where(there, -(log_w + noise), jnp.inf)))
     n = jnp.maximum(jnp.floor(keep * count * (1 + 2.5e-7)), 1.0)  # 0.42 * 150 is 62.99.. in float32
-    drawn = present & (rank < n)
+    drawn = there & (rank < n)
 
     beta_batch = jnp.maximum(beta * (1 + alpha * (mean_where(gap, drawn) - mean)), 1e-3)
+    drawn = of_this_device(drawn, axis_name)
     loss = jnp.where(drawn, -jax.nn.log_sigmoid(beta_batch * ratio_gap) * (count / n), 0.0)
     scalars = {"beta_batch": beta_batch, "gap_mean": mean, "gap_std": std}
     return loss, {
