@@ -38,7 +38,7 @@ def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None
         return Rope(base, fraction)
     limit, original = config.get("max_position_embeddings"), original_tokens(config, p)
 
-    def number(name: str) -> float:
+    def number(name: str) -> Any:
         if p.get(name) is None:
             raise ValueError(f"rotary scaling {kind!r} needs {name!r}, which config.json lacks")
         return p[name]
@@ -76,8 +76,8 @@ def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None
         fraction,
         factor=factor(),
         original_tokens=original,
-        fast=p.get("beta_fast") or 32.0,
-        slow=p.get("beta_slow") or 1.0,
+        fast=float(p.get("beta_fast") or 32.0),
+        slow=float(p.get("beta_slow") or 1.0),
         multiplier=float(given),
         truncate=p.get("truncate", True),
     )
