@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -28,11 +29,14 @@ from jax.typing import DTypeLike
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.families.base import Family
+from jalign.models.families.wrapped import text_config, text_name
 from jalign.models.heads import initial_kernel
 from jalign.models.keys import HEAD, SCORE, check, entries, namer, reader, tensors
 from jalign.models.safetensors_io import Checkpoint, write_sharded
 from jalign.models.spec import Spec
 from jalign.parallel.rules import Rules, path_name, shardings
+
+LOG = logging.getLogger(__name__)
 
 WANTED = (
     "*.safetensors",
@@ -95,7 +99,8 @@ def load(
     config = read_config(folder)
     family = family_of(config)
     spec = family.spec(config)
-    with Checkpoint(folder) as checkpoint:
+    with Checkpoint(folder, text_name) as checkpoint:
+        _say_left_out(checkpoint)
         shapes = checkpoint.shapes
         if spec.tied and lm_head and not _same_tables(family, checkpoint):
             spec = dataclasses.replace(spec, tied=False)
@@ -257,7 +262,7 @@ def find(name: str | os.PathLike) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as a dict.
+    """config.json as a dict; of a model of text and images that of its text model.
 
     Raises:
       ValueError: it is not there, or not a JSON object.
@@ -271,7 +276,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {e}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds {type(config).__name__}, not an object")
-    return config
+    return text_config(config)
 
 
 def spec_of(name: str | os.PathLike) -> Spec:
@@ -282,7 +287,7 @@ def spec_of(name: str | os.PathLike) -> Spec:
 
 def stored_dtype(name: str | os.PathLike) -> np.dtype:
     """The type of most of a checkpoint's weights; float32 instead of float64."""
-    with Checkpoint(find(name)) as checkpoint:
+    with Checkpoint(find(name), text_name) as checkpoint:
         sizes: collections.Counter[str] = collections.Counter()
         for tensor, shape in checkpoint.shapes.items():
             sizes[checkpoint.dtypes[tensor]] += math.prod(shape)
@@ -294,9 +299,20 @@ def embedding(name: str | os.PathLike) -> np.ndarray:
     """The token embeddings of a checkpoint, float32 [V, D], without loading anything else."""
     folder = find(name)
     family = family_of(read_config(folder))
-    with Checkpoint(folder) as checkpoint:
+    with Checkpoint(folder, text_name) as checkpoint:
         theirs = _embedding_name(family, checkpoint)
         return checkpoint.read(theirs, (slice(None), slice(None))).astype(np.float32)
+
+
+def _say_left_out(checkpoint: Checkpoint) -> None:
+    if left := checkpoint.left_out:
+        parts = sorted({name.removeprefix("model.").split(".")[0] for name in left})
+        LOG.warning(
+            "%s is read as a model of text: %d tensors of %s are left out, and are in no export",
+            checkpoint.folder,
+            len(left),
+            ", ".join(parts),
+        )
 
 
 def _same_tables(family: Family, checkpoint: Checkpoint) -> bool:

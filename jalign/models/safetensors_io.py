@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,24 @@ DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes
 class Checkpoint:
     """The tensors of a folder, read slice by slice from memory-mapped files. A context manager.
 
+    Args:
+      named: a tensor's name in the file -> the name it is given here; None leaves it out.
+
     Attributes:
       shapes: name -> shape of every tensor.
       dtypes: name -> its type, one of `DTYPES`.
+      left_out: names, as in the files, of the tensors that were.
 
     Raises:
       ValueError: no safetensors (pickles are never read), a damaged or missing file, an index that
         leaves the folder, or a type that is not a plain float.
     """
 
-    def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | os.PathLike, named: Callable[[str], str | None] = lambda name: name
+    ):
+        self.folder, self._named = Path(folder), named
+        self.left_out: list[str] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self._slices: dict[str, Any] = {}
@@ -75,10 +82,14 @@ class Checkpoint:
             raise ValueError(f"{INDEX} names {file}, which is not in {self.folder}") from None
         except SafetensorError as e:
             raise ValueError(f"{self.folder / file} is truncated or damaged: {e}") from None
-        for name in opened.keys():  # noqa: SIM118 - it is not a dict
+        for original in opened.keys():  # noqa: SIM118 - it is not a dict
+            name = self._named(original)
+            if name is None:
+                self.left_out.append(original)
+                continue
             if name in self.shapes:
-                raise ValueError(f"tensor {name} is in more than one file of {self.folder}")
-            tensor = opened.get_slice(name)
+                raise ValueError(f"tensor {name} is in {self.folder} more than once")
+            tensor = opened.get_slice(original)
             if tensor.get_dtype() not in DTYPES:
                 allowed = ", ".join(DTYPES)
                 raise ValueError(
