@@ -9,6 +9,7 @@ from jalign.cli import build, build_data
 from jalign.cli.described import described
 from jalign.config import Config
 from jalign.data.examples import Examples
+from jalign.data.report import sentences
 from jalign.kernels import backend
 from jalign.log import RunLog
 from jalign.train.online import Online
@@ -43,15 +44,11 @@ def introduce(
         requested=model.decoder.attention,
     ):
         log.say(line)
-    report = examples.report
-    for line in build_data.described_splits(config.data):
+    for line in [*build_data.described_splits(config.data), *sentences(examples.report)]:
         log.say(f"data: {line}")
-    log.say(f"data: {report.explanation}")
-    dropped = ", ".join(f"{n} {reason}" for reason, n in report.dropped.items()) or "none"
-    log.say(f"data: {report.kept} of {report.read} rows kept, dropped: {dropped}")
-    for warning in report.warnings:
-        log.say(f"data: warning: {warning}")
     log.say(f"data: {len(held or ())} examples held out")
+    for line in sentences(held.report) if held else ():
+        log.say(f"held-out data: {line}")
     unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
     if unread:
         log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")

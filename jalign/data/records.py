@@ -244,11 +244,12 @@ def _supervised(f: Fields, kind: str = "supervised") -> Record:
         cut = _first_reply(messages)
         record = Record(messages[:cut], [messages[cut:]], _extras(f, kind))
         return _in_context(f, record)
+    null = column("messages", f.row)
+    if null and not column("completion", f.row) and not column("text", f.row):
+        raise ValueError(f"{null} is null")
     if column("prompt", f.row) and (column("completion", f.row) or not column("text", f.row)):
         prompt, response = _reply(_prompt(f), _value(f.get("completion"), "completion"))
         return _in_context(f, Record(prompt, [response], _extras(f, kind)))
-    if column("messages", f.row) and not column("text", f.row):
-        raise ValueError(f"{column('messages', f.row)} is null")
     return Record("", [_value(f.get("text"), "text")], _extras(f, kind))
 
 

@@ -36,19 +36,73 @@ def render(
             legend.append(f"{name} ", style)
         console.print(legend.append("special token", SPECIAL))
     for i in np.unique(np.linspace(0, len(examples) - 1, min(n, len(examples))).astype(int)):
-        console.print(example_text(examples[i], tokenizer, title=f"example {i}"))
+        shown = example_text(examples[i], tokenizer, f"example {i}", examples.report.kind)
+        console.print(shown)
 
 
-def example_text(example: Example, tokenizer: PreTrainedTokenizerBase, title: str = "") -> Text:
-    """One example: prompt dim, scored green, not scored yellow, special tokens reversed."""
+def sentences(report: Report) -> list[str]:
+    """Everything that a report counts, one line each; what is 0 is left out but for the rows."""
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.items()) or "none"
+    lines = [
+        report.explanation or report.kind,
+        f"{report.kept:,} of {report.read:,} rows kept, dropped: {dropped}",
+        _line(
+            "tokens",
+            {
+                "of prompts": report.prompt_tokens,
+                "of responses": report.response_tokens,
+                "scored": report.scored_tokens,
+                "the longest prompt": report.longest_prompt,
+                "the longest response": report.longest_response,
+            },
+        ),
+        _line(
+            "cut",
+            {
+                "prompts": report.truncated_prompts,
+                "responses": report.truncated_responses,
+                "scored tokens lost": report.lost_tokens,
+                "turns or steps lost": report.lost_turns,
+            },
+        ),
+        f"sources: {', '.join(report.sources)}" * bool(report.sources),
+        f"attributes: {', '.join(report.attributes)}" * bool(report.attributes),
+        *(f"warning: {warning}" for warning in report.warnings),
+    ]
+    return [line for line in lines if line]
+
+
+def _line(title: str, counts: dict[str, int]) -> str:
+    said = [f"{n:,} {what}" for what, n in counts.items() if n]
+    return f"{title}: {', '.join(said)}" if said else ""
+
+
+def example_text(
+    example: Example, tokenizer: PreTrainedTokenizerBase, title: str = "", kind: str = ""
+) -> Text:
+    """One example: prompt dim, scored green, not scored yellow, special tokens reversed.
+
+    Args:
+      kind: of the record, which has names for its responses: chosen and rejected of a pair.
+    """
     text = Text()
     extras = ", ".join(f"{k} {np.array2string(np.asarray(v))}" for k, v in example.extras.items())
     text.append(f"\n{title} ({extras})\n" if extras else f"\n{title}\n", "bold")
     _append(text, example.prompt, ["prompt"] * len(example.prompt), tokenizer)
-    for i, (ids, mask) in enumerate(zip(example.responses, example.scored, strict=True)):
-        text.append(f"\n-- response {i}, {len(ids)} tokens, {int(mask.sum())} scored\n", "bold")
+    names = _response_names(kind, example)
+    for name, ids, mask in zip(names, example.responses, example.scored, strict=True):
+        text.append(f"\n-- {name}, {len(ids)} tokens, {int(mask.sum())} scored\n", "bold")
         _append(text, ids, ["scored" if m else "unscored" for m in mask], tokenizer)
     return text
+
+
+def _response_names(kind: str, example: Example) -> list[str]:
+    k = len(example.responses)
+    if kind in ("pairs", "joint") and k == 2:
+        return ["chosen", "rejected"]
+    if kind == "binary" and "label" in example.extras:
+        return ["desirable" if example.extras["label"] > 0 else "undesirable"] * k
+    return ["response"] if k == 1 else [f"response {i}" for i in range(k)]
 
 
 def _append(

@@ -1,12 +1,13 @@
 import io
 import subprocess
 import sys
+from dataclasses import fields
 
 from rich.console import Console
 
 from jalign.data.examples import Examples, Report
 from jalign.data.records import Record
-from jalign.data.report import example_text, render
+from jalign.data.report import example_text, render, sentences
 from jalign.data.tokenize import tokenize
 
 RECORDS = [Record("how are you", [" hello world", ""], {})] + [
@@ -45,6 +46,31 @@ def test_attributes_and_warnings_are_shown(plain):
     text = shown(Examples.from_list([], report), plain)
     for part in ("attributes", "good, long", "warnings", "look here", "and there"):
         assert part in text
+
+
+def test_everything_that_a_report_holds_is_said_before_training():
+    counts = [f for f in fields(Report) if isinstance(getattr(Report(), f.name), int)]
+    values = {f.name: 1001 + i for i, f in enumerate(counts)}
+    words = {"kind": "pairs", "explanation": "because", "sources": ("here",)}
+    words |= {"attributes": ("good",), "warnings": ["careful"], "dropped": {"bad row: no": 7}}
+    text = "\n".join(sentences(Report(**values, **words)))
+    for value in values.values():
+        assert f"{value:,}" in text
+    for part in ("because", "sources: here", "attributes: good", "warning: careful", "7 bad row"):
+        assert part in text
+    assert set(values) | set(words) == {f.name for f in fields(Report)}
+    assert sentences(Report(kind="pairs")) == ["pairs", "0 of 0 rows kept, dropped: none"]
+
+
+def test_the_responses_of_a_pair_have_names(with_bos):
+    examples = tokenize([r._replace(responses=["a", "b"]) for r in RECORDS[1:2]], with_bos)
+    examples.report.kind = "pairs"
+    text = shown(examples, with_bos)
+    assert "-- chosen, 2 tokens" in text and "-- rejected, 2 tokens" in text
+    label = RECORDS[1]._replace(responses=["a"], extras={"label": 0.0})
+    example = tokenize([label], with_bos)[0]
+    assert "-- undesirable, 2" in str(example_text(example, with_bos, kind="binary"))
+    assert "-- response, 2" in str(example_text(example, with_bos))
 
 
 def test_data_never_imports_jax():
