@@ -1,6 +1,6 @@
 """Where a `Config`'s data become rows, records and examples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jalign.data import sources, splits
 from jalign.data.convert import to_records
 from jalign.data.density import density_ratio
 from jalign.data.examples import Examples, Report
-from jalign.data.records import Message, Record, parse
+from jalign.data.records import Message, Record
 from jalign.data.rows import Row, rename
 from jalign.data.tokenize import tokenize
 from jalign.models import hub
@@ -35,11 +35,23 @@ def _weights(sources_: Sources) -> list[tuple[str, float]]:
     return list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]
 
 
-def prompts_of(rows: Sequence[Row]) -> list[str | list[Message]]:
-    """The prompts of rows of any kind, texts or messages; a text alone is one too."""
+def prompts_of(
+    rows: Sequence[Row], say: Callable[[str], None] = lambda _: None
+) -> list[str | list[Message]]:
+    """The prompts of rows of any kind, texts or messages; a text alone is one too.
+
+    Args:
+      say: hears of rows that are left out and of tools, which are not in the prompts.
+    """
     if rows and "text" in rows[0] and "prompt" not in rows[0]:
-        return [parse(row, "supervised").responses[0] for row in rows]
-    return [record.prompt for record in to_records(rows, "prompts")[0]]
+        records, report = to_records(rows, "supervised", numbers=())
+        return [record.responses[0] for record in records]
+    records, report = to_records(rows, "prompts")
+    for reason, count in report.dropped.items():
+        say(f"left out: {count} rows, {reason}")
+    if any(record.tools for record in records):
+        say("the tools of these prompts are not read")
+    return [record.prompt for record in records]
 
 
 def _place(name: str, split: str) -> str:

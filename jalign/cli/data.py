@@ -66,6 +66,8 @@ def save(config: Config, wanted: str, console: Console) -> None:
     console.print(told.explanation, markup=False, highlight=False, soft_wrap=True)
     for reason, count in sorted(told.dropped.items()):
         console.print(f"dropped: {count} {reason}", markup=False, highlight=False)
+    for warning in told.warnings:
+        console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{len(records)} rows of {told.kind} data written to {config.out}", highlight=False
     )

@@ -1,6 +1,7 @@
 """`jalign prompts`: a model writes new prompts in sight of a few others (self-instruct)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,7 +31,8 @@ def read(args: Sequence[str]) -> PromptsConfig:
 def prompts(args: Sequence[str], console: Console) -> None:
     """Write new prompts that a model made up in sight of a few that are there."""
     config = read(args)
-    found = build_data.prompts_of(feedback.rows_of(config))
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    found = build_data.prompts_of(feedback.rows_of(config), say)
     seeds = list(dict.fromkeys(text for prompt in found if (text := text_of(prompt).strip())))
     attempts = list(range(config.count * config.attempts))
     mesh = make_mesh(fsdp=-1)

@@ -91,7 +91,8 @@ def sample(args: Sequence[str], console: Console) -> None:
     prompts: list[Any] = list(options.prompts)
     if options.file:
         rows = build_data.rows_of(options.file, "train")
-        prompts += build_data.prompts_of(rows[: options.limit or None])
+        say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        prompts += build_data.prompts_of(rows[: options.limit or None], say)
     if options.out:
         check_name(options.out)  # before anything is sampled
     if not prompts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,13 +59,18 @@ def split_names(source: str | Path) -> list[str]:
         return sorted({name for name in _by_file(path).values() if name})
     if path.exists() or _no_name(source):
         return []
+    return list(_hub_splits(str(source)))
+
+
+@cache
+def _hub_splits(source: str) -> tuple[str, ...]:
     import datasets
 
-    name, _, config = str(source).partition(":")
+    name, _, config = source.partition(":")
     try:
-        return [str(n) for n in datasets.get_dataset_split_names(name, config or None)]
+        return tuple(map(str, datasets.get_dataset_split_names(name, config or None)))
     except Exception:  # no connection, no such name: reading it says so
-        return []
+        return ()
 
 
 def mixture(

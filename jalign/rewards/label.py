@@ -14,7 +14,9 @@ from typing import Any
 from jalign.data.journal import Made
 from jalign.data.kinds import column
 from jalign.data.layouts import canonical
+from jalign.data.parsing import ERRORS
 from jalign.data.records import Record, parse
+from jalign.data.rows import SourceRow
 from jalign.rewards.preference import PreferenceFn
 from jalign.rewards.rating import Ratings
 
@@ -29,7 +31,15 @@ def candidates(row: Mapping[str, Any]) -> Record:
     Raises:
       ValueError: none of these.
     """
-    row = canonical(row)
+    try:
+        return _candidates(canonical(row))
+    except ERRORS as error:
+        if isinstance(row, SourceRow):
+            raise ValueError(f"{row.place}: {error}") from error
+        raise
+
+
+def _candidates(row: Mapping[str, Any]) -> Record:
     if "better" in row:  # whichever it is
         return parse({**row, "better": 0}, "pairs", numbers=())._replace(extras={})
     own = column("responses", row)

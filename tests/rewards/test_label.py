@@ -90,7 +90,7 @@ def test_candidates_are_read_from_samples_pairs_and_answers_whoever_judged_them_
     ):
         found = candidates(given)
         assert (found.prompt, found.responses, found.extras) == ("p", responses, {})
-    with pytest.raises(ValueError, match="no column 'text'"):
+    with pytest.raises(ValueError, match="no column 'completion'"):
         candidates({"prompt": "p"})
 
 
