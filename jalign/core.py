@@ -339,7 +339,8 @@ class Algorithm:
         numbers = numbers_of(self.loss)
         if self.experience:
             numbers |= numbers_of(self.experience.make)
-        arrays = arrays_of(self.loss)
+        terms = (fn for fn, weight, _ in self.extra.values() if weight)
+        arrays = [name for fn in (self.loss, *terms) for name in arrays_of(fn)]
         for output in self.outputs(arrays):
             numbers |= SCORER_NUMBERS.get(output, {})
         return numbers | (dict(REFERENCE_NUMBERS) if self._reads_reference(arrays) else {})
@@ -415,9 +416,7 @@ class Algorithm:
 
     @property
     def needs_fresh_samples(self) -> bool:
-        """Whether the loss is a policy gradient without an importance ratio, which is right for
-        samples of the very weights it trains: those of the first step of a rollout.
-        """
+        """Whether it is a policy gradient without a ratio: right in a rollout's first step only."""
         corrected = "old_token_logps" in arrays_of(self.loss) or "regression" in self.tags
         return self.format.name == "samples" and not corrected
 

@@ -123,6 +123,11 @@ ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}
             [],
             "ref_mixup_alpha < 1 does not apply to adapters",
         ),
+        (
+            ONLINE.format("{name: grpo, kl_k3_coef: 0.0, ref_sync_steps: 8}"),
+            [],
+            "ref_sync_steps does not apply: with these numbers grpo reads no reference",
+        ),
         ("- a list", [], "must be a mapping"),
         ("a: [unclosed", [], "is not YAML"),
         ("!!python/object/apply:os.system [ls]", [], "is not YAML"),

@@ -11,6 +11,7 @@ from jalign import losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.core import (
     REFERENCE_NUMBERS,
+    ROLLOUT,
     SCORER_NUMBERS,
     Algorithm,
     arrays_of,
@@ -234,6 +235,51 @@ def test_every_hyperparameter_matters(row):
         mild = MILD.get(row.name, {})
         before = total(row, fields, **mild | {name: default})
         assert not np.allclose(before, total(row, fields, **mild | {name: new})), name
+
+
+def rollout(row, seed):
+    """Random arrays for everything that the row's experience reads."""
+    rng, made = np.random.default_rng(seed), {}
+    mask = np.arange(R) < rng.integers(3, R + 1, (B, SIZE["K"], 1))
+    for name in row.rollout_inputs():
+        shape = tuple(SIZE[axis] for axis in ROLLOUT[name])
+        if name in ("valid", "finished", "mask"):
+            made[name] = jnp.asarray(mask if name == "mask" else np.ones(shape, bool))
+            continue
+        between_0_and_1 = name in ("uniforms", "win_probs")
+        x = rng.uniform(0.02, 0.98, shape) if between_0_and_1 else rng.normal(size=shape)
+        x = np.where(mask, x, 0.0) if ROLLOUT[name] == "BKR" else x
+        made[name] = jnp.asarray(x, jnp.float32)
+    return made
+
+
+ONLINE = [row for row in ALGORITHMS.values() if row.experience]
+
+
+@pytest.mark.parametrize("row", ONLINE, ids=lambda row: row.name)
+def test_every_number_of_an_experience_matters(row):
+    make = row.experience.make
+    for name, default in numbers_of(make).items():
+        moved = False
+        for seed in range(8):
+            arrays = rollout(row, seed).values()
+            before, after = (make(*arrays, **{name: x}) for x in (default, default * 0.5 + 0.2))
+            same = [np.allclose(before[n], after[n], equal_nan=True) for n in before]
+            moved |= not all(same)
+        assert moved, f"{row.name}: {name} changes nothing"
+
+
+def test_every_column_of_the_data_is_read_by_some_loss():
+    read = {name for row in ALGORITHMS.values() for name in row.inputs()}
+    for form in {row.format.name: row.format for row in ALGORITHMS.values()}.values():
+        assert form.data_fields <= read, form.name
+
+
+def test_a_reference_that_only_a_term_reads_can_move_too():
+    grpo = get("grpo")
+    assert grpo.moves_reference(ref_sync_steps=64) and not grpo.moves_reference()
+    assert "ref_sync_steps" in get("reinforce_pp_baseline").hyperparameters
+    assert "ref_sync_steps" not in get("dapo").hyperparameters
 
 
 def test_row_and_loss_are_documented(row):

@@ -214,6 +214,10 @@ class Config:
                 "model.reference does not apply: with ref_sync_steps the reference is the model "
                 "of earlier steps"
             )
+        if row.moves_reference(**hyper) and not row.needs_reference(**hyper):
+            raise ValueError(
+                f"ref_sync_steps does not apply: with these numbers {row.name} reads no reference"
+            )
         if c.critic and not row.needs_critic:
             raise ValueError(f"model.critic does not apply: {row.name} trains no critic")
         if c.reference_offload == "host":
