@@ -29,7 +29,13 @@ def attribute(text: str, what: str = "function", fits: Callable[[Any], bool] = c
       TypeError: it is something else.
     """
     where, _, name = text.rpartition(":")
-    module = _file(Path(where).expanduser()) if where.endswith(".py") else _module(where)
+    try:
+        module = _file(Path(where).expanduser()) if where.endswith(".py") else _module(where)
+    except SystemExit as error:  # or the process would end as if all were done
+        raise ValueError(
+            f"{where} ends the process while it is read (exit code {error.code!r}); what it does "
+            "as a program belongs under: if __name__ == '__main__'"
+        ) from error
     value = getattr(module, name, None)
     if value is None:
         own = [n for n, x in vars(module).items() if fits(x) and not n.startswith("_")]

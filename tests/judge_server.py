@@ -40,11 +40,18 @@ def serve(answer, takes_s=0.0):
             content = {"object": "chat.completion", "choices": [choice], "usage": usage}
             self.reply(200, content)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    with served(Judge) as url:
+        yield url, asked
+
+
+@contextmanager
+def served(handler):
+    """The base URL of a server of these requests."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.handle_error = lambda *of: None  # who asked may have been killed
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
     finally:
         server.shutdown()
         server.server_close()

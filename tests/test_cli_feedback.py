@@ -79,6 +79,26 @@ def test_a_label_of_which_nothing_comes_is_an_error_that_counts_why(candidates, 
     assert "30 times: a judgement names no points" in said.err
 
 
+def test_what_the_server_said_stands_with_what_it_cost(candidates, tmp_path, capsys):
+    files = options(file=candidates, out=tmp_path / "labels.jsonl", ask="score")
+    with serve(lambda prompt: ("no idea", [])) as (url, _):
+        code, said = call(["label", *files, *of_server(url)], capsys)
+        assert code == 3 and " questions got no answer of the server, the last:" in said.err
+        assert "no log-probabilities with 'no idea'" in said.err
+    (tmp_path / "labels.jsonl.part").unlink(missing_ok=True)
+
+
+def test_a_judge_that_always_names_the_same_slot_is_warned_of(candidates, tmp_path, capsys):
+    def slot(prompt):
+        sure = -0.05 if "\nbb\n\nResponse 2" in prompt else -0.1
+        return "1", [["1", sure, {"2": -4.0}]]
+
+    files = options(file=candidates, out=tmp_path / "labels.jsonl")
+    with serve(slot) as (url, _):
+        code, said = call(["label", *files, *of_server(url)], capsys)
+    assert code == 0 and "warning: judge/position_bias: in nearly all pairs" in said.out
+
+
 def test_label_by_principles_works_with_a_model_in_the_process(model, candidates, tmp_path, capsys):
     files = options(file=candidates, out=tmp_path / "labels.jsonl", ask="principles")
     code, _ = call(["label", *files, "--judge.model", model], capsys)

@@ -37,12 +37,17 @@ def write(
     what: str,
     console: Console,
     facts: Mapping[str, Any] | None = None,
+    judge: Any = None,
     **more: Any,
 ) -> None:
     """Make the file of a command, and say what was left out and why.
 
     Args:
       facts: what decides, beside config and items, which rows come out.
+      judge: who is asked; where nothing comes of it a server's last words are said.
+
+    Raises:
+      ValueError: as `make_file`.
       more: options of `make_file`.
     """
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -57,9 +62,14 @@ def write(
             done = first + len(lot)
             return results
 
-        rows, dropped = make_file(
-            config.out, items, counted, identity=identity, size=size, say=say, **more
-        )
+        try:
+            rows, dropped = make_file(
+                config.out, items, counted, identity=identity, size=size, say=say, **more
+            )
+        except ValueError as error:
+            if words := last_words(judge):
+                raise ValueError(f"{error}; {words}") from error
+            raise
     for reason, count in dropped.most_common():
         say(f"dropped: {count} times {reason}")
     say(f"{len(rows)} {what} written to {config.out}")
@@ -71,6 +81,16 @@ def tell(judge: Any, console: Console, more: Mapping[str, float] | None = None) 
     if numbers:
         cells = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         console.print(cells, markup=False, highlight=False, soft_wrap=True)
+    if words := last_words(judge):
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+def last_words(judge: Any) -> str:
+    """How often a server gave no answer and why, at last; empty where it always did."""
+    counts = judge.counts if isinstance(judge, ServerJudge) else None
+    if not (counts and counts.failed):
+        return ""
+    return f"{counts.failed} questions got no answer of the server, the last: {counts.last_error}"
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -29,6 +29,12 @@ ASKED = {
 }
 
 
+BIASED = (
+    "warning: judge/position_bias: in nearly all pairs the judge names the same slot whatever "
+    "stands in it, so the labels say little of the responses; try another judge or wording"
+)
+
+
 def read(args: Sequence[str]) -> LabelConfig:
     """The checked options."""
     config = read_as(LabelConfig, args, "label")
@@ -59,8 +65,11 @@ def label(args: Sequence[str], console: Console) -> None:
         def make(some: Sequence[Any], first: int, _: Any) -> list[Made]:
             return judged(records[first : first + len(some)])
 
-        feedback.write(config, items, make, "pairs" if prefer else "rated lists", console)
+        what = "pairs" if prefer else "rated lists"
+        feedback.write(config, items, make, what, console, judge=judge)
     feedback.tell(judge, console, prefer.metrics() if prefer else None)
+    if prefer and prefer.biased:
+        console.print(BIASED, markup=False, highlight=False, soft_wrap=True)
 
 
 def _prefer(config: LabelConfig, judge: Judge) -> BothOrders | None:

@@ -53,5 +53,5 @@ def prompts(args: Sequence[str], console: Console) -> None:
             )
 
         facts = {"prompts to show": fingerprint(seeds)}
-        feedback.write(config, attempts, make, "prompts", console, facts, most=config.count)
+        feedback.write(config, attempts, make, "prompts", console, facts, writer, most=config.count)
     feedback.tell(writer, console)

@@ -53,7 +53,7 @@ def revise(args: Sequence[str], console: Console) -> None:
             found = improve(prompts, [text_of(item["response"]) for item in some])
             return [_made(config, item, each) for item, each in zip(some, found, strict=True)]
 
-        feedback.write(config, items, make, "revised responses", console)
+        feedback.write(config, items, make, "revised responses", console, judge=writer)
     feedback.tell(writer, console)
 
 

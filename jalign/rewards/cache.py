@@ -25,15 +25,19 @@ class DiskCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, question: Any) -> Any:
-        """The answer; None where there is none, or a file that is damaged."""
+        """The answer; None where there is none, or a file that is damaged or cannot be read."""
         try:
             found = json.loads(self._path(question).read_text("utf-8"))
             return found["answer"] if found["question"] == _plain(question) else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def put(self, question: Any, answer: Any) -> None:
-        """Keep an answer. Both are what JSON can hold."""
+        """Keep an answer. Both are what JSON can hold.
+
+        Raises:
+          OSError: it cannot be written, as where the disk is full.
+        """
         path = self._path(question)
         path.parent.mkdir(exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

@@ -155,13 +155,15 @@ class ChatClient:
             return self._refused(error, request["model"])
         except self._openai.APIConnectionError as error:  # also: no answer in time
             return _Failure(f"{type(error).__name__}: {error}", 0.0)
+        except (ValueError, TypeError) as error:  # such as half a surrogate pair in a text
+            return _Failure(f"it cannot be sent: {type(error).__name__}: {error}", None)
         try:
             content = raw.http_response.json()
-            answer, usage = _read(content), content.get("usage") or {}
+            answer, usage = _read(content), content.get("usage")
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             return _Failure(f"not a chat completion: {type(error).__name__}: {error}", 0.0)
         names = ("prompt_tokens", "completion_tokens")
-        self.count("", **{name: int(usage.get(name) or 0) for name in names})
+        self.count("", **{name: _tokens(usage, name) for name in names})
         return answer
 
     def _refused(self, error: Any, model: str) -> _Failure:
@@ -198,8 +200,22 @@ def _read(content: Any) -> Answer:
 
 def _step(token: Any) -> Step:
     listed = token.get("top_logprobs") or []
-    others = {other["token"]: float(other["logprob"]) for other in listed}
-    return Step(token["token"], float(token["logprob"]), others)
+    others = {other["token"]: _logp(other["logprob"]) for other in listed}
+    return Step(token["token"], _logp(token["logprob"]), others)
+
+
+def _logp(said: Any) -> float:
+    logp = float(said)
+    if not logp < 0.01:  # some round 0 up
+        raise ValueError(f"a log-probability of {logp}")
+    return logp
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """How many a server says it counted; 0 where it says nothing, or no number."""
+    said = usage.get(name) if isinstance(usage, Mapping) else None
+    known = isinstance(said, int | float) and math.isfinite(said)
+    return int(said) if known else 0
 
 
 def _retry_after(said: str | None) -> float:

@@ -20,6 +20,11 @@ LOOSE = 0.01
 """Share of the options' probability that may hang on tokens a server did not follow."""
 
 
+LEAST = 0.1
+"""Probability that options must have together to be the answer: what begins with its thoughts, or
+with a greeting, has not said which."""
+
+
 class Step(NamedTuple):
     """A token of an answer, as a server reports it.
 
@@ -66,9 +71,9 @@ def from_steps(steps: Sequence[Step], options: Sequence[str]) -> list[float] | N
     on to a longer one.
 
     Returns:
-      One number per option; None where no option is listed, or where more than `LOOSE` of their
-      probability stands at the beginning of an option that was not followed ("1" of a "10" that
-      is two tokens): then nobody knows.
+      One number per option; None where those that are listed have less than `LEAST` of the
+      probability together, or where more than `LOOSE` of theirs stands at the beginning of an
+      option that was not followed ("1" of a "10" that is two tokens): then nobody knows.
 
     >>> steps = [Step("1", math.log(0.6), {"2": math.log(0.3)})]
     >>> [round(math.exp(p), 6) for p in from_steps(steps, ["1", "2", "3"])]
@@ -80,7 +85,7 @@ def from_steps(steps: Sequence[Step], options: Sequence[str]) -> list[float] | N
         listed = {**step.others, step.text: step.logp}
         spelt = {before + token for token in listed}
         for token, logp in listed.items():
-            text, mass = before + token, math.exp(so_far + logp)
+            text, mass = before + token, math.exp(min(so_far + logp, 0.0))
             if text in found:
                 found[text] += mass
                 if owner is not None:  # it was counted as the shorter option before
@@ -92,7 +97,7 @@ def from_steps(steps: Sequence[Step], options: Sequence[str]) -> list[float] | N
         if not any(_goes_on(before, option) for option in options):
             break
     total = sum(found.values())
-    if not steps or total <= 0 or loose > LOOSE * total:
+    if not steps or not total >= LEAST or loose > LOOSE * total:
         return None
     most = _most_unlisted({**steps[0].others, steps[0].text: steps[0].logp})
     return [_log(p, most) for p in found.values()]
@@ -109,7 +114,7 @@ def _open(text: str, options: Iterable[str], spelt: set[str]) -> bool:
 
 def _most_unlisted(listed: Mapping[str, float]) -> float:
     """Log of the most probability that a token outside of a list can have."""
-    rest = 1.0 - sum(math.exp(logp) for logp in listed.values())
+    rest = 1.0 - sum(math.exp(min(logp, 0.0)) for logp in listed.values())
     return min(math.log(max(rest, 1e-9)), *listed.values())  # the listed ones are rounded
 
 

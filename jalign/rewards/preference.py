@@ -72,6 +72,14 @@ class BothOrders:
         self._same_slot += same
         return Labels(probs, same / (n - failed) if n > failed else math.nan, failed)
 
+    @property
+    def biased(self) -> bool:
+        """Whether it hardly counts what stands in a slot: the same one won in both orders in more
+        than 3 of 4 of the pairs with both answers, of which there are at least 4.
+        """
+        known = self._pairs - self._failed
+        return known >= 4 and self._same_slot > 0.75 * known
+
     def metrics(self) -> dict[str, float]:
         """`judge/position_bias` and `judge/failed` (a share), over all labels so far."""
         known = self._pairs - self._failed

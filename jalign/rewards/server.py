@@ -5,6 +5,7 @@ Needs the `openai` package (`pip install jalign[judge]`).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 from jalign.rewards.cache import DiskCache
 from jalign.rewards.chat_client import Answer, ChatClient, Counts
 from jalign.rewards.options import Step, from_steps
+
+LOG = logging.getLogger(__name__)
 
 
 class ServerJudge:
@@ -64,7 +67,7 @@ class ServerJudge:
         self.model, self.system, self.concurrency, self.seed = model, system, concurrency, seed
         self.top_logprobs, self.token_limit = top_logprobs, token_limit
         self.prices, self.extra = (prompt_price, completion_price), dict(extra or {})
-        self._cache = None if cache is None else DiskCache(cache)
+        self._cache, self._cache_failed = None if cache is None else DiskCache(cache), False
         self._client = ChatClient(base_url, **connection)
 
     @property
@@ -149,6 +152,16 @@ class ServerJudge:
             self._client.count(cached=1)
             return Answer(found["text"], [Step(*step) for step in found["steps"]])
         answer = self._client.send(request)
-        if self._cache and answer and (answer.steps or not body.get("logprobs")):
-            self._cache.put(question, answer._asdict())
+        if answer and (answer.steps or not body.get("logprobs")):
+            self._keep(question, answer)
         return answer
+
+    def _keep(self, question: Mapping[str, Any], answer: Answer) -> None:
+        """Into the cache. Where that is full what was paid for is still an answer."""
+        if self._cache is None or self._cache_failed:
+            return
+        try:
+            self._cache.put(question, answer._asdict())
+        except OSError as error:
+            self._cache_failed = True
+            LOG.warning("answers of %s are kept no longer, they go on: %s", self.model, error)

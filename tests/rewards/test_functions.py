@@ -319,6 +319,12 @@ def test_a_function_of_another_signature_is_refused(fn, error):
         RewardFunctions({"fn": 1.0}, callables={"fn": fn})
 
 
+def test_a_file_that_ends_the_process_while_it_is_read_is_an_error(own):
+    (own / "program.py").write_text("import sys\ndef f(prompts, responses): ...\nsys.exit(0)\n")
+    with pytest.raises(ValueError, match=r"program.py ends the process while it is read"):
+        find(f"{own}/program.py:f")
+
+
 def test_what_is_no_function_is_refused(own):
     with pytest.raises(TypeError, match=r"must be a function, it is \[1\]"):
         find(f"{own / 'mine.py'}:LIST")

@@ -85,6 +85,20 @@ def test_an_answer_that_is_none_of_the_options_says_nothing():
     assert from_steps([Step("x", -0.1, {"1": -9999.0})], ["1", "2"]) is None
 
 
+def test_options_that_hardly_come_up_are_no_answer():
+    """As of a judge that thinks first: what else it might have begun with says nothing."""
+    thinks = Step("<think>", -0.001, {"1": -8.0, "2": -9.0})
+    assert from_steps([thinks], ["1", " 1", "2", " 2"]) is None
+    assert from_steps([step("The", The=0.9, x1=0.06, x2=0.03)], ["1", "2"]) is None
+    assert probs(from_steps([step("The", The=0.8, x1=0.12, x2=0.05)], ["1", "2"])) == (
+        pytest.approx([0.12, 0.05])
+    )
+
+
+def test_a_log_probability_above_0_is_taken_as_certain():
+    assert from_steps([Step("1", 1e6, {"2": -3.0})], ["1", "2"])[0] == 0.0
+
+
 def test_tokens_after_the_answer_and_empty_ones_change_nothing():
     first = step("1", x1=0.5, x2=0.4)
     for more in ([step("1", x1=0.9, x2=0.1)], [Step("", -0.1, {"": -0.1, "0": -3.0})]):
