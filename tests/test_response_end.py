@@ -8,8 +8,8 @@ import pytest
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.cli.reward_parts import Texts
-from jalign.data.chat import TEMPLATES
 from jalign.data.convert import to_records
+from jalign.data.templates import TEMPLATES
 from jalign.data.tokenize import tokenize
 from jalign.rollout.sampler import continuation
 from tests.data.tiny_tokenizers import CHATML, byte_level

@@ -19,9 +19,10 @@ from jalign import algorithms, embedded
 from jalign.config import Config
 from jalign.core import Algorithm, Frozen, TrainState
 from jalign.data.budget import Cost
-from jalign.data.chat import ends_of, load_tokenizer, template_source
+from jalign.data.chat import ends_of, load_tokenizer
 from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
+from jalign.data.templates import template_source
 from jalign.formats import of_at_most
 from jalign.kernels import devices
 from jalign.models import hub, peft

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from jalign.cli import best_of, build, build_data, runs
 from jalign.cli.read import parsed
-from jalign.data.chat import Template, template_source
+from jalign.data.chat import Template
 from jalign.data.journal import Made, make_file
+from jalign.data.templates import template_source
 from jalign.data.tokenize import Encoder
 from jalign.data.write import check_name
 from jalign.models.limits import check_rows

@@ -21,7 +21,7 @@ from jalign.cli.reward_parts import Texts
 from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
-from jalign.data.chat import template_source
+from jalign.data.templates import template_source
 from jalign.log import Display, RunLog
 from jalign.parallel import hosts
 from jalign.parallel.deterministic import make_deterministic
@@ -121,7 +121,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     closing.callback(log.close)
     log.settings(asdict(config))
     summary.introduce(log, config, model, examples, held, source, steps, start)
-    _write_config(out, config)
+    _write_config(out, config, tokenizer)
     if config.reference == "cached":
         assert isinstance(source, Offline)
         source, held_source, frozen = _with_cached_reference(
@@ -367,10 +367,10 @@ def _with_cached_reference(config, model, source, held_source, frozen, identity,
     return (*made, Frozen(frozen.base, None))
 
 
-def _write_config(out: store.Place, config: Config) -> None:
+def _write_config(out: store.Place, config: Config, tokenizer: Any) -> None:
     if hosts.is_main():
         facts = asdict(config)
         if config.data.template:  # the run goes on, is sampled and exported without the file
-            facts["data"]["template"] = template_source(None, config.data.template)
+            facts["data"]["template"] = template_source(tokenizer, config.data.template)
         text = json.dumps(facts, indent=2) + "\n"
         store.write(out / CONFIG_FILE, lambda file: file.write(text.encode()))

@@ -2,12 +2,12 @@
 
 Rules, each of which has a test:
 
-* The BOS stands once, first in the prompt, when the tokenizer adds one by default or the template
-  writes it.
+* The BOS stands once, first in the prompt: of a text where the tokenizer adds one by default, of a
+  chat where its template writes it, as when the model is asked.
 * The EOS belongs to the response and is scored. It is the template's end-of-turn token where it has
   one, else the tokenizer's EOS. Nothing here looks at the pad token.
-* Prompt and response are tokenised apart, a continuation without the space that SentencePiece puts
-  before a text.
+* Prompt and response are tokenised apart, as when the model is asked; their ids are those of the
+  text of both (`jalign.data.encoder`).
 * Prompts are cut at the front (the BOS stays), responses at the end, where a cut one has no EOS.
 * A text without a prompt is a response to [BOS]; without a BOS its first token is not scored.
 * The answer of a joint record is one token without an EOS, and its prompt is never cut.
@@ -17,15 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from jalign.data.chat import TURNS, Segment, Template
+from jalign.data.chat import TURNS, Segment, Template, ends_of, joined
+from jalign.data.encoder import NEARBY, Encoder
 from jalign.data.examples import Example, Examples, Report
-from jalign.data.joint import LETTERS
 from jalign.data.kinds import nearest
 from jalign.data.records import Message, Record
 
@@ -34,7 +33,6 @@ Tokens = tuple[list[int], list[bool]]  # ids, and which are scored
 OVER_LONG = ("truncate", "drop", "error")
 TRAIN_ON = ("response", "all")
 CHUNK = 2000  # records tokenised in one call: enough for all cores, small against the data
-ANCHOR = "\n"  # a text before a continuation takes the space that SentencePiece would put in front
 
 
 @dataclass
@@ -62,7 +60,8 @@ class Draft:
     prompt_text: str
     segments: list[list[Segment]]  # of each response
     eos: int | None  # ends every response; None: steps and letters, which have no end
-    bos: int | None  # the BOS that a cut prompt keeps
+    bos: int | None  # stands first, also in a prompt that is cut
+    ends: frozenset[int]  # a response that ends with one of them gets no EOS
 
 
 def tokenize(
@@ -111,7 +110,7 @@ def tokenize(
     records = list(records)
     report = report or Report(read=len(records))
     encoder = Encoder(tokenizer)
-    chat = _template(records, tokenizer, template)
+    chat, ends = _template(records, tokenizer, template), ends_of(tokenizer)
     if turns != "last" and chat is None and records:
         raise ValueError(f"turns {turns!r} cannot apply: the data is text, not messages")
     names = _extra_names(records)
@@ -122,7 +121,8 @@ def tokenize(
 
     def examples() -> Iterator[Example]:
         for start in range(0, len(records), CHUNK):
-            drafts = [_draft(r, chat, turns, encoder) for r in records[start : start + CHUNK]]
+            chunk = records[start : start + CHUNK]
+            drafts = [_draft(r, chat, turns, encoder, ends) for r in chunk]
             for draft, prompt, responses in _encode(drafts, encoder):
                 fitted = _fit(draft, prompt, responses, limits, report)
                 if fitted is not None:
@@ -135,72 +135,9 @@ def tokenize(
     report.prompt_tokens = int(lengths.prompt_len.sum())
     report.response_tokens = int(lengths.response_lens.sum())
     report.scored_tokens = int(lengths.scored_lens.sum())
+    report.warnings += _chat_warnings(records, chat, encoder) if chat else []
     report.warnings += _cut_warnings(report, limits, int((lengths.response_lens > 0).sum()))
     return out
-
-
-class Encoder:
-    """Text to ids, a text at the start of a sequence apart from one that goes on.
-
-    Attributes:
-      bos: id that the tokenizer puts first by default, or None.
-      eos: id of the EOS token.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        if tokenizer.eos_token_id is None:
-            raise ValueError(
-                "the tokenizer has no EOS token, so that a model could never learn to stop"
-            )
-        self.tokenizer = tokenizer
-        self.eos = self.id(tokenizer.eos_token)
-        first: int = tokenizer("a")["input_ids"][0]
-        self.bos = first if first == tokenizer.bos_token_id else None
-        self._anchor = self.starts([ANCHOR])[0]
-        # SentencePiece puts a space before a text; within a sequence that is a token too many.
-        self._prefixes = (
-            self.starts(["a"])[0] != self.starts([ANCHOR + "a"])[0][len(self._anchor) :]
-        )
-
-    def id(self, token: Any) -> int:
-        """Number of a token."""
-        return cast(int, self.tokenizer.convert_tokens_to_ids(token))
-
-    def starts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts that begin a sequence, without BOS."""
-        if not texts:
-            return []
-        return self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
-
-    def continuations(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts that stand after other tokens."""
-        if not self._prefixes:
-            return self.starts(texts)
-        n = len(self._anchor)
-        ids = self.starts([ANCHOR + text for text in texts])
-        # An anchor that merged with the text is no border any more: such a text keeps its own ids.
-        merged = [i for i, x in enumerate(ids) if x[:n] != self._anchor]
-        plain = dict(zip(merged, self.starts([texts[i] for i in merged]), strict=True))
-        return [plain.get(i, x[n:]) for i, x in enumerate(ids)]
-
-    @cached_property
-    def answers(self) -> tuple[str, dict[str, str]]:
-        """What a prompt ends with before an answer letter, and the letters as they then stand: one
-        token each, with a space before it where the tokenizer has such a token.
-        """
-        for space in (" ", ""):
-            found = self.continuations([space + letter for letter in LETTERS])
-            tokens = {ids[0] for ids in found if len(ids) == 1}
-            tokens.discard(cast(int, self.tokenizer.unk_token_id))
-            if len(tokens) == len(LETTERS):
-                return "" if space else " ", {letter: space + letter for letter in LETTERS}
-        shown = self.continuations([" " + letter for letter in LETTERS])
-        raise ValueError(
-            f"joint data needs answers {' and '.join(LETTERS)} of one token each; this tokenizer "
-            f"makes of them {[self.tokenizer.convert_ids_to_tokens(ids) for ids in shown]}"
-        )
 
 
 def _template(records: list[Record], tokenizer: Any, template: str | None) -> Template | None:
@@ -217,30 +154,45 @@ def _is_chat(record: Record) -> bool:
     return isinstance(first, list) and bool(first) and isinstance(first[0], dict)
 
 
-def _draft(record: Record, chat: Template | None, turns: str, encoder: Encoder) -> Draft:
+def _draft(
+    record: Record, chat: Template | None, turns: str, encoder: Encoder, ends: frozenset[int]
+) -> Draft:
+    none: frozenset[int] = frozenset()
     if record.joint:
         space, letters = encoder.answers
         segments = [[(letters[response], True)] for response in record.responses]
-        return Draft(record, cast(str, record.prompt) + space, segments, None, encoder.bos)
+        return Draft(record, cast(str, record.prompt) + space, segments, None, encoder.bos, none)
+    steps = any(isinstance(r, list) and isinstance(r[0], str) for r in record.responses if r)
     if isinstance(record.prompt, str) and not _is_chat(record):
-        segments = [_plain(response) for response in record.responses]
-        steps = any(isinstance(response, list) for response in record.responses)
-        return Draft(record, record.prompt, segments, None if steps else encoder.eos, encoder.bos)
+        last = tuple(cast("list[str]", encoder.tokenizer.convert_ids_to_tokens(sorted(ends))))
+        segments = [_plain(response, last) for response in record.responses]
+        eos = None if steps else encoder.eos
+        return Draft(record, record.prompt, segments, eos, encoder.bos, none if steps else ends)
     assert chat is not None
     try:
-        text, segments = _conversation(record, chat, turns)
+        if steps:
+            text = chat.render(cast("list[Message]", record.prompt), record.tools, open_turn=True)
+            segments = [_plain(response) for response in record.responses]
+        else:
+            text, segments = _conversation(record, chat, turns)
     except ValueError as error:
-        raise ValueError(f"row {record.row}: {error}") from error
-    end = chat.end_of_turn
-    eos = encoder.id(end) if end else encoder.eos
-    bos = encoder.id(chat.tokenizer.bos_token) if chat.leads_with_bos else encoder.bos
-    return Draft(record, text, segments, eos, bos)
+        raise ValueError(f"{record.where}: {error}") from error
+    eos = encoder.id(chat.end_of_turn) if chat.end_of_turn else encoder.eos
+    first = chat.tokenizer.bos_token if chat.leads_with_bos else None
+    bos = encoder.id(first) if first and text.startswith(cast(str, first)) else None
+    if steps:
+        return Draft(record, text, segments, None, bos, none)
+    return Draft(record, text, segments, eos, bos, frozenset([eos]))
 
 
-def _plain(response: str | list[str]) -> list[Segment]:
-    """Text is one segment; steps are one each, with a line break as their end. Blanks are none."""
+def _plain(response: str | list[str], ends: tuple[str, ...] = ()) -> list[Segment]:
+    """Text is one segment, which may bring its own end; steps are one each, with a line break as
+    theirs. Blanks are none.
+    """
     if isinstance(response, str):
-        return [(response, True)] if response.strip() else []
+        stripped = response.rstrip()
+        response = stripped if stripped.endswith(ends) else response
+        return [(response, True)] if stripped else []
     return [(step if step.endswith("\n") else step + "\n", True) for step in response]
 
 
@@ -251,10 +203,18 @@ def _conversation(record: Record, chat: Template, turns: str) -> tuple[str, list
         return chat.render(prompt, record.tools, open_turn=True) if prompt else "", []
     if not all(any(_says_something(m) for m in response) for response in responses):
         return "", [[] for _ in responses]  # dropped, and counted, later
+    begun = bool(prompt) and prompt[-1]["role"] == "assistant"
     if len(responses) == 1 and turns == "last":
-        last = max(i for i, m in enumerate(responses[0]) if m["role"] == "assistant")
-        prompt, responses = [*prompt, *responses[0][:last]], [responses[0][last:]]
-    done = [chat.split(prompt, r, turns=turns, tools=record.tools) for r in responses]
+        (response,) = responses
+        said = [i for i, m in enumerate(response) if m["role"] == "assistant"]
+        last = max((i for i in said if response[i].get("train") is not False), default=said[-1])
+        if begun and last and said[0] == 0:
+            response = [joined(prompt.pop(), response[0]), *response[1:]]
+        prompt, responses = [*prompt, *response[:last]], [response[last : last + 1]]
+        begun = begun and not last
+    done = [
+        chat.split(prompt, r, turns=turns, tools=record.tools, continues=begun) for r in responses
+    ]
     texts = {text for text, _ in done}
     if len(texts) > 1:
         raise ValueError("the chat template renders the prompt in another way for each response")
@@ -269,17 +229,24 @@ def _encode(
     drafts: list[Draft], encoder: Encoder
 ) -> Iterator[tuple[Draft, list[int], list[Tokens]]]:
     """Ids of each draft: the prompt with its BOS, and each response with its mask."""
-    starts, rests = [], []
+    starts, rests, before = [], [], []
     for d in drafts:
         starts.append(d.prompt_text)
         for segments in d.segments:
-            for k, (text, _) in enumerate(segments):
-                (starts if k == 0 and not d.prompt_text else rests).append(text)
-    start_ids, rest_ids = iter(encoder.starts(starts)), iter(encoder.continuations(rests))
+            place = d.prompt_text[-NEARBY:]
+            for text, _ in segments:
+                if place:
+                    rests.append(text)
+                    before.append(place)
+                else:
+                    starts.append(text)
+                place = (place + text)[-NEARBY:]
+    start_ids = iter(encoder.starts(starts))
+    rest_ids = iter(encoder.continuations(rests, before))
     for d in drafts:
         prompt = next(start_ids)
-        if encoder.bos is not None and prompt[:1] != [encoder.bos]:
-            prompt = [encoder.bos, *prompt]
+        if d.bos is not None and prompt[:1] != [d.bos]:
+            prompt = [d.bos, *prompt]
         responses = []
         for segments in d.segments:
             ids: list[int] = []
@@ -290,8 +257,8 @@ def _encode(
                 # A step is judged at its last token.
                 before_last = scored and d.eos is not None
                 mask += [before_last] * (len(new) - 1) + [scored] * bool(new)
-            if d.eos is not None and ids and ids[-1] != d.eos:
-                ids, mask = [*ids, d.eos], [*mask, True]
+            if d.eos is not None and ids and ids[-1] not in d.ends:
+                ids, mask = [*ids, d.eos], [*mask, mask[-1]]
             if not prompt and mask:
                 mask[0] = False  # nothing stands before it that could predict it
             responses.append((ids, mask))
@@ -304,7 +271,9 @@ def _fit(
     """Prompt and responses within the limits, or None (counted) when nothing is left to learn."""
     if not prompt and (d.eos is None or not responses):
         return report.drop("empty prompt")
-    if not all(_has_content(tokens, d.eos) for tokens in responses):
+    if any(len(ids) > 1 and not any(mask) for ids, mask in responses):
+        return report.drop("no assistant turn is trained on")
+    if not all(_has_content(tokens, d.ends) for tokens in responses):
         return report.drop("empty response")
     longest = max((len(ids) for ids, _ in responses), default=0)
     prompt_limit = _least(len(prompt), limits.max_prompt_len)
@@ -315,11 +284,11 @@ def _fit(
     if len(prompt) > prompt_limit or longest > response_limit:
         what = f"prompt of {len(prompt)} and response of {longest} tokens"
         if limits.over_long == "error":
-            raise ValueError(f"row {d.record.row}: {what}, over the limits {_set(limits)}")
+            raise ValueError(f"{d.record.where}: {what}, over the limits {_set(limits)}")
         if limits.over_long == "drop" or d.record.joint:
             return report.drop("over the length limits")
     cut = [_cut_response(tokens, response_limit, d.eos, limits.keep_eos) for tokens in responses]
-    if not all(_has_content(tokens, d.eos) for tokens in cut):
+    if not all(_has_content(tokens, d.ends) for tokens in cut):
         return report.drop("response cut to nothing")
     if len(cut) > 1 and all(tokens == cut[0] for tokens in cut):
         return report.drop("equal responses")
@@ -338,6 +307,33 @@ def _turns(tokens: Tokens) -> int:
     """Scored stretches: assistant turns, or steps."""
     mask = tokens[1]
     return sum(b and not a for a, b in zip([False, *mask], mask, strict=False))
+
+
+def _chat_warnings(records: list[Record], chat: Template, encoder: Encoder) -> list[str]:
+    """What a person should know of how a template renders these conversations."""
+    notes = set(chat.notes)
+    if chat.tail.strip():
+        notes.add(
+            f"the chat template ends an assistant turn with {chat.tail.strip()!r}, which is no "
+            f"token of this tokenizer: responses end with {encoder.tokenizer.eos_token} instead"
+        )
+    control = [t for record in records if (t := _control_token(record, encoder))]
+    if control:
+        notes.add(
+            f"{len(control):,} of {len(records):,} rows have a message with text that the "
+            f"tokenizer reads as a control token, such as {control[0]}: whoever writes it can end "
+            "a turn or begin one"
+        )
+    return sorted(notes)
+
+
+def _control_token(record: Record, encoder: Encoder) -> str | None:
+    """The first control token in the text of a message."""
+    for messages in (record.prompt, *record.responses):
+        for m in messages if isinstance(messages, list) else ():
+            if isinstance(m, dict) and (match := encoder.control.search(m["content"])):
+                return match.group()
+    return None
 
 
 def _cut_warnings(report: Report, limits: Limits, responses: int) -> Iterator[str]:
@@ -362,10 +358,10 @@ def _cut_warnings(report: Report, limits: Limits, responses: int) -> Iterator[st
         )
 
 
-def _has_content(tokens: Tokens, eos: int | None) -> bool:
+def _has_content(tokens: Tokens, ends: frozenset[int]) -> bool:
     """Whether anything but a final EOS is scored."""
     ids, mask = tokens
-    return sum(mask) > (bool(ids) and eos is not None and ids[-1] == eos and mask[-1])
+    return sum(mask) > (bool(ids) and ids[-1] in ends and mask[-1])
 
 
 def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:

@@ -178,11 +178,13 @@ class ModelJudge:
             LOG.warning("%s", warning)
 
     def _encoded(self, prompts: Sequence[str]) -> list[Ids]:
-        """Ids of prompts with one BOS, where the tokenizer puts one or the template writes it."""
+        """Ids of prompts: a text with the BOS that the tokenizer puts, a chat as its template
+        writes it.
+        """
         texts, bos = list(prompts), self._encoder.bos
         if (template := self._template) is not None:
             turns = [[{"role": "user", "content": text}] for text in texts]
-            texts = [template.render(turn, open_turn=True) for turn in turns]
+            texts, bos = [template.render(turn, open_turn=True) for turn in turns], None
         found = [tuple(ids) for ids in self._encoder.starts(texts)]
         return [x if bos is None or x[:1] == (bos,) else (bos, *x) for x in found]
 

@@ -1,0 +1,116 @@
+"""Text to ids, so that what is tokenised in parts has the ids of the whole text.
+
+An added token (special ones are) ends what a tokenizer looks at: text behind it is normalised anew,
+where SentencePiece puts a space before it, and may lose its first line break to the token. A text
+that goes on is therefore encoded behind an anchor: what stands before it from the last added token
+on, or a line break where there is none nearby. The anchor's own ids are then taken off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, cast
+
+from transformers import PreTrainedTokenizerBase
+
+from jalign.data.joint import LETTERS
+
+ANCHOR = "\n"  # takes the space that SentencePiece would put before a text
+NEARBY = 80  # characters before a text in which an added token is looked for
+
+
+class Encoder:
+    """Text to ids, a text at the start of a sequence apart from one that goes on.
+
+    Attributes:
+      bos: id that the tokenizer puts first by default, or None.
+      eos: id of the EOS token.
+      control: matches the special tokens in a text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                "the tokenizer has no EOS token, so that a model could never learn to stop"
+            )
+        self.tokenizer = tokenizer
+        self.eos = self.id(tokenizer.eos_token)
+        self.bos = default_bos(tokenizer)
+        self._anchor = self.starts([ANCHOR])[0]
+        # SentencePiece puts a space before a text; within a sequence that is a token too many.
+        self._prefixes = (
+            self.starts(["a"])[0] != self.starts([ANCHOR + "a"])[0][len(self._anchor) :]
+        )
+        added = cast(Any, tokenizer).added_tokens_decoder.values()
+        self._added = _any_of(t.content for t in added)
+        self.control = _any_of(t.content for t in added if t.special)
+        self._strips = any(t.rstrip for t in added)
+
+    def id(self, token: Any) -> int:
+        """Number of a token."""
+        return cast(int, self.tokenizer.convert_tokens_to_ids(token))
+
+    def starts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that begin a sequence, without BOS."""
+        if not texts:
+            return []
+        return self.tokenizer(
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
+
+    def continuations(
+        self, texts: Sequence[str], before: Sequence[str] | None = None
+    ) -> list[list[int]]:
+        """Ids of texts that stand after others.
+
+        Args:
+          before: what stands before each; None: text, of which nothing matters.
+        """
+        if not (self._prefixes or (self._strips and before)):
+            return self.starts(texts)
+        anchors = [self._anchor_of(b) for b in before] if before else [ANCHOR] * len(texts)
+        distinct = list(dict.fromkeys(anchors))
+        heads = dict(zip(distinct, self.starts(distinct), strict=True))
+        ids = self.starts([anchor + text for anchor, text in zip(anchors, texts, strict=True)])
+        # An anchor that merged with the text is no border any more: such a text keeps its own ids.
+        lengths = [len(heads[anchor]) for anchor in anchors]
+        merged = [i for i, x in enumerate(ids) if x[: lengths[i]] != heads[anchors[i]]]
+        again = self.continuations if before else self.starts
+        plain = dict(zip(merged, again([texts[i] for i in merged]), strict=True))
+        return [plain.get(i, x[n:]) for i, (x, n) in enumerate(zip(ids, lengths, strict=True))]
+
+    def _anchor_of(self, before: str) -> str:
+        """What stands before a text from the last added token on, or a line break."""
+        tail = before[-NEARBY:]
+        starts = [match.start() for match in self._added.finditer(tail)]
+        return tail[starts[-1] :] if starts else ANCHOR
+
+    @cached_property
+    def answers(self) -> tuple[str, dict[str, str]]:
+        """What a prompt ends with before an answer letter, and the letters as they then stand: one
+        token each, with a space before it where the tokenizer has such a token.
+        """
+        for space in (" ", ""):
+            found = self.continuations([space + letter for letter in LETTERS])
+            tokens = {ids[0] for ids in found if len(ids) == 1}
+            tokens.discard(cast(int, self.tokenizer.unk_token_id))
+            if len(tokens) == len(LETTERS):
+                return "" if space else " ", {letter: space + letter for letter in LETTERS}
+        shown = self.continuations([" " + letter for letter in LETTERS])
+        raise ValueError(
+            f"joint data needs answers {' and '.join(LETTERS)} of one token each; this tokenizer "
+            f"makes of them {[self.tokenizer.convert_ids_to_tokens(ids) for ids in shown]}"
+        )
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the texts, the longest first."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
+
+
+def default_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the BOS that the tokenizer puts before a text by default, or None."""
+    first: int = tokenizer("a")["input_ids"][0]
+    return first if first == tokenizer.bos_token_id else None
