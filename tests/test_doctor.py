@@ -1,5 +1,7 @@
 """What `jalign doctor` says of this machine."""
 
+import json
+
 import jax
 import pytest
 from rich.console import Console
@@ -19,6 +21,9 @@ def test_it_names_devices_kernels_versions_and_what_is_missing(monkeypatch):
     assert "secret" not in text and "JALIGN_JUDGE_API_KEY=(set)" in text
 
 
-def test_it_takes_no_arguments():
-    with pytest.raises(ValueError, match="takes no arguments, got --all"):
+def test_it_takes_one_argument_for_its_facts_as_json(capsys):
+    doctor(["--json"], Console())
+    facts = json.loads(capsys.readouterr().out)
+    assert {"devices", "host", "versions"} <= set(facts) and "cores" in facts["host"][0]
+    with pytest.raises(ValueError, match="no argument but --json, got --all"):
         doctor(["--all"], Console())

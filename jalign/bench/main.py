@@ -12,13 +12,27 @@ from rich.table import Table
 from jalign.bench import head, measure, rollouts, workloads
 from jalign.core import did_you_mean
 
+_HELP = """usage: jalign bench WHAT [--option VALUE ...]
+
+Measure on this machine; one table, and the same figures as a line of JSON.
+
+  step     an optimizer step: of a random tiny model, or of --config FILE
+  head     the log-probs of a large vocabulary, value and gradient
+  sample   tokens per second of sampling
+  rl       a whole online step: sample, reward, learn
+
+jalign bench WHAT --help lists the options of one.
+
+examples:
+  jalign bench step
+  jalign bench step --config dpo/tinyllama_1b_full_h200 --random -- --batch_size 16"""
 WHAT = ("step", "head", "sample", "rl")
 
 
 def bench(args: Sequence[str], console: Console) -> None:
     """Measure one thing on this machine."""
     if not args or args[0] in ("-h", "--help"):
-        console.print("usage: jalign bench step|head|sample|rl [--help]", highlight=False)
+        console.print(_HELP, markup=False, highlight=False)
         return
     if args[0] not in WHAT:
         raise ValueError(f"no benchmark {args[0]!r}{did_you_mean(args[0], WHAT)}")

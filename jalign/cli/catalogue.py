@@ -2,14 +2,16 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from jalign import about, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.core import TWO_MODELS, Algorithm, arrays_of, mean_over_examples
+from jalign.naming import elsewhere
 
 COLUMNS = (
     "algorithm", "feedback", "reward", "level", "reference", "policy", "SFT", "length", "negative",
@@ -19,13 +21,28 @@ _FEEDBACK = {
     "supervised": "none", "pairs": "pair", "joint": "pair", "binary": "binary", "rated": "rating",
     "lists": "list", "stepwise": "steps", "samples": "score",
 }  # fmt: skip
-_MEANING = """feedback: what is known of responses (none: demonstrations, teacher; score: a reward)
-reward: explicit (a scalar head or a preference model is trained) or implicit in the policy
+_HEADS = ("algorithm", "data", "reward", "level", "ref", "paper")
+_WIDTHS = (23, 6, 8, 8, 7, 10)
+_HELP = """usage: jalign algorithms [NAME ... | WORD ...]
+
+The catalogue, a line for each; or one algorithm with its description, hyper-parameters and loss; or
+the lines that hold a word.
+
+examples:
+  jalign algorithms
+  jalign algorithms simpo
+  jalign algorithms file.py:row      # one of your own
+  jalign algorithms list             # those that learn from lists
+  jalign algorithms oaif             # what people know by another name, and where it is"""
+_MEANING = """data: what is known of responses (none: demonstrations; score: a reward)
+reward: explicit (a model or head of rewards) or implicit in the policy
 level: whether the loss looks at whole responses or at tokens
-reference: a frozen copy of the policy, one that moves, a teacher, or none
-policy: off (a fixed data set) or on (responses sampled from the policy itself)
+ref: a frozen copy of the policy (yes), one that moves, a teacher, or none (no)
+online: responses are sampled from the policy itself, other data are fixed
 SFT: a likelihood term is part of the loss; length: lengths enter it
-negative: only dispreferred responses drive it; Nash: it seeks the equilibrium of a game"""
+negative: only dispreferred responses drive it
+Nash: it seeks the equilibrium of a game
+jalign algorithms NAME shows one with its numbers, jalign algorithms WORD some"""
 
 
 def taxonomy(row: Algorithm) -> tuple[str, ...]:
@@ -91,34 +108,75 @@ def markdown() -> str:
 
 
 def show(args: Sequence[str], console: Console) -> None:
-    """Print the table; with names, each algorithm's docstring and hyper-parameters."""
+    """Print one line per algorithm; with names, each one's description, hyper-parameters and
+    loss; with other words the lines that hold them.
+    """
+    if {"-h", "--help"} & set(args):
+        print(_HELP)
+        return
     if "--markdown" in args:
         print(markdown())
         return
-    if not args or args[0] in ("-h", "--help"):
-        table = Table(*COLUMNS)
-        for row in ALGORITHMS.values():
-            table.add_row(*taxonomy(row)[:-1], row.paper)
-        console.print(table)
-        console.print(_MEANING, highlight=False)
-        console.print(
-            "jalign algorithms NAME shows one with its hyper-parameters.", highlight=False
-        )
+    words = [arg for arg in args if not arg.startswith("--")]
+    if unknown := [arg for arg in args if arg.startswith("--")]:
+        raise ValueError(f"jalign algorithms takes --markdown, and no {unknown[0]}")
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    lines = {name: _line(row) for name, row in ALGORITHMS.items()}
+    if words and any(_named(word) for word in words):
+        for word in words:
+            _one(get(word), console)
         return
-    for name in args:
-        row = get(name)
-        console.print(f"[bold]{name}[/bold]  ({row.format.name}, arXiv {row.paper})")
-        console.print(f"from jalign.losses import {row.loss.__name__}", highlight=False)
-        console.print(row.about + "\n", markup=False, highlight=False)
-        table = Table("hyper-parameter", "default", "meaning")
-        for key, (default, meaning) in about.hyperparameters(row).items():
-            table.add_row(key, repr(default), escape(meaning))
-        console.print(table)
-        for term, mean in about.reductions(row).items():
-            console.print(f"mean of {term}: {mean}", markup=False, highlight=False)
-        console.print("\nThe loss:", markup=False)
-        console.print(inspect.getdoc(row.loss) or "", markup=False, highlight=False)
-        if row.experience:
-            last = "" if row.experience.last == "policy" else f", the last by {row.experience.last}"
-            console.print(f"\n{row.experience.responses} responses per prompt{last}:", markup=False)
-            console.print(inspect.getdoc(row.experience.make) or "", markup=False, highlight=False)
+    chosen = [x for x in lines.values() if all(w.lower() in x.lower() for w in words)]
+    known = {word: here for word in words if (here := elsewhere(word))}
+    if not chosen and not known:
+        get(words[0])  # says what is near
+    for line in (_set(_HEADS, "is"), *chosen) if chosen else ():
+        say(line)
+    for word, here in known.items() if not chosen else ():
+        say(f"{word} is here: {here}")
+    if not words:
+        say(f"\n{_MEANING}")
+
+
+def _named(word: str) -> bool:
+    return word in ALGORITHMS or ":" in word
+
+
+def _line(row: Algorithm) -> str:
+    """Its place in the table, in 80 columns; what is marked with yes there stands at the end."""
+    cells = dict(zip(COLUMNS, taxonomy(row), strict=True))
+    marks = [name for name in ("SFT", "length", "negative", "Nash") if cells[name] == "yes"]
+    marks = ["online", *marks] if cells["policy"] == "on" else marks
+    paper = row.paper or "-"
+    return _set(
+        [*(cells[n] for n in ("algorithm", "feedback", "reward", "level", "reference")), paper],
+        " ".join(marks),
+    )
+
+
+def _set(words: Sequence[str], last: str) -> str:
+    cells = [f"{word:<{n}}" for word, n in zip(words, _WIDTHS, strict=True)]
+    return " ".join([*cells, last]).rstrip()
+
+
+def _one(row: Algorithm, console: Console) -> None:
+    say = partial(console.print, markup=False, highlight=False)
+    paper = f", arXiv {row.paper}" if row.paper else ""
+    console.print(Text.assemble((row.name, "bold"), f"  ({row.format.name} data{paper})"))
+    if row.about:
+        say(f"\n{row.about}")
+    say("\nhyper-parameters (--algorithm.NAME VALUE), each with its default:")
+    for name, (default, meaning) in about.hyperparameters(row).items():
+        say(f"  {name} {default!r}")
+        if meaning:
+            say(Padding(Text(meaning), (0, 0, 0, 6)))
+    for term, mean in about.reductions(row).items():
+        say(f"mean of {term}: {mean}")
+    module = row.loss.__module__
+    where = "jalign.losses" if module.startswith("jalign.losses") else module
+    say(f"\nThe loss, from {where} import {row.loss.__name__}:")
+    say(inspect.getdoc(row.loss) or "", soft_wrap=True)
+    if row.experience:
+        last = "" if row.experience.last == "policy" else f", the last by {row.experience.last}"
+        say(f"\n{row.experience.responses} responses per prompt{last}:")
+        say(inspect.getdoc(row.experience.make) or "", soft_wrap=True)

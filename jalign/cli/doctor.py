@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +30,34 @@ FLAGS = ("XLA_", "JAX_", "LIBTPU_", "NCCL_", "TF_GPU_", "CUDA_VISIBLE", "JALIGN_
 HEAD_DIMS = (64, 128, 256)
 
 
+_HELP = """usage: jalign doctor [--json]
+
+What this machine computes on, with which kernels, what is set in the environment, what is
+installed and what is missing. --json prints the lines as {name: [text, ...]}."""
+
+
 def doctor(args: Sequence[str], console: Console) -> None:
     """Print the report."""
-    if set(args) - {"-h", "--help"}:
-        raise ValueError(f"jalign doctor takes no arguments, got {' '.join(args)}")
-    for line in report():
+    if {"-h", "--help"} & set(args):
+        print(_HELP)
+        return
+    if set(args) - {"--json"}:
+        raise ValueError(f"jalign doctor takes no argument but --json, got {' '.join(args)}")
+    lines = report()
+    if args:
+        facts: dict[str, list[str]] = {}
+        for line in lines:
+            name, _, fact = line.partition(" ")
+            facts.setdefault(name, []).append(fact.strip())
+        print(json.dumps(facts, indent=1))
+        return
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def report() -> list[str]:
     """The lines of the report."""
-    return [*_devices(), *_kernels(), *_flags(), *_versions()]
+    return [*_devices(), *_host(), *_kernels(), *_flags(), *_versions()]
 
 
 def _devices() -> list[str]:
@@ -61,6 +81,19 @@ def _devices() -> list[str]:
         f"memory     {memory}",
         f"peak       {peak}",
     ]
+
+
+def _host() -> list[str]:
+    """Cores, memory and disk of this machine; memory where the system says it."""
+    free = shutil.disk_usage(Path.cwd()).free / GIB
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = ""
+    if Path("/proc/meminfo").is_file():
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        total, left = kib["MemTotal"] / 2**20, kib["MemAvailable"] / 2**20
+        memory = f", {left:.1f} of {total:.1f} GiB of memory available"
+    return [f"host       {cores} cores{memory}, {free:.1f} GiB free on the disk of this folder"]
 
 
 def _kernels() -> list[str]:

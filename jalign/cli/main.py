@@ -26,6 +26,7 @@ _HELP = """jalign aligns language models in JAX.
 
 usage: jalign COMMAND [ARGUMENTS]
 
+  init [FILE] --algorithm NAME     write a config for a model and data of your own, to start from
   train CONFIG [--key value ...]   train by a config file; any key of it can be overridden
   eval CONFIG [--key value ...]    the held-out metrics of a model, or of a run's newest checkpoint;
                                    for rewards also calibration, length and subsets
@@ -174,6 +175,12 @@ def _algorithms(args: list[str], console: Console) -> None:
     show(args, console)
 
 
+def _init(args: list[str], console: Console) -> None:
+    from jalign.cli.init import init
+
+    init(args, console)
+
+
 def _configs(args: list[str], console: Console) -> None:
     from jalign.cli.packaged import show
 
@@ -212,6 +219,7 @@ COMMANDS: dict[str, Callable[[list[str], Console], int | None]] = {
     "merge": _merge,
     "algorithms": _algorithms,
     "configs": _configs,
+    "init": _init,
     "plan": _plan,
     "doctor": _doctor,
     "bench": _bench,

@@ -13,6 +13,11 @@ from jalign.cli.yaml_file import ConfigError
 from jalign.core import did_you_mean
 
 _PACKAGE = Path(jalign.__file__).parent
+_HELP = """usage: jalign configs [WORD ...]
+
+The configs that come with jalign, one per line, or those that hold the words. Given by name:
+jalign train tiny/grpo, jalign plan dpo/llama3_8b_lora_v5e8 --target v5e-8; jalign pipeline those of
+pipelines/. jalign train NAME --print_config prints one with all its keys."""
 _NOT_LISTED = ("embedded", "real")  # how the package's own model and the README's tables came about
 
 
@@ -54,6 +59,9 @@ def show(args: Sequence[str], console: Console) -> None:
     """`jalign configs [WORD ...]`: one per line with what it says of itself; only those that hold
     the words.
     """
+    if {"-h", "--help"} & set(args):
+        print(_HELP)
+        return
     for name in names():
         file = folder() / f"{name}.yaml"
         first = file.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")

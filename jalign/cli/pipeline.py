@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from jalign.cli.packaged import find
 from jalign.cli.read import ConfigError, load_yaml
 from jalign.cli.stage_process import Runner, locked
 from jalign.cli.stage_records import Records
@@ -52,7 +53,11 @@ def pipeline(args: Sequence[str], console: Console) -> int:
         console.print(_HELP, markup=False, highlight=False)
         return 0
     options = _options(args)
-    file = load_yaml(options.file)
+    file = load_yaml(find(options.file))
+    values = file.get("values")
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if str(value).startswith("configs/"):  # what comes with jalign, wherever that is
+            values[name] = find(value)
     stages = plan(file, options.values, options.overrides)
     names = [stage.name for stage in stages]
     for name in options.redo:

@@ -33,7 +33,13 @@ from jalign.plan.targets import Target, target, topology
 
 def plan(args: Sequence[str], console: Console) -> int:
     """Print (and perhaps write) the report; 0 where it fits, 1 where it does not."""
-    parser = ArgumentParser(prog="jalign plan CONFIG", allow_abbrev=False)
+    parser = ArgumentParser(
+        prog="jalign plan [CONFIG]",
+        allow_abbrev=False,
+        description="Whether a run fits a TPU slice or GPU that is not here, and how fast it can "
+        "be: jalign plan dpo/llama3_8b_lora_v5e8 --target v5e-8. It takes every key that jalign "
+        "train --help lists.",
+    )
     parser.add_argument("--target", required=True, help="v5e-16, 2xv5p-128, h100, 8xh100 ...")
     parser.add_argument("--json", help="write the report to this file too")
     parser.add_argument(

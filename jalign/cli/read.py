@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser
 
-from jalign.cli import algorithm_option, packaged
+from jalign.cli import algorithm_option, config_help, packaged
 from jalign.cli.yaml_file import ConfigError, load_yaml
 from jalign.config import Config
 from jalign.core import did_you_mean
@@ -56,7 +56,9 @@ def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T
     args, names = list(args), {action.dest for action in options._actions}
     if "config" in names and args and not args[0].startswith("-"):
         args = ["--config", *args]
-    if "algorithm" in names:
+    if "config" in names and config_help.wanted(args):
+        _print_help(options, args)
+    if {"config", "algorithm"} <= names:
         args = _with_algorithm(args)
     elif "config" in names:
         args = [
@@ -74,8 +76,18 @@ def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T
         if isinstance(error, SystemExit) and not error.code:
             raise
         if re.search(r"required: algorithm\b", str(error)):
-            raise ConfigError(_COMPLETE.format(command=options.prog.split()[1])) from error
+            raise ConfigError(_complete(options.prog.split()[1])) from error
         raise ConfigError(_explain(str(error), _keys(options))) from error
+
+
+def _print_help(options: ArgumentParser, args: list[str]) -> NoReturn:
+    words = [arg for arg in args if arg not in ("-h", "--help")]
+    section = algorithm_option.resolved(words, packaged.find)[1]
+    try:
+        print(config_help.text(options, args, section.value.get("name")))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    raise SystemExit(0)
 
 
 def _with_algorithm(args: list[str]) -> list[str]:
@@ -86,10 +98,12 @@ def _with_algorithm(args: list[str]) -> list[str]:
     return args
 
 
-_COMPLETE = """no algorithm is named. These are complete commands:
-  jalign {command} --algorithm dpo     one algorithm on the model and data in the package
-  jalign {command} quickstart          a config that comes with jalign (jalign configs lists them)
-  jalign {command} FILE.yaml           your own (jalign init FILE.yaml writes one to start from)"""
+def _complete(command: str) -> str:
+    more = " --target v5e-8" if command == "plan" else ""
+    return f"""no algorithm is named. These are complete commands:
+  jalign {command} --algorithm dpo{more}    the model and data in the package
+  jalign {command} quickstart{more}         one of the configs that jalign configs lists
+  jalign {command} FILE.yaml{more}          your own: jalign init FILE.yaml writes one"""
 
 
 def _parser_of(kind: type, command: str) -> ArgumentParser:

@@ -28,7 +28,7 @@ def parser() -> ArgumentParser:
     result = ArgumentParser(prog="jalign sample", description=sample.__doc__, exit_on_error=False)
     add = result.add_argument
     add("model", help="folder, hub name, run folder, or embedded")
-    add("prompts", nargs="*", help="texts to continue")
+    add("prompts", nargs="*", help="texts to continue; none with --file")
     add("--step", type=str | None, default=None, help=runs.STEP_HELP)
     add(
         "--file",
