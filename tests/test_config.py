@@ -124,6 +124,11 @@ ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}
             "ref_mixup_alpha < 1 does not apply to adapters",
         ),
         (
+            "algorithm: {name: dpo, ref_mixup_alpha: 0.5}",
+            [],
+            "ref_mixup_alpha does nothing while the reference stands still: set ref_sync_steps",
+        ),
+        (
             ONLINE.format("{name: grpo, kl_k3_coef: 0.0, ref_sync_steps: 8}"),
             [],
             "ref_sync_steps does not apply: with these numbers grpo reads no reference",

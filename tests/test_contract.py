@@ -18,7 +18,7 @@ from jalign.core import (
     mean_over_tokens,
     numbers_of,
 )
-from jalign.formats import PAIRS, mean_over_responses, sum_over_longest
+from jalign.formats import PAIRS, mean_over_responses, of_at_most, sum_over_longest
 from jalign.train.objective import Objective
 
 SIZE = {"B": 6, "R": 5, "K": 4, "A": 3}
@@ -205,6 +205,17 @@ def test_places_without_an_example_do_not_matter(row):
     }
     np.testing.assert_allclose(total(row, fields), total(row, noisy), rtol=1e-6)
     np.testing.assert_allclose(total(row, fields), total(row, rows(fields, slice(4))), rtol=1e-5)
+
+
+def test_wider_arrays_change_nothing(row):
+    """Padding tokens, and places for responses of a list, that hold garbage."""
+    row, fields = of_at_most(row, R), draw(row)
+    wider = {}
+    for name, x in fields.items():
+        fill = False if x.dtype == bool else 1.0 if name.endswith("lens") else jnp.nan
+        more = [(0, 3 if axis in "RK" else 0) for axis in row.axes(name)]
+        wider[name] = jnp.pad(x, more, constant_values=fill) if x.ndim > 1 else x
+    np.testing.assert_allclose(total(row, wider), total(row, fields), rtol=1e-6)
 
 
 def test_every_input_matters(row):

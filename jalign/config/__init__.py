@@ -214,6 +214,10 @@ class Config:
                 "model.reference does not apply: with ref_sync_steps the reference is the model "
                 "of earlier steps"
             )
+        if hyper.get("ref_mixup_alpha", 1.0) != 1.0 and not row.moves_reference(**hyper):
+            raise ValueError(
+                "ref_mixup_alpha does nothing while the reference stands still: set ref_sync_steps"
+            )
         if row.moves_reference(**hyper) and not row.needs_reference(**hyper):
             raise ValueError(
                 f"ref_sync_steps does not apply: with these numbers {row.name} reads no reference"

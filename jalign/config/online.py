@@ -16,7 +16,7 @@ class RolloutConfig:
           an iteration of ref_sync_steps optimizer steps.
         responses: responses per prompt; 0: what the method is known with.
         epochs: passes over a rollout.
-        max_new_tokens: most tokens of a response.
+        max_new_tokens: most tokens of a response, which dr_grpo divides by.
         temperature: of sampling, and of the log-probs of training where a method follows the
           gradient of what is sampled; preferences and best responses are learnt at 1.
         top_k: keep the most probable tokens only; 0: all. The log-probs of training know no cut.

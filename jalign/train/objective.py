@@ -118,6 +118,7 @@ class Objective(NamedTuple):
 
 def weighted(weights: Array, divisor: Array, fields: Arrays) -> tuple[Array, Array]:
     """Weights and divisor of a mean in which each example counts as often as its `weight` says.
+    What a loss finds out about the batch by itself, such as KTO's z0, knows no weights.
 
     Raises:
       ValueError: samples, of which there are several to an example, have no such weight.
