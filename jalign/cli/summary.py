@@ -15,7 +15,7 @@ from jalign.log import RunLog
 from jalign.train.online import Online
 from jalign.train.source import Offline
 
-_OUR_OWN = {"row", "source"}  # extras that data/ adds for its own bookkeeping
+_OUR_OWN = {"row", "source", "weight"}  # extras that are read whatever the algorithm
 _SHOWN = 3  # generations
 
 
