@@ -362,6 +362,17 @@ def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said
     for kind in ("prompts", "supervised"):  # rows of any layout
         assert Texts(examples, [pair, pair], tokenizer, kind).prompt(0) in ("as read", "hi")
     assert texts.columns([1])["answer"] == [None] and texts.columns([0])["level"] == [None]
+    assert texts.columns([0])["policy_prompt"] == ["as read"]
+
+
+def test_a_column_that_is_called_like_one_of_jaligns_own_is_said_to_be_hidden(caplog):
+    examples: Any = _Examples({"row": np.array([0])})
+    rows = [{"prompt": "p", "response_tokens": "mine", "policy_prompt": "mine"}]
+    texts = Texts(examples, rows, SimpleNamespace(decode=lambda ids, skip_special_tokens: "p"))
+    for _ in range(2):
+        found = texts.columns([0], {"response_tokens": [3]})
+        assert found["response_tokens"] == [3] and found["policy_prompt"] == ["mine"]
+    assert caplog.text.count("reward functions do not see the data's response_tokens") == 1
 
 
 def test_the_viewer_shows_the_best_first_and_what_has_no_reward_last(tmp_path, capsys):
