@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -209,6 +210,9 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         JudgeConfig(model="judge")
     with pytest.raises(ValueError, match="preference does not apply: grpo reads no preferences"):
         config(reward=replace(reward, judge=JudgeConfig(ask="preference", model="judge")))
+    with pytest.raises(ValueError, match=r"ask is preference, which gives no .* score or points"):
+        judged = RewardConfig(judge=JudgeConfig(ask="preference", model="judge"))
+        Config(algorithm={"name": "online_dpo"}, steps=2, reward=judged)
     with pytest.raises(ValueError, match=r"data\.layout does not apply to grpo"):
         config(reward=reward, data=DataConfig(layout="padded"))
     with pytest.raises(ValueError, match="cached does not apply to grpo: its responses are"):
@@ -238,6 +242,28 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         RewardConfig(functions={"sentiment_reward": 1.0}, options={"repetition": {"n": 3}})
     with pytest.raises(ValueError, match=r"rollout\.temperature must be > 0"):
         RolloutConfig(temperature=0.0)
+
+
+COMPARING = {
+    "reinforce_pp_baseline", "rloo", "rloo_token", "grpo", "dr_grpo", "dapo", "gspo", "gspo_token",
+    "cispo", "online_dpo", "online_ipo", "online_slic", "xpo", "iterative_dpo", "rso_online",
+    "iterative_cringe", "sppo_samples", "spo", "dno_prct",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [r for r in algorithms.ROWS if r.experience], ids=lambda r: r.name)
+def test_methods_that_compare_responses_to_a_prompt_need_two(row):
+    models = ModelConfig(reference="teacher") if row.needs_teacher else ModelConfig()
+    given = {"reward": RewardConfig(functions={"sentiment_reward": 1.0}), "model": models}
+    if row.experience.last != "policy" and row.name not in COMPARING:
+        return
+    make = partial(Config, algorithm={"name": row.name}, steps=1, **given)
+    if row.name not in COMPARING:
+        assert make(rollout=RolloutConfig(responses=1)).rollout.responses == 1
+        return
+    with pytest.raises(ValueError, match=r"responses (is|must be .*got) 1|from 1 to the 1 resp"):
+        make(rollout=RolloutConfig(responses=1))
+    assert make(rollout=RolloutConfig(responses=2))
 
 
 FAILING = """

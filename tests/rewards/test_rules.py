@@ -55,15 +55,10 @@ def test_the_tolerance_of_numeric_match_is_a_share_of_the_answer():
 def test_a_format_begins_where_the_prompt_opens_it():
     """As many chat templates write <think> before the reply; chat prompts are known without it."""
     response = "2</think> <answer>4</answer>"
-    for more in (
-        {"policy_prompt": ["hi<|im_end|><think>\n"] * 2},
-        {"prompts": ["hi <think>\n"] * 2},
-    ):
-        given = {"prompts": ["hi"] * 2} | more
-        rule = RULES["format_match"]
-        columns = {n: x for n, x in given.items() if n != "prompts"}
-        said = [response, "no format"]
-        assert rule(given["prompts"], said, **columns) == [1.0, 0.0]
+    read, said = ["hi<|im_end|><think>\n"] * 2, [response, "no format"]
+    assert RULES["format_match"](["hi"] * 2, said, policy_prompt=read) == [1.0, 0.0]
+    assert RULES["format_match"](["hi <think>\n"] * 2, said) == [1.0, 0.0]
+    assert RULES["format_match"](["hi"] * 2, said) == [0.0, 0.0]
     assert RULES["format_match"](["<b>bold</b>"], [response]) == [0.0]
     assert RULES["format_match"](["<think>"], [f"<think>{response}"]) == [1.0]  # once more
 
