@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from jalign.config import Config
 from jalign.data.examples import Examples
 from jalign.models import hub
 from jalign.models.limits import check_length, check_token
+from jalign.models.peft_tables import vocabulary_of
 from jalign.models.spec import Spec
 
 SHORTER = "set data.max_prompt_len and data.max_response_len lower"
@@ -62,7 +64,11 @@ def specs_of(config: Config) -> dict[str, Spec]:
     named = {c.path: c.path} | {
         f"{key} ({path})": path for key, path in others.items() if path and path != build.SHARED
     }
-    return {name: hub.spec_of(build.model_path(path)) for name, path in named.items()}
+    specs = {name: hub.spec_of(build.model_path(path)) for name, path in named.items()}
+    resized = vocabulary_of(c.adapter) if c.adapter else None
+    if resized:
+        specs[c.path] = dataclasses.replace(specs[c.path], vocab_size=resized)
+    return specs
 
 
 def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], what: str) -> None:
