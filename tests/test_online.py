@@ -255,6 +255,8 @@ COMPARING = {
 def test_methods_that_compare_responses_to_a_prompt_need_two(row):
     models = ModelConfig(reference="teacher") if row.needs_teacher else ModelConfig()
     given = {"reward": RewardConfig(functions={"sentiment_reward": 1.0}), "model": models}
+    if row.name == "ppo_ptx":
+        given["data"] = DataConfig(pretraining="texts.jsonl")
     if row.experience.last != "policy" and row.name not in COMPARING:
         return
     make = partial(Config, algorithm={"name": row.name}, steps=1, **given)
