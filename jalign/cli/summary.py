@@ -48,11 +48,13 @@ def introduce(
         requested=model.decoder.attention,
     ):
         log.say(line)
-    for line in [*build_data.described_splits(config.data), *sentences(examples.report)]:
+    said = sentences(examples.report)
+    for line in [*build_data.described_splits(config.data), *said]:
         log.say(f"data: {line}")
     log.say(f"data: {len(held or ())} examples held out")
     for line in sentences(held.report) if held else ():
-        log.say(f"held-out data: {line}")
+        if line not in said:
+            log.say(f"held-out data: {line}")
     unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
     if unread:
         log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")

@@ -97,7 +97,7 @@ def _messages(m: Any) -> list[Message]:
     elif calls is None and m.get("function_call"):
         calls = m["function_call"]  # as OpenAI had it before tools
     message = {"role": role, "content": _content(content, role)} | rest
-    if calls := _calls(calls):
+    if calls and (calls := _calls(calls)):
         message["tool_calls"] = calls
     trained = _mark(m)
     if trained is not None and trained != (role == "assistant"):
@@ -128,7 +128,7 @@ def _mark(m: Mapping[str, Any]) -> bool | None:
     if m.get("train_detail") is not None:
         raise ValueError("train_detail of a message is not supported: split the message")
     given = {}
-    for key in MARKS:
+    for key in MARKS if len(m) > 2 else ():
         if (value := m.get(key)) is not None:
             known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
             if str(value).lower() not in known:
@@ -142,7 +142,7 @@ def _mark(m: Mapping[str, Any]) -> bool | None:
 def _calls(value: Any) -> list[Any]:
     """Tool calls whose arguments are objects, also where the data write them as JSON text."""
     value = _from_json(value, "tool_calls") if isinstance(value, str) else value
-    value = [value] if isinstance(value, Mapping) else value or []
+    value = [value] if isinstance(value, Mapping) else value
     if not isinstance(value, Sequence) or not all(isinstance(c, Mapping) for c in value):
         raise ValueError(f"tool_calls must be a list of objects, got {value!r:.80}")
     return [_call(c) for c in value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -113,21 +114,13 @@ def _checked(row: Row, source: Source, used: set[str]) -> Record:
         raise ValueError(row.error)
     record = parse(row, source.kind, numbers=source.numbers, used=used)
     try:
-        for text in _texts([record.prompt, record.responses]):
-            text.encode()
+        json.dumps(record[:2], ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise ValueError(
             f"a lone surrogate {half!a} (half of a character) cannot be encoded"
         ) from error
     return record
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inside = value.values() if isinstance(value, dict) else value
-    return [t for v in inside if isinstance(v, str | list | dict) for t in _texts(v)]
 
 
 def raise_bad(error: Exception, place: str) -> NoReturn:

@@ -91,13 +91,23 @@ def prompt_key(item: Row | Record, kind: str | None = None) -> str:
       ValueError: a row that does not parse.
     """
     if not isinstance(item, Record):
-        row = canonical(item)
-        kind = kind or recognise(row, [row])[0]
-        # what an answer was judged to be is nobody's business here, and may be a column of words
-        kind = "supervised" if kind in ("binary", "rated") else kind
-        item = parse(row, kind, numbers=())
+        item = _for_its_prompt(canonical(item), kind)
     value = item.prompt or item.responses[:1]
     return value.strip() if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _for_its_prompt(row: Row, kind: str | None) -> Record:
+    # what an answer was judged to be is nobody's business here, and may be a column of words
+    judged = ("binary", "rated")
+    if kind:
+        return parse(row, "supervised" if kind in judged else kind, numbers=())
+    kind = recognise(row, [row])[0]
+    try:
+        return parse(row, "supervised" if kind in judged else kind, numbers=())
+    except (ValueError, TypeError):
+        if kind == "prompts" or not column("prompt", row):
+            raise
+        return parse(row, "prompts")  # columns that make a richer kind by accident
 
 
 def _value(value: Any, name: str) -> str | list[Message]:

@@ -107,7 +107,7 @@ def split(
     *,
     seed: int = 0,
     wanted: str | None = None,
-    bad_rows: str = "drop",
+    bad_rows: str = "error",
 ) -> tuple[list[Item], list[Item]]:
     """Rows (or records) to train on, and rows held out, by the hash of their prompt.
 
@@ -140,11 +140,12 @@ def split(
 def _keys(items: Sequence[Any], wanted: str | None, bad_rows: str) -> Iterator[str]:
     """What tells the prompts of items apart, or nothing of one that does not parse."""
     rows = [item for item in items if not isinstance(item, Record)]
-    kinds = {s.name: s.kind for s in sources_of(rows, wanted)}
+    kinds = {s.name: s.kind for s in sources_of(rows, wanted)} if wanted else {}
     for i, item in enumerate(items):
         try:
             record = isinstance(item, Record)
-            yield prompt_key(item, None if record else kinds[item.get(SOURCE_COLUMN, "")]) or " "
+            kind = None if record else kinds.get(item.get(SOURCE_COLUMN, ""))
+            yield prompt_key(item, kind) or " "
         except ERRORS as error:
             assert not isinstance(item, Record)
             if bad_rows == "error" and not isinstance(error, NothingToLearn):
