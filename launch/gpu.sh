@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 [ $# -ge 2 ] || usage
 config=$1 out=$2
 shift 2
+check_config "$config"
 jalign_install ".[cuda,gcs,s3]"
 gpu_environment
 run .venv/bin/jalign doctor

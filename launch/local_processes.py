@@ -23,8 +23,7 @@ def start(args: argparse.Namespace, kill: str | None) -> int:
     """Run all processes to their end; the exit code of the first that failed, or 0."""
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
-    inherited = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}
-    processes = []
+    inherited, processes = {n: x for n, x in os.environ.items() if n != "XLA_FLAGS"}, []
     for rank in range(args.processes):
         own = {
             "JAX_PLATFORMS": "cpu",
@@ -62,13 +61,14 @@ def hurt(processes: list[subprocess.Popen], kill: str) -> None:
 def main() -> int:
     form = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--devices", type=int, default=4)
-    parser.add_argument("--restarts", type=int, default=0)
+    for name, default in {"processes": 2, "devices": 4, "restarts": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--kill")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
+    if min(args.processes, args.devices, args.restarts + 1) < 1:
+        parser.error("--processes and --devices must be at least 1, --restarts at least 0")
     code = start(args, args.kill)
     for _ in range(args.restarts):
         if code == 42 or code >= 127:

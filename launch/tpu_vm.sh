@@ -10,7 +10,7 @@
 #   The script minds the run over ssh: start it in tmux on a machine that stays up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. launch/run.sh
+. launch/venv.sh
 fail() { echo "$1" >&2; exit 2; }
 spot='' keep=0
 while [[ ${1:-} == --* ]]; do
@@ -22,8 +22,7 @@ while [[ ${1:-} == --* ]]; do
   shift
 done
 [ $# -ge 5 ] || usage
-name=$1 zone=$2 type=$3 config=$4 out=$5
-shift 5
+name=$1 zone=$2 type=$3 config=$4 out=$5 && shift 5
 case $out in
   gs://* | s3://* | /*) ;;
   *) fail "OUT must outlive the TPU: gs://..., s3://... or a mounted /path, got $out" ;;
@@ -35,6 +34,7 @@ case ${RUNTIME:-$type} in
   v6e-*) RUNTIME="v2-alpha-tpuv6e" ;;
   "$type") fail "no runtime is known for $type (v4-*, v5litepod-*, v5p-*, v6e-*): set RUNTIME" ;;
 esac
+check_config "$config"
 [ -r "${HF_TOKEN_PATH:-/dev/null}" ] || fail "no readable file: HF_TOKEN_PATH=$HF_TOKEN_PATH"
 archive=${TMPDIR:-/tmp}/jalign-$name.tar.gz
 queue=(gcloud compute tpus queued-resources)

@@ -20,3 +20,12 @@ jalign_install() {
     [ "$dry_run" = 1 ] || echo "$wanted" > .venv/installed
   fi
 }
+
+check_config() {  # a file, or one of configs/ by its name: before a machine is asked for
+  local file
+  for file in "$1" "configs/${1#configs/}" "configs/${1#configs/}.yaml"; do
+    if [ -f "$file" ]; then return 0; fi
+  done
+  echo "no config $1: give a file, or one of configs/ by its name (jalign configs)" >&2
+  exit 2
+}

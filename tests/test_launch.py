@@ -51,6 +51,8 @@ def copy(tmp_path):
     """A copy without .venv, where every command of a cloud only leaves its name in `ran`."""
     shutil.copytree(LAUNCH, tmp_path / "launch")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("real"))
+    (tmp_path / "c.yaml").write_text("")
     for command in CLOUD.split():
         executable(tmp_path / "bin" / command, f'echo "{command} $*" >> "{tmp_path}/ran"')
     executable(tmp_path / "bin" / "python3", f'exec "{sys.executable}" "$@"')
@@ -324,6 +326,23 @@ def test_gpu_sh_asks_the_doctor_and_hands_every_option_to_the_run(copy):
     ]
 
 
+@pytest.mark.parametrize("script", ["gpu.sh", "slurm.sbatch", "tpu_vm.sh n z v6e-16"])
+def test_a_config_that_is_not_there_is_missed_before_anything_is_asked_for(script, copy):
+    code, _, err = bash(copy, f"bash launch/{script} no.yaml gs://b/x")
+    assert code == 2 and "no config no.yaml: give a file, or one of configs/" in err
+    assert not (copy / "ran").exists()
+    file, _, words = script.partition(" ")
+    command = f"bash launch/{file} --dry-run {words} tiny/dpo gs://b/x"  # by its name
+    assert bash(copy, command)[0] == 0
+
+
+@pytest.mark.parametrize("wrong", ["--processes 0", "--processes -3", "--devices 0"])
+def test_fewer_than_one_process_or_device_is_refused(wrong):
+    command = [sys.executable, str(LAUNCH / "local_processes.py"), *wrong.split(), "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "--processes and --devices must be at least 1" in done.stderr
+
+
 def test_the_word_auto_asks_the_cluster_and_not_a_host_of_that_name():
     """As one process of a Slurm job."""
     cluster = {
@@ -379,8 +398,9 @@ def test_a_jobset_is_valid_and_restarts_only_what_may_be_restarted(path):
     assert job["backoffLimit"] == 0 and job["parallelism"] == job["completions"]
     (rule,) = job["podFailurePolicy"]["rules"]
     final = set(rule["onExitCodes"]["values"])
+    again = {ExitCode.OK, ExitCode.PREEMPTED, ExitCode.INTERRUPTED}  # as of a signal
     assert rule["action"] == "FailJob" and rule["onExitCodes"]["operator"] == "In"
-    assert final == {1} | {int(c) for c in ExitCode} - {ExitCode.OK, ExitCode.PREEMPTED}
+    assert final == {1} | {int(c) for c in ExitCode} - again
     pod = job["template"]["spec"]
     assert pod["restartPolicy"] == "Never" and pod["terminationGracePeriodSeconds"] >= 120
     (container,) = pod["containers"]

@@ -33,7 +33,7 @@ ALLOWED = {
     "rewards": MODEL | {"data", "user_code"},
     "log": {"store"},
     "train": TRAIN,
-    "config": METHOD | {"user_code", "train"},
+    "config": METHOD | {"train"},
     "eval": TRAIN,
     "plan": TRAIN,
     "bench": TRAIN | {"config", "cli", "plan"},

@@ -35,6 +35,7 @@ def test_going_on_drops_what_was_written_after_the_checkpoint_and_half_a_line(tm
     log = RunLog(tmp_path, steps=9, start=3)
     log.write(4, {"loss": 0.1})
     log.close()
+    assert log.dropped == 5
     assert [(x["step"], x["loss"]) for x in lines(tmp_path / "metrics.jsonl")][-2:] == [
         (3, 1 / 3),
         (4, 0.1),
@@ -102,3 +103,13 @@ def test_lines_that_are_no_records_are_dropped_counted_and_the_others_kept(tmp_p
     assert [row["step"] for row in log.rows("train")] == [1, 2, 3]
     log.close()
     assert "metrics.jsonl: 8 damaged lines are dropped" in caplog.text
+
+
+def test_a_record_without_a_checkpoint_is_dropped_and_known(tmp_path):
+    log = RunLog(tmp_path, steps=9, start=0)
+    assert log.dropped == 0
+    log.write(7, {"loss": 0.5})
+    log.close()
+    log = RunLog(tmp_path, steps=9, start=0)
+    assert log.dropped == 7 and log.rows("train") == []
+    log.close()

@@ -57,7 +57,7 @@ from jalign import config, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.bench.workloads import TINY_LLAMA
 from jalign.cli import build_data
-from jalign.cli.train import _identity
+from jalign.cli.identity import identity_of
 from jalign.core import Batch, Frozen, Mean, Parts
 from jalign.data.convert import to_records
 from jalign.data.pipeline import Batches
@@ -455,7 +455,7 @@ def facts(given=DPO, steps=10, spec="rope 1e4"):
     model = SimpleNamespace(decoder=SimpleNamespace(spec=spec), tokenizer=byte_level())
     state = SimpleNamespace(params=params())
     data = SimpleNamespace(fingerprint="f")
-    return _identity(given, model, data, None, state, Frozen({}, params()), steps)
+    return identity_of(given, model, data, None, state, Frozen({}, params()), steps)
 
 
 def test_27_another_learning_rate_schedule_or_architecture_is_another_run():

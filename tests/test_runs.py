@@ -149,7 +149,7 @@ def test_what_must_not_change_is_refused_by_name(folder):
         ({"seed": 1}, "seed"),
         ({"batch_size": 4}, "batch_size"),
         ({"data.max_response_len": 5}, "data"),
-        ({"algorithm.beta": 0.2}, "algorithm"),
+        ({"algorithm.beta": 0.2}, r"algorithm\.beta"),
         ({"model.lora.rank": 2}, "adapters"),
     ):
         with pytest.raises(ResumeError, match=rf"\n  {fact}: the checkpoint has"):

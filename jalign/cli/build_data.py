@@ -11,6 +11,7 @@ from jalign.cli.build import algorithm_of, model_path
 from jalign.config import EMBEDDED, Config, DataConfig, Sources, is_embedded
 from jalign.core import Algorithm, did_you_mean
 from jalign.data import sources, splits
+from jalign.data.clock import CLOCK
 from jalign.data.convert import to_records
 from jalign.data.density import density_ratio
 from jalign.data.examples import Examples, Report
@@ -150,6 +151,7 @@ def examples_of(
 ) -> tuple[Examples, Examples | None]:
     """Tokenised training and held-out examples (of `all_rows`, unless those are there already)."""
     c, row = config.data, algorithm_of(config)
+    CLOCK.fix(c.date)
     train, held = rows or all_rows(config)
     kind = kind_of(row)
     if row.experience:

@@ -56,7 +56,6 @@ def plan_of(config: Config) -> Plan:
         max_new_tokens=c.max_new_tokens,
         ref_sync_steps=numbers.get("ref_sync_steps", 0),
         ref_mixup_alpha=numbers.get("ref_mixup_alpha", 1.0),
-        run_steps=config.steps,
         max_idle=c.max_idle,
     )
 
@@ -228,9 +227,17 @@ def keep(
         LOG.error("rollout %d is not recorded in %s: %s", number[0], folder, error)
 
 
-def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward) -> Any:
+def answers_of(
+    config: Config,
+    model: build.Model,
+    texts: Texts,
+    mesh: Mesh,
+    reward: Reward,
+    stop: Callable[[], bool] = lambda: False,
+) -> Any:
     """`(state, frozen) -> metrics` of one response to every held-out prompt: reward, lengths,
-    diversity, and where there is a reference the KL divergence to it (k1, nats per response).
+    diversity, and where there is a reference the KL divergence to it (k1, nats per response). None
+    where `stop` says so on the way.
     """
     held = texts.examples
     plan, whole = plan_of(config), whole_of(config, model)
@@ -245,8 +252,11 @@ def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, rew
     reader = Reader(model.apply, plan.temperature, bins)
     names = ("old_token_logps", "ref_token_logps")
 
-    def answer(state: TrainState, frozen: Frozen) -> dict[str, float]:
-        responses = respond(whole(state.params), ids, settings, key, batch_size=size)
+    def answer(state: TrainState, frozen: Frozen) -> dict[str, float] | None:
+        policy = whole(state.params)
+        responses = respond(policy, ids, settings, key, batch_size=size, stop=stop)
+        if stop():
+            return None
         responses = stop_at(responses, model.tokenizer, config.rollout.stop)
         metrics = length_metrics(responses) | diversity_metrics(responses)
         if config.reward.given:
@@ -254,6 +264,8 @@ def answers_of(config: Config, model: build.Model, texts: Texts, mesh: Mesh, rew
             metrics |= judged.metrics
             if judged.scores is not None and np.isfinite(judged.scores).any():
                 metrics["reward"] = float(judged.scores[np.isfinite(judged.scores)].mean())
+        if stop():
+            return None
         if frozen.ref is not None:
             found = reader(ids, responses, names, state.params, frozen)
             k1 = found["old_token_logps"] - found["ref_token_logps"]

@@ -1,7 +1,7 @@
 """`jalign train CONFIG`: build, resume, fit, and say what came of it."""
 
-import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,14 +13,16 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from jalign import naming, store
+from jalign import store
 from jalign.cli import build, build_data, build_online, check_tokens, summary
 from jalign.cli.build_reward import reward_of
-from jalign.cli.feedback import ASKING
+from jalign.cli.dated import dated
+from jalign.cli.identity import NOTES, identity_of, unsaid
 from jalign.cli.reward_parts import Texts
 from jalign.cli.runs import CONFIG_FILE
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
+from jalign.data.clock import CLOCK
 from jalign.data.templates import template_source
 from jalign.log import Display, RunLog
 from jalign.parallel import hosts
@@ -28,7 +30,7 @@ from jalign.parallel.deterministic import make_deterministic
 from jalign.parallel.preflight import preflight
 from jalign.rewards.rules import sentiment
 from jalign.train.checkpoint import Checkpointer
-from jalign.train.fingerprint import combine, fingerprint
+from jalign.train.divergence import Trend, chance, worse
 from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, due
 from jalign.train.loop import StopTraining, fit
 from jalign.train.manifest import Meta
@@ -58,10 +60,15 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     out = store.at(config.out)
     store.check_writable(out)
     algorithm = build.algorithm_of(config)
+    asked, config = config, dated(config, out)
     with display.phase("reading the data"):
         tokenizer = build.tokenizer_of(config)
         rows = build_data.all_rows(config)
         examples, held = build_data.examples_of(config, tokenizer, rows)
+        if CLOCK.asked:
+            display.say(f"data: the chat template writes the date: {config.data.date} (data.date)")
+        else:
+            config = asked
         examples.report.warnings += check_tokens.check(config, tokenizer, examples, held)
     if config.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
@@ -69,14 +76,17 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         model = build.model_of(config, mesh, tokenizer)
 
     spec = model.decoder.spec
-    held_source, answer = None, None
+    held_source, answer, reward = None, None, None
+    preemption = Preemption(display.say)  # hears nothing yet
     if algorithm.experience:
         reward = reward_of(config, mesh, model.bare)
         texts = Texts.of(config, examples, rows[0], tokenizer)
         source = build_online.source_of(config, model, texts, mesh, reward)
         if held:
             texts = Texts.of(config, held, rows[1], tokenizer)
-            answer = build_online.answers_of(config, model, texts, mesh, reward)
+            answer = build_online.answers_of(
+                config, model, texts, mesh, reward, stop=preemption.heard
+            )
         steps = config.steps
     else:
         source = build.source_of(config, examples, mesh, spec)
@@ -84,7 +94,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         steps = build.steps_of(config, source.batches)
     optimizer, schedule = config.optim.make(steps)
     state, frozen = build.state_of(config, model, mesh, optimizer)
-    identity = _identity(config, model, examples, held, state, frozen, steps, source)
+    identity = identity_of(config, model, examples, held, state, frozen, steps, source, reward)
     here = ("data", "held_out", "tokenizer")  # files of each host, which may be old on one
     hosts.all_hosts_agree("the data or the tokenizer", [steps, *(identity[n] for n in here)])
 
@@ -98,6 +108,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         abstract,
         identity,
         allow=tuple(config.checkpoint.allow_mismatch),
+        unsaid=unsaid(config),
+        notes=NOTES,
         read=partial(_restore_source, source, out),
     )
     start, meta = 0, {}
@@ -136,8 +148,11 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         out_shardings=(shardings, None),
     )
     step = _announced(step, log, "compiling the training step")
-    with Preemption() as preemption, checkpoints:
-        evaluations = Evaluations(log, config.stop, meta.get("evaluations", ()))
+    with preemption, checkpoints:
+        fixed = not algorithm.experience
+        by_chance = chance(held or examples, spec.vocab_size) if fixed else -math.inf
+        earlier = meta.get("evaluations", ())
+        evaluations = Evaluations(log, config.stop, earlier, by_chance=by_chance)
         evaluators: list[Any] = []
         if held_source:
             evaluate = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
@@ -146,7 +161,8 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                 Evaluate(evaluations, evaluate, batches, every=every, stop=preemption.heard)
             )
         if answer:
-            evaluators.append(Answers(evaluations, answer, every=config.eval_every))
+            every = config.eval_every
+            evaluators.append(Answers(evaluations, answer, every=every, stop=preemption.heard))
         metrics = Metrics(
             log,
             source,
@@ -155,12 +171,14 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             steps=steps,
             max_bad_steps=config.max_bad_steps,
             pending=meta.get("pending", ()),
+            trend=Trend(**meta.get("trend", {})),
         )
         looks: list[Any] = []
         if config.sample.prompts:
             generate = build.generator_of(config, model, held)
             score = sentiment if config.sample.sentiment else None
-            looks.append(Generations(log, generate, score, every=config.sample.every))
+            every = config.sample.every
+            looks.append(Generations(log, generate, score, every=every, stop=preemption.heard))
 
         def save(number: int, state: TrainState, best: bool) -> None:
             log.put()  # a checkpoint is never ahead of the record
@@ -172,6 +190,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                     "position": source.position(),
                     "pending": metrics.pending(),
                     "evaluations": evaluations.so_far,
+                    "trend": metrics.trend.facts(),
                 },
                 pin=best,
                 beside=partial(source.save, _rollout_file(out, number)),
@@ -180,17 +199,15 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                 _drop_rollouts(out, keep=[*checkpoints.steps(), number])
 
         every, is_best = config.checkpoint.every, evaluations.is_best
-        saving = Save(save, checkpoints, preemption, every=every, is_best=is_best)
+        cut = lambda: any(hook.cut for hook in (*evaluators, *looks))  # noqa: E731
+        saving = Save(save, checkpoints, preemption, every=every, is_best=is_best, cut=cut)
         # whether a step is the last is known after its evaluation
         ends = [source.over] if isinstance(source, Online) else []
         hooks = [*evaluators, evaluations, *ends, metrics, *looks, saving]
         preemption.check()
         code = ExitCode.OK
         try:
-            # a run that was told to stop saved without evaluating: that is made up for
-            cut = "evaluations" in meta and due(config.eval_every, start, start == steps)
-            missing = evaluators if cut and not evaluations.has(start) else ()
-            for look in missing if start else (*evaluators, *looks):
+            for look in _missing(config, evaluations, evaluators, looks, log, meta, start, steps):
                 look.now(start, state, frozen)
             if start and config.stop.metric:
                 _pin_best(checkpoints, evaluations, log)
@@ -204,6 +221,10 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         except StopTraining as stop:
             log.say(stop.reason)
             code = ExitCode(stop.exit_code)
+    why = code is ExitCode.OK and _divergence(config, evaluations, metrics.trend, source, state)
+    if why:
+        log.say(f"ended after step {int(state.step)} of {steps}: {why}")
+        return ExitCode.DIVERGED
     nothing = source.idle.verdict if isinstance(source, Online) else None
     if code is ExitCode.OK and nothing:
         log.say(f"ended after step {int(state.step)} of {steps}: {nothing}")
@@ -213,10 +234,60 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         if taken < steps:
             why = evaluations.reason
             log.say(f"ended after step {taken} of {steps}: {why}. It goes on if that is relaxed.")
+        for line in worse(evaluations.so_far):
+            log.say(f"warning: {line}")
         best = checkpoints.pinned if config.stop.metric else None
         display.close()
-        summary.conclude(log, out, taken, time.perf_counter() - started, best)
+        summary.conclude(log, out, start, taken, time.perf_counter() - started, best)
     return code
+
+
+def _missing(
+    config: Config,
+    evaluations: Evaluations,
+    evaluators: Sequence[Any],
+    looks: Sequence[Any],
+    log: RunLog,
+    meta: Meta,
+    start: int,
+    steps: int,
+) -> list[Any]:
+    """What looks at the model before the next step: before the first, all; later, what a run that
+    was told to stop left out to be saved in time.
+    """
+    if not start:
+        return [*evaluators, *looks]
+    last, missing = start == steps, []
+    if "evaluations" in meta and due(config.eval_every, start, last) and not evaluations.has(start):
+        missing += evaluators
+    seen = log.rows("generations")
+    if due(config.sample.every, start, last):
+        # of several processes one keeps the record
+        missing += looks if hosts.any_host(bool(seen) and seen[-1]["step"] != start) else []
+    return missing
+
+
+def _divergence(
+    config: Config,
+    evaluations: Evaluations,
+    trend: Trend,
+    source: Offline | Online,
+    state: TrainState,
+) -> str | None:
+    """Why a run that has come to its end is one that diverged."""
+    bad, taken = int(state.skipped_in_a_row), int(state.step)
+    if bad and bad >= min(2, taken):
+        return (
+            f"the last {bad} steps had a loss or gradient that was not finite; nothing was "
+            "learned from them"
+        )
+    if evaluations.so_far:
+        return evaluations.divergence
+    limit = config.stop.divergence
+    why = trend.diverged(limit, evaluations.by_chance) if isinstance(source, Offline) else None
+    return (
+        f"training diverged: {why} (in training; stop.divergence is {limit:.4g})" if why else None
+    )
 
 
 def _announced(step: Step, log: RunLog, phase: str) -> Step:
@@ -276,66 +347,6 @@ def _drop_rollouts(out: store.Place, keep: Sequence[int]) -> None:
 
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-def _identity(
-    config: Config,
-    model: build.Model,
-    examples: Any,
-    held: Any,
-    state: TrainState,
-    frozen: Frozen,
-    steps: int,
-    source: Any = None,
-) -> dict[str, Any]:
-    """The facts that a run may not change half-way."""
-    lora = config.model.lora
-    constant = config.optim.schedule == "constant"
-    # equal weights are another model when, say, the base of its rotary angles differs
-    base = fingerprint((state.params, frozen.base)) | {"spec": repr(model.decoder.spec)}
-    row = build.algorithm_of(config)
-    algorithm = row.hyperparameters | config.algorithm | {"name": row.name}
-    if code := naming.code_digest(config.algorithm["name"], row):
-        algorithm |= {"code": code}
-    return {
-        "schema": 1,
-        "algorithm": dict(sorted(algorithm.items())),
-        "data": examples.fingerprint,
-        "held_out": held.fingerprint if held else None,
-        "tokenizer": _tokenizer_hash(model.tokenizer),
-        "base_model": combine(base),
-        "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
-        "adapters": None if lora is None else vars(lora),
-        "optimizer": _optimizer_identity(config),
-        "schedule_steps": None if constant else steps,  # a decay to another end is another run
-        "batch_size": config.batch_size,
-        "group_by_length": config.data.group_by_length,
-        "seed": config.seed,
-    } | (_online_identity(config, source) if isinstance(source, Online) else {})
-
-
-def _optimizer_identity(config: Config) -> dict[str, Any]:
-    """How updates are computed; where the state waits meanwhile is not part of it."""
-    facts = asdict(config.optim)
-    del facts["offload"]
-    if facts["moments"] == "float32":  # as checkpoints say that know of nothing else
-        del facts["moments"]
-    return facts
-
-
-def _online_identity(config: Config, source: Online) -> dict[str, Any]:
-    """What an online run may not change half-way: how it samples and what it is rewarded for."""
-    how = {"record", "sample_batch", "max_idle"}
-    rollout = {name: x for name, x in asdict(config.rollout).items() if name not in how}
-    reward = asdict(config.reward)
-    judge = {name: x for name, x in reward["judge"].items() if name not in ASKING}
-    texts = source.pretraining.texts.fingerprint if source.pretraining else None
-    return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}
-
-
-def _tokenizer_hash(tokenizer: Any) -> str:
-    text = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _with_cached_reference(config, model, source, held_source, frozen, identity, mesh, out, log):

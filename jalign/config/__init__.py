@@ -8,6 +8,7 @@ checked against the loss's signature.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from inspect import unwrap
 from operator import attrgetter
@@ -419,7 +420,15 @@ class Config:
             )
 
     def _check_numbers(self) -> None:
-        """Numbers that are out of range, or that the optimizer does not read."""
+        """Numbers that are out of range, or that the optimizer does not read; and the date."""
+        if self.data.date is not None:
+            try:
+                datetime.fromisoformat(self.data.date)
+            except ValueError:
+                raise ValueError(
+                    "data.date must be a date such as 2026-11-30, or 2026-11-30T18:05 with a "
+                    f"time, got {self.data.date!r}"
+                ) from None
         least = {
             "log_every": 1, "max_bad_steps": 1, "eval_every": 0, "data.limit": 0,
             "data.eval_limit": 0, "data.holdout": 0, "data.soft_labels": 0, "sample.prompts": 0,

@@ -116,6 +116,8 @@ class DataConfig:
         turns: which assistant turns of a conversation are scored.
         template: a chat template instead of the tokenizer's own: a built-in one by name, a file
           that ends in .jinja, or the Jinja text. What is exported has it.
+        date: what a chat template that writes the date takes for now, such as 2026-11-30 or
+          2026-11-30T18:05; null is when the run began, which its config.json keeps.
         layout: one flat token stream with shared prompts, or padded rows.
         max_tokens: most tokens of a micro-batch on one device; null is 2048 on CPU (that stays
             in its caches), 8192 elsewhere, or as long as the longest example needs.
@@ -143,6 +145,7 @@ class DataConfig:
     train_on: Literal["response", "all"] = "response"
     turns: Literal["last", "all"] = "last"
     template: str | None = None
+    date: str | None = None
     layout: Literal["flat", "padded"] = "flat"
     max_tokens: int | None = None
     group_by_length: int = 0

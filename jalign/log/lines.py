@@ -69,16 +69,19 @@ def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
     return records, damaged
 
 
-def drop_after(path: Path, step: int) -> None:
-    """A killed run may have logged steps that its last checkpoint does not hold, and half a line.
+def drop_after(path: Path, step: int) -> int:
+    """Drops the records after a step; returns the step of the last of them, 0 where there is none.
 
+    A killed run may have logged steps that its last checkpoint does not hold, and half a line.
     A run that starts afresh evaluates step 0 again, so then nothing is kept.
     """
     if not path.exists():
-        return
+        return 0
     records, damaged = parse(path.read_bytes())
     if damaged:
         LOG.warning("%s: %d damaged lines are dropped", path, damaged)
     kept = [record for record in records if step and record["step"] <= step]
+    last = max((record["step"] for record in records), default=0)
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
     store.write(path, lambda file: file.write(text.encode()))
+    return last if len(kept) < len(records) else 0

@@ -25,6 +25,7 @@ class RunLog:
       writes: whether this process keeps the record; of several only the first does.
 
     Attributes:
+      dropped: the last step of an earlier life that was recorded after `start`; 0: none was.
       aside_s: seconds spent in phases that are not training, such as evaluations.
     """
 
@@ -40,13 +41,14 @@ class RunLog:
         self.path = directory / "metrics.jsonl"
         self.tensorboard = directory
         self._lines: Lines | None = None
+        self.dropped = 0
         self._spool: store.Spool | None = None
         if writes:
             if store.is_remote(directory):
                 self._spool = store.Spool(directory, self.path.name)
             folder = self._spool.local if self._spool else Path(directory)
             folder.mkdir(parents=True, exist_ok=True)
-            drop_after(folder / self.path.name, start)
+            self.dropped = drop_after(folder / self.path.name, start)
             self._lines = Lines(folder / self.path.name)
             self._board = TensorBoard(
                 folder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -49,6 +49,7 @@ def respond(
     *,
     batch_size: int,
     other: Model | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Responses:
     """`settings.responses` responses to each prompt.
 
@@ -61,6 +62,8 @@ def respond(
       key: a call folds its number into it.
       batch_size: prompts per call.
       other: the second model of a mixture.
+      stop: asked before every call; once it says so there is no further one, and the prompts that
+        are left have no responses.
     """
     rows = batch_size * settings.responses
     model = ready(model, rows)
@@ -71,6 +74,8 @@ def respond(
     logps: list[list[np.ndarray]] = [[] for _ in prompts]
     finished = np.zeros((len(prompts), k), bool)
     for number, start in enumerate(range(0, len(order), batch_size)):
+        if stop():
+            break
         chosen = order[start : start + batch_size]
         rows = [prompts[i] for i in chosen]
         rows += [rows[-1]] * (batch_size - len(chosen))

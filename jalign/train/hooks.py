@@ -2,6 +2,7 @@
 `Moment`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from jalign.core import Frozen, Mean, Parts, TrainState
 from jalign.log import RunLog
 from jalign.parallel import hosts
 from jalign.train.checkpoint import Checkpointer
+from jalign.train.divergence import Trend
 from jalign.train.loop import Moment, StopTraining
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
@@ -43,7 +45,9 @@ class Metrics:
         steps: int,
         max_bad_steps: int,
         pending: Sequence[dict[str, float]] = (),
+        trend: Trend | None = None,
     ):
+        self.trend = trend or Trend()
         self.log, self.source, self.schedule = log, source, schedule
         self.every, self.steps, self.max_bad_steps = every, steps, max_bad_steps
         self.waiting: list[Any] = list(pending)
@@ -58,6 +62,7 @@ class Metrics:
         rows = self.pending()
         timed = len(rows) - self.earlier
         self.waiting, self.earlier = [], 0
+        self.trend.add(moment.step, map(with_margin, rows))
         means = {name: _mean([row[name] for row in rows], name) for name in rows[0]}
         worst = max(int(row["skipped_in_a_row"]) for row in rows)
         now, tokens = time.perf_counter(), self.source.tokens
@@ -129,12 +134,18 @@ class Evaluations:
       log: of the run.
       rules: when to end, and what is best.
       earlier: those of the checkpoint that the run goes on from.
+      by_chance: logps/chosen of a model that knows nothing.
     """
 
     def __init__(
-        self, log: RunLog, rules: StopRules = StopRules(), earlier: Sequence[Evaluation] = ()
+        self,
+        log: RunLog,
+        rules: StopRules = StopRules(),
+        earlier: Sequence[Evaluation] = (),
+        *,
+        by_chance: float = -math.inf,
     ):
-        self.log, self.rules = log, rules
+        self.log, self.rules, self.by_chance = log, rules, by_chance
         self.so_far: list[Evaluation] = [dict(one) for one in earlier]
         if self.so_far:
             rules.check(self.so_far[0])
@@ -169,7 +180,12 @@ class Evaluations:
     @property
     def reason(self) -> str | None:
         """Why the run has ended before its last step, in words; None: it goes on."""
-        return self.rules.reason(self.so_far)
+        return self.rules.reason(self.so_far, self.by_chance)
+
+    @property
+    def divergence(self) -> str | None:
+        """Why the last evaluation is that of a run that diverged; None: it is not."""
+        return self.rules.diverged(self.so_far, self.by_chance)
 
     def over(self) -> bool:
         """Whether there is a reason on any process; every process must ask."""
@@ -186,7 +202,8 @@ class Evaluations:
 class Evaluate:
     """The metrics of the held-out data, every `every` steps (0: only by `now`) and at the end.
 
-    `stop` is asked before every batch: a run that was told to stop must save, not evaluate.
+    `stop` is asked before every batch: a run that was told to stop must save, not evaluate. It is
+    then `cut`, as are the other hooks that take long.
     """
 
     def __init__(
@@ -199,7 +216,7 @@ class Evaluate:
         stop: Callable[[], bool] = lambda: False,
     ):
         self.evaluations, self.evaluate, self.batches = evaluations, evaluate, batches
-        self.every, self.stop = every, stop
+        self.every, self.stop, self.cut = every, stop, False
 
     def __call__(self, moment: Moment) -> None:
         if due(self.every, moment.step, moment.last):
@@ -207,11 +224,12 @@ class Evaluate:
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
         """Evaluate a state and record it; nothing when told to stop."""
-        found = []
+        found, self.cut = [], False
         frozen = with_reference(frozen, state)
         with _aside(self.evaluations.log, "evaluating", state):
             for data in self.batches():
                 if self.stop():
+                    self.cut = True
                     return
                 found.append(self.evaluate(state.params, frozen, state.carry, data))
             found = jax.device_get(found)
@@ -230,15 +248,20 @@ class Generations:
         score: Callable[[list[str]], list[float]] | None,
         *,
         every: int,
+        stop: Callable[[], bool] = lambda: False,
     ):
         self.log, self.generate, self.score, self.every = log, generate, score, every
+        self.stop, self.cut = stop, False
 
     def __call__(self, moment: Moment) -> None:
         if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
-        """Sample from a state and record the texts."""
+        """Sample from a state and record the texts; nothing when told to stop."""
+        self.cut = self.stop()
+        if self.cut:
+            return
         with _aside(self.log, "sampling continuations", state):
             rows = self.generate(state, frozen)
         self.log.text(step, "generations", rows)
@@ -255,28 +278,37 @@ class Answers:
     def __init__(
         self,
         evaluations: Evaluations,
-        answer: Callable[[TrainState, Frozen], dict[str, float]],
+        answer: Callable[[TrainState, Frozen], dict[str, float] | None],
         *,
         every: int,
+        stop: Callable[[], bool] = lambda: False,
     ):
         self.evaluations, self.answer, self.every = evaluations, answer, every
+        self.stop, self.cut = stop, False
 
     def __call__(self, moment: Moment) -> None:
         if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
     def now(self, step: int, state: TrainState, frozen: Frozen) -> None:
-        """Answer, judge and record."""
+        """Answer, judge and record; nothing when told to stop."""
+        self.cut = self.stop()
+        if self.cut:
+            return
         with _aside(self.evaluations.log, "answering the held-out prompts", state):
             metrics = self.answer(state, with_reference(frozen, state))
-        self.evaluations.add(step, metrics)
+        if metrics is None:
+            self.cut = True
+        else:
+            self.evaluations.add(step, metrics)
 
 
 class Save:
     """Checkpoints every `every` steps, at the end, where a step `is_best`, and again after one that
     failed.
 
-    `save` is told the step, the state, and whether it is the best. On SIGTERM, saves and stops.
+    `save` is told the step, the state, and whether it is the best. On SIGTERM, saves and stops;
+    at the last step where something was `cut`, which the next life makes up for.
     """
 
     def __init__(
@@ -287,9 +319,10 @@ class Save:
         *,
         every: int,
         is_best: Callable[[int], bool] = lambda step: False,
+        cut: Callable[[], bool] = lambda: False,
     ):
         self.save, self.checkpoints, self.preemption = save, checkpoints, preemption
-        self.every, self.is_best = every, is_best
+        self.every, self.is_best, self.cut = every, is_best, cut
 
     def __call__(self, moment: Moment) -> None:
         preempted = self.preemption.reached(moment.step)
@@ -297,6 +330,6 @@ class Save:
         timely = due(self.every, moment.step, moment.last)
         if preempted or timely or best or self.checkpoints.needs_retry():
             self.save(moment.step, moment.state, best)
-        if preempted and not moment.last:
+        if preempted and (self.cut() or not moment.last):
             self.checkpoints.wait()
             raise StopTraining(f"preempted: step {moment.step} is saved", ExitCode.PREEMPTED)

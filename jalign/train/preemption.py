@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,13 +17,17 @@ from jalign.train.exit_code import ExitCode
 
 __all__ = ["ExitCode", "Preemption"]
 
+ABORT_S = 10.0
+"""Within so many seconds a second Ctrl-C ends the process, whatever it is doing."""
+
 
 class Preemption:
     """Hears SIGTERM, and Ctrl-C, and says at the next step that it is time to save and stop.
 
     One process: a handler of its own. The first SIGINT asks for an orderly stop, the second raises
-    KeyboardInterrupt. Several processes: the notifier that `jax.distributed` installed hears
-    SIGTERM and makes all processes stop after the same step.
+    KeyboardInterrupt, and ends the process after `ABORT_S` where nothing heeds that. What was heard
+    is said at once, also while a program compiles. Several processes: the notifier that
+    `jax.distributed` installed hears SIGTERM and makes all processes stop after the same step.
 
         with Preemption() as preemption:
             for step in ...:
@@ -28,9 +36,13 @@ class Preemption:
                     checkpointer.save(step, ...)
                     checkpointer.wait()
                     sys.exit(ExitCode.PREEMPTED)
+
+    Args:
+      say: told in words what was heard; called in a thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], object] = lambda text: None) -> None:
+        self.say = say
         self._several = jax.process_count() > 1
         self._seen: set[int] = set()
         self._old: dict[int, Any] = {}
@@ -38,12 +50,43 @@ class Preemption:
     def __enter__(self) -> Preemption:
         if not self._several:
             self._old = {s: signal.signal(s, self._hear) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._ears = socket.socketpair()
+            self._ears[1].setblocking(False)
+            self._woken = signal.set_wakeup_fd(self._ears[1].fileno(), warn_on_full_buffer=False)
+            self._teller = threading.Thread(target=self._tell, daemon=True)
+            self._teller.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if not self._old:
+            return
+        signal.set_wakeup_fd(self._woken)
         for number, handler in self._old.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._old = {}
+        self._ears[1].close()  # what ends the thread
+        self._teller.join()
+        self._ears[0].close()
+
+    def _tell(self) -> None:
+        """Says what is heard. Python calls its handlers between two of its instructions only, which
+        a program that compiles for a minute puts off; the numbers of signals come here at once.
+        """
+        heard: list[int] = []
+        while number := self._ears[0].recv(1):
+            heard += number
+            if heard.count(signal.SIGINT) == 2:
+                self.say("aborting")
+                self._ears[0].settimeout(ABORT_S)
+                try:
+                    while self._ears[0].recv(1):
+                        pass
+                except TimeoutError:
+                    os._exit(ExitCode.INTERRUPTED)
+                return
+            if len(heard) == 1:
+                how = "Ctrl-C again aborts" if heard == [signal.SIGINT] else "told by SIGTERM"
+                self.say(f"stopping after this step and saving ({how})")
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in self._seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from jalign.core import did_you_mean
@@ -13,37 +13,75 @@ from jalign.train.manifest import Meta
 ResumePolicy = Literal["auto", "never", "must"] | int
 
 
+_NOTHING = object()
+
+
 class ResumeError(ValueError):
     """The directory and what was asked for do not fit."""
 
 
 def check_identity(
-    saved: Mapping[str, Any], current: Mapping[str, Any], allow: tuple[str, ...] = ()
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    allow: tuple[str, ...] = (),
+    *,
+    unsaid: Mapping[str, Any] = {},
+    notes: Mapping[str, str] = {},
 ) -> None:
     """Compares the facts that a run may not change half-way.
 
+    Args:
+      saved: name -> value, or a dictionary of values, of a checkpoint.
+      current: the same of this run.
+      allow: names of facts that may differ.
+      unsaid: what is meant by facts, and by values of those that are dictionaries, that older
+        checkpoints do not have; None as a fact means anything.
+      notes: the beginning of a fact's name -> what a difference of it means.
+
     Raises:
-      ResumeError: naming each changed fact with both values, unless it is in `allow`.
+      ResumeError: naming each value that changed, then and now, unless its fact is in `allow`.
       ValueError: `allow` names a fact that does not exist.
     """
     # through JSON, as the saved ones went: tuples become lists
-    old, new = (json.loads(json.dumps(dict(facts))) for facts in (saved, current))
+    old, new, unsaid = (json.loads(json.dumps(dict(x))) for x in (saved, current, unsaid))
     names = sorted({**old, **new})
     for name in allow:
         if name not in names:
             near = did_you_mean(name, names)
             raise ValueError(f"allow_mismatch: there is no fact {name!r} about a run{near}")
-    changed = []
+    facts, lines = [], []
     for name in names:
-        was, now = (repr(facts[name]) if name in facts else "nothing" for facts in (old, new))
-        if was != now and name not in allow:
-            changed.append(f"  {name}: the checkpoint has {was}, this run has {now}")
-    if changed:
+        if name in allow or (name not in old and name in unsaid and unsaid[name] is None):
+            continue
+        if changed := list(_changed(name, old, new, unsaid)):
+            facts.append(name)
+            for full, was, now in changed:
+                note = next((f" ({x})" for start, x in notes.items() if full.startswith(start)), "")
+                lines.append(f"  {full}: the checkpoint has {was}, this run has {now}{note}")
+    if facts:
         raise ResumeError(
             "this is not the run that was saved:\n"
-            + "\n".join(changed)
-            + "\nUse another directory, or name what may differ in allow_mismatch."
+            + "\n".join(lines)
+            + "\nGive another --out, or allow it: "
+            + f"--checkpoint.allow_mismatch '[{', '.join(facts)}]'"
         )
+
+
+def _changed(
+    name: str, old: Mapping[str, Any], new: Mapping[str, Any], unsaid: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Full name, and value then and now, of all that differs below a name."""
+    values = [of.get(name, unsaid.get(name, _NOTHING)) for of in (old, new)]
+    if values[0] == values[1]:
+        return
+    if all(isinstance(value, dict) for value in values):
+        below = unsaid.get(name) if isinstance(unsaid.get(name), dict) else {}
+        for inner in sorted({**values[0], **values[1]}):
+            found = _changed(inner, values[0], values[1], below or {})
+            yield from ((f"{name}.{full}", was, now) for full, was, now in found)
+        return
+    was, now = ("nothing" if value is _NOTHING else repr(value) for value in values)
+    yield name, was, now
 
 
 def resume(
@@ -53,6 +91,8 @@ def resume(
     identity: Mapping[str, Any],
     *,
     allow: tuple[str, ...] = (),
+    unsaid: Mapping[str, Any] = {},
+    notes: Mapping[str, str] = {},
     read: Callable[[Meta], None] = lambda meta: None,
 ) -> tuple[int, Any, dict[str, Any]] | None:
     """Decides what a start in this directory means: (step, state, meta), or None to start fresh.
@@ -69,7 +109,7 @@ def resume(
       abstract_state: shapes, dtypes and shardings of the state.
       identity: facts that may not change during a run (data, tokenizer, base model, algorithm,
         seed, batch size ...), to be saved by the caller as `meta["identity"]`.
-      allow: names of facts that may differ after all.
+      allow, unsaid, notes: as for `check_identity`.
       read: is given the meta of a checkpoint that belongs to this run, to read what it keeps
         elsewhere; where it raises `CheckpointError`, that checkpoint counts as damaged.
 
@@ -106,7 +146,7 @@ def resume(
         return None
 
     def check(meta: Meta) -> None:
-        check_identity(meta.get("identity", {}), identity, allow)
+        check_identity(meta.get("identity", {}), identity, allow, unsaid=unsaid, notes=notes)
         read(meta)
 
     found = checkpointer.restore(abstract_state, asked, check=check)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jalign.core import did_you_mean
+from jalign.train.divergence import diverged
 
 Evaluation = Mapping[str, float]
 """The finite held-out metrics of a step by name, and the step itself as "step"."""
@@ -47,6 +48,11 @@ class StopRules:
           reference in answers to held-out prompts; 0 is off.
         length_ratio: end when these answers are so many times as long, or as short, in the mean, as
           before the first step; above 1; 0 is off.
+        divergence: end with exit code 4 when in two evaluations in a row, or in the last, the
+          held-out loss has risen since the first step by more than so many times its size then,
+          and by that much at least, while the margins of rewards are no better; or logps/chosen is
+          that of a model that knows nothing. Without held-out data the end of training is compared
+          with its first step. Needs no eval_every; 0 is off.
         least_diversity: end when completions/distinct_2 of these answers is below this share of
           what it was before the first step; below 1; 0 is off.
     """
@@ -58,9 +64,10 @@ class StopRules:
     kl_budget: float = 0.0
     length_ratio: float = 0.0
     least_diversity: float = 0.0
+    divergence: float = 1.0
 
     def __post_init__(self):
-        for name in ("patience", "least_gain", "kl_budget"):
+        for name in ("patience", "least_gain", "kl_budget", "divergence"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"stop.{name} must be >= 0, got {getattr(self, name)}")
         if self.length_ratio and not 1 < self.length_ratio < math.inf:
@@ -84,8 +91,8 @@ class StopRules:
 
     @property
     def given(self) -> bool:
-        """Whether there is any rule."""
-        return self != StopRules()
+        """Whether there is any rule but the one against divergence, which waits for nothing."""
+        return self != StopRules(divergence=self.divergence)
 
     def check(self, first: Evaluation) -> None:
         """Checks that an evaluation before the first step has what the rules read.
@@ -132,14 +139,34 @@ class StopRules:
                 found = one
         return found
 
-    def reason(self, evaluations: Sequence[Evaluation]) -> str | None:
+    def reason(self, evaluations: Sequence[Evaluation], by_chance: float = -math.inf) -> str | None:
         """Why the run ends after the last of these evaluations, in words; None: it goes on."""
         if not evaluations:
             return None
         first, last = evaluations[0], evaluations[-1]
-        why = (self._patience(evaluations), self._kl(last))
-        why += (self._length(first, last), self._diversity(first, last))
+        why = (self.diverged(evaluations, by_chance, in_a_row=2), self._patience(evaluations))
+        why += (self._kl(last), self._length(first, last), self._diversity(first, last))
         return "; ".join(filter(None, why)) or None
+
+    def diverged(
+        self, evaluations: Sequence[Evaluation], by_chance: float = -math.inf, *, in_a_row: int = 1
+    ) -> str | None:
+        """What says, in each of the last evaluations, that training has diverged.
+
+        Args:
+          evaluations: oldest first.
+          by_chance: logps/chosen of a model that knows nothing.
+          in_a_row: how many must say so.
+        """
+        if len(evaluations) <= in_a_row:
+            return None
+        first, last = evaluations[0], evaluations[-in_a_row:]
+        signs = [diverged(first, one, self.divergence, by_chance) for one in last]
+        if None in signs:
+            return None
+        return (
+            f"training diverged: {signs[-1]} (held-out; stop.divergence is {self.divergence:.4g})"
+        )
 
     def _patience(self, evaluations: Sequence[Evaluation]) -> str | None:
         best = self.best(evaluations)

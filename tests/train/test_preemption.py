@@ -1,5 +1,7 @@
+import ctypes
 import os
 import signal
+import threading
 
 import pytest
 
@@ -58,3 +60,29 @@ def test_exit_codes_are_those_that_launchers_know():
         "PREEMPTED": 42,
         "INTERRUPTED": 130,
     }
+
+
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [(signal.SIGINT, "Ctrl-C again aborts"), (signal.SIGTERM, "told by SIGTERM")],
+)
+def test_a_signal_is_acknowledged_at_once_and_only_once(number, how):
+    """Also while a program compiles, when no handler of Python's runs."""
+    words, sleep = [], ctypes.CDLL(None).usleep
+    with Preemption(words.append) as preemption:
+        timer = threading.Timer(0.05, send, [number])
+        timer.start()
+        sleep(400_000)  # one call into C: a handler can only run after it
+        assert preemption.reached(1)
+        timer.join()
+        if number == signal.SIGTERM:
+            send(number)
+    assert words == [f"stopping after this step and saving ({how})"]
+
+
+def test_aborting_is_said_as_well():
+    words = []
+    with Preemption(words.append), pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+    assert words[-1] == "aborting"

@@ -142,6 +142,32 @@ def test_a_fact_that_is_missing_on_one_side_is_a_change():
         check_identity({"seed": 1, "tokenizer": "ab"}, {"seed": 1})
 
 
+def test_of_a_fact_with_many_values_only_those_that_differ_are_named_and_the_option_as_well():
+    saved = {"rollout": {"epochs": 1, "top_p": 0.9, "stop": ["a"]}, "seed": 1, "steps": 6}
+    current = {"rollout": {"epochs": 2, "top_p": 0.9, "stop": ["a", "b"]}, "seed": 1, "steps": 8}
+    with pytest.raises(ResumeError) as e:
+        check_identity(saved, current, notes={"steps": "to extend: allow it"})
+    assert str(e.value).splitlines()[1:] == [
+        "  rollout.epochs: the checkpoint has 1, this run has 2",
+        "  rollout.stop: the checkpoint has ['a'], this run has ['a', 'b']",
+        "  steps: the checkpoint has 6, this run has 8 (to extend: allow it)",
+        "Give another --out, or allow it: --checkpoint.allow_mismatch '[rollout, steps]'",
+    ]
+    check_identity(saved, current, ("rollout", "steps"))
+
+
+def test_what_older_checkpoints_do_not_say_is_what_they_meant():
+    unsaid = {"optimizer": {"moments": "float32"}, "judged_by": None, "shuffle": True}
+    saved = {"optimizer": {"name": "sgd"}}
+    new = {"optimizer": {"name": "sgd", "moments": "float32"}, "shuffle": True, "judged_by": {}}
+    check_identity(saved, new, unsaid=unsaid)
+    for changed in ({"shuffle": False}, {"optimizer": {"name": "sgd", "moments": "int8"}}):
+        with pytest.raises(ResumeError, match=r"the checkpoint has (True|'float32'), this run has"):
+            check_identity(saved, new | changed, unsaid=unsaid)
+    with pytest.raises(ResumeError, match=r"judged_by\.f: the checkpoint has 'ab', this run has"):
+        check_identity(new | {"judged_by": {"f": "ab"}}, new | {"judged_by": {"f": "c"}})
+
+
 def test_a_tuple_is_the_list_that_json_made_of_it():
     check_identity({"targets": ["q", "v"]}, {"targets": ("q", "v")})
 
