@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from jalign.data.examples import Report
 from jalign.data.kinds import OPTIONAL, names_of, optional_column, recognise
