@@ -215,12 +215,39 @@ def test_sample_answers_conversations_by_the_chat_template_with_one_bos(folder, 
     code, _ = call(["sample", folder / "model", *args, "--template", "hh", "--out", out], capsys)
     (found,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert code == 0 and found["prompt"] == talk[:1] and len(found["responses"]) == 1
-    code, said = call(["sample", folder / "model", "hi", "--template", "hh"], capsys)
-    assert code == 3 and "--template hh cannot apply" in said.err
     tokenizer = byte_level(bos=True, chat_template="{{ bos_token }}" + CHATML)
-    text = sample.reader(tokenizer, [talk[:1]], None)(talk[:1])
-    assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer(text)["input_ids"].count(tokenizer.bos_token_id) == 1
+    ids = sample.reader(tokenizer, [talk[:1]])({"prompt": talk[:1]})
+    text = "<s><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(ids) == text  # one BOS
+
+
+def test_a_typed_prompt_is_asked_by_the_chat_template_where_there_is_one(folder, capsys, tmp_path):
+    line = ["sample", folder / "model", "hi", "--max_new_tokens", 2]
+    code, said = call([*line, "--template", "hh"], capsys)
+    assert code == 0 and "asked by the chat template; --chat false" in said.err
+    assert said.out.startswith("hi\n-- response\n")
+    code, said = call([*line, "--template", "hh", "--chat", "false"], capsys)
+    assert code == 3 and "--template hh cannot apply" in said.err
+    code, said = call([*line, "--chat"], capsys)
+    assert code == 3 and "--chat needs a chat template" in said.err
+    out = tmp_path / "rows.jsonl"
+    assert call([*line, "--template", "hh", "--out", out])[0] == 0
+    (row,) = [json.loads(text) for text in out.read_text().splitlines()]
+    assert row["prompt"] == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("chat", "typed", "from_file"),
+    [(None, True, False), (True, True, True), (False, False, False)],
+)
+def test_texts_of_a_file_are_continued_unless_they_are_to_be_asked(chat, typed, from_file):
+    tokenizer = byte_level(chat_template=CHATML)
+    talk = [{"role": "user", "content": "a"}]
+    asked = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": talk, "tools": []}]
+    rows, note = sample.as_chats(asked, 1, tokenizer, chat, None)
+    asks = [isinstance(row["prompt"], list) for row in rows]
+    assert asks == [typed, from_file, True] and rows[2] == asked[2]
+    assert ("--chat" in note) == (chat is None)
 
 
 def test_data_shows_counts_lengths_examples_and_batches(folder, capsys):

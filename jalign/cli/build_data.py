@@ -44,15 +44,23 @@ def prompts_of(
     Args:
       say: hears of rows that are left out and of tools, which are not in the prompts.
     """
-    if rows and "text" in rows[0] and "prompt" not in rows[0]:
-        records, report = to_records(rows, "supervised", numbers=())
-        return [record.responses[0] for record in records]
-    records, report = to_records(rows, "prompts")
-    for reason, count in report.dropped.items():
-        say(f"left out: {count} rows, {reason}")
+    records = prompt_records(rows, say)
     if any(record.tools for record in records):
         say("the tools of these prompts are not read")
     return [record.prompt for record in records]
+
+
+def prompt_records(
+    rows: Sequence[Row], say: Callable[[str], None] = lambda _: None
+) -> list[Record]:
+    """The prompts with their tools; `say` hears of rows that are left out."""
+    if rows and "text" in rows[0] and "prompt" not in rows[0]:
+        texts = to_records(rows, "supervised", numbers=())[0]
+        return [record._replace(prompt=record.responses[0], responses=[]) for record in texts]
+    records, report = to_records(rows, "prompts")
+    for reason, count in report.dropped.items():
+        say(f"left out: {count} rows, {reason}")
+    return records
 
 
 def _place(name: str, split: str) -> str:

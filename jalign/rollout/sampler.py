@@ -205,7 +205,7 @@ def _sample(models, prompts, lengths, key, settings: Settings) -> Samples:
 def generate(
     model: Model,
     tokenizer: Any,
-    texts: Sequence[str],
+    texts: Sequence[str | Sequence[int]],
     settings: Settings,
     key: Array,
     batch_size: int = 32,
@@ -214,13 +214,13 @@ def generate(
 
     Args:
       model: as for `sample`.
-      tokenizer: a transformers tokenizer; it decides about a leading BOS.
-      texts: prompts, each at least one token.
+      tokenizer: a transformers tokenizer; it decides about the leading BOS of a text.
+      texts: prompts, each at least one token, or their token ids.
       settings: how to sample.
       key: batches fold their number into it.
       batch_size: prompts per call; texts of similar length go together.
     """
-    ids = [tokenizer(text)["input_ids"] for text in texts]
+    ids = [prompt_ids(tokenizer, text) if isinstance(text, str) else [*text] for text in texts]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     whole = ready(model, batch_size * settings.responses)
     out: dict[int, list[str]] = {}
@@ -238,6 +238,13 @@ def generate(
             responses = [tokens[r][mask[r]].tolist() for r in at]
             out[i] = [continuation(tokenizer, ids[i], r, settings.eos) for r in responses]
     return [text for i in range(len(ids)) for text in out[i]]
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text that is to go on: without the EOS that some tokenizers put behind a text."""
+    ids = tokenizer(text)["input_ids"]
+    ended = ids[-1:] == [tokenizer.eos_token_id] and not text.endswith(tokenizer.eos_token)
+    return ids[:-1] if ended else ids
 
 
 def continuation(
