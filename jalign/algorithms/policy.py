@@ -170,8 +170,7 @@ POLICY = (
         "and groups left out whose scores are all equal; rollout.attempts above 1 samples others "
         "in their place (dynamic sampling). The paper's soft punishment of overlong answers is a "
         "reward to be set, and rollout.mask_truncated its filter. KL terms that are set are means "
-        "over all tokens of the step, not reduced as this loss is; TRL puts beta inside the loss "
-        "of each token.",
+        "over the same tokens.",
     ),
     rl(
         "gspo",
@@ -203,7 +202,6 @@ POLICY = (
         8,
         about="grpo's advantages on REINFORCE with a bounded, detached ratio (MiniMax-M1), the "
         "mean over all tokens of the step. ratio_max 5 is ScaleRL's; the paper does not tell its "
-        "own. KL terms that are set are means over all tokens of the step, not reduced as this "
-        "loss is; TRL puts beta inside the loss of each token.",
+        "own. KL terms that are set are means over the same tokens.",
     ),
 )
