@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -29,6 +30,13 @@ def attribute(text: str, what: str = "function", fits: Callable[[Any], bool] = c
       TypeError: it is something else.
     """
     where, _, name = text.rpartition(":")
+    if where == HERE:
+        if text not in _HERE:
+            raise ValueError(
+                f"{name} is a {what} that another process was given as it is; write it to a file "
+                f"and name it FILE.py:{name}"
+            )
+        return _HERE[text]
     try:
         module = _file(Path(where).expanduser()) if where.endswith(".py") else _module(where)
     except SystemExit as error:  # or the process would end as if all were done
@@ -44,6 +52,19 @@ def attribute(text: str, what: str = "function", fits: Callable[[Any], bool] = c
         article = "an" if what[0] in "Aa" else "a"
         raise TypeError(f"{text} must be {article} {what}, it is {value!r:.80}")
     return value
+
+
+_HERE: dict[str, Any] = {}
+HERE = "here"
+
+
+def name_of(value: Any) -> str:
+    """A name that `attribute` knows in this process, for something that was given as it is."""
+    own = getattr(value, "__name__", type(value).__name__)
+    names = (f"{HERE}:{own}{'' if n == 1 else n}" for n in itertools.count(1))
+    name = next(name for name in names if _HERE.get(name, value) is value)
+    _HERE[name] = value
+    return name
 
 
 def absolute(text: str) -> str:

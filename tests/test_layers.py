@@ -33,7 +33,7 @@ ALLOWED = {
     "rewards": MODEL | {"data", "user_code"},
     "log": {"store"},
     "train": TRAIN,
-    "config": METHOD | {"train"},
+    "config": METHOD | {"user_code", "train"},
     "eval": TRAIN,
     "plan": TRAIN,
     "bench": TRAIN | {"config", "cli", "plan"},

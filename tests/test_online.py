@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -209,6 +210,9 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         JudgeConfig(model="judge")
     with pytest.raises(ValueError, match="preference does not apply: grpo reads no preferences"):
         config(reward=replace(reward, judge=JudgeConfig(ask="preference", model="judge")))
+    with pytest.raises(ValueError, match=r"ask is preference, which gives no .* score or points"):
+        judged = RewardConfig(judge=JudgeConfig(ask="preference", model="judge"))
+        Config(algorithm={"name": "online_dpo"}, steps=2, reward=judged)
     with pytest.raises(ValueError, match=r"data\.layout does not apply to grpo"):
         config(reward=reward, data=DataConfig(layout="padded"))
     with pytest.raises(ValueError, match="cached does not apply to grpo: its responses are"):
@@ -238,6 +242,30 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         RewardConfig(functions={"sentiment_reward": 1.0}, options={"repetition": {"n": 3}})
     with pytest.raises(ValueError, match=r"rollout\.temperature must be > 0"):
         RolloutConfig(temperature=0.0)
+
+
+COMPARING = {
+    "reinforce_pp_baseline", "rloo", "rloo_token", "grpo", "dr_grpo", "dapo", "gspo", "gspo_token",
+    "cispo", "online_dpo", "online_ipo", "online_slic", "xpo", "iterative_dpo", "rso_online",
+    "iterative_cringe", "sppo_samples", "spo", "dno_prct",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [r for r in algorithms.ROWS if r.experience], ids=lambda r: r.name)
+def test_methods_that_compare_responses_to_a_prompt_need_two(row):
+    models = ModelConfig(reference="teacher") if row.needs_teacher else ModelConfig()
+    given = {"reward": RewardConfig(functions={"sentiment_reward": 1.0}), "model": models}
+    if row.name == "ppo_ptx":
+        given["data"] = DataConfig(pretraining="texts.jsonl")
+    if row.experience.last != "policy" and row.name not in COMPARING:
+        return
+    make = partial(Config, algorithm={"name": row.name}, steps=1, **given)
+    if row.name not in COMPARING:
+        assert make(rollout=RolloutConfig(responses=1)).rollout.responses == 1
+        return
+    with pytest.raises(ValueError, match=r"responses (is|must be .*got) 1|from 1 to the 1 resp"):
+        make(rollout=RolloutConfig(responses=1))
+    assert make(rollout=RolloutConfig(responses=2))
 
 
 FAILING = """
@@ -362,6 +390,17 @@ def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said
     for kind in ("prompts", "supervised"):  # rows of any layout
         assert Texts(examples, [pair, pair], tokenizer, kind).prompt(0) in ("as read", "hi")
     assert texts.columns([1])["answer"] == [None] and texts.columns([0])["level"] == [None]
+    assert texts.columns([0])["policy_prompt"] == ["as read"]
+
+
+def test_a_column_that_is_called_like_one_of_jaligns_own_is_said_to_be_hidden(caplog):
+    examples: Any = _Examples({"row": np.array([0])})
+    rows = [{"prompt": "p", "response_tokens": "mine", "policy_prompt": "mine"}]
+    texts = Texts(examples, rows, SimpleNamespace(decode=lambda ids, skip_special_tokens: "p"))
+    for _ in range(2):
+        found = texts.columns([0], {"response_tokens": [3]})
+        assert found["response_tokens"] == [3] and found["policy_prompt"] == ["mine"]
+    assert caplog.text.count("reward functions do not see the data's response_tokens") == 1
 
 
 def test_the_viewer_shows_the_best_first_and_what_has_no_reward_last(tmp_path, capsys):

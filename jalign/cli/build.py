@@ -29,7 +29,7 @@ from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.models.functional import Whole, functional, policy_of
 from jalign.models.heads import ScalarHead, initial_kernel
-from jalign.models.lora import add_lora, trainable_filter, without_dropout
+from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.models.prune import first_layers
 from jalign.models.quant import quantize_in_place
 from jalign.models.score import HEADS
@@ -206,6 +206,11 @@ def trained(
         raise ValueError("model.adapter brings its own adapters: leave out model.lora")
     if c.adapter:
         decoder = peft.load_adapter(decoder, c.adapter)
+        if not adapters(decoder):
+            raise ValueError(
+                f"model.adapter: {c.adapter} has nothing beside the linear layers that could be "
+                "trained; merge it into its base with peft first"
+            )
         if algorithm_of(config).needs_reference(**config.hyper):  # as in Config: no dropout there
             decoder = without_dropout(decoder)
     elif c.lora:

@@ -56,6 +56,7 @@ def plan_of(config: Config) -> Plan:
         max_new_tokens=c.max_new_tokens,
         ref_sync_steps=numbers.get("ref_sync_steps", 0),
         ref_mixup_alpha=numbers.get("ref_mixup_alpha", 1.0),
+        run_steps=config.steps,
         max_idle=c.max_idle,
     )
 

@@ -71,11 +71,11 @@ def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> R
         answers = [texts.response(i, t) for i, t in zip(flat, tokens, strict=True)]
         scored = None
         if functions:
-            columns = texts.columns(flat) | {"response_tokens": [len(t) for t in tokens]}
+            columns = texts.columns(flat, {"response_tokens": [len(t) for t in tokens]})
             here = callables if in_process else {}
             said = {name: judged(prompts, answers) for name, judged in here.items()}
             scored = asked(functions, prompts, answers, columns, said)
-        found = model([texts.given(i) for i in flat], answers) if model else None
+        found = model.of_sampled([texts.given(i) for i in flat], answers) if model else None
         total, metrics = total_of(c, len(flat), scored, found)
         failures = failures_of(len(flat), scored, found)
         total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)

@@ -49,10 +49,11 @@ def step_reward_of(c: RewardConfig) -> Reward:
         if functions:
             numbered = zip(of_response, steps, strict=True)
             of_step = [i for i, row in numbered for _ in row]
-            columns = texts.columns(of_step) | {
+            own = {
                 "before": [step.before for step in flat],
                 "response_tokens": [step.tokens for step in flat],
             }
+            columns = texts.columns(of_step, own)
             prompts = [texts.prompt(i) for i in of_step]
             scored = asked(functions, prompts, [step.text for step in flat], columns)
         if model:

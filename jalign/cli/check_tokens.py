@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from jalign.config import Config
 from jalign.data.examples import Examples
 from jalign.models import hub
 from jalign.models.limits import check_length, check_token
+from jalign.models.peft_tables import vocabulary_of
 from jalign.models.spec import Spec
 
 SHORTER = "set data.max_prompt_len and data.max_response_len lower"
@@ -62,7 +64,11 @@ def specs_of(config: Config) -> dict[str, Spec]:
     named = {c.path: c.path} | {
         f"{key} ({path})": path for key, path in others.items() if path and path != build.SHARED
     }
-    return {name: hub.spec_of(build.model_path(path)) for name, path in named.items()}
+    specs = {name: hub.spec_of(build.model_path(path)) for name, path in named.items()}
+    resized = vocabulary_of(c.adapter) if c.adapter else None
+    if resized:
+        specs[c.path] = dataclasses.replace(specs[c.path], vocab_size=resized)
+    return specs
 
 
 def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], what: str) -> None:
@@ -77,7 +83,7 @@ def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], wha
             segment = int(np.searchsorted(examples.bounds, place, side="right")) - 1
             example = int(np.searchsorted(examples.first, segment, side="right")) - 1
             text = tokenizer.convert_ids_to_tokens(token) if token >= 0 else None
-            where = f"row {_row(examples, example)} of {what}"
+            where = _where(examples, example, what)
             check_token(token, spec, text=text, where=where, model=model)
 
 
@@ -101,7 +107,7 @@ def _check_longest(
     """That the longest of these rows has positions in every model; `numbers` are their examples."""
     longest = int(np.argmax(lengths))
     example = longest if numbers is None else numbers[longest]
-    where = f"row {_row(examples, example)} of {what}"
+    where = _where(examples, example, what)
     said = (
         check_length(int(lengths[longest]), spec, where=where, model=model, remedy=remedy)
         for model, spec in specs.items()
@@ -109,6 +115,8 @@ def _check_longest(
     return [warning for warning in said if warning]
 
 
-def _row(examples: Examples, i: int) -> int:
-    """The number of the row that an example was made of."""
-    return int(examples.extras["row"][i]) if "row" in examples.extras else i
+def _where(examples: Examples, i: int, what: str) -> str:
+    """The row that an example was made of, as in its file where that is known."""
+    row = int(examples.extras["row"][i]) if "row" in examples.extras else i
+    place = examples.report.places[row]
+    return f"{place} of {what}" if place == f"row {row}" else f"{place}, in {what},"

@@ -255,6 +255,9 @@ def _delta(name: str, base: Base) -> Learned:
         own = base.params
     else:  # read anew: a run may hold its frozen weights in bfloat16
         own = _params(hub.load(start or name))
+    if decoder.replaced:  # an adapter brought tables of its own
+        tables = _params(decoder)
+        own = own | {k: x for k, x in tables.items() if not k.startswith("layers.") and k in own}
     delta = {k: x - base.params[k] for k, x in own.items()}
     delta |= {k: delta[k] + np.asarray(d) for k, d in learned.items()}
     return Learned(kind, delta, reading)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -46,6 +46,7 @@ class Texts:
     ):
         self.examples, self.rows, self.tokenizer, self.kind = examples, rows, tokenizer, kind
         self.names = list(dict.fromkeys(name for row in rows for name in row))
+        self._hidden: set[str] = set()
 
     @classmethod
     def of(cls, config: Config, examples: Examples, rows: Sequence[Any], tokenizer: Any) -> Texts:
@@ -73,14 +74,34 @@ class Texts:
         """A prompt as functions and judges read it."""
         return text_of(self.given(i))
 
+    def policy_prompt(self, i: int) -> str:
+        """A prompt as the policy reads it, with what its template puts around and behind it."""
+        return self.tokenizer.decode(self.examples[i].prompt, skip_special_tokens=False)
+
     def response(self, i: int, tokens: np.ndarray) -> str:
         prompt = self.examples[i].prompt.tolist()
         return continuation(self.tokenizer, prompt, tokens.tolist(), self.ends)
 
-    def columns(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
-        """Every column of the data, one entry per number; None where a row has none."""
-        rows = [self.row(i) for i in numbers]
-        return {name: [row.get(name) for row in rows] for name in self.names}
+    def columns(
+        self, numbers: Sequence[int], own: Mapping[str, list[Any]] | None = None
+    ) -> dict[str, list[Any]]:
+        """Every column of the data, one entry per number, None where a row has none; and
+        `policy_prompt`, if the data has none of this name.
+
+        Args:
+          own: columns that say something of the responses. A column of the data with such a name is
+            not passed, which is said once.
+        """
+        rows, own = [self.row(i) for i in numbers], dict(own or {})
+        if hidden := set(own) & set(self.names) - self._hidden:
+            self._hidden |= hidden
+            LOG.warning(
+                "reward functions do not see the data's %s: so is called what jalign tells of a "
+                "response; give the data's another name",
+                ", ".join(sorted(hidden)),
+            )
+        prompts = {"policy_prompt": [self.policy_prompt(i) for i in numbers]}
+        return prompts | {n: [row.get(n) for row in rows] for n in self.names} | own
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """What `jalign train` tells people before and after a run."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import jax
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +19,7 @@ from jalign.log import RunLog
 from jalign.train.online import Online
 from jalign.train.source import Offline
 
-_OUR_OWN = {"row", "source"}  # extras that data/ adds for its own bookkeeping
+_OUR_OWN = {"row", "source", "weight"}  # extras that are read whatever the algorithm
 _SHOWN = 3  # generations
 
 
@@ -77,13 +81,7 @@ def conclude(
         return
     texts = log.rows("generations")
     if len(texts) > 1:
-        first, last = texts[0]["rows"], texts[-1]["rows"]
-        for before, after in list(zip(first, last, strict=True))[:_SHOWN]:
-            title = Text(before["prompt"])  # no str: what looks like markup in it is text
-            table = Table(show_header=False, title=title, title_justify="left", expand=True)
-            table.add_row("before", Text(before["continuation"].strip()))
-            table.add_row("after", Text(after["continuation"].strip()))
-            console.print(table)
+        _show_texts(log, texts[0]["rows"], texts[-1]["rows"])
     evaluations = log.rows("eval")
     if len(evaluations) > 1:
         first, last = evaluations[0], evaluations[-1]
@@ -103,3 +101,31 @@ def conclude(
     log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
     if best is not None:
         log.say(f"best:        {out / 'checkpoints' / str(best)} (--step best)")
+    run = str(out)
+    sample = f"jalign sample {run} PROMPT; " if texts else ""
+    log.say(f"next:        jalign eval {run}; {sample}jalign export {run} {run}-exported")
+    if shutil.which("jalign") is None and (activate := Path(sys.prefix, "bin/activate")).is_file():
+        log.say(f"             so that the shell knows jalign: source {activate}")
+
+
+def _show_texts(log: RunLog, first: list[dict[str, str]], last: list[dict[str, str]]) -> None:
+    """A few prompts with what was written before and after; how many texts are empty is said."""
+    console = log.display.console
+    assert console is not None
+    pairs = [
+        (x["prompt"], x["continuation"].strip(), y["continuation"].strip())
+        for x, y in zip(first, last, strict=True)
+    ]
+    full = [pair for pair in pairs if all(pair[1:])]
+    for prompt, before, after in (full or pairs)[:_SHOWN]:
+        # no str: what looks like markup in a text is text
+        table = Table(show_header=False, title=Text(prompt), title_justify="left", expand=True)
+        table.add_row("before", Text(before))
+        table.add_row("after", Text(after))
+        console.print(table)
+    empty = [sum(not pair[i] for pair in pairs) for i in (1, 2)]
+    if any(empty):
+        log.say(
+            f"of {len(pairs)} continuations {empty[0]} were empty before and {empty[1]} after: "
+            "the model ended them at once"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from jalign.user_code import name_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
@@ -161,7 +163,8 @@ class RewardConfig:
 
     Args:
         functions: name -> weight of reward functions: those that ship (sentiment_reward,
-          exact_match ...), `package.module:function` or `file.py:function`. Where a method learns
+          exact_match ...), `package.module:function` or `file.py:function`; from Python also the
+          functions themselves, of which the record of the run keeps the name. Where a method learns
           from steps they are asked about each step as if it were a response; the column `before` is
           the response up to it.
         options: name -> keyword options of a function.
@@ -197,6 +200,11 @@ class RewardConfig:
         return self.scores or self.judge.ask == "preference"
 
     def __post_init__(self):
+        if any(callable(fn) for fn in self.functions):
+            named = {name_of(x) if callable(x) else x: w for x, w in self.functions.items()}
+            object.__setattr__(self, "functions", named)
+            options = {name_of(x) if callable(x) else x: o for x, o in self.options.items()}
+            object.__setattr__(self, "options", options)
         for name in ("missing_eos_penalty", "clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"reward.{name} must be >= 0, got {getattr(self, name)}")

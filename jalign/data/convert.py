@@ -13,6 +13,7 @@ from jalign.data.joint import joint
 from jalign.data.kinds import OPTIONAL, Row
 from jalign.data.parsing import SOURCE_COLUMN, parsed, sources_of
 from jalign.data.records import Message, Record
+from jalign.data.rows import Places
 
 
 def _without(record: Record, kind: str, *names: str) -> dict:
@@ -192,7 +193,7 @@ def to_records(
     if numbers is not None and (soft_labels or any(c.name == "min_margin" for c in chosen)):
         numbers = {*numbers, "margin"}
     names = sorted({row.get(SOURCE_COLUMN, "") for row in rows} - {""})
-    report = Report(read=len(rows), sources=tuple(names))
+    report = Report(read=len(rows), sources=tuple(names), places=Places(rows))
     sources = sources_of(rows, wanted, numbers)
     targets = {("prompts" if wanted == "samples" else wanted) or s.kind for s in sources}
     if len(targets) > 1:

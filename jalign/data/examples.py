@@ -10,6 +10,8 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from jalign.data.rows import Places
+
 
 class Example(NamedTuple):
     """One prompt and its K responses as token ids.
@@ -61,6 +63,7 @@ class Report:
       sources: names behind the integers of `extras["source"]`, when the rows name their source.
       attributes: names of the places of `extras["attribute_ratings"]`.
       warnings: what a person should look at, in sentences.
+      places: where each row that was read stands; `extras["row"]` is its number here.
     """
 
     kind: str = ""
@@ -80,6 +83,7 @@ class Report:
     sources: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
+    places: Places = field(default_factory=lambda: Places(()))
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Counts rows that were left out."""

@@ -24,7 +24,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "text": ("text",),
     "messages": ("messages", "conversations", "conversation"),
     "prompt": ("prompt", "question", "instruction", "query", "problem", "input", "inputs"),
-    "completion": ("completion", "response", "answer", "output", "target", "outputs", "targets"),
+    "completion": ("completion", "response", "answer", "output", "target", "targets"),
     "chosen": ("chosen", "chosen_response"),
     "rejected": ("rejected", "rejected_response"),
     "system": ("system", "system_prompt", "system_message"),
@@ -110,7 +110,7 @@ def recognise(
         for needed in NEEDS[kind]:
             found = {name: c for name in needed if (c := column(name, columns))}
             if len(found) == len(needed):
-                if "prompt" not in found and (prompt := column("prompt", columns)):
+                if kind == "pairs" and (prompt := column("prompt", columns)):
                     found = {"prompt": prompt} | found
                 return kind, _explain(kind, found, columns, rows, wanted, numbers)
     raise ValueError(_cannot(columns, wanted))

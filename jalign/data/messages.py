@@ -24,7 +24,7 @@ ROLES = {
     "function_call": "assistant", "tool_call": "assistant",
 }  # fmt: skip
 CALLS = ("function_call", "tool_call")  # roles whose text is a call
-MARKS = ("train", "loss", "training", "weight", "masked")
+MARKS = ("train", "loss", "loss_scale", "training", "weight", "masked")
 """Keys that say whether a message is trained on: false or 0, or `masked` true, is no."""
 
 

@@ -61,7 +61,11 @@ def _source(
     numbers: Collection[str] | None,
 ) -> Source:
     some, columns = list(members.values()), columns_of(members.values())
-    kind, _ = recognise(columns, some, wanted)
+    try:
+        kind, _ = recognise(columns, some, wanted)
+    except ValueError:
+        columns = columns_of(some, empty=True)  # ratings of a kind that nobody gave
+        kind, _ = recognise(columns, some, wanted)
     read = _numbers(some, kind, numbers)
     _, explanation = recognise(columns, some, wanted, read)
     if more := described(raw[i] for i in members):
@@ -69,11 +73,12 @@ def _source(
     return Source(name, kind, explanation, members, read)
 
 
-def columns_of(rows: Collection[Row]) -> list[str]:
-    """Every column that holds something; all of them where none does."""
-    filled = dict.fromkeys(name for row in rows for name, v in row.items() if v is not None)
-    filled.pop(SOURCE_COLUMN, None)
-    return list(filled or dict.fromkeys(name for row in rows for name in row))
+def columns_of(rows: Collection[Row], *, empty: bool = False) -> list[str]:
+    """Every column that holds something, or also those of nulls alone."""
+    items = (item for row in rows for item in row.items())
+    columns = dict.fromkeys(name for name, value in items if empty or value is not None)
+    columns.pop(SOURCE_COLUMN, None)
+    return list(columns)
 
 
 def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Record]:

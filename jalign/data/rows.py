@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 Row = Mapping[str, Any]
 
@@ -42,6 +44,24 @@ class SourceRow(dict[str, Any]):
         """Other columns at the same place."""
         at = {"where": self.where, "number": self.number, "line": self.line}
         return SourceRow(values, **at, error=self.error)
+
+
+class Places:
+    """Where rows stand, kept small: what `SourceRow.place` says of each."""
+
+    def __init__(self, rows: Sequence[Row]):
+        known = [r for r in rows if isinstance(r, SourceRow)] if rows else []
+        self._files = tuple(dict.fromkeys(r.where for r in known))
+        number = {name: i for i, name in enumerate(self._files)}
+        here = known if len(known) == len(rows) else []
+        self._at = np.array([(number[r.where], r.number, r.line) for r in here], np.int32)
+
+    def __getitem__(self, row: int) -> str:
+        """The place of a row; `row 3` where it came from no file."""
+        if row >= len(self._at):
+            return f"row {row}"
+        file, number, line = self._at[row].tolist()
+        return SourceRow(where=self._files[file], number=number, line=line).place
 
 
 def place_of(row: Row, number: int) -> str:

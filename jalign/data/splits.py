@@ -33,7 +33,8 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
 def words_of(name: str) -> list[str]:
     """The words of a name that may say something: no numbers, no `data`, `part`, `shard`."""
-    words = re.findall(r"[a-z]+", _SHARD.sub("", name.lower()))
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _SHARD.sub("", name))  # HelpfulTest
+    words = re.findall(r"[a-z]+", re.sub(r"h[eo]ld[-_. ]out", "heldout", apart.lower()))
     return [w for w in words if w not in _FILLERS]
 
 

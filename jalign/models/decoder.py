@@ -95,6 +95,7 @@ class Decoder(nnx.Module):
         self.remat = remat
         self.attention = attention
         self.unroll = unroll
+        self.replaced: tuple[str, ...] = ()  # tables that are an adapter's: embed, lm_head
         self.source: str | None = None  # JSON of the checkpoint's config, for `hub.save`
 
     def __call__(

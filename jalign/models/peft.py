@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,36 +23,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from jalign.models import peft_config
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.heads import ScalarHead
 from jalign.models.linear import Linear
 from jalign.models.lora import Lora, adapters, sites
+from jalign.models.peft_config import CONFIG, WEIGHTS
+from jalign.models.peft_tables import PREFIX, replace_tables, tables_to_save
 from jalign.models.safetensors_io import write
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
 SCORE = "score.weight"
-
-# Fields that can make an adapter something else than W + s A B, and the values under which they do
-# not.
-PLAIN: dict[str, tuple] = {
-    "peft_type": ("LORA",),
-    "bias": ("none",),
-    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
-    "modules_to_save": (None, [], ["score"]),
-    **dict.fromkeys(
-        (
-            *("use_dora", "lora_bias", "use_qalora", "use_bdlora", "arrow_config", "kasa_config"),
-            *("layer_replication", "target_parameters", "trainable_token_indices"),
-            *("alora_invocation_tokens", "velora_config", "monteclora_config", "megatron_config"),
-        ),
-        (None, False, [], {}),
-    ),
-}
 
 
 class Site(NamedTuple):
@@ -89,25 +71,39 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     if not ours:
         raise ValueError("the model has no LoRA adapters to save")
     table = [site for site in _table(model) if any(path in ours for path in site.ours)]
-    tensors, ranks, scales = {}, {}, {}
+    tensors, ranks, scales, partly, modules = {}, {}, {}, [], []
     for site in table:
         parts = [(path, ours.get(path)) for path in site.ours]
         a, b, scale = _side_by_side(parts, sites(model))
-        ranks[site.short], scales[site.short] = a.shape[-1], scale
-        for i, (a_i, b_i) in enumerate(zip(a, b, strict=True)):
-            name = PREFIX + site.module.format(i)
-            tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a_i.T)
-            tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b_i.T)
+        used = [(x != 0).any(0) | (y != 0).any(1) for x, y in zip(a, b, strict=True)]
+        used = used if np.any(used) else [u | True for u in used]
+        counts = [int(u.sum()) for u in used]
+        for i, u in enumerate(used):
+            name = site.module.format(i)
+            if u.any():
+                tensors[f"{PREFIX}{name}.lora_A.weight"] = np.ascontiguousarray(a[i][:, u].T)
+                tensors[f"{PREFIX}{name}.lora_B.weight"] = np.ascontiguousarray(b[i][u].T)
+        if len(set(counts)) == 1:  # which layer it is does not matter
+            ranks[site.short], scales[site.short] = counts[0], scale
+            continue
+        some = {site.module.format(i): n for i, n in enumerate(counts) if n}
+        ranks, scales = ranks | some, scales | dict.fromkeys(some, scale)
+        if len(some) < len(counts):
+            partly, modules = [*partly, site], [*modules, *some]
     if model.value is not None:
         tensors[PREFIX + SCORE] = np.ascontiguousarray(_on_host(model.value.kernel[...]).T)
+    tables = {name: np.ascontiguousarray(_on_host(x)) for name, x in tables_to_save(model).items()}
+    tensors |= {f"{PREFIX}{name}.weight": x for name, x in tables.items()}
+    replaced = [name.split(".")[-1] for name in tables]
+    to_save = ["score"] * (model.value is not None) + replaced
     if jax.process_index() > 0:  # the others only help to collect what is spread over hosts
         return
     one = next(iter(ours.values()))
     config = _config(one, table, ranks, scales) | {
-        "target_modules": _targets(table, _table(model)),
+        "target_modules": _targets([s for s in table if s not in partly], _table(model)) + modules,
         "base_model_name_or_path": base_name,
         "task_type": "CAUSAL_LM" if model.value is None else "SEQ_CLS",
-        "modules_to_save": None if model.value is None else ["score"],
+        "modules_to_save": to_save or None,
     }
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,33 +114,41 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
 def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
     """A copy of `model` (arrays shared) with the adapters of a PEFT folder, to use or to train on.
 
+    Where layers have adapters of other ranks or scales, or none, smaller ones are filled up with
+    zeros, which training leaves as they are. What an adapter has for the embedding or unembedding
+    is merged into them (`jalign.models.peft_tables`), and stays as it is in training.
+
     Args:
       model: the base model, without adapters; with a scalar head where the adapter has one.
       folder: holds adapter_config.json and adapter_model.safetensors.
 
     Raises:
       ValueError: not a plain LoRA (every field in the way is named), tensors that do not fit the
-        model, layers without an adapter, values that are not finite, or a damaged file.
+        model, a layer without an adapter that its config asks for, values that are not finite, or a
+        damaged file.
     """
     folder = Path(folder).expanduser()
     if adapters(model):
         raise ValueError("the model carries LoRA adapters already; merge them first")
-    config, tensors = _read(folder)
+    config, tensors = peft_config.read(folder)
     model = nnx.clone(model)
     for site in _table(model):
         found = [_pop(tensors, site, i) for i in range(model.spec.depth)]
+        names = [site.module.format(i) for i in range(model.spec.depth)]
         if not any(found):
             continue
-        if not all(found):
+        missing = [n for n, x in zip(names, found, strict=True) if x is None]
+        if any(peft_config.targeted(config, name) for name in missing):
             raise ValueError(f"{folder}: only some layers have an adapter for {site.short}")
-        a, b = (np.stack(side) for side in zip(*found, strict=True))
-        _attach(model, site, a, b, config)
+        _attach(model, site, *_stacked(names, found, config), config)
+    scale_of, tokens = partial(peft_config.scale, config), peft_config.token_indices(config)
+    replace_tables(model, tensors, scale_of, tokens)
     if model.value is not None and PREFIX + SCORE in tensors:
         _read_score(model.value, tensors.pop(PREFIX + SCORE), folder)
     if tensors:
         hint = "; load the base with value_head=True" if PREFIX + SCORE in tensors else ""
         raise ValueError(f"{folder}: no place for {', '.join(sorted(tensors))}{hint}")
-    if not adapters(model):
+    if not adapters(model) and not model.replaced:
         raise ValueError(f"{folder}: {WEIGHTS} holds no adapters")
     return model
 
@@ -213,30 +217,6 @@ def _targets(chosen: list[Site], table: list[Site]) -> list[str]:
     return sorted({site.short if last(site) in others else last(site) for site in chosen})
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} is not an adapter in PEFT's format: it has no {name}")
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as e:
-        raise ValueError(f"{folder / WEIGHTS} is truncated or damaged: {e}") from None
-    except ValueError as e:
-        raise ValueError(f"{folder / CONFIG} is not JSON: {e}") from None
-    problems = [
-        f"{field}={config[field]!r}"
-        for field, plain in PLAIN.items()
-        if field in config and config[field] not in plain
-    ]
-    if problems:
-        raise ValueError(f"{folder} is not a plain LoRA: {', '.join(problems)} is not supported")
-    broken = sorted(name for name, x in tensors.items() if not np.isfinite(x).all())
-    if broken:
-        raise ValueError(f"{folder}: weights that are not finite: {', '.join(broken)}")
-    return config, tensors
-
-
 def _pop(
     tensors: dict[str, np.ndarray], site: Site, layer: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -248,7 +228,38 @@ def _pop(
     return a, b
 
 
-def _attach(model: Decoder, site: Site, a: np.ndarray, b: np.ndarray, config: dict) -> None:
+def _stacked(
+    names: list[str], found: list[tuple[np.ndarray, np.ndarray] | None], config: dict
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """A [L, in, r], B [L, r, out] and alpha of what layers have, one rank and one scale for all.
+
+    Smaller ranks are filled up with zeros, which training leaves as they are, and a scale of its
+    own goes into B.
+    """
+    present = [(n, x) for n, x in zip(names, found, strict=True) if x is not None]
+    rank = max(a.shape[1] for _, (a, _) in present)
+    scales = {n: peft_config.scale(config, n, a.shape[1]) for n, (a, _) in present}
+    alphas = {peft_config.alpha(config, n) for n in scales}
+    shapes = {(a.shape, b.shape) for _, (a, b) in present}
+    if len(shapes) == len(alphas) == 1 and len(present) == len(names):
+        a, b = (np.stack(side) for side in zip(*(x for _, x in present), strict=True))
+        return a, b, alphas.pop()
+    scale = Counter(scales.values()).most_common(1)[0][0]
+    one_a, one_b = present[0][1]
+    a = np.zeros((len(names), len(one_a), rank), np.float32)
+    b = np.zeros((len(names), rank, one_b.shape[1]), np.float32)
+    for i, pair in enumerate(found):
+        if pair is not None:
+            if (len(pair[0]), pair[1].shape[1]) != (len(one_a), one_b.shape[1]):
+                raise ValueError(f"the adapter of {names[i]} has another shape than other layers'")
+            r = pair[0].shape[1]
+            a[i, :, :r], b[i, :r] = pair[0], pair[1] * (scales[names[i]] / scale)
+    return a, b, scale * peft_config.norm(config, rank)
+
+
+def _attach(
+    model: Decoder, site: Site, a: np.ndarray, b: np.ndarray, alpha: float, config: dict
+) -> None:
     linears, column = sites(model), 0
     fan_in = linears[site.ours[0]].kernel.shape[1]
     widths = [linears[path].kernel.shape[2] for path in site.ours]
@@ -258,7 +269,7 @@ def _attach(model: Decoder, site: Site, a: np.ndarray, b: np.ndarray, config: di
             f"{b.shape[2]}, but the matrix is {fan_in} x {sum(widths)}: another base model?"
         )
     options = {
-        "alpha": _alpha(config, site, model.spec.depth),
+        "alpha": alpha,
         "dropout": float(config.get("lora_dropout") or 0.0),
         "rank_stabilised": bool(config.get("use_rslora")),
     }
@@ -266,21 +277,6 @@ def _attach(model: Decoder, site: Site, a: np.ndarray, b: np.ndarray, config: di
         part = jnp.asarray(b[:, :, column : column + width])
         linears[path].lora = Lora(jnp.asarray(a), part, **options)
         column += width
-
-
-def _alpha(config: dict, site: Site, depth: int) -> float:
-    """lora_alpha, or what alpha_pattern says, which must be the same for all layers."""
-
-    def of(name: str) -> Iterator[float]:
-        for pattern, alpha in (config.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", name):
-                yield alpha
-        yield config["lora_alpha"]
-
-    found = {float(next(of(site.module.format(i)))) for i in range(depth)}
-    if len(found) > 1:
-        raise ValueError(f"alpha of {site.short} differs between layers: {sorted(found)}")
-    return found.pop()
 
 
 def _read_score(head: ScalarHead, score: np.ndarray, folder: Path) -> None:

@@ -21,6 +21,7 @@ from jalign.core import did_you_mean
 from jalign.rewards.chat_client import Refused
 from jalign.rewards.named import Signature, find, short
 from jalign.rewards.rules import RULES
+from jalign.user_code import name_of
 
 
 class Scored(NamedTuple):
@@ -101,8 +102,8 @@ class RewardFunctions:
     judge (`Refused`), end it all.
 
     Args:
-      weights: name -> weight; 0 is only reported (a total of none but these is 0, for those who add
-        a reward of their own). A name is that of a rule, of a function as
+      weights: name (or function) -> weight; 0 is only reported (a total of none but these is 0, for
+        those who add a reward of their own). A name is that of a rule, of a function as
         `jalign.rewards.named.find` takes it, or out of `callables`.
       options: name -> keyword options of the function.
       callables: name -> a function, or anything else that can be called like one.
@@ -114,12 +115,13 @@ class RewardFunctions:
 
     def __init__(
         self,
-        weights: Mapping[str, float],
+        weights: Mapping[Any, float],
         *,
-        options: Mapping[str, Mapping[str, Any]] | None = None,
+        options: Mapping[Any, Mapping[str, Any]] | None = None,
         callables: Mapping[str, Callable[..., Any]] | None = None,
     ):
-        options, callables = dict(options or {}), dict(callables or {})
+        weights, options = _by_name(weights), _by_name(options or {})
+        callables = dict(callables or {})
         for what, given in (("options", options), ("callables", callables)):
             if unknown := sorted(set(given) - set(weights)):
                 near = did_you_mean(unknown[0], weights)
@@ -199,6 +201,11 @@ class RewardFunctions:
             raise ValueError(f"{part.name} needs the column {missing[0]!r} of the data{near}")
         given = part.signature.columns(columns)
         return {name: columns[name] for name in given} | part.options  # what is set counts
+
+
+def _by_name(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """What is said of functions, some of them given as they are, by their names."""
+    return {name_of(x) if callable(x) else x: said for x, said in given.items()}
 
 
 def _called(fn: Callable[..., Any], prompts: Any, responses: Any, keywords: dict[str, Any]) -> Any:

@@ -36,9 +36,12 @@ def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
     if fn is None and where in sys.modules:
         files |= _file(sys.modules[where])
     files |= _file(inner) or _file(type(inner))
-    if not files:
+    if files:
+        return digest(*sorted(path.read_bytes() for path in files))
+    try:  # of a notebook
+        return digest(inspect.getsource(inner).encode())
+    except (OSError, TypeError):
         return f"unknown:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
-    return digest(*sorted(path.read_bytes() for path in files))
 
 
 def template_digests(options: Mapping[str, Any]) -> dict[str, str]:

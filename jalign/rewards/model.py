@@ -42,6 +42,8 @@ REWARD_FILE = "reward.json"
 """Beside an exported reward model: its bias (a head in Hugging Face's format has none), the gain
 that is in its weights already, and the limits it was trained with. Each may be missing."""
 
+PLACEHOLDER = "a"  # a response whose EOS is wanted
+
 BATCH_SIZE = 32  # responses of one call of the model
 
 Prompt = str | Sequence[Message]
@@ -142,6 +144,28 @@ class RewardModel:
         rewards = np.full(len(records), -math.inf, np.float32)
         if len(examples):
             rewards[np.asarray(examples.extras["row"])] = self.of_examples(examples)
+        return rewards
+
+    def of_sampled(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        """[n] float32 rewards as of a call, but an empty or blank response has one, too: what the
+        head says at an EOS right after the prompt. A policy that stops at once learns what that is
+        worth. -inf only where the prompt has no token either.
+        """
+        blank = [not text.strip() for text in responses]
+        rewards = self(prompts, responses)
+        given = [(i, prompts[i]) for i, empty in enumerate(blank) if empty]
+        rows = [{"prompt": prompt, "completion": PLACEHOLDER} for _, prompt in given]
+        records = [parse(r, "supervised")._replace(row=n) for n, r in enumerate(rows)]
+        last = slice(-1, None)  # the EOS
+        ends = [
+            (given[int(e.extras["row"])][0], e._replace(
+                responses=(e.responses[0][last],), scored=(e.scored[0][last],), extras={}
+            ))
+            for e in (self.tokenized(records) if records else ())
+            if len(e.prompt)
+        ]  # fmt: skip
+        if ends:
+            rewards[[i for i, _ in ends]] = self.of_examples([e for _, e in ends])
         return rewards
 
     @property

@@ -18,6 +18,7 @@ from jalign.rewards.answers import final_answer, last_number
 
 Texts = Sequence[str]
 Scores = list[float | None]
+_OPEN_TAG = re.compile(r"<[A-Za-z_]\w*>\s*\Z")
 THINK_ANSWER = r"<think>.*?</think>\s*<answer>.*?</answer>"
 
 
@@ -88,21 +89,34 @@ def numeric_match(
     return out
 
 
-def format_match(prompts: Texts, responses: Texts, *, pattern: str = THINK_ANSWER) -> Scores:
-    """1 where the whole response, less the space around it, matches a regular expression, else 0.
+def format_match(
+    prompts: Texts,
+    responses: Texts,
+    *,
+    policy_prompt: Texts | None = None,
+    pattern: str = THINK_ANSWER,
+) -> Scores:
+    r"""1 where the whole response, less the space around it, matches a regular expression, else 0.
+
+    Where the prompt ends with a tag, such as the <think> that many templates open the reply with,
+    the response begins with that tag.
 
     Args:
+      policy_prompt: the prompts as the policy reads them; `prompts` where they are not known.
       pattern: its dot also matches line breaks.
 
     >>> format_match(["?"] * 2, ["<think>2</think> <answer>4</answer>", "4"])
     [1.0, 0.0]
+    >>> format_match(["?\n<think>\n"], ["2</think> <answer>4</answer>"])
+    [1.0]
     """
-    del prompts
     try:
         compiled = re.compile(pattern, re.DOTALL)
     except re.error as error:
         raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
-    return [float(compiled.fullmatch(text.strip()) is not None) for text in responses]
+    begun = [_OPEN_TAG.search(prompt) for prompt in (policy_prompt or prompts)]
+    texts = [(tag[0] if tag else "") + text for tag, text in zip(begun, responses, strict=True)]
+    return [float(compiled.fullmatch(text.strip()) is not None) for text in texts]
 
 
 def response_length_words(prompts: Texts, responses: Texts) -> Scores:

@@ -25,8 +25,7 @@ def first_stop(tokenizer: Any, tokens: np.ndarray, stops: Sequence[str]) -> int 
     """
 
     def holds(n: int) -> bool:
-        text = tokenizer.decode(tokens[:n].tolist(), skip_special_tokens=False)
-        return any(stop in text for stop in stops)
+        return any(stop in _following(tokenizer, tokens[:n].tolist()) for stop in stops)
 
     if not stops or not holds(len(tokens)):
         return None
@@ -35,6 +34,17 @@ def first_stop(tokenizer: Any, tokens: np.ndarray, stops: Sequence[str]) -> int 
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
+
+
+def _following(tokenizer: Any, ids: list[int]) -> str:
+    """The text of tokens that follow others: at the start of a text some tokenizers drop a space,
+    so that the first token stands before them once more.
+    """
+    before = tokenizer.decode(ids[:1], skip_special_tokens=False)
+    whole = tokenizer.decode(ids[:1] + ids, skip_special_tokens=False)
+    if whole.startswith(before):
+        return whole[len(before) :]
+    return tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def stop_at(responses: Responses, tokenizer: Any, stops: Sequence[str]) -> Responses:

@@ -37,7 +37,7 @@ class Unrolled(Decoder):
     def __init__(self, model: Decoder, layers: tuple[Layer, ...]):
         for name in ("embed", "positions", "final_norm", "lm_head", "value"):
             setattr(self, name, nnx.data(getattr(model, name)))
-        for name in ("spec", "dtype", "remat", "attention", "unroll", "source"):
+        for name in ("spec", "dtype", "remat", "attention", "unroll", "source", "replaced"):
             setattr(self, name, getattr(model, name))
         self.layers = nnx.List(layers)
 

@@ -32,6 +32,7 @@ class Plan:
       max_new_tokens: most tokens of a sampled response; 0: response_len, which is more where
         responses or texts of the data stand beside the samples.
       ref_sync_steps, ref_mixup_alpha: how the reference moves.
+      run_steps: optimizer steps of the run; 0: nobody knows.
       max_idle: rollouts in a row that teach nothing before the run ends; 0: any number.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     max_new_tokens: int = 0
     ref_sync_steps: int = 0
     ref_mixup_alpha: float = 1.0
+    run_steps: int = 0
     max_idle: int = 0
 
     @property
@@ -76,6 +78,14 @@ class Plan:
             lines.append(
                 f"warning: {algorithm.name} takes samples as those of the weights it trains, which "
                 "is so in the first step of a rollout only: nothing corrects the others"
+            )
+        if 0 < self.run_steps < self.steps:
+            number = "rollout.prompts"
+            if algorithm.experience and algorithm.experience.iterative:
+                number = "ref_sync_steps"
+            lines.append(
+                f"warning: the run has {self.run_steps} steps and its first rollout is sampled for "
+                f"{self.steps}: the rest is never learnt from; set a smaller {number}"
             )
         return lines + self._describe_iteration(algorithm)
 

@@ -147,6 +147,13 @@ def test_an_unrelated_column_that_makes_a_richer_kind_does_not_matter():
     assert "not read: completions, labels" in to_records(rows, "supervised")[1].explanation
 
 
+def test_attributes_of_which_one_is_never_rated_are_still_attributes():
+    names = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+    row = {"prompt": "p", "response": "a"} | dict.fromkeys(names, 1) | {"verbosity": None}
+    _, report = to_records([row], "rated")
+    assert report.attributes == names
+
+
 ROWS = [{"prompt": "a;b", "completion": "c,d"}, {"prompt": 'say "e"', "completion": "f\ng"}]
 
 

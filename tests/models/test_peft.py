@@ -10,8 +10,9 @@ from safetensors.numpy import load_file, save_file
 from jalign.models import hub
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
-from jalign.models.lora import adapters, add_lora
+from jalign.models.lora import adapters, add_lora, merge
 from jalign.models.peft import load_adapter, save_adapter
+from jalign.models.peft_tables import vocabulary_of
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -145,7 +146,7 @@ def test_the_scalar_head_travels_with_the_adapters(tmp_path):
     [
         ("bias", "all"),
         ("use_dora", True),
-        ("modules_to_save", ["lm_head"]),
+        ("modules_to_save", ["mlp"]),
         ("init_lora_weights", "pissa"),
         ("peft_type", "LOHA"),
     ],
@@ -206,18 +207,73 @@ def test_a_model_without_adapters_has_nothing_to_save(bases, tmp_path):
         save_adapter(bases["llama"], tmp_path, "base")
 
 
-@pytest.mark.parametrize("layer, alpha", [("", 7.0), ("model.layers.0.self_attn.", None)])
-def test_alpha_patterns_are_read_unless_layers_differ(bases, tmp_path, layer, alpha):
+def changed(folder, **values):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_alpha_patterns_are_read(bases, tmp_path):
     save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
-    path = tmp_path / "adapter_config.json"
-    changed = {"alpha_pattern": {f"{layer}q_proj": 7.0}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
-    if alpha is None:
-        with pytest.raises(ValueError, match=r"alpha of self_attn\.q_proj differs"):
-            load_adapter(bases["llama"], tmp_path)
-    else:
-        lora = adapters(load_adapter(bases["llama"], tmp_path))["layers.attn.q"]
-        assert lora.alpha == alpha
+    changed(tmp_path, alpha_pattern={"q_proj": 7.0})
+    assert adapters(load_adapter(bases["llama"], tmp_path))["layers.attn.q"].alpha == 7.0
+
+
+def test_ranks_and_scales_of_single_layers_are_read_and_written_back(bases, tmp_path):
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
+    path = tmp_path / "adapter_model.safetensors"
+    tensors, name = load_file(path), "base_model.model.model.layers.1.self_attn.q_proj"
+    a, b = (tensors[f"{name}.lora_{x}.weight"] for x in "AB")
+    tensors |= {f"{name}.lora_A.weight": a[:2], f"{name}.lora_B.weight": b[:, :2]}
+    tensors = {n: np.ascontiguousarray(x) for n, x in tensors.items()}
+    save_file(tensors, path)
+    changed(tmp_path, alpha_pattern={"layers.1.self_attn.q_proj": 8.0})
+    model = load_adapter(bases["llama"], tmp_path)
+    delta = adapters(model)["layers.attn.q"].delta()
+    np.testing.assert_allclose(delta[1], 8 / 2 * (b[:, :2] @ a[:2]).T, rtol=1e-5)
+    first = [tensors[f"{name.replace('1', '0')}.lora_{x}.weight"] for x in "BA"]
+    np.testing.assert_allclose(delta[0], 5 / 3 * (first[0] @ first[1]).T, rtol=1e-5)
+
+    save_adapter(model, tmp_path / "again", "base")
+    shapes = {n: x.shape for n, x in load_file(tmp_path / "again" / path.name).items()}
+    assert shapes == {n: x.shape for n, x in tensors.items()}
+    again = adapters(load_adapter(bases["llama"], tmp_path / "again"))["layers.attn.q"]
+    np.testing.assert_allclose(again.delta(), delta, rtol=1e-5)
+
+
+def test_layers_that_the_config_leaves_out_stay_without_an_adapter(bases, tmp_path):
+    save_adapter(trained(bases["llama"], targets="q|v"), tmp_path, "base")
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({n: x for n, x in load_file(path).items() if "layers.0" not in n}, path)
+    with pytest.raises(ValueError, match="only some layers have an adapter"):
+        load_adapter(bases["llama"], tmp_path)
+    changed(tmp_path, layers_to_transform=[1])
+    model = load_adapter(bases["llama"], tmp_path)
+    delta = adapters(model)["layers.attn.v"].delta()
+    assert not delta[0].any() and delta[1].any()
+    save_adapter(model, tmp_path / "again", "base")
+    names = [f"model.layers.1.self_attn.{x}_proj" for x in "qv"]
+    config = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
+    assert config["target_modules"] == names and config["rank_pattern"] == {}
+    assert load_file(tmp_path / "again" / path.name).keys() == load_file(path).keys()
+
+
+def test_pickled_adapters_are_refused_with_a_way_out(bases, tmp_path):
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"adapter_model\.bin, which can run code.*save it"):
+        load_adapter(bases["llama"], tmp_path)
+
+
+def test_tables_of_other_sizes_are_refused(bases, tmp_path):
+    save_adapter(trained(bases["llama"], targets="q"), tmp_path, "base")
+    path = tmp_path / "adapter_model.safetensors"
+    table = {"base_model.model.model.embed_tokens.weight": np.ones((33, 16), np.float32)}
+    save_file(load_file(path) | table, path)
+    assert vocabulary_of(tmp_path) == 33
+    with pytest.raises(
+        ValueError, match=r"embed_tokens is \[33, 16\], lm_head is \[31, 16\].*resized"
+    ):
+        load_adapter(bases["llama"], tmp_path)
 
 
 PEFT_CASES = [
@@ -259,3 +315,70 @@ def test_peft_reads_what_we_write_and_we_read_what_peft_writes(
         loaded = load_adapter(bases[kind], tmp_path / "theirs")
         np.testing.assert_allclose(logits(loaded), written(ids).logits.numpy(), atol=2e-5)
     assert np.abs(logits(loaded) - logits(bases[kind])).max() > 1e-2
+
+
+TABLES = {
+    "lora on the embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "lora on the unembedding": {"target_modules": ["q_proj", "lm_head"]},
+    "another embedding": {"modules_to_save": ["embed_tokens"]},
+    "another unembedding": {"modules_to_save": ["lm_head"]},
+    "both": {"modules_to_save": ["lm_head", "embed_tokens"]},
+    "both, tied": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    "some tokens": {"trainable_token_indices": [3, 7]},
+    "resized": {"rows": 34},
+    "resized and both": {"rows": 34, "modules_to_save": ["lm_head", "embed_tokens"]},
+    "layers": {
+        "target_modules": ["q_proj", "v_proj"],
+        "layers_to_transform": [1],
+        "rank_pattern": {"layers.1.self_attn.q_proj": 5},
+        "alpha_pattern": {"layers.1.self_attn.v_proj": 9},
+    },
+}
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def saved_base(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    hub.save(base(LLAMA | {"tie_word_embeddings": request.param}), folder)
+    return folder, hub.load(folder)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, transformers and peft
+@pytest.mark.parametrize("name", TABLES)
+def test_what_peft_has_for_embedding_and_unembedding_is_the_same_here(saved_base, tmp_path, name):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    options = {"target_modules": ["q_proj"]} | TABLES[name]
+    rows, (folder, ours) = options.pop("rows", 31), saved_base
+    ids = torch.tensor(TOKENS)
+
+    def from_disk(path):
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+
+    def resized():
+        model = from_disk(folder)
+        if rows != 31:
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        return model
+
+    with torch.no_grad():
+        options = peft.LoraConfig(r=3, lora_alpha=5, task_type="CAUSAL_LM", **options)
+        written = peft.get_peft_model(resized(), options).eval()
+        torch.manual_seed(0)
+        for parameter in written.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        written.save_pretrained(tmp_path / "theirs")
+        expected = written(ids).logits.numpy()
+
+        model = load_adapter(ours, tmp_path / "theirs")
+        assert (vocabulary_of(tmp_path / "theirs") or 31) == model.spec.vocab_size == rows
+        hub.save(merge(model), tmp_path / "merged")
+        merged = from_disk(tmp_path / "merged")(ids).logits.numpy()
+        np.testing.assert_allclose(merged, expected, atol=2e-6)
+
+        save_adapter(model, tmp_path / "ours", str(folder))
+        read = peft.PeftModel.from_pretrained(resized(), tmp_path / "ours").eval()
+        np.testing.assert_allclose(read(ids).logits.numpy(), expected, atol=2e-6)

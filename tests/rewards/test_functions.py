@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from jalign.config import RewardConfig
 from jalign.rewards.chat_client import Refused
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.named import find
@@ -263,6 +264,24 @@ def own(tmp_path, monkeypatch):
     yield tmp_path
     for name in [n for n in sys.modules if n.startswith(("package_of_rewards", "_user_mine"))]:
         del sys.modules[name]
+
+
+def test_functions_may_be_given_as_they_are():
+    scaled = functools.partial(lambda prompts, responses, *, by=1: [by * len(r) for r in responses])
+    found = of({words: 1.0, scaled: 0.5}, options={scaled: {"by": 2}})
+    np.testing.assert_array_equal(found.each["words"], [1, 2, 3])
+    np.testing.assert_array_equal(found.each["partial"], [6, 14, 26])
+
+    def other(prompts, responses):
+        return [0.0] * 3
+
+    other.__name__ = "words"
+    c = RewardConfig(functions={words: 1.0, other: 2.0, "exact_match": 1.0})  # type: ignore[dict-item]
+    first, second, rule = c.functions
+    assert find(first) is words and find(second) is other and rule == "exact_match"
+    assert json.loads(json.dumps(c.functions)) == {first: 1.0, second: 2.0, "exact_match": 1.0}
+    with pytest.raises(ValueError, match=r"gone is a function that another process was given"):
+        find("here:gone")
 
 
 def test_functions_are_found_by_name_in_a_file_and_in_a_package(own):

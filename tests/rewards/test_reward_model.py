@@ -117,6 +117,25 @@ def test_empty_responses_get_minus_infinity_and_no_texts_no_rewards(decoder, tok
     assert model([], []).shape == (0,)
 
 
+def test_a_sampled_response_that_is_empty_has_the_reward_of_its_eos(decoder, tokenizer):
+    model = RewardModel(decoder, tokenizer)
+    found = model.of_sampled(["hello", "you", "hello", "the fox"], ["", " you", " \n", ""])
+    eos = tokenizer.eos_token_id
+    for i, prompt in ((0, "hello"), (2, "hello"), (3, "the fox")):
+        expected = by_hand(decoder, [*tokenizer(prompt)["input_ids"], eos])
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4)
+    np.testing.assert_array_equal(found[1], model(["you"], [" you"])[0])
+    chat = [{"role": "user", "content": "hello"}]
+    said = model.of_sampled([chat], [""])
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert np.isfinite(said).all()
+    (example,) = model.tokenized([Record(chat, [[{"role": "assistant", "content": "a"}]], {})])
+    expected = by_hand(decoder, [*example.prompt.tolist(), int(example.responses[0][-1])])
+    np.testing.assert_allclose(said, expected, rtol=1e-4)
+    assert tokenizer.decode(example.prompt).endswith(text)
+    assert np.isfinite(model.of_sampled([""], [""])).all()  # after the BOS
+
+
 def test_messages_get_the_chat_template_of_the_tokenizer(decoder, tokenizer):
     asked = [{"role": "user", "content": "how are you"}]
     text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)

@@ -52,6 +52,17 @@ def test_the_tolerance_of_numeric_match_is_a_share_of_the_answer():
     assert found == [1.0, 1.0, 0.0, 1.0, 0.0]
 
 
+def test_a_format_begins_where_the_prompt_opens_it():
+    """As many chat templates write <think> before the reply; chat prompts are known without it."""
+    response = "2</think> <answer>4</answer>"
+    read, said = ["hi<|im_end|><think>\n"] * 2, [response, "no format"]
+    assert RULES["format_match"](["hi"] * 2, said, policy_prompt=read) == [1.0, 0.0]
+    assert RULES["format_match"](["hi <think>\n"] * 2, said) == [1.0, 0.0]
+    assert RULES["format_match"](["hi"] * 2, said) == [0.0, 0.0]
+    assert RULES["format_match"](["<b>bold</b>"], [response]) == [0.0]
+    assert RULES["format_match"](["<think>"], [f"<think>{response}"]) == [1.0]  # once more
+
+
 def test_format_match_is_about_the_whole_response():
     good = "<think>a\nb</think>\n<answer>4</answer>"
     assert ask("format_match", [good, f" {good}\n", f"{good} so", "4"]) == [1.0, 1.0, 0.0, 0.0]

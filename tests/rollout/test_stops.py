@@ -1,9 +1,11 @@
 """Stop strings, with a real byte-level tokenizer."""
 
 import doctest
+from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from jalign.rollout import stops
 from jalign.rollout.groups import Responses
@@ -23,6 +25,19 @@ def test_a_response_ends_with_the_token_that_completes_its_first_stop_string():
     assert found.tokens[0][1] is ids[1]
     assert found.finished.tolist() == [[True, False]]
     assert not given.finished.any()
+
+
+@pytest.mark.parametrize("name", ["mistral_v1", "qwen2_5", "gpt2"])
+def test_a_stop_string_with_a_leading_space_is_seen_at_the_start_of_a_response(name):
+    folder = Path(__file__).parents[3] / "shared/assets/tokenizers" / name
+    if not folder.is_dir():
+        pytest.skip("no tokenizers here")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = np.array(tokenizer(" and more and", add_special_tokens=False)["input_ids"])
+    bare = np.array(tokenizer("Hello and more", add_special_tokens=False)["input_ids"])[1:]
+    assert first_stop(tokenizer, bare, [" and"]) == 1
+    assert first_stop(tokenizer, ids, ["more"]) is not None
+    assert first_stop(tokenizer, bare, ["Hello"]) is None
 
 
 def test_nothing_stops_without_stop_strings_and_an_empty_one_is_refused():

@@ -42,7 +42,10 @@ def config_of(name, **more):
     sections = {"rollout", "data"} & set(more)
     given = {n: more.pop(n) for n in sections}
     reward = RewardConfig() if name == "spin_online" else RewardConfig(functions={"distinct": 1.0})
-    return Config(algorithm={"name": name} | more, steps=8, batch_size=4, reward=reward, **given)
+    steps = more.pop("steps", 128)
+    return Config(
+        algorithm={"name": name} | more, steps=steps, batch_size=4, reward=reward, **given
+    )
 
 
 def described(config):
@@ -73,6 +76,14 @@ def test_samples_of_another_policy_than_the_reference_are_warned_of(name, given,
     _, warning = described(config_of(name, **given))
     assert warning.startswith(f"warning: {name} learns from samples of its reference")
     assert said in warning
+
+
+@pytest.mark.parametrize(("name", "number"), [("dno_prct", "ref_sync_steps"), ("grpo", "prompts")])
+def test_a_rollout_that_is_longer_than_the_run_is_warned_of(name, number):
+    rollout = RolloutConfig(prompts=0 if name == "dno_prct" else 256)
+    _, warning = described(config_of(name, steps=20, rollout=rollout))
+    assert "20 steps" in warning and "sampled for 64" in warning and number in warning
+    assert len(described(config_of(name, steps=64, rollout=rollout))) == 1
 
 
 def test_the_longest_response_is_what_is_sampled_whatever_stands_beside_it():
