@@ -68,6 +68,53 @@ def test_eval_of_a_policy_adds_its_kl_to_the_start(folder):
     assert untrained["pairwise_accuracy"] == 0.5  # all implicit rewards are zero
 
 
+def test_runs_are_evaluated_side_by_side_with_their_start_and_nothing_is_written(folder, capsys):
+    def files(run):
+        return {p: p.stat().st_mtime_ns for p in (folder / run).rglob("*")}
+
+    kept = files("policy"), files("reward")
+    code, said = call(["eval", folder / "policy", folder / "reward"], capsys)
+    assert code == 0 and f"{folder / 'reward'} before" in said.out
+    assert (files("policy"), files("reward")) == kept
+    code, said = call(["eval", folder / "policy", "--json"], capsys)
+    (one,) = json.loads(said.out).values()
+    assert one["step"] == 2 and one["before"]["rewards/accuracies"] == 0.5
+    assert one["metrics"]["loss"] < one["before"]["loss"] and one["examples"] >= 12
+
+
+def test_a_run_is_evaluated_on_other_data_but_as_no_other_algorithm(folder, capsys):
+    other = folder / "swapped.jsonl"
+    code, said = call(["eval", folder / "policy", "--data.eval", other, "--json"], capsys)
+    (one,) = json.loads(said.out).values()
+    assert code == 0 and one["examples"] == 16 and one["before"] is None
+    code, said = call(["eval", folder / "policy", "--optim.name", "sgd"], capsys)
+    assert code == 3 and "leave out --optim.name" in said.err and "--data.*" in said.err
+
+
+def test_an_exported_model_is_compared_with_what_it_comes_from(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call(["export", folder / "policy", out, "--dtype", "float32"], capsys)[0] == 0
+    of_run = quietly(folder / "policy")
+    args = arguments(folder, "none", **CHEAP | {"algorithm": "dpo", "data.holdout": 12})
+    both = json.dumps({str(folder / n): 1 for n in ("pairs.jsonl.gz", "swapped.jsonl")})
+    args += ["--model.path", str(out), "--data.train", both]
+    code, said = call(["eval", *args, "--json"], capsys)
+    assert code == 0 and f"reference: {folder / 'model'}, which {out} comes from" in said.err
+    metrics = json.loads(said.out)[str(out)]["metrics"]
+    assert metrics["loss"] == pytest.approx(of_run["loss"], rel=1e-4)
+    assert metrics["kl_to_reference"] == pytest.approx(of_run["kl_to_start"], rel=1e-3)
+    (out / "jalign.json").unlink()
+    code, said = call(["eval", *args], capsys)
+    assert code == 0 and "is its own reference" in said.out and "--model.reference BASE" in said.out
+
+
+def test_the_help_of_eval_names_runs_and_steps(capsys):
+    code, said = call(["eval", "--help"], capsys)
+    assert code == 0
+    for words in ("RUN [RUN ...]", "--step", "--json", "--data.eval"):
+        assert words in said.out, words
+
+
 def test_eval_of_data_without_pairs_has_a_kl_and_no_rewards(folder):
     options = CHEAP | {"algorithm": "kto", "data.holdout": 8}
     found = quietly(*arguments(folder, "none", **options))

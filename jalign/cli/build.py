@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +89,23 @@ def rules_of(config: Config) -> Rules | None:
 
 
 def model_path(name: str) -> str:
-    return str(embedded.path()) if name == "embedded" else os.path.expanduser(name)
+    """Folder or hub name of a model; of a run (RUN, RUN@STEP, RUN@best) the folder of its model,
+    which is written when it is asked for the first time.
+    """
+    from jalign.cli import run_model  # which builds the run's own model
+
+    name = os.path.expanduser(name)
+    if name == "embedded":
+        return str(embedded.path())
+    if run := run_model.named(name):
+        return run_model.folder_of(*run)
+    folder = Path(name)
+    if (folder / peft.CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{name} is an adapter: name its base as the model, {peft.base_of(folder)}, and the "
+            "adapter as model.adapter"
+        )
+    return name
 
 
 def tokenizer_of(config: Config) -> Any:

@@ -81,16 +81,26 @@ def all_rows(config: Config) -> tuple[Sequence[Row], Sequence[Row]]:
     """
     c = config.data
     train = _rows(c, c.train, _training_split(c))[: c.limit or None]
-    own = _held_out_split(c)
-    if c.eval is not None:
-        held = _rows(c, c.eval, c.eval_split)
-    elif is_embedded(c.train):
-        held = _rows(c, c.train, "test")
-    elif own:
-        held = _rows(c, c.train, own)
-    else:
+    held = _rows_apart(c)
+    if held is None:
         train, held = _split(config, train)
     return train, held[: c.eval_limit or None]
+
+
+def held_rows(config: Config) -> Sequence[Row]:
+    """The second of `all_rows`; the training data are read only where it is a part of them."""
+    held = _rows_apart(config.data)
+    return all_rows(config)[1] if held is None else held[: config.data.eval_limit or None]
+
+
+def _rows_apart(c: DataConfig) -> Sequence[Row] | None:
+    """Held-out rows that are no part of the training rows."""
+    own = _held_out_split(c)
+    if c.eval is not None:
+        return _rows(c, c.eval, c.eval_split)
+    if is_embedded(c.train):
+        return _rows(c, c.train, "test")
+    return _rows(c, c.train, own) if own else None
 
 
 def _split(config: Config, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
@@ -163,19 +173,29 @@ def examples_of(
     train, held = rows or all_rows(config)
     kind = kind_of(row)
     if row.experience:
-        read: dict[str, Any] = {"numbers": (), "unread": "kept for rewards"}
-        both = (
-            _tokenised(some, kind, c, tokenizer, **read) if some else None for some in (train, held)
-        )
-        prompts, held_out = both
-        assert prompts is not None
-        return prompts, held_out
-    numbers = {*row.inputs(**config.hyper), "weight"}
-    examples = _tokenised(train, kind, c, tokenizer, numbers=numbers, **_selection(config))
-    if not held:
-        return _with_all_columns(config, examples), None
-    held_out = _tokenised(held, kind, c, tokenizer, numbers=numbers)
-    return _with_all_columns(config, examples), _with_all_columns(config, held_out)
+        prompts = _tokenised(train, kind, c, tokenizer, **_OF_PROMPTS)
+        return prompts, held_of(config, tokenizer, held)
+    examples = _tokenised(train, kind, c, tokenizer, numbers=_numbers(config), **_selection(config))
+    return _with_all_columns(config, examples), held_of(config, tokenizer, held)
+
+
+_OF_PROMPTS: dict[str, Any] = {"numbers": (), "unread": "kept for rewards"}
+
+
+def _numbers(config: Config) -> set[str]:
+    """Columns of numbers that are read."""
+    return {*algorithm_of(config).inputs(**config.hyper), "weight"}
+
+
+def held_of(config: Config, tokenizer: Any, rows: Sequence[Row]) -> Examples | None:
+    """Tokenised held-out examples alone."""
+    if not rows:
+        return None
+    row, c = algorithm_of(config), config.data
+    if row.experience:
+        return _tokenised(rows, kind_of(row), c, tokenizer, **_OF_PROMPTS)
+    examples = _tokenised(rows, kind_of(row), c, tokenizer, numbers=_numbers(config))
+    return _with_all_columns(config, examples)
 
 
 def prompt_kind(row: Algorithm) -> str:

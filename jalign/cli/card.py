@@ -15,14 +15,16 @@ FACTS = "jalign.json"
 
 def facts_of(run: str, config: Config, step: int) -> dict[str, Any]:
     """Of a run's checkpoint, as JSON can hold it."""
-    row = build.algorithm_of(config)
-    numbers = row.hyperparameters | config.algorithm
+    saved = json.loads((store.at(run) / "config.json").read_text(encoding="utf-8"))
+    numbers = saved["algorithm"]  # of the run itself, also where its algorithm is not known here
+    if numbers == config.algorithm:
+        numbers = build.algorithm_of(config).hyperparameters | numbers
     optim = config.optim
     return {
         "jalign": __version__,
         "run": run,
         "step": step,
-        "algorithm": {"name": row.name} | dict(sorted(numbers.items())),
+        "algorithm": {"name": numbers["name"]} | dict(sorted(numbers.items())),
         "base_model": config.model.path,
         "reference": config.model.reference,
         "adapters": None if config.model.lora is None else vars(config.model.lora),
@@ -34,7 +36,7 @@ def facts_of(run: str, config: Config, step: int) -> dict[str, Any]:
             "schedule": optim.schedule,
             "seed": config.seed,
         },
-        "held_out": _evaluations(run, step),
+        "held_out": _before_and_after(run, step),
     }
 
 
@@ -129,19 +131,23 @@ def _code(*lines: str) -> str:
     return "\n".join(["```python", *lines, "```", ""])
 
 
-def _evaluations(run: str, step: int) -> dict[str, dict[str, float]]:
-    """Metric -> its value before and after, where the run evaluated."""
+def evaluations(run: str, step: int) -> list[dict[str, Any]]:
+    """What a run recorded of its evaluations up to a step, oldest first."""
     file = store.at(run) / "metrics.jsonl"
-    if not file.exists():
-        return {}
     rows = []
-    for line in file.read_text(encoding="utf-8").split("\n"):
+    for line in file.read_text(encoding="utf-8").split("\n") if file.exists() else ():
         try:
             row = json.loads(line) if line else {}
         except ValueError:  # the last line of a run that was killed
             continue
         if row.get("kind") == "eval" and row["step"] <= step:
             rows.append(row)
+    return rows
+
+
+def _before_and_after(run: str, step: int) -> dict[str, dict[str, float]]:
+    """Metric -> its value before and after, where the run evaluated."""
+    rows = evaluations(run, step)
     known = [name for name in (rows[-1] if rows else {}) if name not in ("step", "kind", "time")]
     found = {}
     for name in known:

@@ -1,103 +1,159 @@
-"""`jalign eval CONFIG|RUN [--step STEP]`: the held-out metrics of a model as it is, or of a run's
-newest (or a given) checkpoint.
-"""
+"""`jalign eval CONFIG|RUN [RUN ...]`: held-out metrics of a model as it is, or of runs."""
 
-import logging
-from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jalign.cli import build, build_data, build_online, check_tokens, runs
+from jalign.cli import build, build_data, build_online, eval_subject, read, runs
 from jalign.cli.build_reward import reward_of
-from jalign.cli.read import read_config
+from jalign.cli.eval_subject import Subject
 from jalign.cli.reward_parts import Texts
-from jalign.config import Config
-from jalign.core import Frozen, Parts, TrainState
-from jalign.data.examples import Examples
+from jalign.core import Parts
 from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
 from jalign.eval.reward import reward_report
-from jalign.models.functional import policy_of
-from jalign.train.step import make_eval_step, with_reference
+from jalign.log import Display
+from jalign.models.functional import Whole, policy_of
+from jalign.train.step import make_eval_step
 
-LOG = logging.getLogger(__name__)
+_SHORT = {
+    "pairwise_accuracy": "pairwise accuracy (a tie is half)",
+    "calibration_error": "expected calibration error",
+}
 
 
-@dataclass
-class Subject:
-    """What is evaluated: a state, where it started (`model.params`), and what it is asked about."""
-
-    what: str
-    config: Config
-    mesh: Mesh
-    model: build.Model
-    state: TrainState
-    frozen: Frozen
-    held: Examples
-
-    def batches(self) -> Iterator[tuple[Parts, ...]]:
-        """Every held-out example once."""
-        spec = self.model.decoder.spec
-        return build.held_source_of(self.config, self.held, self.mesh, spec).eval_batches()
+def parser() -> ArgumentParser:
+    """The options of `jalign eval`: those of a config, and its own."""
+    result = read.parser("eval")
+    result.prog = "jalign eval [CONFIG | RUN [RUN ...]]"
+    result.description = (
+        f"{evaluate.__doc__} Of a RUN (a folder that jalign train wrote) the newest checkpoint is "
+        "taken; several are shown side by side. Its own config counts, but for --data.*, "
+        "--batch_size, --mesh.*, --reward.*, --rollout.* and --model.reference."
+    )
+    result.add_argument("--step", type=str | None, default=None, help=runs.STEP_HELP)
+    result.add_argument(
+        "--json", action="store_true", help="print one JSON object, name -> its metrics"
+    )
+    return result
 
 
 def evaluate(args: Sequence[str], console: Console) -> dict[str, Any]:
-    """Metrics of the held-out data under the config's algorithm; its reference is that of the run.
-    An online algorithm answers the held-out prompts.
+    """The metrics of the held-out data under the config's algorithm; its reference is that of the
+    run. An online algorithm answers the held-out prompts. Nothing is written.
 
     Returns:
       Every metric by its name; of language models `kl_to_start`, nats per scored token of the
-      held-out data; of pairs with rewards what `eval.reward.reward_report` returns.
+      held-out data (`kl_to_reference` of a model that a config names together with a reference);
+      of pairs with rewards what `eval.reward.reward_report` returns. Of several runs a dictionary
+      of that by run.
     """
-    subject = _subject(args)
+    if {"-h", "--help"} & set(args):
+        parser().print_help()
+        return {}
+    names, step, as_json, rest = _words(args)
+    display = Display(Console(stderr=True) if as_json else console)
+    found = {}
+    with display.phase("loading"):
+        if not names:
+            only = eval_subject.of_config(rest, display.say)
+            found[only.what] = (only, _evaluated(only, display))
+    for name in names:
+        with display.phase(f"loading {name}"):
+            subject = eval_subject.of_run(name, step, rest)
+        found[name] = (subject, _evaluated(subject, display))
+    display.close()
+    if as_json:
+        print(json.dumps({name: _plain(*one) for name, one in found.items()}, indent=2))
+    else:
+        _show(found, console)
+    results = [metrics for _, metrics in found.values()]
+    return results[0] if len(results) == 1 else {n: m for n, (_, m) in found.items()}
+
+
+def _words(args: Sequence[str]) -> tuple[list[str], str | None, bool, list[str]]:
+    """Runs, --step, --json, and all the rest."""
+    words, names, step, rest = list(args), [], None, []
+    while words and runs.is_run(words[0]):
+        names.append(words.pop(0))
+    as_json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name != "--step" or not (equals or words):
+            rest.append(word)
+        else:
+            step = value if equals else words.pop(0)
+    if step is not None and not names:
+        raise ValueError("--step chooses a checkpoint of a run, and no run is named")
+    if names and rest and not rest[0].startswith("-"):
+        raise ValueError(f"{rest[0]} is no folder of a run that jalign train wrote")
+    return names, step, as_json, rest
+
+
+def _evaluated(subject: Subject, display: Display) -> dict[str, Any]:
+    """Every metric of one subject."""
     algorithm = build.algorithm_of(subject.config)
-    with jax.set_mesh(subject.mesh):
+    with jax.set_mesh(subject.mesh), display.phase(f"evaluating {subject.what}"):
         metrics: dict[str, Any] = (_answers if algorithm.experience else _metrics)(subject)
         if not algorithm.needs_value_head and not algorithm.experience:
-            metrics["kl_to_start"] = _kl_to_start(subject)
+            asked = subject.step is None and isinstance(subject.frozen.ref, Whole)
+            metrics["kl_to_reference" if asked else "kl_to_start"] = _kl(subject, asked)
         pairs = not algorithm.experience and gives_rewards(algorithm, **subject.config.hyper)
-        rewards = _rewards(subject) if pairs else {}
-    heading = f"{subject.what}, {len(subject.held)} held-out examples"
-    console.print(heading, markup=False, highlight=False, soft_wrap=True)
-    table = Table("metric", "value")
-    for name, value in metrics.items():
-        table.add_row(name, f"{round(value, 5) + 0.0:.5f}")  # no -0.00000
+        return metrics | (_rewards(subject) if pairs else {})
+
+
+def _plain(subject: Subject, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What JSON can hold: a number that is not finite is null."""
+
+    def finite(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {name: finite(value) for name, value in x.items()}
+        if isinstance(x, list | tuple):
+            return [finite(value) for value in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    facts = {"step": subject.step, "examples": len(subject.held), "before": subject.before or None}
+    return facts | {"metrics": finite(metrics)}
+
+
+def _show(found: dict[str, tuple[Subject, dict[str, Any]]], console: Console) -> None:
+    """One table of all numbers; what is no number below it, subject by subject."""
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    table, columns = Table("metric"), []
+    for name, (subject, metrics) in found.items():
+        at = "" if subject.step is None else f"step {subject.step} of "
+        say(f"{at}{name}, {len(subject.held)} held-out examples")
+        short = name if len(found) > 1 else ""
+        if subject.before:
+            columns.append(subject.before)
+            table.add_column(Text(f"{short} before".strip()), justify="right")
+        columns.append(_numbers(metrics))
+        step = "value" if subject.step is None else f"step {subject.step}"
+        table.add_column(Text(f"{short} {step}".strip()), justify="right")
+    known = dict.fromkeys(name for _, metrics in found.values() for name in _numbers(metrics))
+    for name in known:
+        cells = ("" if name not in c else f"{round(c[name], 5) + 0.0:.5f}" for c in columns)
+        table.add_row(_SHORT.get(name, name), *cells)  # no -0.00000
     console.print(table)
-    if rewards:
-        _print_rewards(rewards, console)
-    return metrics | rewards
+    for name, (_, metrics) in found.items():
+        if "calibration" in metrics:
+            _print_rewards(metrics, console, name if len(found) > 1 else "")
 
 
-def _subject(args: Sequence[str]) -> Subject:
-    if args and runs.is_run(args[0]):
-        parser = ArgumentParser(prog="jalign eval RUN", allow_abbrev=False)
-        parser.add_argument("--step", default=None, help=runs.STEP_HELP)
-        options, rest = parser.parse_known_args(args[1:])
-        if rest:
-            raise ValueError(f"a run is evaluated with its own config; leave out {' '.join(rest)}")
-        config, model, state, step = runs.newest(args[0], runs.which(options.step))
-        what = f"step {step} of {args[0]}"
-        mesh = build.mesh_of(config)
-    else:
-        config = read_config(args, "eval")
-        mesh = build.mesh_of(config)
-        model = build.model_of(config, mesh, build.tokenizer_of(config))
-        state, what = None, model.path
-    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
-    initial, frozen = build.state_of(config, model, mesh, optimizer)
-    state = state or initial
-    _, held = build_data.examples_of(config, model.tokenizer)
-    if held is None:
-        raise ValueError("there are no held-out data: set data.eval or data.holdout")
-    for warning in check_tokens.check(config, model.tokenizer, None, held):
-        LOG.warning("%s", warning)
-    return Subject(what, config, mesh, model, state, with_reference(frozen, state), held)
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """Those that are one number each."""
+    plain = {name: x for name, x in metrics.items() if isinstance(x, int | float)}
+    kinds = metrics.get("length_correlation", {})
+    return plain | {f"correlation with length, {n.capitalize()}": x for n, x in kinds.items()}
 
 
 def _metrics(s: Subject) -> dict[str, Any]:
@@ -109,16 +165,17 @@ def _metrics(s: Subject) -> dict[str, Any]:
 def _answers(s: Subject) -> dict[str, Any]:
     """Of an online algorithm: the rewards of answers to the held-out prompts."""
     reward = reward_of(s.config, s.mesh, s.model.bare)
-    _, rows = build_data.all_rows(s.config)
-    texts = Texts.of(s.config, s.held, rows, s.model.tokenizer)
+    texts = Texts.of(s.config, s.held, build_data.held_rows(s.config), s.model.tokenizer)
     return build_online.answers_of(s.config, s.model, texts, s.mesh, reward)(s.state, s.frozen)
 
 
-def _kl_to_start(s: Subject) -> float:
-    """KL(policy || the model that the run started from): 0 of one that is not trained."""
+def _kl(s: Subject, to_reference: bool) -> float:
+    """KL(policy || its reference, or the model that the run started from): the second is 0 of one
+    that is not trained.
+    """
     own = 1 if build.reads_mismatched(s.config) else None
     step = jax.jit(make_kl_step(s.model.apply, own))
-    start = policy_of(s.model.params)
+    start = s.frozen.ref if to_reference else policy_of(s.model.params)
     return float(_summed(lambda data: step(s.state.params, s.frozen.base, start, data), s).shown)
 
 
@@ -137,22 +194,16 @@ def _summed(means_of: Callable[[tuple[Parts, ...]], Any], s: Subject) -> Any:
     return total
 
 
-def _print_rewards(found: dict[str, Any], console: Console) -> None:
-    correlation = found["length_correlation"]
-    table = Table("rewards of pairs", "value")
-    table.add_row("pairwise accuracy (a tie is half)", f"{found['pairwise_accuracy']:.5f}")
-    table.add_row("expected calibration error", f"{found['calibration_error']:.5f}")
-    table.add_row("correlation with length, Pearson", f"{correlation['pearson']:.5f}")
-    table.add_row("correlation with length, Spearman", f"{correlation['spearman']:.5f}")
-    console.print(table)
-    table = Table("confidence", "pairs", "mean confidence", "accuracy", title="calibration")
-    for bucket in found["calibration"]:
+def _print_rewards(metrics: dict[str, Any], console: Console, name: str) -> None:
+    title = f"calibration {name}".strip()
+    table = Table("confidence", "pairs", "mean confidence", "accuracy", title=Text(title))
+    for bucket in metrics["calibration"]:
         numbers = [bucket["confidence"], bucket["accuracy"]] if bucket["pairs"] else []
         span = f"{bucket['low']:.2f}-{bucket['high']:.2f}"
         table.add_row(span, str(bucket["pairs"]), *(f"{x:.3f}" for x in numbers))
     console.print(table)
-    if subsets := found.get("accuracy_by_source"):
+    if subsets := metrics.get("accuracy_by_source"):
         table = Table("source", "pairs", "accuracy")
-        for name, subset in subsets.items():
-            table.add_row(Text(name), str(subset["pairs"]), f"{subset['accuracy']:.5f}")
+        for source, subset in subsets.items():
+            table.add_row(Text(source), str(subset["pairs"]), f"{subset['accuracy']:.5f}")
         console.print(table)

@@ -107,7 +107,7 @@ def check_args(args: Sequence[str]) -> Namespace:
     _numbers(options)
     options.out = os.path.expanduser(options.out)
     for name in (options.base, *options.models):
-        if Path(build.model_path(name)).resolve() == Path(options.out).resolve():
+        if Path(name).resolve() == Path(options.out).resolve():
             raise ValueError(f"{options.out} would be written over the model {name}")
     model_folder.check(options.out, options.overwrite)
     return options
@@ -234,8 +234,8 @@ def _params(model: Decoder) -> Params:
 def _delta(name: str, base: Base) -> Learned:
     reading = None
     if runs.is_run(name):
-        _, model, state, step = runs.newest(name)
-        decoder = nnx.merge(*build.merged(model, state.params))
+        _, model, params, step = runs.weights(name)
+        decoder = nnx.merge(*build.merged(model, params))
         kind, start = f"run, step {step}", hub.find(model.path)
         reading = Reading.of(start, model.tokenizer)
     elif (Path(name).expanduser() / peft.CONFIG).is_file():
@@ -244,9 +244,9 @@ def _delta(name: str, base: Base) -> Learned:
     else:
         decoder = hub.load(build.model_path(name))
         kind, start = "model", None
-    file = hub.find(build.model_path(name)) / "tokenizer.json" if reading is None else None
-    if file and file.is_file():
-        reading = Reading.of(file.parent)
+    source = None if reading else Path(name) if Path(name).is_dir() else hub.find(name)
+    if source and (source / "tokenizer.json").is_file():
+        reading = Reading.of(source)
     _same_architecture(name, decoder, base.model)
     learned = merging.full_rank(decoder)
     if not learned:

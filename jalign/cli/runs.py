@@ -1,25 +1,32 @@
 """A finished or running run's folder, read back: its config, and its newest state."""
 
+import json
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from jalign import store
+from jalign import algorithms, store
 from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
 from jalign.cli.read import read_config
 from jalign.config import Config, MeshConfig
 from jalign.core import Algorithm, TrainState, did_you_mean
 from jalign.data.chat import load_tokenizer
-from jalign.models import hub
+from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.rewards.model import RewardModel
 from jalign.train.checkpoint import Checkpointer
+
+log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 STEP_HELP = "which checkpoint of a run: its step, or best (what stop.metric kept); the newest"
@@ -44,16 +51,21 @@ def is_run(folder: str) -> bool:
     return (path / CONFIG_FILE).is_file() and (path / "checkpoints").is_dir()
 
 
-def config_of(folder: str) -> Config:
-    """The config that a run was started with; its mesh is replaced where it does not fit."""
+def config_of(folder: str, more: Sequence[str] = ()) -> Config:
+    """The config that a run was started with, and options that count more; its mesh is replaced
+    where it does not fit.
+    """
     if not is_run(folder):
         raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
+    saved = json.loads((store.at(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    return _config_from(saved, folder, more)
+
+
+def _config_from(saved: dict[str, Any], folder: str, more: Sequence[str] = ()) -> Config:
     with TemporaryDirectory() as copy:
-        file = store.at(folder) / CONFIG_FILE
-        if store.is_remote(folder):
-            there, file = file, Path(copy) / CONFIG_FILE
-            file.write_bytes(there.read_bytes())
-        config = read_config(["--config", str(file), "--out", folder])
+        file = Path(copy) / CONFIG_FILE
+        file.write_text(json.dumps(saved), encoding="utf-8")
+        config = read_config(["--config", str(file), "--out", folder, *more])
     try:
         build.mesh_of(config)
     except ValueError:
@@ -62,20 +74,13 @@ def config_of(folder: str) -> Config:
 
 
 def newest(
-    folder: str, step: Which = None, beside: build.Bare | None = None
+    folder: str, step: Which = None, beside: build.Bare | None = None, more: Sequence[str] = ()
 ) -> tuple[Config, build.Model, TrainState, int]:
     """Config, model, state and step of a run's newest (or a given, or its best) checkpoint;
-    adapters may stand on frozen weights that are there already.
+    adapters may stand on frozen weights that are there already. `more` are options that count more
+    than the run's config.
     """
-    config = config_of(folder)
-    checkpoints = Checkpointer(store.at(folder) / "checkpoints")
-    if step == "best":
-        step = checkpoints.pinned
-        if step is None:
-            raise ValueError(
-                f"{folder} keeps no best checkpoint: it was trained without stop.metric, or was "
-                "never better than before its first step"
-            )
+    config, (checkpoints, step) = config_of(folder, more), _checkpoints(folder, step)
     mesh = build.mesh_of(config)
     model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
     optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
@@ -86,6 +91,83 @@ def newest(
     return config, model, found[1], found[0]
 
 
+class Weights(NamedTuple):
+    """What a run trained, without what only training needs."""
+
+    config: Config
+    model: build.Model
+    params: Any
+    step: int
+
+
+def weights(folder: str, step: Which = None, beside: build.Bare | None = None) -> Weights:
+    """As `newest`, without the optimizer's state; the algorithm need not be known here."""
+    checkpoints, step = _checkpoints(folder, step)
+    config = readable(folder, step)
+    mesh = build.mesh_of(config)
+    model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
+    wanted = {"params": jax.tree.map(_master, model.params)}
+    found = checkpoints.restore(wanted, step, partial=True)
+    if found is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    return Weights(config, model, found[1]["params"], found[0])
+
+
+def _master(x: jax.Array) -> jax.ShapeDtypeStruct:
+    """Of a trained parameter: what training keeps, in the same place."""
+    return jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
+
+
+def _checkpoints(folder: str, step: Which) -> tuple[Checkpointer, int | None]:
+    if not is_run(folder):
+        raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
+    checkpoints = Checkpointer(store.at(folder) / "checkpoints")
+    if step != "best":
+        return checkpoints, step
+    if checkpoints.pinned is None:
+        raise ValueError(
+            f"{folder} keeps no best checkpoint: it was trained without stop.metric, or was never "
+            "better than before its first step"
+        )
+    return checkpoints, checkpoints.pinned
+
+
+def step_of(folder: str, step: Which = None) -> int:
+    """The number of a checkpoint.
+
+    Raises:
+      ValueError: there is none.
+    """
+    checkpoints, step = _checkpoints(folder, step)
+    if step is None and not checkpoints.steps():
+        raise ValueError(f"{folder} has no checkpoint")
+    return checkpoints.steps()[-1] if step is None else step
+
+
+def readable(folder: str, step: int | None = None) -> Config:
+    """The config; where its algorithm is not known, what is known of the model, with an algorithm
+    in its place that trains the same parameters.
+    """
+    saved = json.loads((store.at(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    try:
+        algorithms.get(saved["algorithm"]["name"])
+    except ValueError as error:
+        log.warning("%s: %s; its weights are read without it", folder, error)
+    else:
+        return config_of(folder)
+    names = _checkpoints(folder, step)[0].leaves(step)
+    if any(name.startswith("params.critic.") for name in names):
+        raise ValueError(
+            f"{folder} trained a critic by an algorithm that is not known here: "
+            f"{saved['algorithm']['name']}"
+        )
+    known = "bradley_terry" if "params.value.kernel" in names else "sft"
+    model = saved["model"] | {"reference": None, "critic": None, "reference_offload": "none"}
+    kept = {"algorithm": {"name": known}, "model": model, "out": folder}
+    kept |= {name: saved[name] for name in ("data", "mesh", "seed") if name in saved}
+    return _config_from(kept, folder)
+
+
 def language_model(
     name: str, mesh: Mesh | None = None, step: Which = None
 ) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
@@ -93,11 +175,22 @@ def language_model(
     package; its tokenizer; and where it was loaded from.
     """
     if is_run(name):
-        _, model, state, _ = newest(name, step)
-        return nnx.merge(*build.merged(model, state.params)), model.tokenizer, model.path
+        _, model, params, _ = weights(name, step)
+        return nnx.merge(*build.merged(model, params)), model.tokenizer, model.path
+    if (Path(name) / peft.CONFIG).is_file():
+        return _with_adapter(Path(name), mesh)
     path = build.model_path(name)
     model = hub.load(path, dtype=build.compute_dtype("auto"), mesh=mesh)
     return model, load_tokenizer(path), path
+
+
+def _with_adapter(folder: Path, mesh: Mesh | None) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
+    """A PEFT folder on the base that it names, with its own tokenizer if it brings one."""
+    base = peft.base_of(folder)
+    own = (folder / "tokenizer.json").is_file()
+    model = hub.load(build.model_path(base), dtype=build.compute_dtype("auto"), mesh=mesh)
+    path = str(folder) if own else build.model_path(base)
+    return peft.load_adapter(model, folder), load_tokenizer(path), path
 
 
 def reward_model(
@@ -107,9 +200,9 @@ def reward_model(
     any sequence-classification model with one label.
     """
     if is_run(name):
-        config, model, state, step = newest(name, beside=beside)
-        scorer = reward_of(config, model, state)
-        scorer.step = step
+        trained = weights(name, beside=beside)
+        scorer = reward_of(trained.config, trained.model, trained)
+        scorer.step = trained.step
         return scorer
     return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
 
@@ -123,13 +216,13 @@ def process_model(name: str) -> RewardModel:
             f"{name} is no process reward model: {row.name} trains no reward of steps; this does: "
             f"{rows}"
         )
-    config, model, state, step = newest(name)
-    scorer = _model_of(config, model, state)
-    scorer.step = step
+    trained = weights(name)
+    scorer = _model_of(trained.config, trained.model, trained)
+    scorer.step = trained.step
     return scorer
 
 
-def reward_of(config: Config, model: build.Model, state: TrainState) -> RewardModel:
+def reward_of(config: Config, model: build.Model, state: TrainState | Weights) -> RewardModel:
     """The reward model of this state, with the limits of its training data."""
     if not scores_responses(build.algorithm_of(config)):
         rows = ", ".join(row.name for row in ALGORITHMS.values() if scores_responses(row))
@@ -140,7 +233,7 @@ def reward_of(config: Config, model: build.Model, state: TrainState) -> RewardMo
     return _model_of(config, model, state)
 
 
-def _model_of(config: Config, model: build.Model, state: TrainState) -> RewardModel:
+def _model_of(config: Config, model: build.Model, state: TrainState | Weights) -> RewardModel:
     return RewardModel(
         build.merged(model, state.params),
         model.tokenizer,

@@ -153,6 +153,22 @@ def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
     return model
 
 
+def base_of(folder: str | os.PathLike) -> str:
+    """The model that an adapter says it belongs to.
+
+    Raises:
+      ValueError: it names none.
+    """
+    file = Path(folder) / CONFIG
+    try:
+        base = json.loads(file.read_text()).get("base_model_name_or_path")
+    except ValueError as e:
+        raise ValueError(f"{file} is not JSON: {e}") from None
+    if not base:
+        raise ValueError(f"{file} names no base model (base_model_name_or_path)")
+    return base
+
+
 def _table(model: Decoder) -> list[Site]:
     """The matrices of the model's checkpoint that can carry an adapter."""
     if model.source is None:

@@ -73,6 +73,9 @@ class Checkpointer:
         registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
         self._context = ocp.Context()
         self._context.checkpointables.registry = registry
+        self._context.pytree.loading.partial_load = (
+            True  # which leaves must be there is seen to here
+        )
         self._context.asynchronous.timeout_secs = timeout_s
         if self._remote:  # to rename is to copy there
             self._context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
@@ -328,6 +331,7 @@ class Checkpointer:
         step: int | None = None,
         *,
         check: Callable[[Meta], None] = lambda meta: None,
+        partial: bool = False,
     ) -> tuple[int, Any, Meta] | None:
         """Loads a checkpoint into the shardings of `abstract_state` and verifies every leaf.
 
@@ -336,6 +340,8 @@ class Checkpointer:
             on one device where others are on a mesh, is replicated over that mesh.
           step: which. Default: the newest that is intact; each damaged one is reported loudly.
           check: is given the meta of a checkpoint before its arrays are read, and may raise.
+          partial: the checkpoint may hold more than `abstract_state`, which is not read:
+            `{"params": params}` of a `TrainState`.
 
         Returns:
           (step, state, meta), or None when there is no checkpoint and no other file.
@@ -350,7 +356,7 @@ class Checkpointer:
         if step is not None:
             self._must_exist(step)
             try:
-                return (step, *self._load(step, abstract_state, check))
+                return (step, *self._load(step, abstract_state, check, partial))
             except CheckpointError as e:
                 others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
                 raise CheckpointError(f"{e}; other checkpoints: {others}") from e
@@ -359,7 +365,7 @@ class Checkpointer:
         while (candidate := hosts.from_main(older[-1] if older else -1)) >= 0:
             older = [s for s in older if s < candidate]
             try:
-                return (candidate, *self._load(candidate, abstract_state, check))
+                return (candidate, *self._load(candidate, abstract_state, check, partial))
             except CheckpointError as e:
                 damaged.append(str(e))
                 log.error("CHECKPOINT %d IS DAMAGED, trying the one before it: %s", candidate, e)
@@ -379,6 +385,13 @@ class Checkpointer:
             raise ValueError(
                 f"{self.directory} has no checkpoint of step {step}; there is: {there_is}"
             )
+
+    def leaves(self, step: int | None = None) -> dict[str, Any]:
+        """Name -> [dtype, shape, checksum] of what a checkpoint (the newest) holds."""
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"{self.directory} has no finished checkpoint")
+        return self._read_meta(steps[-1] if step is None else step)["leaves"]
 
     def _read(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
         """Orbax's load; an error on any process is a CheckpointError on all."""
@@ -404,18 +417,19 @@ class Checkpointer:
         return meta
 
     def _load(
-        self, step: int, abstract_state: Any, check: Callable[[Meta], None]
+        self, step: int, abstract_state: Any, check: Callable[[Meta], None], partial: bool
     ) -> tuple[Any, Meta]:
         meta = self._read_meta(step)
         check(meta)
         wanted = manifest.placed(abstract_state)
-        manifest.check_fits(step, meta, wanted)
+        saved = {n: leaf for n, leaf in meta["leaves"].items() if not partial or n in wanted}
+        manifest.check_fits(step, {"leaves": saved}, wanted)
         filled = {name: x for name, x in wanted.items() if x.size}
         loaded = self._read(step, {"state": filled})["state"]
         leaves = [loaded[name] if x.size else manifest.empty(x) for name, x in wanted.items()]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
         found = fingerprint(dict(zip(wanted, leaves, strict=True)))
-        bad = [name for name, (_, _, checksum) in meta["leaves"].items() if found[name] != checksum]
+        bad = [name for name, (_, _, checksum) in saved.items() if found[name] != checksum]
         if bad:
             raise CheckpointError(
                 f"step {step}: {len(bad)} of {len(found)} leaves differ from what was saved: "
