@@ -63,14 +63,14 @@ def test_a_step_that_a_run_does_not_have_is_refused_and_an_adapter_names_its_bas
 ):
     with pytest.raises(ValueError, match="no checkpoint of step 7; there is: 1"):
         build.model_path(f"{folder / 'first'}@7")
-    assert call(["export", folder / "first", tmp_path / "adapter", "--adapter"])[0] == 0
+    assert call(["export", folder / "first", tmp_path / "adapter", "--adapter"], capsys)[0] == 0
     with pytest.raises(ValueError, match=r"name its base as the model, .*/model, and the adapter"):
         build.model_path(str(tmp_path / "adapter"))
     args = ["hello", "--max_new_tokens", 4]
-    assert call(["sample", tmp_path / "adapter", *args], capsys)[0] == 0
-    said = capsys.readouterr().out
+    code, said = call(["sample", tmp_path / "adapter", *args], capsys)
+    assert code == 0
     code, of_run = call(["sample", folder / "first", *args], capsys)
-    assert code == 0 and of_run.out == said
+    assert code == 0 and of_run.out == said.out
 
 
 def test_weights_are_read_without_knowing_the_algorithm(folder, tmp_path, capsys):

@@ -31,6 +31,11 @@ def rows_of(sources_: Sources, split: str, bad_rows: str = "error") -> list[dict
     return sources.mixture(named, split, bad_rows=bad_rows)
 
 
+def names_of(sources_: Sources) -> list[str]:
+    """Files, folders and hub names of the sources."""
+    return [name for name, _ in _weights(sources_)]
+
+
 def _weights(sources_: Sources) -> list[tuple[str, float]]:
     names = sources_ if isinstance(sources_, list | dict) else [sources_]
     return list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]

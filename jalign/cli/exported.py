@@ -74,7 +74,6 @@ class Exported:
         return bool(self.model.tokenizer.chat_template)
 
     def _finish(self, out: Path, usage: str, library: str) -> None:
-        readers.begin_as_trained(self.model.tokenizer)
         if self.reward:
             readers.end_where_scored(self.model.tokenizer)
         self.model.tokenizer.save_pretrained(out)

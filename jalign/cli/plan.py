@@ -5,6 +5,7 @@ here.
 from __future__ import annotations
 
 import json
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -52,8 +53,12 @@ def plan(args: Sequence[str], console: Console) -> int:
         "--suggest", action="store_true", help="where it does not fit, try what would help"
     )
     options, rest = parser.parse_known_args(args)
-    config, name = read_config(rest, "plan"), rest[0] if rest else "defaults"
     goal = target(options.target)
+    words = [word for word in rest[:1] if not word.startswith("-")]
+    if not words and not any(re.match(r"--(config|algorithm)\b", word) for word in rest):
+        console.print("no CONFIG and no --algorithm: DPO is planned", highlight=False)
+        rest = ["--algorithm", "dpo", *rest]
+    config, name = read_config(rest, "plan"), words[0] if words else "defaults"
     quick = goal.platform == "tpu" and not options.exact
     with little_effort() if quick else nullcontext():
         return _plan(config, goal, Path(name).name, options, console)
@@ -106,7 +111,7 @@ def _beside(roles: Roles, program: Program) -> float:
     twice = bytes_on_one(given) - bytes_on_one(given, set())
     if program.memory is None:  # a refusal says what it would need in all
         return -twice
-    stays = (roles.state, roles.frozen, roles.reward and jax.tree.leaves(roles.reward))
+    stays = (roles.state, roles.frozen, jax.tree.leaves((roles.reward, roles.judge)))
     read = {id(x) for x in given}
     return bytes_on_one(stays, read) - twice
 
@@ -120,6 +125,7 @@ def _parts(roles: Roles, *, host: bool = False) -> dict[str, float]:
         "optimizer": size(state.opt_state),
         "reference": size((frozen.ref, state.ref)),
         "reward model": size(jax.tree.leaves(roles.reward)) if roles.reward else 0.0,
+        "judge": size(jax.tree.leaves(roles.judge)) if roles.judge else 0.0,
     }
     return {name: x for name, x in parts.items() if x}
 
@@ -143,7 +149,7 @@ def _facts(config: Config, mesh, roles: Roles, goal: Target, data) -> dict[str, 
     rows = plan_data.rows_of(data)
     count = sum(int(one["count"]) for one in data)
     prompt, response = plan_data.longest(config, spec)
-    return {
+    facts = {
         "model": f"{roles.origin}, {work.parameters(spec) / 1e9:.2f} B parameters, "
         f"computing in {np.dtype(roles.model.decoder.dtype).name}, remat {config.model.remat}",
         "algorithm": config.algorithm["name"]
@@ -153,6 +159,12 @@ def _facts(config: Config, mesh, roles: Roles, goal: Target, data) -> dict[str, 
         f"{count} micro-batches, rows of {max(r.row_len for r in rows)}",
         "attention": "; ".join(f"{kernel}: {why}" for kernel, why in sorted(kernels)),
     }
+    if roles.judge:
+        facts["judge"] = (
+            f"{config.reward.judge.model} in this process: its weights are counted, what it needs "
+            "while it answers is not"
+        )
+    return facts
 
 
 def _count(config: Config, report: Report, roles: Roles, data, online: bool) -> None:
@@ -170,9 +182,24 @@ def _count(config: Config, report: Report, roles: Roles, data, online: bool) -> 
     updated = (policy_of(roles.state.params), roles.state.opt_state)
     updated = bytes_on_one(updated) + bytes_on_one(updated, host=True)
     report.bytes_moved = count * passes * weights / tensor + 3 * updated
+    report.steps = plan_data.steps_of(config)
+    report.saved = sum(_bytes(x) for x in jax.tree.leaves(roles.state))
+    report.kept = config.checkpoint.keep + 1 + bool(config.stop.metric)
     if online:
         plan = build_online.plan_of(config)
         prompt, _ = plan_data.longest(config, spec)
         rows_sampled = (config.rollout.rows or plan.prompts * plan.responses) / mesh_size
         places = prompt + config.rollout.max_new_tokens
+        report.rollouts = -(-report.steps // plan.steps)
+        rows = -(-plan.prompts * plan.responses // mesh_size)
+        new = config.rollout.max_new_tokens
+        read = work.decode_bytes(spec, rows, prompt, new, itemsize)
+        report.sampling_s = read / report.target.accelerator.bandwidth
         report.cache = work.cache_entry(spec, itemsize) * places * max(1.0, rows_sampled)
+
+
+def _bytes(x: jax.ShapeDtypeStruct) -> float:
+    """Of a whole array, over all devices."""
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return 0.0
+    return float(np.prod(x.shape)) * np.dtype(x.dtype).itemsize

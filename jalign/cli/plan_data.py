@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jalign.cli import build, build_online
-from jalign.config import Config
+from jalign.cli import build, build_data, build_online
+from jalign.config import EMBEDDED, Config
 from jalign.core import Batch, Parts
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
@@ -32,6 +33,20 @@ def longest(config: Config, spec: Spec) -> tuple[int, int]:
     if room is not None and prompt + response > room:
         prompt, response = room - room // 2, room // 2
     return prompt, response
+
+
+def steps_of(config: Config) -> int:
+    """Steps of the run; 0 where they follow from data that cannot be read here and now."""
+    if config.steps:
+        return config.steps
+    names = build_data.names_of(config.data.train)
+    if not all(name in EMBEDDED or Path(name).expanduser().exists() for name in names):
+        return 0  # nothing is downloaded for a plan
+    try:
+        count = len(build_data.all_rows(config)[0])
+    except (ValueError, OSError):
+        return 0
+    return max(1, int(config.epochs * count / config.batch_size))
 
 
 def offline_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jalign import store
-from jalign.cli import build, runs
+from jalign.cli import build, run_model, runs
 from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.models.decoder import Decoder
@@ -35,6 +35,7 @@ class Roles:
       model: the policy (and critic), as `build.model_of` gives it, without a tokenizer.
       state, frozen: of the train step.
       reward: a reward model beside it, or None.
+      judge: a language model in this process that judges, or None.
     """
 
     origin: str
@@ -42,12 +43,13 @@ class Roles:
     state: TrainState
     frozen: Frozen
     reward: Decoder | None
+    judge: Decoder | None = None
 
 
 def roles_of(config: Config, mesh: Mesh) -> Roles:
     """Everything a run would load and make on this mesh."""
     c, algorithm = config.model, build.algorithm_of(config)
-    path = build.model_path(c.path)
+    path = _path(c.path)
     origin = config_of(path)[1]
     shared = algorithm.needs_critic and c.critic == build.SHARED
     heads = 1 if shared else c.heads * algorithm.needs_value_head
@@ -55,14 +57,14 @@ def roles_of(config: Config, mesh: Mesh) -> Roles:
     policy = _trained(config, mesh, path, heads=heads, seed=0, lm_head=vocabulary)
     critic = None
     if algorithm.needs_critic and not shared:
-        start = build.model_path(c.critic or c.path)
+        start = _path(c.critic or c.path)
         critic = _trained(config, mesh, start, heads=1, seed=2, lm_head=False)
     apply, params, base = functional(policy, trainable_filter(policy), critic)
     if critic is not None and (c.critic or c.path) == c.path and c.lora:
         base = base | {"critic": _same(base["critic"], base["policy"])}  # one copy serves both
     reference = None
     if c.reference:
-        reference = Whole.of(_loaded(config, mesh, build.model_path(c.reference)))
+        reference = Whole.of(_loaded(config, mesh, _path(c.reference)))
     model = build.Model(path, policy, None, apply, params, base, reference)
     steps = max(config.steps, config.optim.warmup_steps, 1)
     optimizer, _ = config.optim.make(steps)
@@ -78,7 +80,9 @@ def roles_of(config: Config, mesh: Mesh) -> Roles:
     if c.reference_offload == "host":
         ref = abstract_in(ref, on_host(jax.tree.map(lambda x: x.sharding, ref)))
     reward = _reward(config, mesh) if algorithm.experience and config.reward.model else None
-    return Roles(origin, model, state, Frozen(base, ref if needs else None), reward)
+    asks = algorithm.experience and config.reward.judge.ask != "nothing"
+    judge = _judge(config, mesh) if asks and not config.reward.judge.server else None
+    return Roles(origin, model, state, Frozen(base, ref if needs else None), reward, judge)
 
 
 def _trained(config: Config, mesh: Mesh, path: str, **options: Any) -> Decoder:
@@ -93,12 +97,23 @@ def _loaded(config: Config, mesh: Mesh, path: str, **options: Any) -> Decoder:
 
 
 def _reward(config: Config, mesh: Mesh) -> Decoder:
-    """A reward model that is a run stands on that run's model."""
-    name = config.reward.model
-    assert name is not None
-    if runs.is_run(name):
-        name = json.loads((store.at(name) / runs.CONFIG_FILE).read_text())["model"]["path"]
-    return _loaded(config, mesh, build.model_path(name), value_head=1, lm_head=False)
+    assert config.reward.model is not None
+    return _loaded(config, mesh, _path(config.reward.model), value_head=1, lm_head=False)
+
+
+def _judge(config: Config, mesh: Mesh) -> Decoder:
+    """As `runs.language_model` loads it: the parameters are float32."""
+    path = _path(config.reward.judge.model or "")
+    make = partial(build.loaded, config, mesh, path, jnp.float32, _blank)
+    return _placed(nnx.eval_shape(make), config, mesh)
+
+
+def _path(name: str) -> str:
+    """A run has the shapes of the model it started from: nothing is read of its weights."""
+    while run := run_model.named(name):
+        file = store.at(run[0]) / runs.CONFIG_FILE
+        name = json.loads(file.read_text(encoding="utf-8"))["model"]["path"]
+    return build.model_path(name)
 
 
 def _blank(name: str, **options: Any) -> Decoder:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jalign.data.chat import Template
-from jalign.data.tokenize import Encoder
 from jalign.models import hub
 from jalign.models.decoder import Decoder
 
@@ -63,16 +62,6 @@ def pad_apart(tokenizer: Any, decoder: Decoder, ends: tuple[int, ...]) -> bool:
     config = json.loads(decoder.source or "{}")
     decoder.source = json.dumps(config | {"vocab_size": tokenizer.pad_token_id + 1})
     return True
-
-
-def begin_as_trained(tokenizer: Any) -> None:
-    """The chat template writes the BOS that training put before conversations: transformers'
-    `apply_chat_template` adds none.
-    """
-    if tokenizer.chat_template and Encoder(tokenizer).bos is not None:
-        template = Template.of(tokenizer)
-        if not template.leads_with_bos:
-            tokenizer.chat_template = "{{ bos_token }}" + template.source
 
 
 def end_where_scored(tokenizer: Any) -> None:

@@ -13,6 +13,9 @@ from rich.text import Text
 from jalign import store
 from jalign.rollout import record
 
+_FACTS = ("reward", "advantage", "tokens", "ended")
+_WIDE = 120  # columns from which prompt and response have room beside the facts
+
 
 def rollouts(args: Sequence[str], console: Console) -> None:
     """Show the recorded responses of a run (`rollout.record: true`), the best rewards first."""
@@ -26,18 +29,7 @@ def rollouts(args: Sequence[str], console: Console) -> None:
     # a reward that is missing is neither good nor bad: last
     sign = 1 if options.worst else -1
     rows.sort(key=lambda row: (math.isnan(_score(row)), sign * _score(row)))
-    table = Table("rollout", "reward", "advantage", "tokens", "ended", "prompt", "response")
-    for row in rows[: options.limit or None]:
-        table.add_row(
-            str(row["rollout"]),
-            _number(row.get("score")),
-            _number(row.get("advantage")),
-            str(len(row["tokens"])),
-            "yes" if row["finished"] else "no",
-            Text(row["prompt"]),
-            Text(row["response"]),
-        )
-    console.print(table)
+    (_side_by_side if console.width >= _WIDE else _stacked)(rows[: options.limit or None], console)
     scores = np.array([_score(row) for row in rows])
     known = scores[~np.isnan(scores)]
     lengths = np.array([len(row["tokens"]) for row in rows])
@@ -48,6 +40,32 @@ def rollouts(args: Sequence[str], console: Console) -> None:
         + f"mean length {lengths.mean():.4g} tokens",
         highlight=False,
     )
+
+
+def _side_by_side(rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table("rollout", *_FACTS, "prompt", "response")
+    for row in rows:
+        table.add_row(str(row["rollout"]), *_facts(row), Text(row["prompt"]), Text(row["response"]))
+    console.print(table)
+
+
+def _stacked(rows: list[dict[str, Any]], console: Console) -> None:
+    """Where a table would leave texts a few characters a line."""
+    for row in rows:
+        facts = zip(_FACTS, _facts(row), strict=True)
+        said = ", ".join(f"{name} {value}" for name, value in facts if value)
+        console.rule(Text(f"rollout {row['rollout']}: {said}"), align="left")
+        # no str: what looks like markup in a text is text
+        console.print(Text(row["prompt"], "dim"))
+        console.print(Text(row["response"]))
+    if rows:
+        console.rule()
+
+
+def _facts(row: dict[str, Any]) -> tuple[str, ...]:
+    """As `_FACTS` names them; empty where there is none."""
+    ended = "yes" if row["finished"] else "no"
+    return _number(row.get("score")), _number(row.get("advantage")), str(len(row["tokens"])), ended
 
 
 def _score(row: dict[str, Any]) -> float:

@@ -17,8 +17,11 @@ from jalign.models import hub
 
 
 def known() -> dict[str, dict[str, Any]]:
-    """Public models: hub name -> config.json."""
-    return json.loads(resources.files("jalign.plan").joinpath("models.json").read_text())
+    """Public models: hub name -> config.json, of which what says nothing of shapes is left out. One
+    that has the shapes of another is kept as its name.
+    """
+    read = json.loads(resources.files("jalign.plan").joinpath("models.json").read_text())
+    return {name: read[x] if isinstance(x, str) else x for name, x in read.items()}
 
 
 def config_of(name: str) -> tuple[dict[str, Any], str]:
@@ -35,7 +38,7 @@ def config_of(name: str) -> tuple[dict[str, Any], str]:
         file = huggingface_hub.hf_hub_download(name, "config.json")
     except (OSError, HFValidationError, HfHubHTTPError) as e:
         raise ValueError(
-            f"{name!r} is neither a folder here nor a model that can be reached"
-            f"{did_you_mean(name, known())} (known without the hub: {', '.join(known())}): {e}"
+            f"{name!r} is neither a folder here, nor a model that is known without the hub"
+            f"{did_you_mean(name, known())}, nor one that the hub can be asked about: {e}"
         ) from e
     return hub.read_config(Path(file).parent), f"the hub's {name}"

@@ -29,6 +29,13 @@ class Report:
       bytes_moved: between one device and its memory in a step, at least.
       tokens: of the examples of one step.
       cache: bytes of keys and values on one device while sampling.
+      steps: of the whole run; 0 where the data that decide it cannot be read here.
+      rollouts: of an online run.
+      sampling_s: seconds that the longest responses of a rollout take at least, by what must be
+        read from a device's memory.
+      saved: bytes of a checkpoint, of all devices together.
+      kept: checkpoints on disk at once, at most: `checkpoint.keep`, the one that is being written,
+        and the best.
     """
 
     config: str
@@ -42,6 +49,11 @@ class Report:
     bytes_moved: float = 0.0
     tokens: int = 0
     cache: float = 0.0
+    steps: int = 0
+    rollouts: int = 0
+    sampling_s: float = 0.0
+    saved: float = 0.0
+    kept: int = 0
 
     @property
     def room(self) -> float:
@@ -85,6 +97,12 @@ class Report:
             / (self.flops[0] or 1.0)
         )
 
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step at an MFU of 40 %."""
+        a = self.target.accelerator
+        return self.flops[0] / (MFU * a.flops * self.target.devices)
+
     def record(self) -> dict[str, Any]:
         """Everything as JSON: GiB, seconds, counts."""
         return {
@@ -120,6 +138,17 @@ class Report:
                 "tflop_with_recomputation": self.flops[1] / 1e12,
                 "floor_s": self.floor_s,
                 "tokens_per_s_at_40_mfu": self.tokens_per_s,
+            },
+            "run": {
+                "steps": self.steps or None,
+                "training_s_at_40_mfu": self.steps * self.step_s or None,
+                "rollouts": self.rollouts,
+                "sampling_floor_s": self.rollouts * self.sampling_s,
+            },
+            "checkpoints": {
+                "gib_each": _gib(self.saved),
+                "gib_on_disk": _gib(self.saved * self.kept),
+                "gib_in_host_memory_of_all": _gib(self.saved),
             },
             "facts": self.facts,
         }
@@ -158,9 +187,39 @@ class Report:
             f"  a step: {self.tokens} tokens, {self.flops[0] / 1e12:.4g} TFLOP "
             f"({self.flops[1] / 1e12:.4g} with what is computed twice); seconds at least: {floor}"
         )
-        lines.append(f"  at an MFU of {MFU:.0%}: {self.tokens_per_s:.4g} tokens/s")
+        lines.append(
+            f"  at an MFU of {MFU:.0%}: {self.tokens_per_s:.4g} tokens/s, "
+            f"{self.step_s:.3g} s a step; {self._duration()}"
+        )
+        lines.append(
+            f"  a checkpoint: {_size(self.saved)} on disk, at most {self.kept} of them at once: "
+            f"{_size(self.saved * self.kept)}; while it is written as much as one in the memory of "
+            "all hosts together, beside the data"
+        )
         return lines
+
+    def _duration(self) -> str:
+        if not self.steps:
+            return "how many steps the run has is not known: its data cannot be read here"
+        said = f"{self.steps} steps {_time(self.steps * self.step_s)}"
+        if not self.rollouts:
+            return f"{said}, evaluations and compiling aside"
+        return (
+            f"{said}; to sample {self.rollouts} rollouts comes on top, "
+            f"{_time(self.rollouts * self.sampling_s)} at least"
+        )
 
 
 def _gib(x: float) -> float:
     return round(x / GIB, 3)
+
+
+def _size(x: float) -> str:
+    return f"{x / GIB:.3g} GiB" if x >= GIB / 10 else f"{x / 2**20:.3g} MiB"
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,80 @@
+"""What a plan says of a whole run, and which models it knows; nothing is compiled."""
+
+import json
+
+import jax
+import pytest
+
+from jalign.cli import plan_data
+from jalign.cli.plan_model import roles_of
+from jalign.cli.read import read_config
+from jalign.models.families import family_of
+from jalign.parallel.mesh import make_mesh
+from jalign.plan import architectures, work
+from jalign.plan.compile import Memory, Program
+from jalign.plan.report import Report
+from jalign.plan.targets import target
+
+
+def test_every_model_that_is_known_has_as_many_parameters_as_its_card_says():
+    billions = {
+        "meta-llama/Llama-3.2-1B-Instruct": 1.236,
+        "meta-llama/Llama-3.2-3B": 3.213,
+        "HuggingFaceTB/SmolLM2-135M-Instruct": 0.1345,
+        "HuggingFaceTB/SmolLM2-1.7B": 1.711,
+        "Qwen/Qwen2.5-0.5B": 0.494,
+        "Qwen/Qwen2.5-7B-Instruct": 7.615,
+        "Qwen/Qwen3-4B": 4.022,
+        "mistralai/Mistral-7B-Instruct-v0.3": 7.248,
+        "microsoft/Phi-3-mini-4k-instruct": 3.821,
+        "microsoft/phi-4": 14.659,
+        "google/gemma-3-1b-it": 1.0,
+    }
+    known = architectures.known()
+    specs = {name: family_of(config).spec(config) for name, config in known.items()}
+    for name, count in billions.items():
+        assert work.parameters(specs[name]) / 1e9 == pytest.approx(count, rel=2e-3), name
+
+
+def report(**numbers):
+    memory = Memory(1e9, 1e9, 1e9, 1e9, 1e6, 2e9)
+    programs = [Program("train step", memory)]
+    base = {"programs": programs, "beside": [0.0], "tokens": 4096}
+    return Report("x.yaml", target("v5e-8"), {}, {}, **base | numbers)
+
+
+def test_a_plan_says_how_long_the_run_takes_and_what_its_checkpoints_need():
+    peak = target("v5e-8").accelerator.flops * 8
+    found = report(flops=(0.4 * peak * 2.0, 0.0), steps=5400, saved=3 * 2**30, kept=3)
+    text = "\n".join(found.lines())
+    assert "2 s a step; 5400 steps 3 hours, evaluations and compiling aside" in text
+    assert "a checkpoint: 3 GiB on disk, at most 3 of them at once: 9 GiB" in text
+    record = json.loads(json.dumps(found.record()))
+    assert record["run"]["training_s_at_40_mfu"] == pytest.approx(10800)
+    assert record["checkpoints"]["gib_on_disk"] == 9
+    online = report(flops=(0.4 * peak, 0.0), steps=100, rollouts=50, sampling_s=4.0)
+    assert "to sample 50 rollouts comes on top, 3.33 minutes at least" in "\n".join(online.lines())
+    assert "how many steps the run has is not known" in "\n".join(report().lines())
+
+
+def test_steps_follow_from_data_that_are_here_and_are_unknown_of_others(tmp_path):
+    rows = [{"prompt": f"p{i}", "completion": "c"} for i in range(10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    args = ["--algorithm.name", "sft", "--batch_size", "2", "--epochs", "3", "--data.holdout", "0"]
+    here = read_config([*args, "--data.train", str(tmp_path / "rows.jsonl")])
+    assert plan_data.steps_of(here) == 15
+    assert plan_data.steps_of(read_config([*args, "--data.train", "some/dataset"])) == 0
+    assert plan_data.steps_of(read_config([*args, "--steps", "7"])) == 7
+
+
+def test_a_judge_in_this_process_is_counted():
+    args = ["--algorithm.name", "grpo", "--steps", "1", "--reward.judge.ask", "score"]
+    config = read_config([*args, "--reward.judge.model", "Qwen/Qwen2.5-0.5B"])
+    mesh = make_mesh(1, -1, 1, 1, devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        judge = roles_of(config, mesh).judge
+    assert judge is not None and judge.embed.weight.shape == (151936, 896)
+    assert judge.embed.weight.dtype == "float32"
+    asked = [*args, "--reward.judge.model", "m", "--reward.judge.server", "http://localhost:1/v1"]
+    with jax.set_mesh(mesh):
+        assert roles_of(read_config(asked), mesh).judge is None

@@ -1,0 +1,30 @@
+"""What `jalign rollouts` shows where it has room and where it has none."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jalign.cli.rollouts import rollouts
+from jalign.rollout import record
+from jalign.rollout.groups import Responses
+
+PROMPT = "Once upon a time there was a [bold]fox[/bold] who wanted to learn how to read a book"
+ANSWER = "The fox asked the owl, and the owl said that he would teach him a letter every day."
+
+
+@pytest.mark.parametrize(("width", "stacked"), [(80, True), (160, False)])
+def test_texts_keep_their_lines_in_a_narrow_terminal(tmp_path, width, stacked):
+    tokens = [[np.array([1, 2]), np.array([3])]]
+    responses = Responses(tokens, [[np.zeros(2), np.zeros(1)]], np.array([[True, False]]))
+    scores = {"scores": np.array([[0.5, 0.75]], np.float32)}
+    record.write(tmp_path / record.FOLDER, 3, 0, [PROMPT], [[ANSWER, "no"]], responses, scores)
+    out = io.StringIO()
+    rollouts([str(tmp_path)], Console(file=out, width=width))
+    lines = out.getvalue().splitlines()
+    assert any("[bold]fox[/bold] who wanted to learn" in line for line in lines) == stacked
+    assert any(line.startswith("rollout 3: reward 0.75, tokens 1, ended no") for line in lines) == (
+        stacked
+    )
+    assert lines[-1] == "2 responses, mean reward 0.625, mean length 1.5 tokens"
