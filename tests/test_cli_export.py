@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jalign.cli import build, card, model_folder, readers, runs
-from jalign.data.chat import TEMPLATES, Template
+from jalign.data.chat import Template
+from jalign.data.templates import TEMPLATES
 from jalign.models import hub
 from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.test_cli import call

@@ -155,7 +155,7 @@ def readable(folder: str, step: int | None = None) -> Config:
         log.warning("%s: %s; its weights are read without it", folder, error)
     else:
         return config_of(folder)
-    names = _checkpoints(folder, step)[0].leaves(step)
+    names = _checkpoints(folder, step)[0].leaves(step_of(folder, step))
     if any(name.startswith("params.critic.") for name in names):
         raise ValueError(
             f"{folder} trained a critic by an algorithm that is not known here: "

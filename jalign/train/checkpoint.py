@@ -73,9 +73,7 @@ class Checkpointer:
         registry.add(ocp.handlers.JsonHandler, checkpointable_name="meta")
         self._context = ocp.Context()
         self._context.checkpointables.registry = registry
-        self._context.pytree.loading.partial_load = (
-            True  # which leaves must be there is seen to here
-        )
+        self._context.pytree.loading.partial_load = True  # `_load` knows what must be there
         self._context.asynchronous.timeout_secs = timeout_s
         if self._remote:  # to rename is to copy there
             self._context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
@@ -340,8 +338,7 @@ class Checkpointer:
             on one device where others are on a mesh, is replicated over that mesh.
           step: which. Default: the newest that is intact; each damaged one is reported loudly.
           check: is given the meta of a checkpoint before its arrays are read, and may raise.
-          partial: the checkpoint may hold more than `abstract_state`, which is not read:
-            `{"params": params}` of a `TrainState`.
+          partial: read these leaves of it alone, such as `{"params": params}`.
 
         Returns:
           (step, state, meta), or None when there is no checkpoint and no other file.
@@ -386,12 +383,9 @@ class Checkpointer:
                 f"{self.directory} has no checkpoint of step {step}; there is: {there_is}"
             )
 
-    def leaves(self, step: int | None = None) -> dict[str, Any]:
-        """Name -> [dtype, shape, checksum] of what a checkpoint (the newest) holds."""
-        steps = self.steps()
-        if not steps:
-            raise CheckpointError(f"{self.directory} has no finished checkpoint")
-        return self._read_meta(steps[-1] if step is None else step)["leaves"]
+    def leaves(self, step: int) -> dict[str, Any]:
+        """Name -> [dtype, shape, checksum] of all that a checkpoint holds."""
+        return self._read_meta(step)["leaves"]
 
     def _read(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
         """Orbax's load; an error on any process is a CheckpointError on all."""

@@ -1,4 +1,14 @@
-"""What a checkpoint says about itself, and whether it fits the state that is wanted."""
+"""What a checkpoint says about itself, and whether it fits the state that is wanted.
+
+Layout: RUN/checkpoints/STEP/state holds one flat dictionary of arrays, the leaves of
+`core.TrainState` by dotted name: `params.layers.attn.q.kernel` [layers, in, out] (all layers
+stacked), `params.embed.weight` [V, D], `opt_state.1.0.mu...`, `key`, `step`. Masters are float32;
+adapters (`....lora.a`, `....lora.b`) stand without the frozen weights. RUN/checkpoints/STEP/meta is
+JSON: identity, position in the data, evaluations, checksums. Orbax reads it without jalign:
+`ocp.v1.load(STEP)`, `ocp.v1.load_checkpointables(STEP)` (state and meta), and in its older API
+`StandardCheckpointer().restore(STEP/state)`, `PyTreeCheckpointer().restore(STEP/state)`, and
+`CheckpointManager(RUN/checkpoints)` with `Composite(state=StandardRestore())`.
+"""
 
 from __future__ import annotations
 

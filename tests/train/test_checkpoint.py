@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from _damage import abandoned_reads, damages, flip_a_bit  # noqa: F401
 from flax import nnx
@@ -92,6 +93,33 @@ def test_a_train_state_with_nnx_parameters_and_a_chain_of_optimizers_comes_back(
     assert isinstance(found, TrainState) and isinstance(found.params, nnx.State)
     assert same(found, state)
     assert meta["leaves"]["params.kernel"][:2] == ["float32", [4, 3]]
+
+
+def test_a_part_of_a_state_is_read_without_the_rest(tmp_path):
+    checkpointer = saved(tmp_path, 3)
+    part = {name: state_of(3)[name] for name in ("half", "n")}
+    _, read, _ = checkpointer.restore(abstract(part), partial=True)
+    assert same(read, part)
+    with pytest.raises(ValueError, match="is only in the checkpoint"):
+        checkpointer.restore(abstract(part))
+    with pytest.raises(ValueError, match="other is not in the checkpoint"):
+        checkpointer.restore(abstract(part | {"other": jnp.zeros(2)}), partial=True)
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+def test_orbax_alone_reads_a_checkpoint_in_the_ways_that_are_documented(tmp_path):
+    saved(tmp_path, 3)
+    step, manager = tmp_path / "3", ocp.CheckpointManager(tmp_path)
+    kept = ocp.args.Composite(state=ocp.args.StandardRestore())
+    for read in (
+        ocp.v1.load(step),
+        ocp.v1.load_checkpointables(step)["state"],
+        ocp.StandardCheckpointer().restore(step / "state"),
+        ocp.PyTreeCheckpointer().restore(step / "state"),
+        manager.restore(3, args=kept)["state"],
+    ):
+        np.testing.assert_array_equal(read["w"], state_of(3)["w"])
+    manager.close()
 
 
 def test_another_mesh_reads_what_one_mesh_wrote(tmp_path):
