@@ -159,7 +159,8 @@ class ChatClient:
             return _Failure(f"it cannot be sent: {type(error).__name__}: {error}", None)
         try:
             content = raw.http_response.json()
-            answer, usage = _read(content), content.get("usage")
+            answer = _read(content, bool(request.get("logprobs")))
+            usage = content.get("usage")
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             return _Failure(f"not a chat completion: {type(error).__name__}: {error}", 0.0)
         names = ("prompt_tokens", "completion_tokens")
@@ -188,12 +189,14 @@ def _openai() -> Any:
         ) from error
 
 
-def _read(content: Any) -> Answer:
-    """Text and steps of a chat completion."""
+def _read(content: Any, logprobs: bool) -> Answer:
+    """Text of a chat completion, and steps where they were asked for."""
     choice = content["choices"][0]
     text = choice["message"]["content"]
     if not isinstance(text, str):
         raise ValueError(f"a message without text: {str(choice)[:200]}")
+    if not logprobs:
+        return Answer(text, [])
     tokens = (choice.get("logprobs") or {}).get("content") or []
     return Answer(text, [_step(t) for t in tokens])
 

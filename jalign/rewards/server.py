@@ -90,7 +90,8 @@ class ServerJudge:
         self, prompts: Sequence[str], options: Sequence[str]
     ) -> list[list[float] | None]:
         """As `Judge.option_logps`; None, counted, also where the server tells no log-probabilities,
-        or too few of them. Errors as in `complete`.
+        or the options have too little of the probability (`options.LEAST`): a judge that thinks, or
+        greets, before it answers should be asked for points. Errors as in `complete`.
         """
         most = max(len(option.encode()) for option in options)  # no token is less than a byte
         body = {self.token_limit: most, "temperature": 0.0, "logprobs": True}
@@ -98,8 +99,8 @@ class ServerJudge:
         for answer in self._ask(prompts, body | {"top_logprobs": self.top_logprobs}):
             found = None if answer is None else from_steps(answer.steps, options)
             if answer is not None and found is None:
-                missing = "too few" if answer.steps else "no"
-                error = f"{missing} log-probabilities with {answer.text!r:.80} for {list(options)}"
+                missing = "too little probability" if answer.steps else "no log-probabilities"
+                error = f"{missing} with {answer.text!r:.80} for {list(options)}"
                 self._client.count(failed=1, error=error)
             out.append(found)
         return out
