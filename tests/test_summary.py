@@ -18,7 +18,7 @@ def test_the_shown_texts_say_something_and_empty_ones_are_counted(tmp_path, monk
     for step, texts in ((0, "abcde"), (3, ["[b]A", "", "C", "D", "E"])):
         rows = [{"prompt": p, "continuation": t} for p, t in zip(prompts, texts, strict=True)]
         log.text(step, "generations", rows)
-    summary.conclude(log, store.at(str(tmp_path)), 3, 1.0, None)
+    summary.conclude(log, store.at(str(tmp_path)), 0, 3, 1.0, None)
     log.close()
     said = console.file.getvalue()
     assert "[b]A" in said and "three" in said and "four" in said

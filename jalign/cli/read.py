@@ -9,12 +9,14 @@ from dataclasses import fields
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
 
+import jax
 from jsonargparse import ArgumentParser
 
 from jalign.cli import algorithm_option, config_help, packaged
 from jalign.cli.yaml_file import ConfigError, load_yaml
 from jalign.config import Config
 from jalign.core import did_you_mean
+from jalign.parallel import hosts
 
 T = TypeVar("T")
 
@@ -93,7 +95,8 @@ def _print_help(options: ArgumentParser, args: list[str]) -> NoReturn:
 def _with_algorithm(args: list[str]) -> list[str]:
     """The arguments with the algorithm's section in one piece."""
     args, section = algorithm_option.resolved(args, packaged.find)
-    for line in section.lines:
+    alone = not jax.distributed.is_initialized()
+    for line in section.lines if alone or hosts.is_main() else ():
         print(f"jalign: {line}", file=sys.stderr)
     return args
 

@@ -75,7 +75,9 @@ class Config:
     """One run.
 
     Args:
-        algorithm: its name and any of its hyper-parameters (see `jalign algorithms NAME`).
+        algorithm: its name (of your own file.py:row or package.module:row) and any of its
+          hyper-parameters (see `jalign algorithms NAME`). Another name on the command line than in
+          the file begins with its own defaults.
         out: folder of the run: metrics, TensorBoard, checkpoints.
         steps: optimizer steps; 0 to use epochs.
         epochs: passes over the data, when steps is 0.
