@@ -29,6 +29,7 @@ from jalign.train.online import Online, Plan
 from jalign.train.online_metrics import diversity_metrics, length_metrics
 from jalign.train.pretraining import Pretraining
 from jalign.train.rollout import Bins, Reader
+from jalign.train.rounding import same_rounding
 from jalign.train.state import gathering
 
 LOG = logging.getLogger(__name__)
@@ -204,6 +205,7 @@ def source_of(
         greedy=greedy_of(config, model, prompts),
         keep=keeper if config.rollout.record else None,
         pretraining=pretraining,
+        compiler_options=same_rounding(model.decoder.dtype),
     )
 
 
@@ -250,7 +252,8 @@ def answers_of(
     key = jax.random.fold_in(jax.random.key(config.seed), 4)
     longest = int(held.lengths().prompt_len.max())
     bins = Bins(mesh, longest, plan.response_len, plan.max_tokens, plan.multiple)
-    reader = Reader(model.apply, plan.temperature, bins)
+    options = same_rounding(model.decoder.dtype)
+    reader = Reader(model.apply, plan.temperature, bins, options)
     names = ("old_token_logps", "ref_token_logps")
 
     def answer(state: TrainState, frozen: Frozen) -> dict[str, float] | None:

@@ -20,6 +20,7 @@ from jalign.rewards import model as reward_model
 from jalign.rollout import sampler
 from jalign.rollout.voice import Ready, prepare
 from jalign.train.rollout import model_fields
+from jalign.train.rounding import same_rounding
 from jalign.train.state import abstract_in, gathering
 from jalign.train.step import make_train_step
 
@@ -48,6 +49,7 @@ def _train_step(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Program:
         make_train_step(algorithm, apply, optimizer, **config.hyper),
         donate_argnums=0,
         out_shardings=(shardings, None),
+        compiler_options=same_rounding(roles.model.decoder.dtype),
     )
     parts = plan_data.abstract(mesh, data)
     trips = float(sum(int(one["count"]) for one in data))
@@ -80,7 +82,9 @@ def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
 
 def _reader(config: Config, mesh: Mesh, roles: Roles, data: Any, names: tuple[str, ...]) -> Program:
     read = jax.jit(
-        model_fields(roles.model.apply, config.rollout.temperature), static_argnames="names"
+        model_fields(roles.model.apply, config.rollout.temperature),
+        static_argnames="names",
+        compiler_options=same_rounding(roles.model.decoder.dtype),
     )
     [part] = plan_data.abstract(mesh, data)
 

@@ -38,6 +38,7 @@ from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
 from jalign.train.resume import ResumeError, resume
+from jalign.train.rounding import same_rounding
 from jalign.train.source import Offline, Source
 from jalign.train.step import Step, make_eval_step, make_train_step
 
@@ -142,10 +143,12 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         source.seek(start, source.tokens)
 
     apply = partial(model.apply, temperature=build_online.trained_temperature(config))
+    rounding = same_rounding(model.decoder.dtype)
     step = jax.jit(
         make_train_step(algorithm, apply, optimizer, **config.hyper),
         donate_argnums=0,
         out_shardings=(shardings, None),
+        compiler_options=rounding,
     )
     step = _announced(step, log, "compiling the training step")
     with preemption, checkpoints:
@@ -155,7 +158,9 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         evaluations = Evaluations(log, config.stop, earlier, by_chance=by_chance)
         evaluators: list[Any] = []
         if held_source:
-            evaluate = jax.jit(make_eval_step(algorithm, model.apply, **config.hyper))
+            evaluate = jax.jit(
+                make_eval_step(algorithm, model.apply, **config.hyper), compiler_options=rounding
+            )
             batches, every = held_source.eval_batches, config.eval_every
             evaluators.append(
                 Evaluate(evaluations, evaluate, batches, every=every, stop=preemption.heard)
@@ -371,6 +376,7 @@ def _with_cached_reference(config, model, source, held_source, frozen, identity,
             folder=out / "reference",
             key=key,
             say=log.say,
+            compiler_options=same_rounding(model.decoder.dtype),
             **config.hyper,
         )
         one.columns = columns

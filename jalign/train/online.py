@@ -65,6 +65,7 @@ class Online:
       seed: of prompts, samples and order.
       keep: told of every rollout.
       pretraining: texts that stand beside the samples of each step.
+      compiler_options: those of the training step (`jalign.train.rounding`).
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Online:
         greedy: Sampler | None = None,
         keep: Keeper | None = None,
         pretraining: Pretraining | None = None,
+        compiler_options: Mapping[str, Any] | None = None,
     ):
         assert algorithm.experience is not None
         self.algorithm, self.plan, self.seed = algorithm, plan, seed
@@ -100,7 +102,7 @@ class Online:
             plan.max_tokens,
             plan.multiple,
         )
-        self.reader = rollout.Reader(apply, plan.temperature, self.bins)
+        self.reader = rollout.Reader(apply, plan.temperature, self.bins, compiler_options)
         self.step = self.tokens = 0
         self.kl_coef = self.numbers.get("kl_coef")
         self.recent: list[dict[str, float]] = []

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ def reference_columns(
     folder: store.Place,
     key: dict[str, Any],
     say: Callable[[str], None],
+    compiler_options: Mapping[str, Any] | None = None,
     **hyper: Any,
 ) -> dict[str, np.ndarray]:
     """`{ref_name: [examples]}` for every reference array the algorithm reads.
@@ -32,6 +34,7 @@ def reference_columns(
       source: the data set, without cached columns.
       folder: where `ref-<digest>.npz` files are kept.
       key: fingerprints of data, tokenizer and reference, and whatever else the numbers depend on.
+      compiler_options: those of the training step (`jalign.train.rounding`).
     Raises:
       ValueError: the algorithm's reference arrays are not one number per example.
     """
@@ -47,7 +50,7 @@ def reference_columns(
             return kept or {}
         say(f"warning: {path} is damaged ({why or 'on another process'}): computed again")
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=dict(compiler_options or {}))
     def reference(frozen: Frozen, batch: Any) -> Any:
         return objective.reference_fields(apply, frozen, batch)
 

@@ -236,11 +236,18 @@ class Bins:
 
 
 class Reader:
-    """What the models say of responses, token by token."""
+    """What the models say of responses, token by token; `options` are the compiler's."""
 
-    def __init__(self, apply: Apply, temperature: float, bins: Bins):
+    def __init__(
+        self,
+        apply: Apply,
+        temperature: float,
+        bins: Bins,
+        options: Mapping[str, Any] | None = None,
+    ):
         self.bins = bins
-        self._read = jax.jit(model_fields(apply, temperature), static_argnames="names")
+        read = model_fields(apply, temperature)
+        self._read = jax.jit(read, static_argnames="names", compiler_options=dict(options or {}))
 
     def __call__(
         self,

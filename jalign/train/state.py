@@ -108,7 +108,8 @@ def reference_copy(params: Any, dtype: DTypeLike) -> Any:
     """A frozen copy of the trainable parameters.
 
     Matrices are kept in the compute dtype, to which the model casts them anyway: the reference is
-    the policy of step 0 to the bit, in half the memory where that dtype is bfloat16.
+    the policy of step 0 to the bit, in half the memory where that dtype is bfloat16. Whether
+    both also compute the same: `jalign.train.rounding`.
     """
     copy = partial(_copy, dtype=dtype)
     return jax.jit(copy, out_shardings=jax.tree.map(lambda x: x.sharding, params))(params)

@@ -290,3 +290,11 @@ def test_generate_continues_every_text_in_the_order_given(model):
 
 def test_a_continuation_keeps_the_space_it_starts_with():
     assert continuation(words_with_bos(), [0, 1, 2], [3, 4]) == " c d"
+
+
+def test_a_grouped_bfloat16_model_samples_several_rows_on_cpu():
+    model = Decoder(SPEC, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    settings = Settings(max_new_tokens=3, temperature=1.0)
+    lengths = np.array([5, 3, 1], np.int32)
+    out = sample(model, PROMPTS, lengths, jax.random.key(0), settings)
+    assert out.mask.all() and np.isfinite(out.token_logps).all()

@@ -1,0 +1,63 @@
+"""In bfloat16 the policy of step 0 is its reference, also in the compiled training step."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from jalign.algorithms import get
+from jalign.core import Frozen
+from jalign.data.examples import Example, Examples
+from jalign.data.pipeline import Batches
+from jalign.kernels import devices
+from jalign.models import hub
+from jalign.models.functional import functional
+from jalign.parallel.mesh import make_mesh
+from jalign.train.rounding import same_rounding
+from jalign.train.source import Offline
+from jalign.train.state import init_state, reference_copy
+from jalign.train.step import make_train_step
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "models"
+
+
+def pairs(n=6):
+    draw = np.random.default_rng(2)
+
+    def ids(low, high):
+        return draw.integers(3, 80, draw.integers(low, high)).astype(np.int32)
+
+    rows = [(ids(2, 9), (ids(10, 20), ids(10, 20))) for _ in range(n)]
+    return Examples.from_list(
+        Example(prompt, both, tuple(np.ones(len(r), bool) for r in both), {})
+        for prompt, both in rows
+    )
+
+
+def test_the_first_loss_of_dpo_in_bfloat16_is_log_2():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        model = hub.load(GOLDEN / "llama", mesh=mesh, dtype=jnp.bfloat16, attention="xla")
+        model.unroll = False
+        apply, params, base = functional(model, nnx.Param)
+        batches = Batches(pairs(), batch_size=6, max_tokens=1024, shuffle=False)
+        parts = Offline(batches, mesh)(None, None)
+        row, optimizer = get("dpo"), optax.sgd(0.0)
+        state = init_state(mesh, params, optimizer, row, 0)
+        frozen = Frozen(base, reference_copy(params, jnp.bfloat16))
+        step = jax.jit(
+            make_train_step(row, apply, optimizer), compiler_options=same_rounding(jnp.bfloat16)
+        )
+        _, metrics = step(state, frozen, parts)
+    np.testing.assert_allclose(metrics["loss"], np.log(2), atol=1e-6)
+    assert float(metrics["rewards/chosen"]) == float(metrics["rewards/margins"]) == 0.0
+    assert float(metrics["grad_norm"]) > 0
+
+
+def test_float32_and_accelerators_are_compiled_as_they_always_were(monkeypatch):
+    assert same_rounding(jnp.float32) == {}
+    monkeypatch.setattr(devices, "platform", lambda: "tpu")
+    assert same_rounding(jnp.bfloat16) == {}
