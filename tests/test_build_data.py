@@ -7,6 +7,7 @@ import pytest
 
 from jalign.cli import build_data
 from jalign.config import Config, DataConfig
+from tests.data.tiny_tokenizers import byte_level
 
 SFT = Config(algorithm={"name": "sft"})
 
@@ -74,3 +75,23 @@ def test_no_hold_out_beside_held_out_data_is_no_contradiction(tmp_path):
     assert [len(x) for x in rows_of(train=train, eval=held, holdout=0)] == [3, 3]
     with pytest.raises(ValueError, match=r"data\.holdout does not apply"):
         Config(algorithm={"name": "sft"}, data=DataConfig(train=train, eval=held, holdout=1))
+
+
+def test_rows_that_the_chat_template_refuses_are_named_as_in_the_file_or_counted(tmp_path):
+    chat = [[{"role": "user", "content": f"q {i}"}] for i in range(20)]
+    chat[13].append({"role": "user", "content": "and"})
+    rows = [{"prompt": messages, "completion": "a"} for messages in chat]
+    file = write(tmp_path / "x.jsonl", rows)
+    strict = (
+        "{% for m in messages %}{% if m.content == 'and' %}{{ raise_exception('no') }}{% endif %}"
+    )
+    strict += "{{ m.role + m.content }}{% endfor %}"
+    (tmp_path / "strict.jinja").write_text(strict)
+    data = DataConfig(train=file, template=str(tmp_path / "strict.jinja"), holdout=3)
+    with pytest.raises(
+        ValueError, match=r"x\.jsonl, row 13 \(line 14\): the chat template refuses"
+    ):
+        build_data.examples_of(replace(SFT, data=data), byte_level())
+    both = build_data.examples_of(replace(SFT, data=replace(data, bad_rows="drop")), byte_level())
+    dropped = [reason for part in both if part for reason in part.report.dropped]
+    assert len(dropped) == 1 and dropped[0].startswith("bad row: the chat template refuses")

@@ -289,5 +289,6 @@ def _tokenised(
         train_on=c.train_on,
         turns=c.turns,
         template=c.template,
+        bad_rows=c.bad_rows,
         report=report,
     )

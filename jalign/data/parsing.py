@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from jalign.data.examples import Report
 from jalign.data.kinds import OPTIONAL, names_of, optional_column, recognise
@@ -93,7 +93,10 @@ def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Reco
         except NothingToLearn as error:
             report.drop(str(error))
         except ERRORS as error:
-            _bad(error, place_of(row, i), source.name, drop, report)
+            bad = RowError(error, _named(place_of(row, i), source.name))
+            if not drop:
+                raise bad from error
+            report.drop(bad.reason)
     records = _complete(records, drop, report)
     columns = columns_of(source.rows.values())
     said = set(re.findall(r"[\w-]+", source.explanation))
@@ -123,27 +126,20 @@ def _checked(row: Row, source: Source, used: set[str]) -> Record:
     return record
 
 
-def raise_bad(error: Exception, place: str) -> NoReturn:
-    """The error of a row that cannot be read, with its place."""
-    raise ValueError(
-        f"{place}: {_said(error)} (data.bad_rows: drop leaves such rows out)"
-    ) from error
+class RowError(ValueError):
+    """A row that cannot be read.
 
-
-def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-
-
-def _bad(error: Exception, place: str, source: str, drop: bool, report: Report) -> None:
-    """A row that cannot be read ends everything, or is counted under what is the same for all such
-    rows.
+    Attributes:
+      reason: what is the same for all rows that cannot be read for this reason.
     """
-    if not drop:
-        raise_bad(error, place if not source or source in place else f"{place} of {source}")
-    text = _said(error)
-    for mark in (", got", "; ", ": {", ": '", " ("):
-        text = text.partition(mark)[0]
-    report.drop(f"bad row: {text}")
+
+    def __init__(self, error: Exception, place: str):
+        known = isinstance(error, ValueError)
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        super().__init__(f"{place}: {text} (data.bad_rows: drop leaves such rows out)")
+        for mark in (", got", "; ", ": {", ": '", " ("):
+            text = text.partition(mark)[0]
+        self.reason = f"bad row: {text}"
 
 
 def _complete(records: list[Record], drop: bool, report: Report) -> list[Record]:
@@ -152,12 +148,19 @@ def _complete(records: list[Record], drop: bool, report: Report) -> list[Record]
     kept = []
     for record in records:
         missing = sorted(names - set(record.extras) - {"rating", "attribute_ratings"})
-        if missing:
-            error = ValueError(f"no {', '.join(missing)}, which other rows have")
-            _bad(error, record.where, record.source, drop, report)
-        else:
+        if not missing:
             kept.append(record)
+            continue
+        error = ValueError(f"no {', '.join(missing)}, which other rows have")
+        bad = RowError(error, _named(record.where, record.source))
+        if not drop:
+            raise bad
+        report.drop(bad.reason)
     return kept
+
+
+def _named(place: str, source: str) -> str:
+    return place if source in place else f"{place} of {source}"
 
 
 def _numbers(rows: Sequence[Row], kind: str, numbers: Collection[str] | None) -> frozenset[str]:

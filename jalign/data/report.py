@@ -36,8 +36,12 @@ def render(
             legend.append(f"{name} ", style)
         console.print(legend.append("special token", SPECIAL))
     for i in np.unique(np.linspace(0, len(examples) - 1, min(n, len(examples))).astype(int)):
-        shown = example_text(examples[i], tokenizer, f"example {i}", examples.report.kind)
-        console.print(shown)
+        example, title = examples[i], f"example {i}"
+        row = int(example.extras.get("row", i))
+        if (place := examples.report.places[row]) != f"row {row}":
+            rest = {name: value for name, value in example.extras.items() if name != "row"}
+            example, title = example._replace(extras=rest), f"{title}, {place}"
+        console.print(example_text(example, tokenizer, title, examples.report.kind))
 
 
 def sentences(report: Report) -> list[str]:

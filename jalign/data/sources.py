@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from jalign.data import splits
 from jalign.data.files import from_table, known_endings, read_file, suffix_of
-from jalign.data.parsing import ERRORS, SOURCE_COLUMN, raise_bad, sources_of
+from jalign.data.parsing import ERRORS, SOURCE_COLUMN, RowError, sources_of
 from jalign.data.records import NothingToLearn, Record, prompt_key
 from jalign.data.rows import Row, SourceRow, nearest, place_of, replaced
 
@@ -149,7 +149,7 @@ def _keys(items: Sequence[Any], wanted: str | None, bad_rows: str) -> Iterator[s
         except ERRORS as error:
             assert not isinstance(item, Record)
             if bad_rows == "error" and not isinstance(error, NothingToLearn):
-                raise_bad(error, place_of(item, i))
+                raise RowError(error, place_of(item, i)) from error
             yield ""
 
 

@@ -26,6 +26,7 @@ from jalign.data.chat import TURNS, Segment, Template, ends_of, joined
 from jalign.data.encoder import NEARBY, Encoder
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.kinds import nearest
+from jalign.data.parsing import ERRORS, RowError
 from jalign.data.records import Message, Record
 
 Tokens = tuple[list[int], list[bool]]  # ids, and which are scored
@@ -76,6 +77,7 @@ def tokenize(
     train_on: str = "response",
     turns: str = "last",
     template: str | None = None,
+    bad_rows: str = "error",
     report: Report | None = None,
 ) -> Examples:
     """Token ids and masks of every record worth keeping; the report counts the others.
@@ -97,6 +99,7 @@ def tokenize(
       turns: which assistant turns of messages are scored: "last" or "all". With one response per
         record the prompt is everything before the first scored turn.
       template: chat template by name or .jinja file; None: the tokenizer's own. Text refuses it.
+      bad_rows: a record that the template refuses is an "error", or "drop": left out and counted.
       report: continued when given (as made by `to_records`).
 
     Raises:
@@ -121,8 +124,14 @@ def tokenize(
 
     def examples() -> Iterator[Example]:
         for start in range(0, len(records), CHUNK):
-            chunk = records[start : start + CHUNK]
-            drafts = [_draft(r, chat, turns, encoder, ends) for r in chunk]
+            drafts: list[Draft] = []
+            for record in records[start : start + CHUNK]:
+                try:
+                    drafts.append(_draft(record, chat, turns, encoder, ends))
+                except RowError as error:
+                    if bad_rows != "drop":
+                        raise
+                    report.drop(error.reason)
             for draft, prompt, responses in _encode(drafts, encoder):
                 fitted = _fit(draft, prompt, responses, limits, report)
                 if fitted is not None:
@@ -175,8 +184,8 @@ def _draft(
             segments = [_plain(response) for response in record.responses]
         else:
             text, segments = _conversation(record, chat, turns)
-    except ValueError as error:
-        raise ValueError(f"{record.where}: {error}") from error
+    except ERRORS as error:
+        raise RowError(error, record.where) from error
     eos = encoder.id(chat.end_of_turn) if chat.end_of_turn else encoder.eos
     first = chat.tokenizer.bos_token if chat.leads_with_bos else None
     bos = encoder.id(first) if first and text.startswith(cast(str, first)) else None
@@ -402,7 +411,7 @@ def _extra_names(records: list[Record]) -> tuple[str, ...]:
         if differing := sorted(names ^ set(record.extras)):
             raise ValueError(
                 f"{', '.join(differing)}: given for some records and not for others "
-                f"(rows {records[0].row} and {record.row} differ)"
+                f"({records[0].where} and {record.where} differ)"
             )
     return tuple(sorted(names))
 
