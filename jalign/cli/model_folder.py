@@ -25,7 +25,7 @@ def check(out: str, overwrite: bool) -> Path:
       ValueError: it is in an object store or a file; it is not empty, and --overwrite is not given
         or what is in it is no model.
     """
-    folder = store.local(out, "a model")
+    folder = store.local(out, "what is exported")
     if not folder.exists():
         return folder
     if not folder.is_dir():
