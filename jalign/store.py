@@ -5,6 +5,7 @@ files are written in one piece, files that grow are written on local disk and pu
 is due, and folders are moved by copying their objects inside the store.
 """
 
+import errno
 import fcntl
 import io
 import logging
@@ -81,12 +82,16 @@ def local(name: str | os.PathLike[str], what: str) -> Path:
 
 
 def check_writable(folder: Place) -> None:
-    """Put an object and delete it, so that a run that could not be saved does not begin.
+    """So that a run that could not be saved does not begin. In a bucket an object is put and
+    deleted; on disk nothing is left behind.
 
     Raises:
-      ValueError: the bucket does not exist, or nothing may be written there.
+      ValueError: the bucket does not exist, nothing may be written there, or the folder, or one
+        that it is to be made in, is a file.
+      OSError: its disk is read-only.
     """
     if not is_remote(folder):
+        _check_on_disk(Path(folder).expanduser().absolute())
         return
     probe = folder / f".writable-{uuid4().hex}"  # several processes ask at once
     try:
@@ -98,6 +103,20 @@ def check_writable(folder: Place) -> None:
             f"{folder} cannot be written to ({kind}: {error}). The bucket must exist, and the "
             "store's usual credentials must be set"
         ) from error
+
+
+def _check_on_disk(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        what = "is no folder" if there == folder else f"cannot be made: {there} is no folder"
+        raise ValueError(f"{folder} {what}; choose another place for the run")
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"{folder} cannot be written to: {there} belongs to somebody else, or is write-"
+            "protected; choose another place for the run"
+        )
 
 
 @contextmanager

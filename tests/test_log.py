@@ -2,8 +2,8 @@
 
 import json
 import resource
+from contextlib import contextmanager
 
-import pytest
 from rich.console import Console
 
 from jalign.log import Display, RunLog
@@ -51,26 +51,24 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path, capsys):
     assert capsys.readouterr().out == "train 1/2  loss 0.5  margin 0.25  tok/s 100  ETA 3s\n"
 
 
-@pytest.fixture
-def room():
-    """`room(n)`: from now on no file of this process may grow beyond n bytes; None: any may."""
+@contextmanager
+def room(size):
+    """Meanwhile no file of this process may grow beyond so many bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    def leave(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
 
-    yield leave
-    leave(None)
-
-
-def test_a_full_disk_costs_no_line_of_the_record_once_there_is_room_again(tmp_path, room, caplog):
+def test_a_full_disk_costs_no_line_of_the_record_once_there_is_room_again(tmp_path, caplog):
     log = RunLog(tmp_path, steps=9, start=0)
     log.write(1, {"loss": 0.5})
-    room((tmp_path / "metrics.jsonl").stat().st_size + 30)  # half a line
-    log.write(2, {"loss": 0.25})
-    log.text(2, "generations", [{"prompt": "ä", "continuation": "b"}])
+    with room((tmp_path / "metrics.jsonl").stat().st_size + 30):  # half a line
+        log.write(2, {"loss": 0.25})
+        log.text(2, "generations", [{"prompt": "ä", "continuation": "b"}])
     assert [row["step"] for row in log.rows("train")] == [1, 2]
-    room(None)
     log.write(3, {"loss": 0.125})
     log.close()
     assert [x["step"] for x in lines(tmp_path / "metrics.jsonl")] == [1, 2, 2, 3]
@@ -79,12 +77,12 @@ def test_a_full_disk_costs_no_line_of_the_record_once_there_is_room_again(tmp_pa
     assert "is written again, and complete" in said[1] and len(said) == 2
 
 
-def test_a_full_disk_ends_tensorboard_and_not_the_run(tmp_path, room, caplog, capsys):
+def test_a_full_disk_ends_tensorboard_and_not_the_run(tmp_path, caplog, capsys):
     log = RunLog(tmp_path, steps=99, start=0)
-    room(0)
-    for step in range(1, 40):  # more than its queue holds
-        log.write(step, {"loss": 0.5, "grad_norm": 1.0})
-    log.close()
+    with room(0):
+        for step in range(1, 40):  # more than its queue holds
+            log.write(step, {"loss": 0.5, "grad_norm": 1.0})
+        log.close()
     assert "TensorBoard's events are not written any more" in caplog.text
     assert "the last 39 lines of" in caplog.text
     assert "Traceback" not in capsys.readouterr().err  # as of a thread that has died

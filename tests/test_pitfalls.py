@@ -56,8 +56,8 @@ import jalign
 from jalign import config, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.bench.workloads import TINY_LLAMA
-from jalign.cli import build_data
-from jalign.cli.identity import identity_of
+from jalign.cli import build_data, reward_parts
+from jalign.cli.identity import NOTES, identity_of, unsaid
 from jalign.core import Batch, Frozen, Mean, Parts
 from jalign.data.convert import to_records
 from jalign.data.pipeline import Batches
@@ -69,7 +69,9 @@ from jalign.models.lora import adapters, add_lora, trainable_filter, without_dro
 from jalign.parallel.mesh import make_mesh
 from jalign.train.hooks import Evaluate, Evaluations, Metrics
 from jalign.train.loop import Moment
+from jalign.train.online import Online
 from jalign.train.reference import reference_columns
+from jalign.train.resume import ResumeError, check_identity
 from jalign.train.state import init_state
 from jalign.train.step import create_state, make_eval_step, make_train_step
 from tests.data.tiny_tokenizers import byte_level
@@ -471,6 +473,37 @@ def test_27_another_learning_rate_schedule_or_architecture_is_another_run():
     assert (
         facts()["base_model"] != facts(spec="rope 5e5")["base_model"]
     )  # equal weights, other function
+
+
+def test_27_another_reward_behind_the_same_name_is_another_run(tmp_path):
+    """A function whose file was edited: refused by its name, with what it means and the option."""
+    file = tmp_path / "reward.py"
+    name = f"{file}:score"
+    given = config.Config(
+        algorithm={"name": "grpo"}, steps=2, reward=config.RewardConfig(functions={name: 1.0})
+    )
+    source = Online.__new__(Online)
+    source.pretraining = None
+
+    def now(text):
+        file.write_text(f"def score(prompts, responses):\n    return {text}\n")
+        reward = SimpleNamespace(identity=reward_parts.identity_of(given.reward))
+        model = SimpleNamespace(decoder=SimpleNamespace(spec=""), tokenizer=byte_level())
+        data, state = SimpleNamespace(fingerprint="f"), SimpleNamespace(params=params())
+        frozen = Frozen({}, None)
+        return identity_of(given, model, data, None, state, frozen, 2, source, reward)
+
+    first = now("[len(r) for r in responses]")
+    check_identity(first, now("[len(r) for r in responses]"), unsaid=unsaid(given), notes=NOTES)
+    changed = now("[-len(r) for r in responses]")
+    with pytest.raises(ResumeError) as e:
+        check_identity(first, changed, unsaid=unsaid(given), notes=NOTES)
+    said = str(e.value)
+    assert f"judged_by.functions.{name}: the checkpoint has" in said
+    assert "the file of this reward function has changed" in said
+    assert "--checkpoint.allow_mismatch '[judged_by]'" in said and said.count("\n") == 2
+    older = {fact: value for fact, value in first.items() if fact not in ("judged_by", "shuffle")}
+    check_identity(older, changed, unsaid=unsaid(given), notes=NOTES)
 
 
 def test_27_a_source_named_twice_is_not_dropped_silently(tmp_path):

@@ -36,6 +36,7 @@ NOTES = {
     "judged_by.templates": "the file of this template has changed",
     "algorithm.code": "the file of this algorithm has changed",
     "data": "other rows, limits of lengths, template or tokenizer",
+    "tokenizer": "another tokenizer or chat template",
     "held_out": "other rows, limits of lengths, template or tokenizer",
     "schedule_steps": "to extend the run: allow it, and the learning rate follows the schedule of "
     "so many steps from here on",

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from jalign import algorithms, store
 from jalign.algorithms import ALGORITHMS
 from jalign.cli import build
-from jalign.cli.read import read_config
+from jalign.cli.read import ConfigError, read_config
 from jalign.config import Config, MeshConfig
 from jalign.core import Algorithm, TrainState, did_you_mean
 from jalign.data.chat import load_tokenizer
@@ -57,7 +57,14 @@ def config_of(folder: str, more: Sequence[str] = ()) -> Config:
     """
     if not is_run(folder):
         raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
-    saved = json.loads((store.at(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    file = store.at(folder) / CONFIG_FILE
+    try:
+        saved = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ConfigError(
+            f"{file} is damaged ({error}): jalign train, with the run's own config and --out, "
+            "writes it again"
+        ) from error
     return _config_from(saved, folder, more)
 
 

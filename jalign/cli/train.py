@@ -228,7 +228,10 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             code = ExitCode(stop.exit_code)
     why = code is ExitCode.OK and _divergence(config, evaluations, metrics.trend, source, state)
     if why:
-        log.say(f"ended after step {int(state.step)} of {steps}: {why}")
+        log.say(
+            f"ended after step {int(state.step)} of {steps}: {why}. A lower optim.learning_rate "
+            "helps, from an earlier checkpoint or in another folder"
+        )
         return ExitCode.DIVERGED
     nothing = source.idle.verdict if isinstance(source, Online) else None
     if code is ExitCode.OK and nothing:
