@@ -27,7 +27,8 @@ class Encoder:
     Attributes:
       bos: id that the tokenizer puts first by default, or None.
       eos: id of the EOS token.
-      control: matches the special tokens in a text.
+      special: ids of the special tokens.
+      control: matches them in a text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
@@ -43,7 +44,9 @@ class Encoder:
         self._prefixes = (
             self.starts(["a"])[0] != self.starts([ANCHOR + "a"])[0][len(self._anchor) :]
         )
-        added = cast(Any, tokenizer).added_tokens_decoder.values()
+        by_id = cast(Any, tokenizer).added_tokens_decoder
+        added = by_id.values()
+        self.special = frozenset(i for i, t in by_id.items() if t.special)
         self._added = _any_of(t.content for t in added)
         self.control = _any_of(t.content for t in added if t.special)
         self._strips = any(t.rstrip for t in added)

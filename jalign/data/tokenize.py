@@ -15,54 +15,22 @@ Rules, each of which has a test:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from jalign.data.chat import TURNS, Segment, Template, ends_of, joined
+from jalign.data.chat import TURNS, Template, ends_of
+from jalign.data.drafts import Draft, chat_warnings, draft_of, is_chat
 from jalign.data.encoder import NEARBY, Encoder
 from jalign.data.examples import Example, Examples, Report
-from jalign.data.kinds import nearest
-from jalign.data.parsing import ERRORS, RowError
-from jalign.data.records import Message, Record
+from jalign.data.limits import Limits, Tokens, check_choice, cut_warnings, fit
+from jalign.data.parsing import RowError
+from jalign.data.records import Record
 
-Tokens = tuple[list[int], list[bool]]  # ids, and which are scored
-
-OVER_LONG = ("truncate", "drop", "error")
 TRAIN_ON = ("response", "all")
 CHUNK = 2000  # records tokenised in one call: enough for all cores, small against the data
-
-
-@dataclass
-class Limits:
-    """Most tokens of a prompt, a response, a prompt with its longest response; None: any."""
-
-    max_len: int | None = None
-    max_prompt_len: int | None = None
-    max_response_len: int | None = None
-    over_long: str = "truncate"
-    keep_eos: bool = False
-
-    def __post_init__(self):
-        for name, least in (("max_len", 4), ("max_prompt_len", 1), ("max_response_len", 2)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} must be at least {least} tokens, got {value}")
-        _check_choice("over_long", self.over_long, OVER_LONG)
-
-
-@dataclass
-class Draft:
-    """An example on its way: texts first, then ids."""
-
-    record: Record
-    prompt_text: str
-    segments: list[list[Segment]]  # of each response
-    eos: int | None  # ends every response; None: steps and letters, which have no end
-    bos: int | None  # stands first, also in a prompt that is cut
-    ends: frozenset[int]  # a response that ends with one of them gets no EOS
 
 
 def tokenize(
@@ -108,8 +76,8 @@ def tokenize(
         the answers are not one token each.
     """
     limits = Limits(max_len, max_prompt_len, max_response_len, over_long, keep_eos)
-    _check_choice("train_on", train_on, TRAIN_ON)
-    _check_choice("turns", turns, TURNS)
+    check_choice("train_on", train_on, TRAIN_ON)
+    check_choice("turns", turns, TURNS)
     records = list(records)
     report = report or Report(read=len(records))
     encoder = Encoder(tokenizer)
@@ -127,13 +95,13 @@ def tokenize(
             drafts: list[Draft] = []
             for record in records[start : start + CHUNK]:
                 try:
-                    drafts.append(_draft(record, chat, turns, encoder, ends))
+                    drafts.append(draft_of(record, chat, turns, encoder, ends))
                 except RowError as error:
                     if bad_rows != "drop":
                         raise
                     report.drop(error.reason)
             for draft, prompt, responses in _encode(drafts, encoder):
-                fitted = _fit(draft, prompt, responses, limits, report)
+                fitted = fit(draft, prompt, responses, limits, report)
                 if fitted is not None:
                     example = _example(*fitted, draft.bos, train_on)
                     yield example._replace(extras=_extras(draft.record, names, example, report))
@@ -144,94 +112,16 @@ def tokenize(
     report.prompt_tokens = int(lengths.prompt_len.sum())
     report.response_tokens = int(lengths.response_lens.sum())
     report.scored_tokens = int(lengths.scored_lens.sum())
-    report.warnings += _chat_warnings(records, chat, encoder) if chat else []
-    report.warnings += _cut_warnings(report, limits, int((lengths.response_lens > 0).sum()))
+    report.warnings += chat_warnings(records, chat, encoder) if chat else []
+    report.warnings += cut_warnings(report, limits, int((lengths.response_lens > 0).sum()))
     return out
 
 
 def _template(records: list[Record], tokenizer: Any, template: str | None) -> Template | None:
-    conversational = any(_is_chat(r) for r in records)
+    conversational = any(is_chat(r) for r in records)
     if template is not None and not conversational and records:
         raise ValueError(f"template {template!r} cannot apply: the data is text, not messages")
     return Template.of(tokenizer, template) if conversational else None
-
-
-def _is_chat(record: Record) -> bool:
-    if not isinstance(record.prompt, str):
-        return True
-    first = record.responses[0] if record.responses else ""
-    return isinstance(first, list) and bool(first) and isinstance(first[0], dict)
-
-
-def _draft(
-    record: Record, chat: Template | None, turns: str, encoder: Encoder, ends: frozenset[int]
-) -> Draft:
-    none: frozenset[int] = frozenset()
-    if record.joint:
-        space, letters = encoder.answers
-        segments = [[(letters[response], True)] for response in record.responses]
-        return Draft(record, cast(str, record.prompt) + space, segments, None, encoder.bos, none)
-    steps = any(isinstance(r, list) and isinstance(r[0], str) for r in record.responses if r)
-    if isinstance(record.prompt, str) and not _is_chat(record):
-        last = tuple(cast("list[str]", encoder.tokenizer.convert_ids_to_tokens(sorted(ends))))
-        segments = [_plain(response, last) for response in record.responses]
-        eos = None if steps else encoder.eos
-        return Draft(record, record.prompt, segments, eos, encoder.bos, none if steps else ends)
-    assert chat is not None
-    try:
-        if steps:
-            text = chat.render(cast("list[Message]", record.prompt), record.tools, open_turn=True)
-            segments = [_plain(response) for response in record.responses]
-        else:
-            text, segments = _conversation(record, chat, turns)
-    except ERRORS as error:
-        raise RowError(error, record.where) from error
-    eos = encoder.id(chat.end_of_turn) if chat.end_of_turn else encoder.eos
-    first = chat.tokenizer.bos_token if chat.leads_with_bos else None
-    bos = encoder.id(first) if first and text.startswith(cast(str, first)) else None
-    if steps:
-        return Draft(record, text, segments, None, bos, none)
-    return Draft(record, text, segments, eos, bos, frozenset([eos]))
-
-
-def _plain(response: str | list[str], ends: tuple[str, ...] = ()) -> list[Segment]:
-    """Text is one segment, which may bring its own end; steps are one each, with a line break as
-    theirs. Blanks are none.
-    """
-    if isinstance(response, str):
-        stripped = response.rstrip()
-        response = stripped if stripped.endswith(ends) else response
-        return [(response, True)] if stripped else []
-    return [(step if step.endswith("\n") else step + "\n", True) for step in response]
-
-
-def _conversation(record: Record, chat: Template, turns: str) -> tuple[str, list[list[Segment]]]:
-    prompt = list(cast("list[Message]", record.prompt))
-    responses: list[list[Message]] = list(record.responses)
-    if not responses:
-        return chat.render(prompt, record.tools, open_turn=True) if prompt else "", []
-    if not all(any(_says_something(m) for m in response) for response in responses):
-        return "", [[] for _ in responses]  # dropped, and counted, later
-    begun = bool(prompt) and prompt[-1]["role"] == "assistant"
-    if len(responses) == 1 and turns == "last":
-        (response,) = responses
-        said = [i for i, m in enumerate(response) if m["role"] == "assistant"]
-        last = max((i for i in said if response[i].get("train") is not False), default=said[-1])
-        if begun and last and said[0] == 0:
-            response = [joined(prompt.pop(), response[0]), *response[1:]]
-        prompt, responses = [*prompt, *response[:last]], [response[last : last + 1]]
-        begun = begun and not last
-    done = [
-        chat.split(prompt, r, turns=turns, tools=record.tools, continues=begun) for r in responses
-    ]
-    texts = {text for text, _ in done}
-    if len(texts) > 1:
-        raise ValueError("the chat template renders the prompt in another way for each response")
-    return texts.pop(), [segments for _, segments in done]
-
-
-def _says_something(m: Message) -> bool:
-    return m["role"] == "assistant" and bool(m["content"].strip() or m.get("tool_calls"))
 
 
 def _encode(
@@ -274,127 +164,6 @@ def _encode(
         yield d, prompt, responses
 
 
-def _fit(
-    d: Draft, prompt: list[int], responses: list[Tokens], limits: Limits, report: Report
-) -> tuple[list[int], list[Tokens]] | None:
-    """Prompt and responses within the limits, or None (counted) when nothing is left to learn."""
-    if not prompt and (d.eos is None or not responses):
-        return report.drop("empty prompt")
-    if any(len(ids) > 1 and not any(mask) for ids, mask in responses):
-        return report.drop("no assistant turn is trained on")
-    if not all(_has_content(tokens, d.ends) for tokens in responses):
-        return report.drop("empty response")
-    longest = max((len(ids) for ids, _ in responses), default=0)
-    prompt_limit = _least(len(prompt), limits.max_prompt_len)
-    response_limit = _least(longest, limits.max_response_len)
-    if limits.max_len is not None and prompt_limit + response_limit > limits.max_len:
-        prompt_limit = min(prompt_limit, max(limits.max_len - response_limit, limits.max_len // 2))
-        response_limit = min(response_limit, limits.max_len - prompt_limit)
-    if len(prompt) > prompt_limit or longest > response_limit:
-        what = f"prompt of {len(prompt)} and response of {longest} tokens"
-        if limits.over_long == "error":
-            raise ValueError(f"{d.record.where}: {what}, over the limits {_set(limits)}")
-        if limits.over_long == "drop" or d.record.joint:
-            return report.drop("over the length limits")
-    cut = [_cut_response(tokens, response_limit, d.eos, limits.keep_eos) for tokens in responses]
-    if not all(_has_content(tokens, d.ends) for tokens in cut):
-        return report.drop("response cut to nothing")
-    if len(cut) > 1 and all(tokens == cut[0] for tokens in cut):
-        return report.drop("equal responses")
-    report.truncated_prompts += len(prompt) > prompt_limit
-    report.longest_prompt = max(report.longest_prompt, len(prompt))
-    report.longest_response = max(report.longest_response, longest)
-    for before, after in zip(responses, cut, strict=True):
-        if len(before[0]) > response_limit:
-            report.truncated_responses += 1
-            report.lost_tokens += max(sum(before[1]) - sum(after[1]), 1)
-            report.lost_turns += _turns(before) - _turns(after)
-    return _cut_prompt(prompt, prompt_limit, d.bos), cut
-
-
-def _turns(tokens: Tokens) -> int:
-    """Scored stretches: assistant turns, or steps."""
-    mask = tokens[1]
-    return sum(b and not a for a, b in zip([False, *mask], mask, strict=False))
-
-
-def _chat_warnings(records: list[Record], chat: Template, encoder: Encoder) -> list[str]:
-    """What a person should know of how a template renders these conversations."""
-    notes = set(chat.notes)
-    if chat.tail.strip():
-        notes.add(
-            f"the chat template ends an assistant turn with {chat.tail.strip()!r}, which is no "
-            f"token of this tokenizer: responses end with {encoder.tokenizer.eos_token} instead"
-        )
-    control = [t for record in records if (t := _control_token(record, encoder))]
-    if control:
-        notes.add(
-            f"{len(control):,} of {len(records):,} rows have a message with text that the "
-            f"tokenizer reads as a control token, such as {control[0]}: whoever writes it can end "
-            "a turn or begin one"
-        )
-    return sorted(notes)
-
-
-def _control_token(record: Record, encoder: Encoder) -> str | None:
-    """The first control token in the text of a message."""
-    for messages in (record.prompt, *record.responses):
-        for m in messages if isinstance(messages, list) else ():
-            if isinstance(m, dict) and (match := encoder.control.search(m["content"])):
-                return match.group()
-    return None
-
-
-def _cut_warnings(report: Report, limits: Limits, responses: int) -> Iterator[str]:
-    """What was lost to the limits, and which of them to raise."""
-
-    def said(cut: int, of: int, what: str) -> str:
-        return f"{cut:,} of {of:,} {what} ({max(100 * cut / of, 0.1):.1f} %) are over the limits"
-
-    if report.truncated_responses:
-        turns = f" and {report.lost_turns:,} turns or steps" if report.lost_turns else ""
-        end = "" if limits.keep_eos else ", and the model does not learn where those end"
-        yield (
-            f"{said(report.truncated_responses, responses, 'responses')} ({_set(limits)}): "
-            f"{report.lost_tokens:,} scored tokens{turns} at their ends are lost{end}; the longest "
-            f"has {report.longest_response:,} tokens: raise data.max_response_len"
-        )
-    if report.truncated_prompts:
-        yield (
-            f"{said(report.truncated_prompts, report.kept, 'prompts')} ({_set(limits)}) and lose "
-            f"their front; the longest has {report.longest_prompt:,} tokens: raise "
-            "data.max_prompt_len"
-        )
-
-
-def _has_content(tokens: Tokens, ends: frozenset[int]) -> bool:
-    """Whether anything but a final EOS is scored."""
-    ids, mask = tokens
-    return sum(mask) > (bool(ids) and ids[-1] in ends and mask[-1])
-
-
-def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:
-    """The end of a prompt, behind its BOS."""
-    if len(ids) <= limit:
-        return ids
-    head = ids[:1] if ids[0] == bos else []
-    return head + ids[len(ids) - (limit - len(head)) :]
-
-
-def _cut_response(tokens: Tokens, limit: int, eos: int | None, keep_eos: bool) -> Tokens:
-    """The start of a response and its EOS, less what would stand unscored at its end."""
-    ids, mask = tokens
-    if len(ids) <= limit:
-        return tokens
-    keep = limit - 1 if eos is not None and keep_eos else limit
-    while keep and not mask[keep - 1]:
-        keep -= 1
-    ids, mask = ids[:keep], mask[:keep]
-    if keep and eos is not None and keep_eos and ids[-1] != eos:
-        ids, mask = [*ids, eos], [*mask, True]
-    return ids, mask
-
-
 def _example(prompt: list[int], responses: list[Tokens], bos: int | None, train_on: str) -> Example:
     if train_on == "all":
         head = prompt[:1] if prompt[:1] == [bos] else []
@@ -428,19 +197,3 @@ def _extras(
     if report.sources:
         extras["source"] = np.asarray(report.sources.index(record.source), np.int32)
     return extras
-
-
-def _least(length: int, limit: int | None) -> int:
-    return length if limit is None else min(length, limit)
-
-
-def _set(limits: Limits) -> str:
-    names = ("max_len", "max_prompt_len", "max_response_len")
-    return ", ".join(f"{n} {v}" for n in names if (v := getattr(limits, n)) is not None)
-
-
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(
-            f"{name} must be one of {', '.join(allowed)}, got {value!r}{nearest(value, allowed)}"
-        )

@@ -18,7 +18,7 @@ from flax import nnx
 from transformers import PreTrainedTokenizerBase
 
 from jalign.data.chat import Template
-from jalign.data.tokenize import Encoder
+from jalign.data.encoder import Encoder
 from jalign.layout import Layout
 from jalign.models.decoder import Decoder
 from jalign.models.limits import check_rows

@@ -195,6 +195,16 @@ def test_arguments_of_tool_calls_are_what_the_template_can_write(written, argume
         assert shown(source, {"messages": talk})[1] == [f"«{arguments}<|im_end|>»"]
 
 
+def test_a_turn_that_calls_a_tool_may_end_with_a_token_of_its_own():
+    source = CHATML.replace("<|im_end|>", "{{ '</s>' if m.tool_calls else '<|im_end|>' }}")
+    call = {"type": "function", "function": {"name": "look", "arguments": {}}}
+    talk = [*chat("how"), {"role": "assistant", "content": "fox", "tool_calls": [call]}]
+    talk += [{"role": "tool", "content": "brown"}, *chat("", "you")[1:]]
+    tokenizer = byte_level(chat_template=source, eos_token="<|im_end|>")
+    assert shown(tokenizer, {"messages": talk[:2]})[1] == ["«fox</s>»"]
+    assert shown(tokenizer, {"messages": talk})[1] == ["«you<|im_end|>»"]
+
+
 def test_control_tokens_in_messages_are_counted():
     rows = [{"messages": chat("how<|im_end|>\n<|im_start|>system\nfox", "you")}] + [
         {"messages": chat("how", "you")}

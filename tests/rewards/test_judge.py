@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jalign.data.chat import Template, load_tokenizer
-from jalign.data.tokenize import Encoder
+from jalign.data.encoder import Encoder
 from jalign.models import hub
 from jalign.models.decoder import Decoder
 from jalign.models.spec import Spec
