@@ -62,7 +62,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(args: list[str]) -> int | None:
     logging.basicConfig(level=log_level(), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports every file it writes there
+    # Orbax reports every file it writes there, and every error with a traceback per thread; what it
+    # raises is said by us
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())
         return None
