@@ -47,7 +47,7 @@ def test_a_run_with_8_bit_moments_learns_and_goes_on_exactly(folder, plain):
     exact = [r["loss"] for r in plain]
     assert losses[-1] < losses[0] and losses != exact
     assert losses == pytest.approx(exact, rel=1e-3)
-    with pytest.raises(ResumeError, match=r"optimizer: the checkpoint has .*'moments': 'int8'"):
+    with pytest.raises(ResumeError, match=r"optimizer\.moments: the checkpoint has 'int8'"):
         run(folder, "killed", **QUICK)
 
 
