@@ -143,7 +143,7 @@ def test_train_says_what_it_is_and_where_everything_is(folder, capsys):
         "simpo on ",
         "attention",
         "40 of 40 rows kept",
-        "going on after step 1 of 1",
+        "done already: 1 of 1 steps",
         "checkpoint: ",
     ):
         assert words in said.out, words

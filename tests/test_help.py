@@ -42,7 +42,7 @@ def test_the_help_shows_one_section_and_the_numbers_of_a_named_algorithm(help_of
 
 
 def test_the_help_of_each_command_is_its_own_and_runs_nothing(help_of):
-    assert "jalign eval RUN [--step" in help_of("eval", "--help")
+    assert "jalign eval RUN [RUN ...] [--step" in help_of("eval", "--help")
     assert "--json" in (text := help_of("doctor", "--help")) and "devices    " not in text
     assert all(f"\n  {what} " in help_of("bench", "--help") for what in ("step", "rl"))
     assert "usage: jalign algorithms" in help_of("algorithms", "--help")

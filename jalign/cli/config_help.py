@@ -33,12 +33,14 @@ _HEADS = {
         ],
     ),
     "eval": (
-        "jalign eval RUN [--step STEP|best]\n       jalign eval [CONFIG] [--section.key VALUE ...]",
-        "Held-out metrics: of a run's newest (or a given) checkpoint, by the run's own config\n"
-        "(jalign eval RUN --help lists what it takes); or of a model as it is, by a config.",
+        "jalign eval RUN [RUN ...] [--step STEP|best] [--data.eval FILE] [--json]\n"
+        "       jalign eval [CONFIG] [--section.key VALUE ...]",
+        "Held-out metrics: of the newest (or a given) checkpoint of runs, side by side, beside\n"
+        "those before training; or of a model as it is, by a config. A run's own config counts,\n"
+        "but for --data.*, --batch_size, --mesh.*, --reward.*, --rollout.* and --model.reference.",
         [
             "jalign eval runs/quickstart             # the newest checkpoint",
-            "jalign eval runs/quickstart --step best",
+            "jalign eval runs/a runs/b --step best --data.eval others.jsonl",
             "jalign eval mine.yaml                   # the model before it is trained",
         ],
     ),

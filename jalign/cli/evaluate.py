@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jalign.cli import build, build_data, build_online, eval_subject, read, runs
+from jalign.cli import build, build_data, build_online, config_help, eval_subject, read, runs
 from jalign.cli.build_reward import reward_of
 from jalign.cli.eval_subject import Subject
 from jalign.cli.reward_parts import Texts
@@ -32,12 +32,6 @@ _SHORT = {
 def parser() -> ArgumentParser:
     """The options of `jalign eval`: those of a config, and its own."""
     result = read.parser("eval")
-    result.prog = "jalign eval [CONFIG | RUN [RUN ...]]"
-    result.description = (
-        f"{evaluate.__doc__} Of a RUN (a folder that jalign train wrote) the newest checkpoint is "
-        "taken; several are shown side by side. Its own config counts, but for --data.*, "
-        "--batch_size, --mesh.*, --reward.*, --rollout.* and --model.reference."
-    )
     result.add_argument("--step", type=str | None, default=None, help=runs.STEP_HELP)
     result.add_argument(
         "--json", action="store_true", help="print one JSON object, name -> its metrics"
@@ -55,8 +49,8 @@ def evaluate(args: Sequence[str], console: Console) -> dict[str, Any]:
       of pairs with rewards what `eval.reward.reward_report` returns. Of several runs a dictionary
       of that by run.
     """
-    if {"-h", "--help"} & set(args):
-        parser().print_help()
+    if config_help.wanted(args):
+        print(config_help.text(parser(), list(args), None))
         return {}
     names, step, as_json, rest = _words(args)
     display = Display(Console(stderr=True) if as_json else console)
