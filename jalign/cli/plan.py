@@ -200,6 +200,6 @@ def _count(config: Config, report: Report, roles: Roles, data, online: bool) -> 
 
 def _bytes(x: jax.ShapeDtypeStruct) -> float:
     """Of a whole array, over all devices."""
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         return 0.0
     return float(np.prod(x.shape)) * np.dtype(x.dtype).itemsize

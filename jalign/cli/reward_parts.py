@@ -175,9 +175,10 @@ def failures_of(n: int, scored: Scored | None, found: np.ndarray | None) -> dict
     on the terminal.
     """
     said = {}
-    for name, why in scored.errors.items() if scored else ():
-        words = say_failure(name, scored.failed[name], n, "responses", why)
-        said[name] = "\n".join([words, *filter(None, [scored.tracebacks.get(name)])])
+    if scored:
+        for name, why in scored.errors.items():
+            words = say_failure(name, scored.failed[name], n, "responses", why)
+            said[name] = "\n".join([words, *filter(None, [scored.tracebacks.get(name)])])
     if found is not None and (failed := int((~np.isfinite(found)).sum())):
         said["model"] = say_failure("model", failed, n, "responses", "it gave no finite number")
     return said

@@ -57,6 +57,7 @@ def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
     """
     records, damaged = [], 0
     for line in data.split(b"\n")[:-1]:
+        record: Any = None
         try:
             record = json.loads(line)
             sound = isinstance(record["step"], int) and isinstance(record["kind"], str)

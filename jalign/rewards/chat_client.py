@@ -217,8 +217,7 @@ def _logp(said: Any) -> float:
 def _tokens(usage: Any, name: str) -> int:
     """How many a server says it counted; 0 where it says nothing, or no number."""
     said = usage.get(name) if isinstance(usage, Mapping) else None
-    known = isinstance(said, int | float) and math.isfinite(said)
-    return int(said) if known else 0
+    return int(said) if isinstance(said, int | float) and math.isfinite(said) else 0
 
 
 def _retry_after(said: str | None) -> float:

@@ -133,23 +133,23 @@ class Online:
 
     def position(self) -> dict[str, Any]:
         """Facts for a checkpoint; `save` writes the examples of the rollout under way."""
+        examples = self._under_way()
         return {
             "num_tokens": self.tokens,
             "kl_coef": self.kl_coef,
             "recent": self.recent,
             "idle": self.idle.facts(),
             "prompts": len(self.prompts),
-            "under_way": self._examples.fingerprint if self._under_way() else None,
+            "under_way": None if examples is None else examples.fingerprint,
         }
 
-    def _under_way(self) -> bool:
-        return bool(self.step % self.plan.steps) and self._examples is not None
+    def _under_way(self) -> Examples | None:
+        return self._examples if self.step % self.plan.steps else None
 
     def save(self, path: store.Place) -> None:
         """Write the examples of the rollout under way, if steps remain to be taken with it."""
-        if self._under_way():
-            assert self._examples is not None
-            rollout_file.write(path, self._examples)
+        if (examples := self._under_way()) is not None:
+            rollout_file.write(path, examples)
 
     def restore(self, position: Mapping[str, Any], step: int, path: store.Place) -> None:
         """Go on after `step` steps, with the examples at `path` if a rollout is under way.
