@@ -5,14 +5,12 @@ know for what is a pipeline, a setting or another command here.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from jalign.core import Algorithm
-from jalign.user_code import attribute
+from jalign.user_code import attribute, digest_of_files, source_files
 
 ELSEWHERE = {
     "oaif": "online_dpo, online_ipo or online_slic with an AI judge as the reward "
@@ -155,21 +153,14 @@ def _own(text: str) -> Algorithm:
 
 
 def code_digest(name: str, row: Algorithm) -> str | None:
-    """SHA-256 of the files that a user's row and its functions stand in; None of a catalogue row.
-    What those import, jalign's own too, is
-    not part of it.
+    """A digest of the files that a user's row and its functions stand in; None of a catalogue row.
+    What those import, jalign's own too, is not part of it.
     """
     if ":" not in name:
         return None
     where = name.rpartition(":")[0]
-    files = {str(Path(where).expanduser())} if where.endswith(".py") else set()
+    files = {Path(where).expanduser().absolute()} if where.endswith(".py") else set()
     functions = [row.loss, *(fn for fn, _, _ in row.plus.values())]
     functions += [row.experience.make] if row.experience else []
-    for fn in functions:
-        try:
-            files.add(inspect.getsourcefile(inspect.unwrap(fn)) or "")
-        except TypeError:  # written in C, or typed at a prompt
-            continue
-    paths = [Path(file).absolute() for file in files if file and Path(file).is_file()]
-    texts = sorted(path.read_bytes() for path in paths if _JALIGN not in path.parents)
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+    files |= source_files(*functions)
+    return digest_of_files(path for path in files if _JALIGN not in path.parents)

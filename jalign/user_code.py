@@ -7,10 +7,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import itertools
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,6 +75,33 @@ def absolute(text: str) -> str:
     if not where.endswith(".py"):
         return text
     return f"{Path(where).expanduser().absolute()}{colon}{name}"
+
+
+def source_files(*what: Any) -> set[Path]:
+    """The files that functions are defined in, inside partials and decorators; none of what is
+    written in C, or typed at a prompt. What those files import is not among them.
+    """
+    files = set()
+    for fn in what:
+        while isinstance(fn, partial):
+            fn = fn.func
+        try:
+            path = Path(inspect.getsourcefile(inspect.unwrap(fn)) or "")
+        except TypeError:
+            continue
+        files |= {path.absolute()} if path.is_file() else set()
+    return files
+
+
+def digest(*parts: bytes) -> str:
+    """16 hexadecimal digits of SHA-256."""
+    lengths = b",".join(str(len(part)).encode() for part in parts)
+    return hashlib.sha256(b":".join((lengths, *parts))).hexdigest()[:16]
+
+
+def digest_of_files(files: Iterable[Path]) -> str:
+    """The digest of what stands in files, in whatever order they are given."""
+    return digest(*sorted(path.read_bytes() for path in files))
 
 
 def _module(name: str) -> ModuleType:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 from jalign.rewards.named import find
 from jalign.rewards.rules import RULES
+from jalign.user_code import digest, digest_of_files, source_files
 
 
 def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
@@ -32,12 +32,14 @@ def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
         inner = inner.func
     inner = inspect.unwrap(inner)
     where = name.rpartition(":")[0]
-    files = {Path(where).expanduser()} if fn is None and where.endswith(".py") else set()
+    files = set()
+    if fn is None and where.endswith(".py"):
+        files.add(Path(where).expanduser().absolute())
     if fn is None and where in sys.modules:
-        files |= _file(sys.modules[where])
-    files |= _file(inner) or _file(type(inner))
+        files |= source_files(sys.modules[where])
+    files |= source_files(inner) or source_files(type(inner))
     if files:
-        return digest(*sorted(path.read_bytes() for path in files))
+        return digest_of_files(files)
     try:  # of a notebook
         return digest(inspect.getsource(inner).encode())
     except (OSError, TypeError):
@@ -48,18 +50,3 @@ def template_digests(options: Mapping[str, Any]) -> dict[str, str]:
     """option -> a digest of the file that it names; templates that ship have none."""
     files = {n: Path(x).expanduser() for n, x in options.items() if str(x).endswith(".txt")}
     return {name: digest(path.read_bytes()) for name, path in files.items() if path.is_file()}
-
-
-def digest(*parts: bytes) -> str:
-    """16 hexadecimal digits of SHA-256."""
-    lengths = b",".join(str(len(part)).encode() for part in parts)
-    return hashlib.sha256(b":".join((lengths, *parts))).hexdigest()[:16]
-
-
-def _file(what: Any) -> set[Path]:
-    """Where something is defined, if that is known and still there."""
-    try:
-        path = Path(inspect.getsourcefile(what) or "")
-    except TypeError:  # what is written in C, or typed at a prompt
-        return set()
-    return {path} if path.is_file() else set()
