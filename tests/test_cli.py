@@ -6,8 +6,10 @@ import jax
 import pytest
 
 from jalign.bench import measure
-from jalign.cli import runs, sample
+from jalign.cli import build, build_data, runs, sample
 from jalign.cli.main import main
+from jalign.cli.read import read_config
+from jalign.data.report import sentences
 from jalign.kernels.devices import ACCELERATORS
 from jalign.parallel.mesh import make_mesh
 from jalign.train.exit_code import ExitCode
@@ -147,6 +149,27 @@ def test_train_says_what_it_is_and_where_everything_is(folder, capsys):
         "checkpoint: ",
     ):
         assert words in said.out, words
+
+
+def test_train_and_eval_print_everything_that_their_data_count(folder, capsys, tmp_path):
+    good = {"prompt": "hello", "chosen": " fox", "rejected": " hello"}
+    long = good | {"prompt": "fox " * 9 + "hello", "chosen": " fox hello" * 9, "mood": 3}
+    odd = [good | {"chosen": ""}, good | {"chosen": None}, {"prompt": "x", "chosen": 7}]
+    file = tmp_path / "odd.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [good, long, *odd] * 4))
+    numbers = {"max_prompt_len": 8, "max_response_len": 6, "bad_rows": "drop", "holdout": 0}
+    options = {f"data.{name}": x for name, x in numbers.items()}
+    options |= {"data.train": file, "data.eval": file, "steps": 1, "batch_size": 2}
+    args = config(folder, out=tmp_path / "run", **options)
+    run = read_config([str(x) for x in args])
+    report = build_data.examples_of(run, build.tokenizer_of(run))[0].report
+    lines = sentences(report)
+    assert report.dropped and report.truncated_prompts and report.truncated_responses
+    assert any("mood" in line for line in lines)
+    code, said = call(["train", *args], capsys)
+    assert code == 0 and [line for line in lines if f"data: {line}" not in said.out] == []
+    code, said = call(["eval", tmp_path / "run"], capsys)
+    assert code == 0 and [n for n in report.dropped if n not in said.out] == []
 
 
 def test_eval_of_a_run_and_of_a_config_print_the_held_out_metrics(folder, capsys):

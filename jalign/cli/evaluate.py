@@ -17,6 +17,7 @@ from jalign.cli.build_reward import reward_of
 from jalign.cli.eval_subject import Subject
 from jalign.cli.reward_parts import Texts
 from jalign.core import Parts
+from jalign.data.report import sentences
 from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
 from jalign.eval.reward import reward_report
 from jalign.log import Display
@@ -96,6 +97,8 @@ def _words(args: Sequence[str]) -> tuple[list[str], str | None, bool, list[str]]
 def _evaluated(subject: Subject, display: Display) -> dict[str, Any]:
     """Every metric of one subject."""
     algorithm = build.algorithm_of(subject.config)
+    for line in sentences(subject.held.report):
+        display.say(f"held-out data: {line}")
     with jax.set_mesh(subject.mesh), display.phase(f"evaluating {subject.what}"):
         metrics: dict[str, Any] = (_answers if algorithm.experience else _metrics)(subject)
         if not algorithm.needs_value_head and not algorithm.experience:

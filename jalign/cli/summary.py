@@ -55,6 +55,9 @@ def introduce(
     for line in sentences(held.report) if held else ():
         if line not in said:
             log.say(f"held-out data: {line}")
+    if isinstance(source, Online) and source.pretraining:
+        for line in sentences(source.pretraining.texts.report):
+            log.say(f"pretraining data: {line}")
     unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
     if unread:
         log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")
