@@ -68,7 +68,11 @@ def test_eval_of_a_policy_adds_its_kl_to_the_start(folder):
     assert untrained["pairwise_accuracy"] == 0.5  # all implicit rewards are zero
 
 
-def test_runs_are_evaluated_side_by_side_with_their_start_and_nothing_is_written(folder, capsys):
+def test_runs_are_evaluated_side_by_side_with_their_start_and_nothing_is_written(
+    folder, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "900")  # four columns that are named by a path
+
     def files(run):
         return {p: p.stat().st_mtime_ns for p in (folder / run).rglob("*")}
 
