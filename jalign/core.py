@@ -6,7 +6,7 @@ Shape letters: B prompts, K responses per prompt, R scored tokens per response, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -105,8 +105,8 @@ class Frozen:
     """Everything that does not change: neither donated nor saved, but fingerprinted."""
 
     base: Any  # weights that are not trained (empty in full fine-tuning)
-    # A copy of the initial trainable parameters, or another model (`models.functional.Whole`);
-    # None when no loss asks for it.
+    # A copy of the initial trainable parameters, or another model
+    # (`models.functional.StandaloneModel`); None when no loss asks for it.
     ref: Any
 
 
@@ -272,6 +272,7 @@ class Algorithm:
         then scores all of them first.
       about: what makes the method beside its loss, and its deviations from the paper and from TRL
         that are not the loss's; sentences.
+      hyper: hyper-parameters that are set for a run (`with_hyper`); they go before the defaults.
     """
 
     name: str
@@ -286,6 +287,7 @@ class Algorithm:
     tags: frozenset[str] = frozenset()
     experience: Experience | None = None
     about: str = ""
+    hyper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in arrays_of(self.experience.make) if self.experience else ():
@@ -349,7 +351,12 @@ class Algorithm:
     def hyperparameters(self) -> dict[str, Any]:
         """Every number that can be set for this algorithm, with its default."""
         weights = {name: weight for name, (_, weight, _) in self.extra.items()}
-        return self._numbers() | dict(self.defaults) | weights
+        return self._numbers() | dict(self.defaults) | weights | dict(self.hyper)
+
+    def with_hyper(self, **hyper: Any) -> Algorithm:
+        """This row with these hyper-parameters set; errors as in `numbers`."""
+        self.numbers(**hyper)
+        return replace(self, hyper={**self.hyper, **hyper})
 
     def numbers(self, **overrides: Any) -> dict[str, Any]:
         """All hyper-parameters with these overrides; a name this algorithm does not have, or a

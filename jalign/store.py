@@ -26,7 +26,7 @@ from etils import epath
 
 log = logging.getLogger(__name__)
 
-Place = Path | epath.Path
+StorePath = Path | epath.Path
 """A folder or file of a run, on disk or in a store."""
 
 _LIBRARIES = {"gs": "gcsfs", "s3": "s3fs"}
@@ -38,7 +38,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
-def at(name: str | os.PathLike[str]) -> Place:
+def as_path(name: str | os.PathLike[str]) -> StorePath:
     """The folder or file of this name: a `Path`, or its counterpart in a store (`epath`).
 
     Raises:
@@ -81,7 +81,7 @@ def local(name: str | os.PathLike[str], what: str) -> Path:
     return Path(name)
 
 
-def check_writable(folder: Place) -> None:
+def check_writable(folder: StorePath) -> None:
     """So that a run that could not be saved does not begin. In a bucket an object is put and
     deleted; on disk nothing is left behind.
 
@@ -120,7 +120,7 @@ def _check_on_disk(folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Place) -> Iterator[None]:
+def lock_folder(folder: StorePath) -> Iterator[None]:
     """While this is open no other process of this host may open it for the same folder. The lock
     goes with the process, however it ends; stores, and disks that know no locks, have none.
 
@@ -152,7 +152,7 @@ def lock(file: IO[Any], refusal: str) -> None:
         log.warning("%s cannot be locked against a second process (%s)", file.name, error)
 
 
-def write(path: Place, fill: Callable[[IO[bytes]], object]) -> None:
+def write(path: StorePath, fill: Callable[[IO[bytes]], object]) -> None:
     """Make or replace a file, whose content appears all at once and is on disk on return.
 
     Args:
@@ -192,7 +192,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def move(folder: Place, target: Place, mark: str) -> None:
+def move(folder: StorePath, target: StorePath, mark: str) -> None:
     """Rename a folder that holds a `mark` of completeness; a target that is there is replaced.
 
     In a store the mark is the last object copied and the first deleted: after a kill the folder
@@ -215,7 +215,7 @@ def move(folder: Place, target: Place, mark: str) -> None:
     fs.rm(root, recursive=True)
 
 
-class Spool:
+class UploadQueue:
     """A local folder for files of a run that grow; `put` copies them to the store.
 
     Args:
@@ -223,7 +223,7 @@ class Spool:
       fetch: names of files that go on where the store's copies end.
     """
 
-    def __init__(self, folder: Place, *fetch: str):
+    def __init__(self, folder: StorePath, *fetch: str):
         self.folder, self.local = folder, Path(tempfile.mkdtemp(prefix="jalign-"))
         self._stored: dict[Path, tuple[int, int]] = {}
         for name in fetch:

@@ -3,9 +3,9 @@
 import sys
 from itertools import groupby
 
-from jalign.cli.read import read_config
-from jalign.cli.train import train
+from jalign.config.read import read_config
 from jalign.parallel import hosts
+from jalign.run.trainer import train
 
 hosts.initialize()
 for then, arguments in groupby(sys.argv[1:], lambda word: word == "then"):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from jalign.cli import build_data
 from jalign.config import Config, DataConfig
+from jalign.run import data as build_data
 from tests.data.tiny_tokenizers import byte_level
 
 SFT = Config(algorithm={"name": "sft"})

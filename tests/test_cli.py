@@ -6,12 +6,15 @@ import jax
 import pytest
 
 from jalign.bench import measure
-from jalign.cli import build, build_data, runs, sample
+from jalign.cli import sample
 from jalign.cli.main import main
-from jalign.cli.read import read_config
+from jalign.config.read import read_config
 from jalign.data.report import sentences
 from jalign.kernels.devices import ACCELERATORS
 from jalign.parallel.mesh import make_mesh
+from jalign.run import data as build_data
+from jalign.run import folder as runs
+from jalign.run import roles as build
 from jalign.train.exit_code import ExitCode
 from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.tiny_run import arguments, write_model, write_pairs

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.cli import build, card, model_folder, readers, runs
 from jalign.data.chat import Template
 from jalign.data.templates import TEMPLATES
 from jalign.models import hub
+from jalign.run import folder as runs
+from jalign.run import roles as build
+from jalign.run.export import card, model_folder, readers
 from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.test_cli import call
 from tests.tiny_run import arguments, write_model

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from jalign.cli import pipeline
-from jalign.cli.read import ConfigError
-from jalign.cli.stage_process import Runner, locked
-from jalign.cli.stage_records import Records
-from jalign.cli.stages import Stage, plan
+from jalign.config.read import ConfigError
 from jalign.data import sources
+from jalign.pipeline.process import Runner, locked
+from jalign.pipeline.records import Records
+from jalign.pipeline.stages import Stage, plan
 from tests.judge_server import prefers_longer, serve
 from tests.test_cli import call
 from tests.tiny_run import write_model

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jalign.cli import build_data, runs
 from jalign.cli.evaluate import evaluate
 from jalign.rewards.model import REWARD_FILE, RewardModel
+from jalign.run import data as build_data
+from jalign.run import folder as runs
 from tests.test_cli import CHEAP, call
 from tests.tiny_run import arguments, write_model, write_pairs
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jalign.cli.read import ConfigError, read_config
+from jalign.config.read import ConfigError, read_config
 
 
 @pytest.fixture

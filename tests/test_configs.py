@@ -12,12 +12,12 @@ import jax
 import pytest
 
 from jalign.algorithms import ALGORITHMS
-from jalign.cli import build
-from jalign.cli.read import load_yaml, read_config
-from jalign.cli.stages import plan
-from jalign.cli.train import train
+from jalign.config.read import load_yaml, read_config
 from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
+from jalign.pipeline.stages import plan
+from jalign.run import roles as build
+from jalign.run.trainer import train
 from jalign.train.preemption import ExitCode
 
 ROOT = Path(__file__).parents[1]

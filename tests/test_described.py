@@ -3,8 +3,8 @@
 import pytest
 
 from jalign.algorithms import ALGORITHMS
-from jalign.cli.described import described
-from jalign.cli.read import ConfigError, read_config
+from jalign.config.read import ConfigError, read_config
+from jalign.run.described import described
 
 
 def text(*args):

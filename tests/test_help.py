@@ -3,7 +3,7 @@
 import pytest
 
 from jalign.cli.main import COMMANDS
-from jalign.cli.read import parser
+from jalign.config.read import parser
 from tests.test_cli import call
 
 

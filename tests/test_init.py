@@ -5,7 +5,7 @@ demonstration's.
 import pytest
 
 from jalign.algorithms import ALGORITHMS
-from jalign.cli.read import read_config
+from jalign.config.read import read_config
 from tests.test_cli import call
 
 

@@ -10,13 +10,14 @@ import pytest
 
 pytest.importorskip("openai")
 
-from jalign.cli import build, build_data
-from jalign.cli.build_reward import reward_of
-from jalign.cli.read import read_config
-from jalign.cli.reward_parts import Texts
+from jalign.config.read import read_config
 from jalign.rewards.rating import additive_ratings, direct_score
 from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import Responses
+from jalign.run import data as build_data
+from jalign.run import roles as build
+from jalign.run.reward_parts import Texts
+from jalign.run.rewards import reward_of
 from tests.judge_server import prefers_longer, serve, served
 from tests.rewards._server import Handler
 from tests.tiny_run import arguments

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jalign.cli.read import ConfigError, read_config
+from jalign.config.read import ConfigError, read_config
 from jalign.parallel.deterministic import make_deterministic
 from jalign.train.preemption import ExitCode
 from jalign.train.resume import ResumeError
@@ -75,7 +75,8 @@ def test_a_deterministic_run_sets_xlas_flag_before_xla_reads_it(folder, tmp_path
     """Its process, but for a small program instead of the training."""
     code = """
 import sys, jax
-from jalign.cli import main, train
+from jalign.cli import main
+from jalign.run import trainer as train
 train._train = lambda *_: int(jax.jit(lambda x: x - 1)(1.0))
 main.main(sys.argv[1:])
 """

@@ -14,15 +14,15 @@ import pytest
 from rich.console import Console
 
 from jalign import store
-from jalign.cli import runs
 from jalign.cli.evaluate import evaluate
 from jalign.cli.export import export
-from jalign.cli.read import read_config
 from jalign.cli.rollouts import rollouts
-from jalign.cli.train import train
+from jalign.config.read import read_config
 from jalign.log import RunLog
 from jalign.rollout import record
 from jalign.rollout.groups import Responses
+from jalign.run import folder as runs
+from jalign.run.trainer import train
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.fingerprint import fingerprint
 from jalign.train.preemption import ExitCode
@@ -74,7 +74,7 @@ def test_the_newest_steps_and_the_pinned_one_are_kept_and_come_back_bit_for_bit(
             checkpointer.save(step, state_of(step), {"identity": {}}, pin=step == 1)
     again = Checkpointer(place, keep=1)
     assert again.steps() == [1, 3] and again.pinned == 1
-    assert not any(name.startswith("2/") for name in files(store.at(place)))
+    assert not any(name.startswith("2/") for name in files(store.as_path(place)))
     step, state, meta = again.restore(state_of(0))
     assert (step, meta["step"]) == (3, 3) and fingerprint(state) == fingerprint(state_of(3))
     again.pin(None)
@@ -83,10 +83,10 @@ def test_the_newest_steps_and_the_pinned_one_are_kept_and_come_back_bit_for_bit(
 
 def test_a_save_that_was_killed_is_no_checkpoint_and_is_swept_by_the_next_one(place):
     saved(place, 1)
-    half = store.at(place) / "2"
-    for name in files(store.at(place) / "1"):
+    half = store.as_path(place) / "2"
+    for name in files(store.as_path(place) / "1"):
         if name != MARK:  # the last object of a save
-            (half / name).write_bytes((store.at(place) / "1" / name).read_bytes())
+            (half / name).write_bytes((store.as_path(place) / "1" / name).read_bytes())
     checkpointer = Checkpointer(place)
     assert checkpointer.steps() == [1] and checkpointer.leftovers() == []
     assert checkpointer.restore(state_of(0))[0] == 1
@@ -95,22 +95,22 @@ def test_a_save_that_was_killed_is_no_checkpoint_and_is_swept_by_the_next_one(pl
 
 
 def test_a_run_killed_in_its_first_save_begins_anew(place):
-    (store.at(place) / "1" / "state" / "_METADATA").write_bytes(b"{")
+    (store.as_path(place) / "1" / "state" / "_METADATA").write_bytes(b"{")
     assert resume(Checkpointer(place), "auto", state_of(0), {}) is None
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_goes_on(place):
     saved(place, 1, 2)
-    file = store.at(data_file(place, 2))
+    file = store.as_path(data_file(place, 2))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0x40
     file.write_bytes(bytes(content if place[:2] == "gs" else content[: len(content) // 2]))
     checkpointer = Checkpointer(place)
-    before = files(store.at(place) / "2")
+    before = files(store.as_path(place) / "2")
     step, state, _ = resume(checkpointer, "auto", state_of(0), {"seed": 0})
     assert step == 1 and fingerprint(state) == fingerprint(state_of(1))
     assert checkpointer.steps() == [1] and checkpointer.leftovers() == ["2.aside"]
-    assert files(store.at(place) / "2.aside") == before
+    assert files(store.as_path(place) / "2.aside") == before
     saved(place, 2)
     assert checkpointer.restore(state_of(0))[0] == 2
 
@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_goes_on(place):
 
 
 def test_the_record_goes_on_where_the_last_checkpoint_put_it(place):
-    folder = store.at(place)
+    folder = store.as_path(place)
     first = RunLog(folder, steps=9, start=0)
     for step in (1, 2, 3):
         first.write(step, {"loss": 1.0 / step})
@@ -141,8 +141,8 @@ def test_a_file_that_could_not_be_filled_does_not_appear(place):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        store.write(store.at(place) / "file", fill)
-    assert not (store.at(place) / "file").exists()
+        store.write(store.as_path(place) / "file", fill)
+    assert not (store.as_path(place) / "file").exists()
 
 
 def test_rollouts_are_kept_and_shown(place, capsys):
@@ -151,7 +151,13 @@ def test_rollouts_are_kept_and_shown(place, capsys):
     for number, scores in enumerate([[1.0, 1.0], [2.0, 2.0], [-np.inf, 3.0]]):
         arrays = {"scores": np.array([scores])}
         record.write(
-            store.at(place) / record.FOLDER, number, 0, ["ask"], [["a", "b"]], responses, arrays
+            store.as_path(place) / record.FOLDER,
+            number,
+            0,
+            ["ask"],
+            [["a", "b"]],
+            responses,
+            arrays,
         )
         rollouts([place], Console(width=200))
     first, second, third = (x for x in capsys.readouterr().out.splitlines() if "responses" in x)
@@ -189,7 +195,7 @@ def test_missing_credentials_are_named(folder, monkeypatch):
 )
 def test_a_place_that_is_none_is_refused(name, why):
     with pytest.raises(ValueError, match=why):
-        store.at(name)
+        store.as_path(name)
 
 
 @pytest.mark.parametrize(("scheme", "library"), [("gs", "gcsfs"), ("s3", "s3fs")])
@@ -197,7 +203,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(scheme, library, monk
     monkeypatch.setattr(store, "find_spec", lambda name: None if name == library else name)
     extra = {"gs": "gcs"}.get(scheme, scheme)
     with pytest.raises(ValueError, match=rf"needs {library}.* pip install 'jalign\[{extra}\]'"):
-        store.at(f"{scheme}://bucket/run")
+        store.as_path(f"{scheme}://bucket/run")
 
 
 def test_what_is_written_to_disk_only_is_refused_elsewhere(folder):
@@ -216,7 +222,7 @@ def s3():
 
 def leaves(out, step):
     """dtype, shape and checksum of every leaf of a checkpoint."""
-    (file,) = (store.at(out) / "checkpoints" / str(step) / "meta").glob("*.json")
+    (file,) = (store.as_path(out) / "checkpoints" / str(step) / "meta").glob("*.json")
     return json.loads(file.read_bytes())["leaves"]
 
 
@@ -231,7 +237,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_bit_for_bit_like_one_on_disk(fold
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    while not (store.at(out) / "checkpoints" / "2" / MARK).exists():
+    while not (store.as_path(out) / "checkpoints" / "2" / MARK).exists():
         assert process.poll() is None, process.communicate()[0].decode()
         time.sleep(0.1)
     process.kill()
@@ -239,7 +245,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_bit_for_bit_like_one_on_disk(fold
     assert max(Checkpointer(f"{out}/checkpoints").steps()) < 5
     assert train(read_config(command), None) == ExitCode.OK
     assert leaves(out, 5) == leaves(whole, 5)
-    record = (store.at(out) / "metrics.jsonl").read_bytes().decode().splitlines()
+    record = (store.as_path(out) / "metrics.jsonl").read_bytes().decode().splitlines()
     rows = [row for row in map(json.loads, record) if row["kind"] == "train"]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     held_out = [row for row in map(json.loads, record) if row["kind"] == "eval"]

@@ -11,13 +11,8 @@ import pytest
 from rich.console import Console
 
 from jalign import algorithms
-from jalign.cli.build_online import trained_temperature
-from jalign.cli.build_reward import bradley_terry
 from jalign.cli.evaluate import evaluate
-from jalign.cli.read import read_config
-from jalign.cli.reward_parts import Texts, total_of
 from jalign.cli.rollouts import rollouts
-from jalign.cli.train import train
 from jalign.config import (
     Config,
     DataConfig,
@@ -26,8 +21,13 @@ from jalign.config import (
     RewardConfig,
     RolloutConfig,
 )
+from jalign.config.read import read_config
 from jalign.rollout import record
 from jalign.rollout.groups import Responses
+from jalign.run.reward_parts import Texts, total_of
+from jalign.run.rewards import bradley_terry
+from jalign.run.rollouts import trained_temperature
+from jalign.run.trainer import train
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode
 from tests.test_runs import leaves, rows, run

@@ -8,7 +8,7 @@ import pytest
 
 from jalign import naming
 from jalign.algorithms import ALGORITHMS, get
-from jalign.cli.read import ConfigError, read_config
+from jalign.config.read import ConfigError, read_config
 from jalign.core import Algorithm
 from jalign.rewards.rules import RULES
 from tests.test_cli import call, plain_terminal  # noqa: F401  # a fixture

@@ -56,8 +56,6 @@ import jalign
 from jalign import config, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.bench.workloads import TINY_LLAMA
-from jalign.cli import build_data, reward_parts
-from jalign.cli.identity import NOTES, identity_of, unsaid
 from jalign.core import Batch, Frozen, Mean, Parts
 from jalign.data.convert import to_records
 from jalign.data.pipeline import Batches
@@ -67,8 +65,11 @@ from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.parallel.mesh import make_mesh
+from jalign.run import data as build_data
+from jalign.run import reward_parts
+from jalign.run.identity import NOTES, identity_of, unsaid
 from jalign.train.hooks import Evaluate, Evaluations, Metrics
-from jalign.train.loop import Moment
+from jalign.train.loop import StepInfo
 from jalign.train.online import Online
 from jalign.train.reference import reference_columns
 from jalign.train.resume import ResumeError, check_identity
@@ -362,7 +363,7 @@ def hook_of(log, *, every, pending=(), steps=9):
 
 def moment(step, metrics, last=False, **more):
     counters = {"skipped": 0, "skipped_in_a_row": 0}
-    return Moment(step, last, more.get("state"), None, counters | metrics)
+    return StepInfo(step, last, more.get("state"), None, counters | metrics)
 
 
 def test_6_the_divisors_of_policy_losses_are_named_and_dr_grpos_is_a_constant():

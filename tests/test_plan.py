@@ -18,12 +18,12 @@ import pytest
 from rich.console import Console
 
 from jalign.cli.plan import plan, planned
-from jalign.cli.plan_model import roles_of
-from jalign.cli.read import read_config
 from jalign.config import Config
+from jalign.config.read import read_config
 from jalign.parallel.mesh import make_mesh
 from jalign.plan.compile import bytes_on_one, little_effort
 from jalign.plan.report import Report
+from jalign.plan.roles import roles_of
 from jalign.plan.targets import target, topology
 
 ROOT = Path(__file__).parents[1]

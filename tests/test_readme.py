@@ -11,11 +11,12 @@ from rich.console import Console
 
 from jalign import naming
 from jalign.algorithms import ALGORITHMS
-from jalign.cli import export, init, label, merge, packaged, pipeline, prompts, revise, sample
+from jalign.cli import export, init, label, merge, pipeline, prompts, revise, sample
 from jalign.cli.catalogue import markdown
 from jalign.cli.main import COMMANDS
-from jalign.cli.read import load_yaml, parsed, read_config, read_options
-from jalign.cli.stages import plan
+from jalign.config import packaged
+from jalign.config.read import load_yaml, parsed, read_config, read_options
+from jalign.pipeline.stages import plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

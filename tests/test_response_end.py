@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from jalign.cli import build
-from jalign.cli.read import read_config
-from jalign.cli.reward_parts import Texts
+from jalign.config.read import read_config
 from jalign.data.convert import to_records
 from jalign.data.templates import TEMPLATES
 from jalign.data.tokenize import tokenize
 from jalign.rollout.sampler import continuation
+from jalign.run import roles as build
+from jalign.run.reward_parts import Texts
 from tests.data.tiny_tokenizers import CHATML, byte_level
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]

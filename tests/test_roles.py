@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jalign.cli import build, runs
 from jalign.cli.export import export
-from jalign.cli.read import read_config
 from jalign.config import Config, DataConfig, RewardConfig
+from jalign.config.read import read_config
+from jalign.run import folder as runs
+from jalign.run import roles as build
 from jalign.train.preemption import ExitCode
 from tests.test_online import ONLINE
 from tests.test_runs import leaves, rows, run

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jalign.cli import build, runs
 from jalign.models import hub, lora
+from jalign.run import folder as runs
+from jalign.run import roles as build
 from tests.test_cli import call
 from tests.test_cli_export import HI, ONE
 from tests.tiny_run import arguments, write_model, write_pairs

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from jalign import store
-from jalign.cli import runs
-from jalign.cli.read import read_config
-from jalign.cli.train import train
+from jalign.config.read import read_config
+from jalign.run import folder as runs
+from jalign.run.trainer import train
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.preemption import ExitCode
 from jalign.train.resume import ResumeError
@@ -78,7 +78,7 @@ def test_a_run_goes_on_on_another_mesh(folder):
 
 def test_a_second_run_in_the_directory_of_one_under_way_is_refused(folder):
     with (
-        store.alone(folder / "taken"),
+        store.lock_folder(folder / "taken"),
         pytest.raises(ValueError, match="another run is writing to"),
     ):
         run(folder, "taken", steps=1)
@@ -87,7 +87,7 @@ def test_a_second_run_in_the_directory_of_one_under_way_is_refused(folder):
 
 
 def test_the_configs_own_sharding_rules_are_followed(folder, monkeypatch):
-    import jalign.cli.train as module
+    import jalign.run.trainer as module
 
     seen = {}
     monkeypatch.setattr(module, "fit", lambda step, state, *a, **k: seen.setdefault("s", state))

@@ -7,10 +7,10 @@ import signal
 import pytest
 from rich.console import Console
 
-from jalign.cli import runs
 from jalign.cli.evaluate import evaluate
 from jalign.cli.export import export
 from jalign.cli.sample import sample
+from jalign.run import folder as runs
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.preemption import ExitCode
 from jalign.train.resume import ResumeError
@@ -61,8 +61,8 @@ def test_a_run_without_gains_ends_with_its_last_step_saved_and_logged_and_its_be
 
 
 def test_a_run_that_has_ended_takes_no_step_when_it_is_started_again(folder, capsys):
-    from jalign.cli.read import read_config
-    from jalign.cli.train import train
+    from jalign.config.read import read_config
+    from jalign.run.trainer import train
 
     before = checkpoints(folder, "whole").steps()
     config = read_config(arguments(folder, "whole", **PATIENT))

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jalign.cli import check_tokens
-from jalign.cli.read import read_config
+from jalign.config.read import read_config
 from jalign.data.examples import Example, Examples
 from jalign.models.decoder import Decoder
 from jalign.models.limits import check_length, check_rows
@@ -17,6 +16,7 @@ from jalign.rewards.judge import ModelJudge
 from jalign.rewards.model import RewardModel
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings, sample
+from jalign.run import limits as check_tokens
 from tests.data.tiny_tokenizers import byte_level
 
 ROOT = Path(__file__).parents[1]

@@ -23,8 +23,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalign.cli import build, build_data, runs
 from jalign.core import Frozen
+from jalign.run import data as build_data
+from jalign.run import folder as runs
+from jalign.run import roles as build
 
 CONFIG = str(Path(__file__).with_name("stories15m_cpu.yaml"))
 # Each with what its paper leaves to the user on data of this kind; the learning rate is one for

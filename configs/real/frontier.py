@@ -29,14 +29,17 @@ import numpy as np
 from _process import train
 
 from jalign.advantages import best_of_n_kl, expected_best_of_n
-from jalign.cli import build, build_data, build_online, runs
-from jalign.cli.build_reward import reward_of
-from jalign.cli.read import read_config
-from jalign.cli.reward_parts import Texts
+from jalign.config.read import read_config
 from jalign.core import Frozen
 from jalign.data.write import write
 from jalign.models.functional import policy_of
 from jalign.rollout.groups import Responses, respond
+from jalign.run import data as build_data
+from jalign.run import folder as runs
+from jalign.run import roles as build
+from jalign.run import rollouts as build_online
+from jalign.run.reward_parts import Texts
+from jalign.run.rewards import reward_of
 from jalign.train.rollout import Bins, Reader
 
 CONFIG = str(Path(__file__).with_name("stories15m_online.yaml"))

@@ -72,7 +72,7 @@ def _step(args: list[str], console: Console) -> None:
     if not options.config and (options.random or changes):
         raise ValueError(f"{' '.join(changes) or '--random'} needs --config")
     if options.config:
-        from jalign.cli.read import read_config
+        from jalign.config.read import read_config
 
         config = read_config([options.config, *changes])
         work = workloads.config_step(config, random=options.random)

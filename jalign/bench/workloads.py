@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalign import algorithms
-from jalign.cli import build, build_data, plan_data
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
@@ -16,7 +15,10 @@ from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.models.lora import add_lora, trainable_filter
 from jalign.parallel.mesh import make_mesh
+from jalign.plan import data as plan_data
 from jalign.plan.architectures import config_of
+from jalign.run import data as build_data
+from jalign.run import roles as build
 from jalign.train.objective import Objective
 from jalign.train.optim import make_optimizer
 from jalign.train.source import Offline

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from jalign import algorithms
-from jalign.cli import build, build_data, build_online, check_tokens
-from jalign.cli.read import read_options
 from jalign.config import Config
+from jalign.config.read import read_options
 from jalign.data import report, write
 from jalign.data.kinds import NEEDS, nearest
 from jalign.models import hub
+from jalign.run import data as build_data
+from jalign.run import limits as check_tokens
+from jalign.run import roles as build
+from jalign.run import rollouts as build_online
 
 
 def data(args: Sequence[str], console: Console) -> None:

@@ -55,7 +55,7 @@ def ended(command: Callable[[], int | None]) -> NoReturn:
 
 def code_of(error: BaseException) -> ExitCode | None:
     """What an error ends with; None: it is ours, and nobody expected it."""
-    from jalign.cli.read import ConfigError
+    from jalign.config.read import ConfigError
     from jalign.train.checkpoint import CheckpointError
     from jalign.train.resume import ResumeError
 

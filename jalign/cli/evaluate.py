@@ -12,16 +12,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jalign.cli import build, build_data, build_online, config_help, eval_subject, read, runs
-from jalign.cli.build_reward import reward_of
-from jalign.cli.eval_subject import Subject
-from jalign.cli.reward_parts import Texts
+from jalign.config import help as config_help
+from jalign.config import read
 from jalign.core import Parts
 from jalign.data.report import sentences
+from jalign.eval import subject as eval_subject
 from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
 from jalign.eval.reward import reward_report
+from jalign.eval.subject import Subject
 from jalign.log import Display
-from jalign.models.functional import Whole, policy_of
+from jalign.models.functional import StandaloneModel, policy_of
+from jalign.run import data as build_data
+from jalign.run import folder as runs
+from jalign.run import roles as build
+from jalign.run import rollouts as build_online
+from jalign.run.reward_parts import Texts
+from jalign.run.rewards import reward_of
 from jalign.train.step import make_eval_step
 
 _SHORT = {
@@ -102,7 +108,7 @@ def _evaluated(subject: Subject, display: Display) -> dict[str, Any]:
     with jax.set_mesh(subject.mesh), display.phase(f"evaluating {subject.what}"):
         metrics: dict[str, Any] = (_answers if algorithm.experience else _metrics)(subject)
         if not algorithm.needs_value_head and not algorithm.experience:
-            asked = subject.step is None and isinstance(subject.frozen.ref, Whole)
+            asked = subject.step is None and isinstance(subject.frozen.ref, StandaloneModel)
             metrics["kl_to_reference" if asked else "kl_to_start"] = _kl(subject, asked)
         pairs = not algorithm.experience and gives_rewards(algorithm, **subject.config.hyper)
         return metrics | (_rewards(subject) if pairs else {})

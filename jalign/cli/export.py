@@ -12,11 +12,13 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from jalign import losses
-from jalign.cli import build_data, model_folder, runs
-from jalign.cli.exported import Exported
-from jalign.cli.read import parsed
 from jalign.config import Config
+from jalign.config.read import parsed
 from jalign.rewards.model import REWARD_FILE
+from jalign.run import data as build_data
+from jalign.run import folder as runs
+from jalign.run.export import model_folder
+from jalign.run.export.exported import Exported
 
 DTYPES = ["base", "float32", "bfloat16", "float16"]
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from jalign import about
 from jalign.algorithms import ALGORITHMS
-from jalign.cli.read import parsed, read_config
-from jalign.config.rates import usual
+from jalign.config.read import parsed, read_config
 from jalign.core import Algorithm
 from jalign.naming import find
+from jalign.options.rates import usual
 from jalign.rewards.rules import RULES
 from jalign.user_code import absolute
 

@@ -7,12 +7,11 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from jalign.cli import feedback
-from jalign.cli.build_judge import judge_of
-from jalign.cli.read import ConfigError, read_as
-from jalign.config import LabelConfig
+from jalign.config.read import ConfigError, read_as
 from jalign.data.journal import Made
 from jalign.data.records import Record
+from jalign.feedback import common as feedback
+from jalign.options import LabelConfig
 from jalign.parallel.mesh import make_mesh
 from jalign.rewards import constitutional
 from jalign.rewards import label as labels
@@ -20,6 +19,7 @@ from jalign.rewards.judge import Judge
 from jalign.rewards.preference import BothOrders
 from jalign.rewards.rating import Ratings, additive_ratings, direct_score
 from jalign.rewards.rlaif import Comparison, labeler
+from jalign.run.judge import judge_of
 
 ASKED = {
     "preference": Comparison,

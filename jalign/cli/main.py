@@ -102,9 +102,9 @@ def _keep_compiled_programs() -> None:
 
 
 def _train(args: list[str], console: Console) -> int:
-    from jalign.cli.read import read_config
-    from jalign.cli.train import train
+    from jalign.config.read import read_config
     from jalign.parallel import hosts
+    from jalign.run.trainer import train
 
     if not {"-h", "--help"} & set(args):
         hosts.initialize()  # before anything asks for a device
@@ -184,7 +184,7 @@ def _init(args: list[str], console: Console) -> None:
 
 
 def _configs(args: list[str], console: Console) -> None:
-    from jalign.cli.packaged import show
+    from jalign.config.packaged import show
 
     show(args, console)
 

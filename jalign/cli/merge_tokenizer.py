@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jalign.cli import build
 from jalign.data.chat import load_tokenizer
+from jalign.run import roles as build
 
 
 class Reading(NamedTuple):

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from jalign.cli.packaged import find
-from jalign.cli.read import ConfigError, load_yaml
-from jalign.cli.stage_process import Runner, locked
-from jalign.cli.stage_records import Records
-from jalign.cli.stages import Stage, plan
+from jalign.config.packaged import find
+from jalign.config.read import ConfigError, load_yaml
 from jalign.core import did_you_mean
+from jalign.pipeline.process import Runner, locked
+from jalign.pipeline.records import Records
+from jalign.pipeline.stages import Stage, plan
 from jalign.train.preemption import ExitCode
 
 _HELP = """usage: jalign pipeline FILE [--VALUE X] [--STAGE.OPTION X] [--LOOP.iterations N] ...

@@ -16,20 +16,22 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jalign.cli import build, build_online, plan_data
-from jalign.cli.plan_model import Roles, roles_of
-from jalign.cli.plan_programs import programs_of
-from jalign.cli.plan_suggest import suggestions
-from jalign.cli.read import read_config
 from jalign.config import Config
+from jalign.config.read import read_config
 from jalign.kernels.backend import choose_attention
 from jalign.models.functional import policy_of
 from jalign.parallel.mesh import make_mesh
+from jalign.plan import data as plan_data
 from jalign.plan import work
 from jalign.plan.compile import Program, bytes_on_one, little_effort
 from jalign.plan.gpus import in_place_of_the_card_here
+from jalign.plan.programs import programs_of
 from jalign.plan.report import Report
+from jalign.plan.roles import Roles, roles_of
+from jalign.plan.suggest import suggestions
 from jalign.plan.targets import Target, target, topology
+from jalign.run import roles as build
+from jalign.run import rollouts as build_online
 
 
 def plan(args: Sequence[str], console: Console) -> int:

@@ -7,14 +7,15 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from jalign.cli import build_data, feedback
-from jalign.cli.build_judge import judge_of
-from jalign.cli.read import ConfigError, read_as
-from jalign.config import PromptsConfig
+from jalign.config.read import ConfigError, read_as
 from jalign.data.journal import Made, fingerprint
+from jalign.feedback import common as feedback
+from jalign.options import PromptsConfig
 from jalign.parallel.mesh import make_mesh
 from jalign.rewards.label import text_of
 from jalign.rewards.self_instruct import invent
+from jalign.run import data as build_data
+from jalign.run.judge import judge_of
 
 
 def read(args: Sequence[str]) -> PromptsConfig:

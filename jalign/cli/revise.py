@@ -7,15 +7,15 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from jalign.cli import feedback
-from jalign.cli.build_judge import judge_of
-from jalign.cli.read import ConfigError, read_as
-from jalign.config import ReviseConfig
+from jalign.config.read import ConfigError, read_as
 from jalign.data.journal import Made
+from jalign.feedback import common as feedback
+from jalign.options import ReviseConfig
 from jalign.parallel.mesh import make_mesh
 from jalign.rewards.constitutional import Principle, Revision, principles
 from jalign.rewards.constitutional import revise as revised
 from jalign.rewards.label import candidates, text_of
+from jalign.run.judge import judge_of
 
 
 def read(args: Sequence[str]) -> ReviseConfig:

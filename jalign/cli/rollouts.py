@@ -25,7 +25,7 @@ def rollouts(args: Sequence[str], console: Console) -> None:
     parser.add_argument("--limit", type=int, default=20, help="responses to show; 0: all")
     parser.add_argument("--worst", type=bool, default=False, help="the worst rewards first")
     options = parser.parse_args(list(args))
-    rows = record.read(store.at(options.run) / record.FOLDER, options.last)
+    rows = record.read(store.as_path(options.run) / record.FOLDER, options.last)
     # a reward that is missing is neither good nor bad: last
     sign = 1 if options.worst else -1
     rows.sort(key=lambda row: (math.isnan(_score(row)), sign * _score(row)))

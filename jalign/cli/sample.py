@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.text import Text
 
-from jalign.cli import best_of, build, build_data, runs
-from jalign.cli.read import parsed
+from jalign.cli import best_of
+from jalign.config.read import parsed
 from jalign.data.chat import Template
 from jalign.data.journal import Made, make_file
 from jalign.data.templates import template_source
@@ -18,6 +18,9 @@ from jalign.data.write import check_name
 from jalign.models.limits import check_rows
 from jalign.rewards.label import text_of
 from jalign.rollout.sampler import Settings, generate, prompt_ids
+from jalign.run import data as build_data
+from jalign.run import folder as runs
+from jalign.run import roles as build
 
 LOT = 4  # batches that are sampled before they are kept: prompts of like length go together
 

@@ -17,21 +17,27 @@ from typing import Any, Literal
 import jax
 
 from jalign import algorithms
-from jalign.config.feedback import LabelConfig, PromptsConfig, ReviseConfig
-from jalign.config.online import JudgeConfig, LanguageModelConfig, RewardConfig, RolloutConfig
-from jalign.config.rates import usual
-from jalign.config.sections import (
+from jalign.core import ROLLOUT, TWO_MODELS, Algorithm, arrays_of
+from jalign.experience import relative
+from jalign.options import (
     CheckpointConfig,
     DataConfig,
+    JudgeConfig,
+    LabelConfig,
+    LanguageModelConfig,
     LoraConfig,
     MeshConfig,
     ModelConfig,
     OptimConfig,
+    PromptsConfig,
+    ReviseConfig,
+    RewardConfig,
+    RolloutConfig,
     SampleConfig,
     Sources,
 )
-from jalign.core import ROLLOUT, TWO_MODELS, Algorithm, arrays_of
-from jalign.experience import relative
+from jalign.options.data import EMBEDDED, is_embedded
+from jalign.options.rates import usual
 from jalign.train.stopping import StopRules
 
 __all__ = [
@@ -55,19 +61,6 @@ __all__ = [
     "StopRules",
     "is_embedded",
 ]
-
-EMBEDDED = {
-    "embedded": "pairs",
-    "embedded-lists": "lists",
-    "embedded-rated": "rated",
-    "embedded-steps": "steps",
-}
-"""Names of the data in the package -> the function of `jalign.embedded` that finds them."""
-
-
-def is_embedded(source: Sources) -> bool:
-    """Whether the training data are in the package, and so have held-out data of their own."""
-    return isinstance(source, str) and source in EMBEDDED
 
 
 @dataclass(frozen=True, kw_only=True)

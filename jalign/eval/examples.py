@@ -78,7 +78,7 @@ def per_example(
     found = []
     for data in batches:
         for stack in step(params, frozen, carry, data):
-            host = {name: hosts.whole(x) for name, x in stack.items()}
+            host = {name: hosts.gather(x) for name, x in stack.items()}
             here = host.pop("present")
             found.append({name: x[here] for name, x in host.items()})
     whole = {name: np.concatenate([f[name] for f in found]) for name in found[0]}

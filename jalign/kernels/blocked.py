@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jalign.kernels.local import on_each_device
+from jalign.kernels.local import shard_over_rows_and_heads
 
 BLOCK = 64  # queries per block
 MASKED = -1e30
@@ -33,7 +33,7 @@ def blocked_attention(
 ) -> Array:
     """See `jalign.kernels.attention.attention`."""
     run = functools.partial(_attention, _Numbers(scale, window, softcap))
-    return on_each_device(run, q, k, v)
+    return shard_over_rows_and_heads(run, q, k, v)
 
 
 def _blocks(tokens: int, window: int | None):

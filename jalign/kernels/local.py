@@ -19,7 +19,7 @@ BATCH_AXES = ("data", "fsdp")
 HEAD_AXES = ("context", "tensor")
 
 
-def on_each_device(
+def shard_over_rows_and_heads(
     attend: Callable[[Array, Array, Array], Array], q: Array, k: Array, v: Array
 ) -> Array:
     """`attend(q, k, v)` ([B, T, heads, C] each) with B and the heads split over the mesh in scope,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jalign.kernels.local import on_each_device
+from jalign.kernels.local import shard_over_rows_and_heads
 
 LANES = 128  # a TPU register's last axis; tokens come in multiples of it
 BLOCK = 512
@@ -22,7 +22,7 @@ def splash_attention(
     no real token sees.
     """
     run = functools.partial(_local, scale=scale, window=window, softcap=softcap)
-    return on_each_device(run, q, k, v)
+    return shard_over_rows_and_heads(run, q, k, v)
 
 
 def _local(

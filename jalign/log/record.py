@@ -31,7 +31,7 @@ class RunLog:
 
     def __init__(
         self,
-        directory: store.Place,
+        directory: store.StorePath,
         *,
         steps: int,
         start: int,
@@ -42,10 +42,10 @@ class RunLog:
         self.tensorboard = directory
         self._lines: Lines | None = None
         self.dropped = 0
-        self._spool: store.Spool | None = None
+        self._spool: store.UploadQueue | None = None
         if writes:
             if store.is_remote(directory):
-                self._spool = store.Spool(directory, self.path.name)
+                self._spool = store.UploadQueue(directory, self.path.name)
             folder = self._spool.local if self._spool else Path(directory)
             folder.mkdir(parents=True, exist_ok=True)
             self.dropped = drop_after(folder / self.path.name, start)

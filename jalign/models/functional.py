@@ -16,7 +16,7 @@ from jalign.parallel.rules import path_name
 
 
 @struct.dataclass
-class Whole:
+class StandaloneModel:
     """All parameters of another model, with what it takes to run it: a reference that is not a copy
     of the policy.
     """
@@ -25,7 +25,7 @@ class Whole:
     graphdef: nnx.GraphDef = struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, model: nnx.Module) -> Whole:
+    def of(cls, model: nnx.Module) -> StandaloneModel:
         graphdef, state = nnx.split(model)
         return cls(state, graphdef)
 
@@ -37,7 +37,7 @@ def functional(
 
     `apply(params, base, layout, outputs, key=None, reference=None, **numbers)` is `score` of the
     model with these weights; `params` and `reference` are trainable parameters as returned here, or
-    a `Whole` other model.
+    a `StandaloneModel` other model.
 
     Args:
       trainable: an nnx filter, such as `nnx.Param` (full fine-tuning) or `nnx.LoRAParam`; what it
@@ -59,7 +59,7 @@ def functional(
     graphdefs = {name: graphdef for name, (graphdef, _, _) in split.items()}
 
     def merged(params: Any, base: Any) -> Any:
-        if isinstance(params, Whole):
+        if isinstance(params, StandaloneModel):
             return nnx.merge(params.graphdef, _but_layers(params.state))
         return nnx.merge(graphdefs["policy"], _but_layers(params), base)
 

@@ -118,21 +118,21 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def any_host(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether `flag` is true on at least one process; every process must ask."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
-def from_main(number: int) -> int:
+def broadcast_int(number: int) -> int:
     """The number that process 0 has (32 bits); every process must ask."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
 
 
-def said_by_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
+def call_on_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
     """What `make()` gives on process 0, on every process; every process must ask.
 
     For what should be asked once (a server, a user's function), or might differ from host to host.
@@ -150,7 +150,7 @@ def said_by_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
         return make()
     if everywhere:
         made = make()
-        return said_by_main(lambda: made)
+        return call_on_main(lambda: made)
     text, failure = "", None
     if is_main():
         try:
@@ -160,7 +160,7 @@ def said_by_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
             said = f"process 0 failed: {type(error).__name__}: {error}"
             text = json.dumps({"error": said, "user": isinstance(error, _OF_THE_USER)})
     sent = np.frombuffer(text.encode(), np.uint8)
-    padded = np.zeros(from_main(len(sent)), np.uint8)
+    padded = np.zeros(broadcast_int(len(sent)), np.uint8)
     padded[: len(sent)] = sent
     found = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
     if failure is not None:
@@ -170,7 +170,7 @@ def said_by_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
     return found["said"]
 
 
-def all_hosts_agree(name: str, value: Any) -> None:
+def check_processes_agree(name: str, value: Any) -> None:
     """Checks that `value` has the same `repr` on every process; every process must ask.
 
     Raises:
@@ -191,7 +191,7 @@ def all_hosts_agree(name: str, value: Any) -> None:
         )
 
 
-def whole(x: jax.Array) -> np.ndarray:
+def gather(x: jax.Array) -> np.ndarray:
     """All of an array on this host; every process must ask when it is spread over several."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)

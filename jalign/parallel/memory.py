@@ -39,7 +39,7 @@ def is_on_host(x: Any) -> bool:
     return getattr(x.sharding, "memory_kind", None) == HOST
 
 
-def moved_to_host(tree: Any) -> Any:
+def to_host(tree: Any) -> Any:
     """A copy of arrays in the host's memory."""
     where = on_host(jax.tree.map(lambda x: x.sharding, tree))
     return jax.jit(lambda x: x, out_shardings=where)(tree)
@@ -52,7 +52,7 @@ def fetched(tree: Any) -> Any:
     )
 
 
-def put_back(tree: Any, like: Any) -> Any:
+def to_host_like(tree: Any, like: Any) -> Any:
     """In a traced function: every array in the memory in which its counterpart in `like` is."""
     return jax.tree.map(
         lambda x, was: jax.device_put(x, jax.memory.Space.Host) if _waits(was) else x, tree, like

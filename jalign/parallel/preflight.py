@@ -31,12 +31,12 @@ def preflight(out: str | os.PathLike) -> None:
     """
     if jax.process_count() == 1:
         return
-    hosts.all_hosts_agree("the code (versions, files of jalign)", code())
+    hosts.check_processes_agree("the code (versions, files of jalign)", code())
     kinds = sorted({device.device_kind for device in jax.local_devices()})
-    hosts.all_hosts_agree("the devices of a process", (jax.local_device_count(), kinds))
+    hosts.check_processes_agree("the devices of a process", (jax.local_device_count(), kinds))
     _clocks()
     _collective()
-    _folder(store.at(out))
+    _folder(store.as_path(out))
 
 
 def code() -> str:
@@ -67,15 +67,15 @@ def _collective() -> None:
         raise ValueError(f"the sum over {n} devices is {int(total)}, not {n * (n - 1) // 2}")
 
 
-def _folder(out: store.Place) -> None:
+def _folder(out: store.StorePath) -> None:
     """Process 0 leaves a number in the folder, which all must find."""
-    number = hosts.from_main(time.time_ns() % 2**31)
+    number = hosts.broadcast_int(time.time_ns() % 2**31)
 
     def leave() -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / _FILE).write_text(str(number))
 
-    hosts.said_by_main(leave)
+    hosts.call_on_main(leave)
     hosts.barrier("jalign preflight")
     own = out / f"{_FILE}_{jax.process_index()}"  # checkpoints are written by all
     try:
@@ -85,7 +85,7 @@ def _folder(out: store.Place) -> None:
     except Exception as error:  # a store's library has its own
         found = f"{type(error).__name__}: {error}"
     try:
-        hosts.all_hosts_agree(f"the folder {out}, which all must share", found)
+        hosts.check_processes_agree(f"the folder {out}, which all must share", found)
     finally:
         if hosts.is_main():
             (out / _FILE).unlink(missing_ok=True)

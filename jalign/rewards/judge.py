@@ -198,7 +198,7 @@ class ModelJudge:
             length = _rounded(max(len(rows[i][0]) for i in chosen) + width, least=32)
             places = min(_rounded(len(chosen), least=1), self.batch_size)
             layout = _layout([rows[i] for i in chosen], places, length, width)
-            found = hosts.whole(_token_logps(*self._split, layout))
+            found = hosts.gather(_token_logps(*self._split, layout))
             for i, logps in zip(chosen, found, strict=False):
                 out[i] = [float(x) for x in logps[: len(rows[i][1])]]
         return out

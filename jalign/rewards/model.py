@@ -212,7 +212,7 @@ class RewardModel:
         for start in range(0, len(rows), self.batch_size):
             chosen = order[start : start + self.batch_size]
             batch = padded([rows[i] for i in chosen], chosen.tolist(), self.batch_size)
-            scores = hosts.whole(scores_of(*self._split, batch["layout"]))
+            scores = hosts.gather(scores_of(*self._split, batch["layout"]))
             for i, x, mask in zip(batch["extras"]["index"], scores, batch["mask"], strict=True):
                 if i >= 0:
                     found[i] = x[mask]

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from jalign.parallel import hosts
+from jalign.rollout.decode_model import Model, ready
 from jalign.rollout.sampler import Settings, sample
-from jalign.rollout.voice import Model, ready
 
 
 class Responses(NamedTuple):
@@ -84,7 +84,7 @@ def respond(
         for row, prompt in zip(ids, rows, strict=True):
             row[: len(prompt)] = prompt
         out = sample(model, ids, lengths, jax.random.fold_in(key, number), settings, other)
-        ids, mask, found, done = (hosts.whole(x) for x in out)
+        ids, mask, found, done = (hosts.gather(x) for x in out)
         for j, i in enumerate(chosen):
             at = range(j * k, (j + 1) * k)
             tokens[i] = [ids[r][mask[r]] for r in at]

@@ -16,14 +16,14 @@ FOLDER = "rollouts"
 
 
 def write(
-    folder: store.Place,
+    folder: store.StorePath,
     number: int,
     attempt: int,
     prompts: Sequence[str],
     answers: Sequence[Sequence[str]],
     responses: Responses,
     arrays: Mapping[str, np.ndarray],
-) -> store.Place:
+) -> store.StorePath:
     """Write what was sampled for a rollout, at the first or a further attempt to fill it; the same
     one is replaced.
 
@@ -58,13 +58,13 @@ def write(
     return path
 
 
-def read(folder: store.Place, last: int = 1) -> list[dict[str, Any]]:
+def read(folder: store.StorePath, last: int = 1) -> list[dict[str, Any]]:
     """The rows of the last rollouts, oldest first.
 
     Raises:
       ValueError: there is none.
     """
-    files: dict[int, dict[int, store.Place]] = {}
+    files: dict[int, dict[int, store.StorePath]] = {}
     for path in folder.glob("rollout-*.parquet"):
         number, attempt = path.stem.split("-")[1:]
         files.setdefault(int(number), {})[int(attempt)] = path
@@ -74,7 +74,7 @@ def read(folder: store.Place, last: int = 1) -> list[dict[str, Any]]:
     return [row for of in attempts for attempt in sorted(of) for row in _rows(of[attempt])]
 
 
-def _rows(path: store.Place) -> list[dict[str, Any]]:
+def _rows(path: store.StorePath) -> list[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             return pq.read_table(file).to_pylist()

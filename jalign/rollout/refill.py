@@ -22,11 +22,11 @@ from jax import Array
 from jalign.models.cache import KVCache
 from jalign.models.limits import check_rows
 from jalign.parallel import hosts
+from jalign.rollout.decode_model import Ready, decode_model, prefill, ready
 from jalign.rollout.draw import draw
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import BUCKET, Settings
 from jalign.rollout.unrolled import split_cache
-from jalign.rollout.voice import Ready, prefill, ready, voice_of
 
 
 class _Pool(NamedTuple):
@@ -103,11 +103,11 @@ def respond_refilling(
         if all(who is None for who in owner):
             return Responses(tokens, logps, finished)
         pool = _advance(whole, pool, settings, chunk)
-        done, count, ended = (hosts.whole(x) for x in (pool.done, pool.count, pool.ended))
+        done, count, ended = (hosts.gather(x) for x in (pool.done, pool.count, pool.ended))
         over = [(i, who) for i, who in enumerate(owner) if who is not None and done[i]]
         if not over:
             continue
-        ids, found = hosts.whole(pool.tokens), hosts.whole(pool.logps)
+        ids, found = hosts.gather(pool.tokens), hosts.gather(pool.logps)
         for i, (b, j) in over:
             tokens[b][j], logps[b][j] = ids[i, : count[i]].copy(), found[i, : count[i]].copy()
             finished[b, j] = ended[i]
@@ -163,7 +163,7 @@ def _admit(whole, pool: _Pool, prompts, lengths, keys, places, settings) -> _Poo
 @partial(jax.jit, static_argnames=("settings", "chunk"), donate_argnames="pool")
 def _advance(whole, pool: _Pool, settings: Settings, chunk: int) -> _Pool:
     """Up to `chunk` more tokens for every row that is not done."""
-    voice, t = voice_of(whole), settings.max_new_tokens
+    voice, t = decode_model(whole), settings.max_new_tokens
     eos, n = jnp.array(settings.eos, jnp.int32), pool.token.shape[0]
 
     def running(carry):

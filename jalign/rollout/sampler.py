@@ -22,8 +22,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jalign.models.limits import check_rows
+from jalign.rollout.decode_model import Model, prefill, ready
 from jalign.rollout.draw import draw, penalise
-from jalign.rollout.voice import Model, prefill, ready
 
 BUCKET = 32  # prompts are padded to a multiple of this many tokens
 

@@ -23,7 +23,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.lora import sites
 from jalign.models.quant import dequantize
 
-TURN_FROM = 4  # rows
+TRANSPOSE_FROM_ROWS = 4  # rows
 
 
 class Unrolled(Decoder):
@@ -31,7 +31,7 @@ class Unrolled(Decoder):
 
     Args:
       model: the decoder.
-      layers: its layers, from `layers_apart`.
+      layers: its layers, from `unstack_layers`.
     """
 
     def __init__(self, model: Decoder, layers: tuple[Layer, ...]):
@@ -49,7 +49,7 @@ class Unrolled(Decoder):
         return x, tuple(written), None
 
 
-class Turned(nnx.Module):
+class TransposedKernel(nnx.Module):
     """Stands where a kernel's `nnx.Param` stood: the same matrix, outputs first.
 
     Attributes:
@@ -61,23 +61,23 @@ class Turned(nnx.Module):
 
     def times(self, x: Array) -> Array:
         """x W."""
-        return turned_product(self.weight[...].astype(x.dtype), x).astype(x.dtype)
+        return matmul_transposed(self.weight[...].astype(x.dtype), x).astype(x.dtype)
 
 
-def turned_product(weight: Float[Array, "o i"], x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+def matmul_transposed(weight: Float[Array, "o i"], x: Float[Array, "n i"]) -> Float[Array, "n o"]:
     """x weight^T in float32, taken as weight x^T: a barrier stops the compiler undoing it."""
     product = jnp.matmul(weight, x.T, preferred_element_type=jnp.float32)
     return jax.lax.optimization_barrier(product).T
 
 
-def layers_apart(model: Decoder, *, turned: bool) -> tuple[Layer, ...]:
-    """The layers one by one, their matrices `Turned` or not; what is quantised becomes ordinary
-    parameters.
+def unstack_layers(model: Decoder, *, turned: bool) -> tuple[Layer, ...]:
+    """The layers one by one, their matrices `TransposedKernel` or not; what is quantised becomes
+    ordinary parameters.
     """
     model = dequantize(model)
     if turned:
         for linear in sites(model).values():
-            kernel = nnx.data(Turned(linear.kernel[...]))
+            kernel = nnx.data(TransposedKernel(linear.kernel[...]))
             linear.kernel = kernel  # pyright: ignore[reportAttributeAccessIssue]  # only for times
     graphdef, stacked = nnx.split(model.layers)
     return tuple(

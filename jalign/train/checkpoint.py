@@ -64,7 +64,7 @@ class Checkpointer:
         for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.directory = epath.Path(store.at(directory))
+        self.directory = epath.Path(store.as_path(directory))
         self._remote = store.is_remote(directory)
         if not self._remote:  # epath would look for gs:// below the working directory
             self.directory = self.directory.expanduser().absolute()
@@ -143,7 +143,7 @@ class Checkpointer:
         leaves = manifest.arrays(state)
         sealed = manifest.seal(step, leaves, meta)
         self._sweep()
-        if hosts.from_main(step in self.steps()):
+        if hosts.broadcast_int(step in self.steps()):
             self._same_or_raise(step, sealed)
             if pin:
                 self.pin(step)
@@ -152,7 +152,7 @@ class Checkpointer:
         self._step, self._to_pin = step, pin
         try:
             if beside is not None:
-                hosts.said_by_main(lambda: beside() and None)
+                hosts.call_on_main(lambda: beside() and None)
             with self._context:
                 self._response = ocp.save_checkpointables_async(
                     self.directory / str(step), {"state": filled, "meta": sealed}
@@ -217,7 +217,7 @@ class Checkpointer:
         except Exception as e:
             error = e
         self._step = self._response = self._error = None
-        if not hosts.any_host(error is not None):
+        if not hosts.any_process(error is not None):
             self._failures = 0
             if self._to_pin:
                 self._try_to_pin(step)
@@ -268,7 +268,9 @@ class Checkpointer:
         if step is None:
             (self.directory / _PINNED).unlink(missing_ok=True)
             return
-        store.write(store.at(self.directory / _PINNED), lambda file: file.write(str(step).encode()))
+        store.write(
+            store.as_path(self.directory / _PINNED), lambda file: file.write(str(step).encode())
+        )
 
     @property
     def pinned(self) -> int | None:
@@ -293,7 +295,11 @@ class Checkpointer:
                     if newer == self.pinned:
                         self._write_pin(None)
                     target = self.directory / f"{newer}.aside"
-                    store.move(store.at(self.directory / str(newer)), store.at(target), _COMMITTED)
+                    store.move(
+                        store.as_path(self.directory / str(newer)),
+                        store.as_path(target),
+                        _COMMITTED,
+                    )
                     log.warning(
                         "continuing from step %d: checkpoint %d is now %s", step, newer, target
                     )
@@ -359,7 +365,7 @@ class Checkpointer:
                 raise CheckpointError(f"{e}; other checkpoints: {others}") from e
         damaged: list[str] = []
         older = self.steps()
-        while (candidate := hosts.from_main(older[-1] if older else -1)) >= 0:
+        while (candidate := hosts.broadcast_int(older[-1] if older else -1)) >= 0:
             older = [s for s in older if s < candidate]
             try:
                 return (candidate, *self._load(candidate, abstract_state, check, partial))
@@ -397,7 +403,7 @@ class Checkpointer:
             raise
         except Exception as e:
             error = e
-        if hosts.any_host(error is not None):
+        if hosts.any_process(error is not None):
             reason = (
                 f"{type(error).__name__}: {str(error)[:300]}" if error else "on another process"
             )

@@ -1,5 +1,5 @@
 """What happens after a step: log, guard, evaluate, sample, save. Each is a callable of a
-`Moment`.
+`StepInfo`.
 """
 
 import math
@@ -17,7 +17,7 @@ from jalign.log import RunLog
 from jalign.parallel import hosts
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.divergence import Trend
-from jalign.train.loop import Moment, StopTraining
+from jalign.train.loop import StepInfo, StopTraining
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.source import Offline
@@ -54,7 +54,7 @@ class Metrics:
         self.earlier = len(self.waiting)  # of them taken before this process began
         self.since, self.aside_s, self.tokens = time.perf_counter(), log.aside_s, source.tokens
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: StepInfo) -> None:
         self.waiting.append(moment.metrics)
         self.log.tick(moment.step)
         if moment.step % self.every and not moment.last:
@@ -175,7 +175,7 @@ class Evaluations:
         """Whether this step has just been evaluated and is the best; every process must ask."""
         if self.rules.metric is None or not self.has(step):
             return False
-        return hosts.any_host(self.best is self.so_far[-1])  # programs may differ in a bit
+        return hosts.any_process(self.best is self.so_far[-1])  # programs may differ in a bit
 
     @property
     def reason(self) -> str | None:
@@ -189,9 +189,9 @@ class Evaluations:
 
     def over(self) -> bool:
         """Whether there is a reason on any process; every process must ask."""
-        return hosts.any_host(self.reason is not None)
+        return hosts.any_process(self.reason is not None)
 
-    def __call__(self, moment: Moment) -> bool:
+    def __call__(self, moment: StepInfo) -> bool:
         if not self.has(moment.step):
             return False
         if self.reason:
@@ -218,7 +218,7 @@ class Evaluate:
         self.evaluations, self.evaluate, self.batches = evaluations, evaluate, batches
         self.every, self.stop, self.cut = every, stop, False
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: StepInfo) -> None:
         if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
@@ -253,7 +253,7 @@ class Generations:
         self.log, self.generate, self.score, self.every = log, generate, score, every
         self.stop, self.cut = stop, False
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: StepInfo) -> None:
         if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
@@ -286,7 +286,7 @@ class Answers:
         self.evaluations, self.answer, self.every = evaluations, answer, every
         self.stop, self.cut = stop, False
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: StepInfo) -> None:
         if due(self.every, moment.step, moment.last):
             self.now(moment.step, moment.state, moment.frozen)
 
@@ -324,7 +324,7 @@ class Save:
         self.save, self.checkpoints, self.preemption = save, checkpoints, preemption
         self.every, self.is_best, self.cut = every, is_best, cut
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: StepInfo) -> None:
         preempted = self.preemption.reached(moment.step)
         best = self.is_best(moment.step)
         timely = due(self.every, moment.step, moment.last)

@@ -8,7 +8,7 @@ from jalign.train.source import Source
 from jalign.train.step import Step
 
 
-class Moment(NamedTuple):
+class StepInfo(NamedTuple):
     """What a hook sees after a step. Arrays are still on the device: reading one waits for the
     step.
     """
@@ -20,7 +20,7 @@ class Moment(NamedTuple):
     metrics: Arrays
 
 
-Hook = Callable[[Moment], bool | None]
+Hook = Callable[[StepInfo], bool | None]
 """True from one ends the run after this step: the hooks after it see that it is the last."""
 
 
@@ -60,7 +60,7 @@ def fit(
         state, metrics = step(state, frozen, source(state, frozen))
         last = taken == steps
         for hook in hooks:
-            last |= hook(Moment(taken, last, state, frozen, metrics)) is True
+            last |= hook(StepInfo(taken, last, state, frozen, metrics)) is True
         if last:
             break
     return state

@@ -13,7 +13,7 @@ _SIGNED = {"mu", "trace"}  # as optax calls first moments and momentum
 _NEVER_NEGATIVE = {"nu"}
 
 
-def in_8_bits(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+def quantize_moments(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """`inner` with its moments kept as `Coded`, 2.06 bytes per parameter of Adam's instead of 8.
 
     The step is computed in float32 and its moments are rounded after it, so that rounding acts on

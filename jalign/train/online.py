@@ -25,7 +25,7 @@ from jalign.data.examples import Examples
 from jalign.rollout.groups import Responses
 from jalign.train import rollout, rollout_file
 from jalign.train.idle import Idle
-from jalign.train.loop import Moment, StopTraining
+from jalign.train.loop import StepInfo, StopTraining
 from jalign.train.objective import Apply
 from jalign.train.online_metrics import (
     LOGPS,
@@ -146,12 +146,12 @@ class Online:
     def _under_way(self) -> Examples | None:
         return self._examples if self.step % self.plan.steps else None
 
-    def save(self, path: store.Place) -> None:
+    def save(self, path: store.StorePath) -> None:
         """Write the examples of the rollout under way, if steps remain to be taken with it."""
         if (examples := self._under_way()) is not None:
             rollout_file.write(path, examples)
 
-    def restore(self, position: Mapping[str, Any], step: int, path: store.Place) -> None:
+    def restore(self, position: Mapping[str, Any], step: int, path: store.StorePath) -> None:
         """Go on after `step` steps, with the examples at `path` if a rollout is under way.
 
         Raises:
@@ -164,7 +164,7 @@ class Online:
             checksum = position.get("under_way")
             self._examples = rollout_file.read(path, self.prompts.report, checksum)
 
-    def over(self, moment: Moment) -> bool:
+    def over(self, moment: StepInfo) -> bool:
         """The hook that ends a run in which nothing can be learned (`Idle.reason`)."""
         del moment
         return self.idle.reason is not None

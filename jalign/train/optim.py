@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jalign.train.moments import in_8_bits
+from jalign.train.moments import quantize_moments
 
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
@@ -83,7 +83,7 @@ def make_optimizer(
 
     Muon's momentum is b1; what is no stacked matrix goes to Adam with b1 and b2. A number that the
     optimizer does not read (`READS`) must be left at its default. With moments "int8" they are
-    kept as `moments.in_8_bits` says; an optimizer that has none is a ValueError.
+    kept as `moments.quantize_moments` says; an optimizer that has none is a ValueError.
     """
     if clip_norm is not None and clip_norm <= 0:
         raise ValueError(f"clip_norm must be > 0, or null for no clipping, got {clip_norm}")
@@ -123,7 +123,7 @@ def make_optimizer(
         ),
         "sgd": lambda: optax.sgd(schedule, momentum or None),
     }[name]()
-    core = in_8_bits(core) if moments == "int8" else core
+    core = quantize_moments(core) if moments == "int8" else core
     # Without l1 exactly this, so that the state of older checkpoints fits.
     core = core if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), core)
     return optax.chain(core, soft_threshold(schedule, l1)) if l1 else core

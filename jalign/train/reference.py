@@ -22,7 +22,7 @@ def reference_columns(
     apply: Apply,
     frozen: Frozen,
     *,
-    folder: store.Place,
+    folder: store.StorePath,
     key: dict[str, Any],
     say: Callable[[str], None],
     compiler_options: Mapping[str, Any] | None = None,
@@ -43,9 +43,9 @@ def reference_columns(
     digest = hashlib.sha256(json.dumps(key | {"names": names}, sort_keys=True).encode()).hexdigest()
     path = folder / f"ref-{digest[:16]}.npz"
     n_examples = len(source.batches.examples)
-    if hosts.from_main(path.exists()):
+    if hosts.broadcast_int(path.exists()):
         kept, why = _read(path, names, n_examples)
-        if not hosts.any_host(kept is None):
+        if not hosts.any_process(kept is None):
             say(f"reference log-probs: read from {path}")
             return kept or {}
         say(f"warning: {path} is damaged ({why or 'on another process'}): computed again")
@@ -59,8 +59,8 @@ def reference_columns(
         for part in parts:
             for i in range(int(part.count)):
                 batch = jax.tree.map(lambda x, i=i: x[i], part.batch)
-                fields = jax.tree.map(hosts.whole, reference(frozen, batch))
-                index = hosts.whole(batch.extras["index"])
+                fields = jax.tree.map(hosts.gather, reference(frozen, batch))
+                index = hosts.gather(batch.extras["index"])
                 for name, values in fields.items():
                     if values.ndim != 1:
                         raise ValueError(
@@ -82,7 +82,7 @@ def reference_columns(
 
 
 def _read(
-    path: store.Place, names: list[str], count: int
+    path: store.StorePath, names: list[str], count: int
 ) -> tuple[dict[str, np.ndarray] | None, str]:
     """The columns of a file; None, and why, where it is not what was written."""
     try:

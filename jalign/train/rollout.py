@@ -266,7 +266,7 @@ class Reader:
             for i in range(int(part.count)):
                 batch = jax.tree.map(lambda x, i=i: x[i], part.batch)
                 out = self._read(params, frozen, batch, names=tuple(sorted(names)))
-                index = hosts.whole(batch.extras["index"])
+                index = hosts.gather(batch.extras["index"])
                 for name, x in out.items():
-                    found[name][index[index >= 0]] = hosts.whole(x)[index >= 0]
+                    found[name][index[index >= 0]] = hosts.gather(x)[index >= 0]
         return found

@@ -12,7 +12,7 @@ from jalign.parallel import hosts
 from jalign.train.checkpoint import CheckpointError
 
 
-def write(path: store.Place, examples: Examples) -> None:
+def write(path: store.StorePath, examples: Examples) -> None:
     """Write all but the report."""
     e = examples
     arrays = {"tokens": e.tokens, "scored": e.scored, "bounds": e.bounds, "first": e.first}
@@ -21,7 +21,7 @@ def write(path: store.Place, examples: Examples) -> None:
     store.write(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def read(path: store.Place, report: Report, checksum: str | None) -> Examples:
+def read(path: store.StorePath, report: Report, checksum: str | None) -> Examples:
     """What `write` has written; every process must ask.
 
     Args:
@@ -39,7 +39,7 @@ def read(path: store.Place, report: Report, checksum: str | None) -> Examples:
             wrong = "its content is not what was saved"
     except Exception as error:  # what zip, numpy and disks raise of damage has no common name
         wrong = f"{type(error).__name__}: {error}"
-    if hosts.any_host(wrong is not None):
+    if hosts.any_process(wrong is not None):
         raise CheckpointError(
             f"the checkpoint is in the middle of a rollout, and {path} is missing or damaged "
             f"({wrong or 'on another process'})"
@@ -48,7 +48,7 @@ def read(path: store.Place, report: Report, checksum: str | None) -> Examples:
     return examples
 
 
-def _examples(path: store.Place, report: Report) -> Examples:
+def _examples(path: store.StorePath, report: Report) -> Examples:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
         extras = {n.removeprefix("extras."): saved[n] for n in saved if n.startswith("extras.")}
         tokens, scored, bounds, first = (saved[n] for n in ("tokens", "scored", "bounds", "first"))

@@ -52,10 +52,10 @@ class Offline:
         """The batches in words."""
         return self.batches.plan.describe()
 
-    def save(self, path: store.Place) -> None:
+    def save(self, path: store.StorePath) -> None:
         """Nothing: the data follow from the step number."""
 
-    def restore(self, position: Mapping[str, Any], step: int, path: store.Place) -> None:
+    def restore(self, position: Mapping[str, Any], step: int, path: store.StorePath) -> None:
         """Go on after `step` steps, as a checkpoint's position says."""
         del path
         self.seek(step, position["num_tokens"])

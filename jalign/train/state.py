@@ -121,7 +121,7 @@ def abstract_reference(params: Any, dtype: DTypeLike) -> Any:
     return abstract_in(jax.eval_shape(partial(_copy, dtype=dtype), params), shardings)
 
 
-def gathering(params: Any, dtype: DTypeLike) -> tuple[Callable[[Any], Any], Any]:
+def gathered_copy_fn(params: Any, dtype: DTypeLike) -> tuple[Callable[[Any], Any], Any]:
     """What copies parameters for sampling, and the shapes of such a copy: as `reference_copy`, but
     split over `tensor` only, so that no token has to gather them.
     """

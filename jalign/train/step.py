@@ -16,7 +16,7 @@ from jax import Array
 
 from jalign.core import Algorithm, Arrays, Batch, Frozen, Mean, Parts, TrainState
 from jalign.models.functional import policy_of
-from jalign.parallel.memory import fetched, put_back
+from jalign.parallel.memory import fetched, to_host_like
 from jalign.train.objective import Apply, Objective
 
 Step = Callable[[TrainState, Frozen, tuple[Parts, ...]], tuple[TrainState, Arrays]]
@@ -101,7 +101,7 @@ def make_train_step(
         new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
         if state.ref is not None:
             new = replace(new, ref=_moved_reference(new, numbers))
-        new = replace(new, opt_state=put_back(new.opt_state, came))
+        new = replace(new, opt_state=to_host_like(new.opt_state, came))
         metrics |= {name: mean.shown for name, mean in means.items()}
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}
 

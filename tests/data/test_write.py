@@ -4,7 +4,7 @@ import pytest
 
 from jalign import embedded
 from jalign.cli.data import save
-from jalign.cli.read import ConfigError, read_options
+from jalign.config.read import ConfigError, read_options
 from jalign.data import sources
 from jalign.data.convert import to_records
 from jalign.data.write import to_rows, write

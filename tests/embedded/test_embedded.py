@@ -9,9 +9,9 @@ from transformers import AutoTokenizer
 
 from jalign import embedded
 from jalign.algorithms import ALGORITHMS
-from jalign.cli import build_data
 from jalign.config import EMBEDDED, Config, DataConfig
 from jalign.models import hub
+from jalign.run import data as build_data
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ import json
 import jax
 import pytest
 
-from jalign.cli import plan_data
-from jalign.cli.plan_model import roles_of
-from jalign.cli.read import read_config
+from jalign.config.read import read_config
 from jalign.models.families import family_of
 from jalign.parallel.mesh import make_mesh
 from jalign.plan import architectures, work
+from jalign.plan import data as plan_data
 from jalign.plan.compile import Memory, Program
 from jalign.plan.report import Report
+from jalign.plan.roles import roles_of
 from jalign.plan.targets import target
 
 

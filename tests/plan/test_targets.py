@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from jalign.cli.plan_suggest import suggestions
-from jalign.cli.read import read_config
+from jalign.config.read import read_config
 from jalign.kernels.devices import ACCELERATORS
 from jalign.plan.gpus import gpu_config
+from jalign.plan.suggest import suggestions
 from jalign.plan.targets import names, target
 
 

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
 from jalign.models.spec import Spec
-from jalign.rollout import sampler, voice
+from jalign.rollout import decode_model, sampler
 from jalign.rollout.sampler import Settings, continuation, generate, sample
-from jalign.rollout.unrolled import Unrolled, layers_apart, split_cache
+from jalign.rollout.unrolled import Unrolled, split_cache, unstack_layers
 
 SPEC = Spec(
     vocab_size=23,
@@ -161,7 +161,7 @@ def test_layers_taken_apart_are_the_same_function(model, turned):
     def both(state):
         decoder = nnx.merge(model[0], state)
         _, cache = decoder(prompts, positions, cache=KVCache.empty(SPEC, 3, 8, jnp.float32))
-        parts, apart = split_cache(cache), Unrolled(decoder, layers_apart(decoder, turned=turned))
+        parts, apart = split_cache(cache), Unrolled(decoder, unstack_layers(decoder, turned=turned))
         return decoder(token, place, cache=cache), apart(token, place, cache=parts)
 
     (want, after), (got, parts) = both(model[1])
@@ -175,14 +175,14 @@ def test_layers_taken_apart_are_the_same_function(model, turned):
 def test_one_row_and_many_give_the_same_logits(tied):  # their weights are laid out differently
     decoder = nnx.merge(*tiny(spec=dataclasses.replace(SPEC, tied=tied)))
     hidden = jax.random.normal(KEY, (5, SPEC.width))
-    one, many = (voice.voice_of(voice.ready(decoder, rows)) for rows in (1, 5))
+    one, many = (decode_model.decode_model(decode_model.ready(decoder, rows)) for rows in (1, 5))
     assert one.head.shape == many.head.shape[::-1] == (SPEC.width, SPEC.vocab_size)
     np.testing.assert_allclose(one.logits(hidden), many.logits(hidden), atol=1e-5)
     np.testing.assert_allclose(many.logits(hidden), decoder.logits(hidden), atol=1e-5)
 
 
 def test_stacked_layers_sample_the_same(model, greedy):  # the path of accelerators
-    whole = dataclasses.replace(voice.ready(model, 3), layers=None)
+    whole = dataclasses.replace(decode_model.ready(model, 3), layers=None)
     padded = np.pad(PROMPTS, ((0, 0), (0, 27)))
     other = sampler._sample((whole,), padded, LENGTHS, KEY, GREEDY)
     np.testing.assert_array_equal(other.tokens, greedy.tokens)

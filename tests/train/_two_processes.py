@@ -24,22 +24,22 @@ def main(directory):
     jax.config.update("jax_num_cpu_devices", 2)
     hosts.initialize(heartbeat_timeout_s=30)
     me = jax.process_index()
-    hosts.all_hosts_agree("the seed", 7)
+    hosts.check_processes_agree("the seed", 7)
     try:
-        hosts.all_hosts_agree("the seed", 7 + me)
+        hosts.check_processes_agree("the seed", 7 + me)
     except ValueError as e:
         print("DISAGREE", e, flush=True)
     assert hosts.is_main() == (me == 0)
-    assert hosts.any_host(me == 1)
-    assert not hosts.any_host(False)
-    assert hosts.from_main(me + 5) == 5
-    assert hosts.said_by_main(lambda: [me, None, "é"]) == [0, None, "é"]
+    assert hosts.any_process(me == 1)
+    assert not hosts.any_process(False)
+    assert hosts.broadcast_int(me + 5) == 5
+    assert hosts.call_on_main(lambda: [me, None, "é"]) == [0, None, "é"]
     asked = []
-    assert hosts.said_by_main(lambda: asked.append(me) or me, everywhere=True) == 0
+    assert hosts.call_on_main(lambda: asked.append(me) or me, everywhere=True) == 0
     assert asked == [me]
     for fails in (lambda: 1 // 0, lambda: int("no key"), object):  # JSON cannot tell the last
         try:
-            hosts.said_by_main(fails)
+            hosts.call_on_main(fails)
         except Exception as e:
             print("FAILED", type(e).__name__, e, flush=True)
 

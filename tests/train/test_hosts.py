@@ -108,11 +108,11 @@ def test_to_global_splits_rows_and_repeats_scalars():
 
 
 def test_one_process_agrees_with_itself():
-    hosts.all_hosts_agree("anything", object())
+    hosts.check_processes_agree("anything", object())
     hosts.barrier("nobody waits")
     assert hosts.is_main()
-    assert hosts.any_host(True) and not hosts.any_host(False)
-    assert hosts.from_main(2**31 - 1) == 2**31 - 1
+    assert hosts.any_process(True) and not hosts.any_process(False)
+    assert hosts.broadcast_int(2**31 - 1) == 2**31 - 1
 
 
 def test_two_processes_agree_save_and_hear_of_failures_and_stop_together_and_one_goes_on(tmp_path):

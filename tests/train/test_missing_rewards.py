@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jalign import algorithms
-from jalign.cli.build_reward import bradley_terry
 from jalign.core import Frozen
 from jalign.data.examples import Example, Examples
 from jalign.rollout.groups import Responses
+from jalign.run.rewards import bradley_terry
 from jalign.train.online import Online, Plan
 from jalign.train.rollout import Judged
 

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from jalign.algorithms import get
 from jalign.core import Frozen
-from jalign.parallel.memory import moved_to_host, on_host
+from jalign.parallel.memory import on_host, to_host
 from jalign.parallel.mesh import make_mesh
 from jalign.train.checkpoint import Checkpointer
 from jalign.train.fingerprint import fingerprint
@@ -95,7 +95,7 @@ def test_a_checkpoint_does_not_depend_on_where_the_optimizer_waits(tmp_path):
 
 def test_arrays_are_copied_to_the_host_and_devices_without_its_memory_are_refused():
     x = jax.device_put(jnp.arange(16.0), NamedSharding(make_mesh(fsdp=8), P("fsdp")))
-    moved = moved_to_host({"x": x})["x"]
+    moved = to_host({"x": x})["x"]
     assert moved.sharding == on_host(x.sharding) and not x.is_deleted()
     np.testing.assert_array_equal(moved, x)
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from jalign import algorithms
-from jalign.cli import build, build_online
 from jalign.config import Config, DataConfig, RewardConfig, RolloutConfig
+from jalign.run import roles as build
+from jalign.run import rollouts as build_online
 from jalign.train.online import Plan
 
 ITERATIVE = [

@@ -1,0 +1,103 @@
+"""The `algorithm` section out of config files and command line, before jsonargparse sees it.
+
+Numbers belong to the algorithm that they were written for: a layer (a file, or what stands on the
+command line) that names another one begins with that one's own defaults.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jalign.config.yaml_file import ConfigError, UniqueKeys, load_yaml
+from jalign.user_code import absolute
+
+OPTION = "--algorithm"
+
+
+class Section:
+    """The section so far, and a line for each time that numbers were left behind."""
+
+    def __init__(self) -> None:
+        self.value: dict[str, Any] = {}
+        self.lines: list[str] = []
+
+    def add(self, layer: dict[str, Any]) -> None:
+        """A layer of the same algorithm, or of none, adds to what is there; another replaces it."""
+        before, after = self.value.get("name"), layer.get("name")
+        if before is None or after is None or before == after:
+            self.value = self.value | layer
+            return
+        dropped = [f"{key} {x}" for key, x in self.value.items() if key not in ("name", *layer)]
+        if dropped:
+            self.lines.append(
+                f"algorithm: {after} instead of {before}, whose {', '.join(dropped)} "
+                f"{'does' if len(dropped) == 1 else 'do'} not apply: the defaults of {after} count"
+            )
+        self.value = layer
+
+    def add_file(self, path: str, find: Callable[[str], str]) -> None:
+        """A config file, and those that it includes by a key `config`, in their order."""
+        file = find(path)
+        for key, value in load_yaml(file).items():
+            if key == "config" and isinstance(value, str):
+                near = Path(file).parent / value
+                self.add_file(str(near) if near.is_file() else value, find)
+            elif key == "algorithm":
+                if not isinstance(value, dict):
+                    raise ConfigError(
+                        f"{file}: the algorithm must be a mapping, as `algorithm: {{name: dpo}}`, "
+                        f"got {value!r}"
+                    )
+                self.add(value)
+
+
+def resolved(args: Sequence[str], find: Callable[[str], str]) -> tuple[list[str], Section]:
+    """Arguments in which one last `--algorithm` holds all that files and options say of it.
+
+    Args:
+      args: `--config FILE` and options, as `--name value` or `--name=value`.
+      find: name of a config -> its file.
+    """
+    section, rest, typed = Section(), [], {}
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        ours = name == OPTION or name.startswith(OPTION + ".")
+        if not (ours or name == "--config") or not (equals or words):
+            rest.append(word)
+            continue
+        value = value if equals else words.pop(0)
+        if ours:
+            whole = name == OPTION
+            read = _value(value)
+            if whole and isinstance(read, dict):  # said in one piece, it is all there is
+                section, typed = Section(), dict(read)
+            else:
+                typed |= {"name" if whole else name[len(OPTION) + 1 :]: read}
+            continue
+        section.add(typed)  # of options and files the later ones count
+        typed = {}
+        section.add_file(value, find)
+        rest += ["--config", find(value)]
+    section.add(typed)
+    if isinstance(name := section.value.get("name"), str):  # a run is read from other folders too
+        section.value["name"] = absolute(name)
+    if section.value:
+        rest.append(f"{OPTION}={_in_one_line(section.value)}")
+    return rest, section
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.load(text, UniqueKeys)
+    except yaml.YAMLError:
+        return text
+
+
+def _in_one_line(value: dict[str, Any]) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9)
+    return re.sub(r"\n\s*", " ", text).strip()

@@ -1,0 +1,34 @@
+"""The values that describe a run: one dataclass per section, checked when they are made.
+
+`jalign.config` reads them from YAML and the command line; `jalign.run` takes them, and its keyword
+arguments are their fields.
+"""
+
+from jalign.options.data import DataConfig, Sources
+from jalign.options.feedback import LabelConfig, PromptsConfig, ReviseConfig
+from jalign.options.judge import JudgeConfig, LanguageModelConfig
+from jalign.options.model import LoraConfig, ModelConfig
+from jalign.options.optim import OptimConfig
+from jalign.options.reward import RewardConfig
+from jalign.options.rollout import RolloutConfig
+from jalign.options.runtime import CheckpointConfig, MeshConfig, SampleConfig
+from jalign.train.stopping import StopRules
+
+__all__ = [
+    "CheckpointConfig",
+    "DataConfig",
+    "JudgeConfig",
+    "LabelConfig",
+    "LanguageModelConfig",
+    "LoraConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PromptsConfig",
+    "ReviseConfig",
+    "RewardConfig",
+    "RolloutConfig",
+    "SampleConfig",
+    "Sources",
+    "StopRules",
+]

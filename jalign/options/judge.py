@@ -1,0 +1,76 @@
+"""A language model that is asked: in this process, or behind a server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig:
+    """A language model that is asked.
+
+    Args:
+        model: a run, a folder, a hub name or "embedded", in this process; or what the server calls
+          its model.
+        server: base URL of a server with the OpenAI API, up to where chat/completions follows. The
+          key comes from the environment variable JALIGN_JUDGE_API_KEY.
+        cache: folder in which a server's answers are kept.
+        concurrency: most requests at once.
+        timeout_s: seconds that a server may take to answer.
+        retries: further attempts after one that failed in passing.
+        prompt_price, completion_price: of a server, per million tokens, for `judge/cost`.
+        seed: of what is written above temperature 0. A server is sent seed + k for the k-th sample
+          of a prompt; null sends it none.
+    """
+
+    model: str | None = None
+    server: str | None = None
+    cache: str | None = None
+    concurrency: int = 16
+    timeout_s: float = 60.0
+    retries: int = 5
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self):
+        of_server = ("cache", "timeout_s", "retries", "prompt_price", "completion_price")
+        plain = {f.name: f.default for f in fields(LanguageModelConfig)}
+        for name in of_server if not self.server else ():
+            if getattr(self, name) != plain[name]:
+                raise ValueError(f"{name} is about a server: set server, or leave it out")
+        for name in of_server[2:]:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not self.timeout_s > 0:
+            raise ValueError(f"timeout_s must be > 0, got {self.timeout_s}")
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig(LanguageModelConfig):
+    """A language model that judges responses (AI feedback).
+
+    Args:
+        ask: for a "score" from 1 to 10, the mean of its distribution (direct RLAIF); for "points",
+          up to 5, one for each quality (self-rewarding); or for a "preference" between two
+          responses, in both orders, where a method learns from preferences.
+        weight: of a score or of points in the reward.
+        options: of `rewards.rating.direct_score`, `additive_ratings` or `rewards.rlaif.Comparison`:
+          templates (files or names), instructions, reasons ...
+    """
+
+    ask: Literal["nothing", "score", "points", "preference"] = "nothing"
+    weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.ask == "nothing":
+            said = self.model or self.server or self.options or self.cache
+            if said or self.seed is not None:
+                raise ValueError("reward.judge: ask says for what; it is nothing")
+        elif not self.model:
+            raise ValueError("reward.judge needs a model: a folder, or its name at the server")
+        super().__post_init__()

@@ -1,0 +1,95 @@
+"""The optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import optax
+
+from jalign.train.optim import (
+    MomentsName,
+    OptimizerName,
+    ScheduleName,
+    make_optimizer,
+    make_schedule,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimizer (optax).
+
+    Args:
+        name: which one.
+        learning_rate: at its peak; null is what is usual for adamw and the kind of run: 2e-5 for
+          demonstrations (SFT), 1e-5 for reward models, 1e-6 for preferences and online; ten times
+          as much for adapters (jalign.options.rates).
+        schedule: what follows the warm-up.
+        warmup_steps: optimizer steps of linear warm-up.
+        final: the rate at the end, as a fraction of learning_rate.
+        b1: first decay of adamw, lion; momentum of muon.
+        b2: second decay of adamw, lion.
+        eps: of adamw.
+        weight_decay: on matrices, not on norms and biases.
+        momentum: of sgd.
+        clip_norm: largest global gradient norm; null for no clipping.
+        l1: makes what is trained sparse: after each step every entry's change since the start (of
+          adapters, the entry itself) moves learning rate x l1 towards 0; 0 is off.
+        moments: int8 keeps the moments of adamw, lion, muon and sgd with momentum in 8 bits (block-
+          wise dynamic quantisation, arXiv 2110.02861): about 2 bytes per parameter of adamw's
+          instead of 8. Arrays of less than 4096 entries stay float32.
+        offload: host keeps the optimizer's state in the memory of the hosts; every step moves it to
+          the devices and back. Nothing else changes, so a run may go on with another choice. With
+          moments: int8 only from JAX 0.12.
+    """
+
+    name: OptimizerName = "adamw"
+    learning_rate: float | None = None
+    schedule: ScheduleName = "cosine"
+    warmup_steps: int = 0
+    final: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    clip_norm: float | None = 1.0
+    l1: float = 0.0
+    moments: MomentsName = "float32"
+    offload: Literal["none", "host"] = "none"
+
+    def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """The optimizer and schedule of a run of so many steps; ValueError says what is off."""
+        if self.offload == "host" and self.moments == "int8" and jax.__version_info__ < (0, 12):
+            raise ValueError(
+                "offload: host with moments: int8 needs JAX 0.12: TPU compilers before it hold no "
+                f"8-bit arrays in the host's memory, and this is {jax.__version__}"
+            )
+        if self.offload == "host" and self.name == "sgd" and not self.momentum:
+            raise ValueError(
+                "offload: host does not apply to sgd without momentum: it has no state"
+            )
+        if self.learning_rate is None:
+            raise ValueError("optim.learning_rate: only a run with an algorithm has a usual one")
+        schedule = make_schedule(
+            self.schedule,
+            self.learning_rate,
+            steps=steps,
+            warmup_steps=self.warmup_steps,
+            final=self.final,
+        )
+        optimizer = make_optimizer(
+            self.name,
+            schedule,
+            b1=self.b1,
+            b2=self.b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            clip_norm=self.clip_norm,
+            l1=self.l1,
+            moments=self.moments,
+        )
+        return optimizer, schedule

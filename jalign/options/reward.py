@@ -1,0 +1,68 @@
+"""What rewards responses: functions, a reward model, a judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jalign.options.judge import JudgeConfig
+from jalign.user_code import name_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """What says how good a response is. Several add up, each with its weight.
+
+    Args:
+        functions: name -> weight of reward functions: those that ship (sentiment_reward,
+          exact_match ...), `package.module:function` or `file.py:function`; from Python also the
+          functions themselves, of which the record of the run keeps the name. Where a method learns
+          from steps they are asked about each step as if it were a response; the column `before` is
+          the response up to it.
+        options: name -> keyword options of a function.
+        model: a reward model: the folder of its run, or one that `jalign export` wrote. Where a
+          method learns from steps: the folder of a run of prm.
+        model_weight: its weight.
+        missing_eos_penalty: taken from the reward of a response that does not end by itself.
+        clip: rewards are cut to [-clip, clip]; 0: not.
+        temperature: of the preferences that methods of games make of rewards: sigmoid(difference /
+          temperature) is the probability that one response is preferred to the other.
+        step_separator: text that ends a step of a response, where a method learns from steps.
+        judge: a language model that judges.
+    """
+
+    functions: dict[str, float] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: str | None = None
+    model_weight: float = 1.0
+    missing_eos_penalty: float = 0.0
+    clip: float = 0.0
+    temperature: float = 1.0
+    step_separator: str = "\n"
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+
+    @property
+    def scores(self) -> bool:
+        """Whether anything gives a response a number."""
+        return bool(self.functions or self.model) or self.judge.ask in ("score", "points")
+
+    @property
+    def given(self) -> bool:
+        """Whether anything judges."""
+        return self.scores or self.judge.ask == "preference"
+
+    def __post_init__(self):
+        if any(callable(fn) for fn in self.functions):
+            named = {name_of(x) if callable(x) else x: w for x, w in self.functions.items()}
+            object.__setattr__(self, "functions", named)
+            options = {name_of(x) if callable(x) else x: o for x, o in self.options.items()}
+            object.__setattr__(self, "options", options)
+        for name in ("missing_eos_penalty", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"reward.{name} must be >= 0, got {getattr(self, name)}")
+        if not self.step_separator:
+            raise ValueError("reward.step_separator: an empty text would end a step everywhere")
+        if not self.temperature > 0:
+            raise ValueError(f"reward.temperature must be > 0, got {self.temperature}")
+        if unknown := sorted(set(self.options) - set(self.functions)):
+            raise ValueError(f"reward.options are for functions that are not used: {unknown}")

@@ -1,0 +1,64 @@
+"""Devices, checkpoints, and the texts that are sampled during a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices = data x fsdp x context x tensor; one of them may be -1: what is left.
+
+    Args:
+        data: copies of the model, each on its share of the batch.
+        fsdp: parts that parameters and batch are split into.
+        tensor: parts that each matrix is split into.
+        context: parts that the tokens of a stream are split into, for rows too long for one device;
+            attention exchanges tokens for heads.
+        rules: regular expression over parameter paths -> mesh axis (or null) of each dimension,
+            instead of the default: {'.*mlp.*kernel': [null, fsdp, tensor], '.*': []}.
+    """
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+    context: int = 1
+    rules: dict[str, list[str | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Continuations written before, during and after training.
+
+    Args:
+        prompts: how many held-out prompts; 0 for none.
+        every: optimizer steps between them; 0 for before and after only.
+        max_new_tokens: most tokens of a continuation.
+        temperature: 0 is greedy.
+        sentiment: report the mean VADER sentiment of the continuations.
+    """
+
+    prompts: int = 0
+    every: int = 0
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    sentiment: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is saved, and how a run goes on.
+
+    Args:
+        every: optimizer steps between checkpoints; 0 for the last step only.
+        keep: newest checkpoints that are kept.
+        resume: auto goes on if there is a checkpoint; never refuses to; must insists; a number
+          names a step.
+        allow_mismatch: facts that may differ from the checkpoint's (its names are in the error).
+    """
+
+    every: int = 100
+    keep: int = 2
+    resume: Literal["auto", "never", "must"] | int = "auto"
+    allow_mismatch: list[str] = field(default_factory=list)

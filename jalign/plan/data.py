@@ -1,0 +1,209 @@
+"""The batches of a run whose examples are all as long as its config lets them be."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jalign.config import Config
+from jalign.core import Batch, Parts
+from jalign.data.collate import Field
+from jalign.data.examples import Example, Examples
+from jalign.models.spec import Spec
+from jalign.options.data import EMBEDDED
+from jalign.plan import work
+from jalign.plan.work import Rows
+from jalign.run import data as build_data
+from jalign.run import roles as build
+from jalign.run import rollouts as build_online
+from jalign.train.rollout import bins_of, pack
+from jalign.train.source import SPLIT
+
+LIST = 4  # responses to a prompt, where the data alone say how many
+
+
+def longest(config: Config, spec: Spec) -> tuple[int, int]:
+    """Most tokens of a prompt and of a response, as far as the model has positions."""
+    room = spec.learned_positions
+    prompt, response = config.data.max_prompt_len, config.data.max_response_len
+    if build.algorithm_of(config).experience:
+        response = build_online.plan_of(config).response_len
+    if room is not None and prompt + response > room:
+        prompt, response = room - room // 2, room // 2
+    return prompt, response
+
+
+def steps_of(config: Config) -> int:
+    """Steps of the run; 0 where they follow from data that cannot be read here and now."""
+    if config.steps:
+        return config.steps
+    names = build_data.names_of(config.data.train)
+    if not all(name in EMBEDDED or Path(name).expanduser().exists() for name in names):
+        return 0  # nothing is downloaded for a plan
+    try:
+        count = len(build_data.all_rows(config)[0])
+    except (ValueError, OSError):
+        return 0
+    return max(1, int(config.epochs * count / config.batch_size))
+
+
+def offline_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
+    """One step of an offline run, from the pipeline itself."""
+    k = responses_of(config)
+    examples = longest_examples(config, spec, config.batch_size, k)
+    batches = build.batches_of(config, examples, mesh, spec, config.batch_size)
+    data = next(batches.eval_batches())
+    return _with_reference(config, data) if config.reference == "cached" else data
+
+
+def responses_of(config: Config) -> int:
+    """Responses of an example of an offline run's data."""
+    if build.reads_mismatched(config):
+        return 1
+    return build.algorithm_of(config).format.k or LIST
+
+
+def online_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
+    """One step of an online run."""
+    plan, row = build_online.plan_of(config), build.algorithm_of(config)
+    k = row.format.k or plan.responses
+    places = plan.batch_size * (2 if config.data.pretraining is not None else 1)
+    examples = longest_examples(config, spec, places, k)
+    prompt, response = longest(config, spec)
+    shape, parts = bins_of(
+        examples=places,
+        responses=k,
+        prompt_len=prompt,
+        response_len=response,
+        max_tokens=plan.max_tokens,
+        streams=mesh.shape["data"] * mesh.shape["fsdp"],
+        multiple=plan.multiple,
+    )
+    fields = {name: Field(_axes(config, name), np.float32) for name in _extras(config)}
+    if places > plan.batch_size:
+        fields["pretraining"] = Field("", np.float32)
+        examples.extras["pretraining"] = np.zeros(places, np.float32)
+    return pack(examples, range(places), shape, parts, slice(None), fields)
+
+
+def abstract(mesh: Mesh, data: tuple[dict[str, Any], ...]) -> tuple[Parts, ...]:
+    """The shapes of a step's arrays over a mesh."""
+
+    def on_mesh(x: Any, spec: PartitionSpec) -> Any:
+        x = np.asarray(x)
+        where = NamedSharding(mesh, spec if x.ndim else PartitionSpec())
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    made = []
+    for one in data:
+        batch = one["batch"]
+        whole = Batch(batch["layout"], batch["mask"], dict(batch["extras"]))
+        whole = jax.tree.map(lambda x: on_mesh(x, SPLIT), whole)
+        made.append(Parts(whole, on_mesh(one["count"], PartitionSpec())))
+    return tuple(made)
+
+
+def rows_of(data: tuple[dict[str, Any], ...]) -> list[Rows]:
+    """What the model runs over in a step."""
+    found = []
+    for one in data:
+        layout, count = one["batch"]["layout"], int(one["count"])
+        streams, tokens = layout.tokens.shape[1:]
+        rows, length = (1, tokens) if layout.rows is None else layout.rows.shape[2:]
+        scored = layout.at.shape[-1]
+        n = count * streams
+        found.append(Rows(n * tokens, n * rows, length, n * scored))
+    return found
+
+
+def step_flops(config: Config, spec: Spec, data: tuple[dict[str, Any], ...]) -> tuple[float, float]:
+    """FLOPs of an optimizer step on these batches: those of the mathematics, and those that the
+    machine does.
+    """
+    algorithm, rows = build.algorithm_of(config), rows_of(data)
+    counted = partial(
+        work.step,
+        spec,
+        rows,
+        adapters=bool(config.model.lora or config.model.adapter),
+        remat=config.model.remat,
+    )
+    reads_reference = algorithm.needs_reference(**config.hyper) and config.reference != "cached"
+    found = counted(
+        # an online run reads its reference once per rollout, before its steps
+        reference=reads_reference and not algorithm.experience,
+        again=algorithm.batch_coupled and sum(int(one["count"]) for one in data) > 1,
+        vocabulary=not algorithm.needs_value_head,
+    )
+    if not algorithm.needs_critic or config.model.critic == "shared":
+        return found
+    critic = counted(vocabulary=False)
+    return found[0] + critic[0], found[1] + critic[1]
+
+
+def real_tokens(data: tuple[dict[str, Any], ...]) -> int:
+    """Tokens of the examples of a step, a shared prompt once per response."""
+    total = 0
+    for one in data:
+        layout, count = one["batch"]["layout"], int(one["count"])
+        if layout.rows is None:
+            total += int((layout.positions[:count] >= 0).sum())
+        else:
+            empty = layout.tokens.shape[-1] - 1
+            total += int((layout.rows[:count] != empty).sum())
+    return total
+
+
+def _extras(config: Config) -> list[str]:
+    """Columns that the loss reads from the data."""
+    row = build.algorithm_of(config)
+    return sorted(set(row.inputs(**config.hyper)) & row.format.data_fields)
+
+
+def _axes(config: Config, name: str) -> str:
+    """Axes of a column behind [B], as `data.collate` calls them."""
+    form = build.algorithm_of(config).format
+    axes = form.axes.get(name, "B").removeprefix("B").replace("R", "KR")
+    # every sample is an example of its own
+    return "K" if form.name == "samples" and not axes else axes
+
+
+def _with_reference(config: Config, data: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """The columns of a cached reference, as `train.reference` adds them."""
+    row, made = build.algorithm_of(config), []
+    names = [n for n in row.inputs(**config.hyper) if n.startswith("ref_")]
+    for one in data:
+        batch = one["batch"]
+        sizes = dict(zip("KR", batch["mask"].shape[-2:], strict=True))
+        extras = dict(batch["extras"])
+        for name in names:
+            axes = row.format.axes.get(name, "B").removeprefix("B")
+            shape = (*extras["index"].shape, *(sizes[a] for a in axes))
+            extras[name] = np.zeros(shape, np.float32)
+        made.append(one | {"batch": batch | {"extras": extras}})
+    return tuple(made)
+
+
+def longest_examples(config: Config, spec: Spec, count: int, k: int) -> Examples:
+    """So many examples of the longest kind, each with a prompt of its own."""
+    prompt_len, response_len = longest(config, spec)
+    sizes = {"R": response_len, "K": k, "A": config.model.heads}
+
+    def extra(name: str, i: int) -> np.ndarray:
+        if name == "label":
+            return np.asarray(i % 2 == 0)
+        return np.zeros(tuple(sizes[a] for a in _axes(config, name)), np.float32)
+
+    def one(i: int) -> Example:
+        prompt = np.full(prompt_len, i % spec.vocab_size, np.int32)
+        response = np.zeros(response_len, np.int32)
+        scored = np.arange(response_len) >= (prompt_len == 0)  # nothing stands before the first
+        extras = {name: extra(name, i) for name in _extras(config)}
+        return Example(prompt, (response,) * k, (scored,) * k, extras)
+
+    return Examples.from_list(one(i) for i in range(count))

@@ -1,0 +1,111 @@
+"""The programs that a run compiles, compiled for the mesh in scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jalign.config import Config
+from jalign.data.examples import Example
+from jalign.plan import data as plan_data
+from jalign.plan.compile import Program, compile_program
+from jalign.plan.roles import Roles, integers, key_in
+from jalign.rewards import model as reward_model
+from jalign.rollout import sampler
+from jalign.rollout.decode_model import Ready, prepare
+from jalign.run import roles as build
+from jalign.run import rollouts as build_online
+from jalign.train.rollout import model_fields
+from jalign.train.rounding import same_rounding
+from jalign.train.state import abstract_in, gathered_copy_fn
+from jalign.train.step import make_train_step
+
+
+def programs_of(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Iterator[Program]:
+    """The train step, and of an online run all that comes before it; the likeliest to be too
+    large first.
+    """
+    yield _train_step(config, mesh, roles, data)
+    if not build.algorithm_of(config).experience:
+        return
+    yield from _rollout(config, mesh, roles)
+    names = build_online.plan_of(config).asked_of_models(build.algorithm_of(config))
+    if names:
+        yield _reader(config, mesh, roles, data, names)
+    if roles.reward is not None:
+        yield _reward(config, mesh, roles)
+
+
+def _train_step(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Program:
+    algorithm, apply = build.algorithm_of(config), roles.model.apply
+    apply = partial(apply, temperature=build_online.trained_temperature(config))
+    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
+    shardings = jax.tree.map(lambda x: x.sharding, roles.state)
+    step = jax.jit(
+        make_train_step(algorithm, apply, optimizer, **config.hyper),
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=same_rounding(roles.model.decoder.dtype),
+    )
+    parts = plan_data.abstract(mesh, data)
+    trips = float(sum(int(one["count"]) for one in data))
+    return compile_program("train step", step, (roles.state, roles.frozen, parts), trips=trips)
+
+
+def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
+    plan, c = build_online.plan_of(config), config.rollout
+    graphdef, state = build.merged(roles.model, roles.state.params)
+    if c.weights == "gathered":
+        state = gathered_copy_fn(state, roles.model.decoder.dtype)[1]
+    layout = prepare.lower(graphdef, False, state).compile()
+    shapes = jax.eval_shape(partial(prepare, graphdef, False), state)
+    head, layers = abstract_in(shapes, layout.output_shardings)
+    whole = Ready(state, head, layers, graphdef=graphdef, vocab_axis=1)
+    rows = c.rows and -(-c.rows // plan.responses)
+    count = rows or c.sample_batch or plan.prompts
+    longest, _ = plan_data.longest(config, roles.model.decoder.spec)
+    longest = -(-longest // sampler.BUCKET) * sampler.BUCKET
+    settings = build_online.settings_of(config, eos=(0,))
+    yield compile_program(
+        "sampling",
+        sampler._sample,
+        ((whole,), integers(mesh, count, longest), integers(mesh, count)),
+        trips=c.max_new_tokens,
+        key=key_in(mesh),
+        settings=settings,
+    )
+
+
+def _reader(config: Config, mesh: Mesh, roles: Roles, data: Any, names: tuple[str, ...]) -> Program:
+    read = jax.jit(
+        model_fields(roles.model.apply, config.rollout.temperature),
+        static_argnames="names",
+        compiler_options=same_rounding(roles.model.decoder.dtype),
+    )
+    [part] = plan_data.abstract(mesh, data)
+
+    def first(x: Any) -> Any:
+        where = NamedSharding(mesh, PartitionSpec(*x.sharding.spec[1:]))
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=where)
+
+    batch = jax.tree.map(first, part.batch)
+    args = (roles.state.params, roles.frozen, batch)
+    return compile_program("log-probs of responses", read, args, names=names)
+
+
+def _reward(config: Config, mesh: Mesh, roles: Roles) -> Program:
+    prompt, response = plan_data.longest(config, roles.model.decoder.spec)
+    scored = np.arange(response) == response - 1
+    longest = Example(np.zeros(prompt, np.int32), (np.zeros(response, np.int32),), (scored,), {})
+    rows = [longest] * reward_model.BATCH_SIZE
+    layout = reward_model.padded(rows, range(len(rows)), len(rows))["layout"]
+    layout = jax.tree.map(lambda x: integers(mesh, *x.shape), layout)
+    return compile_program(
+        "reward model", reward_model.scores_of, (*nnx.split(roles.reward), layout)
+    )

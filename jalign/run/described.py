@@ -1,0 +1,122 @@
+"""Every number that decides what a run learns, in lines for people."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from jalign.config import Config
+from jalign.options import OptimConfig
+from jalign.options.rates import usual
+from jalign.run import roles as build
+from jalign.train.optim import READS
+
+WIDTH = 80  # columns
+_BESIDE = "\u00a0"
+
+
+def described(config: Config) -> list[str]:
+    """Lines of at most 80 columns: the algorithm with all its hyper-parameters, the optimizer, what
+    is trained, lengths, sampling, where it goes. What was not given is there with its default.
+    """
+    c, row = config, build.algorithm_of(config)
+    numbers = row.numbers(**c.hyper)
+    read = {name: x for name, x in numbers.items() if x != 0}
+    unused = [name for name in numbers if name not in read]
+    response = "" if row.experience else f", responses of {c.data.max_response_len}"
+    sampled = {"new tokens": c.sample.max_new_tokens, "temperature": c.sample.temperature}
+    facts = {
+        "algorithm": _listed({"": _name(c)} | read)
+        + (f"; 0: {', '.join(unused)}" if unused else ""),
+        "optimizer": _optimizer(c),
+        "trained": _trained(c),
+        "batches": f"{c.batch_size} examples each, "
+        + (f"{c.steps} steps" if c.steps else f"{_short(c.epochs)} epochs")
+        + f", prompts of at most {c.data.max_prompt_len} tokens{response} ({c.data.over_long})",
+        "rollouts": _rollouts(c) if row.experience else "",
+        "samples": c.sample.prompts and _listed({"prompts": c.sample.prompts} | sampled),
+        "seed": f"{c.seed}",
+        "out": c.out,
+    }
+    return [line for name, text in facts.items() if text for line in _wrapped(name, str(text))]
+
+
+def _name(config: Config) -> str:
+    name, row = config.algorithm["name"], build.algorithm_of(config)
+    return name if name == row.name else f"{row.name} ({name})"
+
+
+def _optimizer(config: Config) -> str:
+    c, row = config.optim, build.algorithm_of(config)
+    rate, kind = usual(row, adapters=bool(config.model.lora or config.model.adapter))
+    ordinary = f" (usual for {kind})" if rate == c.learning_rate and c.name == "adamw" else ""
+    warm = f" after {c.warmup_steps} steps of warm-up" if c.warmup_steps else ""
+    to = f" to {_short(c.final)} of it" if c.final else ""
+    plain, always = OptimConfig(), READS[c.name]
+    more = {
+        name: getattr(c, name)
+        for name in (*always, "clip_norm", "l1", "moments", "offload")
+        if name in always or name == "clip_norm" or getattr(c, name) != getattr(plain, name)
+    }
+    return _listed(
+        {"": f"{c.name}, learning rate {_short(c.learning_rate)}{ordinary}, {c.schedule}{to}{warm}"}
+        | more
+    )
+
+
+def _trained(config: Config) -> str:
+    c = config.model
+    what = "every parameter"
+    if c.lora:
+        scale = "rank-stabilised, " if c.lora.rank_stabilised else ""
+        what = (
+            f"LoRA of rank {c.lora.rank}, alpha {_short(c.lora.alpha)}, {scale}dropout "
+            f"{_short(c.lora.dropout)}, on {c.lora.targets}"
+        )
+    elif c.adapter:
+        what = f"the adapter {c.adapter}"
+    quant = f", base in {c.quant}" if c.quant != "none" else ""
+    reference = f", reference {c.reference}" if c.reference else ""
+    return what + quant + reference
+
+
+def _rollouts(config: Config) -> str:
+    c, row = config.rollout, build.algorithm_of(config)
+    assert row.experience is not None
+    return _listed(
+        {
+            "prompts": c.prompts or config.batch_size,
+            "responses": c.responses or row.experience.responses,
+            "epochs": c.epochs,
+            "new tokens": c.max_new_tokens,
+            "temperature": c.temperature,
+        }
+        | ({"top_k": c.top_k} if c.top_k else {})
+        | ({"top_p": c.top_p} if c.top_p < 1 else {})
+    )
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    """Names beside their values, not to be torn apart."""
+    return ", ".join(f"{name}{_BESIDE}{_short(x)}".strip(_BESIDE) for name, x in values.items())
+
+
+def _short(value: Any) -> str:
+    """
+    >>> _short(1e-6), _short(0.0002), _short(32.0), _short("adamw")
+    ('1e-06', '0.0002', '32', 'adamw')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    """Text beside its name, whose further lines stand below it; a path is not broken."""
+    head = f"{name + ':':<11}"
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(_BESIDE, " ") for line in lines]

@@ -1,0 +1,192 @@
+"""Where an exported model comes from: `jalign.json` for programs, README.md for people."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from jalign import __version__, store
+from jalign.config import Config
+from jalign.run import roles as build
+
+FACTS = "jalign.json"
+"""Beside an exported or merged model: what it was made from."""
+
+
+def facts_of(run: str, config: Config, step: int) -> dict[str, Any]:
+    """Of a run's checkpoint, as JSON can hold it."""
+    saved = json.loads((store.as_path(run) / "config.json").read_text(encoding="utf-8"))
+    numbers = saved["algorithm"]  # of the run itself, also where its algorithm is not known here
+    if numbers == config.algorithm:
+        numbers = build.algorithm_of(config).hyperparameters | numbers
+    optim = config.optim
+    return {
+        "jalign": __version__,
+        "run": run,
+        "step": step,
+        "algorithm": {"name": numbers["name"]} | dict(sorted(numbers.items())),
+        "base_model": config.model.path,
+        "reference": config.model.reference,
+        "adapters": None if config.model.lora is None else vars(config.model.lora),
+        "data": {"train": config.data.train, "eval": config.data.eval},
+        "training": {
+            "batch_size": config.batch_size,
+            "optimizer": optim.name,
+            "learning_rate": optim.learning_rate,
+            "schedule": optim.schedule,
+            "seed": config.seed,
+        },
+        "held_out": _before_and_after(run, step),
+    }
+
+
+def write(folder: Path, facts: dict[str, Any], title: str, usage: str, library: str) -> None:
+    """Both files."""
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    text = f"{_front(facts, library)}\n# {title}\n\n{_body(facts)}\n## How to load it\n\n{usage}"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def read(name: str) -> dict[str, Any]:
+    """The facts beside a model in a folder; {} of any other."""
+    file = Path(name) / FACTS
+    try:
+        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    return said if isinstance(said, dict) else {}
+
+
+def usage(folder: str, kind: str, chat: bool) -> str:
+    """How a whole model is loaded and asked."""
+    if kind == "language model":
+        return _code(
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f'folder = "{folder}"',
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+            "model = AutoModelForCausalLM.from_pretrained(folder)",
+            *(_ASK_CHAT if chat else _ASK_TEXT),
+        )
+    lines = [
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f'folder = "{folder}"',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        "model = AutoModelForSequenceClassification.from_pretrained(folder)",
+    ]
+    if kind != "reward model":
+        return _code(*lines)
+    return _code(*lines, *(_SCORE_CHAT if chat else _SCORE_TEXT)) + (
+        "\nThe reward is read at the last token that is not padding, which must be the one that "
+        "ends the response:\n"
+        + ("the chat template leaves out what stood after it.\n" if chat else "the EOS.\n")
+    )
+
+
+def adapter_usage(folder: str, base: str, kind: str) -> str:
+    """How an adapter is put on its base."""
+    auto = "AutoModelForCausalLM" if kind == "language model" else AUTO_SCORE
+    more = "" if kind == "language model" else ", num_labels=1"
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {auto}, AutoTokenizer, GenerationConfig",
+        "",
+        f'folder = "{folder}"',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        f'base = {auto}.from_pretrained("{base}"{more})',
+        "model = PeftModel.from_pretrained(base, folder)",
+    ]
+    if kind == "language model":
+        lines.append("model.generation_config = GenerationConfig.from_pretrained(folder)")
+    return _code(*lines)
+
+
+AUTO_SCORE = "AutoModelForSequenceClassification"
+_ASK_CHAT = (
+    'messages = [{"role": "user", "content": "Hello"}]',
+    "inputs = tokenizer.apply_chat_template(",
+    '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+    ")",
+    "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=256)[0]))",
+)
+_ASK_TEXT = (
+    'inputs = tokenizer("Once upon a time", return_tensors="pt")',
+    "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=256)[0]))",
+)
+_SCORE_CHAT = (
+    'messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}]',
+    "inputs = tokenizer.apply_chat_template([messages], padding=True, "
+    'return_tensors="pt", return_dict=True)',
+    "print(model(**inputs).logits[:, 0])",
+)
+_SCORE_TEXT = (
+    'texts = ["a prompt and its response" + tokenizer.eos_token]',
+    'inputs = tokenizer(texts, padding=True, return_tensors="pt")',
+    "print(model(**inputs).logits[:, 0])",
+)
+
+
+def _code(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```", ""])
+
+
+def evaluations(run: str, step: int) -> list[dict[str, Any]]:
+    """What a run recorded of its evaluations up to a step, oldest first."""
+    file = store.as_path(run) / "metrics.jsonl"
+    rows = []
+    for line in file.read_text(encoding="utf-8").split("\n") if file.exists() else ():
+        try:
+            row = json.loads(line) if line else {}
+        except ValueError:  # the last line of a run that was killed
+            continue
+        if row.get("kind") == "eval" and row["step"] <= step:
+            rows.append(row)
+    return rows
+
+
+def _before_and_after(run: str, step: int) -> dict[str, dict[str, float]]:
+    """Metric -> its value before and after, where the run evaluated."""
+    rows = evaluations(run, step)
+    known = [name for name in (rows[-1] if rows else {}) if name not in ("step", "kind", "time")]
+    found = {}
+    for name in known:
+        columns = {f"step {row['step']}": row.get(name) for row in (rows[0], rows[-1])}
+        found[name] = columns
+    return found
+
+
+def _front(facts: dict[str, Any], library: str) -> str:
+    """What the hub reads; a folder is no name of a model there."""
+    lines = ["---", f"library_name: {library}"]
+    base = str(facts["base_model"])
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
+        lines.append(f"base_model: {base}")
+    name = (facts.get("algorithm") or facts.get("merge"))["name"]
+    return "\n".join([*lines, "tags:", "- jalign", f"- {name}", "---", ""])
+
+
+def _body(facts: dict[str, Any]) -> str:
+    """Everything that is known, as tables."""
+    plain = {k: v for k, v in facts.items() if k != "held_out" and v is not None}
+    lines = ["| | |", "| --- | --- |"]
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {_shown(v)}" for k, v in value.items() if v is not None)
+        lines.append(f"| {name.replace('_', ' ')} | {_shown(value)} |")
+    held = facts.get("held_out") or {}
+    if held:
+        columns = list(dict.fromkeys(name for values in held.values() for name in values))
+        lines += ["", "## Held-out metrics", "", f"| metric | {' | '.join(columns)} |"]
+        lines.append("| --- |" + " ---: |" * len(columns))
+        for name, values in held.items():
+            cells = " | ".join(_shown(values.get(column)) for column in columns)
+            lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

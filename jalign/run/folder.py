@@ -1,0 +1,259 @@
+"""A finished or running run's folder, read back: its config, and its newest state."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from jalign import algorithms, store
+from jalign.algorithms import ALGORITHMS
+from jalign.config import Config
+from jalign.config.read import ConfigError, read_config
+from jalign.core import Algorithm, TrainState, did_you_mean
+from jalign.data.chat import load_tokenizer
+from jalign.models import hub, peft
+from jalign.models.decoder import Decoder
+from jalign.options import MeshConfig
+from jalign.rewards.model import RewardModel
+from jalign.run import roles as build
+from jalign.train.checkpoint import Checkpointer
+
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+STEP_HELP = "which checkpoint of a run: its step, or best (what stop.metric kept); the newest"
+
+Which = int | Literal["best"] | None
+"""A checkpoint of a run; None is the newest."""
+
+
+def which(text: str | None) -> Which:
+    """What --step says."""
+    if text is None or text == "best":
+        return text
+    if not text.isdecimal():
+        near = did_you_mean(text, ["best"])
+        raise ValueError(f"--step must be the step of a checkpoint, or best, got {text!r}{near}")
+    return int(text)
+
+
+def is_run(folder: str) -> bool:
+    """Whether the folder was made by `jalign train`."""
+    path = store.as_path(folder)
+    return (path / CONFIG_FILE).is_file() and (path / "checkpoints").is_dir()
+
+
+def config_of(folder: str, more: Sequence[str] = ()) -> Config:
+    """The config that a run was started with, and options that count more; its mesh is replaced
+    where it does not fit.
+    """
+    if not is_run(folder):
+        raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
+    file = store.as_path(folder) / CONFIG_FILE
+    try:
+        saved = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ConfigError(
+            f"{file} is damaged ({error}): jalign train, with the run's own config and --out, "
+            "writes it again"
+        ) from error
+    return _config_from(saved, folder, more)
+
+
+def _config_from(saved: dict[str, Any], folder: str, more: Sequence[str] = ()) -> Config:
+    with TemporaryDirectory() as copy:
+        file = Path(copy) / CONFIG_FILE
+        file.write_text(json.dumps(saved), encoding="utf-8")
+        config = read_config(["--config", str(file), "--out", folder, *more])
+    try:
+        build.mesh_of(config)
+    except ValueError:
+        return replace(config, mesh=MeshConfig())
+    return config
+
+
+def newest(
+    folder: str, step: Which = None, beside: build.Bare | None = None, more: Sequence[str] = ()
+) -> tuple[Config, build.Model, TrainState, int]:
+    """Config, model, state and step of a run's newest (or a given, or its best) checkpoint;
+    adapters may stand on frozen weights that are there already. `more` are options that count more
+    than the run's config.
+    """
+    config, (checkpoints, step) = config_of(folder, more), _checkpoints(folder, step)
+    mesh = build.mesh_of(config)
+    model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
+    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
+    state, _ = build.state_of(config, model, mesh, optimizer)
+    found = checkpoints.restore(state, step)
+    if found is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    return config, model, found[1], found[0]
+
+
+class Weights(NamedTuple):
+    """What a run trained, without what only training needs."""
+
+    config: Config
+    model: build.Model
+    params: Any
+    step: int
+
+
+def weights(folder: str, step: Which = None, beside: build.Bare | None = None) -> Weights:
+    """As `newest`, without the optimizer's state; the algorithm need not be known here."""
+    checkpoints, step = _checkpoints(folder, step)
+    config = readable(folder, step)
+    mesh = build.mesh_of(config)
+    model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
+    wanted = {"params": jax.tree.map(_master, model.params)}
+    found = checkpoints.restore(wanted, step, partial=True)
+    if found is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    return Weights(config, model, found[1]["params"], found[0])
+
+
+def _master(x: jax.Array) -> jax.ShapeDtypeStruct:
+    """Of a trained parameter: what training keeps, in the same place."""
+    return jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
+
+
+def _checkpoints(folder: str, step: Which) -> tuple[Checkpointer, int | None]:
+    if not is_run(folder):
+        raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
+    checkpoints = Checkpointer(store.as_path(folder) / "checkpoints")
+    if step != "best":
+        return checkpoints, step
+    if checkpoints.pinned is None:
+        raise ValueError(
+            f"{folder} keeps no best checkpoint: it was trained without stop.metric, or was never "
+            "better than before its first step"
+        )
+    return checkpoints, checkpoints.pinned
+
+
+def step_of(folder: str, step: Which = None) -> int:
+    """The number of a checkpoint.
+
+    Raises:
+      ValueError: there is none.
+    """
+    checkpoints, step = _checkpoints(folder, step)
+    if step is None and not checkpoints.steps():
+        raise ValueError(f"{folder} has no checkpoint")
+    return checkpoints.steps()[-1] if step is None else step
+
+
+def readable(folder: str, step: int | None = None) -> Config:
+    """The config; where its algorithm is not known, what is known of the model, with an algorithm
+    in its place that trains the same parameters.
+    """
+    saved = json.loads((store.as_path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+    try:
+        algorithms.get(saved["algorithm"]["name"])
+    except ValueError as error:
+        log.warning("%s: %s; its weights are read without it", folder, error)
+    else:
+        return config_of(folder)
+    names = _checkpoints(folder, step)[0].leaves(step_of(folder, step))
+    if any(name.startswith("params.critic.") for name in names):
+        raise ValueError(
+            f"{folder} trained a critic by an algorithm that is not known here: "
+            f"{saved['algorithm']['name']}"
+        )
+    known = "bradley_terry" if "params.value.kernel" in names else "sft"
+    model = saved["model"] | {"reference": None, "critic": None, "reference_offload": "none"}
+    kept = {"algorithm": {"name": known}, "model": model, "out": folder}
+    kept |= {name: saved[name] for name in ("data", "mesh", "seed") if name in saved}
+    return _config_from(kept, folder)
+
+
+def language_model(
+    name: str, mesh: Mesh | None = None, step: Which = None
+) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
+    """The model of a run's newest (or a given) checkpoint, of a folder or hub name, or of the
+    package; its tokenizer; and where it was loaded from.
+    """
+    if is_run(name):
+        _, model, params, _ = weights(name, step)
+        return nnx.merge(*build.merged(model, params)), model.tokenizer, model.path
+    if (Path(name) / peft.CONFIG).is_file():
+        return _with_adapter(Path(name), mesh)
+    path = build.model_path(name)
+    model = hub.load(path, dtype=build.compute_dtype("auto"), mesh=mesh)
+    return model, load_tokenizer(path), path
+
+
+def _with_adapter(folder: Path, mesh: Mesh | None) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
+    """A PEFT folder on the base that it names, with its own tokenizer if it brings one."""
+    base = peft.base_of(folder)
+    own = (folder / "tokenizer.json").is_file()
+    model = hub.load(build.model_path(base), dtype=build.compute_dtype("auto"), mesh=mesh)
+    path = str(folder) if own else build.model_path(base)
+    return peft.load_adapter(model, folder), load_tokenizer(path), path
+
+
+def reward_model(
+    name: str, mesh: Mesh | None = None, beside: build.Bare | None = None
+) -> RewardModel:
+    """The reward model of a run's newest checkpoint, of a folder that jalign export wrote, or of
+    any sequence-classification model with one label.
+    """
+    if is_run(name):
+        trained = weights(name, beside=beside)
+        scorer = reward_of(trained.config, trained.model, trained)
+        scorer.step = trained.step
+        return scorer
+    return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
+
+
+def process_model(name: str) -> RewardModel:
+    """The process reward model of a run's newest checkpoint, for `rewards.process`."""
+    row = build.algorithm_of(config_of(name))
+    if row.format.name != "stepwise":
+        rows = ", ".join(r.name for r in ALGORITHMS.values() if r.format.name == "stepwise")
+        raise ValueError(
+            f"{name} is no process reward model: {row.name} trains no reward of steps; this does: "
+            f"{rows}"
+        )
+    trained = weights(name)
+    scorer = _model_of(trained.config, trained.model, trained)
+    scorer.step = trained.step
+    return scorer
+
+
+def reward_of(config: Config, model: build.Model, state: TrainState | Weights) -> RewardModel:
+    """The reward model of this state, with the limits of its training data."""
+    if not scores_responses(build.algorithm_of(config)):
+        rows = ", ".join(row.name for row in ALGORITHMS.values() if scores_responses(row))
+        raise ValueError(
+            f"{config.out} is no reward model: {config.algorithm['name']} trains no reward of a "
+            f"whole response; these do: {rows}"
+        )
+    return _model_of(config, model, state)
+
+
+def _model_of(config: Config, model: build.Model, state: TrainState | Weights) -> RewardModel:
+    return RewardModel(
+        build.merged(model, state.params),
+        model.tokenizer,
+        max_prompt_len=config.data.max_prompt_len,
+        max_response_len=config.data.max_response_len,
+        keep_eos=config.data.keep_eos,
+        template=config.data.template,
+    )
+
+
+def scores_responses(row: Algorithm) -> bool:
+    """Whether a row trains one reward per response, read at its last token: not one per token, per
+    step or per attribute, nor one that is read off two responses in one prompt.
+    """
+    return row.format.name != "joint" and bool({"scores", "chosen_scores"} & set(row.inputs()))

@@ -1,0 +1,49 @@
+"""Where the config of a language model that is asked becomes a judge."""
+
+import zlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from jalign.data.chat import Template
+from jalign.options import LanguageModelConfig
+from jalign.rewards.judge import Judge, ModelJudge
+from jalign.rewards.server import ServerJudge
+from jalign.rollout.groups import respond
+from jalign.rollout.sampler import Settings, continuation
+from jalign.run import folder as runs
+from jalign.run import roles as build
+
+
+def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
+    """A language model that is asked: in this process, or behind a server."""
+    name = c.model or ""
+    if c.server:
+        return ServerJudge(
+            c.server,
+            name,
+            concurrency=c.concurrency,
+            cache=c.cache,
+            seed=c.seed,
+            prompt_price=c.prompt_price,
+            completion_price=c.completion_price,
+            timeout_s=c.timeout_s,
+            retries=c.retries,
+        )
+    model, tokenizer, path = runs.language_model(name, mesh)
+    split, eos = nnx.split(model), build.eos_ids(path, tokenizer)
+
+    def generate(ids: Sequence[Sequence[int]], *, max_tokens: int, temperature: float) -> list[str]:
+        settings = Settings(max_new_tokens=max_tokens, temperature=temperature, eos=eos)
+        rows = [np.asarray(row, np.int32) for row in ids]
+        # another question is answered with other random numbers, the same one with the same
+        asked = np.uint32(zlib.crc32(b"".join(row.tobytes() for row in rows)))
+        key = jax.random.fold_in(jax.random.key(c.seed or 0), asked)
+        found = respond(split, rows, settings, key, batch_size=8)
+        return [continuation(tokenizer, [], row[0].tolist(), eos) for row in found.tokens]
+
+    template = Template.of(tokenizer) if tokenizer.chat_template else None
+    return ModelJudge(split, tokenizer, template=template, generate=generate)

@@ -1,0 +1,122 @@
+"""Where tokenised data meet models: does every model of a run have room for every row?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jalign.config import Config
+from jalign.data.examples import Examples
+from jalign.models import hub
+from jalign.models.limits import check_length, check_token
+from jalign.models.peft_tables import vocabulary_of
+from jalign.models.spec import Spec
+from jalign.run import roles as build
+
+SHORTER = "set data.max_prompt_len and data.max_response_len lower"
+SAMPLES = "set data.max_prompt_len and rollout.max_new_tokens lower"
+SHOWN = "set data.max_prompt_len and sample.max_new_tokens lower"
+
+
+def check(
+    config: Config, tokenizer: Any, examples: Examples | None, held: Examples | None = None
+) -> list[str]:
+    """That all examples of a run fit all models that read them. Reads no weights.
+
+    Returns:
+      Warnings: of rows beyond the trained context of a model with rotary positions.
+
+    Raises:
+      ValueError: a token without an embedding, or a row longer than learned positions; it names
+        row, token, model and both sizes.
+    """
+    online = build.algorithm_of(config).experience is not None
+    sampled = config.rollout.max_new_tokens if online else 0
+    found = check_part(config, tokenizer, examples, "the training data", sampled)
+    found += check_part(config, tokenizer, held, "the held-out data", sampled)
+    if held is not None and (shown := build.shown_prompts(config, held)):
+        lengths = np.array([len(prompt) + config.sample.max_new_tokens for _, prompt in shown])
+        numbers = [i for i, _ in shown]
+        policy = dict(list(specs_of(config).items())[:1])
+        found += _check_longest(held, lengths, policy, "the held-out data", SHOWN, numbers)
+    return found
+
+
+def check_part(
+    config: Config, tokenizer: Any, examples: Examples | None, what: str, sampled: int = 0
+) -> list[str]:
+    """As `check`, of some examples by the name `what`, after which `sampled` tokens may follow."""
+    if examples is None or not len(examples):
+        return []
+    specs = specs_of(config)
+    check_ids(examples, tokenizer, specs, what)
+    lengths = _lengths(config, examples, sampled)
+    return _check_longest(examples, lengths, specs, what, SAMPLES if sampled else SHORTER)
+
+
+def specs_of(config: Config) -> dict[str, Spec]:
+    """Every model that reads the tokens of the run, by what a person calls it."""
+    c = config.model
+    others = {"model.reference": c.reference, "model.critic": c.critic}
+    named = {c.path: c.path} | {
+        f"{key} ({path})": path for key, path in others.items() if path and path != build.SHARED
+    }
+    specs = {name: hub.spec_of(build.model_path(path)) for name, path in named.items()}
+    resized = vocabulary_of(c.adapter) if c.adapter else None
+    if resized:
+        specs[c.path] = dataclasses.replace(specs[c.path], vocab_size=resized)
+    return specs
+
+
+def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], what: str) -> None:
+    """That every token has an embedding in every model."""
+    if not examples.tokens.size:
+        return
+    for token in {int(examples.tokens.max()), int(examples.tokens.min())}:
+        for model, spec in specs.items():
+            if 0 <= token < spec.vocab_size:
+                continue
+            place = int(np.argmax(examples.tokens == token))
+            segment = int(np.searchsorted(examples.bounds, place, side="right")) - 1
+            example = int(np.searchsorted(examples.first, segment, side="right")) - 1
+            text = tokenizer.convert_ids_to_tokens(token) if token >= 0 else None
+            where = _where(examples, example, what)
+            check_token(token, spec, text=text, where=where, model=model)
+
+
+def _lengths(config: Config, examples: Examples, sampled: int) -> np.ndarray:
+    """[n] tokens of an example's longest row, where `sampled` tokens may follow the prompt."""
+    prompt, response, _ = examples.lengths()
+    longest = response.max(axis=1, initial=0)
+    if build.reads_mismatched(config):  # another example's response follows the prompt, too
+        longest = np.full_like(longest, longest.max(initial=0))
+    return prompt + np.maximum(longest, sampled)
+
+
+def _check_longest(
+    examples: Examples,
+    lengths: np.ndarray,
+    specs: Mapping[str, Spec],
+    what: str,
+    remedy: str,
+    numbers: Sequence[int] | None = None,
+) -> list[str]:
+    """That the longest of these rows has positions in every model; `numbers` are their examples."""
+    longest = int(np.argmax(lengths))
+    example = longest if numbers is None else numbers[longest]
+    where = _where(examples, example, what)
+    said = (
+        check_length(int(lengths[longest]), spec, where=where, model=model, remedy=remedy)
+        for model, spec in specs.items()
+    )
+    return [warning for warning in said if warning]
+
+
+def _where(examples: Examples, i: int, what: str) -> str:
+    """The row that an example was made of, as in its file where that is known."""
+    row = int(examples.extras["row"][i]) if "row" in examples.extras else i
+    place = examples.report.places[row]
+    return f"{place} of {what}" if place == f"row {row}" else f"{place}, in {what},"

@@ -1,0 +1,56 @@
+"""A run as the model of another one: SFT and then DPO, a reward model as a critic's start."""
+
+import hashlib
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import jax
+
+from jalign import store
+from jalign.parallel import hosts
+from jalign.run import folder as runs
+from jalign.run import roles as build
+from jalign.run.export import model_folder
+from jalign.run.export.exported import Exported
+
+FOLDER = "models"  # in a run's folder
+
+
+def named(name: str) -> tuple[str, runs.Which] | None:
+    """The run and its checkpoint, of RUN, RUN@STEP or RUN@best; None of anything else."""
+    if runs.is_run(name):
+        return name, None
+    run, at, step = name.rpartition("@")
+    return (run, runs.which(step)) if at and runs.is_run(run) else None
+
+
+def folder_of(run: str, step: runs.Which) -> str:
+    """Folder of the run's newest (or a given) model in Hugging Face's format, adapters merged, in
+    float32: written when it is asked for the first time, and kept in the run's folder.
+    """
+    number = runs.step_of(run, step)
+    there = _place(run) / str(number)
+    ready = hosts.broadcast_int((there / "config.json").is_file())
+    if not ready:
+        config = runs.readable(run, number)
+        with jax.set_mesh(build.mesh_of(config)):
+            exported = Exported(run, runs.weights(run, number))
+            main = hosts.is_main()
+            with model_folder.written(there) if main else nullcontext(there) as out:
+                exported.write_model(out, str(there), "float32", 1.0)
+        if main:
+            print(f"jalign: step {number} of {run} as a model: {there}", file=sys.stderr)
+    hosts.barrier("jalign run as a model")
+    if not (there / "config.json").is_file():
+        raise ValueError(f"{run} must be in a folder that all processes share")
+    return str(there)
+
+
+def _place(run: str) -> Path:
+    """On disk in any case: models are read from memory-mapped files."""
+    if not store.is_remote(run):
+        return Path(run) / FOLDER
+    return (
+        Path.home() / ".cache" / "jalign" / FOLDER / hashlib.sha256(run.encode()).hexdigest()[:16]
+    )

@@ -1,0 +1,135 @@
+"""What `jalign train` tells people before and after a run."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+from rich.table import Table
+from rich.text import Text
+
+from jalign import __version__, store
+from jalign.config import Config
+from jalign.data.examples import Examples
+from jalign.data.report import sentences
+from jalign.kernels import backend
+from jalign.log import RunLog
+from jalign.run import data as build_data
+from jalign.run import roles as build
+from jalign.run.described import described
+from jalign.train.online import Online
+from jalign.train.source import Offline
+
+_OUR_OWN = {"row", "source", "weight"}  # extras that are read whatever the algorithm
+_SHOWN = 3  # generations
+
+
+def introduce(
+    log: RunLog,
+    config: Config,
+    model: build.Model,
+    examples: Examples,
+    held: Examples | None,
+    source: Offline | Online,
+    steps: int,
+    start: int,
+) -> None:
+    """What this run is: model, kernels, data, batches."""
+    trained = sum(x.size for x in jax.tree.leaves(model.params))
+    frozen = sum(x.size for x in jax.tree.leaves(model.base))
+    row, spec, dtype = build.algorithm_of(config), model.decoder.spec, model.decoder.dtype
+    log.say(f"jalign {__version__}: {row.name} on {model.path}")
+    for line in described(config):
+        log.say(line)
+    log.say(f"trained parameters {trained:,}, frozen {frozen:,}, computed in {dtype}")
+    for line in backend.describe(
+        dtype=dtype,
+        head_dim=spec.head_dim,
+        softcap=spec.attn_softcap,
+        requested=model.decoder.attention,
+    ):
+        log.say(line)
+    said = sentences(examples.report)
+    for line in [*build_data.described_splits(config.data), *said]:
+        log.say(f"data: {line}")
+    log.say(f"data: {len(held or ())} examples held out")
+    for line in sentences(held.report) if held else ():
+        if line not in said:
+            log.say(f"held-out data: {line}")
+    if isinstance(source, Online) and source.pretraining:
+        for line in sentences(source.pretraining.texts.report):
+            log.say(f"pretraining data: {line}")
+    unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
+    if unread:
+        log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")
+    for line in source.describe():
+        log.say(f"batches: {line}")
+    if start == steps:
+        log.say(f"done already: {start} of {steps} steps")
+        return
+    if log.dropped and not start:
+        log.say(
+            f"warning: {log.path} held the record of {log.dropped} steps, but there is no "
+            "checkpoint to go on from: the run begins afresh, and its record with it"
+        )
+    begin = f"going on after step {start} of {steps}" if start else f"{steps} steps"
+    log.say(f"{begin}, {config.batch_size} examples each")
+
+
+def conclude(
+    log: RunLog, out: store.StorePath, start: int, steps: int, seconds: float, best: int | None
+) -> None:
+    """Before and after, side by side, how many steps this life took, and where everything is."""
+    console = log.display.console
+    if console is None:
+        return
+    texts = log.rows("generations")
+    if len(texts) > 1:
+        _show_texts(log, texts[0]["rows"], texts[-1]["rows"])
+    evaluations = log.rows("eval")
+    if len(evaluations) > 1:
+        first, last = evaluations[0], evaluations[-1]
+        for name in ("loss", "rewards/accuracies", "rewards/margins", "reward"):
+            if first.get(name) is not None and last.get(name) is not None:
+                log.say(f"held-out {name}: {first[name]:.4f} before, {last[name]:.4f} after")
+    sentiment = [row["sentiment"] for row in log.rows("sentiment")]
+    if len(sentiment) > 1:
+        log.say(
+            f"mean sentiment of {len(texts[-1]['rows'])} continuations (VADER, -1 to 1): "
+            f"{sentiment[0]:.3f} before, {sentiment[-1]:.3f} after"
+        )
+    if steps > start:
+        log.say(f"{steps - start} steps in {seconds:.0f} s")
+    log.say(f"metrics:     {log.path}")
+    log.say(f"TensorBoard: tensorboard --logdir {log.tensorboard}  (pip install tensorboard)")
+    log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
+    if best is not None:
+        log.say(f"best:        {out / 'checkpoints' / str(best)} (--step best)")
+    run = str(out)
+    sample = f"jalign sample {run} PROMPT; " if texts else ""
+    log.say(f"next:        jalign eval {run}; {sample}jalign export {run} {run}-exported")
+    if shutil.which("jalign") is None and (activate := Path(sys.prefix, "bin/activate")).is_file():
+        log.say(f"             so that the shell knows jalign: source {activate}")
+
+
+def _show_texts(log: RunLog, first: list[dict[str, str]], last: list[dict[str, str]]) -> None:
+    """A few prompts with what was written before and after; how many texts are empty is said."""
+    console = log.display.console
+    assert console is not None
+    pairs = [
+        (x["prompt"], x["continuation"].strip(), y["continuation"].strip())
+        for x, y in zip(first, last, strict=True)
+    ]
+    full = [pair for pair in pairs if all(pair[1:])]
+    for prompt, before, after in (full or pairs)[:_SHOWN]:
+        # no str: what looks like markup in a text is text
+        table = Table(show_header=False, title=Text(prompt), title_justify="left", expand=True)
+        table.add_row("before", Text(before))
+        table.add_row("after", Text(after))
+        console.print(table)
+    empty = [sum(not pair[i] for pair in pairs) for i in (1, 2)]
+    if any(empty):
+        log.say(
+            f"of {len(pairs)} continuations {empty[0]} were empty before and {empty[1]} after: "
+            "the model ended them at once"
+        )
