@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from jalign.config import Config, DataConfig
+from jalign.config.build import options_of
 from jalign.run import data as build_data
 from tests.data.tiny_tokenizers import byte_level
 
-SFT = Config(algorithm={"name": "sft"})
+SFT = options_of(Config(algorithm={"name": "sft"}))
 
 
 def write(path, rows):
@@ -65,7 +66,7 @@ def test_columns_are_renamed_before_rows_are_held_out(tmp_path):
         train=write(tmp_path / "x.jsonl", rows),
         columns={"prompt": "q", "chosen": "good", "rejected": "bad"},
     )
-    train, held = build_data.all_rows(Config(algorithm={"name": "dpo"}, data=data))
+    train, held = build_data.all_rows(options_of(Config(algorithm={"name": "dpo"}, data=data)))
     assert len(train) + len(held) == 40 and held
     assert set(held[0]) == {"prompt", "chosen", "rejected"}
 

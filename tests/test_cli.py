@@ -310,7 +310,7 @@ def test_a_run_is_read_where_its_mesh_does_not_fit(folder, tmp_path):
     for data, read_as in ((16, 1), (8, 8)):
         saved["mesh"]["data"] = data
         (tmp_path / "config.json").write_text(json.dumps(saved))
-        assert runs.config_of(str(tmp_path)).mesh.data == read_as
+        assert runs.options_of(str(tmp_path)).mesh.data == read_as
 
 
 def test_algorithms_prints_the_catalogue_and_one_row(capsys):

@@ -22,7 +22,7 @@ def test_a_file_and_overrides_fill_the_config(config):
     got = read_config(
         [config(DPO + "optim: {learning_rate: 5e-6}\n"), "--algorithm.beta", "0.4", "--seed", "3"]
     )
-    assert got.hyper == {"beta": 0.4} and got.seed == 3
+    assert got.algorithm.hyper == {"beta": 0.4} and got.seed == 3
     assert got.optim.learning_rate == 5e-6  # YAML 1.1 reads it as a string
 
 

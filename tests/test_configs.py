@@ -99,7 +99,7 @@ RUN = TINY if os.environ.get("JALIGN_TINY") == "all" else set(ONE_OF_EACH.values
 @pytest.mark.parametrize("name", sorted(RUN))
 def test_the_tiny_run_learns_what_the_method_promises(name, tmp_path, quick):
     config = read_config([str(TINY[name]), "--out", str(tmp_path)])
-    assert config.algorithm["name"] == name
+    assert config.algorithm_name == name
     assert train(config, None) == ExitCode.OK
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     before, after = [row for row in rows if row["kind"] == "eval"]

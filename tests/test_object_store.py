@@ -254,4 +254,4 @@ def test_a_run_that_is_killed_goes_on_and_ends_bit_for_bit_like_one_on_disk(fold
     assert evaluate([out], console)["loss"] == held_out[-1]["loss"]
     export([out, str(tmp_path / "exported")], console)
     assert (tmp_path / "exported" / "model.safetensors").is_file()
-    assert runs.config_of(out).out == out
+    assert runs.options_of(out).out == out

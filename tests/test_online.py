@@ -21,6 +21,7 @@ from jalign.config import (
     RewardConfig,
     RolloutConfig,
 )
+from jalign.config.build import options_of
 from jalign.config.read import read_config
 from jalign.rollout import record
 from jalign.rollout.groups import Responses
@@ -355,7 +356,7 @@ def test_direct_methods_learn_at_temperature_one(name, expected):
         steps=1,
         out="x",
     )
-    assert trained_temperature(config) == expected
+    assert trained_temperature(options_of(config)) == expected
 
 
 def test_who_would_win_is_not_known_where_a_reward_is_missing():

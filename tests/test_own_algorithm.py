@@ -39,9 +39,12 @@ def own(tmp_path, monkeypatch):
 
 def test_a_row_is_named_by_its_file_or_its_module(own, monkeypatch):
     config = read_config(["--algorithm", "mymethods.py:row", "--algorithm.gamma", "0.5"])
-    assert config.algorithm == {"name": f"{own}/mymethods.py:row", "gamma": 0.5}
+    assert (config.algorithm_name, config.algorithm.hyper) == (
+        f"{own}/mymethods.py:row",
+        {"gamma": 0.5},
+    )
     monkeypatch.chdir("/")  # where another command reads the run's config
-    assert isinstance(get(config.algorithm["name"]), Algorithm)
+    assert isinstance(get(config.algorithm_name), Algorithm)
     monkeypatch.syspath_prepend(str(own))
     assert get("mymethods:row").hyperparameters["gamma"] == 0.7
 

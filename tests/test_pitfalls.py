@@ -56,6 +56,7 @@ import jalign
 from jalign import config, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.bench.workloads import TINY_LLAMA
+from jalign.config.build import options_of
 from jalign.core import Batch, Frozen, Mean, Parts
 from jalign.data.convert import to_records
 from jalign.data.pipeline import Batches
@@ -451,7 +452,9 @@ def test_26_a_run_that_is_told_to_stop_does_not_evaluate_first(tmp_path):
     log.close()
 
 
-DPO = config.Config(algorithm={"name": "dpo"}, optim=config.OptimConfig(learning_rate=1e-3))
+DPO = options_of(
+    config.Config(algorithm={"name": "dpo"}, optim=config.OptimConfig(learning_rate=1e-3))
+)
 
 
 def facts(given=DPO, steps=10, spec="rope 1e4"):
@@ -480,9 +483,8 @@ def test_27_another_reward_behind_the_same_name_is_another_run(tmp_path):
     """A function whose file was edited: refused by its name, with what it means and the option."""
     file = tmp_path / "reward.py"
     name = f"{file}:score"
-    given = config.Config(
-        algorithm={"name": "grpo"}, steps=2, reward=config.RewardConfig(functions={name: 1.0})
-    )
+    rewards = config.RewardConfig(functions={name: 1.0})
+    given = options_of(config.Config(algorithm={"name": "grpo"}, steps=2, reward=rewards))
     source = Online.__new__(Online)
     source.pretraining = None
 

@@ -58,7 +58,7 @@ def train(name: str, model: str, pairs: str, out: Path, more: list[str]) -> None
 def measure(out: Path, pairs_run: Path) -> dict[str, float]:
     """The common measures of a run, on the held-out pairs of a run that reads pairs."""
     _, trained, state, _ = runs.newest(str(out))
-    config = runs.config_of(str(pairs_run))
+    config = runs.options_of(str(pairs_run))
     mesh = build.mesh_of(config)
     model = build.model_of(config, mesh, trained.tokenizer)
     _, held = build_data.examples_of(config, trained.tokenizer)

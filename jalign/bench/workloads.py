@@ -14,6 +14,7 @@ from jalign.data.pipeline import Batches
 from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.models.lora import add_lora, trainable_filter
+from jalign.options import RunOptions
 from jalign.parallel.mesh import make_mesh
 from jalign.plan import data as plan_data
 from jalign.plan.architectures import config_of
@@ -123,44 +124,44 @@ def _zeros_for(row: Any, n: int) -> dict[str, np.ndarray]:
     return {x: np.zeros(n, np.float32) for x in names}
 
 
-def config_step(config: Any, *, random: bool = False) -> Work:
+def config_step(options: RunOptions, *, random: bool = False) -> Work:
     """The step of a config, on its own data and model; or with `random` on random weights of its
-    model's architecture and random tokens, every example as long as the config allows.
+    model's architecture and random tokens, every example as long as the options allows.
     """
-    if build.algorithm_of(config).experience:
-        raise ValueError("bench step measures steps on fixed data; this config samples its own")
-    mesh = build.mesh_of(config)
+    if options.algorithm.experience:
+        raise ValueError("bench step measures steps on fixed data; this options samples its own")
+    mesh = build.mesh_of(options)
     jax.set_mesh(mesh)
     if random:
-        model = build.model_of(config, mesh, None, load=_random_weights)
-        examples = _random_examples(config, model.decoder.spec)
+        model = build.model_of(options, mesh, None, load=_random_weights)
+        examples = _random_examples(options, model.decoder.spec)
     else:
-        tokenizer = build.tokenizer_of(config)
-        examples, _ = build_data.examples_of(config, tokenizer)
-        model = build.model_of(config, mesh, tokenizer)
+        tokenizer = build.tokenizer_of(options)
+        examples, _ = build_data.examples_of(options, tokenizer)
+        model = build.model_of(options, mesh, tokenizer)
     spec = model.decoder.spec
-    source = build.source_of(config, examples, mesh, spec)
-    optimizer, _ = config.optim.make(build.steps_of(config, source.batches))
-    state, frozen = build.state_of(config, model, mesh, optimizer)
-    row = build.algorithm_of(config)
-    if config.reference == "cached":
+    source = build.source_of(options, examples, mesh, spec)
+    optimizer, _ = options.optim.make(build.steps_of(options, source.batches))
+    state, frozen = build.state_of(options, model, mesh, optimizer)
+    row = options.algorithm
+    if options.reference == "cached":
         source.columns, frozen = _zeros_for(row, len(examples)), Frozen(frozen.base, None)
-    step = jax.jit(make_train_step(row, model.apply, optimizer, **config.hyper), donate_argnums=0)
-    rows = config.batch_size * (row.format.k or 1)
+    step = jax.jit(make_train_step(row, model.apply, optimizer), donate_argnums=0)
+    rows = options.batch_size * (row.format.k or 1)
     # counted from the places of a batch, which are full where every example is the longest
-    flops = plan_data.step_flops(config, spec, source.batches.batch(0))[0] if random else 0.0
+    flops = plan_data.step_flops(options, spec, source.batches.batch(0))[0] if random else 0.0
     return Work(f"{row.name} on {model.path}", step, state, frozen, source, rows, flops)
 
 
-def _random_weights(name: str, *, key: Any = None, **options: Any) -> Any:
+def _random_weights(name: str, *, key: Any = None, **load_options: Any) -> Any:
     """As `hub.load`, of the same architecture."""
-    return hub.init(config_of(name)[0], key=jax.random.key(0), **options)
+    return hub.init(config_of(name)[0], key=jax.random.key(0), **load_options)
 
 
-def _random_examples(config: Any, spec: Any) -> Examples:
+def _random_examples(options: RunOptions, spec: Any) -> Examples:
     """Four steps of examples of the longest kind."""
-    count, k = 4 * config.batch_size, plan_data.responses_of(config)
-    examples = plan_data.longest_examples(config, spec, count, k)
+    count, k = 4 * options.batch_size, plan_data.responses_of(options)
+    examples = plan_data.longest_examples(options, spec, count, k)
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, spec.vocab_size, len(examples.tokens), np.int32)
     made = examples.scored, examples.bounds, examples.first, examples.extras, examples.report

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from jalign import algorithms
-from jalign.config import Config
 from jalign.config.read import read_options
 from jalign.data import report, write
 from jalign.data.kinds import NEEDS, nearest
 from jalign.models import hub
+from jalign.options import RunOptions
 from jalign.run import data as build_data
 from jalign.run import limits as check_tokens
 from jalign.run import roles as build
@@ -33,7 +33,7 @@ def check_args(args: Sequence[str]) -> None:
     _kind_of(options.to, config.out)
 
 
-def show(config: Config, console: Console) -> None:
+def show(config: RunOptions, console: Console) -> None:
     """Counts, lengths, what was dropped and why, a few examples with scored tokens coloured, and
     how batches are cut.
     """
@@ -47,8 +47,8 @@ def show(config: Config, console: Console) -> None:
             console.rule(name)
             report.render(examples, tokenizer, console)
     console.rule("batches")
-    if build.algorithm_of(config).experience:
-        for line in build_online.plan_of(config).describe(build.algorithm_of(config)):
+    if config.algorithm.experience:
+        for line in build_online.plan_of(config).describe(config.algorithm):
             console.print(line, highlight=False)
         return
     spec = hub.spec_of(build.model_path(config.model.path))
@@ -56,7 +56,7 @@ def show(config: Config, console: Console) -> None:
         console.print(line, highlight=False)
 
 
-def save(config: Config, wanted: str, console: Console) -> None:
+def save(config: RunOptions, wanted: str, console: Console) -> None:
     """All of `data.train`, filtered and balanced, to the file `--out` in the columns of a kind of
     data or of what an algorithm reads.
 

@@ -102,7 +102,7 @@ def _words(args: Sequence[str]) -> tuple[list[str], str | None, bool, list[str]]
 
 def _evaluated(subject: Subject, display: Display) -> dict[str, Any]:
     """Every metric of one subject."""
-    algorithm = build.algorithm_of(subject.config)
+    algorithm = subject.options.algorithm
     for line in sentences(subject.held.report):
         display.say(f"held-out data: {line}")
     with jax.set_mesh(subject.mesh), display.phase(f"evaluating {subject.what}"):
@@ -110,7 +110,7 @@ def _evaluated(subject: Subject, display: Display) -> dict[str, Any]:
         if not algorithm.needs_value_head and not algorithm.experience:
             asked = subject.step is None and isinstance(subject.frozen.ref, StandaloneModel)
             metrics["kl_to_reference" if asked else "kl_to_start"] = _kl(subject, asked)
-        pairs = not algorithm.experience and gives_rewards(algorithm, **subject.config.hyper)
+        pairs = not algorithm.experience and gives_rewards(algorithm)
         return metrics | (_rewards(subject) if pairs else {})
 
 
@@ -160,30 +160,30 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def _metrics(s: Subject) -> dict[str, Any]:
-    step = jax.jit(make_eval_step(build.algorithm_of(s.config), s.model.apply, **s.config.hyper))
+    step = jax.jit(make_eval_step(s.options.algorithm, s.model.apply))
     means = _summed(lambda data: step(s.state.params, s.frozen, s.state.carry, data), s)
     return {name: float(mean.shown) for name, mean in sorted(means.items())}
 
 
 def _answers(s: Subject) -> dict[str, Any]:
     """Of an online algorithm: the rewards of answers to the held-out prompts."""
-    reward = reward_of(s.config, s.mesh, s.model.bare)
-    texts = Texts.of(s.config, s.held, build_data.held_rows(s.config), s.model.tokenizer)
-    return build_online.answers_of(s.config, s.model, texts, s.mesh, reward)(s.state, s.frozen)
+    reward = reward_of(s.options, s.mesh, s.model.bare)
+    texts = Texts.of(s.options, s.held, build_data.held_rows(s.options), s.model.tokenizer)
+    return build_online.answers_of(s.options, s.model, texts, s.mesh, reward)(s.state, s.frozen)
 
 
 def _kl(s: Subject, to_reference: bool) -> float:
     """KL(policy || its reference, or the model that the run started from): the second is 0 of one
     that is not trained.
     """
-    own = 1 if build.reads_mismatched(s.config) else None
+    own = 1 if build.reads_mismatched(s.options) else None
     step = jax.jit(make_kl_step(s.model.apply, own))
     start = s.frozen.ref if to_reference else policy_of(s.model.params)
     return float(_summed(lambda data: step(s.state.params, s.frozen.base, start, data), s).shown)
 
 
 def _rewards(s: Subject) -> dict[str, Any]:
-    step = jax.jit(make_example_step(build.algorithm_of(s.config), s.model.apply, **s.config.hyper))
+    step = jax.jit(make_example_step(s.options.algorithm, s.model.apply))
     outputs = per_example(step, s.state.params, s.frozen, s.state.carry, s.batches())
     return reward_report(outputs, s.held.report.sources)
 

@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from jalign import losses
-from jalign.config import Config
 from jalign.config.read import parsed
+from jalign.options import RunOptions
 from jalign.rewards.model import REWARD_FILE
 from jalign.run import data as build_data
 from jalign.run import folder as runs
@@ -96,7 +96,7 @@ def export(args: Sequence[str], console: Console) -> None:
         else:
             kind = exported.write_model(out, options.out, options.dtype, gain)
             if exported.reward:
-                _write_reward(trained.config, gain, bias, out)
+                _write_reward(trained.options, gain, bias, out)
     if options.normalize_reward:
         say(
             f"reward = {gain:.6g} * score + {bias:.6g}: the gain is in the weights, the bias in "
@@ -111,15 +111,15 @@ def _normalization(trained: runs.Weights) -> tuple[float, float]:
     """gain and bias by which the rewards of all held-out responses have mean 0 and standard
     deviation 1.
     """
-    scorer = runs.reward_of(trained.config, trained.model, trained)
-    _, held = build_data.examples_of(trained.config, trained.model.tokenizer)
+    scorer = runs.reward_of(trained.options, trained.model, trained)
+    _, held = build_data.examples_of(trained.options, trained.model.tokenizer)
     if held is None:
         raise ValueError("--normalize_reward needs held-out data, and this run has none")
     gain, bias = losses.fit_normalization(jnp.asarray(scorer.of_examples(held)))
     return float(gain), float(bias)
 
 
-def _write_reward(config: Config, gain: float, bias: float, out: Path) -> None:
+def _write_reward(config: RunOptions, gain: float, bias: float, out: Path) -> None:
     """What a sequence-classification model in Hugging Face's format has no place for."""
     names = ("max_prompt_len", "max_response_len", "keep_eos")
     limits = {n: getattr(config.data, n) for n in names}

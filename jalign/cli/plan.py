@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jalign.config import Config
 from jalign.config.read import read_config
 from jalign.kernels.backend import choose_attention
 from jalign.models.functional import policy_of
+from jalign.options import RunOptions
 from jalign.parallel.mesh import make_mesh
 from jalign.plan import data as plan_data
 from jalign.plan import work
@@ -30,7 +30,6 @@ from jalign.plan.report import Report
 from jalign.plan.roles import Roles, roles_of
 from jalign.plan.suggest import suggestions
 from jalign.plan.targets import Target, target, topology
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
 
 
@@ -66,7 +65,7 @@ def plan(args: Sequence[str], console: Console) -> int:
         return _plan(config, goal, Path(name).name, options, console)
 
 
-def _plan(config: Config, goal: Target, name: str, options: Namespace, console: Console) -> int:
+def _plan(config: RunOptions, goal: Target, name: str, options: Namespace, console: Console) -> int:
     report = planned(config, goal, name)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     for line in report.lines():
@@ -86,7 +85,7 @@ def _plan(config: Config, goal: Target, name: str, options: Namespace, console: 
     return 0 if report.fits else 1
 
 
-def planned(config: Config, goal: Target, name: str) -> Report:
+def planned(config: RunOptions, goal: Target, name: str) -> Report:
     """Compile everything that a run of this config needs for this target."""
     devices = topology(goal)
     c = config.mesh
@@ -94,7 +93,7 @@ def planned(config: Config, goal: Target, name: str) -> Report:
     with jax.set_mesh(mesh), in_place_of_the_card_here(goal.accelerator):
         roles = roles_of(config, mesh)
         spec = roles.model.decoder.spec
-        online = build.algorithm_of(config).experience is not None
+        online = config.algorithm.experience is not None
         data = (plan_data.online_data if online else plan_data.offline_data)(config, mesh, spec)
         facts = _facts(config, mesh, roles, goal, data)
         report = Report(name, goal, facts, _parts(roles), _parts(roles, host=True))
@@ -132,7 +131,7 @@ def _parts(roles: Roles, *, host: bool = False) -> dict[str, float]:
     return {name: x for name, x in parts.items() if x}
 
 
-def _facts(config: Config, mesh, roles: Roles, goal: Target, data) -> dict[str, str]:
+def _facts(config: RunOptions, mesh, roles: Roles, goal: Target, data) -> dict[str, str]:
     spec = roles.model.decoder.spec
     a = goal.accelerator
     kernels = {
@@ -154,7 +153,7 @@ def _facts(config: Config, mesh, roles: Roles, goal: Target, data) -> dict[str, 
     facts = {
         "model": f"{roles.origin}, {work.parameters(spec) / 1e9:.2f} B parameters, "
         f"computing in {np.dtype(roles.model.decoder.dtype).name}, remat {config.model.remat}",
-        "algorithm": config.algorithm["name"]
+        "algorithm": config.algorithm_name
         + (f", LoRA of rank {config.model.lora.rank}" if config.model.lora else ", full"),
         "mesh": " x ".join(f"{name} {size}" for name, size in mesh.shape.items()),
         "examples": f"{config.batch_size} per step, all of {prompt} + {response} tokens, "
@@ -169,11 +168,11 @@ def _facts(config: Config, mesh, roles: Roles, goal: Target, data) -> dict[str, 
     return facts
 
 
-def _count(config: Config, report: Report, roles: Roles, data, online: bool) -> None:
-    algorithm, spec = build.algorithm_of(config), roles.model.decoder.spec
+def _count(config: RunOptions, report: Report, roles: Roles, data, online: bool) -> None:
+    algorithm, spec = config.algorithm, roles.model.decoder.spec
     mesh_size = report.target.devices
     # an online run reads its reference once per rollout, before its steps
-    reference = algorithm.needs_reference(**config.hyper) and config.reference != "cached"
+    reference = algorithm.needs_reference() and config.reference != "cached"
     count = sum(int(one["count"]) for one in data)
     report.tokens = plan_data.real_tokens(data)
     report.flops = plan_data.step_flops(config, spec, data)

@@ -14,8 +14,10 @@ from jsonargparse import ArgumentParser
 
 from jalign.config import Config, algorithm_option, packaged
 from jalign.config import help as config_help
+from jalign.config.build import options_of
 from jalign.config.yaml_file import ConfigError, load_yaml
 from jalign.core import did_you_mean
+from jalign.options import RunOptions
 from jalign.parallel import hosts
 
 T = TypeVar("T")
@@ -35,14 +37,15 @@ def parser(command: str = "train") -> ArgumentParser:
     return result
 
 
-def read_config(args: Sequence[str], command: str = "train") -> Config:
-    """`[CONFIG] [--dotted.key value ...]` as a checked `Config`; ConfigError says what is wrong."""
+def read_config(args: Sequence[str], command: str = "train") -> RunOptions:
+    """The options of `[CONFIG] [--dotted.key value ...]`; ConfigError says what is wrong."""
     return read_options(args, command)[0]
 
 
-def read_options(args: Sequence[str], command: str) -> tuple[Config, Any]:
-    """The config, and everything that the command was told, by name."""
-    return parsed(parser(command), args, lambda values: (_made(Config, values), values))
+def read_options(args: Sequence[str], command: str) -> tuple[RunOptions, Any]:
+    """The options of the run, and everything that the command was told, by name."""
+    make = lambda values: (options_of(_made(Config, values)), values)  # noqa: E731
+    return parsed(parser(command), args, make)
 
 
 def read_as(kind: type[T], args: Sequence[str], command: str) -> T:

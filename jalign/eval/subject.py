@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from jax.sharding import Mesh
 
-from jalign.config import Config
 from jalign.config.read import read_config
 from jalign.core import Frozen, Parts, TrainState
 from jalign.data.examples import Examples
 from jalign.models import hub
+from jalign.options import RunOptions
 from jalign.run import data as build_data
 from jalign.run import folder as runs
 from jalign.run import limits as check_tokens
@@ -34,7 +34,7 @@ class Subject:
 
     what: str
     step: int | None  # of a run
-    config: Config
+    options: RunOptions
     mesh: Mesh
     model: build.Model
     state: TrainState
@@ -45,7 +45,7 @@ class Subject:
     def batches(self) -> Iterator[tuple[Parts, ...]]:
         """Every held-out example once."""
         spec = self.model.decoder.spec
-        return build.held_source_of(self.config, self.held, self.mesh, spec).eval_batches()
+        return build.held_source_of(self.options, self.held, self.mesh, spec).eval_batches()
 
 
 def of_run(run: str, step: str | None, more: Sequence[str]) -> Subject:
@@ -57,30 +57,37 @@ def of_run(run: str, step: str | None, more: Sequence[str]) -> Subject:
             name == known or (known[-1] == "." and name.startswith(known)) for known in CHANGES
         ):
             raise ValueError(
-                f"a run is evaluated with its own config: leave out --{name}. What may differ: "
+                f"a run is evaluated with its own options: leave out --{name}. What may differ: "
                 + ", ".join(f"--{known}" + ("*" if known[-1] == "." else "") for known in CHANGES)
             )
-    config, model, state, number = runs.newest(run, runs.which(step), more=_fitting(more))
+    options, model, state, number = runs.newest(run, runs.which(step), options=_options(run, more))
     rows = [] if more else card.evaluations(run, number)
     before = {
         name: value
         for name, value in (rows[0] if rows and rows[0]["step"] == 0 else {}).items()
         if isinstance(value, int | float) and name not in ("step", "time")
     }
-    return _subject(run, number, config, model, state, before)
+    return _subject(run, number, options, model, state, before)
 
 
 def of_config(args: Sequence[str], say: Say) -> Subject:
     """A model as a config names it."""
-    config = _with_reference(read_config(args, "eval"), say)
-    mesh = build.mesh_of(config)
-    model = build.model_of(config, mesh, build.tokenizer_of(config))
-    return _subject(model.path, None, config, model, None, {})
+    options = _with_reference(read_config(args, "eval"), say)
+    mesh = build.mesh_of(options)
+    model = build.model_of(options, mesh, build.tokenizer_of(options))
+    return _subject(model.path, None, options, model, None, {})
 
 
 def options_of(args: Sequence[str]) -> list[str]:
     """Names of the options in a command line."""
     return [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]
+
+
+def _options(run: str, more: Sequence[str]) -> RunOptions | None:
+    if not more or not runs.is_run(run):
+        return None
+    with runs.config_file(run) as file:
+        return read_config(["--config", str(file), "--out", run, *_fitting(more)])
 
 
 def _fitting(more: Sequence[str]) -> list[str]:
@@ -93,45 +100,41 @@ def _fitting(more: Sequence[str]) -> list[str]:
 def _subject(
     what: str,
     step: int | None,
-    config: Config,
+    options: RunOptions,
     model: build.Model,
     state: TrainState | None,
     before: dict[str, float],
 ) -> Subject:
-    mesh = build.mesh_of(config)
-    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
-    initial, frozen = build.state_of(config, model, mesh, optimizer)
+    mesh = build.mesh_of(options)
+    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    initial, frozen = build.state_of(options, model, mesh, optimizer)
     state = state or initial
-    held = build_data.held_of(config, model.tokenizer, build_data.held_rows(config))
+    held = build_data.held_of(options, model.tokenizer, build_data.held_rows(options))
     if held is None:
         raise ValueError("there are no held-out data: set data.eval or data.holdout")
-    for warning in check_tokens.check(config, model.tokenizer, None, held):
+    for warning in check_tokens.check(options, model.tokenizer, None, held):
         log.warning("%s", warning)
     frozen = with_reference(frozen, state)
-    return Subject(what, step, config, mesh, model, state, frozen, held, before)
+    return Subject(what, step, options, mesh, model, state, frozen, held, before)
 
 
-def _with_reference(config: Config, say: Say) -> Config:
+def _with_reference(options: RunOptions, say: Say) -> RunOptions:
     """A model that was trained is compared with what it was trained from, not with itself."""
-    row, c = build.algorithm_of(config), config.model
-    if (
-        c.reference
-        or not row.needs_reference(**config.hyper)
-        or row.moves_reference(**config.hyper)
-    ):
-        return config
+    row, c = options.algorithm, options.model
+    if c.reference or not row.needs_reference() or row.moves_reference():
+        return options
     facts = card.read(c.path)
     base = c.path if c.adapter else facts.get("reference") or facts.get("base_model")
     trained = c.adapter or c.path
     if base and _is_there(base):
         say(f"reference: {base}, which {trained} comes from (--model.reference names another)")
-        return replace(config, model=replace(c, reference=base))
+        return replace(options, model=replace(c, reference=base))
     comes = f" It comes from {base}, which is not here." if base else ""
     say(
         f"warning: {trained} is its own reference, so that every reward is 0 and the accuracy "
         f"0.5.{comes} If it was trained, name what it was trained from: --model.reference BASE"
     )
-    return config
+    return options
 
 
 def _is_there(name: str) -> bool:

@@ -11,6 +11,7 @@ from jalign.options.model import LoraConfig, ModelConfig
 from jalign.options.optim import OptimConfig
 from jalign.options.reward import RewardConfig
 from jalign.options.rollout import RolloutConfig
+from jalign.options.run import RunOptions
 from jalign.options.runtime import CheckpointConfig, MeshConfig, SampleConfig
 from jalign.train.stopping import StopRules
 
@@ -28,6 +29,7 @@ __all__ = [
     "ReviseConfig",
     "RewardConfig",
     "RolloutConfig",
+    "RunOptions",
     "SampleConfig",
     "Sources",
     "StopRules",

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jalign.config import Config
 from jalign.core import Batch, Parts
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
 from jalign.models.spec import Spec
+from jalign.options import RunOptions
 from jalign.options.data import EMBEDDED
 from jalign.plan import work
 from jalign.plan.work import Rows
@@ -27,54 +27,54 @@ from jalign.train.source import SPLIT
 LIST = 4  # responses to a prompt, where the data alone say how many
 
 
-def longest(config: Config, spec: Spec) -> tuple[int, int]:
+def longest(options: RunOptions, spec: Spec) -> tuple[int, int]:
     """Most tokens of a prompt and of a response, as far as the model has positions."""
     room = spec.learned_positions
-    prompt, response = config.data.max_prompt_len, config.data.max_response_len
-    if build.algorithm_of(config).experience:
-        response = build_online.plan_of(config).response_len
+    prompt, response = options.data.max_prompt_len, options.data.max_response_len
+    if options.algorithm.experience:
+        response = build_online.plan_of(options).response_len
     if room is not None and prompt + response > room:
         prompt, response = room - room // 2, room // 2
     return prompt, response
 
 
-def steps_of(config: Config) -> int:
+def steps_of(options: RunOptions) -> int:
     """Steps of the run; 0 where they follow from data that cannot be read here and now."""
-    if config.steps:
-        return config.steps
-    names = build_data.names_of(config.data.train)
+    if options.steps:
+        return options.steps
+    names = build_data.names_of(options.data.train)
     if not all(name in EMBEDDED or Path(name).expanduser().exists() for name in names):
         return 0  # nothing is downloaded for a plan
     try:
-        count = len(build_data.all_rows(config)[0])
+        count = len(build_data.all_rows(options)[0])
     except (ValueError, OSError):
         return 0
-    return max(1, int(config.epochs * count / config.batch_size))
+    return max(1, int(options.epochs * count / options.batch_size))
 
 
-def offline_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
+def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
     """One step of an offline run, from the pipeline itself."""
-    k = responses_of(config)
-    examples = longest_examples(config, spec, config.batch_size, k)
-    batches = build.batches_of(config, examples, mesh, spec, config.batch_size)
+    k = responses_of(options)
+    examples = longest_examples(options, spec, options.batch_size, k)
+    batches = build.batches_of(options, examples, mesh, spec, options.batch_size)
     data = next(batches.eval_batches())
-    return _with_reference(config, data) if config.reference == "cached" else data
+    return _with_reference(options, data) if options.reference == "cached" else data
 
 
-def responses_of(config: Config) -> int:
+def responses_of(options: RunOptions) -> int:
     """Responses of an example of an offline run's data."""
-    if build.reads_mismatched(config):
+    if build.reads_mismatched(options):
         return 1
-    return build.algorithm_of(config).format.k or LIST
+    return options.algorithm.format.k or LIST
 
 
-def online_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
+def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
     """One step of an online run."""
-    plan, row = build_online.plan_of(config), build.algorithm_of(config)
+    plan, row = build_online.plan_of(options), options.algorithm
     k = row.format.k or plan.responses
-    places = plan.batch_size * (2 if config.data.pretraining is not None else 1)
-    examples = longest_examples(config, spec, places, k)
-    prompt, response = longest(config, spec)
+    places = plan.batch_size * (2 if options.data.pretraining is not None else 1)
+    examples = longest_examples(options, spec, places, k)
+    prompt, response = longest(options, spec)
     shape, parts = bins_of(
         examples=places,
         responses=k,
@@ -84,7 +84,7 @@ def online_data(config: Config, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any],
         streams=mesh.shape["data"] * mesh.shape["fsdp"],
         multiple=plan.multiple,
     )
-    fields = {name: Field(_axes(config, name), np.float32) for name in _extras(config)}
+    fields = {name: Field(_axes(options, name), np.float32) for name in _extras(options)}
     if places > plan.batch_size:
         fields["pretraining"] = Field("", np.float32)
         examples.extras["pretraining"] = np.zeros(places, np.float32)
@@ -121,26 +121,28 @@ def rows_of(data: tuple[dict[str, Any], ...]) -> list[Rows]:
     return found
 
 
-def step_flops(config: Config, spec: Spec, data: tuple[dict[str, Any], ...]) -> tuple[float, float]:
+def step_flops(
+    options: RunOptions, spec: Spec, data: tuple[dict[str, Any], ...]
+) -> tuple[float, float]:
     """FLOPs of an optimizer step on these batches: those of the mathematics, and those that the
     machine does.
     """
-    algorithm, rows = build.algorithm_of(config), rows_of(data)
+    algorithm, rows = options.algorithm, rows_of(data)
     counted = partial(
         work.step,
         spec,
         rows,
-        adapters=bool(config.model.lora or config.model.adapter),
-        remat=config.model.remat,
+        adapters=bool(options.model.lora or options.model.adapter),
+        remat=options.model.remat,
     )
-    reads_reference = algorithm.needs_reference(**config.hyper) and config.reference != "cached"
+    reads_reference = algorithm.needs_reference() and options.reference != "cached"
     found = counted(
         # an online run reads its reference once per rollout, before its steps
         reference=reads_reference and not algorithm.experience,
         again=algorithm.batch_coupled and sum(int(one["count"]) for one in data) > 1,
         vocabulary=not algorithm.needs_value_head,
     )
-    if not algorithm.needs_critic or config.model.critic == "shared":
+    if not algorithm.needs_critic or options.model.critic == "shared":
         return found
     critic = counted(vocabulary=False)
     return found[0] + critic[0], found[1] + critic[1]
@@ -159,24 +161,26 @@ def real_tokens(data: tuple[dict[str, Any], ...]) -> int:
     return total
 
 
-def _extras(config: Config) -> list[str]:
+def _extras(options: RunOptions) -> list[str]:
     """Columns that the loss reads from the data."""
-    row = build.algorithm_of(config)
-    return sorted(set(row.inputs(**config.hyper)) & row.format.data_fields)
+    row = options.algorithm
+    return sorted(set(row.inputs()) & row.format.data_fields)
 
 
-def _axes(config: Config, name: str) -> str:
+def _axes(options: RunOptions, name: str) -> str:
     """Axes of a column behind [B], as `data.collate` calls them."""
-    form = build.algorithm_of(config).format
+    form = options.algorithm.format
     axes = form.axes.get(name, "B").removeprefix("B").replace("R", "KR")
     # every sample is an example of its own
     return "K" if form.name == "samples" and not axes else axes
 
 
-def _with_reference(config: Config, data: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+def _with_reference(
+    options: RunOptions, data: tuple[dict[str, Any], ...]
+) -> tuple[dict[str, Any], ...]:
     """The columns of a cached reference, as `train.reference` adds them."""
-    row, made = build.algorithm_of(config), []
-    names = [n for n in row.inputs(**config.hyper) if n.startswith("ref_")]
+    row, made = options.algorithm, []
+    names = [n for n in row.inputs() if n.startswith("ref_")]
     for one in data:
         batch = one["batch"]
         sizes = dict(zip("KR", batch["mask"].shape[-2:], strict=True))
@@ -189,21 +193,21 @@ def _with_reference(config: Config, data: tuple[dict[str, Any], ...]) -> tuple[d
     return tuple(made)
 
 
-def longest_examples(config: Config, spec: Spec, count: int, k: int) -> Examples:
+def longest_examples(options: RunOptions, spec: Spec, count: int, k: int) -> Examples:
     """So many examples of the longest kind, each with a prompt of its own."""
-    prompt_len, response_len = longest(config, spec)
-    sizes = {"R": response_len, "K": k, "A": config.model.heads}
+    prompt_len, response_len = longest(options, spec)
+    sizes = {"R": response_len, "K": k, "A": options.model.heads}
 
     def extra(name: str, i: int) -> np.ndarray:
         if name == "label":
             return np.asarray(i % 2 == 0)
-        return np.zeros(tuple(sizes[a] for a in _axes(config, name)), np.float32)
+        return np.zeros(tuple(sizes[a] for a in _axes(options, name)), np.float32)
 
     def one(i: int) -> Example:
         prompt = np.full(prompt_len, i % spec.vocab_size, np.int32)
         response = np.zeros(response_len, np.int32)
         scored = np.arange(response_len) >= (prompt_len == 0)  # nothing stands before the first
-        extras = {name: extra(name, i) for name in _extras(config)}
+        extras = {name: extra(name, i) for name in _extras(options)}
         return Example(prompt, (response,) * k, (scored,) * k, extras)
 
     return Examples.from_list(one(i) for i in range(count))

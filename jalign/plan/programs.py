@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jalign.config import Config
 from jalign.data.examples import Example
+from jalign.options import RunOptions
 from jalign.plan import data as plan_data
 from jalign.plan.compile import Program, compile_program
 from jalign.plan.roles import Roles, integers, key_in
@@ -27,28 +27,28 @@ from jalign.train.state import abstract_in, gathered_copy_fn
 from jalign.train.step import make_train_step
 
 
-def programs_of(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Iterator[Program]:
+def programs_of(options: RunOptions, mesh: Mesh, roles: Roles, data: Any) -> Iterator[Program]:
     """The train step, and of an online run all that comes before it; the likeliest to be too
     large first.
     """
-    yield _train_step(config, mesh, roles, data)
-    if not build.algorithm_of(config).experience:
+    yield _train_step(options, mesh, roles, data)
+    if not options.algorithm.experience:
         return
-    yield from _rollout(config, mesh, roles)
-    names = build_online.plan_of(config).asked_of_models(build.algorithm_of(config))
+    yield from _rollout(options, mesh, roles)
+    names = build_online.plan_of(options).asked_of_models(options.algorithm)
     if names:
-        yield _reader(config, mesh, roles, data, names)
+        yield _reader(options, mesh, roles, data, names)
     if roles.reward is not None:
-        yield _reward(config, mesh, roles)
+        yield _reward(options, mesh, roles)
 
 
-def _train_step(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Program:
-    algorithm, apply = build.algorithm_of(config), roles.model.apply
-    apply = partial(apply, temperature=build_online.trained_temperature(config))
-    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
+def _train_step(options: RunOptions, mesh: Mesh, roles: Roles, data: Any) -> Program:
+    algorithm, apply = options.algorithm, roles.model.apply
+    apply = partial(apply, temperature=build_online.trained_temperature(options))
+    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
     shardings = jax.tree.map(lambda x: x.sharding, roles.state)
     step = jax.jit(
-        make_train_step(algorithm, apply, optimizer, **config.hyper),
+        make_train_step(algorithm, apply, optimizer),
         donate_argnums=0,
         out_shardings=(shardings, None),
         compiler_options=same_rounding(roles.model.decoder.dtype),
@@ -58,8 +58,8 @@ def _train_step(config: Config, mesh: Mesh, roles: Roles, data: Any) -> Program:
     return compile_program("train step", step, (roles.state, roles.frozen, parts), trips=trips)
 
 
-def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
-    plan, c = build_online.plan_of(config), config.rollout
+def _rollout(options: RunOptions, mesh: Mesh, roles: Roles) -> Iterator[Program]:
+    plan, c = build_online.plan_of(options), options.rollout
     graphdef, state = build.merged(roles.model, roles.state.params)
     if c.weights == "gathered":
         state = gathered_copy_fn(state, roles.model.decoder.dtype)[1]
@@ -69,9 +69,9 @@ def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
     whole = Ready(state, head, layers, graphdef=graphdef, vocab_axis=1)
     rows = c.rows and -(-c.rows // plan.responses)
     count = rows or c.sample_batch or plan.prompts
-    longest, _ = plan_data.longest(config, roles.model.decoder.spec)
+    longest, _ = plan_data.longest(options, roles.model.decoder.spec)
     longest = -(-longest // sampler.BUCKET) * sampler.BUCKET
-    settings = build_online.settings_of(config, eos=(0,))
+    settings = build_online.settings_of(options, eos=(0,))
     yield compile_program(
         "sampling",
         sampler._sample,
@@ -82,9 +82,11 @@ def _rollout(config: Config, mesh: Mesh, roles: Roles) -> Iterator[Program]:
     )
 
 
-def _reader(config: Config, mesh: Mesh, roles: Roles, data: Any, names: tuple[str, ...]) -> Program:
+def _reader(
+    options: RunOptions, mesh: Mesh, roles: Roles, data: Any, names: tuple[str, ...]
+) -> Program:
     read = jax.jit(
-        model_fields(roles.model.apply, config.rollout.temperature),
+        model_fields(roles.model.apply, options.rollout.temperature),
         static_argnames="names",
         compiler_options=same_rounding(roles.model.decoder.dtype),
     )
@@ -99,8 +101,8 @@ def _reader(config: Config, mesh: Mesh, roles: Roles, data: Any, names: tuple[st
     return compile_program("log-probs of responses", read, args, names=names)
 
 
-def _reward(config: Config, mesh: Mesh, roles: Roles) -> Program:
-    prompt, response = plan_data.longest(config, roles.model.decoder.spec)
+def _reward(options: RunOptions, mesh: Mesh, roles: Roles) -> Program:
+    prompt, response = plan_data.longest(options, roles.model.decoder.spec)
     scored = np.arange(response) == response - 1
     longest = Example(np.zeros(prompt, np.int32), (np.zeros(response, np.int32),), (scored,), {})
     rows = [longest] * reward_model.BATCH_SIZE

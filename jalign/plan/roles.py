@@ -13,12 +13,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from jalign import store
-from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.functional import StandaloneModel, functional, policy_of
 from jalign.models.lora import trainable_filter
+from jalign.options import RunOptions
 from jalign.parallel.memory import on_host
 from jalign.parallel.rules import path_name, shardings
 from jalign.plan.architectures import config_of
@@ -48,66 +48,64 @@ class Roles:
     judge: Decoder | None = None
 
 
-def roles_of(config: Config, mesh: Mesh) -> Roles:
+def roles_of(options: RunOptions, mesh: Mesh) -> Roles:
     """Everything a run would load and make on this mesh."""
-    c, algorithm = config.model, build.algorithm_of(config)
+    c, algorithm = options.model, options.algorithm
     path = _path(c.path)
     origin = config_of(path)[1]
     shared = algorithm.needs_critic and c.critic == build.SHARED
     heads = 1 if shared else c.heads * algorithm.needs_value_head
-    vocabulary = build.reads_vocabulary(config)
-    policy = _trained(config, mesh, path, heads=heads, seed=0, lm_head=vocabulary)
+    vocabulary = build.reads_vocabulary(options)
+    policy = _trained(options, mesh, path, heads=heads, seed=0, lm_head=vocabulary)
     critic = None
     if algorithm.needs_critic and not shared:
         start = _path(c.critic or c.path)
-        critic = _trained(config, mesh, start, heads=1, seed=2, lm_head=False)
+        critic = _trained(options, mesh, start, heads=1, seed=2, lm_head=False)
     apply, params, base = functional(policy, trainable_filter(policy), critic)
     if critic is not None and (c.critic or c.path) == c.path and c.lora:
         base = base | {"critic": _same(base["critic"], base["policy"])}  # one copy serves both
     reference = None
     if c.reference:
-        reference = StandaloneModel.of(_loaded(config, mesh, _path(c.reference)))
+        reference = StandaloneModel.of(_loaded(options, mesh, _path(c.reference)))
     model = build.Model(path, policy, None, apply, params, base, reference)
-    steps = max(config.steps, config.optim.warmup_steps, 1)
-    optimizer, _ = config.optim.make(steps)
-    offload = config.optim.offload == "host"
-    state = abstract_state(
-        mesh, params, optimizer, algorithm, config.seed, offload=offload, **config.hyper
-    )
+    steps = max(options.steps, options.optim.warmup_steps, 1)
+    optimizer, _ = options.optim.make(steps)
+    offload = options.optim.offload == "host"
+    state = abstract_state(mesh, params, optimizer, algorithm, options.seed, offload=offload)
     ref: Any = reference
-    cached = config.reference == "cached"
-    needs = algorithm.needs_reference(**config.hyper) and not cached
+    cached = options.reference == "cached"
+    needs = algorithm.needs_reference() and not cached
     if needs and state.ref is None and reference is None:
         ref = abstract_reference(policy_of(params), policy.dtype)
     if c.reference_offload == "host":
         ref = abstract_in(ref, on_host(jax.tree.map(lambda x: x.sharding, ref)))
-    reward = _reward(config, mesh) if algorithm.experience and config.reward.model else None
-    asks = algorithm.experience and config.reward.judge.ask != "nothing"
-    judge = _judge(config, mesh) if asks and not config.reward.judge.server else None
+    reward = _reward(options, mesh) if algorithm.experience and options.reward.model else None
+    asks = algorithm.experience and options.reward.judge.ask != "nothing"
+    judge = _judge(options, mesh) if asks and not options.reward.judge.server else None
     return Roles(origin, model, state, Frozen(base, ref if needs else None), reward, judge)
 
 
-def _trained(config: Config, mesh: Mesh, path: str, **options: Any) -> Decoder:
-    make = partial(build.trained, config, mesh, path, load=_blank, **options)
-    return _placed(nnx.eval_shape(lambda: make()[0]), config, mesh)
+def _trained(options: RunOptions, mesh: Mesh, path: str, **load_options: Any) -> Decoder:
+    make = partial(build.trained, options, mesh, path, load=_blank, **load_options)
+    return _placed(nnx.eval_shape(lambda: make()[0]), options, mesh)
 
 
-def _loaded(config: Config, mesh: Mesh, path: str, **options: Any) -> Decoder:
-    dtype = build.compute_dtype(config.model.dtype)
-    make = partial(build.loaded, config, mesh, path, dtype, _blank, **options)
-    return _placed(nnx.eval_shape(make), config, mesh)
+def _loaded(options: RunOptions, mesh: Mesh, path: str, **load_options: Any) -> Decoder:
+    dtype = build.compute_dtype(options.model.dtype)
+    make = partial(build.loaded, options, mesh, path, dtype, _blank, **load_options)
+    return _placed(nnx.eval_shape(make), options, mesh)
 
 
-def _reward(config: Config, mesh: Mesh) -> Decoder:
-    assert config.reward.model is not None
-    return _loaded(config, mesh, _path(config.reward.model), value_head=1, lm_head=False)
+def _reward(options: RunOptions, mesh: Mesh) -> Decoder:
+    assert options.reward.model is not None
+    return _loaded(options, mesh, _path(options.reward.model), value_head=1, lm_head=False)
 
 
-def _judge(config: Config, mesh: Mesh) -> Decoder:
+def _judge(options: RunOptions, mesh: Mesh) -> Decoder:
     """As `runs.language_model` loads it: the parameters are float32."""
-    path = _path(config.reward.judge.model or "")
-    make = partial(build.loaded, config, mesh, path, jnp.float32, _blank)
-    return _placed(nnx.eval_shape(make), config, mesh)
+    path = _path(options.reward.judge.model or "")
+    make = partial(build.loaded, options, mesh, path, jnp.float32, _blank)
+    return _placed(nnx.eval_shape(make), options, mesh)
 
 
 def _path(name: str) -> str:
@@ -118,19 +116,19 @@ def _path(name: str) -> str:
     return build.model_path(name)
 
 
-def _blank(name: str, **options: Any) -> Decoder:
+def _blank(name: str, **load_options: Any) -> Decoder:
     """As `hub.load`, but nothing is read; to be traced, so that nothing is made either."""
     for placement in ("mesh", "rules", "key"):
-        options.pop(placement, None)
+        load_options.pop(placement, None)
     config, _ = config_of(name)
-    model = Decoder(family_of(config).spec(config), rngs=nnx.Rngs(0), **options)
+    model = Decoder(family_of(config).spec(config), rngs=nnx.Rngs(0), **load_options)
     model.source = json.dumps(config)
     return model
 
 
-def _placed(model: Decoder, config: Config, mesh: Mesh) -> Decoder:
+def _placed(model: Decoder, options: RunOptions, mesh: Mesh) -> Decoder:
     graphdef, abstract = nnx.split(model)
-    where = shardings(mesh, abstract, build.rules_of(config))
+    where = shardings(mesh, abstract, build.rules_of(options))
     return nnx.merge(graphdef, abstract_in(abstract, where))
 
 

@@ -7,74 +7,73 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from jalign.config import Config
-from jalign.options import LoraConfig
+from jalign.options import LoraConfig, RunOptions
 from jalign.plan.data import LIST
 from jalign.plan.targets import Target
 from jalign.run import roles as build
 from jalign.run import rollouts as build_online
 
 
-def suggestions(config: Config, goal: Target) -> Iterator[tuple[str, Config]]:
+def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOptions]]:
     """(words, changed config), each change on top of those before it: first those that leave the
     mathematics as it is, the cheapest first.
     """
     words: list[str] = []
 
-    def said(text: str, **sections: Any) -> tuple[str, Config]:
-        nonlocal config
-        config = replace(config, **sections)
+    def said(text: str, **sections: Any) -> tuple[str, RunOptions]:
+        nonlocal options
+        options = replace(options, **sections)
         words.append(text)
-        return ", ".join(words), config
+        return ", ".join(words), options
 
-    mesh = config.mesh
+    mesh = options.mesh
     split = goal.devices // (goal.slices * mesh.tensor * mesh.context)
     if mesh.data != goal.slices or mesh.fsdp not in (-1, split):
         rest = replace(mesh, data=goal.slices, fsdp=-1)
         yield said("parameters split over all devices (mesh.fsdp: -1)", mesh=rest)
-    if config.model.remat != "full":
-        yield said("model.remat: full", model=replace(config.model, remat="full"))
-    least = _least_tokens(config)
-    if (config.data.max_tokens or build.usual_tokens(goal.platform)) > least:
-        fewer = replace(config.data, max_tokens=least)
+    if options.model.remat != "full":
+        yield said("model.remat: full", model=replace(options.model, remat="full"))
+    least = _least_tokens(options)
+    if (options.data.max_tokens or build.usual_tokens(goal.platform)) > least:
+        fewer = replace(options.data, max_tokens=least)
         yield said(f"one example at a time (data.max_tokens: {least})", data=fewer)
-    if config.reference == "step" and not config.model.lora:
+    if options.reference == "step" and not options.model.lora:
         with suppress(ValueError):  # not every algorithm can have it
             yield said("the reference read once (reference: cached)", reference="cached")
     on_host = goal.platform == "tpu"  # JAX cannot plan it for others
-    if on_host and config.model.reference_offload == "none":
+    if on_host and options.model.reference_offload == "none":
         with suppress(ValueError):  # there need be no reference
-            model = replace(config.model, reference_offload="host")
+            model = replace(options.model, reference_offload="host")
             yield said(
                 "the reference in the host's memory (model.reference_offload: host)", model=model
             )
-    full = not (config.model.lora or config.model.adapter)  # adapters have few moments
-    if on_host and full and config.optim.offload == "none":
+    full = not (options.model.lora or options.model.adapter)  # adapters have few moments
+    if on_host and full and options.optim.offload == "none":
         with suppress(ValueError):
-            optim = replace(config.optim, offload="host")
+            optim = replace(options.optim, offload="host")
             yield said("the optimizer in the host's memory (optim.offload: host)", optim=optim)
-    if full and config.optim.moments == "float32":
+    if full and options.optim.moments == "float32":
         with suppress(ValueError):  # not every optimizer has moments
-            optim = replace(config.optim, moments="int8")
+            optim = replace(options.optim, moments="int8")
             yield said("moments in 8 bits (optim.moments: int8)", optim=optim)
     if full:
         with suppress(ValueError):
             # the reference is then the frozen base that the adapters stand on
-            apart = config.model.reference_offload if config.model.reference else "none"
-            model = replace(config.model, lora=LoraConfig(), reference_offload=apart)
+            apart = options.model.reference_offload if options.model.reference else "none"
+            model = replace(options.model, lora=LoraConfig(), reference_offload=apart)
             yield said("LoRA (model.lora: {})", model=model)
-    if config.model.quant == "none":
+    if options.model.quant == "none":
         with suppress(ValueError):
-            yield said("QLoRA (model.quant: nf4)", model=replace(config.model, quant="nf4"))
+            yield said("QLoRA (model.quant: nf4)", model=replace(options.model, quant="nf4"))
 
 
-def _least_tokens(config: Config) -> int:
+def _least_tokens(options: RunOptions) -> int:
     """Places of a micro-batch that holds one example of the longest kind."""
-    row = build.algorithm_of(config)
-    k, response = row.format.k or LIST, config.data.max_response_len
+    row = options.algorithm
+    k, response = row.format.k or LIST, options.data.max_response_len
     if row.experience:
-        plan = build_online.plan_of(config)
+        plan = build_online.plan_of(options)
         k, response = row.format.k or plan.responses, plan.response_len
-    k += build.reads_mismatched(config)
+    k += build.reads_mismatched(options)
     multiple = 128
-    return -(-(config.data.max_prompt_len + k * response + 1) // multiple) * multiple
+    return -(-(options.data.max_prompt_len + k * response + 1) // multiple) * multiple

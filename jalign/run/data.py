@@ -1,4 +1,4 @@
-"""Where a `Config`'s data become rows, records and examples."""
+"""Where a `RunOptions`'s data become rows, records and examples."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from jalign import embedded
-from jalign.config import Config
 from jalign.core import Algorithm, did_you_mean
 from jalign.data import sources, splits
 from jalign.data.clock import CLOCK
@@ -18,9 +17,9 @@ from jalign.data.records import Message, Record
 from jalign.data.rows import Row, rename
 from jalign.data.tokenize import tokenize
 from jalign.models import hub
-from jalign.options import DataConfig, Sources
+from jalign.options import DataConfig, RunOptions, Sources
 from jalign.options.data import EMBEDDED, is_embedded
-from jalign.run.roles import algorithm_of, model_path
+from jalign.run.roles import model_path
 
 HOLDOUT = 0.05  # of the training data, where nothing is said about held-out data
 
@@ -80,24 +79,24 @@ def _place(name: str, split: str) -> str:
     return name
 
 
-def all_rows(config: Config) -> tuple[Sequence[Row], Sequence[Row]]:
+def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
     """Rows of the training and of the held-out data, with the columns named as jalign names them.
 
     Where nothing is said of held-out data, those of `data.train` are the test split of its folder
     or hub name, if it has one, else a part of the training rows.
     """
-    c = config.data
+    c = options.data
     train = _rows(c, c.train, _training_split(c))[: c.limit or None]
     held = _rows_apart(c)
     if held is None:
-        train, held = _split(config, train)
+        train, held = _split(options, train)
     return train, held[: c.eval_limit or None]
 
 
-def held_rows(config: Config) -> Sequence[Row]:
+def held_rows(options: RunOptions) -> Sequence[Row]:
     """The second of `all_rows`; the training data are read only where it is a part of them."""
-    held = _rows_apart(config.data)
-    return all_rows(config)[1] if held is None else held[: config.data.eval_limit or None]
+    held = _rows_apart(options.data)
+    return all_rows(options)[1] if held is None else held[: options.data.eval_limit or None]
 
 
 def _rows_apart(c: DataConfig) -> Sequence[Row] | None:
@@ -110,12 +109,12 @@ def _rows_apart(c: DataConfig) -> Sequence[Row] | None:
     return _rows(c, c.train, own) if own else None
 
 
-def _split(config: Config, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
-    c = config.data
+def _split(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    c = options.data
     part = HOLDOUT if c.holdout is None else c.holdout
     if not part:
         return rows, []
-    part, wanted = part if part < 1 else int(part), kind_of(algorithm_of(config))
+    part, wanted = part if part < 1 else int(part), kind_of(options.algorithm)
     return sources.split(rows, part, wanted=wanted, bad_rows=c.bad_rows)
 
 
@@ -172,37 +171,39 @@ def _held_out_split(c: DataConfig) -> str | None:
 
 
 def examples_of(
-    config: Config, tokenizer: Any, rows: tuple[Sequence[Row], Sequence[Row]] | None = None
+    options: RunOptions, tokenizer: Any, rows: tuple[Sequence[Row], Sequence[Row]] | None = None
 ) -> tuple[Examples, Examples | None]:
     """Tokenised training and held-out examples (of `all_rows`, unless those are there already)."""
-    c, row = config.data, algorithm_of(config)
+    c, row = options.data, options.algorithm
     CLOCK.fix(c.date)
-    train, held = rows or all_rows(config)
+    train, held = rows or all_rows(options)
     kind = kind_of(row)
     if row.experience:
         prompts = _tokenised(train, kind, c, tokenizer, **_OF_PROMPTS)
-        return prompts, held_of(config, tokenizer, held)
-    examples = _tokenised(train, kind, c, tokenizer, numbers=_numbers(config), **_selection(config))
-    return _with_all_columns(config, examples), held_of(config, tokenizer, held)
+        return prompts, held_of(options, tokenizer, held)
+    examples = _tokenised(
+        train, kind, c, tokenizer, numbers=_numbers(options), **_selection(options)
+    )
+    return _with_all_columns(options, examples), held_of(options, tokenizer, held)
 
 
 _OF_PROMPTS: dict[str, Any] = {"numbers": (), "unread": "kept for rewards"}
 
 
-def _numbers(config: Config) -> set[str]:
+def _numbers(options: RunOptions) -> set[str]:
     """Columns of numbers that are read."""
-    return {*algorithm_of(config).inputs(**config.hyper), "weight"}
+    return {*options.algorithm.inputs(), "weight"}
 
 
-def held_of(config: Config, tokenizer: Any, rows: Sequence[Row]) -> Examples | None:
+def held_of(options: RunOptions, tokenizer: Any, rows: Sequence[Row]) -> Examples | None:
     """Tokenised held-out examples alone."""
     if not rows:
         return None
-    row, c = algorithm_of(config), config.data
+    row, c = options.algorithm, options.data
     if row.experience:
         return _tokenised(rows, kind_of(row), c, tokenizer, **_OF_PROMPTS)
-    examples = _tokenised(rows, kind_of(row), c, tokenizer, numbers=_numbers(config))
-    return _with_all_columns(config, examples)
+    examples = _tokenised(rows, kind_of(row), c, tokenizer, numbers=_numbers(options))
+    return _with_all_columns(options, examples)
 
 
 def prompt_kind(row: Algorithm) -> str:
@@ -210,21 +211,21 @@ def prompt_kind(row: Algorithm) -> str:
     return "supervised" if row.experience and row.experience.last == "data" else "prompts"
 
 
-def pretraining_of(config: Config, tokenizer: Any) -> Examples:
+def pretraining_of(options: RunOptions, tokenizer: Any) -> Examples:
     """Tokenised texts of `data.pretraining`."""
-    assert config.data.pretraining is not None
-    rows = _rows(config.data, config.data.pretraining, "train")
-    return _tokenised(rows, "supervised", config.data, tokenizer, numbers=())
+    assert options.data.pretraining is not None
+    rows = _rows(options.data, options.data.pretraining, "train")
+    return _tokenised(rows, "supervised", options.data, tokenizer, numbers=())
 
 
-def _with_all_columns(config: Config, examples: Examples) -> Examples:
+def _with_all_columns(options: RunOptions, examples: Examples) -> Examples:
     """The examples with everything that the loss reads from the data, or an error that names what
     is missing.
     """
-    algorithm = algorithm_of(config)
-    read = set(algorithm.inputs(**config.hyper)) & algorithm.format.data_fields
+    algorithm = options.algorithm
+    read = set(algorithm.inputs()) & algorithm.format.data_fields
     if "density_ratio" in read - set(examples.extras):
-        features = _prompt_embeddings(config, examples)
+        features = _prompt_embeddings(options, examples)
         labels = np.asarray(examples.extras["label"])
         examples.extras["density_ratio"] = density_ratio(features, labels)
     if missing := sorted(read - set(examples.extras)):
@@ -234,26 +235,26 @@ def _with_all_columns(config: Config, examples: Examples) -> Examples:
             f"{', '.join(sorted(examples.extras)) or 'no such columns'}{made}"
         )
     attributes = len(examples.report.attributes)
-    if "attribute_ratings" in read and attributes != config.model.heads:
+    if "attribute_ratings" in read and attributes != options.model.heads:
         raise ValueError(
             f"the data rate {attributes} attributes ({', '.join(examples.report.attributes)}), but "
-            f"model.heads is {config.model.heads}"
+            f"model.heads is {options.model.heads}"
         )
     return examples
 
 
-def _prompt_embeddings(config: Config, examples: Examples) -> np.ndarray:
+def _prompt_embeddings(options: RunOptions, examples: Examples) -> np.ndarray:
     """[examples, width] mean of the model's own token embeddings over each prompt."""
-    table = hub.embedding(model_path(config.model.path))
+    table = hub.embedding(model_path(options.model.path))
     prompts = [example.prompt for example in examples]
     return np.stack([table[p].mean(0) if len(p) else np.zeros(table.shape[1]) for p in prompts])
 
 
-def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
+def converted(options: RunOptions, kind: str) -> tuple[list[Record], Report]:
     """All of `data.train` as records of a kind: nothing is held out, but filters and balance
     apply.
     """
-    c = config.data
+    c = options.data
     rows = _rows(c, c.train, _training_split(c))[: c.limit or None]
     return to_records(
         rows,
@@ -265,14 +266,14 @@ def converted(config: Config, kind: str) -> tuple[list[Record], Report]:
     )
 
 
-def _selection(config: Config) -> dict[str, Any]:
+def _selection(options: RunOptions) -> dict[str, Any]:
     """What decides which training rows are left out; held-out data stay as they are, so that runs
     with other filters can be compared.
     """
     names = ("desirable_weight", "undesirable_weight")
-    numbers = algorithm_of(config).numbers(**config.hyper)
+    numbers = options.algorithm.numbers()
     weights = tuple(float(numbers[n]) for n in names) if set(names) <= set(numbers) else None
-    return {"filters": config.data.filters, "balance": config.data.balance, "weights": weights}
+    return {"filters": options.data.filters, "balance": options.data.balance, "weights": weights}
 
 
 def _tokenised(

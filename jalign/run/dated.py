@@ -5,18 +5,18 @@ from dataclasses import replace
 from datetime import datetime
 
 from jalign import store
-from jalign.config import Config
+from jalign.options import RunOptions
 from jalign.parallel import hosts
 from jalign.run.folder import CONFIG_FILE
 
 
-def dated(config: Config, out: store.StorePath) -> Config:
+def dated(options: RunOptions, out: store.StorePath) -> RunOptions:
     """The config with a `data.date`: the one given, that of the run in this folder, or now."""
-    if config.data.date:
-        return config
+    if options.data.date:
+        return options
     now = datetime.now().isoformat(timespec="minutes")
     date = hosts.call_on_main(lambda: _kept(out) or now)
-    return replace(config, data=replace(config.data, date=date))
+    return replace(options, data=replace(options.data, date=date))
 
 
 def _kept(out: store.StorePath) -> str | None:

@@ -4,22 +4,20 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from jalign.config import Config
-from jalign.options import OptimConfig
+from jalign.options import OptimConfig, RunOptions
 from jalign.options.rates import usual
-from jalign.run import roles as build
 from jalign.train.optim import READS
 
 WIDTH = 80  # columns
 _BESIDE = "\u00a0"
 
 
-def described(config: Config) -> list[str]:
+def described(options: RunOptions) -> list[str]:
     """Lines of at most 80 columns: the algorithm with all its hyper-parameters, the optimizer, what
     is trained, lengths, sampling, where it goes. What was not given is there with its default.
     """
-    c, row = config, build.algorithm_of(config)
-    numbers = row.numbers(**c.hyper)
+    c, row = options, options.algorithm
+    numbers = row.hyperparameters
     read = {name: x for name, x in numbers.items() if x != 0}
     unused = [name for name in numbers if name not in read]
     response = "" if row.experience else f", responses of {c.data.max_response_len}"
@@ -40,14 +38,14 @@ def described(config: Config) -> list[str]:
     return [line for name, text in facts.items() if text for line in _wrapped(name, str(text))]
 
 
-def _name(config: Config) -> str:
-    name, row = config.algorithm["name"], build.algorithm_of(config)
+def _name(options: RunOptions) -> str:
+    name, row = options.algorithm_name, options.algorithm
     return name if name == row.name else f"{row.name} ({name})"
 
 
-def _optimizer(config: Config) -> str:
-    c, row = config.optim, build.algorithm_of(config)
-    rate, kind = usual(row, adapters=bool(config.model.lora or config.model.adapter))
+def _optimizer(options: RunOptions) -> str:
+    c, row = options.optim, options.algorithm
+    rate, kind = usual(row, adapters=bool(options.model.lora or options.model.adapter))
     ordinary = f" (usual for {kind})" if rate == c.learning_rate and c.name == "adamw" else ""
     warm = f" after {c.warmup_steps} steps of warm-up" if c.warmup_steps else ""
     to = f" to {_short(c.final)} of it" if c.final else ""
@@ -63,8 +61,8 @@ def _optimizer(config: Config) -> str:
     )
 
 
-def _trained(config: Config) -> str:
-    c = config.model
+def _trained(options: RunOptions) -> str:
+    c = options.model
     what = "every parameter"
     if c.lora:
         scale = "rank-stabilised, " if c.lora.rank_stabilised else ""
@@ -79,12 +77,12 @@ def _trained(config: Config) -> str:
     return what + quant + reference
 
 
-def _rollouts(config: Config) -> str:
-    c, row = config.rollout, build.algorithm_of(config)
+def _rollouts(options: RunOptions) -> str:
+    c, row = options.rollout, options.algorithm
     assert row.experience is not None
     return _listed(
         {
-            "prompts": c.prompts or config.batch_size,
+            "prompts": c.prompts or options.batch_size,
             "responses": c.responses or row.experience.responses,
             "epochs": c.epochs,
             "new tokens": c.max_new_tokens,

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from jalign import algorithms, store
 from jalign.algorithms import ALGORITHMS
-from jalign.config import Config
-from jalign.config.read import ConfigError, read_config
 from jalign.core import Algorithm, TrainState, did_you_mean
 from jalign.data.chat import load_tokenizer
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
-from jalign.options import MeshConfig
+from jalign.options import MeshConfig, RunOptions
 from jalign.rewards.model import RewardModel
 from jalign.run import roles as build
 from jalign.train.checkpoint import Checkpointer
@@ -52,57 +51,76 @@ def is_run(folder: str) -> bool:
     return (path / CONFIG_FILE).is_file() and (path / "checkpoints").is_dir()
 
 
-def config_of(folder: str, more: Sequence[str] = ()) -> Config:
-    """The config that a run was started with, and options that count more; its mesh is replaced
-    where it does not fit.
+def options_of(folder: str) -> RunOptions:
+    """The options that a run was started with; its mesh is replaced where it does not fit.
+
+    Raises:
+      ValueError: there is no run, or its config.json is damaged.
     """
+    return _options_from(_saved(folder), folder)
+
+
+def _saved(folder: str) -> dict[str, Any]:
     if not is_run(folder):
         raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
     file = store.as_path(folder) / CONFIG_FILE
     try:
-        saved = json.loads(file.read_bytes())
+        return json.loads(file.read_bytes())
     except ValueError as error:
-        raise ConfigError(
+        raise ValueError(
             f"{file} is damaged ({error}): jalign train, with the run's own config and --out, "
             "writes it again"
         ) from error
-    return _config_from(saved, folder, more)
 
 
-def _config_from(saved: dict[str, Any], folder: str, more: Sequence[str] = ()) -> Config:
+@contextmanager
+def config_file(folder: str) -> Iterator[Path]:
+    """The run's config.json as a file on this machine, wherever the run is."""
     with TemporaryDirectory() as copy:
         file = Path(copy) / CONFIG_FILE
-        file.write_text(json.dumps(saved), encoding="utf-8")
-        config = read_config(["--config", str(file), "--out", folder, *more])
+        file.write_text(json.dumps(_saved(folder)), encoding="utf-8")
+        yield file
+
+
+def _options_from(saved: dict[str, Any], folder: str) -> RunOptions:
+    return fitting(RunOptions.from_json(saved | {"out": folder}))
+
+
+def fitting(options: RunOptions) -> RunOptions:
+    """The options with a mesh that these devices can be."""
     try:
-        build.mesh_of(config)
+        build.mesh_of(options)
     except ValueError:
-        return replace(config, mesh=MeshConfig())
-    return config
+        return replace(options, mesh=MeshConfig())
+    return options
 
 
 def newest(
-    folder: str, step: Which = None, beside: build.Bare | None = None, more: Sequence[str] = ()
-) -> tuple[Config, build.Model, TrainState, int]:
-    """Config, model, state and step of a run's newest (or a given, or its best) checkpoint;
-    adapters may stand on frozen weights that are there already. `more` are options that count more
-    than the run's config.
+    folder: str,
+    step: Which = None,
+    beside: build.Bare | None = None,
+    options: RunOptions | None = None,
+) -> tuple[RunOptions, build.Model, TrainState, int]:
+    """Options, model, state and step of a run's newest (or a given, or its best) checkpoint;
+    adapters may stand on frozen weights that are there already. `options` take the place of the
+    run's own.
     """
-    config, (checkpoints, step) = config_of(folder, more), _checkpoints(folder, step)
-    mesh = build.mesh_of(config)
-    model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
-    optimizer, _ = config.optim.make(max(config.steps, config.optim.warmup_steps, 1))
-    state, _ = build.state_of(config, model, mesh, optimizer)
+    options = fitting(options) if options else options_of(folder)
+    checkpoints, step = _checkpoints(folder, step)
+    mesh = build.mesh_of(options)
+    model = build.model_of(options, mesh, build.tokenizer_of(options), beside)
+    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    state, _ = build.state_of(options, model, mesh, optimizer)
     found = checkpoints.restore(state, step)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint")
-    return config, model, found[1], found[0]
+    return options, model, found[1], found[0]
 
 
 class Weights(NamedTuple):
     """What a run trained, without what only training needs."""
 
-    config: Config
+    options: RunOptions
     model: build.Model
     params: Any
     step: int
@@ -111,14 +129,14 @@ class Weights(NamedTuple):
 def weights(folder: str, step: Which = None, beside: build.Bare | None = None) -> Weights:
     """As `newest`, without the optimizer's state; the algorithm need not be known here."""
     checkpoints, step = _checkpoints(folder, step)
-    config = readable(folder, step)
-    mesh = build.mesh_of(config)
-    model = build.model_of(config, mesh, build.tokenizer_of(config), beside)
+    options = readable(folder, step)
+    mesh = build.mesh_of(options)
+    model = build.model_of(options, mesh, build.tokenizer_of(options), beside)
     wanted = {"params": jax.tree.map(_master, model.params)}
     found = checkpoints.restore(wanted, step, partial=True)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint")
-    return Weights(config, model, found[1]["params"], found[0])
+    return Weights(options, model, found[1]["params"], found[0])
 
 
 def _master(x: jax.Array) -> jax.ShapeDtypeStruct:
@@ -152,7 +170,7 @@ def step_of(folder: str, step: Which = None) -> int:
     return checkpoints.steps()[-1] if step is None else step
 
 
-def readable(folder: str, step: int | None = None) -> Config:
+def readable(folder: str, step: int | None = None) -> RunOptions:
     """The config; where its algorithm is not known, what is known of the model, with an algorithm
     in its place that trains the same parameters.
     """
@@ -162,7 +180,7 @@ def readable(folder: str, step: int | None = None) -> Config:
     except ValueError as error:
         log.warning("%s: %s; its weights are read without it", folder, error)
     else:
-        return config_of(folder)
+        return options_of(folder)
     names = _checkpoints(folder, step)[0].leaves(step_of(folder, step))
     if any(name.startswith("params.critic.") for name in names):
         raise ValueError(
@@ -173,7 +191,7 @@ def readable(folder: str, step: int | None = None) -> Config:
     model = saved["model"] | {"reference": None, "critic": None, "reference_offload": "none"}
     kept = {"algorithm": {"name": known}, "model": model, "out": folder}
     kept |= {name: saved[name] for name in ("data", "mesh", "seed") if name in saved}
-    return _config_from(kept, folder)
+    return _options_from(kept, folder)
 
 
 def language_model(
@@ -209,7 +227,7 @@ def reward_model(
     """
     if is_run(name):
         trained = weights(name, beside=beside)
-        scorer = reward_of(trained.config, trained.model, trained)
+        scorer = reward_of(trained.options, trained.model, trained)
         scorer.step = trained.step
         return scorer
     return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
@@ -217,7 +235,7 @@ def reward_model(
 
 def process_model(name: str) -> RewardModel:
     """The process reward model of a run's newest checkpoint, for `rewards.process`."""
-    row = build.algorithm_of(config_of(name))
+    row = options_of(name).algorithm
     if row.format.name != "stepwise":
         rows = ", ".join(r.name for r in ALGORITHMS.values() if r.format.name == "stepwise")
         raise ValueError(
@@ -225,30 +243,30 @@ def process_model(name: str) -> RewardModel:
             f"{rows}"
         )
     trained = weights(name)
-    scorer = _model_of(trained.config, trained.model, trained)
+    scorer = _model_of(trained.options, trained.model, trained)
     scorer.step = trained.step
     return scorer
 
 
-def reward_of(config: Config, model: build.Model, state: TrainState | Weights) -> RewardModel:
+def reward_of(options: RunOptions, model: build.Model, state: TrainState | Weights) -> RewardModel:
     """The reward model of this state, with the limits of its training data."""
-    if not scores_responses(build.algorithm_of(config)):
+    if not scores_responses(options.algorithm):
         rows = ", ".join(row.name for row in ALGORITHMS.values() if scores_responses(row))
         raise ValueError(
-            f"{config.out} is no reward model: {config.algorithm['name']} trains no reward of a "
+            f"{options.out} is no reward model: {options.algorithm_name} trains no reward of a "
             f"whole response; these do: {rows}"
         )
-    return _model_of(config, model, state)
+    return _model_of(options, model, state)
 
 
-def _model_of(config: Config, model: build.Model, state: TrainState | Weights) -> RewardModel:
+def _model_of(options: RunOptions, model: build.Model, state: TrainState | Weights) -> RewardModel:
     return RewardModel(
         build.merged(model, state.params),
         model.tokenizer,
-        max_prompt_len=config.data.max_prompt_len,
-        max_response_len=config.data.max_response_len,
-        keep_eos=config.data.keep_eos,
-        template=config.data.template,
+        max_prompt_len=options.data.max_prompt_len,
+        max_response_len=options.data.max_response_len,
+        keep_eos=options.data.keep_eos,
+        template=options.data.template,
     )
 
 

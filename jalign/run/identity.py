@@ -7,10 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from jalign import naming
-from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.feedback.common import ASKING
-from jalign.options import OptimConfig, RewardConfig, RolloutConfig
+from jalign.options import OptimConfig, RewardConfig, RolloutConfig, RunOptions
 from jalign.run import roles as build
 from jalign.train.fingerprint import combine, fingerprint
 from jalign.train.online import Online
@@ -18,10 +17,10 @@ from jalign.train.online import Online
 _HOW = {"record", "sample_batch", "max_idle"}  # of rollouts: not what is sampled
 
 
-def unsaid(config: Config) -> dict[str, Any]:
+def unsaid(options: RunOptions) -> dict[str, Any]:
     """What is meant by facts that older checkpoints do not have; None: anything."""
     return {
-        "algorithm": build.algorithm_of(config).hyperparameters,
+        "algorithm": options.algorithm.hyperparameters,
         "optimizer": asdict(OptimConfig()),
         "rollout": asdict(RolloutConfig()),
         "reward": asdict(RewardConfig()),
@@ -46,7 +45,7 @@ NOTES = {
 
 
 def identity_of(
-    config: Config,
+    options: RunOptions,
     model: build.Model,
     examples: Any,
     held: Any,
@@ -57,13 +56,13 @@ def identity_of(
     reward: Any = None,
 ) -> dict[str, Any]:
     """Name -> value or dictionary of values, as JSON can hold it."""
-    lora = config.model.lora
-    constant = config.optim.schedule == "constant"
+    lora = options.model.lora
+    constant = options.optim.schedule == "constant"
     # equal weights are another model when, say, the base of its rotary angles differs
     base = fingerprint((state.params, frozen.base)) | {"spec": repr(model.decoder.spec)}
-    row = build.algorithm_of(config)
-    algorithm = row.hyperparameters | config.algorithm | {"name": row.name}
-    if code := naming.code_digest(config.algorithm["name"], row):
+    row = options.algorithm
+    algorithm = row.hyperparameters | {"name": row.name}
+    if code := naming.code_digest(options.algorithm_name, row):
         algorithm |= {"code": code}
     facts = {
         "schema": 1,
@@ -74,31 +73,31 @@ def identity_of(
         "base_model": combine(base),
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
         "adapters": None if lora is None else vars(lora),
-        "optimizer": _optimizer(config),
+        "optimizer": _optimizer(options),
         "schedule_steps": None if constant else steps,  # a decay to another end is another run
-        "batch_size": config.batch_size,
-        "group_by_length": config.data.group_by_length,
-        "shuffle": config.data.shuffle,
-        "seed": config.seed,
+        "batch_size": options.batch_size,
+        "group_by_length": options.data.group_by_length,
+        "shuffle": options.data.shuffle,
+        "seed": options.seed,
     }
     if isinstance(source, Online):
-        facts |= _online(config, source) | {"judged_by": reward.identity}
+        facts |= _online(options, source) | {"judged_by": reward.identity}
     return facts
 
 
-def _optimizer(config: Config) -> dict[str, Any]:
+def _optimizer(options: RunOptions) -> dict[str, Any]:
     """How updates are computed; where the state waits meanwhile is not part of it."""
-    facts = asdict(config.optim)
+    facts = asdict(options.optim)
     del facts["offload"]
     if facts["moments"] == "float32":  # as checkpoints say that know of nothing else
         del facts["moments"]
     return facts
 
 
-def _online(config: Config, source: Online) -> dict[str, Any]:
+def _online(options: RunOptions, source: Online) -> dict[str, Any]:
     """What an online run may not change half-way: how it samples and what it is rewarded for."""
-    rollout = {name: x for name, x in asdict(config.rollout).items() if name not in _HOW}
-    reward = asdict(config.reward)
+    rollout = {name: x for name, x in asdict(options.rollout).items() if name not in _HOW}
+    reward = asdict(options.reward)
     judge = {name: x for name, x in reward["judge"].items() if name not in ASKING}
     texts = source.pretraining.texts.fingerprint if source.pretraining else None
     return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}

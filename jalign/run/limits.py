@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from jalign.config import Config
 from jalign.data.examples import Examples
 from jalign.models import hub
 from jalign.models.limits import check_length, check_token
 from jalign.models.peft_tables import vocabulary_of
 from jalign.models.spec import Spec
+from jalign.options import RunOptions
 from jalign.run import roles as build
 
 SHORTER = "set data.max_prompt_len and data.max_response_len lower"
@@ -22,7 +22,7 @@ SHOWN = "set data.max_prompt_len and sample.max_new_tokens lower"
 
 
 def check(
-    config: Config, tokenizer: Any, examples: Examples | None, held: Examples | None = None
+    options: RunOptions, tokenizer: Any, examples: Examples | None, held: Examples | None = None
 ) -> list[str]:
     """That all examples of a run fit all models that read them. Reads no weights.
 
@@ -33,33 +33,33 @@ def check(
       ValueError: a token without an embedding, or a row longer than learned positions; it names
         row, token, model and both sizes.
     """
-    online = build.algorithm_of(config).experience is not None
-    sampled = config.rollout.max_new_tokens if online else 0
-    found = check_part(config, tokenizer, examples, "the training data", sampled)
-    found += check_part(config, tokenizer, held, "the held-out data", sampled)
-    if held is not None and (shown := build.shown_prompts(config, held)):
-        lengths = np.array([len(prompt) + config.sample.max_new_tokens for _, prompt in shown])
+    online = options.algorithm.experience is not None
+    sampled = options.rollout.max_new_tokens if online else 0
+    found = check_part(options, tokenizer, examples, "the training data", sampled)
+    found += check_part(options, tokenizer, held, "the held-out data", sampled)
+    if held is not None and (shown := build.shown_prompts(options, held)):
+        lengths = np.array([len(prompt) + options.sample.max_new_tokens for _, prompt in shown])
         numbers = [i for i, _ in shown]
-        policy = dict(list(specs_of(config).items())[:1])
+        policy = dict(list(specs_of(options).items())[:1])
         found += _check_longest(held, lengths, policy, "the held-out data", SHOWN, numbers)
     return found
 
 
 def check_part(
-    config: Config, tokenizer: Any, examples: Examples | None, what: str, sampled: int = 0
+    options: RunOptions, tokenizer: Any, examples: Examples | None, what: str, sampled: int = 0
 ) -> list[str]:
     """As `check`, of some examples by the name `what`, after which `sampled` tokens may follow."""
     if examples is None or not len(examples):
         return []
-    specs = specs_of(config)
+    specs = specs_of(options)
     check_ids(examples, tokenizer, specs, what)
-    lengths = _lengths(config, examples, sampled)
+    lengths = _lengths(options, examples, sampled)
     return _check_longest(examples, lengths, specs, what, SAMPLES if sampled else SHORTER)
 
 
-def specs_of(config: Config) -> dict[str, Spec]:
+def specs_of(options: RunOptions) -> dict[str, Spec]:
     """Every model that reads the tokens of the run, by what a person calls it."""
-    c = config.model
+    c = options.model
     others = {"model.reference": c.reference, "model.critic": c.critic}
     named = {c.path: c.path} | {
         f"{key} ({path})": path for key, path in others.items() if path and path != build.SHARED
@@ -87,11 +87,11 @@ def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], wha
             check_token(token, spec, text=text, where=where, model=model)
 
 
-def _lengths(config: Config, examples: Examples, sampled: int) -> np.ndarray:
+def _lengths(options: RunOptions, examples: Examples, sampled: int) -> np.ndarray:
     """[n] tokens of an example's longest row, where `sampled` tokens may follow the prompt."""
     prompt, response, _ = examples.lengths()
     longest = response.max(axis=1, initial=0)
-    if build.reads_mismatched(config):  # another example's response follows the prompt, too
+    if build.reads_mismatched(options):  # another example's response follows the prompt, too
         longest = np.full_like(longest, longest.max(initial=0))
     return prompt + np.maximum(longest, sampled)
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from jalign.config import Config
 from jalign.data.chat import ends_of
 from jalign.data.convert import to_records
 from jalign.data.examples import Examples
 from jalign.data.records import Message
-from jalign.options import RewardConfig
+from jalign.options import RewardConfig, RunOptions
 from jalign.parallel import hosts
 from jalign.rewards.functions import LARGEST, RewardFunctions, Scored
 from jalign.rewards.identity import function_digest, template_digests
@@ -26,7 +25,6 @@ from jalign.rewards.model import RewardModel
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import continuation
 from jalign.run.data import prompt_kind
-from jalign.run.roles import algorithm_of
 from jalign.train.fingerprint import combine, fingerprint
 from jalign.train.rollout import Judged
 
@@ -50,9 +48,11 @@ class Texts:
         self._hidden: set[str] = set()
 
     @classmethod
-    def of(cls, config: Config, examples: Examples, rows: Sequence[Any], tokenizer: Any) -> Texts:
+    def of(
+        cls, options: RunOptions, examples: Examples, rows: Sequence[Any], tokenizer: Any
+    ) -> Texts:
         """Those of an online run, of its examples and of the rows they were made of."""
-        return cls(examples, rows, tokenizer, prompt_kind(algorithm_of(config)))
+        return cls(examples, rows, tokenizer, prompt_kind(options.algorithm))
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -111,7 +111,7 @@ class Reward:
 
     Attributes:
       ask: (texts, numbers of prompts, their responses) -> what is said of them.
-      identity: what may not change half-way, beside what the config says: the code of functions,
+      identity: what may not change half-way, beside what the options says: the code of functions,
         the weights of models, the texts that a judge is asked with. JSON.
     """
 

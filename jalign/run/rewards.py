@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign.config import Config
 from jalign.feedback import common as feedback
+from jalign.options import RunOptions
 from jalign.parallel import hosts
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.preference import preference_matrix
@@ -35,12 +35,12 @@ JUDGED = {"score": direct_score, "points": additive_ratings, "preference": Compa
 """What reward.judge.options are options of."""
 
 
-def reward_of(config: Config, mesh: Mesh, beside: build.Bare | None = None) -> Reward:
+def reward_of(options: RunOptions, mesh: Mesh, beside: build.Bare | None = None) -> Reward:
     """Everything in `reward`, as one (nothing there: nothing is said). A reward model's adapters
     may stand on the policy's frozen weights.
     """
-    c = config.reward
-    if "step_scores" in build.algorithm_of(config).rollout_inputs():
+    c = options.reward
+    if "step_scores" in options.algorithm.rollout_inputs():
         return step_reward_of(c)
     kind = c.judge.ask
     made = {"score": direct_score, "points": self_reward}

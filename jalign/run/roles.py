@@ -1,4 +1,4 @@
-"""The only place where a `Config` becomes objects."""
+"""The only place where a `RunOptions` becomes objects."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from jalign import algorithms, embedded
-from jalign.config import Config
-from jalign.core import Algorithm, Frozen, TrainState
+from jalign import embedded
+from jalign.core import Frozen, TrainState
 from jalign.data.budget import Cost
 from jalign.data.chat import ends_of, load_tokenizer
 from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
 from jalign.data.templates import template_source
-from jalign.formats import of_at_most
 from jalign.kernels import devices
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
@@ -35,6 +33,7 @@ from jalign.models.prune import first_layers
 from jalign.models.quant import quantize_in_place
 from jalign.models.score import HEADS
 from jalign.models.spec import Spec
+from jalign.options import RunOptions
 from jalign.parallel import hosts
 from jalign.parallel.memory import to_host
 from jalign.parallel.mesh import make_mesh
@@ -74,18 +73,14 @@ class Model:
 SHARED = "shared"  # as model.critic: a head on the policy
 
 
-def algorithm_of(config: Config) -> Algorithm:
-    return of_at_most(algorithms.get(config.algorithm["name"]), config.rollout.max_new_tokens)
-
-
-def mesh_of(config: Config) -> Mesh:
-    c = config.mesh
+def mesh_of(options: RunOptions) -> Mesh:
+    c = options.mesh
     return make_mesh(c.data, c.fsdp, c.tensor, c.context)
 
 
-def rules_of(config: Config) -> Rules | None:
+def rules_of(options: RunOptions) -> Rules | None:
     """The config's own sharding rules; None is the default."""
-    return [(name, PartitionSpec(*axes)) for name, axes in config.mesh.rules.items()] or None
+    return [(name, PartitionSpec(*axes)) for name, axes in options.mesh.rules.items()] or None
 
 
 def model_path(name: str) -> str:
@@ -108,11 +103,11 @@ def model_path(name: str) -> str:
     return name
 
 
-def tokenizer_of(config: Config) -> Any:
+def tokenizer_of(options: RunOptions) -> Any:
     """The tokenizer, with the chat template of the run: who samples or exports has both."""
-    tokenizer = load_tokenizer(model_path(config.model.tokenizer or config.model.path))
-    if config.data.template:
-        tokenizer.chat_template = template_source(tokenizer, config.data.template)
+    tokenizer = load_tokenizer(model_path(options.model.tokenizer or options.model.path))
+    if options.data.template:
+        tokenizer.chat_template = template_source(tokenizer, options.data.template)
     return tokenizer
 
 
@@ -124,7 +119,7 @@ def compute_dtype(name: str) -> Any:
 
 
 def model_of(
-    config: Config,
+    options: RunOptions,
     mesh: Mesh,
     tokenizer: Any,
     beside: Bare | None = None,
@@ -134,21 +129,21 @@ def model_of(
     that are asked for, a critic beside it, another model as its reference. Frozen weights that are
     those of `beside` are not loaded again. `load` is what reads a checkpoint instead of `hub.load`.
     """
-    c, algorithm = config.model, algorithm_of(config)
+    c, algorithm = options.model, options.algorithm
     path = model_path(c.path)
     shared = algorithm.needs_critic and c.critic == SHARED
     heads = 1 if shared else c.heads * algorithm.needs_value_head
-    vocabulary = reads_vocabulary(config)
+    vocabulary = reads_vocabulary(options)
     decoder, bare = trained(
-        config, mesh, path, heads=heads, seed=0, beside=beside, lm_head=vocabulary, load=load
+        options, mesh, path, heads=heads, seed=0, beside=beside, lm_head=vocabulary, load=load
     )
     critic, reference = None, None
     if algorithm.needs_critic and not shared:
         start = model_path(c.critic or c.path)
         own = {"heads": 1, "seed": 2, "lm_head": False}
-        critic, _ = trained(config, mesh, start, **own, beside=bare, load=load)
+        critic, _ = trained(options, mesh, start, **own, beside=bare, load=load)
     if c.reference:
-        other = loaded(config, mesh, model_path(c.reference), compute_dtype(c.dtype), load)
+        other = loaded(options, mesh, model_path(c.reference), compute_dtype(c.dtype), load)
         if other.spec.vocab_size != decoder.spec.vocab_size:
             raise ValueError(
                 f"model.reference has a vocabulary of {other.spec.vocab_size} tokens, the model "
@@ -160,29 +155,29 @@ def model_of(
 
 
 def loaded(
-    config: Config,
+    options: RunOptions,
     mesh: Mesh,
     path: str,
     param_dtype: Any,
     load: Callable[..., Decoder] | None = None,
-    **options: Any,
+    **load_options: Any,
 ) -> Decoder:
     """A model as it is, with the kernels and types of a config."""
-    c = config.model
+    c = options.model
     return (load or hub.load)(
         path,
         dtype=compute_dtype(c.dtype),
         param_dtype=param_dtype,
         mesh=mesh,
-        rules=rules_of(config),
+        rules=rules_of(options),
         remat=c.remat,
         attention=None if c.attention == "auto" else c.attention,
-        **options,
+        **load_options,
     )
 
 
 def trained(
-    config: Config,
+    options: RunOptions,
     mesh: Mesh,
     path: str,
     *,
@@ -195,11 +190,11 @@ def trained(
     """A model that is trained, with its adapters, and the frozen weights they stand on; `seed`
     tells several of a run apart, `load` is what reads a checkpoint instead of `hub.load`.
     """
-    c, key = config.model, jax.random.key(config.seed)
+    c, key = options.model, jax.random.key(options.seed)
     frozen_base = bool(c.lora or c.adapter)
     dtype = compute_dtype(c.dtype) if frozen_base else jnp.float32
     head_key = jax.random.fold_in(key, seed) if seed else key
-    origin = (path, dtype, c.remat, c.attention, c.depth, c.quant, config.mesh)
+    origin = (path, dtype, c.remat, c.attention, c.depth, c.quant, options.mesh)
     if frozen_base and beside and beside.origin == origin:
         decoder = beside.twin()
         if heads:
@@ -208,13 +203,13 @@ def trained(
             decoder.value = head
     else:
         decoder = loaded(
-            config, mesh, path, dtype, load, value_head=heads, lm_head=lm_head, key=head_key
+            options, mesh, path, dtype, load, value_head=heads, lm_head=lm_head, key=head_key
         )
         decoder = first_layers(decoder, c.depth) if c.depth else decoder
         if c.quant != "none":
             quantize_in_place(decoder, c.quant)
             state = nnx.state(decoder)
-            nnx.update(decoder, jax.device_put(state, shardings(mesh, state, rules_of(config))))
+            nnx.update(decoder, jax.device_put(state, shardings(mesh, state, rules_of(options))))
     bare = None
     if frozen_base:
         bare = Bare(origin, nnx.merge(*nnx.split(decoder)))
@@ -228,7 +223,7 @@ def trained(
                 f"model.adapter: {c.adapter} has nothing beside the linear layers that could be "
                 "trained; merge it into its base with peft first"
             )
-        if algorithm_of(config).needs_reference(**config.hyper):  # as in Config: no dropout there
+        if options.algorithm.needs_reference():  # as in RunOptions: no dropout there
             decoder = without_dropout(decoder)
     elif c.lora:
         decoder = add_lora(
@@ -251,20 +246,20 @@ def merged(model: Model, params: Any) -> tuple[nnx.GraphDef[Decoder], nnx.State]
     return nnx.graphdef(model.decoder), nnx.merge_state(policy_of(params), policy_of(model.base))
 
 
-def source_of(config: Config, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
+def source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
     """The examples as batches over the mesh."""
-    if config.batch_size > len(examples):
+    if options.batch_size > len(examples):
         raise ValueError(
-            f"batch_size is {config.batch_size}, but there are only {len(examples)} "
+            f"batch_size is {options.batch_size}, but there are only {len(examples)} "
             "training examples"
         )
-    return Offline(batches_of(config, examples, mesh, spec, config.batch_size), mesh)
+    return Offline(batches_of(options, examples, mesh, spec, options.batch_size), mesh)
 
 
-def held_source_of(config: Config, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
+def held_source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
     """The held-out examples; there may be fewer of them than a batch holds."""
-    size = min(config.batch_size, len(examples))
-    return Offline(batches_of(config, examples, mesh, spec, size), mesh)
+    size = min(options.batch_size, len(examples))
+    return Offline(batches_of(options, examples, mesh, spec, size), mesh)
 
 
 def cost_of(spec: Spec) -> Cost:
@@ -296,74 +291,72 @@ def max_tokens_for(examples: Examples) -> int:
 
 
 def batches_of(
-    config: Config, examples: Examples, mesh: Mesh, spec: Spec, batch_size: int
+    options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec, batch_size: int
 ) -> Batches:
     """The examples in bins of static shapes."""
     return Batches(
         examples,
         batch_size=batch_size,
-        layout=config.data.layout,
+        layout=options.data.layout,
         streams=mesh.shape["data"] * mesh.shape["fsdp"],
-        max_tokens=config.data.max_tokens or max_tokens_for(examples),
+        max_tokens=options.data.max_tokens or max_tokens_for(examples),
         multiple=usual_multiple(),
-        seed=config.seed,
-        group_by_length=config.data.group_by_length,
-        shuffle=config.data.shuffle,
-        mismatch=reads_mismatched(config),
+        seed=options.seed,
+        group_by_length=options.data.group_by_length,
+        shuffle=options.data.shuffle,
+        mismatch=reads_mismatched(options),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         cost=cost_of(spec),
     )
 
 
-def reads_vocabulary(config: Config) -> bool:
+def reads_vocabulary(options: RunOptions) -> bool:
     """Whether the policy is asked for more than its scalar head."""
-    row = algorithm_of(config)
-    outputs = row.outputs(row.inputs(**config.hyper))
+    row = options.algorithm
+    outputs = row.outputs(row.inputs())
     return not row.needs_value_head or any(output not in HEADS for output in outputs)
 
 
-def reads_mismatched(config: Config) -> bool:
+def reads_mismatched(options: RunOptions) -> bool:
     """Whether the loss compares each response with one that belongs to another prompt (KTO)."""
-    return "kl_present" in algorithm_of(config).inputs(**config.hyper)
+    return "kl_present" in options.algorithm.inputs()
 
 
-def steps_of(config: Config, batches: Batches) -> int:
-    return config.steps or max(1, int(config.epochs * batches.steps_per_epoch))
+def steps_of(options: RunOptions, batches: Batches) -> int:
+    return options.steps or max(1, int(options.epochs * batches.steps_per_epoch))
 
 
 def state_of(
-    config: Config, model: Model, mesh: Mesh, optimizer: optax.GradientTransformation
+    options: RunOptions, model: Model, mesh: Mesh, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Frozen]:
     """The state of step 0 and what stays as it is."""
-    algorithm = algorithm_of(config)
-    offload = config.optim.offload == "host"
-    state = init_state(
-        mesh, model.params, optimizer, algorithm, config.seed, offload=offload, **config.hyper
-    )
+    algorithm = options.algorithm
+    offload = options.optim.offload == "host"
+    state = init_state(mesh, model.params, optimizer, algorithm, options.seed, offload=offload)
     ref = model.reference
-    if algorithm.needs_reference(**config.hyper) and state.ref is None and ref is None:
+    if algorithm.needs_reference() and state.ref is None and ref is None:
         ref = reference_copy(policy_of(model.params), model.decoder.dtype)
-    if ref is not None and config.model.reference_offload == "host":
+    if ref is not None and options.model.reference_offload == "host":
         ref = to_host(ref)
     return state, Frozen(model.base, ref)
 
 
-def shown_prompts(config: Config, held: Examples | None) -> list[tuple[int, np.ndarray]]:
+def shown_prompts(options: RunOptions, held: Examples | None) -> list[tuple[int, np.ndarray]]:
     """The held-out prompts that `sample.prompts` asks for, with the numbers of their examples."""
     found: dict[bytes, tuple[int, np.ndarray]] = {}
     for i, example in enumerate(held or ()):
-        if len(found) == config.sample.prompts:
+        if len(found) == options.sample.prompts:
             break
         if len(example.prompt):
             found.setdefault(example.prompt.tobytes(), (i, example.prompt))
     return list(found.values())
 
 
-def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
+def generator_of(options: RunOptions, model: Model, held: Examples | None) -> Any:
     """`(state, frozen) -> rows of prompt and continuation` for the first held-out prompts."""
-    c, tokenizer = config.sample, model.tokenizer
-    prompts = [prompt for _, prompt in shown_prompts(config, held)]
+    c, tokenizer = options.sample, model.tokenizer
+    prompts = [prompt for _, prompt in shown_prompts(options, held)]
     if not prompts:
         raise ValueError("sample.prompts needs held-out examples with prompts; there are none")
     lengths = np.array([len(p) for p in prompts])
@@ -378,7 +371,7 @@ def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
 
     def generate(state: TrainState, frozen: Frozen) -> list[dict[str, str]]:
         del frozen
-        key = jax.random.fold_in(jax.random.key(config.seed), 2)
+        key = jax.random.fold_in(jax.random.key(options.seed), 2)
         out = sample(merged(model, state.params), tokens, lengths, key, settings)
         ids, mask = hosts.gather(out.tokens), hosts.gather(out.mask)
         return [
@@ -394,7 +387,7 @@ def generator_of(config: Config, model: Model, held: Examples | None) -> Any:
 
 def eos_ids(path: str, tokenizer: Any) -> tuple[int, ...]:
     """What ends a response wherever one is sampled: the tokenizer's EOS, the end of turn of its
-    chat template, and the EOS tokens of the model's generation config (else of its config).
+    chat template, and the EOS tokens of the model's generation options (else of its options).
     """
     ids, folder = set(ends_of(tokenizer)), hub.find(path)
     files = (folder / name for name in ("generation_config.json", "config.json"))

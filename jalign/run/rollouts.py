@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jalign import losses, store
-from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples
 from jalign.models.functional import StandaloneModel, policy_of
+from jalign.options import RunOptions
 from jalign.parallel import hosts
 from jalign.rollout import record
 from jalign.rollout.groups import Responses, greedy, respond
@@ -37,18 +37,18 @@ from jalign.train.state import gathered_copy_fn
 LOG = logging.getLogger(__name__)
 
 
-def plan_of(config: Config) -> Plan:
-    c, row = config.rollout, build.algorithm_of(config)
+def plan_of(options: RunOptions) -> Plan:
+    c, row = options.rollout, options.algorithm
     assert row.experience is not None
-    from_data = row.experience.last == "data" or config.data.pretraining is not None
-    numbers = row.numbers(**config.hyper)
+    from_data = row.experience.last == "data" or options.data.pretraining is not None
+    numbers = row.numbers()
     return Plan(
-        batch_size=config.batch_size,
-        prompts=prompts_of(config),
+        batch_size=options.batch_size,
+        prompts=prompts_of(options),
         epochs=c.epochs,
         responses=c.responses or row.experience.responses,
-        response_len=max(c.max_new_tokens, config.data.max_response_len * from_data),
-        max_tokens=config.data.max_tokens or build.usual_tokens(),
+        response_len=max(c.max_new_tokens, options.data.max_response_len * from_data),
+        max_tokens=options.data.max_tokens or build.usual_tokens(),
         multiple=build.usual_multiple(),
         temperature=c.temperature,
         kl_target=c.kl_target,
@@ -59,43 +59,43 @@ def plan_of(config: Config) -> Plan:
         max_new_tokens=c.max_new_tokens,
         ref_sync_steps=numbers.get("ref_sync_steps", 0),
         ref_mixup_alpha=numbers.get("ref_mixup_alpha", 1.0),
-        run_steps=config.steps,
+        run_steps=options.steps,
         max_idle=c.max_idle,
     )
 
 
-def prompts_of(config: Config) -> int:
+def prompts_of(options: RunOptions) -> int:
     """Prompts per rollout: those of one step, or of an iteration where a method learns from
     samples of its reference.
     """
-    row = build.algorithm_of(config)
+    row = options.algorithm
     assert row.experience is not None
     steps = 1
     if row.experience.iterative:
-        iteration = row.numbers(**config.hyper)["ref_sync_steps"]
-        steps = max(1, -(-iteration // config.rollout.epochs))
-    return config.rollout.prompts or steps * config.batch_size
+        iteration = row.numbers()["ref_sync_steps"]
+        steps = max(1, -(-iteration // options.rollout.epochs))
+    return options.rollout.prompts or steps * options.batch_size
 
 
-def settings_of(config: Config, eos: tuple[int, ...]) -> Settings:
-    c = config.rollout
+def settings_of(options: RunOptions, eos: tuple[int, ...]) -> Settings:
+    c = options.rollout
     return Settings(
         max_new_tokens=c.max_new_tokens,
         temperature=c.temperature,
         top_k=c.top_k or None,
         top_p=c.top_p,
         eos=eos,
-        responses=plan_of(config).responses,
+        responses=plan_of(options).responses,
     )
 
 
-def whole_of(config: Config, model: build.Model) -> Callable[[Any], Any]:
+def whole_of(options: RunOptions, model: build.Model) -> Callable[[Any], Any]:
     """`(params) -> policy` as the sampler takes it, its weights where rollout.weights says."""
     made: list[Callable[[Any], Any]] = []
 
     def whole(params: Any) -> Any:
         graphdef, state = build.merged(model, params)
-        if config.rollout.weights == "sharded":
+        if options.rollout.weights == "sharded":
             return graphdef, state
         if not made:  # compiled once
             made.append(gathered_copy_fn(state, model.decoder.dtype)[0])
@@ -104,25 +104,25 @@ def whole_of(config: Config, model: build.Model) -> Callable[[Any], Any]:
     return whole
 
 
-def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
+def sampler_of(options: RunOptions, model: build.Model, prompts: Examples) -> Any:
     """`(state, frozen, numbers, key) -> Responses`; the last response by whom the method says."""
-    row = build.algorithm_of(config)
+    row = options.algorithm
     assert row.experience is not None
-    last, whole = row.experience.last, whole_of(config, model)
-    settings = settings_of(config, build.eos_ids(model.path, model.tokenizer))
-    size = config.rollout.sample_batch or config.rollout.prompts or config.batch_size
+    last, whole = row.experience.last, whole_of(options, model)
+    settings = settings_of(options, build.eos_ids(model.path, model.tokenizer))
+    size = options.rollout.sample_batch or options.rollout.prompts or options.batch_size
     alone = last == "policy"
     own = settings if alone else replace(settings, responses=settings.responses - 1)
     one = replace(settings, responses=1)
 
     def sampler(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
         found = sampled(state, frozen, numbers, key)
-        return stop_at(found, model.tokenizer, config.rollout.stop)
+        return stop_at(found, model.tokenizer, options.rollout.stop)
 
     def sampled(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
         ids = [prompts[i].prompt for i in numbers]
         policy = whole(state.params)
-        if rows := config.rollout.rows:
+        if rows := options.rollout.rows:
             found = respond_refilling(policy, ids, own, key, rows=rows)
         else:
             found = respond(policy, ids, own, key, batch_size=size)
@@ -134,7 +134,7 @@ def sampler_of(config: Config, model: build.Model, prompts: Examples) -> Any:
         other = reference_of(model, frozen)
         if last == "reference":
             return found.beside(respond(other, ids, one, other_key, batch_size=size))
-        mixed = replace(one, mixture=config.rollout.mixture)
+        mixed = replace(one, mixture=options.rollout.mixture)
         more = respond(policy, ids, mixed, other_key, batch_size=size, other=other)
         return found.beside(more)
 
@@ -150,17 +150,17 @@ def from_data(examples: Sequence[Example], eos: Sequence[int]) -> Responses:
     )
 
 
-def greedy_of(config: Config, model: build.Model, prompts: Examples) -> Any:
+def greedy_of(options: RunOptions, model: build.Model, prompts: Examples) -> Any:
     """The most probable response to each prompt."""
-    settings = greedy(settings_of(config, build.eos_ids(model.path, model.tokenizer)))
-    whole = whole_of(config, model)
-    size = config.rollout.sample_batch or config.rollout.prompts or config.batch_size
+    settings = greedy(settings_of(options, build.eos_ids(model.path, model.tokenizer)))
+    whole = whole_of(options, model)
+    size = options.rollout.sample_batch or options.rollout.prompts or options.batch_size
 
     def sampler(state: TrainState, frozen: Frozen, numbers, key: jax.Array) -> Responses:
         del frozen
         ids = [prompts[i].prompt for i in numbers]
         found = respond(whole(state.params), ids, settings, key, batch_size=size)
-        return stop_at(found, model.tokenizer, config.rollout.stop)
+        return stop_at(found, model.tokenizer, options.rollout.stop)
 
     return sampler
 
@@ -172,40 +172,40 @@ def reference_of(model: build.Model, frozen: Frozen) -> Any:
     return build.merged(model, policy_of(frozen.ref))
 
 
-def trained_temperature(config: Config) -> float:
+def trained_temperature(options: RunOptions) -> float:
     """Of the log-probs that a loss reads: of sampling where it follows the gradient of what is
     sampled, 1 where it learns from fixed data, preferences or best responses.
     """
-    row = build.algorithm_of(config)
+    row = options.algorithm
     direct = row.format.name != "samples" or row.loss is losses.sppo_samples
-    return 1.0 if direct else config.rollout.temperature
+    return 1.0 if direct else options.rollout.temperature
 
 
 def source_of(
-    config: Config, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward
+    options: RunOptions, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward
 ) -> Online:
     """The source of an online run on these prompts."""
     prompts = texts.examples
-    keeper = partial(keep, store.as_path(config.out) / record.FOLDER, texts)
+    keeper = partial(keep, store.as_path(options.out) / record.FOLDER, texts)
     pretraining = None
-    if config.data.pretraining is not None:
-        found = build_data.pretraining_of(config, model.tokenizer)
+    if options.data.pretraining is not None:
+        found = build_data.pretraining_of(options, model.tokenizer)
         what = "data.pretraining"
-        for warning in check_tokens.check_part(config, model.tokenizer, found, what):
+        for warning in check_tokens.check_part(options, model.tokenizer, found, what):
             LOG.warning("%s", warning)
-        pretraining = Pretraining(found, config.batch_size, config.seed)
+        pretraining = Pretraining(found, options.batch_size, options.seed)
     return Online(
-        build.algorithm_of(config),
-        config.hyper,
+        options.algorithm,
+        {},
         prompts,
-        sampler_of(config, model, prompts),
+        sampler_of(options, model, prompts),
         partial(reward, texts),
         model.apply,
-        plan_of(config),
+        plan_of(options),
         mesh,
-        seed=config.seed,
-        greedy=greedy_of(config, model, prompts),
-        keep=keeper if config.rollout.record else None,
+        seed=options.seed,
+        greedy=greedy_of(options, model, prompts),
+        keep=keeper if options.rollout.record else None,
         pretraining=pretraining,
         compiler_options=same_rounding(model.decoder.dtype),
     )
@@ -233,7 +233,7 @@ def keep(
 
 
 def answers_of(
-    config: Config,
+    options: RunOptions,
     model: build.Model,
     texts: Texts,
     mesh: Mesh,
@@ -245,17 +245,17 @@ def answers_of(
     where `stop` says so on the way.
     """
     held = texts.examples
-    plan, whole = plan_of(config), whole_of(config, model)
-    settings = settings_of(config, build.eos_ids(model.path, model.tokenizer))
+    plan, whole = plan_of(options), whole_of(options, model)
+    settings = settings_of(options, build.eos_ids(model.path, model.tokenizer))
     settings = replace(settings, responses=1)
-    c = config.rollout  # as many rows at once as a rollout has
-    size = min((c.sample_batch or c.prompts or config.batch_size) * plan.responses, len(held))
+    c = options.rollout  # as many rows at once as a rollout has
+    size = min((c.sample_batch or c.prompts or options.batch_size) * plan.responses, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]
-    key = jax.random.fold_in(jax.random.key(config.seed), 4)
+    key = jax.random.fold_in(jax.random.key(options.seed), 4)
     longest = int(held.lengths().prompt_len.max())
     bins = Bins(mesh, longest, plan.response_len, plan.max_tokens, plan.multiple)
-    options = same_rounding(model.decoder.dtype)
-    reader = Reader(model.apply, plan.temperature, bins, options)
+    compiler_options = same_rounding(model.decoder.dtype)
+    reader = Reader(model.apply, plan.temperature, bins, compiler_options)
     names = ("old_token_logps", "ref_token_logps")
 
     def answer(state: TrainState, frozen: Frozen) -> dict[str, float] | None:
@@ -263,9 +263,9 @@ def answers_of(
         responses = respond(policy, ids, settings, key, batch_size=size, stop=stop)
         if stop():
             return None
-        responses = stop_at(responses, model.tokenizer, config.rollout.stop)
+        responses = stop_at(responses, model.tokenizer, options.rollout.stop)
         metrics = length_metrics(responses) | diversity_metrics(responses)
-        if config.reward.given:
+        if options.reward.given:
             judged = reward(texts, numbers, responses)
             metrics |= judged.metrics
             if judged.scores is not None and np.isfinite(judged.scores).any():

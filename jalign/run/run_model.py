@@ -33,8 +33,8 @@ def folder_of(run: str, step: runs.Which) -> str:
     there = _place(run) / str(number)
     ready = hosts.broadcast_int((there / "config.json").is_file())
     if not ready:
-        config = runs.readable(run, number)
-        with jax.set_mesh(build.mesh_of(config)):
+        options = runs.readable(run, number)
+        with jax.set_mesh(build.mesh_of(options)):
             exported = Exported(run, runs.weights(run, number))
             main = hosts.is_main()
             with model_folder.written(there) if main else nullcontext(there) as out:

@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from jalign import __version__, store
-from jalign.config import Config
 from jalign.data.examples import Examples
 from jalign.data.report import sentences
 from jalign.kernels import backend
 from jalign.log import RunLog
+from jalign.options import RunOptions
 from jalign.run import data as build_data
 from jalign.run import roles as build
 from jalign.run.described import described
@@ -26,7 +26,7 @@ _SHOWN = 3  # generations
 
 def introduce(
     log: RunLog,
-    config: Config,
+    options: RunOptions,
     model: build.Model,
     examples: Examples,
     held: Examples | None,
@@ -37,9 +37,9 @@ def introduce(
     """What this run is: model, kernels, data, batches."""
     trained = sum(x.size for x in jax.tree.leaves(model.params))
     frozen = sum(x.size for x in jax.tree.leaves(model.base))
-    row, spec, dtype = build.algorithm_of(config), model.decoder.spec, model.decoder.dtype
+    row, spec, dtype = options.algorithm, model.decoder.spec, model.decoder.dtype
     log.say(f"jalign {__version__}: {row.name} on {model.path}")
-    for line in described(config):
+    for line in described(options):
         log.say(line)
     log.say(f"trained parameters {trained:,}, frozen {frozen:,}, computed in {dtype}")
     for line in backend.describe(
@@ -50,7 +50,7 @@ def introduce(
     ):
         log.say(line)
     said = sentences(examples.report)
-    for line in [*build_data.described_splits(config.data), *said]:
+    for line in [*build_data.described_splits(options.data), *said]:
         log.say(f"data: {line}")
     log.say(f"data: {len(held or ())} examples held out")
     for line in sentences(held.report) if held else ():
@@ -59,7 +59,7 @@ def introduce(
     if isinstance(source, Online) and source.pretraining:
         for line in sentences(source.pretraining.texts.report):
             log.say(f"pretraining data: {line}")
-    unread = set(examples.extras) - set(row.inputs(**config.hyper)) - _OUR_OWN
+    unread = set(examples.extras) - set(row.inputs()) - _OUR_OWN
     if unread:
         log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")
     for line in source.describe():
@@ -73,7 +73,7 @@ def introduce(
             "checkpoint to go on from: the run begins afresh, and its record with it"
         )
     begin = f"going on after step {start} of {steps}" if start else f"{steps} steps"
-    log.say(f"{begin}, {config.batch_size} examples each")
+    log.say(f"{begin}, {options.batch_size} examples each")
 
 
 def conclude(

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,11 +13,11 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign import store
-from jalign.config import Config
 from jalign.core import Frozen, TrainState
 from jalign.data.clock import CLOCK
 from jalign.data.templates import template_source
 from jalign.log import Display, RunLog
+from jalign.options import RunOptions
 from jalign.parallel import hosts
 from jalign.parallel.deterministic import make_deterministic
 from jalign.parallel.preflight import preflight
@@ -47,73 +46,73 @@ from jalign.train.source import Offline, Source
 from jalign.train.step import Step, make_eval_step, make_train_step
 
 
-def train(config: Config, console: Console | None) -> int:
+def train(options: RunOptions, console: Console | None) -> int:
     """Run a config to its end; returns the exit code (`train.preemption.ExitCode`)."""
-    if config.deterministic:
+    if options.deterministic:
         make_deterministic()
-    hosts.check_processes_agree("the config", config)
-    preflight(config.out)
-    mesh = build.mesh_of(config)
+    hosts.check_processes_agree("the config", options)
+    preflight(options.out)
+    mesh = build.mesh_of(options)
     with jax.set_mesh(mesh), ExitStack() as closing:
-        return _train(config, console, mesh, closing)
+        return _train(options, console, mesh, closing)
 
 
-def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitStack) -> int:
+def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: ExitStack) -> int:
     started = time.perf_counter()
     display = Display(console if hosts.is_main() else None)
     closing.callback(display.close)
-    out = store.as_path(config.out)
+    out = store.as_path(options.out)
     store.check_writable(out)
-    algorithm = build.algorithm_of(config)
-    asked, config = config, dated(config, out)
+    algorithm = options.algorithm
+    asked, options = options, dated(options, out)
     with display.phase("reading the data"):
-        tokenizer = build.tokenizer_of(config)
-        rows = build_data.all_rows(config)
-        examples, held = build_data.examples_of(config, tokenizer, rows)
+        tokenizer = build.tokenizer_of(options)
+        rows = build_data.all_rows(options)
+        examples, held = build_data.examples_of(options, tokenizer, rows)
         if CLOCK.asked:
-            display.say(f"data: the chat template writes the date: {config.data.date} (data.date)")
+            display.say(f"data: the chat template writes the date: {options.data.date} (data.date)")
         else:
-            config = asked
-        examples.report.warnings += check_tokens.check(config, tokenizer, examples, held)
-    if config.eval_every and not held:
+            options = asked
+        examples.report.warnings += check_tokens.check(options, tokenizer, examples, held)
+    if options.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     with display.phase("loading the model"):
-        model = build.model_of(config, mesh, tokenizer)
+        model = build.model_of(options, mesh, tokenizer)
 
     spec = model.decoder.spec
     held_source, answer, reward = None, None, None
     preemption = Preemption(display.say)  # hears nothing yet
     if algorithm.experience:
-        reward = reward_of(config, mesh, model.bare)
-        texts = Texts.of(config, examples, rows[0], tokenizer)
-        source = build_online.source_of(config, model, texts, mesh, reward)
+        reward = reward_of(options, mesh, model.bare)
+        texts = Texts.of(options, examples, rows[0], tokenizer)
+        source = build_online.source_of(options, model, texts, mesh, reward)
         if held:
-            texts = Texts.of(config, held, rows[1], tokenizer)
+            texts = Texts.of(options, held, rows[1], tokenizer)
             answer = build_online.answers_of(
-                config, model, texts, mesh, reward, stop=preemption.heard
+                options, model, texts, mesh, reward, stop=preemption.heard
             )
-        steps = config.steps
+        steps = options.steps
     else:
-        source = build.source_of(config, examples, mesh, spec)
-        held_source = build.held_source_of(config, held, mesh, spec) if held else None
-        steps = build.steps_of(config, source.batches)
-    optimizer, schedule = config.optim.make(steps)
-    state, frozen = build.state_of(config, model, mesh, optimizer)
-    identity = identity_of(config, model, examples, held, state, frozen, steps, source, reward)
+        source = build.source_of(options, examples, mesh, spec)
+        held_source = build.held_source_of(options, held, mesh, spec) if held else None
+        steps = build.steps_of(options, source.batches)
+    optimizer, schedule = options.optim.make(steps)
+    state, frozen = build.state_of(options, model, mesh, optimizer)
+    identity = identity_of(options, model, examples, held, state, frozen, steps, source, reward)
     here = ("data", "held_out", "tokenizer")  # files of each host, which may be old on one
     hosts.check_processes_agree("the data or the tokenizer", [steps, *(identity[n] for n in here)])
 
     hosts.call_on_main(lambda: closing.enter_context(store.lock_folder(out)))
-    checkpoints = Checkpointer(out / "checkpoints", keep=config.checkpoint.keep)
+    checkpoints = Checkpointer(out / "checkpoints", keep=options.checkpoint.keep)
     abstract = jax.tree.map(_abstract, state)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     found = resume(
         checkpoints,
-        config.checkpoint.resume,
+        options.checkpoint.resume,
         abstract,
         identity,
-        allow=tuple(config.checkpoint.allow_mismatch),
-        unsaid=unsaid(config),
+        allow=tuple(options.checkpoint.allow_mismatch),
+        unsaid=unsaid(options),
         notes=NOTES,
         read=partial(_restore_source, source, out),
     )
@@ -125,7 +124,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
                 f"{out} has taken {start} steps already, and steps is {steps}: ask for more, "
                 "or choose another directory"
             )
-        if config.stop.given and not meta.get("evaluations"):
+        if options.stop.given and not meta.get("evaluations"):
             raise ResumeError(
                 "stop compares with the evaluation before the first step, and the checkpoint of "
                 f"step {start} in {out} has none: go on without stop, or choose another directory"
@@ -136,20 +135,20 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
     main = hosts.is_main()
     log = RunLog(out, steps=steps, start=start, display=display, writes=main)
     closing.callback(log.close)
-    log.settings(asdict(config))
-    summary.introduce(log, config, model, examples, held, source, steps, start)
-    _write_config(out, config, tokenizer)
-    if config.reference == "cached":
+    log.settings(options.to_json())
+    summary.introduce(log, options, model, examples, held, source, steps, start)
+    _write_config(out, options, tokenizer)
+    if options.reference == "cached":
         assert isinstance(source, Offline)
         source, held_source, frozen = _with_cached_reference(
-            config, model, source, held_source, frozen, identity, mesh, out, log
+            options, model, source, held_source, frozen, identity, mesh, out, log
         )
         source.seek(start, source.tokens)
 
-    apply = partial(model.apply, temperature=build_online.trained_temperature(config))
+    apply = partial(model.apply, temperature=build_online.trained_temperature(options))
     rounding = same_rounding(model.decoder.dtype)
     step = jax.jit(
-        make_train_step(algorithm, apply, optimizer, **config.hyper),
+        make_train_step(algorithm, apply, optimizer),
         donate_argnums=0,
         out_shardings=(shardings, None),
         compiler_options=rounding,
@@ -159,34 +158,32 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         fixed = not algorithm.experience
         by_chance = chance(held or examples, spec.vocab_size) if fixed else -math.inf
         earlier = meta.get("evaluations", ())
-        evaluations = Evaluations(log, config.stop, earlier, by_chance=by_chance)
+        evaluations = Evaluations(log, options.stop, earlier, by_chance=by_chance)
         evaluators: list[Any] = []
         if held_source:
-            evaluate = jax.jit(
-                make_eval_step(algorithm, model.apply, **config.hyper), compiler_options=rounding
-            )
-            batches, every = held_source.eval_batches, config.eval_every
+            evaluate = jax.jit(make_eval_step(algorithm, model.apply), compiler_options=rounding)
+            batches, every = held_source.eval_batches, options.eval_every
             evaluators.append(
                 Evaluate(evaluations, evaluate, batches, every=every, stop=preemption.heard)
             )
         if answer:
-            every = config.eval_every
+            every = options.eval_every
             evaluators.append(Answers(evaluations, answer, every=every, stop=preemption.heard))
         metrics = Metrics(
             log,
             source,
             schedule,
-            every=config.log_every,
+            every=options.log_every,
             steps=steps,
-            max_bad_steps=config.max_bad_steps,
+            max_bad_steps=options.max_bad_steps,
             pending=meta.get("pending", ()),
             trend=Trend(**meta.get("trend", {})),
         )
         looks: list[Any] = []
-        if config.sample.prompts:
-            generate = build.generator_of(config, model, held)
-            score = sentiment if config.sample.sentiment else None
-            every = config.sample.every
+        if options.sample.prompts:
+            generate = build.generator_of(options, model, held)
+            score = sentiment if options.sample.sentiment else None
+            every = options.sample.every
             looks.append(Generations(log, generate, score, every=every, stop=preemption.heard))
 
         def save(number: int, state: TrainState, best: bool) -> None:
@@ -207,7 +204,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             if hosts.is_main():  # the save before this one has ended
                 _drop_rollouts(out, keep=[*checkpoints.steps(), number])
 
-        every, is_best = config.checkpoint.every, evaluations.is_best
+        every, is_best = options.checkpoint.every, evaluations.is_best
         cut = lambda: any(hook.cut for hook in (*evaluators, *looks))  # noqa: E731
         saving = Save(save, checkpoints, preemption, every=every, is_best=is_best, cut=cut)
         # whether a step is the last is known after its evaluation
@@ -216,9 +213,9 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         preemption.check()
         code = ExitCode.OK
         try:
-            for look in _missing(config, evaluations, evaluators, looks, log, meta, start, steps):
+            for look in _missing(options, evaluations, evaluators, looks, log, meta, start, steps):
                 look.now(start, state, frozen)
-            if start and config.stop.metric:
+            if start and options.stop.metric:
                 _pin_best(checkpoints, evaluations, log)
             if preemption.heard():  # else a run could go on that knows not where it began
                 raise StopTraining(f"preempted after step {start}", ExitCode.PREEMPTED)
@@ -230,7 +227,7 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
         except StopTraining as stop:
             log.say(stop.reason)
             code = ExitCode(stop.exit_code)
-    why = code is ExitCode.OK and _divergence(config, evaluations, metrics.trend, source, state)
+    why = code is ExitCode.OK and _divergence(options, evaluations, metrics.trend, source, state)
     if why:
         log.say(
             f"ended after step {int(state.step)} of {steps}: {why}. A lower optim.learning_rate "
@@ -248,14 +245,14 @@ def _train(config: Config, console: Console | None, mesh: Mesh, closing: ExitSta
             log.say(f"ended after step {taken} of {steps}: {why}. It goes on if that is relaxed.")
         for line in worse(evaluations.so_far):
             log.say(f"warning: {line}")
-        best = checkpoints.pinned if config.stop.metric else None
+        best = checkpoints.pinned if options.stop.metric else None
         display.close()
         summary.conclude(log, out, start, taken, time.perf_counter() - started, best)
     return code
 
 
 def _missing(
-    config: Config,
+    options: RunOptions,
     evaluations: Evaluations,
     evaluators: Sequence[Any],
     looks: Sequence[Any],
@@ -270,17 +267,18 @@ def _missing(
     if not start:
         return [*evaluators, *looks]
     last, missing = start == steps, []
-    if "evaluations" in meta and due(config.eval_every, start, last) and not evaluations.has(start):
+    evaluated = evaluations.has(start)
+    if "evaluations" in meta and due(options.eval_every, start, last) and not evaluated:
         missing += evaluators
     seen = log.rows("generations")
-    if due(config.sample.every, start, last):
+    if due(options.sample.every, start, last):
         # of several processes one keeps the record
         missing += looks if hosts.any_process(bool(seen) and seen[-1]["step"] != start) else []
     return missing
 
 
 def _divergence(
-    config: Config,
+    options: RunOptions,
     evaluations: Evaluations,
     trend: Trend,
     source: Offline | Online,
@@ -295,7 +293,7 @@ def _divergence(
         )
     if evaluations.so_far:
         return evaluations.divergence
-    limit = config.stop.divergence
+    limit = options.stop.divergence
     why = trend.diverged(limit, evaluations.by_chance) if isinstance(source, Offline) else None
     return (
         f"training diverged: {why} (in training; stop.divergence is {limit:.4g})" if why else None
@@ -361,7 +359,7 @@ def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
-def _with_cached_reference(config, model, source, held_source, frozen, identity, mesh, out, log):
+def _with_cached_reference(options, model, source, held_source, frozen, identity, mesh, out, log):
     """Sources whose batches carry the reference's log-probs; the reference itself is let go."""
     made = []
     for one in (source, held_source):
@@ -377,24 +375,23 @@ def _with_cached_reference(config, model, source, held_source, frozen, identity,
         }
         columns = reference_columns(
             one,
-            build.algorithm_of(config),
+            options.algorithm,
             model.apply,
             frozen,
             folder=out / "reference",
             key=key,
             say=log.say,
             compiler_options=same_rounding(model.decoder.dtype),
-            **config.hyper,
         )
         one.columns = columns
         made.append(one)
     return (*made, Frozen(frozen.base, None))
 
 
-def _write_config(out: store.StorePath, config: Config, tokenizer: Any) -> None:
+def _write_config(out: store.StorePath, options: RunOptions, tokenizer: Any) -> None:
     if hosts.is_main():
-        facts = asdict(config)
-        if config.data.template:  # the run goes on, is sampled and exported without the file
-            facts["data"]["template"] = template_source(tokenizer, config.data.template)
+        facts = options.to_json()
+        if options.data.template:  # the run goes on, is sampled and exported without the file
+            facts["data"]["template"] = template_source(tokenizer, options.data.template)
         text = json.dumps(facts, indent=2) + "\n"
         store.write(out / CONFIG_FILE, lambda file: file.write(text.encode()))

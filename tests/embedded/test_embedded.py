@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from jalign import embedded
 from jalign.algorithms import ALGORITHMS
 from jalign.config import EMBEDDED, Config, DataConfig
+from jalign.config.build import options_of
 from jalign.models import hub
 from jalign.run import data as build_data
 
@@ -141,7 +142,7 @@ def test_a_config_names_the_data_and_gets_their_own_test_split(
 ):
     if algorithm not in ALGORITHMS:
         pytest.skip(f"{algorithm} is not in the catalogue yet")
-    config = Config(algorithm={"name": algorithm}, data=DataConfig(train=name))
+    config = options_of(Config(algorithm={"name": algorithm}, data=DataConfig(train=name)))
     train, held = build_data.examples_of(config, tokenizer)
     assert held is not None and train.report.kind == held.report.kind == kind
     assert (train.report.read, held.report.read) == (400, 60) and train.k == k

@@ -6,7 +6,7 @@ import pytest
 
 from jalign import algorithms
 from jalign.config import Config, DataConfig, RewardConfig, RolloutConfig
-from jalign.run import roles as build
+from jalign.config.build import options_of
 from jalign.run import rollouts as build_online
 from jalign.train.online import Plan
 
@@ -44,13 +44,14 @@ def config_of(name, **more):
     given = {n: more.pop(n) for n in sections}
     reward = RewardConfig() if name == "spin_online" else RewardConfig(functions={"distinct": 1.0})
     steps = more.pop("steps", 128)
-    return Config(
+    config = Config(
         algorithm={"name": name} | more, steps=steps, batch_size=4, reward=reward, **given
     )
+    return options_of(config)
 
 
 def described(config):
-    return build_online.plan_of(config).describe(build.algorithm_of(config))
+    return build_online.plan_of(config).describe(config.algorithm)
 
 
 @pytest.mark.parametrize("name", ITERATIVE)
@@ -97,5 +98,5 @@ def test_the_longest_response_is_what_is_sampled_whatever_stands_beside_it():
         assert plan.response_len == width and "of at most 24 tokens" in described(config)[0]
         mask = jnp.arange(width)[None] < jnp.array([[24], [7]])
         fields = {"mask": mask, "present": jnp.ones(2, bool)}
-        weights, divisor = build.algorithm_of(config).reduce(fields)
+        weights, divisor = config.algorithm.reduce(fields)
         assert float(divisor) == 48 and np.asarray(weights).sum() == 31

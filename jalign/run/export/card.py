@@ -6,35 +6,34 @@ from pathlib import Path
 from typing import Any
 
 from jalign import __version__, store
-from jalign.config import Config
-from jalign.run import roles as build
+from jalign.options import RunOptions
 
 FACTS = "jalign.json"
 """Beside an exported or merged model: what it was made from."""
 
 
-def facts_of(run: str, config: Config, step: int) -> dict[str, Any]:
+def facts_of(run: str, options: RunOptions, step: int) -> dict[str, Any]:
     """Of a run's checkpoint, as JSON can hold it."""
     saved = json.loads((store.as_path(run) / "config.json").read_text(encoding="utf-8"))
     numbers = saved["algorithm"]  # of the run itself, also where its algorithm is not known here
-    if numbers == config.algorithm:
-        numbers = build.algorithm_of(config).hyperparameters | numbers
-    optim = config.optim
+    if numbers["name"] == options.algorithm_name:
+        numbers = options.algorithm.hyperparameters | numbers
+    optim = options.optim
     return {
         "jalign": __version__,
         "run": run,
         "step": step,
         "algorithm": {"name": numbers["name"]} | dict(sorted(numbers.items())),
-        "base_model": config.model.path,
-        "reference": config.model.reference,
-        "adapters": None if config.model.lora is None else vars(config.model.lora),
-        "data": {"train": config.data.train, "eval": config.data.eval},
+        "base_model": options.model.path,
+        "reference": options.model.reference,
+        "adapters": None if options.model.lora is None else vars(options.model.lora),
+        "data": {"train": options.data.train, "eval": options.data.eval},
         "training": {
-            "batch_size": config.batch_size,
+            "batch_size": options.batch_size,
             "optimizer": optim.name,
             "learning_rate": optim.learning_rate,
             "schedule": optim.schedule,
-            "seed": config.seed,
+            "seed": options.seed,
         },
         "held_out": _before_and_after(run, step),
     }

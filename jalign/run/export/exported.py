@@ -23,8 +23,8 @@ class Exported:
     said: list[str] = field(default_factory=list)  # what people should know
 
     def __post_init__(self) -> None:
-        self.config, self.model, params, self.step = self.trained
-        row = build.algorithm_of(self.config)
+        self.options, self.model, params, self.step = self.trained
+        row = self.options.algorithm
         self.decoder = nnx.merge(*build.merged(self.model, params))
         if row.needs_critic:
             self.decoder.value = None  # of a critic on the policy's weights: nobody else reads it
@@ -79,6 +79,6 @@ class Exported:
         if self.reward:
             readers.end_where_scored(self.model.tokenizer)
         self.model.tokenizer.save_pretrained(out)
-        facts = card.facts_of(self.run, self.config, self.step)
+        facts = card.facts_of(self.run, self.options, self.step)
         title = f"{Path(self.run).name}, step {self.step}"
         card.write(out, facts, title, usage, library)

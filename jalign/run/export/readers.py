@@ -59,8 +59,8 @@ def pad_apart(tokenizer: Any, decoder: Decoder, ends: tuple[int, ...]) -> bool:
     table = decoder.embed.weight[...]
     rows = jnp.zeros((missing, table.shape[1]), table.dtype)
     decoder.embed.weight = nnx.Param(jnp.concatenate([table, rows]))
-    config = json.loads(decoder.source or "{}")
-    decoder.source = json.dumps(config | {"vocab_size": tokenizer.pad_token_id + 1})
+    options = json.loads(decoder.source or "{}")
+    decoder.source = json.dumps(options | {"vocab_size": tokenizer.pad_token_id + 1})
     return True
 
 

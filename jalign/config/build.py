@@ -1,0 +1,17 @@
+"""The only place where a `Config` becomes the values that `jalign.run` takes."""
+
+from dataclasses import fields
+
+from jalign import algorithms
+from jalign.config import Config
+from jalign.formats import of_at_most
+from jalign.options import RunOptions
+
+
+def options_of(config: Config) -> RunOptions:
+    """The values of a config; its algorithm is the row, with the hyper-parameters that are set."""
+    name = config.algorithm["name"]
+    row = algorithms.get(name).with_hyper(**config.hyper)
+    rest = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "algorithm"}
+    algorithm = of_at_most(row, config.rollout.max_new_tokens)
+    return RunOptions(algorithm=algorithm, algorithm_name=name, **rest)

@@ -1,0 +1,103 @@
+"""Everything that describes a run, as values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from jalign import algorithms
+from jalign.core import Algorithm
+from jalign.formats import of_at_most
+from jalign.options.data import DataConfig
+from jalign.options.model import ModelConfig
+from jalign.options.optim import OptimConfig
+from jalign.options.reward import RewardConfig
+from jalign.options.rollout import RolloutConfig
+from jalign.options.runtime import CheckpointConfig, MeshConfig, SampleConfig
+from jalign.signatures import did_you_mean
+from jalign.train.stopping import StopRules
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """One run. The fields are those of `jalign.config.Config`, whose help they share, but the
+    algorithm is the row itself.
+
+    Attributes:
+      algorithm: the row with its hyper-parameters (`Algorithm.with_hyper`).
+      algorithm_name: as the row is found again: its name, `file.py:row` or `package.module:row`.
+    """
+
+    algorithm: Algorithm
+    algorithm_name: str = ""
+    out: str = "runs/run"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    stop: StopRules = field(default_factory=StopRules)
+    steps: int = 0
+    epochs: float = 1.0
+    batch_size: int = 32
+    seed: int = 0
+    reference: Literal["step", "cached"] = "step"
+    log_every: int = 10
+    eval_every: int = 0
+    max_bad_steps: int = 10
+    deterministic: bool = False
+
+    def __post_init__(self):
+        if not self.algorithm_name:
+            object.__setattr__(self, "algorithm_name", self.algorithm.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """The run's config.json, which a YAML config may be copied from."""
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _ROW}
+        plain = {n: asdict(x) if is_dataclass(x) else x for n, x in rest.items()}  # type: ignore[arg-type]
+        return {"algorithm": {"name": self.algorithm_name} | dict(self.algorithm.hyper)} | plain
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> RunOptions:
+        """The options that `to_json` wrote.
+
+        Raises:
+          ValueError: a key or an algorithm is unknown; it names the nearest.
+        """
+        row = dict(saved["algorithm"])
+        name = row.pop("name")
+        rest = {n: x for n, x in saved.items() if n != "algorithm"}
+        sections = _from_json(cls, rest, "", skipped=_ROW)
+        most = sections["rollout"].max_new_tokens if "rollout" in sections else 64
+        algorithm = of_at_most(algorithms.get(name).with_hyper(**row), most)
+        return cls(algorithm=algorithm, algorithm_name=name, **sections)
+
+
+_ROW = ("algorithm", "algorithm_name")
+
+
+def _from_json(
+    kind: type, saved: dict[str, Any], path: str, skipped: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The keyword arguments of a dataclass; sections become dataclasses themselves."""
+    hints = {n: t for n, t in get_type_hints(kind).items() if n not in skipped}
+    out = {}
+    for name, value in saved.items():
+        if name not in hints:
+            near = did_you_mean(name, hints)
+            raise ValueError(f"config.json has an unknown key {path}{name}{near}")
+        section = _section(hints[name])
+        if section is not None and isinstance(value, dict):
+            value = section(**_from_json(section, value, f"{path}{name}."))
+        out[name] = value
+    return out
+
+
+def _section(hint: Any) -> type | None:
+    """The dataclass of a field, if it is one or may be."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next((x for x in options if isinstance(x, type) and is_dataclass(x)), None)
