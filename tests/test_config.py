@@ -150,7 +150,9 @@ def test_a_missing_file_is_named():
 
 
 def algorithm(*args):
-    return read_config(list(args)).algorithm
+    """The algorithm as a config writes it: its name and what was set of its hyper-parameters."""
+    row = read_config(list(args)).algorithm
+    return {"name": row.name} | dict(row.hyper)
 
 
 def test_another_algorithm_on_the_command_line_begins_with_its_own_defaults(config, capsys):
@@ -201,6 +203,4 @@ def test_configs_that_come_with_jalign_go_by_name_from_anywhere(tmp_path, monkey
     with pytest.raises(ConfigError, match=r"cannot read config tiny/simop: .*mean 'tiny/simpo'"):
         read_config(["tiny/simop"])
     (tmp_path / "quickstart").write_text("algorithm: {name: ipo}\n")
-    assert read_config(["quickstart"]).algorithm == {
-        "name": "ipo"
-    }  # a file that there is comes first
+    assert algorithm("quickstart") == {"name": "ipo"}  # an existing file comes first

@@ -33,7 +33,7 @@ ALLOWED = {
     "rewards": MODEL | {"data", "user_code"},
     "log": {"store"},
     "train": TRAIN,
-    "options": BASE | {"user_code", "train", "embedded"},
+    "options": METHOD | {"user_code", "train", "embedded"},
     "run": TRAIN | {"options", "about", "embedded", "config", "feedback", "__init__"},
     "config": METHOD | {"user_code", "train", "options", "parallel", "run", "cli", "about"},
     "feedback": TRAIN | {"options", "run"},
