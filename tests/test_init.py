@@ -23,7 +23,7 @@ def test_a_config_for_ones_own_model_and_data_is_written_and_read(init):
     config = read_config(["mine.yaml"])
     assert (config.model.path, config.data.train) == ("org/model-1B", "pairs.jsonl.gz")
     assert config.model.lora.rank == 16 and config.optim.learning_rate == pytest.approx(1e-5)
-    assert not config.sample.sentiment and config.data.max_response_len == 512
+    assert not config.sample.score and config.data.max_response_len == 512
     code, said = init("mine.yaml", "--algorithm", "dpo")
     assert code == 3 and "mine.yaml is there already" in said.err
     assert init("full.yaml", "--algorithm", "sft", *own, "--lora", "0")[0] == 0

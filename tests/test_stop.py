@@ -181,7 +181,7 @@ def test_rules_may_come_later_unless_the_start_was_not_kept(folder, monkeypatch)
 
 
 def test_a_misspelt_metric_is_refused_before_the_first_step(folder):
-    wrong = PATIENT | {"stop.metric": "rewards/margin", "stop.better": "higher"}
+    wrong = PATIENT | {"stop.metric": "rewards/margin", "stop.mode": "max"}
     with pytest.raises(ValueError, match=r"stop\.metric reads rewards/margin, .*'rewards/margins'"):
         run(folder, "misspelt", **wrong)
     assert not rows(folder, "misspelt") and not checkpoints(folder, "misspelt").steps()

@@ -12,7 +12,7 @@ SUPERVISION = (
         "2203.02155",
         reduce=mean_over_tokens,
         about="Imitation of given responses, the start of most other methods. Every scored token "
-        "of the step counts the same; the prompt's are scored where data.train_on says so.",
+        "of the step counts the same; the prompt's are scored where data.loss_on says so.",
     ),
     Algorithm(
         "gkd",

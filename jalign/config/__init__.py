@@ -156,7 +156,7 @@ class Config:
             raise ValueError(
                 f"{row.name} compares the examples of a batch: batch_size must be >= 2"
             )
-        for name in ("sentiment", "every"):
+        for name in ("score", "every"):
             if getattr(self.sample, name) and not self.sample.prompts:
                 raise ValueError(f"sample.{name} needs sample.prompts > 0")
         if self.sample.prompts and row.needs_value_head:
@@ -261,7 +261,7 @@ class Config:
         if not self.steps:
             raise ValueError(f"{row.name} samples its own data: set steps")
         fixed = {"layout": "flat", "group_by_length": 0, "shuffle": True, "soft_labels": 0.0}
-        fixed |= {"balance": False, "train_on": "response", "filters": []}
+        fixed |= {"balance": False, "loss_on": "response", "filters": []}
         for name, default in fixed.items():
             if getattr(self.data, name) != default:
                 raise ValueError(f"data.{name} does not apply to {row.name}: it samples its data")
@@ -349,7 +349,7 @@ class Config:
             return
         if not self.eval_every:
             raise ValueError("stop goes by the evaluations during the run: set eval_every > 0")
-        of_answers = ("kl_budget", "length_ratio", "least_diversity")
+        of_answers = ("kl_budget", "length_ratio", "min_diversity")
         for name in of_answers if row.experience is None else ():
             if getattr(self.stop, name):
                 raise ValueError(
@@ -362,8 +362,8 @@ class Config:
                 f"stop.kl_budget does not apply: the reference of {row.name} follows the policy "
                 "(ref_sync_steps)"
             )
-        if self.stop.least_diversity and self.rollout.max_new_tokens < 2:
-            raise ValueError("stop.least_diversity needs rollout.max_new_tokens >= 2")
+        if self.stop.min_diversity and self.rollout.max_new_tokens < 2:
+            raise ValueError("stop.min_diversity needs rollout.max_new_tokens >= 2")
         if row.experience and self.stop.metric in ("auto", "reward") and not self.reward.scores:
             raise ValueError(
                 f"stop.metric is {self.stop.metric}, and nothing gives a reward: set "

@@ -18,6 +18,7 @@ from jalign.config.build import options_of
 from jalign.config.yaml_file import ConfigError, load_yaml
 from jalign.core import did_you_mean
 from jalign.options import RunOptions
+from jalign.options.renamed import refusal
 from jalign.parallel import hosts
 
 T = TypeVar("T")
@@ -59,6 +60,9 @@ def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T
     Where there is a --config, a first word that is no option is one.
     """
     args, names = list(args), {action.dest for action in options._actions}
+    for arg in args:
+        if renamed := refusal(arg.removeprefix("--").partition("=")[0]):
+            raise ConfigError(renamed)
     if "config" in names and args and not args[0].startswith("-"):
         args = ["--config", *args]
     if "config" in names and config_help.wanted(args):
@@ -113,7 +117,9 @@ def _complete(command: str) -> str:
 
 
 def _parser_of(kind: type, command: str) -> ArgumentParser:
-    result = ArgumentParser(prog=f"jalign {command} [CONFIG]", exit_on_error=False)
+    result = ArgumentParser(
+        prog=f"jalign {command} [CONFIG]", exit_on_error=False, allow_abbrev=False
+    )
     result.add_argument(
         "--config", action="config", help="YAML file; the options below override it"
     )
@@ -138,6 +144,8 @@ def _explain(message: str, keys: Iterable[str]) -> str:
     name = f"{group[1]}.{group[2]}" if group else (unknown or option or [None, None])[1]
     if name is None:
         return message
+    if renamed := refusal(name):
+        return renamed
     top = name.split(".")[0]
     if top not in {k.split(".")[0] for k in keys}:
         return f"no option {top!r}{did_you_mean(top, {k.split('.')[0] for k in keys})}"

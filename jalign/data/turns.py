@@ -191,7 +191,7 @@ class _Rewritten(ValueError):
     """A template that rewrites what was said before."""
 
     def __init__(self, turns: str = "last"):
-        advice = ", or set data.turns to last" if turns == "all" else ""
+        advice = ", or set data.loss_turns to last" if turns == "all" else ""
         super().__init__(
             "the chat template renders the first messages of a conversation in another way when it "
             "goes on, so that what the assistant says cannot be found in it; mark it with "

@@ -52,8 +52,8 @@ class DataConfig:
         over_long: what happens to what is longer.
         keep_eos: a response that is cut ends with an EOS all the same; false: it ends where it was
           cut, so that the model learns no end there.
-        train_on: score the responses only, or every token (supervised data).
-        turns: which assistant turns of a conversation are scored.
+        loss_on: score the responses only, or every token (supervised data).
+        loss_turns: which assistant turns of a conversation are scored.
         template: a chat template instead of the tokenizer's own: a built-in one by name, a file
           that ends in .jinja, or the Jinja text. What is exported has it.
         date: what a chat template that writes the date takes for now, such as 2026-11-30 or
@@ -82,8 +82,8 @@ class DataConfig:
     max_response_len: int = 512
     over_long: Literal["truncate", "drop", "error"] = "truncate"
     keep_eos: bool = False
-    train_on: Literal["response", "all"] = "response"
-    turns: Literal["last", "all"] = "last"
+    loss_on: Literal["response", "all"] = "response"
+    loss_turns: Literal["last", "all"] = "last"
     template: str | None = None
     date: str | None = None
     layout: Literal["flat", "padded"] = "flat"

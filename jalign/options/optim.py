@@ -28,7 +28,7 @@ class OptimConfig:
           as much for adapters (jalign.options.rates).
         schedule: what follows the warm-up.
         warmup_steps: optimizer steps of linear warm-up.
-        final: the rate at the end, as a fraction of learning_rate.
+        final_lr_fraction: the rate at the end, as a fraction of learning_rate.
         b1: first decay of adamw, lion; momentum of muon.
         b2: second decay of adamw, lion.
         eps: of adamw.
@@ -49,7 +49,7 @@ class OptimConfig:
     learning_rate: float | None = None
     schedule: ScheduleName = "cosine"
     warmup_steps: int = 0
-    final: float = 0.0
+    final_lr_fraction: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -78,7 +78,7 @@ class OptimConfig:
             self.learning_rate,
             steps=steps,
             warmup_steps=self.warmup_steps,
-            final=self.final,
+            final_lr_fraction=self.final_lr_fraction,
         )
         optimizer = make_optimizer(
             self.name,

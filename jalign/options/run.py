@@ -12,6 +12,7 @@ from jalign.formats import of_at_most
 from jalign.options.data import DataConfig
 from jalign.options.model import ModelConfig
 from jalign.options.optim import OptimConfig
+from jalign.options.renamed import with_new_keys
 from jalign.options.reward import RewardConfig
 from jalign.options.rollout import RolloutConfig
 from jalign.options.runtime import CheckpointConfig, MeshConfig, SampleConfig
@@ -63,11 +64,12 @@ class RunOptions:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> RunOptions:
-        """The options that `to_json` wrote.
+        """The options that `to_json` wrote, of this version or an older one.
 
         Raises:
           ValueError: a key or an algorithm is unknown; it names the nearest.
         """
+        saved = with_new_keys(saved)
         row = dict(saved["algorithm"])
         name = row.pop("name")
         rest = {n: x for n, x in saved.items() if n != "algorithm"}

@@ -36,14 +36,14 @@ class SampleConfig:
         every: optimizer steps between them; 0 for before and after only.
         max_new_tokens: most tokens of a continuation.
         temperature: 0 is greedy.
-        sentiment: report the mean VADER sentiment of the continuations.
+        score: report the mean of a score of the continuations: sentiment is VADER's, in [-1, 1].
     """
 
     prompts: int = 0
     every: int = 0
     max_new_tokens: int = 64
     temperature: float = 0.0
-    sentiment: bool = False
+    score: Literal["sentiment"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

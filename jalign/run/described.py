@@ -48,7 +48,7 @@ def _optimizer(options: RunOptions) -> str:
     rate, kind = usual(row, adapters=bool(options.model.lora or options.model.adapter))
     ordinary = f" (usual for {kind})" if rate == c.learning_rate and c.name == "adamw" else ""
     warm = f" after {c.warmup_steps} steps of warm-up" if c.warmup_steps else ""
-    to = f" to {_short(c.final)} of it" if c.final else ""
+    to = f" to {_short(c.final_lr_fraction)} of it" if c.final_lr_fraction else ""
     plain, always = OptimConfig(), READS[c.name]
     more = {
         name: getattr(c, name)

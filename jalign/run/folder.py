@@ -22,6 +22,7 @@ from jalign.data.chat import load_tokenizer
 from jalign.models import hub, peft
 from jalign.models.decoder import Decoder
 from jalign.options import MeshConfig, RunOptions
+from jalign.options.renamed import with_new_keys
 from jalign.rewards.model import RewardModel
 from jalign.run import roles as build
 from jalign.train.checkpoint import Checkpointer
@@ -78,7 +79,7 @@ def config_file(folder: str) -> Iterator[Path]:
     """The run's config.json as a file on this machine, wherever the run is."""
     with TemporaryDirectory() as copy:
         file = Path(copy) / CONFIG_FILE
-        file.write_text(json.dumps(_saved(folder)), encoding="utf-8")
+        file.write_text(json.dumps(with_new_keys(_saved(folder))), encoding="utf-8")
         yield file
 
 

@@ -18,6 +18,7 @@ from jalign.data.clock import CLOCK
 from jalign.data.templates import template_source
 from jalign.log import Display, RunLog
 from jalign.options import RunOptions
+from jalign.options.renamed import identity_with_new_keys
 from jalign.parallel import hosts
 from jalign.parallel.deterministic import make_deterministic
 from jalign.parallel.preflight import preflight
@@ -115,6 +116,7 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
         unsaid=unsaid(options),
         notes=NOTES,
         read=partial(_restore_source, source, out),
+        upgrade=identity_with_new_keys,
     )
     start, meta = 0, {}
     if found:
@@ -182,7 +184,7 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
         looks: list[Any] = []
         if options.sample.prompts:
             generate = build.generator_of(options, model, held)
-            score = sentiment if options.sample.sentiment else None
+            score = sentiment if options.sample.score else None
             every = options.sample.every
             looks.append(Generations(log, generate, score, every=every, stop=preemption.heard))
 

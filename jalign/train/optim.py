@@ -33,10 +33,10 @@ def make_schedule(
     *,
     steps: int,
     warmup_steps: int = 0,
-    final: float = 0.0,
+    final_lr_fraction: float = 0.0,
 ) -> optax.Schedule:
-    """Linear warm-up from 0, then constant, or linear or cosine decay to `final * learning_rate` at
-    `steps`.
+    """Linear warm-up from 0, then constant, or linear or cosine decay to
+    `final_lr_fraction * learning_rate` at `steps`.
 
     The first step already has a rate above 0: step i (from 0) of the warm-up uses (i + 1) /
       warmup_steps.
@@ -48,15 +48,19 @@ def make_schedule(
         raise ValueError(
             f"warmup_steps must be in 0..{steps} (the steps of the run), got {warmup_steps}"
         )
-    if not 0 <= final <= 1:
-        raise ValueError(f"final is a fraction of learning_rate, 0 to 1, got {final}")
-    if final and name == "constant":
-        raise ValueError("final does not apply to a constant schedule; set it to 0")
+    if not 0 <= final_lr_fraction <= 1:
+        raise ValueError(
+            f"final_lr_fraction is a fraction of learning_rate, 0 to 1, got {final_lr_fraction}"
+        )
+    if final_lr_fraction and name == "constant":
+        raise ValueError("final_lr_fraction does not apply to a constant schedule; set it to 0")
     left = max(steps - warmup_steps, 1)
     after = {
         "constant": lambda: optax.constant_schedule(learning_rate),
-        "linear": lambda: optax.linear_schedule(learning_rate, final * learning_rate, left),
-        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, left, alpha=final),
+        "linear": lambda: optax.linear_schedule(
+            learning_rate, final_lr_fraction * learning_rate, left
+        ),
+        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, left, alpha=final_lr_fraction),
     }[name]()
     if not warmup_steps:
         return after

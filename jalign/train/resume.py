@@ -94,6 +94,7 @@ def resume(
     unsaid: Mapping[str, Any] = {},
     notes: Mapping[str, str] = {},
     read: Callable[[Meta], None] = lambda meta: None,
+    upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> tuple[int, Any, dict[str, Any]] | None:
     """Decides what a start in this directory means: (step, state, meta), or None to start fresh.
 
@@ -112,6 +113,7 @@ def resume(
       allow, unsaid, notes: as for `check_identity`.
       read: is given the meta of a checkpoint that belongs to this run, to read what it keeps
         elsewhere; where it raises `CheckpointError`, that checkpoint counts as damaged.
+      upgrade: brings the identity that an older version saved under today's names.
 
     Raises:
       ResumeError: the directory does not allow what was asked for, or belongs to another run.
@@ -146,7 +148,8 @@ def resume(
         return None
 
     def check(meta: Meta) -> None:
-        check_identity(meta.get("identity", {}), identity, allow, unsaid=unsaid, notes=notes)
+        saved = upgrade(meta.get("identity", {}))
+        check_identity(saved, identity, allow, unsaid=unsaid, notes=notes)
         read(meta)
 
     found = checkpointer.restore(abstract_state, asked, check=check)

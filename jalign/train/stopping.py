@@ -40,10 +40,11 @@ class StopRules:
     Args:
         metric: of the evaluation, says which checkpoint is the best and kept (--step best): a name,
           or auto, the first of reward, rewards/accuracies and loss that there is; null keeps none.
-        better: which way the metric gets better; auto knows it of rewards, accuracies, losses, KL.
+        mode: whether a higher (max) or a lower (min) metric is better; auto knows it for rewards,
+          accuracies, losses and KL.
         patience: end after so many evaluations in a row without a gain; the one before the first
           step is the first to beat; 0 is off.
-        least_gain: a gain is an improvement on the best by more than this, in units of the metric.
+        min_delta: a gain is an improvement on the best by more than this, in units of the metric.
         kl_budget: end above so many nats per response of objective/kl, the KL divergence to the
           reference in answers to held-out prompts; 0 is off.
         length_ratio: end when these answers are so many times as long, or as short, in the mean, as
@@ -53,39 +54,39 @@ class StopRules:
           and by that much at least, while the margins of rewards are no better; or logps/chosen is
           that of a model that knows nothing. Without held-out data the end of training is compared
           with its first step. Needs no eval_every; 0 is off.
-        least_diversity: end when completions/distinct_2 of these answers is below this share of
+        min_diversity: end when completions/distinct_2 of these answers is below this share of
           what it was before the first step; below 1; 0 is off.
     """
 
     metric: str | None = None
-    better: Literal["auto", "higher", "lower"] = "auto"
+    mode: Literal["auto", "max", "min"] = "auto"
     patience: int = 0
-    least_gain: float = 0.0
+    min_delta: float = 0.0
     kl_budget: float = 0.0
     length_ratio: float = 0.0
-    least_diversity: float = 0.0
+    min_diversity: float = 0.0
     divergence: float = 1.0
 
     def __post_init__(self):
-        for name in ("patience", "least_gain", "kl_budget", "divergence"):
+        for name in ("patience", "min_delta", "kl_budget", "divergence"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"stop.{name} must be >= 0, got {getattr(self, name)}")
         if self.length_ratio and not 1 < self.length_ratio < math.inf:
             raise ValueError(f"stop.length_ratio must be 0 or above 1, got {self.length_ratio}")
-        if not 0 <= self.least_diversity < 1:
-            raise ValueError(f"stop.least_diversity must be in [0, 1), got {self.least_diversity}")
+        if not 0 <= self.min_diversity < 1:
+            raise ValueError(f"stop.min_diversity must be in [0, 1), got {self.min_diversity}")
         if self.metric is None:
-            for name, default in (("better", "auto"), ("patience", 0), ("least_gain", 0)):
+            for name, default in (("mode", "auto"), ("patience", 0), ("min_delta", 0)):
                 if getattr(self, name) != default:
                     raise ValueError(
                         f"stop.{name} needs stop.metric: a metric of the evaluation, or auto"
                     )
-        elif self.metric == "auto" and self.better != "auto":
-            raise ValueError("stop.better does not apply: stop.metric is auto, so it is known")
-        elif self.metric != "auto" and self.better == "auto" and _direction(self.metric) is None:
+        elif self.metric == "auto" and self.mode != "auto":
+            raise ValueError("stop.mode does not apply: stop.metric is auto, so it is known")
+        elif self.metric != "auto" and self.mode == "auto" and _direction(self.metric) is None:
             raise ValueError(
                 f"stop.metric is {self.metric!r}, and whether higher or lower is better is not "
-                "known: set stop.better to say so, or choose one of which it is known"
+                "known: set stop.mode to say so, or choose one of which it is known"
                 + did_you_mean(self.metric, ("auto", *_HIGHER, *_LOWER))
             )
 
@@ -100,7 +101,7 @@ class StopRules:
         Raises:
           ValueError: naming the rule, and what there is.
         """
-        against_start = {"length_ratio": LENGTH, "least_diversity": DIVERSITY}
+        against_start = {"length_ratio": LENGTH, "min_diversity": DIVERSITY}
         reads = {"kl_budget": KL} | against_start
         reads = {rule: name for rule, name in reads.items() if getattr(self, rule)}
         if self.metric is not None:
@@ -129,13 +130,11 @@ class StopRules:
         if self.metric is None or not evaluations:
             return None
         name = self.metric_of(evaluations[0])
-        lower = (_direction(name) if self.better == "auto" else self.better) == "lower"
-        sign = -1 if lower else 1
+        direction = _direction(name) if self.mode == "auto" else self.mode
+        sign = -1 if direction == "min" else 1
         found = None
         for one in evaluations:
-            if name in one and (
-                found is None or sign * (one[name] - found[name]) > self.least_gain
-            ):
+            if name in one and (found is None or sign * (one[name] - found[name]) > self.min_delta):
                 found = one
         return found
 
@@ -176,7 +175,7 @@ class StopRules:
         if since < self.patience:
             return None
         name = self.metric_of(evaluations[0])
-        gain = f" by more than {self.least_gain:.4g}" if self.least_gain else ""
+        gain = f" by more than {self.min_delta:.4g}" if self.min_delta else ""
         when = f"of step {best['step']}" if best["step"] else "before the first step"
         return (
             f"{name} has not improved on {best[name]:.4g} {when}{gain} in {since} evaluations "
@@ -205,21 +204,21 @@ class StopRules:
         )
 
     def _diversity(self, first: Evaluation, last: Evaluation) -> str | None:
-        if not self.least_diversity:
+        if not self.min_diversity:
             return None
         share = last.get(DIVERSITY, math.nan) / first.get(DIVERSITY, math.nan)
-        if share >= self.least_diversity:
+        if share >= self.min_diversity:
             return None
         return (
             f"{DIVERSITY} is {last.get(DIVERSITY, math.nan):.4g}, {share:.3g} of the "
-            f"{first[DIVERSITY]:.4g} before the first step (stop.least_diversity is "
-            f"{self.least_diversity:.4g}): answers have become alike"
+            f"{first[DIVERSITY]:.4g} before the first step (stop.min_diversity is "
+            f"{self.min_diversity:.4g}): answers have become alike"
         )
 
 
-def _direction(metric: str) -> Literal["higher", "lower"] | None:
+def _direction(metric: str) -> Literal["max", "min"] | None:
     """Which way a metric gets better, where that is known."""
     if metric in _LOWER:
-        return "lower"
+        return "min"
     of_one_reward = metric.startswith("rewards/") and metric.endswith("/mean")
-    return "higher" if metric in _HIGHER or of_one_reward else None
+    return "max" if metric in _HIGHER or of_one_reward else None

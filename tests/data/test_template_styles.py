@@ -115,7 +115,7 @@ def test_an_answer_goes_on_where_the_prompt_of_a_reasoning_model_opens_the_thoug
 def test_history_that_is_rewritten_is_refused_with_advice_that_helps():
     row = {"messages": chat("you", "how</think>fox", "the", "the</think>you")}
     assert shown(REASONS, row)[1] == ["«the</think>you<|im_end|>»"]
-    with pytest.raises(ValueError, match=r"row 0: .*of your own, or set data\.turns to last"):
+    with pytest.raises(ValueError, match=r"row 0: .*of your own, or set data\.loss_turns to last"):
         shown(REASONS, row, turns="all")
 
 

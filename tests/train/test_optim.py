@@ -18,7 +18,7 @@ PARAMS = {
 
 
 def test_warm_up_then_cosine_reaches_the_peak_and_the_end():
-    rate = make_schedule("cosine", 2e-3, steps=110, warmup_steps=10, final=0.1)
+    rate = make_schedule("cosine", 2e-3, steps=110, warmup_steps=10, final_lr_fraction=0.1)
     got = [float(rate(i)) for i in (0, 4, 9, 10, 60, 110)]
     np.testing.assert_allclose(got, [2e-4, 1e-3, 2e-3, 2e-3, 1.1e-3, 2e-4], rtol=1e-5)
 
@@ -35,8 +35,8 @@ def test_impossible_schedules_are_refused():
         make_schedule("cosine", 1.0, steps=10, warmup_steps=11)
     with pytest.raises(ValueError, match="learning_rate must be >= 0"):
         make_schedule("cosine", -1.0, steps=10)
-    with pytest.raises(ValueError, match="final is a fraction"):
-        make_schedule("cosine", 1.0, steps=10, final=2.0)
+    with pytest.raises(ValueError, match="final_lr_fraction is a fraction"):
+        make_schedule("cosine", 1.0, steps=10, final_lr_fraction=2.0)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "muon", "sgd"])
@@ -205,8 +205,8 @@ def test_an_option_that_cannot_apply_is_refused():
         make_optimizer("adamw", 0.1, momentum=0.9)
     with pytest.raises(ValueError, match=r"b2 does not apply to sgd, .*: leave it at 0\.999"):
         make_optimizer("sgd", 0.1, b2=0.95)
-    with pytest.raises(ValueError, match="final does not apply to a constant schedule"):
-        make_schedule("constant", 0.1, steps=10, final=0.1)
+    with pytest.raises(ValueError, match="final_lr_fraction does not apply to a constant schedule"):
+        make_schedule("constant", 0.1, steps=10, final_lr_fraction=0.1)
     with pytest.raises(ValueError, match="clip_norm must be > 0"):
         make_optimizer("adamw", 0.1, clip_norm=0.0)
     with pytest.raises(ValueError, match=r"l1 must be >= 0, got -0\.1"):

@@ -29,7 +29,7 @@ def test_the_best_evaluation_is_the_last_that_was_a_gain():
     assert rules.best(evaluations(1.0, 0.5))["step"] == 0
     assert rules.best([]) is None
     assert StopRules().best(evaluations(1.0)) is None
-    some = StopRules(metric="reward", least_gain=0.5)
+    some = StopRules(metric="reward", min_delta=0.5)
     assert some.best(evaluations(1.0, 1.4, 1.6, 2.0))["step"] == 20
 
 
@@ -41,9 +41,9 @@ def test_the_best_evaluation_is_the_last_that_was_a_gain():
         ({"metric": "rewards/rejected"}, 10),
         ({"metric": "rewards/margins"}, 20),
         ({"metric": "rewards/helpfulness/mean"}, 20),
-        ({"metric": "mine", "better": "lower"}, 10),
-        ({"metric": "mine", "better": "higher"}, 20),
-        ({"metric": "loss", "better": "higher"}, 20),
+        ({"metric": "mine", "mode": "min"}, 10),
+        ({"metric": "mine", "mode": "max"}, 20),
+        ({"metric": "loss", "mode": "max"}, 20),
     ],
 )
 def test_which_way_a_metric_gets_better_is_known_or_said(rules, best):
@@ -84,8 +84,8 @@ def test_an_evaluation_without_its_metric_is_no_gain():
         ({"length_ratio": 2.0}, {"length": 41.0}, "41 tokens, 2.05 times the 20 before"),
         ({"length_ratio": 2.0}, {"length": 10.0}, None),
         ({"length_ratio": 2.0}, {"length": 9.0}, "9 tokens, 0.45 times the 20 before"),
-        ({"least_diversity": 0.5}, {"diversity": 0.4}, None),
-        ({"least_diversity": 0.5}, {"diversity": 0.2}, "is 0.2, 0.25 of the 0.8 before"),
+        ({"min_diversity": 0.5}, {"diversity": 0.4}, None),
+        ({"min_diversity": 0.5}, {"diversity": 0.2}, "is 0.2, 0.25 of the 0.8 before"),
         ({}, {"kl": 99.0, "length": 900.0, "diversity": 0.0}, None),
     ],
 )
@@ -113,21 +113,21 @@ def test_what_the_first_evaluation_lacks_is_named_with_what_it_has():
     with pytest.raises(
         ValueError, match=r"stop\.metric reads rewards/margin, which .*did you mean"
     ):
-        StopRules(metric="rewards/margin", better="higher").check({"rewards/margins": 0.1})
+        StopRules(metric="rewards/margin", mode="max").check({"rewards/margins": 0.1})
     with pytest.raises(ValueError, match=r"stop\.kl_budget reads objective/kl, .*it has: reward"):
         StopRules(kl_budget=1.0).check({"step": 0, "reward": 0.1})
-    with pytest.raises(ValueError, match=r"least_diversity compares with .* which is 0"):
-        StopRules(least_diversity=0.5).check(answers(diversity=0.0))
+    with pytest.raises(ValueError, match=r"min_diversity compares with .* which is 0"):
+        StopRules(min_diversity=0.5).check(answers(diversity=0.0))
     StopRules(metric="auto", kl_budget=1.0, length_ratio=3.0).check(answers() | {"reward": 0.0})
 
 
 @pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
 def test_numbers_out_of_range_are_refused(value):
-    for name in ("kl_budget", "length_ratio", "least_diversity"):
+    for name in ("kl_budget", "length_ratio", "min_diversity"):
         with pytest.raises(ValueError, match=rf"stop\.{name} must be"):
             StopRules(**{name: value})
-    with pytest.raises(ValueError, match=r"stop\.least_gain must be"):
-        StopRules(metric="loss", least_gain=value)
+    with pytest.raises(ValueError, match=r"stop\.min_delta must be"):
+        StopRules(metric="loss", min_delta=value)
 
 
 def test_distinct_2_is_distinct_bigrams_of_all_answers_over_all_of_them():
