@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from jalign.layout import Layout
+from jalign.layout import Batch
 from jalign.signatures import arrays_of, did_you_mean, numbers_of
 
 Arrays = dict[str, Array]
@@ -52,38 +52,6 @@ Reduction = Callable[[Arrays], tuple[Array, Array]]
 """fields -> (weights that broadcast to the unreduced loss, divisor). Depends on masks and data
 only, never on parameters, so that the divisor of a whole optimizer step is known before the first
 backward pass. Where the data have a `weight` the divisor is the sum of the weighted weights."""
-
-
-@struct.dataclass
-class Batch:
-    """K scored responses to each of B prompts. A place with nothing in it has an all-False mask.
-
-    Attributes:
-      layout: where the tokens are (`jalign.layout`).
-      mask: [B, K, R] True on scored response tokens; the scored tokens of a response stand first.
-      extras: fields that come with the data, [B, ...]: margin, label, rewards, cached `ref_*`,
-        `index`, the example number, and `weight` >= 0, how often an example counts in every mean of
-        the objective.
-    """
-
-    layout: Layout
-    mask: Bool[Array, "B K R"]
-    extras: Arrays = struct.field(default_factory=dict)
-
-    @property
-    def present(self) -> Bool[Array, "B"]:
-        """Which of the B places hold an example."""
-        return self.mask.any(axis=(-1, -2))
-
-
-@struct.dataclass
-class Parts:
-    """Micro-batches of equal shape, stacked: every leaf of `batch` has a leading axis, of which
-    the first `count` are filled.
-    """
-
-    batch: Batch
-    count: Int[Array, ""]
 
 
 @struct.dataclass

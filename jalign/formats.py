@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jalign import losses
-from jalign.core import Algorithm, Arrays, Batch, Format, mean_over_examples, mean_over_tokens
+from jalign.core import Algorithm, Arrays, Format, mean_over_examples, mean_over_tokens
+from jalign.layout import Batch
 
 Metrics = dict[str, tuple[Array, Array]]
 

@@ -57,10 +57,11 @@ from jalign import config, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.bench.workloads import TINY_LLAMA
 from jalign.config.build import options_of
-from jalign.core import Batch, Frozen, Mean, Parts
+from jalign.core import Frozen, Mean
 from jalign.data.convert import to_records
 from jalign.data.pipeline import Batches
 from jalign.data.tokenize import tokenize
+from jalign.layout import MicroBatches
 from jalign.log import RunLog
 from jalign.models import hub
 from jalign.models.functional import functional
@@ -128,12 +129,10 @@ def in_order(parts, per_part):
     """[examples] by example number, from `per_part(batch of one bin) -> [B]`."""
     found = {}
     for part in parts:
-        for i in range(part["count"]):
-            one = jax.tree.map(lambda x, i=i: x[i], part["batch"])
-            values = per_part(Batch(one["layout"], one["mask"], one["extras"]))
-            found |= {
-                int(n): v for n, v in zip(one["extras"]["index"], values, strict=True) if n >= 0
-            }
+        for i in range(part.count):
+            batch = part.micro_batch(i)
+            index, values = batch.extras["index"], per_part(batch)
+            found |= {int(n): v for n, v in zip(index, values, strict=True) if n >= 0}
     return [found[n] for n in range(len(found))]
 
 
@@ -263,7 +262,7 @@ class OneBatch:
         self.data = shuffled.replace(extras={"index": jnp.asarray(order)})
 
     def eval_batches(self):
-        yield (Parts(jax.tree.map(lambda x: x[None], self.data), np.int32(1)),)
+        yield (MicroBatches(jax.tree.map(lambda x: x[None], self.data), np.int32(1)),)
 
 
 def test_22_cached_reference_log_probs_are_by_example_and_never_stale(tmp_path):
@@ -343,10 +342,9 @@ def test_25_no_weight_is_a_constant_of_the_compiled_step():
     records, report = to_records([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2, "pairs")
     tokens = tokenize(records, byte_level(bos=True), report=report)
     (part,) = Batches(tokens, batch_size=2, multiple=8).batch(0)
-    part["batch"]["layout"].tokens[:] %= 64
-    data = Parts(Batch(*(part["batch"][n] for n in ("layout", "mask", "extras"))), part["count"])
+    part.batch.layout.tokens[:] %= 64
     step = make_train_step(row, scorer, optimizer)
-    traced = jax.make_jaxpr(step)(state, Frozen(base, trained), data)
+    traced = jax.make_jaxpr(step)(state, Frozen(base, trained), part)
     held = [np.shape(c) for c in traced.consts]
     assert all(np.prod(shape) <= 64 for shape in held), held  # rotary frequencies, at most
 

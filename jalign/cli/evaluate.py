@@ -14,12 +14,12 @@ from rich.text import Text
 
 from jalign.config import help as config_help
 from jalign.config import read
-from jalign.core import Parts
 from jalign.data.report import sentences
 from jalign.eval import subject as eval_subject
 from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
 from jalign.eval.reward import reward_report
 from jalign.eval.subject import Subject
+from jalign.layout import MicroBatches
 from jalign.log import Display
 from jalign.models.functional import StandaloneModel, policy_of
 from jalign.run import data as build_data
@@ -188,7 +188,7 @@ def _rewards(s: Subject) -> dict[str, Any]:
     return reward_report(outputs, s.held.report.sources)
 
 
-def _summed(means_of: Callable[[tuple[Parts, ...]], Any], s: Subject) -> Any:
+def _summed(means_of: Callable[[tuple[MicroBatches, ...]], Any], s: Subject) -> Any:
     """The Means of all held-out data."""
     total = None
     for data in s.batches():

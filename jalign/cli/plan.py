@@ -148,7 +148,7 @@ def _facts(config: RunOptions, mesh, roles: Roles, goal: Target, data) -> dict[s
         for kind in spec.kinds
     }
     rows = plan_data.rows_of(data)
-    count = sum(int(one["count"]) for one in data)
+    count = sum(int(stack.count) for stack in data)
     prompt, response = plan_data.longest(config, spec)
     facts = {
         "model": f"{roles.origin}, {work.parameters(spec) / 1e9:.2f} B parameters, "
@@ -173,7 +173,7 @@ def _count(config: RunOptions, report: Report, roles: Roles, data, online: bool)
     mesh_size = report.target.devices
     # an online run reads its reference once per rollout, before its steps
     reference = algorithm.needs_reference() and config.reference != "cached"
-    count = sum(int(one["count"]) for one in data)
+    count = sum(int(stack.count) for stack in data)
     report.tokens = plan_data.real_tokens(data)
     report.flops = plan_data.step_flops(config, spec, data)
     itemsize = np.dtype(roles.model.decoder.dtype).itemsize

@@ -14,13 +14,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jalign.data.collate import Field, collate, fields_of
 from jalign.data.examples import Example, Lengths
-from jalign.layout import Layout
+from jalign.layout import Batch, Layout, MicroBatches
 
 Bin = list[list[int]]
 """For each stream the numbers of its examples (padded bins: one list, the examples in order)."""
@@ -260,62 +260,55 @@ def lay_out(
     get: Callable[[int], tuple[Example, int]],
     shape: Shape,
     fields: Mapping[str, Field],
-    parts: int,
-) -> dict[str, Any]:
-    """Writes bins into arrays with a leading axis of `parts`; what follows them is 0 (index -1).
+    room: int,
+) -> MicroBatches:
+    """Writes bins into arrays with a leading axis of `room`; unfilled bins are 0 (index -1).
 
     Args:
       bins: for each bin the examples of its streams.
       get: number in a bin -> (example, its number in the data set).
       shape: of one bin.
       fields: extras to collate.
-      parts: length of the leading axis, at least `len(bins)`.
-
-    Returns:
-      {"layout": Layout of [parts, ...], "mask": bool [parts, B, K, R],
-      "extras": {..., "index": int32 [parts, B]}}
+      room: length of the leading axis, at least `len(bins)`.
     """
     s, n, m, t, q, p, k, r = shape
     if shape.padded:
         arrays = [(s, n), (s, n), (s, q), (s, q), (s, 1, 1, r)]
     else:
         arrays = [(s, n), (s, n), (s, q), (s, q), (s, p, k, r), (s, m, t), (s, n, k)]
-    layout = Layout(*(np.zeros((parts, *a), np.int32) for a in arrays))
-    mask = np.zeros((parts, shape.examples, k, r), bool)
+    layout = Layout(*(np.zeros((room, *a), np.int32) for a in arrays))
+    mask = np.zeros((room, shape.examples, k, r), bool)
     extras = {
-        name: np.zeros((parts, shape.examples, *f.shape(k, r)), f.dtype)
+        name: np.zeros((room, shape.examples, *f.shape(k, r)), f.dtype)
         for name, f in fields.items()
     }
-    extras["index"] = np.full((parts, shape.examples), -1, np.int32)
+    extras["index"] = np.full((room, shape.examples), -1, np.int32)
+    stack = MicroBatches(Batch(layout, mask, extras), np.int32(len(bins)))
+    write = _write_padded if shape.padded else _write_flat
     for a, streams in enumerate(bins):
-        part = _part(layout, a)
-        found: list[Example | None] = [None] * shape.examples
-        for stream, numbers in enumerate(streams):
-            for place, i in enumerate(numbers, stream * p):
-                found[place], extras["index"][a, place] = get(i)
-        (_write_padded if shape.padded else _write_flat)(part, mask[a], found, shape)
-        for name, value in collate(found, fields, k, r).items():
-            extras[name][a] = value
-    return {"layout": layout, "mask": mask, "extras": extras}
+        batch = stack.micro_batch(a)
+        slots: list[Example | None] = [None] * shape.examples
+        for stream, members in enumerate(streams):
+            for slot, i in enumerate(members, stream * p):
+                slots[slot], batch.extras["index"][slot] = get(i)
+        write(batch, slots, shape)
+        for name, value in collate(slots, fields, k, r).items():
+            batch.extras[name][:] = value
+    return stack
 
 
-def _part(layout: Layout, a: int) -> Layout:
-    """Views of one bin of a stack of them."""
-    return Layout(*(x if x is None else x[a] for x in layout))
-
-
-def _write_flat(part: Layout, mask: np.ndarray, found: list[Example | None], shape: Shape) -> None:
+def _write_flat(batch: Batch, examples: list[Example | None], shape: Shape) -> None:
     """One bin of streams in which a prompt stands once and its responses follow it."""
     s, n, m, t, _, p, k, r = shape
     count = np.arange(max(n, m * t), dtype=np.int32)
-    assert part.rows is not None and part.inverse is not None
-    part.rows[:], part.inverse[:] = n - 1, m * t
-    mask = mask.reshape(s, p, k, r)
+    layout, mask = batch.layout, batch.mask.reshape(s, p, k, r)
+    assert layout.rows is not None and layout.inverse is not None
+    layout.rows[:], layout.inverse[:] = n - 1, m * t
     for stream in range(s):
-        tokens, positions, before, at, slots = (x[stream] for x in part[:5])
-        rows, inverse = part.rows[stream], part.inverse[stream]
+        tokens, positions, before, at, slots = (x[stream] for x in layout[:5])
+        rows, inverse = layout.rows[stream], layout.inverse[stream]
         end = row = entry = 0
-        for place, example in enumerate(found[stream * p : (stream + 1) * p]):
+        for place, example in enumerate(examples[stream * p : (stream + 1) * p]):
             if example is None:
                 continue
             start, length = end, len(example.prompt)
@@ -346,12 +339,11 @@ def _write_flat(part: Layout, mask: np.ndarray, found: list[Example | None], sha
                 end, row, entry, copies = end + more, row + 1, entry + len(places), copies + 1
 
 
-def _write_padded(
-    part: Layout, mask: np.ndarray, found: list[Example | None], shape: Shape
-) -> None:
+def _write_padded(batch: Batch, examples: list[Example | None], shape: Shape) -> None:
     """One bin of rows: prompt and response, then nothing."""
     count = np.arange(shape.tokens, dtype=np.int32)
-    for b, example in enumerate(found):
+    layout = batch.layout
+    for b, example in enumerate(examples):
         if example is None:
             continue
         length = len(example.prompt)
@@ -359,16 +351,19 @@ def _write_padded(
             stream, end = b * shape.responses + j, length + len(response)
             if not len(response):
                 continue
-            part.tokens[stream, :length], part.tokens[stream, length:end] = example.prompt, response
-            part.positions[stream, :end] = count[:end]
+            layout.tokens[stream, :length], layout.tokens[stream, length:end] = (
+                example.prompt,
+                response,
+            )
+            layout.positions[stream, :end] = count[:end]
             places = _scored_places(scored, length)
             entries = slice(len(places))
-            part.at[stream, entries], part.before[stream, entries] = (
+            layout.at[stream, entries], layout.before[stream, entries] = (
                 length + places,
                 length + places - 1,
             )
-            part.slots[stream, 0, 0, entries] = count[entries]
-            mask[b, j, entries] = True
+            layout.slots[stream, 0, 0, entries] = count[entries]
+            batch.mask[b, j, entries] = True
 
 
 def _scored_places(scored: np.ndarray, prompt_len: int) -> np.ndarray:
@@ -382,15 +377,12 @@ def _scored_places(scored: np.ndarray, prompt_len: int) -> np.ndarray:
     return places
 
 
-def pack(examples: Sequence[Example], indices: Sequence[int], shape: Shape) -> list[dict[str, Any]]:
+def pack(examples: Sequence[Example], indices: Sequence[int], shape: Shape) -> list[Batch]:
     """Examples as bins of `shape`, flat or padded as it says.
 
     Args:
       examples: as many as there are; bins are added until all have a place.
       indices: the number of each in the data set, kept as `extras["index"]`.
-
-    Returns:
-      For each bin {"layout": Layout, "mask": bool [B, K, R], "extras": {..., "index": int32 [B]}}.
 
     Raises:
       ValueError: an example that a bin cannot hold.
@@ -402,14 +394,7 @@ def pack(examples: Sequence[Example], indices: Sequence[int], shape: Shape) -> l
     [bins] = assign(loads_of(lengths), [shape])
     fields = fields_of(examples)
     stack = lay_out(bins, lambda i: (examples[i], int(indices[i])), shape, fields, len(bins))
-    return [
-        {
-            "layout": _part(stack["layout"], a),
-            "mask": stack["mask"][a],
-            "extras": {name: x[a] for name, x in stack["extras"].items()},
-        }
-        for a in range(len(bins))
-    ]
+    return [stack.micro_batch(a) for a in range(len(bins))]
 
 
 def padded_shape(examples: int, responses: int, row_len: int, response_len: int) -> Shape:

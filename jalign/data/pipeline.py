@@ -18,9 +18,7 @@ from jalign.data.budget import Cost, Plan, choose
 from jalign.data.collate import fields_of
 from jalign.data.examples import Example, Examples, Lengths
 from jalign.data.packing import Bin, Shape, assign, lay_out, loads_of
-
-Parts = tuple[dict[str, Any], ...]
-"""For each shape {"batch": {"layout", "mask", "extras"} with a leading axis, "count": int32}."""
+from jalign.layout import MicroBatches
 
 SAMPLED = 512  # examples on which shapes are tried, if that is at least
 LEAST = 24  # batches
@@ -148,17 +146,19 @@ class Batches:
         first = step * self.batch_size
         return np.array([self._number(i) for i in range(first, first + self.batch_size)], np.int64)
 
-    def batch(self, step: int) -> Parts:
-        """The bins of a step: for each shape of the plan {"batch", "count"}."""
+    def batch(self, step: int) -> tuple[MicroBatches, ...]:
+        """The micro-batches of a step, for each shape of the plan."""
         return self._build(self.indices(step))
 
-    def eval_batches(self) -> Iterator[Parts]:
+    def eval_batches(self) -> Iterator[tuple[MicroBatches, ...]]:
         """Every example once, in the order of the data set; the last batch may be partly empty."""
         n = len(self.examples)
         for first in range(0, n, self.batch_size):
             yield self._build(np.arange(first, min(first + self.batch_size, n)))
 
-    def prefetch(self, start_step: int = 0, *, threads: int = 2, ahead: int = 4) -> Iterator[Parts]:
+    def prefetch(
+        self, start_step: int = 0, *, threads: int = 2, ahead: int = 4
+    ) -> Iterator[tuple[MicroBatches, ...]]:
         """`batch(start_step)`, `batch(start_step + 1)`, ... prepared by threads ahead of time."""
         steps = grain.MapDataset.range(start_step, 2**62).map(self.batch)
         return iter(
@@ -289,7 +289,7 @@ class Batches:
         here = slice(self.process_index * part, (self.process_index + 1) * part)
         return [found[0][here]] if shape.padded else found[here]
 
-    def _build(self, indices: np.ndarray) -> Parts:
+    def _build(self, indices: np.ndarray) -> tuple[MicroBatches, ...]:
         mates = self._mates(indices)
 
         def get(i: int) -> tuple[Example, int]:
@@ -301,6 +301,5 @@ class Batches:
         for bins, shape, bound in zip(found, self.plan.shapes, self.plan.bounds, strict=True):
             local = shape._replace(streams=shape.streams // self.process_count)
             own = [self._own(b, shape) for b in bins]
-            batch = lay_out(own, get, local, self._fields, bound)
-            parts.append({"batch": batch, "count": np.int32(len(bins))})
+            parts.append(lay_out(own, get, local, self._fields, bound))
         return tuple(parts)

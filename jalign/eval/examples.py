@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalign.core import Algorithm, Arrays, Frozen, Mean, Parts, arrays_of
+from jalign.core import Algorithm, Arrays, Frozen, Mean, arrays_of
+from jalign.layout import MicroBatches
 from jalign.parallel import hosts
 from jalign.train.objective import Apply, Objective
-from jalign.train.step import all_fields, as_parts, concatenate
+from jalign.train.step import all_fields, as_micro_batches, concatenate
 
 REWARDS = ("chosen_rewards", "rejected_rewards")
 _OF_DATA = ("chosen_len", "rejected_len", "index", "source")
@@ -37,7 +38,7 @@ def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
 def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> ExampleStep:
     """`(params, frozen, carry, data) -> per stack of micro-batches {name: [places]}`; jit it.
 
-    `data` is a `Batch`, a `Parts` or a tuple of `Parts`. The names: `chosen_rewards` and
+    `data` is a `Batch`, a `MicroBatches` or a tuple of them. The names: `chosen_rewards` and
     `rejected_rewards` as the loss reports them; `chosen_len` and `rejected_len` in scored tokens;
     `index` and `source` where the batch has them; `present`, which places hold an example. What
     stands at the other places is arbitrary.
@@ -61,7 +62,7 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Examp
         return found | {n: named[n] for n in REWARDS}
 
     def step(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> tuple[Arrays, ...]:
-        stacks = all_fields(objective, apply, params, carry, frozen, as_parts(data), None)
+        stacks = all_fields(objective, apply, params, carry, frozen, as_micro_batches(data), None)
         return tuple(map(rewards_of, [concatenate(stacks)] if algorithm.batch_coupled else stacks))
 
     return step
@@ -72,7 +73,7 @@ def per_example(
     params: Any,
     frozen: Frozen,
     carry: Arrays,
-    batches: Iterable[tuple[Parts, ...]],
+    batches: Iterable[tuple[MicroBatches, ...]],
 ) -> dict[str, np.ndarray]:
     """Arrays [examples] on the host, in the order of the data set (of `index`, if it is there)."""
     found = []
@@ -103,9 +104,9 @@ def make_kl_step(apply: Apply, responses: int | None = None) -> Callable[..., Me
 
     def step(params: Any, base: Any, start: Any, data: Any) -> Mean:
         total = Mean(jnp.float32(0.0), jnp.float32(0.0))
-        for part in as_parts(data):
+        for part in as_micro_batches(data):
 
-            def body(i: Any, total: Mean, part: Parts = part) -> Mean:
+            def body(i: Any, total: Mean, part: MicroBatches = part) -> Mean:
                 batch = jax.tree.map(lambda x: jnp.asarray(x)[i], part.batch)
                 out = apply(params, base, batch.layout, ("kl_to_ref",), None, reference=start)
                 kl = out["kl_to_ref"].reshape(batch.mask.shape)

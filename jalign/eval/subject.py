@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from jax.sharding import Mesh
 
 from jalign.config.read import read_config
-from jalign.core import Frozen, Parts, TrainState
+from jalign.core import Frozen, TrainState
 from jalign.data.examples import Examples
+from jalign.layout import MicroBatches
 from jalign.models import hub
 from jalign.options import RunOptions
 from jalign.run import data as build_data
@@ -42,7 +43,7 @@ class Subject:
     held: Examples
     before: dict[str, float] = field(default_factory=dict)  # as the run recorded it at its start
 
-    def batches(self) -> Iterator[tuple[Parts, ...]]:
+    def batches(self) -> Iterator[tuple[MicroBatches, ...]]:
         """Every held-out example once."""
         spec = self.model.decoder.spec
         return build.held_source_of(self.options, self.held, self.mesh, spec).eval_batches()

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jalign.core import Batch, Parts
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
+from jalign.layout import MicroBatches
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
 from jalign.options.data import EMBEDDED
@@ -52,7 +52,7 @@ def steps_of(options: RunOptions) -> int:
     return max(1, int(options.epochs * count / options.batch_size))
 
 
-def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
+def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatches, ...]:
     """One step of an offline run, from the pipeline itself."""
     k = responses_of(options)
     examples = longest_examples(options, spec, options.batch_size, k)
@@ -68,7 +68,7 @@ def responses_of(options: RunOptions) -> int:
     return options.algorithm.format.k or LIST
 
 
-def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[dict[str, Any], ...]:
+def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatches, ...]:
     """One step of an online run."""
     plan, row = build_online.plan_of(options), options.algorithm
     k = row.format.k or plan.responses
@@ -91,28 +91,22 @@ def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[dict[str, 
     return pack(examples, range(places), shape, parts, slice(None), fields)
 
 
-def abstract(mesh: Mesh, data: tuple[dict[str, Any], ...]) -> tuple[Parts, ...]:
+def abstract(mesh: Mesh, data: tuple[MicroBatches, ...]) -> tuple[MicroBatches, ...]:
     """The shapes of a step's arrays over a mesh."""
 
-    def on_mesh(x: Any, spec: PartitionSpec) -> Any:
+    def on_mesh(x: Any) -> jax.ShapeDtypeStruct:
         x = np.asarray(x)
-        where = NamedSharding(mesh, spec if x.ndim else PartitionSpec())
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+        sharding = NamedSharding(mesh, SPLIT if x.ndim else PartitionSpec())
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    made = []
-    for one in data:
-        batch = one["batch"]
-        whole = Batch(batch["layout"], batch["mask"], dict(batch["extras"]))
-        whole = jax.tree.map(lambda x: on_mesh(x, SPLIT), whole)
-        made.append(Parts(whole, on_mesh(one["count"], PartitionSpec())))
-    return tuple(made)
+    return jax.tree.map(on_mesh, data)
 
 
-def rows_of(data: tuple[dict[str, Any], ...]) -> list[Rows]:
+def rows_of(data: tuple[MicroBatches, ...]) -> list[Rows]:
     """What the model runs over in a step."""
     found = []
-    for one in data:
-        layout, count = one["batch"]["layout"], int(one["count"])
+    for stack in data:
+        layout, count = stack.batch.layout, int(stack.count)
         streams, tokens = layout.tokens.shape[1:]
         rows, length = (1, tokens) if layout.rows is None else layout.rows.shape[2:]
         scored = layout.at.shape[-1]
@@ -122,7 +116,7 @@ def rows_of(data: tuple[dict[str, Any], ...]) -> list[Rows]:
 
 
 def step_flops(
-    options: RunOptions, spec: Spec, data: tuple[dict[str, Any], ...]
+    options: RunOptions, spec: Spec, data: tuple[MicroBatches, ...]
 ) -> tuple[float, float]:
     """FLOPs of an optimizer step on these batches: those of the mathematics, and those that the
     machine does.
@@ -139,7 +133,7 @@ def step_flops(
     found = counted(
         # an online run reads its reference once per rollout, before its steps
         reference=reads_reference and not algorithm.experience,
-        again=algorithm.batch_coupled and sum(int(one["count"]) for one in data) > 1,
+        again=algorithm.batch_coupled and sum(int(stack.count) for stack in data) > 1,
         vocabulary=not algorithm.needs_value_head,
     )
     if not algorithm.needs_critic or options.model.critic == "shared":
@@ -148,11 +142,11 @@ def step_flops(
     return found[0] + critic[0], found[1] + critic[1]
 
 
-def real_tokens(data: tuple[dict[str, Any], ...]) -> int:
+def real_tokens(data: tuple[MicroBatches, ...]) -> int:
     """Tokens of the examples of a step, a shared prompt once per response."""
     total = 0
-    for one in data:
-        layout, count = one["batch"]["layout"], int(one["count"])
+    for stack in data:
+        layout, count = stack.batch.layout, int(stack.count)
         if layout.rows is None:
             total += int((layout.positions[:count] >= 0).sum())
         else:
@@ -176,21 +170,21 @@ def _axes(options: RunOptions, name: str) -> str:
 
 
 def _with_reference(
-    options: RunOptions, data: tuple[dict[str, Any], ...]
-) -> tuple[dict[str, Any], ...]:
+    options: RunOptions, data: tuple[MicroBatches, ...]
+) -> tuple[MicroBatches, ...]:
     """The columns of a cached reference, as `train.reference` adds them."""
-    row, made = options.algorithm, []
+    row, extended = options.algorithm, []
     names = [n for n in row.inputs() if n.startswith("ref_")]
-    for one in data:
-        batch = one["batch"]
-        sizes = dict(zip("KR", batch["mask"].shape[-2:], strict=True))
-        extras = dict(batch["extras"])
+    for stack in data:
+        batch = stack.batch
+        sizes = dict(zip("KR", batch.mask.shape[-2:], strict=True))
+        extras = dict(batch.extras)
         for name in names:
             axes = row.format.axes.get(name, "B").removeprefix("B")
             shape = (*extras["index"].shape, *(sizes[a] for a in axes))
             extras[name] = np.zeros(shape, np.float32)
-        made.append(one | {"batch": batch | {"extras": extras}})
-    return tuple(made)
+        extended.append(stack._replace(batch=batch._replace(extras=extras)))
+    return tuple(extended)
 
 
 def longest_examples(options: RunOptions, spec: Spec, count: int, k: int) -> Examples:

@@ -54,7 +54,7 @@ def _train_step(options: RunOptions, mesh: Mesh, roles: Roles, data: Any) -> Pro
         compiler_options=same_rounding(roles.model.decoder.dtype),
     )
     parts = plan_data.abstract(mesh, data)
-    trips = float(sum(int(one["count"]) for one in data))
+    trips = float(sum(int(stack.count) for stack in data))
     return compile_program("train step", step, (roles.state, roles.frozen, parts), trips=trips)
 
 
@@ -106,7 +106,7 @@ def _reward(options: RunOptions, mesh: Mesh, roles: Roles) -> Program:
     scored = np.arange(response) == response - 1
     longest = Example(np.zeros(prompt, np.int32), (np.zeros(response, np.int32),), (scored,), {})
     rows = [longest] * reward_model.BATCH_SIZE
-    layout = reward_model.padded(rows, range(len(rows)), len(rows))["layout"]
+    layout = reward_model.padded(rows, range(len(rows)), len(rows)).layout
     layout = jax.tree.map(lambda x: integers(mesh, *x.shape), layout)
     return compile_program(
         "reward model", reward_model.scores_of, (*nnx.split(roles.reward), layout)

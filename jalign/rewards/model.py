@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from jalign.data.examples import Example, Examples
 from jalign.data.packing import pack, padded_shape
 from jalign.data.records import Message, Record, parse
 from jalign.data.tokenize import tokenize
-from jalign.layout import Layout
+from jalign.layout import Batch, Layout
 from jalign.models import hub
 from jalign.models.decoder import Decoder
 from jalign.models.keys import SCORE
@@ -212,14 +212,14 @@ class RewardModel:
         for start in range(0, len(rows), self.batch_size):
             chosen = order[start : start + self.batch_size]
             batch = padded([rows[i] for i in chosen], chosen.tolist(), self.batch_size)
-            scores = hosts.gather(scores_of(*self._split, batch["layout"]))
-            for i, x, mask in zip(batch["extras"]["index"], scores, batch["mask"], strict=True):
+            scores = hosts.gather(scores_of(*self._split, batch.layout))
+            for i, x, mask in zip(batch.extras["index"], scores, batch.mask, strict=True):
                 if i >= 0:
                     found[i] = x[mask]
         return found
 
 
-def padded(rows: Sequence[Example], numbers: Sequence[int], most: int) -> Mapping[str, Any]:
+def padded(rows: Sequence[Example], numbers: Sequence[int], most: int) -> Batch:
     """A batch of padded rows, of few shapes, since each is compiled: their length and, up to
     `most`, their count are rounded up to 2^k or 3 * 2^k.
     """

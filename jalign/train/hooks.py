@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import optax
 
-from jalign.core import Frozen, Mean, Parts, TrainState
+from jalign.core import Frozen, Mean, TrainState
+from jalign.layout import MicroBatches
 from jalign.log import RunLog
 from jalign.parallel import hosts
 from jalign.train.checkpoint import Checkpointer
@@ -210,7 +211,7 @@ class Evaluate:
         self,
         evaluations: Evaluations,
         evaluate: Callable[..., dict[str, Mean]],
-        batches: Callable[[], Iterator[tuple[Parts, ...]]],
+        batches: Callable[[], Iterator[tuple[MicroBatches, ...]]],
         *,
         every: int,
         stop: Callable[[], bool] = lambda: False,

@@ -15,12 +15,12 @@ from jalign.core import (
     TWO_MODELS,
     Algorithm,
     Arrays,
-    Batch,
     Frozen,
     Mean,
     Term,
     arrays_of,
 )
+from jalign.layout import Batch
 
 # (params, base, layout, outputs, key, reference=None, **numbers) -> {output: [B, K, R]}
 Apply = Callable[..., Arrays]

@@ -19,9 +19,10 @@ from jax.sharding import Mesh
 
 from jalign import store
 from jalign.advantages import adaptive_kl, importance_weights
-from jalign.core import Algorithm, Frozen, Parts, TrainState, mean_over_examples
+from jalign.core import Algorithm, Frozen, TrainState, mean_over_examples
 from jalign.data.collate import Field
 from jalign.data.examples import Examples
+from jalign.layout import MicroBatches
 from jalign.rollout.groups import Responses
 from jalign.train import rollout, rollout_file
 from jalign.train.idle import Idle
@@ -114,7 +115,7 @@ class Online:
         """Whether the next step needs a new rollout."""
         return self.step % self.plan.steps == 0
 
-    def __call__(self, state: TrainState, frozen: Frozen) -> tuple[Parts, ...]:
+    def __call__(self, state: TrainState, frozen: Frozen) -> tuple[MicroBatches, ...]:
         at = self.step % self.plan.steps
         if at == 0:
             self._examples = self._roll_out(self.step // self.plan.steps, state, frozen)
@@ -356,7 +357,7 @@ class Online:
         rng = np.random.default_rng((self.seed, self.step // self.plan.steps, epoch))
         return np.array_split(rng.permutation(total), per_epoch)[part]
 
-    def _on_device(self, examples: Examples, numbers: np.ndarray) -> tuple[Parts, ...]:
+    def _on_device(self, examples: Examples, numbers: np.ndarray) -> tuple[MicroBatches, ...]:
         k, places = examples.k or self.plan.responses, self.plan.batch_size
         if self.pretraining:
             examples = self.pretraining.beside(examples.take(numbers), self.step)

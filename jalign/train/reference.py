@@ -55,10 +55,10 @@ def reference_columns(
         return objective.reference_fields(apply, frozen, batch)
 
     columns = {n: np.full(n_examples, np.nan, np.float32) for n in names}
-    for parts in source.eval_batches():
-        for part in parts:
-            for i in range(int(part.count)):
-                batch = jax.tree.map(lambda x, i=i: x[i], part.batch)
+    for data in source.eval_batches():
+        for stack in data:
+            for i in range(int(stack.count)):
+                batch = stack.micro_batch(i)
                 fields = jax.tree.map(hosts.gather, reference(frozen, batch))
                 index = hosts.gather(batch.extras["index"])
                 for name, values in fields.items():

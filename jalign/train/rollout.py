@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign.core import Arrays, Batch, Frozen, Parts
+from jalign.core import Arrays, Frozen
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
 from jalign.data.packing import (
@@ -27,10 +27,12 @@ from jalign.data.packing import (
     loads_of,
     shares,
 )
+from jalign.layout import Batch, MicroBatches
 from jalign.parallel import hosts
+from jalign.parallel.hosts import to_global
 from jalign.rollout.groups import Responses
 from jalign.train.objective import Apply
-from jalign.train.source import on_mesh
+from jalign.train.source import SPLIT
 
 # Parts of the longest prompt, responses and row for which there are shapes: of every level that is
 # met a run compiles its programs, and which one is met must follow from the examples alone.
@@ -155,15 +157,14 @@ def pack(
     parts: int,
     own: slice,
     fields: Mapping[str, Field],
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[MicroBatches, ...]:
     """The numbered examples in bins of a shape; `own` are the streams this process lays out."""
     chosen = [examples[int(i)] for i in numbers]
     bins = assigned(loads_of(lengths_of(chosen, shape.responses)), shape, parts)
     assert bins is not None
     local = shape._replace(streams=len(range(*own.indices(shape.streams))))
     mine = [streams[own] for streams in bins]
-    batch = lay_out(mine, lambda i: (chosen[i], int(numbers[i])), local, fields, parts)
-    return ({"batch": batch, "count": np.int32(len(bins))},)
+    return (lay_out(mine, lambda i: (chosen[i], int(numbers[i])), local, fields, parts),)
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Bins:
         responses: int,
         fields: Mapping[str, Field],
         places: int,
-    ) -> tuple[Parts, ...]:
+    ) -> tuple[MicroBatches, ...]:
         """The numbered examples of so many responses each on the device, with room for `places`
         examples.
         """
@@ -200,7 +201,7 @@ class Bins:
         shape, parts = self.shape_for(examples, numbers, responses, places, streams)
         each = streams // jax.process_count()
         own = slice(jax.process_index() * each, (jax.process_index() + 1) * each)
-        return on_mesh(self.mesh, pack(examples, numbers, shape, parts, own, fields))
+        return to_global(self.mesh, SPLIT, pack(examples, numbers, shape, parts, own, fields))
 
     def shape_for(
         self,
@@ -262,9 +263,9 @@ class Reader:
         examples = examples_of(prompts, responses, np.ones((b, k), bool))
         shape = (b, k, self.bins.response_len)
         found = {name: np.zeros(shape, np.float32) for name in names}
-        for part in self.bins.of(examples, range(b), k, {}, b):
-            for i in range(int(part.count)):
-                batch = jax.tree.map(lambda x, i=i: x[i], part.batch)
+        for stack in self.bins.of(examples, range(b), k, {}, b):
+            for i in range(int(stack.count)):
+                batch = stack.micro_batch(i)
                 out = self._read(params, frozen, batch, names=tuple(sorted(names)))
                 index = hosts.gather(batch.extras["index"])
                 for name, x in out.items():

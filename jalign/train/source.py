@@ -1,4 +1,4 @@
-"""Where the data of a step comes from: `Source = (state, frozen) -> tuple[Parts, ...]`."""
+"""Sources of training batches: `(state, frozen) -> tuple[MicroBatches, ...]`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,11 +7,12 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jalign import store
-from jalign.core import Batch, Frozen, Parts, TrainState
+from jalign.core import Frozen, TrainState
 from jalign.data.pipeline import Batches
+from jalign.layout import Batch, MicroBatches
 from jalign.parallel.hosts import to_global
 
-Source = Callable[[TrainState, Frozen], tuple[Parts, ...]]
+Source = Callable[[TrainState, Frozen], tuple[MicroBatches, ...]]
 
 SPLIT = PartitionSpec(None, ("data", "fsdp"))  # [micro-batches, streams or examples, ...]
 
@@ -33,7 +34,7 @@ class Offline:
         self._tokens_of = rows.sum(1)
         self.seek(0)
 
-    def __call__(self, state: TrainState, frozen: Frozen) -> tuple[Parts, ...]:
+    def __call__(self, state: TrainState, frozen: Frozen) -> tuple[MicroBatches, ...]:
         del state, frozen  # offline data do not depend on the policy
         data = next(self._iterator)
         self.tokens += int(self._tokens_of[self.batches.indices(self.step)].sum())
@@ -71,28 +72,30 @@ class Offline:
         """
         return self.batches.position(self.step) | {"num_tokens": self.tokens}
 
-    def eval_batches(self) -> Iterator[tuple[Parts, ...]]:
+    def eval_batches(self) -> Iterator[tuple[MicroBatches, ...]]:
         """Every example once, in order."""
         return map(self.on_device, self.batches.eval_batches())
 
-    def on_device(self, data: tuple[dict[str, Any], ...]) -> tuple[Parts, ...]:
+    def on_device(self, data: tuple[MicroBatches, ...]) -> tuple[MicroBatches, ...]:
         """Host arrays to arrays over the mesh, each device getting its own streams only."""
-        return on_mesh(self.mesh, data, self.columns)
+        return to_global(self.mesh, SPLIT, with_columns(data, self.columns))
 
 
-def on_mesh(
-    mesh: Mesh, data: tuple[dict[str, Any], ...], columns: Mapping[str, np.ndarray] = {}
-) -> tuple[Parts, ...]:
-    """Host arrays to arrays over the mesh; `columns` are looked up by example number."""
-    return tuple(_part(mesh, d["batch"], d["count"], columns) for d in data)
+def with_columns(
+    data: tuple[MicroBatches, ...], columns: Mapping[str, np.ndarray]
+) -> tuple[MicroBatches, ...]:
+    """Host micro-batches with further extras: rows of `columns` by example number, 0 in empty
+    slots.
+    """
+    if not columns:
+        return data
 
+    def extended(batch: Batch) -> Batch:
+        index = batch.extras["index"]
+        looked_up = {
+            name: np.where(index >= 0, column[index], 0).astype(np.float32)
+            for name, column in columns.items()
+        }
+        return batch._replace(extras={**batch.extras, **looked_up})
 
-def _part(
-    mesh: Mesh, batch: dict[str, Any], count: Any, columns: Mapping[str, np.ndarray]
-) -> Parts:
-    extras = dict(batch["extras"])
-    for name, column in columns.items():
-        index = extras["index"]
-        extras[name] = np.where(index >= 0, column[index], 0).astype(np.float32)
-    whole = Batch(batch["layout"], batch["mask"], extras)
-    return Parts(to_global(mesh, SPLIT, whole), to_global(mesh, PartitionSpec(), np.int32(count)))
+    return tuple(stack._replace(batch=extended(stack.batch)) for stack in data)

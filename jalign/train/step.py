@@ -1,8 +1,8 @@
 """One optimizer step for every algorithm: `(state, frozen, parts) -> (state, metrics)`.
 
-The step's examples come as micro-batches of static shape (`core.Parts`). Their gradients are summed
-with the divisors of the WHOLE step, which follow from the masks alone, so any cutting into
-micro-batches or devices gives the same gradient. Loops run over the filled micro-batches only.
+The step's examples come as micro-batches of static shape (`layout.MicroBatches`). Their gradients
+are summed with the divisors of the WHOLE step, which follow from the masks alone, so any cutting
+into micro-batches or devices gives the same gradient. Loops run over the filled micro-batches only.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jalign.core import Algorithm, Arrays, Batch, Frozen, Mean, Parts, TrainState
+from jalign.core import Algorithm, Arrays, Frozen, Mean, TrainState
+from jalign.layout import Batch, MicroBatches
 from jalign.models.functional import policy_of
 from jalign.parallel.memory import fetched, to_host_like
 from jalign.train.objective import Apply, Objective
 
-Step = Callable[[TrainState, Frozen, tuple[Parts, ...]], tuple[TrainState, Arrays]]
+Step = Callable[[TrainState, Frozen, tuple[MicroBatches, ...]], tuple[TrainState, Arrays]]
 
 
 def create_state(
@@ -71,7 +72,8 @@ def make_train_step(
       optimizer: an optax transformation.
       hyper: the algorithm's hyper-parameters; an unknown one is a TypeError.
     Returns:
-      A function of (state, frozen, data), data being a `Batch`, a `Parts` or a tuple of `Parts`.
+      A function of (state, frozen, data), data being a `Batch`, a `MicroBatches` or a
+        tuple of them.
       Metrics are scalars; `loss` and `grad_norm` (before clipping) are always among them. A mean
       over no example of the step (`rewards/chosen` of KTO without a desirable one) is NaN.
     """
@@ -79,7 +81,7 @@ def make_train_step(
     numbers = algorithm.numbers(**hyper)
 
     def step(state: TrainState, frozen: Frozen, data: Any) -> tuple[TrainState, Arrays]:
-        parts, frozen = as_parts(data), with_reference(frozen, state)
+        parts, frozen = as_micro_batches(data), with_reference(frozen, state)
         key = jax.random.fold_in(state.key, state.step)
         divisors = _divisors(objective, parts)
         coupled = algorithm.batch_coupled and not _is_single(parts)
@@ -115,7 +117,7 @@ def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable
     objective = Objective.of(algorithm, **hyper)
 
     def evaluate(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> dict[str, Mean]:
-        parts = as_parts(data)
+        parts = as_micro_batches(data)
         fields = all_fields(objective, apply, params, carry, frozen, parts, None)
         divisors = _divisors(objective, parts)
         if len(fields) == 1 or algorithm.batch_coupled:
@@ -131,23 +133,23 @@ def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable
     return evaluate
 
 
-def as_parts(data: Any) -> tuple[Parts, ...]:
+def as_micro_batches(data: Any) -> tuple[MicroBatches, ...]:
     """A plain `Batch` is one micro-batch."""
     if isinstance(data, Batch):
-        return (Parts(jax.tree.map(lambda x: x[None], data), jnp.int32(1)),)
-    return (data,) if isinstance(data, Parts) else tuple(data)
+        return (MicroBatches(jax.tree.map(lambda x: x[None], data), jnp.int32(1)),)
+    return (data,) if isinstance(data, MicroBatches) else tuple(data)
 
 
-def _divisors(objective: Objective, parts: tuple[Parts, ...]) -> Array:
+def _divisors(objective: Objective, parts: tuple[MicroBatches, ...]) -> Array:
     """What each term is divided by in the whole step, [terms]."""
     return jnp.sum(jnp.stack([jax.vmap(objective.divisors)(p.batch).sum(0) for p in parts]), 0)
 
 
-def _is_single(parts: tuple[Parts, ...]) -> bool:
+def _is_single(parts: tuple[MicroBatches, ...]) -> bool:
     return len(parts) == 1 and parts[0].batch.mask.shape[0] == 1
 
 
-def _at(part: Parts, i: Any) -> Batch:
+def _at(part: MicroBatches, i: Any) -> Batch:
     return jax.tree.map(lambda x: jnp.asarray(x)[i], part.batch)
 
 

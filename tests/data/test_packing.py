@@ -54,7 +54,7 @@ def test_a_prompt_stands_once_and_every_array_is_as_written_by_hand():
         streams=1, tokens=14, rows=5, row_len=6, scored=8, prompts=3, responses=2, response_len=4
     )
     [found] = pack([first, second], [40, 41], shape)
-    layout, o = found["layout"], 30  # M*T = 30
+    layout, o = found.layout, 30  # M*T = 30
     assert layout.tokens.tolist() == [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0, 0, 0, 0]]
     assert layout.positions.tolist() == [[0, 1, 2, 3, 4, 2, 0, 1, 0, 1, 0, 0, 0, 0]]
     assert layout.at.tolist() == [[2, 3, 4, 5, 7, 9, 0, 0]]
@@ -81,18 +81,18 @@ def test_a_prompt_stands_once_and_every_array_is_as_written_by_hand():
             [[0, 0, 0, 0], [0, 0, 0, 0]],
         ]
     ]
-    assert found["mask"].tolist() == [
+    assert found.mask.tolist() == [
         [[True, True, True, False], [True, False, False, False]],
         [[True, False, False, False], [True, False, False, False]],
         [[False] * 4, [False] * 4],
     ]
-    assert found["extras"]["index"].tolist() == [40, 41, -1]
+    assert found.extras["index"].tolist() == [40, 41, -1]
 
 
 def test_padded_rows_are_as_written_by_hand():
     one = example([5, 6], [7, 8, 9], [10, 11], scored=[[True, False, True], [True, True]])
     [found] = pack([one], [3], padded_shape(2, responses=2, row_len=6, response_len=3))
-    layout = found["layout"]
+    layout = found.layout
     assert layout.tokens.tolist() == [
         [5, 6, 7, 8, 9, 0],
         [5, 6, 10, 11, 0, 0],
@@ -104,22 +104,22 @@ def test_padded_rows_are_as_written_by_hand():
     assert layout.before.tolist()[:2] == [[1, 3, 0], [1, 2, 0]]
     assert layout.slots.shape == (4, 1, 1, 3)
     assert layout.slots.reshape(2, 2, 3).tolist()[0] == [[0, 1, 0], [0, 1, 0]]
-    assert found["mask"][0].tolist() == [[True, True, False], [True, True, False]]
-    assert not found["mask"][1].any()
+    assert found.mask[0].tolist() == [[True, True, False], [True, True, False]]
+    assert not found.mask[1].any()
     assert layout.rows is None and layout.inverse is None
-    assert found["extras"]["index"].tolist() == [3, -1]
+    assert found.extras["index"].tolist() == [3, -1]
 
 
 def scored_triples(found, shape):
     """For each example and response of a bin, its scored (predecessor, token, position) triples."""
-    layout, out = found["layout"], {}
+    layout, out = found.layout, {}
     s = layout.slots.shape[0]
-    slots = layout.slots.reshape(found["mask"].shape)
-    stream_of = np.arange(s).repeat(len(found["mask"]) // s) if not shape.padded else None
-    for b, index in enumerate(found["extras"]["index"]):
+    slots = layout.slots.reshape(found.mask.shape)
+    stream_of = np.arange(s).repeat(len(found.mask) // s) if not shape.padded else None
+    for b, index in enumerate(found.extras["index"]):
         for k in range(shape.responses):
             stream = b * shape.responses + k if shape.padded else stream_of[b]
-            entry = slots[b, k][found["mask"][b, k]]
+            entry = slots[b, k][found.mask[b, k]]
             before, at = layout.before[stream, entry], layout.at[stream, entry]
             tokens, positions = layout.tokens[stream], layout.positions[stream]
             triples = np.stack([tokens[before], tokens[at], positions[before], positions[at]], 1)
@@ -157,7 +157,7 @@ def test_rows_hold_prompt_and_response_and_inverse_leads_back():
     shape = Shape(2, 128, 10, 24, 64, 6, 2, 9)
     seen = []
     for part in pack(examples, range(12), shape):
-        layout = part["layout"]
+        layout = part.layout
         for s in range(2):
             flat = layout.rows[s].reshape(-1)
             real = flat != shape.tokens - 1
@@ -177,7 +177,7 @@ def test_rows_hold_prompt_and_response_and_inverse_leads_back():
 def test_streams_of_a_bin_are_filled_evenly():
     examples = [example([1] * 5, [2] * n, [3] * n) for n in (1, 2, 3, 4, 5, 6, 7, 8)]
     [found] = pack(examples, range(8), Shape(4, 64, 16, 16, 40, 8, 2, 8))
-    tokens = (found["layout"].tokens > 0).sum(1)
+    tokens = (found.layout.tokens > 0).sum(1)
     assert tokens.tolist() == [28, 28, 28, 28]
 
 
@@ -186,7 +186,7 @@ def test_an_example_without_a_place_holds_zeros_and_index_minus_one():
         [1], [2, 3], [4], margin=0.5, ratings=[1.0, 2.0], old_logps=[[7.0, 8.0], [9.0, 0.0]]
     )
     [found] = pack([one], [6], Shape(1, 16, 4, 8, 8, 2, 2, 3))
-    extras = found["extras"]
+    extras = found.extras
     assert extras["index"].tolist() == [6, -1]
     assert extras["margin"].tolist() == [0.5, 0.0]
     assert extras["ratings"].tolist() == [[1.0, 2.0], [0.0, 0.0]]
@@ -220,8 +220,8 @@ def test_an_extra_may_have_an_axis_of_its_own_that_is_as_long_in_all_examples():
     )
     for shape in (Shape(1, 16, 4, 8, 8, 4, 1, 2), padded_shape(2, 1, 8, 2)):
         found = pack(examples, [5, 6], shape)
-        rows = np.concatenate([b["extras"]["attribute_ratings"] for b in found])
-        index = np.concatenate([b["extras"]["index"] for b in found])
+        rows = np.concatenate([b.extras["attribute_ratings"] for b in found])
+        index = np.concatenate([b.extras["index"] for b in found])
         np.testing.assert_array_equal(rows[index == 5], [[1.0, np.nan, 3.0]])
         np.testing.assert_array_equal(rows[index == 6], [[4.0, 5.0, 6.0]])
     shorter = example([1], [2], attribute_ratings=[1.0])
@@ -258,8 +258,8 @@ def test_what_a_bin_cannot_hold_is_refused_in_words(bad, words):
 
 def test_a_missing_response_takes_no_row():
     [found] = pack([example([1, 2], [3], [])], [0], Shape(1, 8, 1, 4, 4, 1, 2, 2))
-    assert found["layout"].inverse[0].tolist()[:3] == [[0, 4], [1, 4], [2, 4]]
-    assert found["mask"][0].tolist() == [[True, False], [False, False]]
+    assert found.layout.inverse[0].tolist()[:3] == [[0, 4], [1, 4], [2, 4]]
+    assert found.mask[0].tolist() == [[True, False], [False, False]]
 
 
 lens = st.lists(

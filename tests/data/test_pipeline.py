@@ -36,12 +36,12 @@ def make(examples, **changes):
 def filled(parts):
     """The filled bins of a step, as dicts of arrays."""
     for part in parts:
-        for a in range(int(part["count"])):
-            batch = part["batch"]
+        for a in range(int(part.count)):
+            batch = part.batch
             yield {
-                **{f: getattr(batch["layout"], f)[a] for f in ("tokens", "at", "before", "slots")},
-                "mask": batch["mask"][a],
-                **{name: x[a] for name, x in batch["extras"].items()},
+                **{f: getattr(batch.layout, f)[a] for f in ("tokens", "at", "before", "slots")},
+                "mask": batch.mask[a],
+                **{name: x[a] for name, x in batch.extras.items()},
             }
 
 
@@ -94,8 +94,8 @@ def test_shapes_do_not_change_from_step_to_step_and_all_tokens_arrive(layout):
         shapes.add(
             tuple(
                 (
-                    part["batch"]["mask"].shape,
-                    *(x.shape for x in part["batch"]["layout"] if x is not None),
+                    part.batch.mask.shape,
+                    *(x.shape for x in part.batch.layout if x is not None),
                 )
                 for part in parts
             )
@@ -126,21 +126,19 @@ def test_processes_hold_contiguous_parts_of_the_same_bins(layout, count):
         together = whole.batch(step)
         for c, part in enumerate(together):
             pieces = [p.batch(step)[c] for p in parts]
-            assert all(p["count"] == part["count"] for p in pieces)
-            filled = slice(int(part["count"]))
+            assert all(p.count == part.count for p in pieces)
+            filled = slice(int(part.count))
 
             def join(get, pieces=pieces, filled=filled):
-                return np.concatenate([get(p["batch"])[filled] for p in pieces], 1)
+                return np.concatenate([get(p.batch)[filled] for p in pieces], 1)
 
-            batch = part["batch"]
-            for name in batch["layout"]._fields:
-                if getattr(batch["layout"], name) is not None:
-                    joined = join(lambda b, name=name: getattr(b["layout"], name))
-                    assert np.array_equal(joined, getattr(batch["layout"], name)[filled])
-            assert np.array_equal(join(lambda b: b["mask"]), batch["mask"][filled])
-            assert np.array_equal(
-                join(lambda b: b["extras"]["index"]), batch["extras"]["index"][filled]
-            )
+            batch = part.batch
+            for name in batch.layout._fields:
+                if getattr(batch.layout, name) is not None:
+                    joined = join(lambda b, name=name: getattr(b.layout, name))
+                    assert np.array_equal(joined, getattr(batch.layout, name)[filled])
+            assert np.array_equal(join(lambda b: b.mask), batch.mask[filled])
+            assert np.array_equal(join(lambda b: b.extras["index"]), batch.extras["index"][filled])
 
 
 def test_a_restart_continues_the_sequence_and_prefetching_changes_nothing():
@@ -173,7 +171,7 @@ def test_an_evaluation_sees_every_example_once_in_order(layout):
         list(range(8, 16)),
         list(range(16, 21)),
     ]
-    assert len({p[0]["batch"]["layout"].tokens.shape for p in passes}) == 1
+    assert len({p[0].batch.layout.tokens.shape for p in passes}) == 1
 
 
 def test_a_data_set_smaller_than_a_batch_can_be_evaluated_but_not_trained_on():
@@ -229,7 +227,7 @@ def test_mismatched_batches_never_exceed_their_bounds(layout):
     batches = make(data(60, k=1), mismatch=True, layout=layout)
     for step in range(15):
         for part in batches.batch(step):
-            assert part["count"] <= len(part["batch"]["mask"])
+            assert part.count <= len(part.batch.mask)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -261,7 +259,7 @@ def test_bounds_hold_and_nothing_is_lost_on_any_lengths(seed, streams, batch_siz
     for indices in [batches.indices(s) for s in range(4)] + [worst]:
         parts = batches._build(indices)
         for part in parts:
-            assert part["count"] <= len(part["batch"]["mask"])
+            assert part.count <= len(part.batch.mask)
         assert numbers(parts) == sorted(indices.tolist())
 
 
@@ -271,7 +269,7 @@ def test_statistics_count_unshared_tokens_and_slots():
     lengths = batches.examples.lengths()
     i = batches.indices(0)
     tokens = (2 * lengths.prompt_len[i] + lengths.response_lens[i].sum(1)).sum()
-    slots = sum(int(p["count"]) * p["batch"]["layout"].tokens[0].size for p in parts)
+    slots = sum(int(p.count) * p.batch.layout.tokens[0].size for p in parts)
     assert figures["num_tokens"] == tokens
     assert figures["slots_per_token"] == pytest.approx(slots / tokens)
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jalign.algorithms import get
-from jalign.core import Frozen, Parts
+from jalign.core import Frozen
 from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
 from jalign.eval.reward import (
     best_of_n_expectation,
@@ -21,6 +21,7 @@ from jalign.eval.reward import (
     pairwise_accuracy,
     reward_report,
 )
+from jalign.layout import MicroBatches
 from jalign.losses import dpo
 from jalign.train.step import create_state, make_eval_step
 from tests.train.test_step import apply, batch, cut, params
@@ -198,7 +199,7 @@ def test_kl_to_start_is_a_mean_over_scored_tokens():
     tokens = whole.layout.tokens[..., 0].reshape(whole.mask.shape)
     for responses, mask in ((None, whole.mask), (1, whole.mask & [[[True], [False]]])):
         step = jax.jit(make_kl_step(fixed, responses))
-        stack: Parts = cut(whole, 4, room=2)
+        stack: MicroBatches = cut(whole, 4, room=2)
         mean = step(jnp.float32(2.0), None, jnp.float32(0.5), (stack,))
         np.testing.assert_allclose(mean.value, (2 * tokens + 0.5)[mask].mean(), rtol=1e-6)
         assert mean.count == mask.sum()

@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from jalign.cli.best_of import best_first
-from jalign.core import Batch
 from jalign.data.pipeline import Batches
 from jalign.data.records import Record
 from jalign.data.tokenize import tokenize
@@ -57,9 +56,8 @@ def in_training(decoder, tokenizer, prompts, responses, layout, **limits):
         return LISTS.view({"scores": scores.reshape(b.mask.shape)}, b)["scores"]
 
     for part in next(batches.eval_batches()):
-        for i in range(int(part["count"])):
-            b = jax.tree.map(lambda x, i=i: x[i], part["batch"])
-            b = Batch(b["layout"], b["mask"], b["extras"])
+        for i in range(int(part.count)):
+            b = part.micro_batch(i)
             here = b.extras["index"] >= 0
             out[b.extras["index"][here]] = np.asarray(run(b))[here]
     return out

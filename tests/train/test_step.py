@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from jalign.algorithms import ALGORITHMS, get
-from jalign.core import Batch, Frozen, Parts
-from jalign.layout import Layout
+from jalign.core import Frozen
+from jalign.layout import Batch, Layout, MicroBatches
 from jalign.train.step import create_state, make_eval_step, make_train_step
 
 B, K, R, V = 8, 2, 5, 11
@@ -85,7 +85,7 @@ def cut(whole, pieces, room=0):
     if room:
         stacked = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], room, 0)]), stacked)
         stacked.mask[pieces:] = False
-    return Parts(stacked, np.int32(pieces))
+    return MicroBatches(stacked, np.int32(pieces))
 
 
 def run(row, data, *, optimizer=None, p=None, ref=None, **hyper):
