@@ -115,8 +115,8 @@ def trace(checkout: Path, algorithm: str) -> list[tuple[str, str]]:
             out.writelines(json.dumps(r) + "\n" for r in rows)
         options = {
             "algorithm.name": algorithm, "out": f"{folder}/run", "model.path": "embedded",
-            "data.train": str(file), "batch_size": 1, "steps": 1, "data.holdout": 0, "eval_every": 0,
-            "checkpoint.every": 0, "optim.schedule": "constant",
+            "data.train": str(file), "batch_size": 1, "steps": 1, "data.holdout": 0,
+            "eval_every": 0, "checkpoint.every": 0, "optim.schedule": "constant",
         }  # fmt: skip
         if algorithm == "grpo":
             options |= {"rollout.max_new_tokens": 4, "reward.functions": "{repetition: 1.0}"}
