@@ -10,8 +10,9 @@ from flax import nnx
 
 from jalign.cli.main import main
 from jalign.data.chat import load_tokenizer
-from jalign.models import hub, lora
-from jalign.parallel.rules import path_name
+from jalign.models import hub
+from jalign.models.adapters import lora
+from jalign.parallel.paths import path_name
 from jalign.run import folder as runs
 from jalign.run import roles as build
 from tests.tiny_run import arguments, write_model, write_pairs

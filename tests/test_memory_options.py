@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
+from jalign.checkpoint.resume import ResumeError
 from jalign.config.read import ConfigError, read_config
 from jalign.parallel.deterministic import make_deterministic
 from jalign.train.preemption import ExitCode
-from jalign.train.resume import ResumeError
 from tests.test_runs import leaves, rows, run
 from tests.tiny_run import arguments
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jalign import merge
+from jalign.models import merge
+from jalign.models.adapters.lora import adapters, add_lora
+from jalign.models.adapters.lora import merge as merge_adapters
 from jalign.models.decoder import Decoder
-from jalign.models.lora import adapters, add_lora
-from jalign.models.lora import merge as merge_adapters
 from jalign.models.spec import Spec
-from jalign.parallel.rules import path_name
+from jalign.parallel.paths import path_name
 
 
 def tree(*tensors):

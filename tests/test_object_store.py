@@ -14,6 +14,9 @@ import pytest
 from rich.console import Console
 
 from jalign import store
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.fingerprint import fingerprint
+from jalign.checkpoint.resume import resume
 from jalign.cli.evaluate import evaluate
 from jalign.cli.export import export
 from jalign.cli.rollouts import rollouts
@@ -23,10 +26,7 @@ from jalign.rollout import record
 from jalign.rollout.groups import Responses
 from jalign.run import folder as runs
 from jalign.run.trainer import train
-from jalign.train.checkpoint import Checkpointer
-from jalign.train.fingerprint import fingerprint
 from jalign.train.preemption import ExitCode
-from jalign.train.resume import resume
 from tests import stores
 from tests.tiny_run import arguments
 

@@ -56,6 +56,7 @@ import jalign
 from jalign import config, losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.bench.workloads import TINY_LLAMA
+from jalign.checkpoint.resume import ResumeError, check_identity
 from jalign.config.build import options_of
 from jalign.core import Frozen, Mean
 from jalign.data.convert import to_records
@@ -64,8 +65,8 @@ from jalign.data.tokenize import tokenize
 from jalign.layout import MicroBatches
 from jalign.log import RunLog
 from jalign.models import hub
+from jalign.models.adapters.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.models.functional import functional
-from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.parallel.mesh import make_mesh
 from jalign.run import data as build_data
 from jalign.run import reward_parts
@@ -74,7 +75,6 @@ from jalign.train.hooks import Evaluate, Evaluations, Metrics
 from jalign.train.loop import StepInfo
 from jalign.train.online import Online
 from jalign.train.reference import reference_columns
-from jalign.train.resume import ResumeError, check_identity
 from jalign.train.state import init_state
 from jalign.train.step import create_state, make_eval_step, make_train_step
 from tests.data.tiny_tokenizers import byte_level

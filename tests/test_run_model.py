@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jalign.models import hub, lora
+from jalign.models import hub
+from jalign.models.adapters import lora
 from jalign.run import folder as runs
 from jalign.run import roles as build
 from tests.test_cli import call

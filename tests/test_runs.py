@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from jalign import store
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.resume import ResumeError
 from jalign.config.read import read_config
 from jalign.run import folder as runs
 from jalign.run.trainer import train
-from jalign.train.checkpoint import Checkpointer
 from jalign.train.preemption import ExitCode
-from jalign.train.resume import ResumeError
 from tests.tiny_run import arguments
 
 

@@ -7,13 +7,13 @@ import signal
 import pytest
 from rich.console import Console
 
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.resume import ResumeError
 from jalign.cli.evaluate import evaluate
 from jalign.cli.export import export
 from jalign.cli.sample import sample
 from jalign.run import folder as runs
-from jalign.train.checkpoint import Checkpointer
 from jalign.train.preemption import ExitCode
-from jalign.train.resume import ResumeError
 from jalign.train.source import Offline
 from tests.test_online import ONLINE
 from tests.test_runs import leaves, rows, run

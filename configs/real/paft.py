@@ -21,7 +21,7 @@ import numpy as np
 from _process import jalign
 from compare import train
 
-from jalign.merge import sign_conflict, sparsity
+from jalign.models.merge import sign_conflict, sparsity
 from jalign.models.safetensors_io import Checkpoint
 
 LORA = ["--model.lora.rank", "16"]

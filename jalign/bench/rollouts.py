@@ -15,14 +15,14 @@ from jalign.bench.workloads import TINY_LLAMA, Work
 from jalign.core import Frozen
 from jalign.data.examples import Example, Examples
 from jalign.models import hub
+from jalign.models.adapters.lora import trainable_filter
 from jalign.models.functional import functional
-from jalign.models.lora import trainable_filter
+from jalign.optim.optimizer import make_optimizer
 from jalign.parallel.mesh import make_mesh
 from jalign.rollout.groups import Responses, respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
 from jalign.train.online import Online, Plan
-from jalign.train.optim import make_optimizer
 from jalign.train.rollout import Judged
 from jalign.train.state import init_state
 from jalign.train.step import make_train_step

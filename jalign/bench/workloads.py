@@ -12,16 +12,16 @@ from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
 from jalign.models import hub
+from jalign.models.adapters.lora import add_lora, trainable_filter
 from jalign.models.functional import functional
-from jalign.models.lora import add_lora, trainable_filter
+from jalign.optim.optimizer import make_optimizer
 from jalign.options import RunOptions
-from jalign.parallel.mesh import make_mesh
+from jalign.parallel.mesh import batch_shards, make_mesh
 from jalign.plan import data as plan_data
 from jalign.plan.architectures import config_of
 from jalign.run import data as build_data
 from jalign.run import roles as build
 from jalign.train.objective import Objective
-from jalign.train.optim import make_optimizer
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
 from jalign.train.step import make_train_step
@@ -101,7 +101,7 @@ def random_step(
         examples,
         batch_size=pairs,
         layout=layout,
-        streams=mesh.shape["fsdp"],
+        streams=batch_shards(mesh),
         max_tokens=max_tokens or build.max_tokens_for(examples),
         group_by_length=group_by_length,
         cost=build.cost_of(model.spec),

@@ -55,9 +55,9 @@ def ended(command: Callable[[], int | None]) -> NoReturn:
 
 def code_of(error: BaseException) -> ExitCode | None:
     """What an error ends with; None: it is ours, and nobody expected it."""
+    from jalign.checkpoint.checkpointer import CheckpointError
+    from jalign.checkpoint.resume import ResumeError
     from jalign.config.read import ConfigError
-    from jalign.train.checkpoint import CheckpointError
-    from jalign.train.resume import ResumeError
 
     if isinstance(error, ConfigError | ResumeError):
         return ExitCode.BAD_CONFIG

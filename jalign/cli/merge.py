@@ -16,13 +16,14 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from jalign import __version__
-from jalign import merge as merging
 from jalign.cli.export import DTYPES
 from jalign.cli.merge_tokenizer import Reading, chosen
 from jalign.config.read import parsed
-from jalign.models import hub, peft
+from jalign.models import hub
+from jalign.models import merge as merging
+from jalign.models.adapters import peft
 from jalign.models.decoder import Decoder
-from jalign.parallel.rules import path_name
+from jalign.parallel.paths import path_name
 from jalign.run import folder as runs
 from jalign.run import roles as build
 from jalign.run.export import card, model_folder, readers

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jalign.kernels.local import shard_over_rows_and_heads
+from jalign.kernels.sharding import shard_over_rows_and_heads
 
 BLOCK = 64  # queries per block
 MASKED = -1e30

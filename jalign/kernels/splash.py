@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jalign.kernels.local import shard_over_rows_and_heads
+from jalign.kernels.sharding import shard_over_rows_and_heads
 
 LANES = 128  # a TPU register's last axis; tokens come in multiples of it
 BLOCK = 512

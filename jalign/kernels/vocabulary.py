@@ -21,8 +21,8 @@ from jax import Array
 from jaxtyping import Float, Int, Shaped
 
 from jalign.kernels import devices
+from jalign.parallel.axes import TENSOR, TOKEN_AXES
 
-STREAM_AXES, VOCABULARY_AXIS = ("data", "fsdp", "context"), "tensor"
 TOKENS = 2048  # per block and device at most
 VOCABULARY = 4096  # per block and device at most
 # Logits per block and device, about: 8 MiB stay in a CPU's cache; accelerators want products that
@@ -80,10 +80,10 @@ class Head:
             )
         mesh = jax.sharding.get_abstract_mesh()
         size = dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
-        shards = size.get(VOCABULARY_AXIS, 1)
+        shards = size.get(TENSOR, 1)
         shards = 1 if weight.shape[vocab_axis] % shards else shards
         streams, tokens = hidden.shape[0], hidden.shape[1]
-        replicas = math.prod(size.get(a, 1) for a in STREAM_AXES)
+        replicas = math.prod(size.get(a, 1) for a in TOKEN_AXES)
         streams = max(1, streams // replicas) if streams % replicas == 0 else streams
         entries = weight.shape[vocab_axis] // shards
         if block is None:

@@ -19,13 +19,13 @@ from jaxtyping import Float, Int
 
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
-from jalign.kernels.local import HEAD_AXES
 from jalign.models.cache import KeysValues, write
 from jalign.models.linear import Linear
 from jalign.models.norms import Norm
 from jalign.models.rope import Rope, rotate
 from jalign.models.spec import Kind, Spec
-from jalign.parallel.rules import BATCH, constrain, ways
+from jalign.parallel.axes import BATCH_AXES, CONTEXT, HEAD_AXES
+from jalign.parallel.rules import constrain, ways
 
 ACTIVATION = {
     "silu": jax.nn.silu,
@@ -108,13 +108,13 @@ def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
     splits streams: the exchange of DeepSpeed-Ulysses (https://arxiv.org/abs/2309.14509). Keys and
     values are repeated where there are too few heads of them.
     """
-    if ways("context") == 1:
+    if ways(CONTEXT) == 1:
         return q, k, v
     parts, groups = ways(*HEAD_AXES), k.shape[2]
     times = parts // math.gcd(parts, groups)
     if q.shape[2] % (groups * times) == 0:
         k, v = jnp.repeat(k, times, axis=2), jnp.repeat(v, times, axis=2)
-    q, k, v = (constrain(x, BATCH[0], None, HEAD_AXES, None) for x in (q, k, v))
+    q, k, v = (constrain(x, BATCH_AXES, None, HEAD_AXES, None) for x in (q, k, v))
     return q, k, v
 
 

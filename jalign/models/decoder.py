@@ -33,8 +33,9 @@ from jalign.models.linear import Embed, Linear
 from jalign.models.norms import Norm
 from jalign.models.rope import row_lengths
 from jalign.models.spec import Kind, Spec
+from jalign.parallel.axes import TOKEN_AXES
 from jalign.parallel.memory import fetched
-from jalign.parallel.rules import TOKENS, constrain
+from jalign.parallel.rules import constrain
 
 REMAT: dict[str, Callable[..., Any]] = {
     "none": lambda f, prevent_cse: f,
@@ -218,7 +219,7 @@ class Decoder(nnx.Module):
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
             x, kv = layer(x, place, kind, implementation, kv, number, key)
-            return constrain(x, TOKENS, None), kv
+            return constrain(x, TOKEN_AXES, None), kv
 
         def several(carry, stacked, count: int, scanned: bool) -> Any:
             x, kv = carry

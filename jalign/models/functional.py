@@ -12,7 +12,7 @@ from jax import Array
 from jalign.layout import Layout
 from jalign.models.score import Scores, score
 from jalign.parallel.memory import fetched
-from jalign.parallel.rules import path_name
+from jalign.parallel.paths import path_name
 
 
 @struct.dataclass

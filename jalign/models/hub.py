@@ -34,7 +34,8 @@ from jalign.models.heads import initial_kernel
 from jalign.models.keys import HEAD, SCORE, check, entries, namer, reader, tensors
 from jalign.models.safetensors_io import Checkpoint, write_sharded
 from jalign.models.spec import Spec
-from jalign.parallel.rules import Rules, path_name, shardings
+from jalign.parallel.paths import path_name
+from jalign.parallel.rules import Rules, shardings
 
 LOG = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jalign.models.families.base import Family, Row
+from jalign.parallel.hosts import gather
 
 HEAD, SCORE = "lm_head.weight", "score.weight"
 
@@ -152,12 +152,6 @@ def tensors(
     for entry in plan:
         for i, name in enumerate(entry.names):
             parts = [leaves[part.path] for part in entry.parts]
-            parts = [_on_host(x if entry.layers is None else x[i]) for x in parts]
+            parts = [gather(x if entry.layers is None else x[i]) for x in parts]
             value = np.concatenate(parts, axis=-1).astype(dtype)
             yield name, np.ascontiguousarray(value.T if entry.row.transposed else value)
-
-
-def _on_host(x: jax.Array) -> np.ndarray:
-    return np.asarray(
-        x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
-    )

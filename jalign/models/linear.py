@@ -1,8 +1,9 @@
-"""The matrices: a linear layer that can carry a LoRA, and an embedding table."""
+"""Linear layers, whose kernel may be quantized and may carry an adapter, and embedding tables."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import EllipsisType
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +12,46 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
-from jalign.parallel.rules import BATCH, constrain
-
-if TYPE_CHECKING:
-    from jalign.models.lora import Lora
-    from jalign.models.quant import Quantized
+from jalign.parallel.axes import BATCH_AXES, CONTEXT, TENSOR
+from jalign.parallel.rules import constrain
 
 INIT_STD = 0.02
+
+
+class Kernel(Protocol):
+    """A matrix [in, out], or [L, in, out] stacked over layers, that is stored in another form.
+
+    Implemented by `jalign.models.quant.Quantized` and `jalign.rollout.unrolled.TransposedKernel`.
+    """
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, index: EllipsisType, /) -> Array:
+        """The dense matrix."""
+        ...
+
+    def matmul(self, x: Float[Array, "n i"], /) -> Float[Array, "n o"]:
+        """x W in the dtype of x."""
+        ...
+
+
+class Adapter(Protocol):
+    """A trainable addition to a linear layer, such as `jalign.models.adapters.lora.Lora`."""
+
+    def __call__(self, x: Float[Array, "n i"], key: Array | None, /) -> Float[Array, "n o"]: ...
 
 
 class Linear(nnx.Module):
     """x W (+ b) (+ lora(x)).
 
     Attributes:
-      kernel: `nnx.Param` [in, out], or [L, in, out] while it is stacked over layers; or one in few
-        bits (`jalign.models.quant.Quantized`).
+      kernel: `nnx.Param` [in, out], or [L, in, out] while it is stacked over layers; or a `Kernel`.
       bias: `nnx.Param` [out] or [L, out], or None.
-      lora: None, or a module called as lora(x, key) whose result is added (`jalign.models.lora`).
+      lora: None, or an `Adapter` whose result is added.
     """
 
     def __init__(
@@ -43,9 +67,9 @@ class Linear(nnx.Module):
     ):
         stack = () if layers is None else (layers,)
         kernel = jax.random.normal(rngs.params(), (*stack, fan_in, fan_out), param_dtype)
-        self.kernel: nnx.Param | Quantized = nnx.Param(kernel * jnp.asarray(INIT_STD, param_dtype))
+        self.kernel: nnx.Param | Kernel = nnx.Param(kernel * jnp.asarray(INIT_STD, param_dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros((*stack, fan_out), param_dtype)) if bias else None)
-        self.lora: Lora | None = nnx.data(None)
+        self.lora: Adapter | None = nnx.data(None)
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n i"], key: Array | None = None) -> Float[Array, "n o"]:
@@ -54,7 +78,7 @@ class Linear(nnx.Module):
         if isinstance(self.kernel, nnx.Param):
             y = x @ self.kernel[...].astype(self.dtype)
         else:
-            y = self.kernel.times(x)
+            y = self.kernel.matmul(x)
         if self.bias is not None:
             y = y + self.bias[...].astype(self.dtype)
         if self.lora is not None:
@@ -76,5 +100,17 @@ class Embed(nnx.Module):
         # Rows may stay split over `tensor` (each device looks up its own and the results are
         # added), but a table whose columns are split like the batch would make the compiler
         # replicate the activations.
-        table = constrain(self.weight[...].astype(self.dtype), "tensor", None)
-        return constrain(table[ids], BATCH[0], "context", None)
+        table = constrain(self.weight[...].astype(self.dtype), TENSOR, None)
+        return constrain(table[ids], BATCH_AXES, CONTEXT, None)
+
+
+def linear_layers(model: nnx.Module) -> dict[str, Linear]:
+    """Path -> linear layer of the decoder's stack, such as `layers.attn.q`.
+
+    Those are what is quantized and what adapters attach to; the unembedding is neither.
+    """
+    return {
+        ".".join(map(str, path)): module
+        for path, module in nnx.iter_modules(model)
+        if isinstance(module, Linear) and module.kernel.ndim == 3
+    }

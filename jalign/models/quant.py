@@ -1,29 +1,33 @@
-"""QLoRA: the frozen matrices of a model in 4 or 8 bits (`jalign.kernels.quantized`)."""
+"""QLoRA: frozen matrices of a model in 4 or 8 bits (`jalign.kernels.nf4`)."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from types import EllipsisType
+from typing import TypeVar
 
 import jax
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
-from jalign.kernels.quantized import Codes, decode, encode, product
-from jalign.models.lora import sites
+from jalign.kernels.nf4 import QuantizedArrays, decode, encode, quantized_matmul
+from jalign.models.linear import linear_layers
 
 Model = TypeVar("Model", bound=nnx.Module)
 
 
 class Quantized(nnx.Module):
-    """Stands where a kernel's `nnx.Param` stood and reads like it: `kernel[...]` is the matrix.
+    """The kernel of a `Linear` in 4 or 8 bits; `kernel[...]` is the dense matrix.
 
     Attributes:
-      parts: the codes, `nnx.Variable`s: nothing that training changes.
-      dtype: of the matrix that is read.
+      parts: codes and scales, `nnx.Variable`s, so that no filter for `nnx.Param` trains them.
+      dtype: of the dense matrix.
     """
 
-    def __init__(self, parts: Codes, dtype: Any):
-        self.parts = nnx.data({name: nnx.Variable(x) for name, x in parts.items()})
+    # The attribute is part of parameter paths (`layers.attn.q.kernel.parts.codes`), which sharding
+    # rules and fingerprints of saved runs name.
+    def __init__(self, arrays: QuantizedArrays, dtype: DTypeLike):
+        self.parts = nnx.data({name: nnx.Variable(x) for name, x in arrays.items()})
         self.dtype = dtype
 
     @property
@@ -34,26 +38,28 @@ class Quantized(nnx.Module):
     def shape(self) -> tuple[int, ...]:
         codes = self.parts["codes"]
         *stack, rows, outputs = codes.shape
-        packed = 1 if codes.dtype == "int8" else 2
-        return (*stack, rows * packed, outputs)
+        inputs_per_row = 1 if codes.dtype == "int8" else 2
+        return (*stack, rows * inputs_per_row, outputs)
 
-    def __getitem__(self, _: Any) -> Array:
-        return decode(self._codes(), self.dtype)
+    def __getitem__(self, index: EllipsisType) -> Array:
+        del index
+        return decode(self._arrays(), self.dtype)
 
-    def times(self, x: Array) -> Array:
+    def matmul(self, x: Array) -> Array:
         """x W."""
-        return product(x, self._codes())
+        return quantized_matmul(x, self._arrays())
 
-    def _codes(self) -> Codes:
+    def _arrays(self) -> QuantizedArrays:
         return {name: x[...] for name, x in self.parts.items()}
 
 
 def quantize(model: Model, kind: str) -> Model:
-    """A copy of `model` whose layers' matrices are nf4 or int8; embeddings, norms, head and
-    adapters (arrays shared) stay.
+    """A copy of `model` with the matrices of its layers in `kind`, nf4 or int8.
+
+    Embeddings, norms, unembedding and adapters are shared with `model`, not quantized.
 
     Raises:
-      ValueError: for an unknown kind, or a model whose matrices are quantised already.
+      ValueError: `kind` is unknown, or the matrices are quantized already.
     """
     model = nnx.clone(model)
     quantize_in_place(model, kind)
@@ -61,23 +67,22 @@ def quantize(model: Model, kind: str) -> Model:
 
 
 def quantize_in_place(model: nnx.Module, kind: str) -> None:
-    """`quantize` of this very model: where nobody else holds its matrices, one at a time is in
-    memory twice.
+    """As `quantize`, changing `model` itself.
+
+    Where nothing else refers to its matrices, only one of them at a time is in memory twice.
     """
-    for path, linear in sites(model).items():
+    for path, linear in linear_layers(model).items():
         if isinstance(linear.kernel, Quantized):
-            raise ValueError(f"{path} is quantised already")
+            raise ValueError(f"{path} is quantized already")
         kernel = linear.kernel[...]
-        parts = jax.jit(encode, static_argnums=1)(kernel, kind)
-        linear.kernel = nnx.data(Quantized(parts, kernel.dtype))
+        arrays = jax.jit(encode, static_argnums=1)(kernel, kind)
+        linear.kernel = nnx.data(Quantized(arrays, kernel.dtype))
 
 
 def dequantize(model: Model) -> Model:
-    """A copy of `model` whose matrices are ordinary parameters again (arrays shared where they
-    were): those that the codes stand for.
-    """
+    """A copy of `model` with dense parameters for its quantized matrices; the rest is shared."""
     model = nnx.clone(model)
-    for linear in sites(model).values():
+    for linear in linear_layers(model).values():
         if isinstance(linear.kernel, Quantized):
             linear.kernel = nnx.Param(linear.kernel[...])
     return model

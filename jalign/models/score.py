@@ -22,7 +22,8 @@ from jalign.layout import Layout
 from jalign.models.competitors import competitors
 from jalign.models.divergence import jsd, kl
 from jalign.models.logprobs import STATISTICS, statistics, token_logps
-from jalign.parallel.rules import TOKENS, constrain, ways
+from jalign.parallel.axes import CONTEXT, TOKEN_AXES
+from jalign.parallel.rules import constrain, ways
 
 HEADS = {"values": "before", "scores": "at", "attributes": "at"}  # the hidden state each reads
 ALONE = (*STATISTICS, "competitor_logps", *HEADS)
@@ -159,11 +160,11 @@ def _apart(x: Array) -> Array:
     """Scored tokens [S, Q, ...] of streams that lie on several devices each as streams of their
     own, [S * devices, Q / devices, ...].
     """
-    devices = ways("context")
+    devices = ways(CONTEXT)
     if devices == 1 or x.shape[1] % devices:
         return x
     x = x.reshape(-1, x.shape[1] // devices, *x.shape[2:])
-    return constrain(x, TOKENS, *[None] * (x.ndim - 1))
+    return constrain(x, TOKEN_AXES, *[None] * (x.ndim - 1))
 
 
 def _by_response(x: Float[Array, "S Q *A"], slots: Int[Array, "_ P K R"]) -> Array:

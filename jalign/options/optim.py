@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import optax
 
-from jalign.train.optim import (
+from jalign.optim.optimizer import (
     MomentsName,
     OptimizerName,
     ScheduleName,

@@ -1,9 +1,4 @@
-"""The device mesh: four axes whose product is the number of devices.
-
-`data` repeats the model, `fsdp` splits parameters and batch, `context` splits parameters and the
-tokens of each stream, for rows that are too long for one device, `tensor` splits each layer's
-matrices and heads.
-"""
+"""The device mesh: four axes (`jalign.parallel.axes`) whose product is the number of devices."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh
 
-AXES = ("data", "fsdp", "context", "tensor")
+from jalign.parallel.axes import BATCH_AXES, CONTEXT, DATA, FSDP, MESH_AXES, TENSOR
 
 
 def make_mesh(
@@ -25,7 +20,7 @@ def make_mesh(
     *,
     devices: Sequence[Any] | None = None,
 ) -> Mesh:
-    """A mesh with the axes `AXES` over all devices.
+    """A mesh with the axes `MESH_AXES` over all devices.
 
     Args:
       data, fsdp, tensor, context: sizes; at most one may be -1, which takes the devices the others
@@ -36,7 +31,7 @@ def make_mesh(
       ValueError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": data, "fsdp": fsdp, "context": context, "tensor": tensor}
+    sizes = {DATA: data, FSDP: fsdp, CONTEXT: context, TENSOR: tensor}
     given = ", ".join(f"{name}={size}" for name, size in sizes.items())
     if any(size < 1 and size != -1 for size in sizes.values()):
         raise ValueError(f"mesh sizes are at least 1, or -1 for what is left; got {given}")
@@ -48,11 +43,18 @@ def make_mesh(
         sizes[free[0]] = len(devices) // fixed
     if math.prod(sizes.values()) != len(devices):
         raise ValueError(f"a mesh of {given} does not fit {len(devices)} devices")
-    types = (AxisType.Auto,) * len(AXES)
+    types = (AxisType.Auto,) * len(MESH_AXES)
     slices = _slices(devices)
     if slices > 1:
-        return Mesh(_over_slices(sizes, slices, devices), AXES, axis_types=types)
-    return jax.make_mesh(tuple(sizes.values()), AXES, types, devices=devices)
+        return Mesh(_over_slices(sizes, slices, devices), MESH_AXES, axis_types=types)
+    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, types, devices=devices)
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Into how many shards the mesh splits a batch: a micro-batch has a multiple of that many
+    streams.
+    """
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def _slices(devices: Sequence[Any]) -> int:
@@ -64,12 +66,12 @@ def _over_slices(sizes: dict[str, int], slices: int, devices: Sequence[Any]) -> 
     """Devices such that only copies of the model talk between slices."""
     from jax.experimental import mesh_utils
 
-    if sizes["data"] % slices:
+    if sizes[DATA] % slices:
         raise ValueError(
             f"{slices} slices hold copies of the model: data must be a multiple of {slices}, "
             f"got {sizes['data']}"
         )
-    within = (sizes["data"] // slices, *list(sizes.values())[1:])
+    within = (sizes[DATA] // slices, *list(sizes.values())[1:])
     between = (slices, *[1] * (len(sizes) - 1))
     return mesh_utils.create_hybrid_device_mesh(
         within, between, devices=devices, allow_split_physical_axes=True

@@ -18,33 +18,31 @@ import jax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax.tree_util import GetAttrKey
+
+from jalign.parallel.axes import FSDP_AXES, TENSOR
+from jalign.parallel.paths import path_name
 
 Rules = Sequence[tuple[str, P]]
-
-BATCH = P(("data", "fsdp"))  # the leading axis S of every batch
-TOKENS = ("data", "fsdp", "context")  # the tokens [S * N] of all streams
-FSDP = ("fsdp", "context")
 
 # Matched from the end of a path, as in "layers.attn.q.kernel"; the first that matches counts.
 # Layers are stacked on axis 0.
 DEFAULT: Rules = (
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, FSDP, "tensor")),
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.bias", P(None, "tensor")),
-    (r"layers\.(attn\.o|mlp\.down)\.kernel", P(None, "tensor", FSDP)),
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.a", P(None, FSDP, None)),
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.b", P(None, None, "tensor")),
-    (r"layers\.(attn\.o|mlp\.down)\.lora\.a", P(None, "tensor", None)),
-    (r"layers\.(attn\.o|mlp\.down)\.lora\.b", P(None, None, FSDP)),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, FSDP_AXES, TENSOR)),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.bias", P(None, TENSOR)),
+    (r"layers\.(attn\.o|mlp\.down)\.kernel", P(None, TENSOR, FSDP_AXES)),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.a", P(None, FSDP_AXES, None)),
+    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.b", P(None, None, TENSOR)),
+    (r"layers\.(attn\.o|mlp\.down)\.lora\.a", P(None, TENSOR, None)),
+    (r"layers\.(attn\.o|mlp\.down)\.lora\.b", P(None, None, FSDP_AXES)),
     (
         r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel\.parts\.(codes|scales)",
-        P(None, FSDP, "tensor"),
+        P(None, FSDP_AXES, TENSOR),
     ),
-    (r"layers\.(attn\.o|mlp\.down)\.kernel\.parts\.(codes|scales)", P(None, "tensor", FSDP)),
+    (r"layers\.(attn\.o|mlp\.down)\.kernel\.parts\.(codes|scales)", P(None, TENSOR, FSDP_AXES)),
     (r"layers\..*\.kernel\.parts\.(steps|mean)", P()),
-    (r"embed\.weight", P("tensor", FSDP)),
-    (r"positions\.weight", P(None, FSDP)),
-    (r"lm_head\.kernel", P(FSDP, "tensor")),
+    (r"embed\.weight", P(TENSOR, FSDP_AXES)),
+    (r"positions\.weight", P(None, FSDP_AXES)),
+    (r"lm_head\.kernel", P(FSDP_AXES, TENSOR)),
     (r".*(norm\.(weight|bias)|(attn\.o|mlp\.down)\.bias|value\.kernel)", P()),
 )
 
@@ -92,15 +90,9 @@ def split_like(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding
     return NamedSharding(mesh, P(*(a if n % _ways(mesh, a) == 0 else None for a, n in axes)))
 
 
-def path_name(path: tuple) -> str:
-    """("layers", "attn", "q", "kernel") -> "layers.attn.q.kernel", from a jax key path."""
-    parts = (p for p in path if p != GetAttrKey("value"))  # how a flax variable holds its array
-    return ".".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in parts)
-
-
 def whole_but_for_tensor(sharding: NamedSharding) -> NamedSharding:
     """The same, split over `tensor` only."""
-    spec = [axis if axis == "tensor" else None for axis in sharding.spec]
+    spec = [axis if axis == TENSOR else None for axis in sharding.spec]
     return NamedSharding(sharding.mesh, P(*spec))
 
 

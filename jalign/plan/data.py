@@ -16,6 +16,7 @@ from jalign.layout import MicroBatches
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
 from jalign.options.data import EMBEDDED
+from jalign.parallel.mesh import batch_shards
 from jalign.plan import work
 from jalign.plan.work import Rows
 from jalign.run import data as build_data
@@ -81,7 +82,7 @@ def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatch
         prompt_len=prompt,
         response_len=response,
         max_tokens=plan.max_tokens,
-        streams=mesh.shape["data"] * mesh.shape["fsdp"],
+        streams=batch_shards(mesh),
         multiple=plan.multiple,
     )
     fields = {name: Field(_axes(options, name), np.float32) for name in _extras(options)}

@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 
 from jalign import store
 from jalign.core import Frozen, TrainState
+from jalign.models.adapters.lora import trainable_filter
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.functional import StandaloneModel, functional, policy_of
-from jalign.models.lora import trainable_filter
 from jalign.options import RunOptions
 from jalign.parallel.memory import on_host
-from jalign.parallel.rules import path_name, shardings
+from jalign.parallel.paths import path_name
+from jalign.parallel.rules import shardings
 from jalign.plan.architectures import config_of
 from jalign.run import folder as runs
 from jalign.run import roles as build

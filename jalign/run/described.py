@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from jalign.optim.optimizer import READS
 from jalign.options import OptimConfig, RunOptions
 from jalign.options.rates import usual
-from jalign.train.optim import READS
 
 WIDTH = 80  # columns
 _BESIDE = "\u00a0"

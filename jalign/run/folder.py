@@ -17,15 +17,16 @@ from transformers import PreTrainedTokenizerBase
 
 from jalign import algorithms, store
 from jalign.algorithms import ALGORITHMS
+from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.core import Algorithm, TrainState, did_you_mean
 from jalign.data.chat import load_tokenizer
-from jalign.models import hub, peft
+from jalign.models import hub
+from jalign.models.adapters import peft
 from jalign.models.decoder import Decoder
 from jalign.options import MeshConfig, RunOptions
 from jalign.options.renamed import with_new_keys
 from jalign.rewards.model import RewardModel
 from jalign.run import roles as build
-from jalign.train.checkpoint import Checkpointer
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from jalign import naming
+from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import Frozen, TrainState
 from jalign.feedback.common import ASKING
 from jalign.options import OptimConfig, RewardConfig, RolloutConfig, RunOptions
 from jalign.run import roles as build
-from jalign.train.fingerprint import combine, fingerprint
 from jalign.train.online import Online
 
 _HOW = {"record", "sample_batch", "max_idle"}  # of rollouts: not what is sampled

@@ -10,8 +10,8 @@ import numpy as np
 
 from jalign.data.examples import Examples
 from jalign.models import hub
+from jalign.models.adapters.peft_tables import vocabulary_of
 from jalign.models.limits import check_length, check_token
-from jalign.models.peft_tables import vocabulary_of
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
 from jalign.run import roles as build

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.data.chat import ends_of
 from jalign.data.convert import to_records
 from jalign.data.examples import Examples
@@ -25,7 +26,6 @@ from jalign.rewards.model import RewardModel
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import continuation
 from jalign.run.data import prompt_kind
-from jalign.train.fingerprint import combine, fingerprint
 from jalign.train.rollout import Judged
 
 LOG = logging.getLogger(__name__)

@@ -24,11 +24,12 @@ from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
 from jalign.data.templates import template_source
 from jalign.kernels import devices
-from jalign.models import hub, peft
+from jalign.models import hub
+from jalign.models.adapters import peft
+from jalign.models.adapters.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.models.decoder import Decoder
 from jalign.models.functional import StandaloneModel, functional, policy_of
 from jalign.models.heads import ScalarHead, initial_kernel
-from jalign.models.lora import adapters, add_lora, trainable_filter, without_dropout
 from jalign.models.prune import first_layers
 from jalign.models.quant import quantize_in_place
 from jalign.models.score import HEADS
@@ -36,7 +37,7 @@ from jalign.models.spec import Spec
 from jalign.options import RunOptions
 from jalign.parallel import hosts
 from jalign.parallel.memory import to_host
-from jalign.parallel.mesh import make_mesh
+from jalign.parallel.mesh import batch_shards, make_mesh
 from jalign.parallel.rules import Rules, shardings
 from jalign.rollout.sampler import Settings, continuation, sample
 from jalign.train.source import Offline
@@ -298,7 +299,7 @@ def batches_of(
         examples,
         batch_size=batch_size,
         layout=options.data.layout,
-        streams=mesh.shape["data"] * mesh.shape["fsdp"],
+        streams=batch_shards(mesh),
         max_tokens=options.data.max_tokens or max_tokens_for(examples),
         multiple=usual_multiple(),
         seed=options.seed,

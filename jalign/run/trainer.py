@@ -13,6 +13,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign import store
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.manifest import Meta
+from jalign.checkpoint.resume import ResumeError, resume
 from jalign.core import Frozen, TrainState
 from jalign.data.clock import CLOCK
 from jalign.data.templates import template_source
@@ -33,15 +36,12 @@ from jalign.run.folder import CONFIG_FILE
 from jalign.run.identity import NOTES, identity_of, unsaid
 from jalign.run.reward_parts import Texts
 from jalign.run.rewards import reward_of
-from jalign.train.checkpoint import Checkpointer
 from jalign.train.divergence import Trend, chance, worse
 from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, due
 from jalign.train.loop import StopTraining, fit
-from jalign.train.manifest import Meta
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
-from jalign.train.resume import ResumeError, resume
 from jalign.train.rounding import same_rounding
 from jalign.train.source import Offline, Source
 from jalign.train.step import Step, make_eval_step, make_train_step

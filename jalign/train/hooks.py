@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import optax
 
+from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.core import Frozen, Mean, TrainState
 from jalign.layout import MicroBatches
 from jalign.log import RunLog
 from jalign.parallel import hosts
-from jalign.train.checkpoint import Checkpointer
 from jalign.train.divergence import Trend
 from jalign.train.loop import StepInfo, StopTraining
 from jalign.train.online import Online

@@ -30,6 +30,7 @@ from jalign.data.packing import (
 from jalign.layout import Batch, MicroBatches
 from jalign.parallel import hosts
 from jalign.parallel.hosts import to_global
+from jalign.parallel.mesh import batch_shards
 from jalign.rollout.groups import Responses
 from jalign.train.objective import Apply
 from jalign.train.source import SPLIT
@@ -197,7 +198,7 @@ class Bins:
         """The numbered examples of so many responses each on the device, with room for `places`
         examples.
         """
-        streams = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        streams = batch_shards(self.mesh)
         shape, parts = self.shape_for(examples, numbers, responses, places, streams)
         each = streams // jax.process_count()
         own = slice(jax.process_index() * each, (jax.process_index() + 1) * each)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from jalign import store
+from jalign.checkpoint.checkpointer import CheckpointError
 from jalign.data.examples import Examples, Report
 from jalign.parallel import hosts
-from jalign.train.checkpoint import CheckpointError
 
 
 def write(path: store.StorePath, examples: Examples) -> None:

@@ -10,11 +10,12 @@ from jalign import store
 from jalign.core import Frozen, TrainState
 from jalign.data.pipeline import Batches
 from jalign.layout import Batch, MicroBatches
+from jalign.parallel.axes import BATCH_AXES
 from jalign.parallel.hosts import to_global
 
 Source = Callable[[TrainState, Frozen], tuple[MicroBatches, ...]]
 
-SPLIT = PartitionSpec(None, ("data", "fsdp"))  # [micro-batches, streams or examples, ...]
+SPLIT = PartitionSpec(None, BATCH_AXES)  # [micro-batches, streams or examples, ...]
 
 
 class Offline:

@@ -17,7 +17,8 @@ from jax.typing import DTypeLike
 
 from jalign.core import Algorithm, TrainState
 from jalign.parallel.memory import on_host
-from jalign.parallel.rules import path_name, split_like, whole_but_for_tensor
+from jalign.parallel.paths import path_name
+from jalign.parallel.rules import split_like, whole_but_for_tensor
 from jalign.train.step import create_state
 
 _MATRIX = re.compile(r"(kernel|embed\.weight|positions\.weight|lora\.[ab])$")

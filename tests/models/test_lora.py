@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jalign.models.adapters.lora import Lora, adapters, add_lora, merge, trainable_filter
 from jalign.models.decoder import Decoder
 from jalign.models.heads import ScalarHead
-from jalign.models.lora import Lora, adapters, add_lora, merge, trainable_filter
 from jalign.models.spec import Spec
 
 SPEC = Spec(vocab_size=19, width=16, depth=3, heads=2, kv_heads=1, head_dim=8, mlp_width=24)

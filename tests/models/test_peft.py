@@ -8,11 +8,11 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from jalign.models import hub
+from jalign.models.adapters.lora import adapters, add_lora, merge
+from jalign.models.adapters.peft import load_adapter, save_adapter
+from jalign.models.adapters.peft_tables import vocabulary_of
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
-from jalign.models.lora import adapters, add_lora, merge
-from jalign.models.peft import load_adapter, save_adapter
-from jalign.models.peft_tables import vocabulary_of
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

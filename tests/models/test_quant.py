@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from jalign import embedded
-from jalign.models import hub, lora
+from jalign.models import hub
+from jalign.models.adapters import lora
 from jalign.models.functional import functional
 from jalign.models.quant import Quantized, dequantize, quantize
 
@@ -67,5 +68,5 @@ def test_merged_adapters_stand_on_the_decoded_matrices(model):
 
 
 def test_quantising_twice_is_refused(model):
-    with pytest.raises(ValueError, match=r"layers\.attn\.\w is quantised already"):
+    with pytest.raises(ValueError, match=r"layers\.attn\.\w is quantized already"):
         quantize(quantize(model, "nf4"), "int8")

@@ -12,18 +12,19 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jalign.models import hub
+from jalign.parallel.axes import FSDP_AXES
 from jalign.parallel.mesh import make_mesh
-from jalign.parallel.rules import FSDP, path_name
+from jalign.parallel.paths import path_name
 
 EXPECTED = {
-    "embed.weight": P("tensor", FSDP),
-    "lm_head.kernel": P(FSDP, "tensor"),
+    "embed.weight": P("tensor", FSDP_AXES),
+    "lm_head.kernel": P(FSDP_AXES, "tensor"),
     "final_norm.weight": P(),
-    "layers.attn.q.kernel": P(None, FSDP, "tensor"),
+    "layers.attn.q.kernel": P(None, FSDP_AXES, "tensor"),
     "layers.attn.q.bias": P(None, "tensor"),
-    "layers.attn.o.kernel": P(None, "tensor", FSDP),
-    "layers.mlp.up.kernel": P(None, FSDP, "tensor"),
-    "layers.mlp.down.kernel": P(None, "tensor", FSDP),
+    "layers.attn.o.kernel": P(None, "tensor", FSDP_AXES),
+    "layers.mlp.up.kernel": P(None, FSDP_AXES, "tensor"),
+    "layers.mlp.down.kernel": P(None, "tensor", FSDP_AXES),
     "layers.attn_norm.weight": P(),
 }
 
@@ -81,7 +82,7 @@ def test_fresh_parameters_are_made_in_their_places_and_do_not_depend_on_the_mesh
     mesh = make_mesh(2, 2, 2)
     spread = leaves_of(hub.init(config, key=jax.random.key(0), mesh=mesh))
     alone = leaves_of(hub.init(config, key=jax.random.key(0)))
-    assert spread["layers.mlp.up.kernel"].sharding.spec == P(None, FSDP, "tensor")
+    assert spread["layers.mlp.up.kernel"].sharding.spec == P(None, FSDP_AXES, "tensor")
     for path, value in alone.items():
         np.testing.assert_allclose(value, spread[path], atol=1e-6)
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jalign.parallel.axes import FSDP_AXES
 from jalign.parallel.mesh import make_mesh
-from jalign.parallel.rules import FSDP, constrain, shardings
+from jalign.parallel.rules import constrain, shardings
 
 
 def specs(shapes, rules=None):
@@ -18,19 +19,19 @@ def specs(shapes, rules=None):
 def test_the_default_is_megatron_with_fsdp_on_the_other_side():
     up, down = "layers.mlp.up.kernel", "layers.mlp.down.kernel"
     found = specs({up: (3, 8, 12), down: (3, 12, 8), "embed.weight": (10, 8)})
-    assert found[up] == P(None, FSDP, "tensor")
-    assert found[down] == P(None, "tensor", FSDP)
-    assert found["embed.weight"] == P("tensor", FSDP)
+    assert found[up] == P(None, FSDP_AXES, "tensor")
+    assert found[down] == P(None, "tensor", FSDP_AXES)
+    assert found["embed.weight"] == P("tensor", FSDP_AXES)
 
 
 def test_optimizer_moments_are_split_like_their_parameters():
     path = "opt_state.0.mu.layers.mlp.up.kernel"
-    assert specs({path: (3, 8, 12)})[path] == P(None, FSDP, "tensor")
+    assert specs({path: (3, 8, 12)})[path] == P(None, FSDP_AXES, "tensor")
 
 
 def test_an_axis_that_does_not_divide_is_not_split_and_that_is_said(caplog):
     with caplog.at_level(logging.WARNING):
-        assert specs({"embed.weight": (11, 8)})["embed.weight"] == P(None, FSDP)
+        assert specs({"embed.weight": (11, 8)})["embed.weight"] == P(None, FSDP_AXES)
     assert "embed.weight (11, 8): axis of 11 is not split over tensor" in caplog.text
 
 

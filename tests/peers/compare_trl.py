@@ -16,10 +16,10 @@ from jalign.core import Frozen
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
 from jalign.models import hub
+from jalign.models.adapters.lora import trainable_filter
 from jalign.models.functional import functional
-from jalign.models.lora import trainable_filter
+from jalign.optim.optimizer import make_optimizer
 from jalign.parallel.mesh import make_mesh
-from jalign.train.optim import make_optimizer
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
 from jalign.train.step import make_train_step

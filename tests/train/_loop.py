@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jalign.train.checkpoint import Checkpointer
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.resume import resume
 from jalign.train.preemption import ExitCode, Preemption
-from jalign.train.resume import resume
 
 IDENTITY = {"seed": 1}
 

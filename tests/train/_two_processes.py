@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jalign.checkpoint.checkpointer import Checkpointer, CheckpointError
 from jalign.parallel import hosts
 from jalign.parallel.preflight import preflight
-from jalign.train.checkpoint import Checkpointer, CheckpointError
 from jalign.train.preemption import ExitCode, Preemption
 
 _, HARD = resource.getrlimit(resource.RLIMIT_FSIZE)

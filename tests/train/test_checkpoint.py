@@ -17,10 +17,10 @@ from _damage import abandoned_reads, damages, flip_a_bit  # noqa: F401
 from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from jalign.checkpoint import checkpointer as checkpoint
+from jalign.checkpoint.checkpointer import Checkpointer, CheckpointError
+from jalign.checkpoint.fingerprint import fingerprint
 from jalign.core import TrainState
-from jalign.train import checkpoint
-from jalign.train.checkpoint import Checkpointer, CheckpointError
-from jalign.train.fingerprint import fingerprint
 
 P = PartitionSpec
 

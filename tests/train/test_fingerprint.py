@@ -6,8 +6,9 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import TrainState
-from jalign.train.fingerprint import combine, fingerprint, named_leaves
+from jalign.parallel.paths import named_leaves
 
 
 def mix(h):

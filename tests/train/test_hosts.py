@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.parallel import hosts
-from jalign.train.checkpoint import Checkpointer
 
 P = PartitionSpec
 

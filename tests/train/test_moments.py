@@ -9,8 +9,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jalign.algorithms import get
+from jalign.optim.optimizer import make_optimizer
 from jalign.parallel.mesh import make_mesh
-from jalign.train.optim import make_optimizer
 from jalign.train.state import init_state
 
 

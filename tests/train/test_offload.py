@@ -8,12 +8,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jalign.algorithms import get
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.fingerprint import fingerprint
 from jalign.core import Frozen
+from jalign.optim.optimizer import make_optimizer
 from jalign.parallel.memory import on_host, to_host
 from jalign.parallel.mesh import make_mesh
-from jalign.train.checkpoint import Checkpointer
-from jalign.train.fingerprint import fingerprint
-from jalign.train.optim import make_optimizer
 from jalign.train.state import init_state
 from jalign.train.step import make_train_step
 from tests.train.test_step import apply, batch, cut

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jalign.train.optim import decayed, make_optimizer, make_schedule
+from jalign.optim.optimizer import decayed, make_optimizer, make_schedule
 
 PARAMS = {
     "embed": {"weight": jnp.full((6, 4), 0.5)},

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import pytest
 from _damage import abandoned_reads, damages  # noqa: F401
 
-from jalign.train.checkpoint import Checkpointer, CheckpointError
-from jalign.train.resume import ResumeError, check_identity, resume
+from jalign.checkpoint.checkpointer import Checkpointer, CheckpointError
+from jalign.checkpoint.resume import ResumeError, check_identity, resume
 
 IDENTITY = {
     "seed": 3,

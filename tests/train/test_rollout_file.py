@@ -7,8 +7,8 @@ from _damage import flip_a_bit
 from jax.sharding import Mesh
 
 from jalign import algorithms
+from jalign.checkpoint.checkpointer import CheckpointError
 from jalign.data.examples import Example, Examples
-from jalign.train.checkpoint import CheckpointError
 from jalign.train.online import Online, Plan
 
 PLAN = Plan(batch_size=2, prompts=4, epochs=1, responses=2, response_len=4, max_tokens=64)

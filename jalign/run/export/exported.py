@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from jalign.models import hub, lora, peft, quant
+from jalign.models import hub, quant
+from jalign.models.adapters import lora, peft
 from jalign.parallel import hosts
 from jalign.run import folder as runs
 from jalign.run import roles as build

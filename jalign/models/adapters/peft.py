@@ -22,17 +22,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.experimental import multihost_utils
 
-from jalign.models import peft_config
+from jalign.models.adapters import peft_config
+from jalign.models.adapters.lora import Lora, adapters
+from jalign.models.adapters.peft_config import CONFIG, WEIGHTS
+from jalign.models.adapters.peft_tables import PREFIX, replace_tables, tables_to_save
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.heads import ScalarHead
-from jalign.models.linear import Linear
-from jalign.models.lora import Lora, adapters, sites
-from jalign.models.peft_config import CONFIG, WEIGHTS
-from jalign.models.peft_tables import PREFIX, replace_tables, tables_to_save
+from jalign.models.linear import Linear, linear_layers
 from jalign.models.safetensors_io import write
+from jalign.parallel.hosts import gather
 
 SCORE = "score.weight"
 
@@ -74,7 +74,7 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     tensors, ranks, scales, partly, modules = {}, {}, {}, [], []
     for site in table:
         parts = [(path, ours.get(path)) for path in site.ours]
-        a, b, scale = _side_by_side(parts, sites(model))
+        a, b, scale = _side_by_side(parts, linear_layers(model))
         used = [(x != 0).any(0) | (y != 0).any(1) for x, y in zip(a, b, strict=True)]
         used = used if np.any(used) else [u | True for u in used]
         counts = [int(u.sum()) for u in used]
@@ -91,8 +91,8 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
         if len(some) < len(counts):
             partly, modules = [*partly, site], [*modules, *some]
     if model.value is not None:
-        tensors[PREFIX + SCORE] = np.ascontiguousarray(_on_host(model.value.kernel[...]).T)
-    tables = {name: np.ascontiguousarray(_on_host(x)) for name, x in tables_to_save(model).items()}
+        tensors[PREFIX + SCORE] = np.ascontiguousarray(gather(model.value.kernel[...]).T)
+    tables = {name: np.ascontiguousarray(gather(x)) for name, x in tables_to_save(model).items()}
     tensors |= {f"{PREFIX}{name}.weight": x for name, x in tables.items()}
     replaced = [name.split(".")[-1] for name in tables]
     to_save = ["score"] * (model.value is not None) + replaced
@@ -116,7 +116,7 @@ def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
 
     Where layers have adapters of other ranks or scales, or none, smaller ones are filled up with
     zeros, which training leaves as they are. What an adapter has for the embedding or unembedding
-    is merged into them (`jalign.models.peft_tables`), and stays as it is in training.
+    is merged into them (`jalign.models.adapters.peft_tables`), and stays as it is in training.
 
     Args:
       model: the base model, without adapters; with a scalar head where the adapter has one.
@@ -173,7 +173,7 @@ def _table(model: Decoder) -> list[Site]:
     """The matrices of the model's checkpoint that can carry an adapter."""
     if model.source is None:
         raise ValueError("a model made from a Spec alone has no names for its layers: load it")
-    linears = sites(model)
+    linears = linear_layers(model)
     rows = family_of(json.loads(model.source)).rows
     return [
         Site(row.theirs.removesuffix(".weight"), paths, not row.transposed)
@@ -189,13 +189,13 @@ def _side_by_side(
     """A [L, in, R], B [L, R, out] and scale of one adapter that does what all parts do."""
     scale = next(lora.scale for _, lora in parts if lora is not None)
     present = [lora for _, lora in parts if lora is not None]
-    a = np.concatenate([_on_host(lora.a[...]) for lora in present], axis=-1)
+    a = np.concatenate([gather(lora.a[...]) for lora in present], axis=-1)
     widths = [linears[path].kernel.shape[-1] for path, _ in parts]
     b = np.zeros((len(a), a.shape[-1], sum(widths)), np.float32)
     row, column = 0, 0
     for (_, lora), width in zip(parts, widths, strict=True):
         if lora is not None:
-            block = _on_host(lora.b[...]) * (lora.scale / scale)
+            block = gather(lora.b[...]) * (lora.scale / scale)
             b[:, row : row + lora.rank, column : column + width] = block
             row += lora.rank
         column += width
@@ -276,7 +276,7 @@ def _stacked(
 def _attach(
     model: Decoder, site: Site, a: np.ndarray, b: np.ndarray, alpha: float, config: dict
 ) -> None:
-    linears, column = sites(model), 0
+    linears, column = linear_layers(model), 0
     fan_in = linears[site.ours[0]].kernel.shape[1]
     widths = [linears[path].kernel.shape[2] for path in site.ours]
     if a.shape[1] != fan_in or b.shape[2] != sum(widths) or a.shape[2] != b.shape[1]:
@@ -300,9 +300,3 @@ def _read_score(head: ScalarHead, score: np.ndarray, folder: Path) -> None:
     if score.T.shape != kernel.shape:
         raise ValueError(f"{folder}: {SCORE} is {score.shape}, should be {kernel.shape[::-1]}")
     kernel[...] = jnp.asarray(score.T, kernel.dtype)
-
-
-def _on_host(x: jax.Array) -> np.ndarray:
-    if x.is_fully_addressable:
-        return np.asarray(x)
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))

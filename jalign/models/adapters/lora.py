@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jalign.core import did_you_mean
-from jalign.models.linear import Linear
+from jalign.models.linear import Linear, linear_layers
 
 EVERY_LAYER = r"(attn|mlp)\..*"
 
@@ -64,18 +64,13 @@ class Lora(nnx.Module):
         return self.scale * jnp.matmul(self.a[...], self.b[...], precision="highest")
 
 
-def sites(model: nnx.Module) -> dict[str, Linear]:
-    """Path -> linear layer that can carry an adapter, such as `layers.attn.q`: the stacked ones."""
-    found = {}
-    for path, module in nnx.iter_modules(model):
-        if isinstance(module, Linear) and module.kernel.ndim == 3:
-            found[".".join(map(str, path))] = module
-    return found
-
-
 def adapters(model: nnx.Module) -> dict[str, Lora]:
     """Path of the linear layer -> its adapter; empty when the model has none."""
-    return {path: linear.lora for path, linear in sites(model).items() if linear.lora is not None}
+    return {
+        path: linear.lora
+        for path, linear in linear_layers(model).items()
+        if isinstance(linear.lora, Lora)
+    }
 
 
 def add_lora(
@@ -115,7 +110,7 @@ def add_lora(
     if adapters(model):
         raise ValueError("the model carries LoRA adapters already; merge them first")
     model = nnx.clone(model)
-    for linear in _chosen(sites(model), targets).values():
+    for linear in _chosen(linear_layers(model), targets).values():
         n, fan_in, fan_out = linear.kernel.shape
         bound = 1.0 / math.sqrt(fan_in)
         a = jax.random.uniform(rngs.params(), (n, fan_in, rank), jnp.float32, -bound, bound)
@@ -144,7 +139,7 @@ def merge(model: Model) -> Model:
         raise ValueError("the model has no LoRA adapters to merge")
     model = nnx.clone(model)
     for path, lora in adapters(model).items():
-        linear = sites(model)[path]
+        linear = linear_layers(model)[path]
         kernel = linear.kernel[...]
         linear.kernel = nnx.Param((kernel.astype(jnp.float32) + lora.delta()).astype(kernel.dtype))
         linear.lora = nnx.data(None)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jalign.train.moments import quantize_moments
+from jalign.optim.adam8bit import quantize_moments
+from jalign.parallel.paths import path_name
 
 OptimizerName = Literal["adamw", "adafactor", "lion", "muon", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
@@ -181,12 +182,6 @@ def soft_threshold(schedule: optax.ScalarOrSchedule, l1: float) -> optax.Gradien
         return updates, SoftThresholdState(state.step + 1, state.start)
 
     return optax.GradientTransformation(init, update)
-
-
-def path_name(path: tuple) -> str:
-    """`layers.attn.q.kernel` for a key path of a parameter tree."""
-    names = (str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
-    return ".".join(n for n in names if n != "value")
 
 
 def decayed(params: Any) -> Any:

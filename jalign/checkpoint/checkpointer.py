@@ -19,10 +19,10 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from jalign import store
+from jalign.checkpoint import manifest, orbax_s3
+from jalign.checkpoint.fingerprint import fingerprint
+from jalign.checkpoint.manifest import Meta
 from jalign.parallel import hosts
-from jalign.train import manifest, orbax_s3
-from jalign.train.fingerprint import fingerprint
-from jalign.train.manifest import Meta
 
 log = logging.getLogger(__name__)
 

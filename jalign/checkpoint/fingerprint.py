@@ -15,29 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import GetAttrKey, keystr, tree_leaves_with_path
 
 from jalign.parallel.memory import fetched
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """Leaves of a pytree under stable dotted names such as `params.layers.attn.q.kernel`.
-
-    The `.value` that `nnx.State` puts below every variable is dropped; None and empty containers
-    have no leaves.
-
-    Raises:
-      ValueError: two leaves have the same name.
-    """
-    named = {}
-    for path, leaf in tree_leaves_with_path(tree):
-        if len(path) > 1 and isinstance(path[-1], GetAttrKey) and path[-1].name == "value":
-            path = path[:-1]
-        name = keystr(path, simple=True, separator=".")
-        if name in named:
-            raise ValueError(f"two leaves of the tree are both called {name!r}; rename one of them")
-        named[name] = leaf
-    return named
+from jalign.parallel.paths import named_leaves
 
 
 def _bits(x: Array) -> Array:

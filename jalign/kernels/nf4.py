@@ -36,12 +36,12 @@ NF4 = np.array(
 )  # fmt: skip
 KINDS = ("nf4", "int8")
 
-Codes = dict[str, Array]
+QuantizedArrays = dict[str, Array]
 """codes: [..., i / 2, o] uint8 (nf4) or [..., i, o] int8; scales: [..., b, o] int8; steps: [..., b,
 g] float32; mean: [..., 1, 1] float32."""
 
 
-def encode(w: Float[Array, "... i o"], kind: str) -> Codes:
+def encode(w: Float[Array, "... i o"], kind: str) -> QuantizedArrays:
     """The codes of matrices; float32 arithmetic.
 
     Raises:
@@ -76,7 +76,7 @@ def encode(w: Float[Array, "... i o"], kind: str) -> Codes:
     return {"codes": codes} | parts
 
 
-def decode(parts: Codes, dtype: Any = jnp.float32) -> Float[Array, "... i o"]:
+def decode(parts: QuantizedArrays, dtype: Any = jnp.float32) -> Float[Array, "... i o"]:
     """The matrices of codes."""
     codes = parts["codes"]
     if codes.dtype == jnp.int8:
@@ -91,25 +91,25 @@ def decode(parts: Codes, dtype: Any = jnp.float32) -> Float[Array, "... i o"]:
     return blocks.reshape(levels.shape).astype(dtype)
 
 
-def _scales(parts: Codes) -> Float[Array, "... b o"]:
+def _scales(parts: QuantizedArrays) -> Float[Array, "... b o"]:
     scales, steps = parts["scales"], parts["steps"]
     groups = scales.astype(jnp.float32).reshape(*steps.shape, -1) * steps[..., None]
     return jnp.maximum(groups.reshape(scales.shape) + parts["mean"], 0.0)
 
 
 @jax.custom_vjp
-def product(x: Float[Array, "n i"], parts: Codes) -> Float[Array, "n o"]:
+def quantized_matmul(x: Float[Array, "n i"], parts: QuantizedArrays) -> Float[Array, "n o"]:
     """x W in the dtype of x. The backward pass decodes W again, so that only codes are kept for
     it; the codes have no gradient.
     """
     return x @ decode(parts, x.dtype)
 
 
-def _forward(x: Array, parts: Codes) -> tuple[Array, Codes]:
-    return product(x, parts), parts
+def _forward(x: Array, parts: QuantizedArrays) -> tuple[Array, QuantizedArrays]:
+    return quantized_matmul(x, parts), parts
 
 
-def _backward(parts: Codes, dy: Array) -> tuple[Array, dict[str, Any]]:
+def _backward(parts: QuantizedArrays, dy: Array) -> tuple[Array, dict[str, Any]]:
     zeros = jax.tree.map(_no_gradient, parts)
     return dy @ decode(parts, dy.dtype).T, zeros
 
@@ -120,4 +120,4 @@ def _no_gradient(x: Array) -> Any:
     return np.zeros(x.shape, jax.dtypes.float0)
 
 
-product.defvjp(_forward, _backward)
+quantized_matmul.defvjp(_forward, _backward)

@@ -1,4 +1,4 @@
-"""Optimizer moments in 8 bits (`jalign.kernels.dynamic`) instead of 32."""
+"""Optimizer moments in 8 bits (`jalign.kernels.blockwise8bit`) instead of 32."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import optax
 
-from jalign.kernels.dynamic import Coded, blocks, decode, encode
+from jalign.kernels.blockwise8bit import Quantized8bit, blocks, decode, encode
 
 _SIGNED = {"mu", "trace"}  # as optax calls first moments and momentum
 _NEVER_NEGATIVE = {"nu"}
 
 
 def quantize_moments(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` with its moments kept as `Coded`, 2.06 bytes per parameter of Adam's instead of 8.
+    """`inner` with moments stored as `Quantized8bit`: 2.06 bytes per parameter of Adam, not 8.
 
     The step is computed in float32 and its moments are rounded after it, so that rounding acts on
     the next step at the earliest. Arrays that `dynamic.blocks` leaves out stay float32.
@@ -43,6 +43,6 @@ def _coded(state: Any) -> Any:
 
 def _decoded(state: Any) -> Any:
     def is_coded(x: Any) -> bool:
-        return isinstance(x, Coded)
+        return isinstance(x, Quantized8bit)
 
     return jax.tree.map(lambda x: decode(x) if is_coded(x) else x, state, is_leaf=is_coded)

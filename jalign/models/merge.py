@@ -31,8 +31,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jalign.models.lora import adapters
-from jalign.parallel.rules import path_name
+from jalign.models.adapters.lora import adapters
+from jalign.parallel.paths import path_name
 
 Tree = Any
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.kernels.quantized import NF4, decode, encode, product
+from jalign.kernels.nf4 import NF4, decode, encode, quantized_matmul
 
 
 def matrix(i=128, o=96, seed=0):
@@ -52,15 +52,15 @@ def test_stacked_matrices_are_coded_one_by_one():
 def test_the_product_and_its_gradient_are_those_of_the_decoded_matrix(kind):
     parts, x = encode(matrix(), kind), jax.random.normal(jax.random.key(3), (5, 128))
     w = decode(parts)
-    np.testing.assert_allclose(product(x, parts), x @ w, atol=1e-5)
-    f = lambda x: jnp.sin(product(x, parts)).sum()  # noqa: E731
+    np.testing.assert_allclose(quantized_matmul(x, parts), x @ w, atol=1e-5)
+    f = lambda x: jnp.sin(quantized_matmul(x, parts)).sum()  # noqa: E731
     g = lambda x: jnp.sin(x @ w).sum()  # noqa: E731
     np.testing.assert_allclose(jax.grad(f)(x), jax.grad(g)(x), atol=1e-5)
 
 
 def test_only_codes_are_kept_for_the_backward_pass():
     parts, x = encode(matrix(), "nf4"), jnp.ones((5, 128))
-    _, pull = jax.vjp(lambda x: product(x, parts), x)
+    _, pull = jax.vjp(lambda x: quantized_matmul(x, parts), x)
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(pull) if hasattr(leaf, "nbytes"))
     assert kept < 128 * 96  # a byte per entry would be more
 

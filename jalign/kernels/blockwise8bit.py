@@ -3,7 +3,7 @@
 Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization, sections 2.1 and 3,
 https://arxiv.org/abs/2110.02861. The largest magnitude of a block is its scale; every entry is the
 nearest of levels that stand closer together the smaller they are (dynamic tree quantisation). The
-linear int8 of `jalign.kernels.quantized` would round to 0 whatever is below 1/254 of the largest
+linear int8 of `jalign.kernels.nf4` would round to 0 whatever is below 1/254 of the largest
 entry, which most second moments are.
 
 With n magnitude bits the code c = 2**e + j, 0 <= j < 2**e, stands for the middle of the j-th of
@@ -33,7 +33,7 @@ LEAST_BLOCK = 16  # with fewer entries to a scale there is little to win
 LEAST_ENTRIES = 4096  # as in the paper: smaller arrays stay float32
 
 
-class Coded(NamedTuple):
+class Quantized8bit(NamedTuple):
     """An array in 8 bits.
 
     Attributes:
@@ -65,7 +65,7 @@ def levels(bits: int) -> np.ndarray:
     return np.concatenate([[0.0], found / found[-1]]).astype(np.float32)
 
 
-def encode(x: Float[Array, "..."], *, signed: bool) -> Coded:
+def encode(x: Float[Array, "..."], *, signed: bool) -> Quantized8bit:
     """The codes of an array whose shape has `blocks`."""
     found = blocks(x.shape)
     if found is None:
@@ -91,10 +91,10 @@ def encode(x: Float[Array, "..."], *, signed: bool) -> Coded:
         codes = (jnp.sign(parts).astype(jnp.int32) * code).astype(jnp.int8)
     else:
         codes = jnp.maximum(code, (parts > 0).astype(jnp.int32)).astype(jnp.uint8)
-    return Coded(codes.reshape(x.shape), scales.squeeze(axis + 1))
+    return Quantized8bit(codes.reshape(x.shape), scales.squeeze(axis + 1))
 
 
-def decode(coded: Coded) -> Float[Array, "..."]:
+def decode(coded: Quantized8bit) -> Float[Array, "..."]:
     """The array of codes, float32."""
     codes, scales = coded
     signed = codes.dtype == jnp.int8

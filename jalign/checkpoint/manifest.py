@@ -27,7 +27,8 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from jalign.train.fingerprint import fingerprint, named_leaves
+from jalign.checkpoint.fingerprint import fingerprint
+from jalign.parallel.paths import named_leaves
 
 Meta = dict[str, Any]
 

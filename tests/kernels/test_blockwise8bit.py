@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.kernels.dynamic import Coded, blocks, decode, encode, levels
-from jalign.kernels.quantized import decode as decode_linear
-from jalign.kernels.quantized import encode as encode_linear
+from jalign.kernels.blockwise8bit import Quantized8bit, blocks, decode, encode, levels
+from jalign.kernels.nf4 import decode as decode_linear
+from jalign.kernels.nf4 import encode as encode_linear
 
 TOP = 0.1 + 0.9 * 127.5 / 128  # of the paper's levels; ours are shares of it
 
@@ -96,5 +96,5 @@ def test_codes_are_a_pytree_and_the_same_under_jit():
     x = wide((32, 256))
     eager = encode(x, signed=True)
     compiled = jax.jit(lambda x: encode(x, signed=True))(x)
-    assert isinstance(compiled, Coded)
+    assert isinstance(compiled, Quantized8bit)
     jax.tree.map(np.testing.assert_array_equal, eager, compiled)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.manifest import Meta
 from jalign.core import did_you_mean
-from jalign.train.checkpoint import Checkpointer
-from jalign.train.manifest import Meta
 
 ResumePolicy = Literal["auto", "never", "must"] | int
 

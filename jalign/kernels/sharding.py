@@ -15,8 +15,7 @@ import jax
 from jax import Array
 from jax.sharding import AxisType, PartitionSpec
 
-BATCH_AXES = ("data", "fsdp")
-HEAD_AXES = ("context", "tensor")
+from jalign.parallel.axes import BATCH_AXES, HEAD_AXES
 
 
 def shard_over_rows_and_heads(

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: writing, verifying, and deciding whether to resume."""

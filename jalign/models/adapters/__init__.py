@@ -1,0 +1,1 @@
+"""Adapters beside frozen linear layers, and their Hugging Face PEFT folders."""

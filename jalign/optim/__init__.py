@@ -1,0 +1,1 @@
+"""Optimizers, learning-rate schedules and 8-bit moments, built on optax."""
