@@ -54,7 +54,7 @@ def test_ties_of_one_model_is_its_trimmed_delta(x, want):
 
 
 @pytest.mark.parametrize(
-    "density, n, kept", [(0.57, 100, 57), (0.2, 50, 10), (0.25, 7, 1), (0, 9, 0), (1, 9, 9)]
+    "density, n, kept", [(0.57, 100, 57), (0.2, 50, 10), (0.25, 7, 1), (0.0, 9, 0), (1.0, 9, 9)]
 )
 def test_ties_keeps_exactly_the_floor_of_density_times_n(density, n, kept):
     rng = np.random.default_rng(0)
@@ -78,16 +78,16 @@ def test_trimming_counts_per_tensor_or_over_the_whole_model():
 def test_a_sum_of_zero_takes_the_sign_that_most_entries_elected():
     """w0 elects -, -, +; w1 elects +, +, +: alone w0 is negative, the whole is positive."""
     a, b = tree([2.0, -1.0, -1.0, 5.0], [1.0, 1.0, 1.0]), tree([-2.0, -3.0, -1.0, 1.0], [1.0] * 3)
-    same(merge.ties([a, b], density=1), tree([-2.0, -2.0, -1.0, 3.0], [1.0] * 3))
-    same(merge.ties([a, b], density=1, trim="global"), tree([2.0, -2.0, -1.0, 3.0], [1.0] * 3))
-    same(merge.ties([tree([2.0]), tree([-2.0])], density=1), tree([0.0]))  # no majority either
+    same(merge.ties([a, b], density=1.0), tree([-2.0, -2.0, -1.0, 3.0], [1.0] * 3))
+    same(merge.ties([a, b], density=1.0, trim="global"), tree([2.0, -2.0, -1.0, 3.0], [1.0] * 3))
+    same(merge.ties([tree([2.0]), tree([-2.0])], density=1.0), tree([0.0]))  # no majority either
 
 
 def test_ties_with_weights_elects_and_averages_by_them():
     a, b, c = tree([4.0, 1.0]), tree([-3.0, 2.0]), tree([-2.0, 6.0])
-    same(merge.ties([a, b, c], density=1), tree([-2.5, 3.0]))
+    same(merge.ties([a, b, c], density=1.0), tree([-2.5, 3.0]))
     # 3*4 - 3 - 2 > 0: only a agrees; (3*1 + 2 + 6) / 5
-    same(merge.ties([a, b, c], density=1, weights=[3.0, 1.0, 1.0]), tree([4.0, 2.2]))
+    same(merge.ties([a, b, c], density=1.0, weights=[3.0, 1.0, 1.0]), tree([4.0, 2.2]))
 
 
 def test_dare_keeps_the_expectation_and_rescales():
@@ -186,7 +186,7 @@ def test_by_layer_cuts_what_is_stacked_and_stacked_undoes_it():
         (lambda d: merge.linear([], []), "nothing to merge"),
         (lambda d: merge.linear([*d, tree([1.0])], [1.0] * 3), r"model 2 .*w0 is \(1,\) instead"),
         (lambda d: merge.ties(d, weights=[1.0, 0.0]), "weights > 0"),
-        (lambda d: merge.ties(d, density=20), "0 to 1, got 20"),
+        (lambda d: merge.ties(d, density=20.0), "0 to 1, got 20"),
         (lambda d: merge.ties(d, trim="model"), "'tensor' or 'global'"),
         (lambda d: merge.dare(d, jax.random.key(0), drop=1.0), "below 1, got 1.0"),
         (lambda d: merge.slerp(*d, 1.5), "got 1.5"),

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def ties(
     density: float = 0.2,
     scale: float = 1.0,
     weights: Sequence[float] | None = None,
-    trim: Literal["tensor", "global"] = "tensor",
+    trim: str = "tensor",
 ) -> Tree:
     """TIES: trim each delta, elect a sign per entry, average what has that sign, times `scale`.
 
@@ -64,8 +64,8 @@ def ties(
       density: K, in [0, 1]; the paper's is 0.2.
       scale: lambda; the paper sweeps 0.3 to 1.8.
       weights: > 0, one per model; None is 1 for each, the paper's plain mean.
-      trim: what n entries are counted, and a majority is taken, over: each tensor by itself, or the
-        whole model as in the paper, which holds trimmed copies of all of them at once.
+      trim: "tensor" counts n and takes the majority per tensor; "global", as in the paper, over the
+        whole model, which holds trimmed copies of all of them at once.
 
     Not to be jitted: entries are chosen on the host, where one index can count a whole model.
     """
