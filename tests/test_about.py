@@ -8,7 +8,7 @@ from jalign import about
 from jalign.algorithms import ALGORITHMS, get
 from jalign.cli.catalogue import show
 from jalign.core import SCORER_NUMBERS
-from tests.test_contract import draw, total
+from tests._rows import draw, total
 
 
 def printed(name):

@@ -3,7 +3,7 @@
 import pytest
 
 from jalign.algorithms import ALGORITHMS
-from tests.test_cli import call
+from tests._cli import call
 
 
 @pytest.fixture

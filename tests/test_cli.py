@@ -7,7 +7,6 @@ import pytest
 
 from jalign.bench import measure
 from jalign.cli import sample
-from jalign.cli.main import main
 from jalign.config.read import read_config
 from jalign.data.report import sentences
 from jalign.kernels.devices import ACCELERATORS
@@ -16,6 +15,7 @@ from jalign.run import data as build_data
 from jalign.run import folder as runs
 from jalign.run import roles as build
 from jalign.train.exit_code import ExitCode
+from tests._cli import CHEAP, call
 from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.tiny_run import arguments, write_model, write_pairs
 
@@ -23,7 +23,6 @@ VERBS = (
     "train", "eval", "sample", "label", "revise", "prompts", "pipeline", "data", "export", "merge",
     "algorithms", "bench",
 )  # fmt: skip
-CHEAP = {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": 1, "algorithm": "simpo"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +42,6 @@ def folder(tmp_path_factory):
         code, _ = call(["train", *config(folder, steps=1)])
     assert code == 0
     return folder
-
-
-def call(args, capsys=None):
-    """Exit code and what was printed."""
-    with pytest.raises(SystemExit) as exit_:
-        main([str(a) for a in args])
-    return int(exit_.value.code or 0), capsys.readouterr() if capsys else None
 
 
 def config(folder, **options):

@@ -13,12 +13,10 @@ from jalign.models import hub
 from jalign.run import folder as runs
 from jalign.run import roles as build
 from jalign.run.export import card, model_folder, readers
+from tests._cli import call
+from tests._runs import HI, ONE
 from tests.data.tiny_tokenizers import CHATML, byte_level
-from tests.test_cli import call
 from tests.tiny_run import arguments, write_model
-
-ONE = {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": 1, "data.holdout": 0, "batch_size": 4}
-HI = {"role": "user", "content": "hello"}
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("openai")
 
 from jalign.data import sources
+from tests._cli import call
 from tests.judge_server import prefers_longer, serve
-from tests.test_cli import call
 from tests.tiny_run import write_model
 
 

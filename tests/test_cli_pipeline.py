@@ -21,8 +21,8 @@ from jalign.data import sources
 from jalign.pipeline.process import Runner, locked
 from jalign.pipeline.records import Records
 from jalign.pipeline.stages import Stage, plan
+from tests._cli import call
 from tests.judge_server import prefers_longer, serve
-from tests.test_cli import call
 from tests.tiny_run import write_model
 
 SAMPLE = {"sample": {"model": "$model", "file": "f.jsonl", "responses": 2, "temperature": 1.0}}

@@ -11,7 +11,7 @@ from jalign.cli.evaluate import evaluate
 from jalign.rewards.model import REWARD_FILE, RewardModel
 from jalign.run import data as build_data
 from jalign.run import folder as runs
-from tests.test_cli import CHEAP, call
+from tests._cli import CHEAP, call
 from tests.tiny_run import arguments, write_model, write_pairs
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from jalign.cli.main import COMMANDS
 from jalign.config.read import parser
-from tests.test_cli import call
+from tests._cli import call
 
 
 @pytest.fixture

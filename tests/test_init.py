@@ -6,7 +6,7 @@ import pytest
 
 from jalign.algorithms import ALGORITHMS
 from jalign.config.read import read_config
-from tests.test_cli import call
+from tests._cli import call
 
 
 @pytest.fixture

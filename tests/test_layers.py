@@ -147,3 +147,11 @@ def test_models_import_each_other_without_a_circle():
                 graph[me] |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
         graph[me] &= files.keys()
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_test_modules_import_helpers_and_never_each_other():
+    for path in Path(__file__).parent.rglob("*.py"):
+        for name in imports(path):
+            where, *rest = name.split(".")
+            modules = [part for part in rest if part.startswith("test_")]
+            assert where != "tests" or not modules, f"{path.name} imports {name}"

@@ -12,7 +12,7 @@ from jalign.checkpoint.resume import ResumeError
 from jalign.config.read import ConfigError, read_config
 from jalign.parallel.deterministic import make_deterministic
 from jalign.train.preemption import ExitCode
-from tests.test_runs import leaves, rows, run
+from tests._runs import leaves, rows, run
 from tests.tiny_run import arguments
 
 HOST = {"optim.offload": "host", "model.reference_offload": "host"}

@@ -31,19 +31,9 @@ from jalign.run.rollouts import trained_temperature
 from jalign.run.trainer import train
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode
-from tests.test_runs import leaves, rows, run
+from tests._runs import ONLINE, leaves, rows, run
 from tests.tiny_run import arguments
 from tests.train._damage import flip_a_bit
-
-ONLINE = {
-    "rollout.max_new_tokens": 6,
-    "rollout.responses": 2,
-    "rollout.prompts": 16,
-    "rollout.epochs": 2,
-    "reward.functions": '{"response_length_words": 1.0}',
-    "optim.learning_rate": 1e-3,
-    "data.holdout": 8,
-}
 
 
 def test_a_run_cut_in_the_middle_of_a_rollout_ends_where_the_whole_one_does(folder, caplog):
@@ -99,8 +89,15 @@ def test_another_mesh_and_gathered_weights_learn_from_the_same_responses(folder)
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-3, atol=1e-5)
 
 
-def test_held_out_prompts_are_answered_before_and_after(folder):
+@pytest.fixture(scope="module")
+def recorded(folder):
+    """The folder of a run whose rows are refilled and whose rollouts are recorded."""
     run(folder, "eval", "grpo", **ONLINE, **{"rollout.record": True, "rollout.rows": 5})
+    return folder
+
+
+def test_held_out_prompts_are_answered_before_and_after(recorded):
+    folder = recorded
     before, after = rows(folder, "eval", "eval")
     assert (before["step"], after["step"]) == (0, 4)
     assert before["objective/kl"] == pytest.approx(0, abs=1e-5) and after["objective/kl"] != 0
@@ -110,8 +107,9 @@ def test_held_out_prompts_are_answered_before_and_after(folder):
     assert again["objective/kl"] == pytest.approx(after["objective/kl"], rel=1e-3)
 
 
-def test_recorded_rollouts_can_be_looked_at(folder, capsys):
-    """Of the run above, whose rows were refilled: a rollout of 16 prompts x 2 responses."""
+def test_recorded_rollouts_can_be_looked_at(recorded, capsys):
+    """One rollout of 16 prompts x 2 responses."""
+    folder = recorded
     found = record.read(folder / "eval" / "rollouts", last=2)
     assert len(found) == 32 and {row["rollout"] for row in found} == {0}
     for row in found:

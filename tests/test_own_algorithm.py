@@ -11,7 +11,7 @@ from jalign.algorithms import ALGORITHMS, get
 from jalign.config.read import ConfigError, read_config
 from jalign.core import Algorithm
 from jalign.rewards.rules import RULES
-from tests.test_cli import call, plain_terminal  # noqa: F401  # a fixture
+from tests._cli import call
 from tests.tiny_run import arguments, write_model, write_pairs
 
 CODE = '''
@@ -28,6 +28,12 @@ def plain_margin(chosen_logps, rejected_logps, *, gamma=0.7):
 
 row = Algorithm("plain_margin", plain_margin, PAIRS)
 '''
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
 
 
 @pytest.fixture

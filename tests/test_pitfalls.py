@@ -79,7 +79,7 @@ from jalign.train.state import init_state
 from jalign.train.step import create_state, make_eval_step, make_train_step
 from tests.data.tiny_tokenizers import byte_level
 from tests.tiny_run import WORDS
-from tests.train.test_step import B, apply, batch, params, responses, run
+from tests.train._toy import B, apply, batch, params, responses, run
 
 PACKAGE = Path(jalign.__file__).parent
 

@@ -10,7 +10,7 @@ from jalign.config.read import ConfigError, read_config
 from jalign.options import RunOptions, StopRules
 from jalign.options.renamed import RENAMED
 from jalign.run import folder as runs
-from tests.test_cli import call
+from tests._cli import call
 from tests.tiny_run import arguments, write_model, write_pairs
 
 OLD = {

@@ -13,8 +13,7 @@ from jalign.config.read import read_config
 from jalign.run import folder as runs
 from jalign.run import roles as build
 from jalign.train.preemption import ExitCode
-from tests.test_online import ONLINE
-from tests.test_runs import leaves, rows, run
+from tests._runs import ONLINE, leaves, rows, run
 from tests.tiny_run import arguments
 
 

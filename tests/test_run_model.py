@@ -12,8 +12,8 @@ from jalign.models import hub
 from jalign.models.adapters import lora
 from jalign.run import folder as runs
 from jalign.run import roles as build
-from tests.test_cli import call
-from tests.test_cli_export import HI, ONE
+from tests._cli import call
+from tests._runs import HI, ONE
 from tests.tiny_run import arguments, write_model, write_pairs
 
 

@@ -10,26 +10,10 @@ from rich.console import Console
 from jalign import store
 from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.resume import ResumeError
-from jalign.config.read import read_config
 from jalign.run import folder as runs
-from jalign.run.trainer import train
 from jalign.train.preemption import ExitCode
+from tests._runs import leaves, rows, run
 from tests.tiny_run import arguments
-
-
-def run(folder, *args, **options):
-    return train(read_config(arguments(folder, *args, **options)), None)
-
-
-def rows(folder, out, kind="train"):
-    text = (folder / out / "metrics.jsonl").read_text()
-    return [r for r in map(json.loads, text.splitlines()) if r["kind"] == kind]
-
-
-def leaves(folder, out, step):
-    """dtype, shape and checksum of every leaf of a checkpoint."""
-    (file,) = (folder / out / "checkpoints" / str(step) / "meta").glob("*.json")
-    return json.loads(file.read_text())["leaves"]
 
 
 def test_a_run_cut_in_two_ends_bit_for_bit_where_the_whole_one_does(folder):

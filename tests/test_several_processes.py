@@ -11,8 +11,7 @@ import pytest
 
 from jalign.models import hub
 from jalign.train.preemption import ExitCode
-from tests.test_online import ONLINE
-from tests.test_runs import rows, run
+from tests._runs import ONLINE, rows, run
 from tests.tiny_run import arguments
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,7 @@ from jalign.cli.sample import sample
 from jalign.run import folder as runs
 from jalign.train.preemption import ExitCode
 from jalign.train.source import Offline
-from tests.test_online import ONLINE
-from tests.test_runs import leaves, rows, run
+from tests._runs import ONLINE, leaves, rows, run
 from tests.tiny_run import arguments, write_model, write_pairs
 
 # After a few steps every held-out pair is told apart, and the accuracy cannot rise any more.

@@ -24,7 +24,7 @@ from jalign.eval.reward import (
 from jalign.layout import MicroBatches
 from jalign.losses import dpo
 from jalign.train.step import create_state, make_eval_step
-from tests.train.test_step import apply, batch, cut, params
+from tests.train._toy import apply, batch, cut, params
 
 CHOSEN = np.array([2.0, 0.0, 1.0, 0.5, 3.0])
 REJECTED = np.array([1.0, 3.0, 1.0, 0.4, 0.0])  # differences 1, -3, 0, 0.1, 3

@@ -12,7 +12,7 @@ from jalign.rewards.constitutional import (
     principles,
     revise,
 )
-from tests.rewards.test_rlaif import Judge
+from tests.rewards._judge import Judge
 
 BY = [Principle(n, f"critique {n}", f"revision {n}", f"comparison {n}") for n in "abcde"]
 

@@ -1,29 +1,10 @@
 """Labels and ratings from a judge: what it is shown, and what is made of its answers."""
 
-import math
-
 import pytest
 
 from jalign.rewards.rating import Ratings, additive_ratings, direct_score, points_in, self_reward
 from jalign.rewards.rlaif import Comparison, Exemplar, annotator, labeler
-
-
-class Judge:
-    """Answers from functions of the prompt, and remembers what it was asked."""
-
-    def __init__(self, p=None, said=None):
-        self.p, self.said = p, said
-        self.chosen, self.written, self.numbers = [], [], []
-
-    def option_logps(self, prompts, options):
-        self.chosen += prompts
-        rows = [self.p(prompt) for prompt in prompts]
-        return [r and [math.log(r.get(o, 1e-30)) for o in options] for r in rows]
-
-    def complete(self, prompts, *, max_tokens, temperature):
-        self.written += prompts
-        self.numbers.append((max_tokens, temperature))
-        return [self.said(prompt, i) for i, prompt in enumerate(prompts)]
+from tests.rewards._judge import Judge
 
 
 def one(p):

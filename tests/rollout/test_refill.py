@@ -9,7 +9,7 @@ import pytest
 from jalign.rollout.groups import respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
-from tests.rollout.test_sampler import KEY, tiny
+from tests.rollout._tiny import KEY, tiny
 
 PROMPTS = [np.arange(1, 1 + n) for n in (3, 1, 5, 2, 4, 3, 1)]
 

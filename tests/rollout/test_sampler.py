@@ -11,33 +11,13 @@ from transformers import PreTrainedTokenizerFast
 
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
-from jalign.models.spec import Spec
 from jalign.rollout import decode_model, sampler
 from jalign.rollout.sampler import Settings, continuation, generate, sample
 from jalign.rollout.unrolled import Unrolled, split_cache, unstack_layers
+from tests.rollout._tiny import KEY, SPEC, tiny
 
-SPEC = Spec(
-    vocab_size=23,
-    width=16,
-    depth=2,
-    heads=4,
-    kv_heads=2,
-    head_dim=4,
-    mlp_width=24,
-    logit_softcap=4.0,
-    logit_scale=3.0,
-)
 PROMPTS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
 LENGTHS = np.array([5, 3, 1])
-KEY = jax.random.key(0)
-
-
-def tiny(seed=0, spec=SPEC):
-    """A decoder, split, with parameters that numpy drew: nothing to compile."""
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: Decoder(spec, rngs=nnx.Rngs(0))))
-    draw = np.random.default_rng(seed).normal
-    fill = lambda x: jnp.asarray(draw(size=x.shape) * 0.25, jnp.float32)  # noqa: E731
-    return graphdef, jax.tree.map(fill, abstract)
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from jalign.parallel.memory import on_host, to_host
 from jalign.parallel.mesh import make_mesh
 from jalign.train.state import init_state
 from jalign.train.step import make_train_step
-from tests.train.test_step import apply, batch, cut
-from tests.train.test_step import params as parameters
+from tests.train._toy import apply, batch, cut
+from tests.train._toy import params as parameters
 
 
 def start(offload):

@@ -9,7 +9,7 @@ import pytest
 from jalign.algorithms import ALGORITHMS, get
 from jalign.core import Frozen
 from jalign.train.step import create_state, make_eval_step
-from tests.train.test_step import apply, batch, cut, params, responses, run
+from tests.train._toy import apply, batch, cut, params, responses, run
 
 # One of every reduction, batch-coupled and with terms of their own denominators.
 NAMES = ["sft", "dpo", "cpo", "kto", "rrhf", "prm", "multi_attribute", "cringe"]

@@ -1,7 +1,7 @@
 """DPO's relatives with a reference: each loss and its gradient by hand, and the golden values.
 
 Robust DPO, DPOP, R-DPO, LD-DPO, length-normalized DPO, GPO, f-DPO, WPO, TDPO, APO, DiscoPOP.
-Identities, extreme inputs and refusals: test_pairwise_a_identities.py.
+Identities, extreme inputs and refusals: test_dpo_variants_identities.py.
 """
 
 import math

@@ -1,5 +1,5 @@
 """What DPO's relatives with a reference have in common with DPO and with each other; extreme
-inputs; refusals; defaults. Values by hand: test_pairwise_a.py.
+inputs; refusals; defaults. Values by hand: test_dpo_variants.py.
 """
 
 import inspect

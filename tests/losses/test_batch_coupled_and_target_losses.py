@@ -1,4 +1,6 @@
-"""beta-DPO, AOT, EXO, NCA, BCO, SPPO, DNO: by hand, golden values, identities, batch coupling."""
+"""Losses of pairs that depend on the batch (beta-DPO, AOT, BCO) or aim at a target distribution or
+win rate (EXO, NCA, SPPO, DNO): by hand, golden values, identities, batch coupling.
+"""
 
 import inspect
 import math
