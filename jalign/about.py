@@ -7,7 +7,7 @@ from typing import Any
 
 from jalign import losses
 from jalign.core import Algorithm, Reduction
-from jalign.signatures import numbers_of
+from jalign.signatures import hyper_of
 
 _OF_OTHERS = {
     "top_k": "the competitor is drawn among so many tokens that are likeliest beside the "
@@ -20,7 +20,7 @@ _OF_OTHERS = {
     "ref_mixup_alpha": "the reference becomes alpha * policy + (1 - alpha) * reference when it "
     "moves, in (0, 1]; 1 is a copy",
 }
-"""Numbers that the scorer or the step reads (`core.SCORER_NUMBERS`, `core.REFERENCE_NUMBERS`)."""
+"""Numbers that the scorer or the step reads (`core.SCORER_HYPER`, `core.REFERENCE_HYPER`)."""
 
 
 def hyperparameters(row: Algorithm) -> dict[str, tuple[Any, str]]:
@@ -34,16 +34,15 @@ def reductions(row: Algorithm) -> dict[str, str]:
     """{name: how its mean over the optimizer step is taken} of the loss and of terms whose weight
     is not 0.
     """
-    return {term.name: _summary(term.reduce) for term in row.terms()}
+    return {term.name: _summary(term.reduce) for term in row.objective_terms()}
 
 
 def _meaning(row: Algorithm, name: str) -> str:
-    if name in row.extra:
-        loss, _, reduce = row.extra[name]
-        return f"weight of {_summary(loss)} {_summary(reduce)} 0: left out."
-    readers = (row.loss, *((row.experience.make,) if row.experience else ()))
+    if aux := row.available_aux_losses.get(name):
+        return f"weight of {_summary(aux.loss)} {_summary(aux.reduce)} 0: left out."
+    readers = (row.loss, *((row.experience.fn,) if row.experience else ()))
     for fn in readers:
-        if name in numbers_of(fn):
+        if name in hyper_of(fn):
             return arguments_of(fn).get(name, "")
     return _OF_OTHERS.get(name, "")
 
@@ -70,8 +69,8 @@ def _looked_up(fn: Callable, name: str, text: str) -> str:
     if not match:
         return text
     other = getattr(inspect.getmodule(fn), match[1], None) or getattr(losses, match[1])
-    own = arguments_of(other).get(name, "")
-    return f"{own.rstrip('.')}; {match[2]}" if match[2] else own
+    meaning = arguments_of(other).get(name, "")
+    return f"{meaning.rstrip('.')}; {match[2]}" if match[2] else meaning
 
 
 def _summary(fn: Callable | Reduction) -> str:

@@ -1,13 +1,17 @@
 """The kinds of data an algorithm learns from, as views of one `[B, K, R]` batch."""
 
-from dataclasses import dataclass, replace
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jalign import losses
-from jalign.core import Algorithm, Arrays, Format, mean_over_examples, mean_over_tokens
+from jalign.core.format import Arrays, AuxLoss, Format
+from jalign.core.reductions import (
+    mean_over_chosen_tokens,
+    mean_over_examples,
+    mean_over_pretraining_tokens,
+    mean_over_tokens,
+)
 from jalign.layout import Batch
 
 Metrics = dict[str, tuple[Array, Array]]
@@ -41,12 +45,6 @@ def _plain(fields: Arrays, metrics: Arrays) -> Metrics:
     return {name: (x, fields["present"]) for name, x in metrics.items()}
 
 
-def mean_over_chosen_tokens(fields: Arrays) -> tuple[Array, Array]:
-    """Every token of a chosen response counts the same (for a loss that is already per token)."""
-    weights = jnp.where(fields["present"], fields["chosen_len"], 0.0)
-    return weights, jnp.sum(weights)
-
-
 # ---- supervised: one response per prompt, every scored token an example of its own
 
 _PER_TOKEN = ("token_logps", "kl_to_ref", "kl_from_ref", "jsd_to_ref")
@@ -70,10 +68,11 @@ SUPERVISED = Format(
     data_fields=frozenset(),
     axes=dict.fromkeys(("mask", *_PER_TOKEN, *(f"ref_{n}" for n in _PER_TOKEN)), "BR"),
     metrics=_supervised_metrics,
-    terms={
-        "nll_coef": (losses.sft, mean_over_tokens),
-        "kl_coef": (losses.forward_kl, mean_over_tokens),
+    aux_losses={
+        "nll_coef": AuxLoss(losses.sft, 0.0, mean_over_tokens),
+        "kl_coef": AuxLoss(losses.forward_kl, 0.0, mean_over_tokens, is_kl=True),
     },
+    feedback="none",
 )
 
 
@@ -140,11 +139,12 @@ PAIRS = Format(
         for name in (*_OF_TOKENS, "mask")
     },
     metrics=_pair_metrics,
-    terms={
-        "nll_coef": (losses.nll, mean_over_chosen_tokens),
-        "kl_coef": (losses.forward_kl_on_chosen, mean_over_chosen_tokens),
-        "length_coef": (losses.length_margin, mean_over_examples),
+    aux_losses={
+        "nll_coef": AuxLoss(losses.nll, 0.0, mean_over_chosen_tokens),
+        "kl_coef": AuxLoss(losses.forward_kl_on_chosen, 0.0, mean_over_chosen_tokens, is_kl=True),
+        "length_coef": AuxLoss(losses.length_margin, 0.0, mean_over_examples),
     },
+    feedback="pair",
 )
 
 
@@ -198,10 +198,12 @@ BINARY = Format(
     data_fields=frozenset({"label", "density_ratio"}),
     axes=dict.fromkeys(("token_logps", "ref_token_logps", "competitor_logps", "mask"), "BR"),
     metrics=_binary_metrics,
-    terms={
-        "nll_coef": (losses.nll_desirable, mean_over_examples),
-        "kl_coef": (losses.forward_kl_per_token, mean_over_examples),
+    aux_losses={
+        "nll_coef": AuxLoss(losses.nll_desirable, 0.0, mean_over_examples),
+        "kl_coef": AuxLoss(losses.forward_kl_per_token, 0.0, mean_over_examples, is_kl=True),
     },
+    feedback="binary",
+    class_weights=("desirable_weight", "undesirable_weight"),
 )
 
 
@@ -232,6 +234,7 @@ RATED = Format(
     data_fields=frozenset({"rating", "attribute_ratings"}),
     axes={"token_values": "BR", "mask": "BR", "attribute_scores": "BA", "attribute_ratings": "BA"},
     metrics=_plain,
+    feedback="rating",
 )
 
 
@@ -288,7 +291,8 @@ LISTS = Format(
     data_fields=frozenset({"ratings"}),
     axes=dict.fromkeys(("logps", "ref_logps", "lens", "scores", "valid", "ratings"), "BK"),
     metrics=_list_metrics,
-    terms={"nll_coef": (losses.nll_best, mean_over_examples)},
+    aux_losses={"nll_coef": AuxLoss(losses.nll_best, 0.0, mean_over_examples)},
+    feedback="list",
 )
 
 
@@ -317,6 +321,7 @@ STEPWISE = Format(
     data_fields=frozenset({"step_labels"}),
     axes=dict.fromkeys(("token_scores", "step_labels", "mask"), "BR"),
     metrics=_supervised_metrics,
+    feedback="steps",
 )
 
 # ---- samples: responses of the policy itself, each an example of its own
@@ -352,48 +357,6 @@ def _sample_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
     return {name: (x, by_ndim[x.ndim]) for name, x in metrics.items()}
 
 
-def mean_over_responses(fields: Arrays) -> tuple[Array, Array]:
-    """The mean over a response's tokens, then over responses (seq-mean-token-mean)."""
-    weights = fields["mask"] / fields["lens"][:, None]
-    return weights, jnp.sum(fields["present"], dtype=jnp.float32)
-
-
-def mean_over_pretraining_tokens(fields: Arrays) -> tuple[Array, Array]:
-    """Every token of the pretraining text counts the same."""
-    mask = fields["pretraining_mask"]
-    return mask, jnp.sum(mask, dtype=jnp.float32)
-
-
-def sum_over_responses(fields: Arrays) -> tuple[Array, Array]:
-    """The sum over a response's tokens, then the mean over responses (seq-mean-token-sum)."""
-    return fields["mask"], jnp.sum(fields["present"], dtype=jnp.float32)
-
-
-@dataclass(frozen=True)
-class SumOverLongest:
-    """The sum over tokens, divided by responses times the most tokens that a response can have
-    (seq-mean-token-sum-norm): no response's length weighs its tokens.
-
-    Attributes:
-      most: tokens that a response can have. A run knows it (`rollout.max_new_tokens`, by
-        `of_at_most`); 0 is the width of the mask, for masks of samples and nothing else.
-    """
-
-    most: int = 0
-
-    def __call__(self, fields: Arrays) -> tuple[Array, Array]:
-        longest = self.most or fields["mask"].shape[-1]
-        return fields["mask"], longest * jnp.sum(fields["present"], dtype=jnp.float32)
-
-
-sum_over_longest = SumOverLongest()
-
-
-def of_at_most(row: Algorithm, most: int) -> Algorithm:
-    """The row for responses of at most so many tokens, however wide the arrays that hold them."""
-    return replace(row, reduce=SumOverLongest(most)) if row.reduce == sum_over_longest else row
-
-
 SAMPLES = Format(
     name="samples",
     k=None,
@@ -412,14 +375,16 @@ SAMPLES = Format(
         "BR",
     ),
     metrics=_sample_metrics,
-    terms={
-        "kl_k2_coef": (losses.kl_k2, mean_over_tokens),
-        "kl_k3_coef": (losses.kl_k3, mean_over_tokens),
-        "kl_k3_ratio_coef": (losses.kl_k3_ratio, mean_over_tokens),
-        "kl_exact_coef": (losses.kl_exact, mean_over_tokens),
-        "entropy_coef": (losses.entropy_bonus, mean_over_tokens),
-        "ptx_coef": (losses.pretraining_nll, mean_over_pretraining_tokens),
+    aux_losses={
+        "kl_k2_coef": AuxLoss(losses.kl_k2, 0.0, mean_over_tokens, is_kl=True),
+        "kl_k3_coef": AuxLoss(losses.kl_k3, 0.0, mean_over_tokens, is_kl=True),
+        "kl_k3_ratio_coef": AuxLoss(losses.kl_k3_ratio, 0.0, mean_over_tokens, is_kl=True),
+        "kl_exact_coef": AuxLoss(losses.kl_exact, 0.0, mean_over_tokens, is_kl=True),
+        "entropy_coef": AuxLoss(losses.entropy_bonus, 0.0, mean_over_tokens),
+        "ptx_coef": AuxLoss(losses.pretraining_nll, 0.0, mean_over_pretraining_tokens),
     },
+    feedback="score",
+    policy_samples=True,
 )
 
 FORMATS = {f.name: f for f in (SUPERVISED, PAIRS, BINARY, RATED, LISTS, STEPWISE, SAMPLES)}

@@ -160,7 +160,7 @@ def code_digest(name: str, row: Algorithm) -> str | None:
         return None
     where = name.rpartition(":")[0]
     files = {Path(where).expanduser().absolute()} if where.endswith(".py") else set()
-    functions = [row.loss, *(fn for fn, _, _ in row.plus.values())]
-    functions += [row.experience.make] if row.experience else []
+    functions = [row.loss, *(aux.loss for aux in row.aux_losses.values())]
+    functions += [row.experience.fn] if row.experience else []
     files |= source_files(*functions)
     return digest_of_files(path for path in files if _JALIGN not in path.parents)

@@ -1,4 +1,4 @@
-"""What a signature says: positional parameters are arrays, keyword-only ones numbers."""
+"""What a signature declares: arrays (positional) and hyper-parameters (keyword-only)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def arrays_of(fn: Callable) -> tuple[str, ...]:
 
 
 AXIS_NAME = "axis_name"
-"""The one keyword of a loss that is no number: which mesh axis its batch is split over."""
+"""The keyword of a loss that is no hyper-parameter: the mesh axis its batch is split over."""
 
 
-def numbers_of(fn: Callable) -> dict[str, Any]:
-    """The numbers a loss takes: its keyword-only parameters and their defaults."""
+def hyper_of(fn: Callable) -> dict[str, Any]:
+    """The hyper-parameters of a loss: its keyword-only parameters and their defaults."""
     parameters = inspect.signature(fn).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     return {name: default for name, default in keywords.items() if name != AXIS_NAME}
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of what is allowed when nothing is near."""
     allowed = sorted(map(str, allowed))
-    near = difflib.get_close_matches(str(given), allowed, n=1)
+    near = difflib.get_close_matches(str(name), allowed, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there is: {', '.join(allowed) or 'none'}"

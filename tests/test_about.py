@@ -7,7 +7,7 @@ from rich.console import Console
 from jalign import about
 from jalign.algorithms import ALGORITHMS, get
 from jalign.cli.catalogue import show
-from jalign.core import SCORER_NUMBERS
+from jalign.core import SCORER_HYPER
 from tests._rows import draw, total
 
 
@@ -49,7 +49,7 @@ def test_a_row_without_a_ratio_asks_for_one_step_per_rollout():
 
 
 def test_numbers_of_the_scorer_are_explained():
-    read = {name for numbers in SCORER_NUMBERS.values() for name in numbers}
+    read = {name for numbers in SCORER_HYPER.values() for name in numbers}
     rows = [row for row in ALGORITHMS.values() if read & set(row.hyperparameters)]
     for row in rows:
         for name in read & set(row.hyperparameters):

@@ -87,7 +87,7 @@ def quick(monkeypatch):
 def shared(name):
     """What makes a run the same program up to its loss: one of each is always run."""
     row = ALGORITHMS[name]
-    online = row.experience and (row.needs_critic, row.experience.last)
+    online = row.experience and (row.needs_critic, row.experience.opponent)
     return row.format.name, row.batch_coupled, row.needs_value_head, online
 
 

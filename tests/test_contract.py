@@ -10,22 +10,23 @@ import pytest
 from jalign import losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.core import (
-    REFERENCE_NUMBERS,
+    REFERENCE_HYPER,
     ROLLOUT,
-    SCORER_NUMBERS,
+    SCORER_HYPER,
     Algorithm,
     arrays_of,
+    hyper_of,
     mean_over_tokens,
-    numbers_of,
 )
-from jalign.formats import PAIRS, mean_over_responses, of_at_most, sum_over_longest
+from jalign.core.reductions import mean_over_responses, sum_over_longest
+from jalign.formats import PAIRS
 from tests._rows import SIZE, B, R, draw, total
 
 
 def loss_of(row, fields, **hyper):
     """Unreduced main loss and its metrics."""
-    term = row.terms(**hyper)[0]
-    return term.fn(**{n: fields[n] for n in arrays_of(term.fn)}, **term.numbers)
+    term = row.objective_terms(**hyper)[0]
+    return term.loss(**{n: fields[n] for n in arrays_of(term.loss)}, **term.hyper)
 
 
 def rows(fields, which):
@@ -66,7 +67,7 @@ def test_loss_is_unreduced_and_metrics_have_its_shape(row):
     by_token = (mean_over_tokens, mean_over_responses, sum_over_longest)
     shape = (B, R) if row.reduce in by_token else (B,)
     assert loss.shape == shape and loss.dtype == jnp.float32
-    per_response = (B, SIZE["K"]) if row.format.name == "lists" else shape
+    per_response = (B, SIZE["K"]) if row.format.feedback == "list" else shape
     for name, m in metrics.items():
         assert m.shape == (per_response if name == "rewards" else shape), name
 
@@ -150,7 +151,7 @@ def test_places_without_an_example_do_not_matter(row):
 
 def test_wider_arrays_change_nothing(row):
     """Padding tokens, and places for responses of a list, that hold garbage."""
-    row, fields = of_at_most(row, R), draw(row)
+    row, fields = row.with_longest_response(R), draw(row)
     wider = {}
     for name, x in fields.items():
         fill = False if x.dtype == bool else 1.0 if name.endswith("lens") else jnp.nan
@@ -176,13 +177,13 @@ def test_every_input_matters(row):
 
 
 def test_every_hyperparameter_matters(row):
-    of_others = {*REFERENCE_NUMBERS, *(n for x in SCORER_NUMBERS.values() for n in x)}
+    of_others = {*REFERENCE_HYPER, *(n for x in SCORER_HYPER.values() for n in x)}
     if row.experience:
-        of_others |= set(numbers_of(row.experience.make))
+        of_others |= set(hyper_of(row.experience.fn))
     for name, default in row.hyperparameters.items():
         if name in of_others:  # read by the step, the scorer, the rollout
             continue
-        new = FELT.get(name) or default * 0.5 + (0.01 if name in numbers_of(row.loss) else 1.0)
+        new = FELT.get(name) or default * 0.5 + (0.01 if name in hyper_of(row.loss) else 1.0)
         fields = draw(row, **{name: new})
         mild = MILD.get(row.name, {})
         before = total(row, fields, **mild | {name: default})
@@ -210,8 +211,8 @@ ONLINE = [row for row in ALGORITHMS.values() if row.experience]
 
 @pytest.mark.parametrize("row", ONLINE, ids=lambda row: row.name)
 def test_every_number_of_an_experience_matters(row):
-    make = row.experience.make
-    for name, default in numbers_of(make).items():
+    make = row.experience.fn
+    for name, default in hyper_of(make).items():
         moved = False
         for seed in range(8):
             arrays = rollout(row, seed).values()
@@ -239,7 +240,7 @@ def test_row_and_loss_are_documented(row):
     assert row.paper and text and "Returns:" in text and ">>>" in text
     module = inspect.getmodule(row.loss).__doc__
     assert row.loss is losses.sft or "https://arxiv.org/abs/" in module
-    for name in numbers_of(row.loss):
+    for name in hyper_of(row.loss):
         assert name in text, f"{row.name}: {name} is not documented"
 
 
@@ -255,9 +256,9 @@ def test_a_misspelt_array_is_refused_when_the_row_is_made():
 
 def test_a_misspelt_hyperparameter_is_refused_with_the_nearest():
     with pytest.raises(TypeError, match="no hyper-parameter 'bta'; did you mean 'beta'"):
-        get("dpo").terms(bta=1.0)
+        get("dpo").objective_terms(bta=1.0)
     with pytest.raises(TypeError, match="beta must be a number"):
-        get("dpo").terms(beta="0.1")
+        get("dpo").objective_terms(beta="0.1")
 
 
 def test_an_unknown_algorithm_is_refused_with_the_nearest():

@@ -61,7 +61,7 @@ OUTSIDE = {
     "signatures": STANDARD | {"difflib", "inspect"},
     "advantages": STANDARD | {"jax", "jaxtyping"},
     "experience": STANDARD | {"jax", "jaxtyping"},
-    "core": STANDARD | {"jax", "jaxtyping", "flax"},
+    "core": STANDARD | {"jax", "jaxtyping", "flax", "inspect"},
     "formats": STANDARD | {"jax"},
     "algorithms": STANDARD | {"jax"},
     "kernels": STANDARD | {"jax", "jaxtyping", "numpy"},

@@ -256,7 +256,7 @@ def test_methods_that_compare_responses_to_a_prompt_need_two(row):
     given = {"reward": RewardConfig(functions={"sentiment_reward": 1.0}), "model": models}
     if row.name == "ppo_ptx":
         given["data"] = DataConfig(pretraining="texts.jsonl")
-    if row.experience.last != "policy" and row.name not in COMPARING:
+    if row.experience.opponent != "policy" and row.name not in COMPARING:
         return
     make = partial(Config, algorithm={"name": row.name}, steps=1, **given)
     if row.name not in COMPARING:

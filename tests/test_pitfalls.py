@@ -241,7 +241,7 @@ def test_20_every_key_of_the_config_is_read():
 def test_21_each_loss_exists_once_and_is_the_one_that_the_catalogue_runs():
     """liger 1082, trl 7063: two implementations of one loss drift apart."""
     for row in ALGORITHMS.values():
-        for fn in (row.loss, *(fn for fn, _, _ in row.plus.values())):
+        for fn in (row.loss, *(aux.loss for aux in row.aux_losses.values())):
             assert getattr(losses, fn.__name__) is fn
     names = [
         node.name

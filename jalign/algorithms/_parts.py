@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from jalign import losses
-from jalign.core import Algorithm, Experience, LossFn, mean_over_tokens
-from jalign.formats import SAMPLES, mean_over_chosen_tokens
+from jalign.core import Algorithm, AuxLoss, Experience, LossFn, mean_over_tokens
+from jalign.core.reductions import mean_over_chosen_tokens
+from jalign.formats import SAMPLES
 
 NASH, LENGTH, SFT, NEGATIVE = (frozenset({x}) for x in ("nash", "length", "sft", "negative"))
 
@@ -13,9 +14,9 @@ NASH, LENGTH, SFT, NEGATIVE = (frozenset({x}) for x in ("nash", "length", "sft",
 ITERATIVE = {"ref_sync_steps": 64}
 
 
-def nll(coef: float) -> dict:
+def nll(coef: float) -> dict[str, AuxLoss]:
     """The likelihood of chosen responses as a term, every token counting the same."""
-    return {"nll_coef": (losses.nll, coef, mean_over_chosen_tokens)}
+    return {"nll_coef": AuxLoss(losses.nll, coef, mean_over_chosen_tokens)}
 
 
 def rl(name: str, loss: LossFn, paper: str, make: Callable, k: int, **more: Any) -> Algorithm:

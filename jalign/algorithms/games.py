@@ -49,7 +49,8 @@ GAMES = (
         "2405.00675",
         ITERATIVE,
         experience=Experience(experience.win_rates, 5, iterative=True),
-        tags=NASH | {"regression"},
+        tags=NASH,
+        regression=True,
         about="SPPO on all five samples of a prompt, with their win rates among themselves. They "
         "are the reference's, which becomes the policy every ref_sync_steps 64 optimizer steps; a "
         "rollout lasts as long, so rollout.prompts is 64 steps' prompts unless it is set. The "

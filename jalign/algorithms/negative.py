@@ -29,7 +29,7 @@ NEGATIVE = (
         losses.unlikelihood,
         PAIRS,
         "1908.04319",
-        plus=nll(1.0),
+        aux_losses=nll(1.0),
         about="Every token of the rejected response is made unlikely, plus the NLL of the chosen "
         "one (nll_coef 1, a mean over all chosen tokens of the step). The paper's negatives are "
         "repeated or frequent tokens.",

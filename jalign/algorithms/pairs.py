@@ -341,7 +341,7 @@ WITH_REFERENCE = (
         losses.dpo,
         PAIRS,
         "2404.19733",
-        plus=nll(1.0),
+        aux_losses=nll(1.0),
         about="dpo, beta 0.1, plus the NLL of the chosen response with weight nll_coef 1, as "
         "iterative reasoning preference optimization (2404.19733) and TRL's rpo_alpha have it. "
         "The NLL is a mean over all chosen tokens of the step, as in TRL; that paper divides each "

@@ -2,12 +2,16 @@
 
 from jalign import experience, losses
 from jalign.algorithms._parts import rl
-from jalign.core import mean_over_examples, mean_over_tokens
-from jalign.formats import mean_over_pretraining_tokens, mean_over_responses, sum_over_longest
+from jalign.core import AuxLoss, mean_over_examples, mean_over_tokens
+from jalign.core.reductions import (
+    mean_over_pretraining_tokens,
+    mean_over_responses,
+    sum_over_longest,
+)
 
-_K2 = {"kl_k2_coef": (losses.kl_k2, 0.01, mean_over_tokens)}
-_K3 = {"kl_k3_coef": (losses.kl_k3, 0.04, mean_over_responses)}
-_PTX = {"ptx_coef": (losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
+_K2 = {"kl_k2_coef": AuxLoss(losses.kl_k2, 0.01, mean_over_tokens, is_kl=True)}
+_K3 = {"kl_k3_coef": AuxLoss(losses.kl_k3, 0.04, mean_over_responses, is_kl=True)}
+_PTX = {"ptx_coef": AuxLoss(losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
 
 POLICY = (
     rl(
@@ -45,7 +49,7 @@ POLICY = (
         "2203.02155",
         experience.gae,
         1,
-        plus=_PTX,
+        aux_losses=_PTX,
         about="ppo that keeps up the likelihood of other texts (data.pretraining) with weight "
         "ptx_coef 0.05, OpenRLHF's; InstructGPT has 27.8 beside rewards of its own scale. The NLL "
         "is taken at rollout.temperature, as all log-probs of a run: keep it at 1 where the "
@@ -86,7 +90,7 @@ POLICY = (
         "2501.03262",
         experience.group_mean_whitened,
         8,
-        plus=_K2,
+        aux_losses=_K2,
         about="REINFORCE++ with the mean of the group taken off first, then whitened over the "
         "rollout; the KL is the loss's, k2 with weight 0.01, a mean over all tokens of the step.",
     ),
@@ -127,7 +131,7 @@ POLICY = (
         "2402.03300",
         experience.group_normalized,
         8,
-        plus=_K3,
+        aux_losses=_K3,
         reduce=mean_over_responses,
         about="PPO's clip with advantages from the group of a prompt's responses, (score - mean) "
         "/ deviation, and k3 to the reference in the loss, weight 0.04, both means over responses "
@@ -141,7 +145,7 @@ POLICY = (
         "2402.03300",
         experience.steps_normalized,
         8,
-        plus=_K3,
+        aux_losses=_K3,
         reduce=mean_over_responses,
         about="grpo with rewards of steps: a token's advantage is the sum of the normalised "
         "scores of the steps that end at it or later. Steps end at reward.step_separator.",

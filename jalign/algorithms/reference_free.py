@@ -37,7 +37,7 @@ WITHOUT_REFERENCE = (
         losses.cpo,
         PAIRS,
         "2401.08417",
-        plus=nll(1.0),
+        aux_losses=nll(1.0),
         about="Contrast of summed log-probabilities without a reference, plus the NLL of the "
         "chosen response (nll_coef 1, a mean over all chosen tokens of the step; TRL's counts "
         "prompt tokens too).",
@@ -47,7 +47,7 @@ WITHOUT_REFERENCE = (
         losses.simpo,
         PAIRS,
         "2401.08417",
-        plus=nll(1.0),
+        aux_losses=nll(1.0),
         about="CPO-SimPO, a combination by the authors of CPO: the loss of simpo plus the NLL of "
         "the chosen response (nll_coef 1). TRL: loss_type simpo with cpo_alpha above 0.",
     ),
@@ -56,7 +56,7 @@ WITHOUT_REFERENCE = (
         losses.orpo,
         PAIRS,
         "2403.07691",
-        plus=nll(1.0),
+        aux_losses=nll(1.0),
         about="The NLL of the chosen response (nll_coef 1, a mean over all chosen tokens of the "
         "step) plus beta times the odds-ratio term, in one stage from a pretrained model, without "
         "a reference. beta is the paper's lambda, 0.1.",

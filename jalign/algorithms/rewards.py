@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from jalign import losses
-from jalign.core import Algorithm, mean_over_examples, mean_over_tokens
+from jalign.core import Algorithm, AuxLoss, mean_over_examples, mean_over_tokens
 from jalign.formats import BINARY, LISTS, PAIRS, RATED, STEPWISE
 
-JOINT = replace(PAIRS, name="joint", terms={})  # both candidates in one prompt, answers "A", "B"
-_CENTER = {"center_coef": (losses.reward_centering, 0.0, mean_over_examples)}
+# both candidates in one prompt, answers "A", "B"
+JOINT = replace(PAIRS, name="joint", aux_losses={}, joint_prompt=True)
+_CENTER = {"center_coef": AuxLoss(losses.reward_centering, 0.0, mean_over_examples)}
 
 REWARDS = (
     Algorithm(
@@ -15,7 +16,7 @@ REWARDS = (
         losses.bradley_terry,
         PAIRS,
         "2203.02155",
-        plus=_CENTER,
+        aux_losses=_CENTER,
         about="The reward model of InstructGPT: a scalar head that scores the chosen response "
         "above the rejected one. One pair at a time; InstructGPT takes all pairs of a list "
         "together (k_wise). center_coef, as in TRL, draws scores to a sum of 0.",
@@ -25,7 +26,7 @@ REWARDS = (
         losses.bradley_terry_margin,
         PAIRS,
         "2307.09288",
-        plus=_CENTER,
+        aux_losses=_CENTER,
         about="The reward model of Llama 2: the score must lead by a margin that the data give "
         "(column margin).",
     ),
@@ -34,7 +35,7 @@ REWARDS = (
         losses.bradley_terry_soft,
         PAIRS,
         "2309.00267",
-        plus=_CENTER,
+        aux_losses=_CENTER,
         about="The reward model of RLAIF: against the probability that a judge gave (column "
         "chosen_prob), not a label.",
     ),

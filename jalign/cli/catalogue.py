@@ -10,17 +10,13 @@ from rich.text import Text
 
 from jalign import about, losses
 from jalign.algorithms import ALGORITHMS, get
-from jalign.core import TWO_MODELS, Algorithm, arrays_of, mean_over_examples
+from jalign.core import TWO_MODELS, Algorithm, arrays_of
 from jalign.naming import elsewhere
 
 COLUMNS = (
     "algorithm", "feedback", "reward", "level", "reference", "policy", "SFT", "length", "negative",
     "Nash", "paper",
 )  # fmt: skip
-_FEEDBACK = {
-    "supervised": "none", "pairs": "pair", "joint": "pair", "binary": "binary", "rated": "rating",
-    "lists": "list", "stepwise": "steps", "samples": "score",
-}  # fmt: skip
 _HEADS = ("algorithm", "data", "reward", "level", "ref", "paper")
 _WIDTHS = (23, 6, 8, 8, 7, 10)
 _HELP = """usage: jalign algorithms [NAME ... | WORD ...]
@@ -51,11 +47,11 @@ def taxonomy(row: Algorithm) -> tuple[str, ...]:
     """
     arrays = arrays_of(row.loss)
     outputs = row.outputs(arrays)
-    supervised = row.format.name == "supervised"
-    explicit = row.needs_value_head or row.format.name in ("joint", "samples")
+    supervised = row.format.feedback == "none"
+    explicit = row.needs_value_head or row.format.joint_prompt or row.format.policy_samples
     by_token = row.format.token_fields & set(arrays) or any(o in TWO_MODELS for o in outputs)
-    if row.format.name == "samples":  # all read tokens; some add them up first
-        by_token = row.reduce is not mean_over_examples
+    if row.format.policy_samples:  # all read tokens; some add them up first
+        by_token = row.loss_per_token
     hyper = row.hyperparameters
     with_sft = hyper.get("nll_coef", 0) != 0 or "sft" in row.tags or row.loss is losses.sft
     responses = [n for n in arrays if "chosen" in n or "rejected" in n]
@@ -82,7 +78,7 @@ def _feedback(row: Algorithm) -> str:
         return "pair"
     if "step_scores" in judged:
         return "steps"
-    return "score" if "scores" in judged else _FEEDBACK[row.format.name]
+    return "score" if "scores" in judged else row.format.feedback
 
 
 def _reference(row: Algorithm) -> str:
@@ -177,6 +173,7 @@ def _one(row: Algorithm, console: Console) -> None:
     say(f"\nThe loss, from {where} import {row.loss.__name__}:")
     say(inspect.getdoc(row.loss) or "", soft_wrap=True)
     if row.experience:
-        last = "" if row.experience.last == "policy" else f", the last by {row.experience.last}"
+        opponent = row.experience.opponent
+        last = "" if opponent == "policy" else f", the last by {opponent}"
         say(f"\n{row.experience.responses} responses per prompt{last}:")
-        say(inspect.getdoc(row.experience.make) or "", soft_wrap=True)
+        say(inspect.getdoc(row.experience.fn) or "", soft_wrap=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from inspect import unwrap
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -114,9 +113,7 @@ class Config:
             raise ValueError(f"algorithm needs a name, got {self.algorithm!r}")
         row = algorithms.get(hyper.pop("name"))
         self._set_learning_rate(row)
-        for term in row.terms(**hyper):  # traced, not run: a number out of range is refused here
-            fn = unwrap(term.fn)  # where tests check shapes, `one` would be refused
-            jax.eval_shape(partial(fn, **term.numbers), *map(row.example, arrays_of(fn)))
+        row.trace(**hyper)  # a loss refuses a hyper-parameter out of range
         if self.model.quant != "none" and not (self.model.lora or self.model.adapter):
             raise ValueError(
                 f"model.quant: {self.model.quant} freezes the matrices, and nothing stands on "
@@ -133,7 +130,7 @@ class Config:
                 f"model.lora.dropout does not apply to {row.name}: the policy would differ from "
                 "what was sampled where it is the same; set it to 0"
             )
-        adapters, numbers = self.model.lora or self.model.adapter, row.numbers(**hyper)
+        adapters, numbers = self.model.lora or self.model.adapter, row.resolve_hyper(**hyper)
         if adapters and row.moves_reference(**hyper) and numbers["ref_mixup_alpha"] < 1:
             raise ValueError(
                 "ref_mixup_alpha < 1 does not apply to adapters: the mean of two adapters' "
@@ -240,14 +237,14 @@ class Config:
             why = "with ref_sync_steps it is part of what is trained"
         elif (self.model.lora or self.model.adapter) and not self.model.reference:
             why = "policy and reference stand on the same frozen weights"
-        elif row.experience and row.experience.last in ("reference", "mixture"):
+        elif row.experience and row.experience.samples_reference:
             why = f"{row.name} samples from it"
         if why:
             raise ValueError(f"model.reference_offload does not apply: {why}")
 
     def _check_online(self, row: Algorithm) -> None:
         """Rollouts and rewards where they are read, and only there."""
-        coef = row.numbers(**self.hyper).get("ptx_coef", 0.0)
+        coef = row.resolve_hyper(**self.hyper).get("ptx_coef", 0.0)
         if bool(coef) != (self.data.pretraining is not None):
             raise ValueError(
                 f"ptx_coef and data.pretraining go together: for {row.name} they are {coef} and "
@@ -266,7 +263,7 @@ class Config:
             if getattr(self.data, name) != default:
                 raise ValueError(f"data.{name} does not apply to {row.name}: it samples its data")
         unread = {
-            "kl_target": "kl_coef" not in row.experience_numbers(),
+            "kl_target": "kl_coef" not in row.experience_hyper(),
             "importance_cap": "advantages" not in arrays_of(row.loss),
         }
         for name, applies_not in unread.items():
@@ -274,10 +271,10 @@ class Config:
                 raise ValueError(f"rollout.{name} does not apply to {row.name}: it reads none")
         self._check_unread(row)
         self._check_kl(row)
-        if row.experience.last != "policy" and self.rollout.responses not in (0, 2):
+        if row.experience.opponent != "policy" and self.rollout.responses not in (0, 2):
             raise ValueError(
                 f"rollout.responses must be 2, got {self.rollout.responses}: {row.name} compares "
-                f"one response of the policy with one of the {row.experience.last}"
+                f"one response of the policy with one of the {row.experience.opponent}"
             )
         prompts = self.rollout.prompts or self.batch_size
         if prompts % self.batch_size:
@@ -285,7 +282,7 @@ class Config:
                 f"rollout.prompts ({prompts}) must be a multiple of batch_size ({self.batch_size})"
             )
         read = set(row.rollout_inputs())
-        if 0 < self.rollout.responses < (least := relative(row.experience.make).least):
+        if 0 < self.rollout.responses < (least := relative(row.experience.fn).least):
             raise ValueError(
                 f"rollout.responses is {self.rollout.responses}: {row.name} compares the responses "
                 f"to a prompt with each other; set it to {least} or more (0 is "
@@ -313,9 +310,9 @@ class Config:
 
     def _check_kl(self, row: Algorithm) -> None:
         """A KL divergence is in the reward or in the loss, not in both."""
-        numbers = row.numbers(**self.hyper)
-        in_reward = row.experience_numbers(**self.hyper).get("kl_coef", 0)
-        in_loss = [n for n in numbers if n[:3] == "kl_" and n[-5:] == "_coef" and n != "kl_coef"]
+        numbers = row.resolve_hyper(**self.hyper)
+        in_reward = row.experience_hyper(**self.hyper).get("kl_coef", 0)
+        in_loss = [name for name, aux in row.available_aux_losses.items() if aux.is_kl]
         for name in in_loss if in_reward else ():
             if numbers[name]:
                 raise ValueError(
@@ -328,7 +325,8 @@ class Config:
         assert row.experience is not None
         asked = self.reward.judge.ask == "preference"
         unread = {
-            "rollout.mixture": row.experience.last != "mixture" and "it samples from no mixture",
+            "rollout.mixture": row.experience.opponent != "mixture"
+            and "it samples from no mixture",
             "reward.temperature": ("win_probs" not in row.rollout_inputs() or asked)
             and "no preferences are made of rewards",
             "reward.model_weight": not self.reward.model and "there is no reward.model",
@@ -406,7 +404,7 @@ class Config:
             )
             for name in row.rollout_inputs()
         ]
-        make = partial(row.experience.make, **row.experience_numbers(**hyper))
+        make = partial(row.experience.fn, **row.experience_hyper(**hyper))
         made, only = jax.eval_shape(make, *arrays), row.format.k
         if only and "take" not in made and sizes["K"] != only:
             raise ValueError(

@@ -4,7 +4,6 @@ from dataclasses import fields
 
 from jalign import algorithms
 from jalign.config import Config
-from jalign.formats import of_at_most
 from jalign.options import RunOptions
 
 
@@ -13,5 +12,5 @@ def options_of(config: Config) -> RunOptions:
     name = config.algorithm["name"]
     row = algorithms.get(name).with_hyper(**config.hyper)
     rest = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "algorithm"}
-    algorithm = of_at_most(row, config.rollout.max_new_tokens)
+    algorithm = row.with_longest_response(config.rollout.max_new_tokens)
     return RunOptions(algorithm=algorithm, algorithm_name=name, **rest)

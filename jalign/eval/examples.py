@@ -29,9 +29,9 @@ def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
     """
     if "chosen_len" not in algorithm.format.mask_fields:
         return False
-    main = algorithm.terms(**hyper)[0]
-    fn = unwrap(main.fn)  # not where tests check shapes: an example array has one of everything
-    _, named = jax.eval_shape(partial(fn, **main.numbers), *map(algorithm.example, arrays_of(fn)))
+    main = algorithm.objective_terms(**hyper)[0]
+    fn = unwrap(main.loss)  # not where tests check shapes: an example array has one of everything
+    _, named = jax.eval_shape(partial(fn, **main.hyper), *map(algorithm.example, arrays_of(fn)))
     return set(REWARDS) <= set(named)
 
 
@@ -57,7 +57,7 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Examp
 
     def rewards_of(fields: Arrays) -> Arrays:
         fields = fields | objective.noise(fields, None)
-        _, named = main.fn(**{n: fields[n] for n in arrays_of(main.fn)}, **main.numbers)
+        _, named = main.loss(**{n: fields[n] for n in arrays_of(main.loss)}, **main.hyper)
         found = {n: fields[n] for n in ("present", *_OF_DATA) if n in fields}
         return found | {n: named[n] for n in REWARDS}
 

@@ -11,7 +11,7 @@ from jalign.data.journal import Make, make_file
 from jalign.log.display import Display
 from jalign.rewards.server import ServerJudge
 from jalign.run import data as build_data
-from jalign.signatures import did_you_mean, numbers_of
+from jalign.signatures import did_you_mean, hyper_of
 
 ASKING = ("cache", "concurrency", "timeout_s", "retries", "prompt_price", "completion_price")
 HOW = ("out", "file", "limit", *ASKING)  # not which rows come of an item
@@ -24,7 +24,7 @@ def rows_of(config: Any) -> list[dict[str, Any]]:
 
 def check_options(options: Mapping[str, Any], fn: Any, ours: Sequence[str] = ()) -> None:
     """That all options are of this function, and none is one that we give ourselves."""
-    known = set(numbers_of(fn)) - set(ours)
+    known = set(hyper_of(fn)) - set(ours)
     for name in options:
         if name not in known:
             raise ValueError(f"options: no option {name!r}{did_you_mean(name, known)}")

@@ -21,7 +21,7 @@ def usual(row: Algorithm, *, adapters: bool) -> tuple[float, str]:
     >>> usual(get("sft"), adapters=True)
     (0.0002, 'adapters on demonstrations')
     """
-    if row.format.name == "supervised":
+    if row.format.feedback == "none":
         kind = "demonstrations"
     elif row.needs_value_head:
         kind = "a reward model"

@@ -8,7 +8,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jalign import algorithms
 from jalign.core import Algorithm
-from jalign.formats import of_at_most
 from jalign.options.data import DataConfig
 from jalign.options.model import ModelConfig
 from jalign.options.optim import OptimConfig
@@ -75,7 +74,7 @@ class RunOptions:
         rest = {n: x for n, x in saved.items() if n != "algorithm"}
         sections = _from_json(cls, rest, "", skipped=_ROW)
         most = sections["rollout"].max_new_tokens if "rollout" in sections else 64
-        algorithm = of_at_most(algorithms.get(name).with_hyper(**row), most)
+        algorithm = algorithms.get(name).with_hyper(**row).with_longest_response(most)
         return cls(algorithm=algorithm, algorithm_name=name, **sections)
 
 

@@ -167,7 +167,7 @@ def _axes(options: RunOptions, name: str) -> str:
     form = options.algorithm.format
     axes = form.axes.get(name, "B").removeprefix("B").replace("R", "KR")
     # every sample is an example of its own
-    return "K" if form.name == "samples" and not axes else axes
+    return "K" if form.policy_samples and not axes else axes
 
 
 def _with_reference(

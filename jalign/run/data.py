@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jalign import embedded
-from jalign.core import Algorithm, did_you_mean
+from jalign.core import did_you_mean
 from jalign.data import sources, splits
 from jalign.data.clock import CLOCK
 from jalign.data.convert import to_records
@@ -114,13 +114,8 @@ def _split(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row], Seq
     part = HOLDOUT if c.holdout is None else c.holdout
     if not part:
         return rows, []
-    part, wanted = part if part < 1 else int(part), kind_of(options.algorithm)
+    part, wanted = part if part < 1 else int(part), options.algorithm.data_kind
     return sources.split(rows, part, wanted=wanted, bad_rows=c.bad_rows)
-
-
-def kind_of(row: Algorithm) -> str:
-    """The kind of record that an algorithm reads."""
-    return prompt_kind(row) if row.experience else row.format.name
 
 
 def described_splits(c: DataConfig) -> list[str]:
@@ -177,7 +172,7 @@ def examples_of(
     c, row = options.data, options.algorithm
     CLOCK.fix(c.date)
     train, held = rows or all_rows(options)
-    kind = kind_of(row)
+    kind = row.data_kind
     if row.experience:
         prompts = _tokenised(train, kind, c, tokenizer, **_OF_PROMPTS)
         return prompts, held_of(options, tokenizer, held)
@@ -201,14 +196,9 @@ def held_of(options: RunOptions, tokenizer: Any, rows: Sequence[Row]) -> Example
         return None
     row, c = options.algorithm, options.data
     if row.experience:
-        return _tokenised(rows, kind_of(row), c, tokenizer, **_OF_PROMPTS)
-    examples = _tokenised(rows, kind_of(row), c, tokenizer, numbers=_numbers(options))
+        return _tokenised(rows, row.data_kind, c, tokenizer, **_OF_PROMPTS)
+    examples = _tokenised(rows, row.data_kind, c, tokenizer, numbers=_numbers(options))
     return _with_all_columns(options, examples)
-
-
-def prompt_kind(row: Algorithm) -> str:
-    """What rows are to an online algorithm: prompts, with a response where the data write one."""
-    return "supervised" if row.experience and row.experience.last == "data" else "prompts"
 
 
 def pretraining_of(options: RunOptions, tokenizer: Any) -> Examples:
@@ -270,9 +260,7 @@ def _selection(options: RunOptions) -> dict[str, Any]:
     """What decides which training rows are left out; held-out data stay as they are, so that runs
     with other filters can be compared.
     """
-    names = ("desirable_weight", "undesirable_weight")
-    numbers = options.algorithm.numbers()
-    weights = tuple(float(numbers[n]) for n in names) if set(names) <= set(numbers) else None
+    weights = options.algorithm.class_weights
     return {"filters": options.data.filters, "balance": options.data.balance, "weights": weights}
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from jalign import algorithms, store
 from jalign.algorithms import ALGORITHMS
 from jalign.checkpoint.checkpointer import Checkpointer
-from jalign.core import Algorithm, TrainState, did_you_mean
+from jalign.core import TrainState, did_you_mean
 from jalign.data.chat import load_tokenizer
 from jalign.models import hub
 from jalign.models.adapters import peft
@@ -238,8 +238,8 @@ def reward_model(
 def process_model(name: str) -> RewardModel:
     """The process reward model of a run's newest checkpoint, for `rewards.process`."""
     row = options_of(name).algorithm
-    if row.format.name != "stepwise":
-        rows = ", ".join(r.name for r in ALGORITHMS.values() if r.format.name == "stepwise")
+    if not row.scores_steps:
+        rows = ", ".join(r.name for r in ALGORITHMS.values() if r.scores_steps)
         raise ValueError(
             f"{name} is no process reward model: {row.name} trains no reward of steps; this does: "
             f"{rows}"
@@ -252,8 +252,8 @@ def process_model(name: str) -> RewardModel:
 
 def reward_of(options: RunOptions, model: build.Model, state: TrainState | Weights) -> RewardModel:
     """The reward model of this state, with the limits of its training data."""
-    if not scores_responses(options.algorithm):
-        rows = ", ".join(row.name for row in ALGORITHMS.values() if scores_responses(row))
+    if not options.algorithm.scores_responses:
+        rows = ", ".join(row.name for row in ALGORITHMS.values() if row.scores_responses)
         raise ValueError(
             f"{options.out} is no reward model: {options.algorithm_name} trains no reward of a "
             f"whole response; these do: {rows}"
@@ -270,10 +270,3 @@ def _model_of(options: RunOptions, model: build.Model, state: TrainState | Weigh
         keep_eos=options.data.keep_eos,
         template=options.data.template,
     )
-
-
-def scores_responses(row: Algorithm) -> bool:
-    """Whether a row trains one reward per response, read at its last token: not one per token, per
-    step or per attribute, nor one that is read off two responses in one prompt.
-    """
-    return row.format.name != "joint" and bool({"scores", "chosen_scores"} & set(row.inputs()))

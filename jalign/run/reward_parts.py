@@ -25,7 +25,6 @@ from jalign.rewards.label import text_of
 from jalign.rewards.model import RewardModel
 from jalign.rollout.groups import Responses
 from jalign.rollout.sampler import continuation
-from jalign.run.data import prompt_kind
 from jalign.train.rollout import Judged
 
 LOG = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class Texts:
         cls, options: RunOptions, examples: Examples, rows: Sequence[Any], tokenizer: Any
     ) -> Texts:
         """Those of an online run, of its examples and of the rows they were made of."""
-        return cls(examples, rows, tokenizer, prompt_kind(options.algorithm))
+        return cls(examples, rows, tokenizer, options.algorithm.data_kind)
 
     @cached_property
     def ends(self) -> frozenset[int]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jalign import losses, store
+from jalign import store
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples
 from jalign.models.functional import StandaloneModel, policy_of
@@ -40,8 +40,8 @@ LOG = logging.getLogger(__name__)
 def plan_of(options: RunOptions) -> Plan:
     c, row = options.rollout, options.algorithm
     assert row.experience is not None
-    from_data = row.experience.last == "data" or options.data.pretraining is not None
-    numbers = row.numbers()
+    from_data = row.experience.opponent == "data" or options.data.pretraining is not None
+    numbers = row.resolve_hyper()
     return Plan(
         batch_size=options.batch_size,
         prompts=prompts_of(options),
@@ -72,7 +72,7 @@ def prompts_of(options: RunOptions) -> int:
     assert row.experience is not None
     steps = 1
     if row.experience.iterative:
-        iteration = row.numbers()["ref_sync_steps"]
+        iteration = row.resolve_hyper()["ref_sync_steps"]
         steps = max(1, -(-iteration // options.rollout.epochs))
     return options.rollout.prompts or steps * options.batch_size
 
@@ -108,7 +108,7 @@ def sampler_of(options: RunOptions, model: build.Model, prompts: Examples) -> An
     """`(state, frozen, numbers, key) -> Responses`; the last response by whom the method says."""
     row = options.algorithm
     assert row.experience is not None
-    last, whole = row.experience.last, whole_of(options, model)
+    last, whole = row.experience.opponent, whole_of(options, model)
     settings = settings_of(options, build.eos_ids(model.path, model.tokenizer))
     size = options.rollout.sample_batch or options.rollout.prompts or options.batch_size
     alone = last == "policy"
@@ -176,9 +176,7 @@ def trained_temperature(options: RunOptions) -> float:
     """Of the log-probs that a loss reads: of sampling where it follows the gradient of what is
     sampled, 1 where it learns from fixed data, preferences or best responses.
     """
-    row = options.algorithm
-    direct = row.format.name != "samples" or row.loss is losses.sppo_samples
-    return 1.0 if direct else options.rollout.temperature
+    return options.rollout.temperature if options.algorithm.policy_gradient else 1.0
 
 
 def source_of(

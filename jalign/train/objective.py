@@ -11,7 +11,7 @@ from jax import Array
 
 from jalign.core import (
     NOISE,
-    SCORER_NUMBERS,
+    SCORER_HYPER,
     TWO_MODELS,
     Algorithm,
     Arrays,
@@ -37,11 +37,11 @@ class Objective(NamedTuple):
     @classmethod
     def of(cls, algorithm: Algorithm, **hyper: Any) -> "Objective":
         inputs = algorithm.inputs(**hyper)
-        numbers = algorithm.numbers(**hyper)
+        numbers = algorithm.resolve_hyper(**hyper)
         outputs = algorithm.outputs(inputs)
-        read = {n for output in outputs for n in SCORER_NUMBERS.get(output, ())}
+        read = {n for output in outputs for n in SCORER_HYPER.get(output, ())}
         scorer = {n: numbers[n] for n in sorted(read)}
-        return cls(algorithm, algorithm.terms(**hyper), inputs, scorer)
+        return cls(algorithm, algorithm.objective_terms(**hyper), inputs, scorer)
 
     def policy_fields(
         self, apply: Apply, params: Any, frozen: Frozen, batch: Batch, key: Array | None
@@ -104,7 +104,7 @@ class Objective(NamedTuple):
         """
         total, metrics = jnp.float32(0.0), {}
         for term, divisor in zip(self.terms, divisors, strict=True):
-            loss, named = term.fn(**{n: fields[n] for n in arrays_of(term.fn)}, **term.numbers)
+            loss, named = term.loss(**{n: fields[n] for n in arrays_of(term.loss)}, **term.hyper)
             weights, plain = term.reduce(fields)
             share = Mean.of(loss, weighted(weights, plain, fields)[0]).total
             total += term.weight * share / jnp.maximum(divisor, 1e-20)

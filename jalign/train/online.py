@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from jalign import store
 from jalign.advantages import adaptive_kl, importance_weights
-from jalign.core import Algorithm, Frozen, TrainState, mean_over_examples
+from jalign.core import Algorithm, Frozen, TrainState
 from jalign.data.collate import Field
 from jalign.data.examples import Examples
 from jalign.layout import MicroBatches
@@ -88,8 +88,8 @@ class Online:
     ):
         assert algorithm.experience is not None
         self.algorithm, self.plan, self.seed = algorithm, plan, seed
-        self.make = algorithm.experience.make
-        self.numbers = algorithm.experience_numbers(**hyper)
+        self.make = algorithm.experience.fn
+        self.numbers = algorithm.experience_hyper(**hyper)
         self.prompts, self.sampler, self.judge, self.keep = prompts, sampler, judge, keep
         self.greedy, self.pretraining = greedy, pretraining
         self._order: Any = (
@@ -270,7 +270,7 @@ class Online:
         """Everything the experience may read, and what is logged of it."""
         plan, b, k = self.plan, len(chosen), len(responses.tokens[0])
         assert self.algorithm.experience is not None
-        own = slice(k if self.algorithm.experience.last == "policy" else k - 1)
+        own = slice(k if self.algorithm.experience.opponent == "policy" else k - 1)
         lengths = np.array([[len(r) for r in row] for row in responses.tokens])
         mask = np.arange(plan.response_len) < lengths[..., None]
         read = set(self.algorithm.rollout_inputs())
@@ -286,7 +286,7 @@ class Online:
             arrays["greedy_scores"] = np.where(known, likeliest[:, 0], 0.0).astype(np.float32)
             valid &= known[:, None]
             metrics["rewards/greedy_failed"] = float((~known).sum())
-        if plan.mask_truncated and self.algorithm.format.name != "samples":
+        if plan.mask_truncated and not self.algorithm.format.policy_samples:
             valid &= responses.finished  # what is cut is no best, chosen or rejected response
         arrays["valid"] = valid
         arrays["mask"] = mask & valid[..., None]
@@ -305,7 +305,7 @@ class Online:
     def _weights(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """How often tokens count; for a loss of whole responses [B, K, 1], how often those do."""
         old, sampler, mask = (arrays[n] for n in ("old_token_logps", "sampler_token_logps", "mask"))
-        if self.algorithm.reduce is mean_over_examples:
+        if not self.algorithm.loss_per_token:
             old, sampler = (np.where(mask, x, 0).sum(-1, keepdims=True) for x in (old, sampler))
             mask = mask.any(-1, keepdims=True)
         given = map(jnp.asarray, (old, sampler, mask))
@@ -323,7 +323,7 @@ class Online:
             )
             valid = np.take_along_axis(valid, take, 1)
             whole = fields.pop("old_token_logps", None)  # pairs read no sampler's log-probs
-            if whole is not None and self.algorithm.format.name == "samples":
+            if whole is not None and self.algorithm.format.policy_samples:
                 fields["old_token_logps"] = np.take_along_axis(whole, take[..., None], 1)
         prompts = [self.prompts[i].prompt for i in chosen]
         made = rollout.examples_of(prompts, responses, valid)

@@ -37,7 +37,7 @@ def reward_arrays(
       own: the responses of the policy.
     """
     assert algorithm.experience is not None
-    read, to = set(algorithm.rollout_inputs()), relative(algorithm.experience.make).to
+    read, to = set(algorithm.rollout_inputs()), relative(algorithm.experience.fn).to
     arrays: dict[str, np.ndarray] = {}
     metrics, valid = dict(judged.metrics), np.array(True)
     if judged.scores is not None:

@@ -78,7 +78,7 @@ def make_train_step(
       over no example of the step (`rewards/chosen` of KTO without a desirable one) is NaN.
     """
     objective = Objective.of(algorithm, **hyper)
-    numbers = algorithm.numbers(**hyper)
+    numbers = algorithm.resolve_hyper(**hyper)
 
     def step(state: TrainState, frozen: Frozen, data: Any) -> tuple[TrainState, Arrays]:
         parts, frozen = as_micro_batches(data), with_reference(frozen, state)

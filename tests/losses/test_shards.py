@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from jalign.algorithms import ALGORITHMS
-from jalign.core import arrays_of, numbers_of
+from jalign.core import arrays_of, hyper_of
 
 COUPLED = [row for row in ALGORITHMS.values() if row.batch_coupled]
 N = 16  # two examples on each of eight devices
@@ -78,6 +78,6 @@ def test_eight_devices_have_the_losses_and_gradients_of_one_batch(row):
 def test_only_batch_coupled_losses_ask_for_an_axis_and_it_is_no_hyperparameter(row):
     takes = "axis_name" in inspect.signature(row.loss).parameters
     assert takes == row.batch_coupled
-    assert "axis_name" not in numbers_of(row.loss) and "axis_name" not in row.hyperparameters
+    assert "axis_name" not in hyper_of(row.loss) and "axis_name" not in row.hyperparameters
     if takes:
         assert "axis_name:" in inspect.getdoc(row.loss)

@@ -39,7 +39,13 @@ OLD, REF, VALUES = -NUMBERS.uniform(0.1, 3, (3, B, 4, R))
 def columns(row):
     """Which of the four responses a method gets; the first and third where it compares two."""
     assert row.experience
-    k = 2 if row.experience.last != "policy" else row.format.k if row.name.startswith("gkd") else 4
+    k = (
+        2
+        if row.experience.opponent != "policy"
+        else row.format.k
+        if row.name.startswith("gkd")
+        else 4
+    )
     return [0, 2] if k == 2 else [0, 1, 2, 3][:k]
 
 
@@ -111,7 +117,7 @@ def gae(rewards, b, k, lam):
 
 def expected(row, known, coef):
     """{(b, k): advantages of the tokens} of the responses that have a reward."""
-    name, kind = row.name, row.experience.make.__name__
+    name, kind = row.name, row.experience.fn.__name__
     groups = [[k for k in columns(row) if known[b, k]] for b in range(B)]
     all_ = [(b, k) for b, of in enumerate(groups) for k in of]
     s, n = SCORES, {i: LENGTHS[i] for i in all_}
@@ -163,7 +169,7 @@ def expected(row, known, coef):
     "row", [r for r in ONLINE if "advantages" in r.inputs()], ids=lambda row: row.name
 )
 def test_advantages_are_those_of_a_group_without_the_responses_that_have_no_reward(row, masks):
-    coef = KL if "kl_coef" in row.experience_numbers() else 0.0
+    coef = KL if "kl_coef" in row.experience_hyper() else 0.0
     examples, _, _ = attempt(row, masks=masks, hyper={"kl_coef": KL} if coef else None)
     found, of_prompt = {}, list(range(B))
     if row.name == "dapo":  # of one response there is nothing to learn
@@ -197,7 +203,7 @@ def taken(row, masks=False, **more):
     return out
 
 
-PAIRS = [r for r in ONLINE if getattr(r.experience, "make", None).__name__ == "best_and_worst"]
+PAIRS = [r for r in ONLINE if getattr(r.experience, "fn", None).__name__ == "best_and_worst"]
 
 
 @pytest.mark.parametrize("row", PAIRS, ids=lambda row: row.name)
@@ -286,7 +292,7 @@ def test_a_rollout_teaches_something_or_nothing_and_says_which():
     lonely = np.where(np.arange(4) == 2, SCORES, NAN)
     for name in ("grpo", "rloo", "dapo", "online_dpo", "spo", "grpo_process"):
         row = algorithms.get(name)
-        no_kl = {"kl_coef": 0.0} if "kl_coef" in row.experience_numbers() else None
+        no_kl = {"kl_coef": 0.0} if "kl_coef" in row.experience_hyper() else None
         outcomes = [attempt(row, scores=x, hyper=no_kl) for x in (SCORES, equal, nothing, lonely)]
         taught = [news.taught for _, _, news in outcomes]
         assert taught == [True, False, False, False], name

@@ -19,7 +19,7 @@ def flow(row):
     read = frozenset(row.outputs(row.inputs()))
     kinds = ("kl_present", "gumbel", *(row.carry.names if row.carry else ()))
     special = frozenset(n for n in row.inputs() if n in kinds)
-    terms = tuple(n for n, (_, weight, _) in row.plus.items() if weight)
+    terms = tuple(n for n, aux in row.aux_losses.items() if aux.weight)
     return row.format.name, row.batch_coupled, row.reduce, read, special, terms
 
 

@@ -90,11 +90,13 @@ def test_a_step_of_weights_of_0_changes_nothing():
 
 def test_equal_weights_change_nothing_in_any_reduction_of_fixed_data():
     """So the divisor of each is its sum of weights, which a weighted mean is divided by."""
-    offline = [row for row in ALGORITHMS.values() if row.format.name != "samples"]
-    reductions = {t.reduce: row for row in offline for t in row.terms()}
-    reductions |= {reduce: row for row in offline for _, _, reduce in row.extra.values()}
+    offline = [row for row in ALGORITHMS.values() if not row.format.policy_samples]
+    reductions = {t.reduce: row for row in offline for t in row.objective_terms()}
+    reductions |= {
+        reduce: row for row in offline for _, _, reduce, _ in row.available_aux_losses.values()
+    }
     for reduce, row in reductions.items():
-        data = batch(k=responses(row) if row.format.name != "joint" else 2)
+        data = batch(k=responses(row) if not row.format.joint_prompt else 2)
         fields = data.extras | row.format.view({}, data)
         weights, divisor = reduce(fields)
         np.testing.assert_allclose(np.sum(weights, dtype=np.float32), divisor, rtol=1e-6)

@@ -30,7 +30,7 @@ class Exported:
         if row.needs_critic:
             self.decoder.value = None  # of a critic on the policy's weights: nobody else reads it
         self.adapted = bool(lora.adapters(self.decoder))
-        self.reward = runs.scores_responses(row)
+        self.reward = row.scores_responses
         self.ends = build.eos_ids(self.model.path, self.model.tokenizer)
         names = self.model.tokenizer.convert_ids_to_tokens(list(self.ends))
         if self.decoder.value is None:

@@ -1,0 +1,44 @@
+"""Core types shared by all algorithms: Format, Experience, Algorithm, TrainState.
+
+Shape letters: B prompts, K responses per prompt, R scored tokens per response, T tokens, V words.
+"""
+
+from jalign.core.algorithm import Algorithm, AuxLoss, Term
+from jalign.core.experience import ROLLOUT, Experience
+from jalign.core.format import (
+    NOISE,
+    REFERENCE_HYPER,
+    SCORER_HYPER,
+    TWO_MODELS,
+    Arrays,
+    Format,
+    LossFn,
+)
+from jalign.core.reductions import Mean, Reduction, mean_over_examples, mean_over_tokens
+from jalign.core.state import Carry, Frozen, TrainState
+from jalign.signatures import arrays_of, did_you_mean, hyper_of
+
+__all__ = [
+    "NOISE",
+    "REFERENCE_HYPER",
+    "ROLLOUT",
+    "SCORER_HYPER",
+    "TWO_MODELS",
+    "Algorithm",
+    "Arrays",
+    "AuxLoss",
+    "Carry",
+    "Experience",
+    "Format",
+    "Frozen",
+    "LossFn",
+    "Mean",
+    "Reduction",
+    "Term",
+    "TrainState",
+    "arrays_of",
+    "did_you_mean",
+    "hyper_of",
+    "mean_over_examples",
+    "mean_over_tokens",
+]

@@ -1,0 +1,55 @@
+"""How responses sampled from the policy become the data of an online algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from jax import Array
+
+ROLLOUT: Mapping[str, str] = {
+    "scores": "BK",
+    "valid": "BK",
+    "finished": "BK",
+    "mask": "BKR",
+    "old_token_logps": "BKR",
+    "ref_token_logps": "BKR",
+    "values": "BKR",
+    "greedy_scores": "B",
+    "win_probs": "BKK",
+    "step_scores": "BKR",
+    "uniforms": "BKK",
+}
+"""What an experience may read about K responses to each of B prompts, and its axes. scores: the
+reward of a response; valid: whether it has one; finished: ended by EOS; values: of a critic, before
+each token; greedy_scores: the reward of the most probable response; win_probs[b, i, j]: probability
+that response i is preferred to j; step_scores: the reward of a step at its last token, NaN at every
+other; uniforms: random numbers in [0, 1), independent of the responses."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """How the responses of a rollout become training examples.
+
+    Attributes:
+      fn: a pure function; its positional parameters name arrays of `ROLLOUT`, its keyword-only ones
+        are hyper-parameters. It returns data fields of the format, [B, K, R], [B, K] or [B], and
+        may return `take` [B, k], the responses that become the example, in that order, and `keep`
+        [B], the prompts that become one.
+      responses: K, unless a run sets another.
+      opponent: who writes the last response of each prompt: the "policy", the "reference", the
+        geometric "mixture" of both, or the "data".
+      iterative: the method learns from samples of its reference, the policy of the last iteration:
+        a rollout has as many steps as an iteration (ref_sync_steps).
+    """
+
+    fn: Callable[..., dict[str, Array]]
+    responses: int = 4
+    opponent: Literal["policy", "reference", "mixture", "data"] = "policy"
+    iterative: bool = False
+
+    @property
+    def samples_reference(self) -> bool:
+        """Whether the reference takes part in sampling."""
+        return self.opponent in ("reference", "mixture")

@@ -1,0 +1,110 @@
+"""The vocabulary of one kind of data: which named arrays a loss may read, and where they come from.
+
+`jalign.formats` defines the formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from jalign.core.reductions import Reduction
+from jalign.layout import Batch
+
+Arrays = dict[str, Array]
+LossFn = Callable[..., tuple[Array, Arrays]]
+
+NOISE = "gumbel"
+"""[B] standard Gumbel noise, drawn anew in every step. It is drawn by example number, so it does
+not depend on how a step is split into micro-batches; zeros in evaluation."""
+
+TWO_MODELS = ("kl_to_ref", "kl_from_ref", "jsd_to_ref")
+"""Scorer outputs that need policy and reference in the same forward pass."""
+
+SCORER_HYPER: Mapping[str, Mapping[str, Any]] = {
+    "competitor_logps": {"top_k": 1},
+    "jsd_to_ref": {"jsd_beta": 0.5, "temperature": 1.0},
+}
+"""Hyper-parameters that the scorer reads to compute an output."""
+
+REFERENCE_HYPER: Mapping[str, Any] = {"ref_sync_steps": 0, "ref_mixup_alpha": 1.0}
+"""Hyper-parameters of the reference: every `ref_sync_steps` steps (0: never) it moves to alpha *
+policy + (1 - alpha) * reference."""
+
+
+class AuxLoss(NamedTuple):
+    """A pure loss that is added to another one.
+
+    Attributes:
+      loss: unreduced, as every loss.
+      weight: its default; a hyper-parameter. At 0 the loss and the arrays only it reads are left
+        out.
+      reduce: how it becomes a mean.
+      is_kl: it is a KL divergence between policy and reference, which a method has either here or
+        in its reward.
+    """
+
+    loss: LossFn
+    weight: float
+    reduce: Reduction
+    is_kl: bool = False
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the scored tokens `[B, K, R]` of a batch become the named arrays a loss reads.
+
+    Attributes:
+      name: supervised | pairs | binary | rated | lists | stepwise | samples | joint.
+      k: responses per prompt; None when it is free.
+      view: (outputs of the scorer, batch) -> named arrays. With no outputs it returns only what
+        follows from the mask.
+      reads: for every array of `view` that needs the model, the scorer outputs it is made from.
+        Each also exists as `ref_<name>`.
+      mask_fields: arrays of `view` that follow from the mask.
+      data_fields: arrays read from `Batch.extras`.
+      axes: letters of the axes of an array that is not [B]: "BR" one value per scored token, "BK"
+        one per response, "BA" one per attribute.
+      metrics: (fields, what the loss returned) -> {TRL name: (unreduced values, weights)}.
+      aux_losses: losses that any policy loss of this format may be combined with; their weights are
+        0 unless a row sets them.
+      feedback: what is known of the responses: none (demonstrations), pair, binary, rating, list,
+        steps, score.
+      policy_samples: each response is a sample of the policy that is weighted by an advantage or a
+        win rate. False: an experience selects responses, or the data are fixed.
+      joint_prompt: both responses of a pair are in one prompt, and the model compares them.
+      class_weights: hyper-parameters of a loss that weight desirable and undesirable examples.
+    """
+
+    name: str
+    k: int | None
+    view: Callable[[Arrays, Batch], Arrays]
+    reads: Mapping[str, tuple[str, ...]]
+    mask_fields: frozenset[str]
+    data_fields: frozenset[str]
+    axes: Mapping[str, str]
+    metrics: Callable[[Arrays, Arrays], dict[str, tuple[Array, Array]]]
+    aux_losses: Mapping[str, AuxLoss] = field(default_factory=dict)
+    feedback: str = "none"
+    policy_samples: bool = False
+    joint_prompt: bool = False
+    class_weights: tuple[str, ...] = ()
+
+    @property
+    def token_fields(self) -> frozenset[str]:
+        """Arrays with one value per scored token."""
+        return frozenset(name for name, axes in self.axes.items() if axes == "BR")
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The closed vocabulary: every name a loss of this format may use for an array."""
+        return (
+            frozenset(self.reads)
+            | {f"ref_{x}" for x in self.reads}
+            | self.mask_fields
+            | self.data_fields
+            | {NOISE}
+        )
