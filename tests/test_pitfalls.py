@@ -445,7 +445,7 @@ def test_26_a_run_that_is_told_to_stop_does_not_evaluate_first(tmp_path):
         Evaluations(log), evaluate, lambda: iter(batches), every=1, stop=lambda: next(told)
     )
     state = SimpleNamespace(params=params(), carry={}, ref=None)
-    hook.now(1, state, Frozen(None, None))
+    hook.run(1, state, Frozen(None, None))
     assert log.rows("eval") == [] and next(told, None) is None
     log.close()
 

@@ -14,7 +14,6 @@ from rich.text import Text
 SHOWN = {
     "loss": "loss",
     "reward": "reward",
-    "sentiment": "sentiment",
     "rewards/accuracies": "accuracy",
     "rewards/margins": "margin",
     "objective/kl": "KL",
@@ -25,7 +24,6 @@ SHOWN = {
 }
 """Metrics that a line shows, the most telling first -> their short names."""
 
-_KINDS = {"sentiment": "samples"}
 _NOTEBOOKS = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG")  # they give `!command` a terminal, and keep
 # every frame of a moving bar as a line of its own
 
@@ -101,6 +99,8 @@ class Display:
             return
         speed = metrics.get("tokens_per_second")
         cells = [f"{label} {metrics[name]:.4g}" for name, label in SHOWN.items() if name in metrics]
+        samples = [name for name in metrics if name.startswith("samples/")]
+        cells += [f"{name.split('/')[1]} {metrics[name]:.4g}" for name in samples]
         if metrics.get("skipped"):
             cells.insert(1, f"skipped {metrics['skipped']:.0f}")
         if not cells:
@@ -109,7 +109,7 @@ class Display:
             cells.append(f"tok/s {speed:,.0f}")
         if not self._bars and "eta_s" in metrics:
             cells.append(f"ETA {_duration(metrics['eta_s'])}")
-        head = f"{_KINDS.get(kind, kind)} {step}/{steps}"
+        head = f"{kind} {step}/{steps}"
         if self._bars and speed and self._training is not None:
             self._bars.update(self._training, speed=f"{speed:,.0f} tok/s")
         if self._bars:  # a line that breaks hides how values change from line to line

@@ -26,6 +26,8 @@ def tag(kind: str, name: str) -> str:
     >>> tag("train", "rewards/margins"), tag("train", "eta_s"), tag("eval", "logps/chosen")
     ('train/rewards/margins', 'training/eta_s', 'validation/logps/chosen')
     """
+    if name.startswith(f"{kind}/"):
+        return name
     telling = any(name == t or (t[-1] == "/" and name.startswith(t)) for t in _TELLING)
     first, second = _GROUPS.get(kind, (kind, kind))
     return f"{first if telling else second}/{name}"

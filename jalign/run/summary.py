@@ -92,12 +92,14 @@ def conclude(
         for name in ("loss", "rewards/accuracies", "rewards/margins", "reward"):
             if first.get(name) is not None and last.get(name) is not None:
                 log.say(f"held-out {name}: {first[name]:.4f} before, {last[name]:.4f} after")
-    sentiment = [row["sentiment"] for row in log.rows("sentiment")]
-    if len(sentiment) > 1:
-        log.say(
-            f"mean sentiment of {len(texts[-1]['rows'])} continuations (VADER, -1 to 1): "
-            f"{sentiment[0]:.3f} before, {sentiment[-1]:.3f} after"
-        )
+    samples = log.rows("samples")
+    for metric in samples[-1] if len(samples) > 1 else ():
+        if metric.startswith("samples/") and metric in samples[0]:
+            score = metric.split("/")[1]
+            log.say(
+                f"mean {score} of {len(texts[-1]['rows'])} continuations: "
+                f"{samples[0][metric]:.3f} before, {samples[-1][metric]:.3f} after"
+            )
     if steps > start:
         log.say(f"{steps - start} steps in {seconds:.0f} s")
     log.say(f"metrics:     {log.path}")

@@ -37,7 +37,7 @@ from jalign.run.identity import NOTES, identity_of, unsaid
 from jalign.run.reward_parts import Texts
 from jalign.run.rewards import reward_of
 from jalign.train.divergence import Trend, chance, worse
-from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, due
+from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, is_due
 from jalign.train.loop import StopTraining, fit
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
@@ -184,9 +184,9 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
         looks: list[Any] = []
         if options.sample.prompts:
             generate = build.generator_of(options, model, held)
-            score = sentiment if options.sample.score else None
+            scores = {"sentiment": sentiment} if options.sample.score else {}
             every = options.sample.every
-            looks.append(Generations(log, generate, score, every=every, stop=preemption.heard))
+            looks.append(Generations(log, generate, scores, every=every, stop=preemption.heard))
 
         def save(number: int, state: TrainState, best: bool) -> None:
             log.put()  # a checkpoint is never ahead of the record
@@ -207,8 +207,8 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
                 _drop_rollouts(out, keep=[*checkpoints.steps(), number])
 
         every, is_best = options.checkpoint.every, evaluations.is_best
-        cut = lambda: any(hook.cut for hook in (*evaluators, *looks))  # noqa: E731
-        saving = Save(save, checkpoints, preemption, every=every, is_best=is_best, cut=cut)
+        cut = lambda: any(hook.interrupted for hook in (*evaluators, *looks))  # noqa: E731
+        saving = Save(save, checkpoints, preemption, every=every, is_best=is_best, interrupted=cut)
         # whether a step is the last is known after its evaluation
         ends = [source.over] if isinstance(source, Online) else []
         hooks = [*evaluators, evaluations, *ends, metrics, *looks, saving]
@@ -216,7 +216,7 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
         code = ExitCode.OK
         try:
             for look in _missing(options, evaluations, evaluators, looks, log, meta, start, steps):
-                look.now(start, state, frozen)
+                look.run(start, state, frozen)
             if start and options.stop.metric:
                 _pin_best(checkpoints, evaluations, log)
             if preemption.heard():  # else a run could go on that knows not where it began
@@ -270,10 +270,10 @@ def _missing(
         return [*evaluators, *looks]
     last, missing = start == steps, []
     evaluated = evaluations.has(start)
-    if "evaluations" in meta and due(options.eval_every, start, last) and not evaluated:
+    if "evaluations" in meta and is_due(options.eval_every, start, last) and not evaluated:
         missing += evaluators
     seen = log.rows("generations")
-    if due(options.sample.every, start, last):
+    if is_due(options.sample.every, start, last):
         # of several processes one keeps the record
         missing += looks if hosts.any_process(bool(seen) and seen[-1]["step"] != start) else []
     return missing

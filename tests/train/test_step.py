@@ -116,7 +116,7 @@ def test_cached_reference_log_probabilities_replace_the_reference_forward():
     expected, _ = run(row, whole)
     logps = apply(params(1), None, whole.layout, ("token_logps",))["token_logps"]
     sums = (logps * whole.mask).sum(-1)
-    cached = whole.replace(
+    cached = whole._replace(
         extras={"ref_chosen_logps": sums[:, 0], "ref_rejected_logps": sums[:, 1]}
     )
     optimizer = optax.sgd(1.0)
@@ -174,7 +174,7 @@ def test_a_reference_that_is_due_moves_after_a_step_that_is_left_out(why):
         assert int(second.skipped) == 1
         np.testing.assert_array_equal(second.ref["w"][1:], row_of_nan["w"][1:])
     else:
-        left_out = left_out.replace(mask=np.zeros_like(left_out.mask))
+        left_out = left_out._replace(mask=np.zeros_like(left_out.mask))
         second, _ = step(first, Frozen(None, None), left_out)
         np.testing.assert_array_equal(second.ref["w"], first.params["w"])
     assert int(second.step) == 2
