@@ -32,26 +32,37 @@ LONG = (
 )  # fmt: skip
 
 
-# Tests compile much and compute little with it: in all files but those that look at a program's
-# memory, ask other compilers or compare losses near 0 between programs, most optimisations are
-# left out.
-OPTIMISED = (
+# Compiling takes most of the tests' time, and they compute little with what they compile. So most
+# optimizations are left out, but in files that look at a program's memory, ask other compilers or
+# compare losses near 0 between programs. JALIGN_OPTIMIZED=all compiles as users do everywhere.
+OPTIMIZED = (
     "plan", "targets", "traffic", "attention", "flat", "divergence", "score", "logprobs",
-    "quantized", "several_processes",
+    "nf4", "several_processes",
 )  # fmt: skip
+
+# Left out by --fast: runs, processes and compilers for absent hardware.
+SLOW = (*LONG,)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="leave out the files of SLOW")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`--fast` does not even import them."""
+    name = collection_path.stem.removeprefix("test_")
+    return True if config.getoption("--fast") and name in SLOW else None
 
 
 def pytest_configure(config):
-    """`--dist loadfile` hands files out as they are ordered here, not by how many tests they have,
-    which would begin the longest ones last.
-    """
+    """`--dist loadfile` would start the files with most tests first; the longest ones have few."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):
-    places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+    order = {f"test_{name}.py": position for position, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +81,8 @@ def _compiled_programs(request):
     """They are forgotten after a file, since thousands of tests would keep gigabytes of them."""
     import jax
 
-    quick = request.path.stem.removeprefix("test_") not in OPTIMISED
+    everywhere = os.environ.get("JALIGN_OPTIMIZED") == "all"
+    quick = not everywhere and request.path.stem.removeprefix("test_") not in OPTIMIZED
     variable = "JAX_DISABLE_MOST_OPTIMIZATIONS"
     with pytest.MonkeyPatch.context() as patch:  # also for the processes that a test starts
         if quick:

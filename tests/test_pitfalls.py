@@ -25,13 +25,12 @@ What is tested elsewhere already, by the number of the mistake:
   adapters_are_exported_for_peft_and_taken_up_again...
 17 old log-probs: test_online.py on_policy_the_ratio_is_one_and_in_later_epochs_it_is_not
 18 group deviation: test_advantages.py group_normalized_divides_by..., a_missing_score_leaves...;
-  test_online.py a_reward_that_fails_is_counted...
+  test_online.py a_response_without_a_reward_is_counted...
 19 KTO: losses/test_by_hand.py kto_*, data/test_pipeline.py a_mismatched_response_*, test_config.py
   (batch 1); ORPO: losses/test_by_hand.py orpo_stays_finite_where_the_model_is_certain
 20 options: test_contract.py every_hyperparameter_matters, train/test_optim.py
   an_option_that_cannot_apply..., models/test_families.py
-  a_changed_config_changes_the_logits;
-  here for the config's keys
+  a_changed_config_changes_the_logits; test_every_key_is_read.py every_key_is_read_by_the_code...
 22 cached reference: test_runs.py cached_reference_log_probs_change_nothing; here for their key
 26 resume: test_runs.py a_run_cut_in_two..., data/test_pipeline.py a_restart_continues...,
   train/test_resume_rules.py; here for what stands between two log lines
@@ -41,7 +40,9 @@ What is tested elsewhere already, by the number of the mistake:
 
 import ast
 import json
-from dataclasses import fields, replace
+import re
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,7 +85,23 @@ from tests.train._toy import B, apply, batch, params, responses, run
 PACKAGE = Path(jalign.__file__).parent
 
 
-# ---- normalisation and masks
+TESTS = Path(__file__).parent
+
+
+def test_every_test_that_the_index_above_names_exists():
+    file, missing = None, []
+    for word in re.split(r"[\s,;:]+", re.sub(r"\*?\.\.\.", "*", __doc__)):
+        if word.endswith(".py"):
+            file = TESTS / word
+            assert file.exists(), word
+        elif word.count("_") >= 2 or word.endswith("_*"):
+            names = re.findall(r"def test_(\w+)", file.read_text())
+            if not any(fnmatch(name, word.rstrip("*.") + "*") for name in names):
+                missing.append(f"{file.name} {word}")
+    assert not missing, "\n".join(missing)
+
+
+# ---- normalization and masks
 
 
 def test_2_places_without_an_example_are_not_in_the_denominator():
@@ -222,20 +239,6 @@ def test_14_adapters_have_no_dropout_where_policy_and_reference_are_compared():
 
 
 # ---- options and twins
-
-
-def test_20_every_key_of_the_config_is_read():
-    """An option that nothing reads is a lie: each key must be read in cli/ or config/."""
-    files = [file for part in ("cli", "config") for file in (PACKAGE / part).glob("*.py")]
-    nodes = [n for f in files for n in ast.walk(ast.parse(f.read_text()))]
-    read = {n.attr for n in nodes if isinstance(n, ast.Attribute)}
-    sections = [
-        x for x in vars(config).values() if isinstance(x, type) and x.__name__.endswith("Config")
-    ]
-    assert len(sections) == 15
-    for section in sections:
-        for key in fields(section):
-            assert key.name in read, f"{section.__name__}.{key.name}"
 
 
 def test_21_each_loss_exists_once_and_is_the_one_that_the_catalogue_runs():
