@@ -50,6 +50,7 @@ ALLOWED = {
     "cli": TRAIN
     | {"about", "eval", "config", "embedded", "bench", "plan", "options", "run"}
     | {"feedback", "pipeline", "__init__"},
+    "examples": TRAIN | {"options", "run", "embedded", "plan", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),
 }
