@@ -120,7 +120,7 @@ def test_only_one_file_names_the_axes_of_the_mesh():
     called = {"P", "PartitionSpec", "constrain", "ways"}
     wrong = []
     for path in ROOT.rglob("*.py"):
-        if path == ROOT / "parallel" / "axes.py":
+        if path == ROOT / "parallel" / "axes.py" or path.parent == ROOT / "examples":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(getattr(node, "func", None), "id", "")
