@@ -13,7 +13,7 @@ from jalign.kernels.devices import ACCELERATORS
 from jalign.parallel.mesh import make_mesh
 from jalign.run import data as build_data
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.policy import tokenizer_of
 from jalign.train.exit_code import ExitCode
 from tests._cli import CHEAP, call
 from tests.data.tiny_tokenizers import CHATML, byte_level
@@ -157,7 +157,7 @@ def test_train_and_eval_print_everything_that_their_data_count(folder, capsys, t
     options |= {"data.train": file, "data.eval": file, "steps": 1, "batch_size": 2}
     args = config(folder, out=tmp_path / "run", **options)
     run = read_config([str(x) for x in args])
-    report = build_data.examples_of(run, build.tokenizer_of(run))[0].report
+    report = build_data.examples_of(run, tokenizer_of(run))[0].report
     lines = sentences(report)
     assert report.dropped and report.truncated_prompts and report.truncated_responses
     assert any("mood" in line for line in lines)

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.data.chat import Template
+from jalign.data.chat import Template, load_tokenizer
 from jalign.data.templates import TEMPLATES
 from jalign.models import hub
 from jalign.run import folder as runs
-from jalign.run import roles as build
 from jalign.run.export import card, model_folder, readers
 from tests._cli import call
 from tests._runs import HI, ONE
@@ -155,7 +154,7 @@ def test_an_export_has_the_type_and_rights_of_its_base_and_says_where_it_comes_f
     assert hub.stored_dtype(out) == jnp.bfloat16
     plain = (out / "config.json").stat().st_mode
     assert {file.stat().st_mode for file in out.iterdir()} == {plain}
-    assert Template.of(build.load_tokenizer(str(out))).source == CHATML
+    assert Template.of(load_tokenizer(str(out))).source == CHATML
     facts = card.read(str(out))
     assert (facts["step"], facts["algorithm"]["name"]) == (20, "sft")
     text = (out / "README.md").read_text()
@@ -167,7 +166,7 @@ def test_an_adapter_brings_its_tokenizer_and_what_ends_a_response(folder, tmp_pa
     out = tmp_path / "out"
     assert call(["export", folder / "rm", out, "--adapter"])[0] == 0
     assert (out / "adapter_model.safetensors").stat().st_mode == (out / "README.md").stat().st_mode
-    assert "im_end" in build.load_tokenizer(str(out)).chat_template
+    assert "im_end" in load_tokenizer(str(out)).chat_template
 
 
 def test_another_model_is_replaced_only_when_that_is_asked_for(folder, tmp_path, capsys):

@@ -14,7 +14,6 @@ from jalign.models import hub
 from jalign.models.adapters import lora
 from jalign.parallel.paths import path_name
 from jalign.run import folder as runs
-from jalign.run import roles as build
 from tests.tiny_run import arguments, write_model, write_pairs
 
 
@@ -55,7 +54,7 @@ def params_of(model):
 
 def params_of_run(folder):
     _, model, state, _ = runs.newest(str(folder))
-    decoder = nnx.merge(*build.merged(model, state.params))
+    decoder = nnx.merge(*model.sampling_weights(state.params))
     return params_of(lora.merge(decoder) if lora.adapters(decoder) else decoder)
 
 

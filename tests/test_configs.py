@@ -16,7 +16,7 @@ from jalign.config.read import load_yaml, read_config
 from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
 from jalign.pipeline.stages import plan
-from jalign.run import roles as build
+from jalign.run import trainer
 from jalign.run.trainer import train
 from jalign.train.preemption import ExitCode
 
@@ -80,7 +80,7 @@ def quick(monkeypatch):
         model.unroll = False
         return model
 
-    monkeypatch.setattr(build, "mesh_of", lambda config: mesh)
+    monkeypatch.setattr(trainer, "mesh_of", lambda _: mesh)
     monkeypatch.setattr(hub, "load", rolled)
 
 

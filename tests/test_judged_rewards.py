@@ -15,7 +15,8 @@ from jalign.rewards.rating import additive_ratings, direct_score
 from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import Responses
 from jalign.run import data as build_data
-from jalign.run import roles as build
+from jalign.run.devices import mesh_of
+from jalign.run.policy import tokenizer_of
 from jalign.run.reward_parts import Texts
 from jalign.run.rewards import reward_of
 from tests.judge_server import prefers_longer, serve, served
@@ -39,9 +40,9 @@ def judge(folder, ask, **judge):
     given = {f"reward.judge.{name}": x for name, x in {"ask": ask, **judge}.items()}
     options = {"reward.functions": "{}", "data.holdout": 0} | given
     config = read_config(arguments(folder, "judged", "spo", **options))
-    mesh = build.mesh_of(config)
+    mesh = mesh_of(config.mesh)
     with jax.set_mesh(mesh):
-        tokenizer, rows = build.tokenizer_of(config), build_data.all_rows(config)
+        tokenizer, rows = tokenizer_of(config), build_data.all_rows(config)
         examples, _ = build_data.examples_of(config, tokenizer, rows)
         texts = Texts.of(config, examples, rows[0], tokenizer)
         tokens = [

@@ -10,7 +10,7 @@ from jalign.data.convert import to_records
 from jalign.data.templates import TEMPLATES
 from jalign.data.tokenize import tokenize
 from jalign.rollout.sampler import continuation
-from jalign.run import roles as build
+from jalign.run.policy import eos_ids, tokenizer_of
 from jalign.run.reward_parts import Texts
 from tests.data.tiny_tokenizers import CHATML, byte_level
 
@@ -32,8 +32,8 @@ def run_config(path, *more):
 
 
 def ends(path, *more):
-    tokenizer = build.tokenizer_of(run_config(path, *more))
-    return tokenizer.convert_ids_to_tokens(list(build.eos_ids(str(path), tokenizer)))
+    tokenizer = tokenizer_of(run_config(path, *more))
+    return tokenizer.convert_ids_to_tokens(list(eos_ids(str(path), tokenizer)))
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_a_sampled_response_ends_at_the_eos_and_at_what_the_template_ends_turns_
 
 def test_the_last_scored_token_of_a_chat_is_one_that_ends_a_sampled_response(tmp_path):
     path = folder_of(tmp_path / "m", CHATML, {"eos_token_id": 3})
-    tokenizer = build.tokenizer_of(run_config(path))
+    tokenizer = tokenizer_of(run_config(path))
     (example,) = tokenize(to_records([{"messages": CHAT}], "supervised")[0], tokenizer)
     last = int(example.responses[0][-1])
     assert tokenizer.convert_ids_to_tokens(last) == "<|im_end|>"
-    assert last in build.eos_ids(str(path), tokenizer)
+    assert last in eos_ids(str(path), tokenizer)
 
 
 def test_the_template_of_a_run_goes_with_its_tokenizer_also_without_the_file(tmp_path):
@@ -71,7 +71,7 @@ def test_the_template_of_a_run_goes_with_its_tokenizer_also_without_the_file(tmp
     facts = tmp_path / "config.json"  # as a run writes it
     facts.write_text(json.dumps({"data": {"template": CHATML}, "algorithm": {"name": "sft"}}))
     config = read_config(["--config", str(facts), "--model.path", str(path)])
-    tokenizer = build.tokenizer_of(config)
+    tokenizer = tokenizer_of(config)
     assert config.data.template == tokenizer.chat_template == CHATML
     tokenizer.save_pretrained(tmp_path / "exported")
     assert ends(folder_of(tmp_path / "other", tokenizer.chat_template)) == ["</s>", "<|im_end|>"]

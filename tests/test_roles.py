@@ -11,7 +11,10 @@ from jalign.cli.export import export
 from jalign.config import Config, DataConfig, RewardConfig
 from jalign.config.read import read_config
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.decoders import Source
+from jalign.run.devices import mesh_of
+from jalign.run.policy import tokenizer_of
+from jalign.run.roles import load_roles
 from jalign.train.preemption import ExitCode
 from tests._runs import ONLINE, leaves, rows, run
 from tests.tiny_run import arguments
@@ -82,9 +85,9 @@ def test_policy_reference_critic_and_reward_model_stand_on_one_frozen_base(folde
     given = ONLINE | lora | {"reward.functions": "{}", "reward.model": str(folder / "rm")}
     assert run(folder, "perl", "ppo", **given) == ExitCode.OK
     config = read_config(arguments(folder, "perl2", "ppo", **given))
-    mesh = build.mesh_of(config)
-    model = build.model_of(config, mesh, build.tokenizer_of(config))
-    judge = runs.reward_model(str(folder / "rm"), mesh, model.bare)
+    mesh = mesh_of(config.mesh)
+    model = load_roles(config, Source(mesh), tokenizer_of(config))
+    judge = runs.reward_model(str(folder / "rm"), mesh, model.shared_base)
 
     def places(tree):
         """Where the shards of each array lie in memory."""

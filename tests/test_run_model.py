@@ -11,7 +11,7 @@ from flax import nnx
 from jalign.models import hub
 from jalign.models.adapters import lora
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.policy import model_path
 from tests._cli import call
 from tests._runs import HI, ONE
 from tests.tiny_run import arguments, write_model, write_pairs
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 def trained(run):
     """The parameters of its model, adapters merged."""
     found = runs.weights(str(run))
-    decoder = lora.merge(nnx.merge(*build.merged(found.model, found.params)))
+    decoder = lora.merge(nnx.merge(*found.model.sampling_weights(found.params)))
     return jax.tree.leaves(jax.device_get(nnx.state(decoder)))
 
 
@@ -51,7 +51,7 @@ def test_a_run_is_the_model_and_the_reference_of_the_next(folder, capsys):
     options = ONE | {"model.path": run, "model.reference": f"{run}@1", "steps": 1}
     code, said = call(["train", *arguments(folder, "second", "dpo", **options)], capsys)
     assert code == 0 and f"step 1 of {run} as a model: {run}/models/1" in said.err
-    start = hub.load(build.model_path(run))
+    start = hub.load(model_path(run))
     for a, b in zip(trained(run), jax.tree.leaves(jax.device_get(nnx.state(start))), strict=True):
         np.testing.assert_array_equal(a, b)
     found = runs.weights(str(folder / "second"))
@@ -64,10 +64,10 @@ def test_a_step_that_a_run_does_not_have_is_refused_and_an_adapter_names_its_bas
     folder, tmp_path, capsys
 ):
     with pytest.raises(ValueError, match="no checkpoint of step 7; there is: 1"):
-        build.model_path(f"{folder / 'first'}@7")
+        model_path(f"{folder / 'first'}@7")
     assert call(["export", folder / "first", tmp_path / "adapter", "--adapter"], capsys)[0] == 0
     with pytest.raises(ValueError, match=r"name its base as the model, .*/model, and the adapter"):
-        build.model_path(str(tmp_path / "adapter"))
+        model_path(str(tmp_path / "adapter"))
     args = ["hello", "--max_new_tokens", 4]
     code, said = call(["sample", tmp_path / "adapter", *args], capsys)
     assert code == 0

@@ -26,7 +26,10 @@ import numpy as np
 from jalign.core import Frozen
 from jalign.run import data as build_data
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.batches import held_source_of
+from jalign.run.decoders import Source
+from jalign.run.devices import mesh_of
+from jalign.run.roles import load_roles
 
 CONFIG = str(Path(__file__).with_name("stories15m_cpu.yaml"))
 # Each with what its paper leaves to the user on data of this kind; the learning rate is one for
@@ -59,8 +62,8 @@ def measure(out: Path, pairs_run: Path) -> dict[str, float]:
     """The common measures of a run, on the held-out pairs of a run that reads pairs."""
     _, trained, state, _ = runs.newest(str(out))
     config = runs.options_of(str(pairs_run))
-    mesh = build.mesh_of(config)
-    model = build.model_of(config, mesh, trained.tokenizer)
+    mesh = mesh_of(config.mesh)
+    model = load_roles(config, Source(mesh), trained.tokenizer)
     _, held = build_data.examples_of(config, trained.tokenizer)
     names = ("token_logps", "ref_token_logps", "kl_to_ref")
 
@@ -84,7 +87,7 @@ def measure(out: Path, pairs_run: Path) -> dict[str, float]:
     totals: dict[str, np.ndarray] = {}
     frozen = Frozen(trained.base, model.params)
     with jax.set_mesh(mesh):
-        for parts in build.held_source_of(config, held, mesh, model.decoder.spec).eval_batches():
+        for parts in held_source_of(config, held, mesh, model.decoder.spec).eval_batches():
             for part in parts:
                 for i in range(int(part.count)):
                     batch = jax.tree.map(lambda x, i=i: x[i], part.batch)

@@ -36,10 +36,13 @@ from jalign.models.functional import policy_of
 from jalign.rollout.groups import Responses, respond
 from jalign.run import data as build_data
 from jalign.run import folder as runs
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
+from jalign.run.decoders import Source
+from jalign.run.devices import mesh_of
+from jalign.run.policy import eos_ids, tokenizer_of
 from jalign.run.reward_parts import Texts
 from jalign.run.rewards import reward_of
+from jalign.run.roles import load_roles
 from jalign.train.rollout import Bins, Reader
 
 CONFIG = str(Path(__file__).with_name("stories15m_online.yaml"))
@@ -98,8 +101,8 @@ class Task:
         self.model, self.openings, self.out = model, openings, out
         given = ["--model.path", model, "--data.train", openings, "--out", str(out)]
         self.config = read_config(["--config", CONFIG, *given])
-        self.mesh = build.mesh_of(self.config)
-        self.start = build.model_of(self.config, self.mesh, build.tokenizer_of(self.config))
+        self.mesh = mesh_of(self.config.mesh)
+        self.start = load_roles(self.config, Source(self.mesh), tokenizer_of(self.config))
         rows = build_data.all_rows(self.config)
         prompts, held = build_data.examples_of(self.config, self.start.tokenizer, rows)
         assert held is not None
@@ -117,10 +120,10 @@ class Task:
         self, params: Any, texts: Texts, count: int, responses: int
     ) -> tuple[Responses, np.ndarray]:
         """Responses of a policy to the first openings, and their rewards."""
-        eos = build.eos_ids(self.start.path, self.start.tokenizer)
+        eos = eos_ids(self.start.path, self.start.tokenizer)
         settings = build_online.settings_of(self.config, eos)
         settings = replace(settings, responses=responses)
-        policy, prompts = build.merged(self.start, params), self.prompts_of(texts)[:count]
+        policy, prompts = self.start.sampling_weights(params), self.prompts_of(texts)[:count]
         found = respond(policy, prompts, settings, jax.random.key(7), batch_size=64)
         scores = self.reward(texts, range(count), found).scores
         assert scores is not None

@@ -20,7 +20,11 @@ from jalign.parallel.mesh import batch_shards, make_mesh
 from jalign.plan import data as plan_data
 from jalign.plan.architectures import config_of
 from jalign.run import data as build_data
-from jalign.run import roles as build
+from jalign.run.batches import source_of, steps_of
+from jalign.run.decoders import Source
+from jalign.run.devices import cost_of, max_tokens_for, mesh_of
+from jalign.run.policy import tokenizer_of
+from jalign.run.roles import initial_state, load_roles
 from jalign.train.objective import Objective
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
@@ -102,9 +106,9 @@ def random_step(
         batch_size=pairs,
         layout=layout,
         streams=batch_shards(mesh),
-        max_tokens=max_tokens or build.max_tokens_for(examples),
+        max_tokens=max_tokens or max_tokens_for(examples),
         group_by_length=group_by_length,
-        cost=build.cost_of(model.spec),
+        cost=cost_of(model.spec),
     )
     source = Offline(batches, mesh)
     optimizer = make_optimizer("adamw", learning_rate)
@@ -130,19 +134,19 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
     """
     if options.algorithm.experience:
         raise ValueError("bench step measures steps on fixed data; this options samples its own")
-    mesh = build.mesh_of(options)
+    mesh = mesh_of(options.mesh)
     jax.set_mesh(mesh)
     if random:
-        model = build.model_of(options, mesh, None, load=_random_weights)
+        model = load_roles(options, Source(mesh, read=_random_weights), None)
         examples = _random_examples(options, model.decoder.spec)
     else:
-        tokenizer = build.tokenizer_of(options)
+        tokenizer = tokenizer_of(options)
         examples, _ = build_data.examples_of(options, tokenizer)
-        model = build.model_of(options, mesh, tokenizer)
+        model = load_roles(options, Source(mesh), tokenizer)
     spec = model.decoder.spec
-    source = build.source_of(options, examples, mesh, spec)
-    optimizer, _ = options.optim.make(build.steps_of(options, source.batches))
-    state, frozen = build.state_of(options, model, mesh, optimizer)
+    source = source_of(options, examples, mesh, spec)
+    optimizer, _ = options.optim.make(steps_of(options, source.batches))
+    state, frozen = initial_state(options, model, mesh, optimizer)
     row = options.algorithm
     if options.reference == "cached":
         source.columns, frozen = _zeros_for(row, len(examples)), Frozen(frozen.base, None)

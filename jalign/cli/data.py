@@ -12,8 +12,10 @@ from jalign.models import hub
 from jalign.options import RunOptions
 from jalign.run import data as build_data
 from jalign.run import limits as check_tokens
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
+from jalign.run.batches import source_of
+from jalign.run.devices import mesh_of
+from jalign.run.policy import model_path, tokenizer_of
 
 
 def data(args: Sequence[str], console: Console) -> None:
@@ -37,7 +39,7 @@ def show(config: RunOptions, console: Console) -> None:
     """Counts, lengths, what was dropped and why, a few examples with scored tokens coloured, and
     how batches are cut.
     """
-    tokenizer = build.tokenizer_of(config)
+    tokenizer = tokenizer_of(config)
     train, held = build_data.examples_of(config, tokenizer)
     train.report.warnings += check_tokens.check(config, tokenizer, train, held)
     for line in build_data.described_splits(config.data):
@@ -51,8 +53,8 @@ def show(config: RunOptions, console: Console) -> None:
         for line in build_online.plan_of(config).describe(config.algorithm):
             console.print(line, highlight=False)
         return
-    spec = hub.spec_of(build.model_path(config.model.path))
-    for line in build.source_of(config, train, build.mesh_of(config), spec).batches.plan.describe():
+    spec = hub.spec_of(model_path(config.model.path))
+    for line in source_of(config, train, mesh_of(config.mesh), spec).batches.plan.describe():
         console.print(line, highlight=False)
 
 

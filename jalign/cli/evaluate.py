@@ -24,8 +24,8 @@ from jalign.log import Display
 from jalign.models.functional import StandaloneModel, policy_of
 from jalign.run import data as build_data
 from jalign.run import folder as runs
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
+from jalign.run.batches import reads_mismatched
 from jalign.run.reward_parts import Texts
 from jalign.run.rewards import reward_of
 from jalign.train.step import make_eval_step
@@ -167,7 +167,7 @@ def _metrics(s: Subject) -> dict[str, Any]:
 
 def _answers(s: Subject) -> dict[str, Any]:
     """Of an online algorithm: the rewards of answers to the held-out prompts."""
-    reward = reward_of(s.options, s.mesh, s.model.bare)
+    reward = reward_of(s.options, s.mesh, s.model.shared_base)
     texts = Texts.of(s.options, s.held, build_data.held_rows(s.options), s.model.tokenizer)
     return build_online.answers_of(s.options, s.model, texts, s.mesh, reward)(s.state, s.frozen)
 
@@ -176,7 +176,7 @@ def _kl(s: Subject, to_reference: bool) -> float:
     """KL(policy || its reference, or the model that the run started from): the second is 0 of one
     that is not trained.
     """
-    own = 1 if build.reads_mismatched(s.options) else None
+    own = 1 if reads_mismatched(s.options) else None
     step = jax.jit(make_kl_step(s.model.apply, own))
     start = s.frozen.ref if to_reference else policy_of(s.model.params)
     return float(_summed(lambda data: step(s.state.params, s.frozen.base, start, data), s).shown)

@@ -18,9 +18,7 @@ from jalign.rewards.model import REWARD_FILE
 from jalign.run import data as build_data
 from jalign.run import folder as runs
 from jalign.run.export import model_folder
-from jalign.run.export.exported import Exported
-
-DTYPES = ["base", "float32", "bfloat16", "float16"]
+from jalign.run.export.exported import DTYPES, Exported
 
 
 def parser() -> ArgumentParser:
@@ -40,7 +38,7 @@ def parser() -> ArgumentParser:
     result.add_argument(
         "--dtype",
         default="base",
-        choices=DTYPES,
+        choices=list(DTYPES),
         help="of the weights; base: that of the model the run started from. Adapters are float32",
     )
     result.add_argument(
@@ -82,7 +80,7 @@ def export(args: Sequence[str], console: Console) -> None:
     """
     options = check_args(args)
     trained = runs.weights(options.run, runs.which(options.step))
-    exported = Exported(options.run, trained)
+    exported = Exported(trained.policy(options.run))
     if options.adapter and not exported.adapted:
         raise ValueError(
             f"{options.run} trained the whole model: there is no adapter; leave out --adapter"
@@ -102,7 +100,7 @@ def export(args: Sequence[str], console: Console) -> None:
             f"reward = {gain:.6g} * score + {bias:.6g}: the gain is in the weights, the bias in "
             f"{REWARD_FILE} only"
         )
-    for line in exported.said:
+    for line in exported.notes:
         say(line)
     say(f"{kind} of step {trained.step} of {options.run} written to {options.out}")
 

@@ -25,8 +25,8 @@ from jalign.models.adapters import peft
 from jalign.models.decoder import Decoder
 from jalign.parallel.paths import path_name
 from jalign.run import folder as runs
-from jalign.run import roles as build
 from jalign.run.export import card, model_folder, readers
+from jalign.run.policy import model_path
 
 Params = dict[str, np.ndarray]
 
@@ -222,7 +222,7 @@ def _host() -> Any:
 
 
 def _base(name: str) -> Base:
-    folder = hub.find(build.model_path(name))
+    folder = hub.find(model_path(name))
     model = hub.load(folder)
     return Base(folder, model, _params(model), Reading.of(folder))
 
@@ -238,14 +238,14 @@ def _delta(name: str, base: Base) -> Learned:
     reading = None
     if runs.is_run(name):
         _, model, params, step = runs.weights(name)
-        decoder = nnx.merge(*build.merged(model, params))
+        decoder = nnx.merge(*model.sampling_weights(params))
         kind, start = f"run, step {step}", hub.find(model.path)
         reading = Reading.of(start, model.tokenizer)
     elif (Path(name).expanduser() / peft.CONFIG).is_file():
         decoder = peft.load_adapter(base.model, name)
         kind, start = "adapter", base.folder
     else:
-        decoder = hub.load(build.model_path(name))
+        decoder = hub.load(model_path(name))
         kind, start = "model", None
     source = None if reading else Path(name) if Path(name).is_dir() else hub.find(name)
     if source and (source / "tokenizer.json").is_file():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jalign.data.chat import load_tokenizer
-from jalign.run import roles as build
+from jalign.run.policy import eos_ids
 
 
 class Reading(NamedTuple):
@@ -20,7 +20,7 @@ class Reading(NamedTuple):
     def of(cls, path: str | Path, tokenizer: Any = None) -> Reading:
         """Of a folder; `tokenizer` where a run has changed it."""
         tokenizer = load_tokenizer(path) if tokenizer is None else tokenizer
-        return cls(tokenizer, build.eos_ids(str(path), tokenizer))
+        return cls(tokenizer, eos_ids(str(path), tokenizer))
 
     def differs(self, other: Reading) -> list[str]:
         """In what."""

@@ -27,7 +27,7 @@ from jalign.plan.compile import Program, bytes_on_one, little_effort
 from jalign.plan.gpus import in_place_of_the_card_here
 from jalign.plan.programs import programs_of
 from jalign.plan.report import Report
-from jalign.plan.roles import Roles, roles_of
+from jalign.plan.roles import PlannedRoles, roles_of
 from jalign.plan.suggest import suggestions
 from jalign.plan.targets import Target, target, topology
 from jalign.run import rollouts as build_online
@@ -104,7 +104,7 @@ def planned(config: RunOptions, goal: Target, name: str) -> Report:
     return report
 
 
-def _beside(roles: Roles, program: Program) -> float:
+def _beside(roles: PlannedRoles, program: Program) -> float:
     """Bytes that stand on one device while a program runs and are no argument of it, less those of
     arrays that it is given twice, which its compiler counted twice.
     """
@@ -117,7 +117,7 @@ def _beside(roles: Roles, program: Program) -> float:
     return bytes_on_one(stays, read) - twice
 
 
-def _parts(roles: Roles, *, host: bool = False) -> dict[str, float]:
+def _parts(roles: PlannedRoles, *, host: bool = False) -> dict[str, float]:
     size = partial(bytes_on_one, seen=set(), host=host)
     state, frozen = roles.state, roles.frozen
     parts = {
@@ -131,7 +131,7 @@ def _parts(roles: Roles, *, host: bool = False) -> dict[str, float]:
     return {name: x for name, x in parts.items() if x}
 
 
-def _facts(config: RunOptions, mesh, roles: Roles, goal: Target, data) -> dict[str, str]:
+def _facts(config: RunOptions, mesh, roles: PlannedRoles, goal: Target, data) -> dict[str, str]:
     spec = roles.model.decoder.spec
     a = goal.accelerator
     kernels = {
@@ -168,7 +168,7 @@ def _facts(config: RunOptions, mesh, roles: Roles, goal: Target, data) -> dict[s
     return facts
 
 
-def _count(config: RunOptions, report: Report, roles: Roles, data, online: bool) -> None:
+def _count(config: RunOptions, report: Report, roles: PlannedRoles, data, online: bool) -> None:
     algorithm, spec = config.algorithm, roles.model.decoder.spec
     mesh_size = report.target.devices
     # an online run reads its reference once per rollout, before its steps

@@ -20,7 +20,7 @@ from jalign.rewards.label import text_of
 from jalign.rollout.sampler import Settings, generate, prompt_ids
 from jalign.run import data as build_data
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.policy import eos_ids
 
 LOT = 4  # batches that are sampled before they are kept: prompts of like length go together
 
@@ -133,7 +133,7 @@ def sample(args: Sequence[str], console: Console) -> None:
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
-        eos=build.eos_ids(path, tokenizer),
+        eos=eos_ids(path, tokenizer),
         responses=options.best_of or options.responses,
     )
     size = min(options.batch_size, len(asked))

@@ -17,8 +17,12 @@ from jalign.options import RunOptions
 from jalign.run import data as build_data
 from jalign.run import folder as runs
 from jalign.run import limits as check_tokens
-from jalign.run import roles as build
+from jalign.run.batches import held_source_of
+from jalign.run.decoders import Source
+from jalign.run.devices import mesh_of
 from jalign.run.export import card
+from jalign.run.policy import model_path, tokenizer_of
+from jalign.run.roles import Roles, initial_state, load_roles
 from jalign.train.step import with_reference
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,7 @@ class Subject:
     step: int | None  # of a run
     options: RunOptions
     mesh: Mesh
-    model: build.Model
+    model: Roles
     state: TrainState
     frozen: Frozen
     held: Examples
@@ -46,7 +50,7 @@ class Subject:
     def batches(self) -> Iterator[tuple[MicroBatches, ...]]:
         """Every held-out example once."""
         spec = self.model.decoder.spec
-        return build.held_source_of(self.options, self.held, self.mesh, spec).eval_batches()
+        return held_source_of(self.options, self.held, self.mesh, spec).eval_batches()
 
 
 def of_run(run: str, step: str | None, more: Sequence[str]) -> Subject:
@@ -74,8 +78,8 @@ def of_run(run: str, step: str | None, more: Sequence[str]) -> Subject:
 def of_config(args: Sequence[str], say: Say) -> Subject:
     """A model as a config names it."""
     options = _with_reference(read_config(args, "eval"), say)
-    mesh = build.mesh_of(options)
-    model = build.model_of(options, mesh, build.tokenizer_of(options))
+    mesh = mesh_of(options.mesh)
+    model = load_roles(options, Source(mesh), tokenizer_of(options))
     return _subject(model.path, None, options, model, None, {})
 
 
@@ -102,13 +106,13 @@ def _subject(
     what: str,
     step: int | None,
     options: RunOptions,
-    model: build.Model,
+    model: Roles,
     state: TrainState | None,
     before: dict[str, float],
 ) -> Subject:
-    mesh = build.mesh_of(options)
+    mesh = mesh_of(options.mesh)
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
-    initial, frozen = build.state_of(options, model, mesh, optimizer)
+    initial, frozen = initial_state(options, model, mesh, optimizer)
     state = state or initial
     held = build_data.held_of(options, model.tokenizer, build_data.held_rows(options))
     if held is None:
@@ -140,7 +144,7 @@ def _with_reference(options: RunOptions, say: Say) -> RunOptions:
 
 def _is_there(name: str) -> bool:
     try:
-        hub.find(build.model_path(name))
+        hub.find(model_path(name))
     except ValueError:
         return False
     return True

@@ -20,8 +20,8 @@ from jalign.parallel.mesh import batch_shards
 from jalign.plan import work
 from jalign.plan.work import Rows
 from jalign.run import data as build_data
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
+from jalign.run.batches import batches_of, reads_mismatched
 from jalign.train.rollout import bins_of, pack
 from jalign.train.source import SPLIT
 
@@ -57,14 +57,14 @@ def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatc
     """One step of an offline run, from the pipeline itself."""
     k = responses_of(options)
     examples = longest_examples(options, spec, options.batch_size, k)
-    batches = build.batches_of(options, examples, mesh, spec, options.batch_size)
+    batches = batches_of(options, examples, mesh, spec, options.batch_size)
     data = next(batches.eval_batches())
     return _with_reference(options, data) if options.reference == "cached" else data
 
 
 def responses_of(options: RunOptions) -> int:
     """Responses of an example of an offline run's data."""
-    if build.reads_mismatched(options):
+    if reads_mismatched(options):
         return 1
     return options.algorithm.format.k or LIST
 

@@ -15,11 +15,10 @@ from jalign.data.examples import Example
 from jalign.options import RunOptions
 from jalign.plan import data as plan_data
 from jalign.plan.compile import Program, compile_program
-from jalign.plan.roles import Roles, integers, key_in
+from jalign.plan.roles import PlannedRoles, integers, key_in
 from jalign.rewards import model as reward_model
 from jalign.rollout import sampler
 from jalign.rollout.decode_model import Ready, prepare
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
 from jalign.train.rollout import model_fields
 from jalign.train.rounding import same_rounding
@@ -27,7 +26,9 @@ from jalign.train.state import abstract_in, gathered_copy_fn
 from jalign.train.step import make_train_step
 
 
-def programs_of(options: RunOptions, mesh: Mesh, roles: Roles, data: Any) -> Iterator[Program]:
+def programs_of(
+    options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any
+) -> Iterator[Program]:
     """The train step, and of an online run all that comes before it; the likeliest to be too
     large first.
     """
@@ -42,7 +43,7 @@ def programs_of(options: RunOptions, mesh: Mesh, roles: Roles, data: Any) -> Ite
         yield _reward(options, mesh, roles)
 
 
-def _train_step(options: RunOptions, mesh: Mesh, roles: Roles, data: Any) -> Program:
+def _train_step(options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any) -> Program:
     algorithm, apply = options.algorithm, roles.model.apply
     apply = partial(apply, temperature=build_online.trained_temperature(options))
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
@@ -58,9 +59,9 @@ def _train_step(options: RunOptions, mesh: Mesh, roles: Roles, data: Any) -> Pro
     return compile_program("train step", step, (roles.state, roles.frozen, parts), trips=trips)
 
 
-def _rollout(options: RunOptions, mesh: Mesh, roles: Roles) -> Iterator[Program]:
+def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[Program]:
     plan, c = build_online.plan_of(options), options.rollout
-    graphdef, state = build.merged(roles.model, roles.state.params)
+    graphdef, state = roles.model.sampling_weights(roles.state.params)
     if c.weights == "gathered":
         state = gathered_copy_fn(state, roles.model.decoder.dtype)[1]
     layout = prepare.lower(graphdef, False, state).compile()
@@ -83,7 +84,7 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: Roles) -> Iterator[Program]
 
 
 def _reader(
-    options: RunOptions, mesh: Mesh, roles: Roles, data: Any, names: tuple[str, ...]
+    options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any, names: tuple[str, ...]
 ) -> Program:
     read = jax.jit(
         model_fields(roles.model.apply, options.rollout.temperature),
@@ -101,7 +102,7 @@ def _reader(
     return compile_program("log-probs of responses", read, args, names=names)
 
 
-def _reward(options: RunOptions, mesh: Mesh, roles: Roles) -> Program:
+def _reward(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Program:
     prompt, response = plan_data.longest(options, roles.model.decoder.spec)
     scored = np.arange(response) == response - 1
     longest = Example(np.zeros(prompt, np.int32), (np.zeros(response, np.int32),), (scored,), {})

@@ -10,8 +10,9 @@ from typing import Any
 from jalign.options import LoraConfig, RunOptions
 from jalign.plan.data import LIST
 from jalign.plan.targets import Target
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
+from jalign.run.batches import reads_mismatched
+from jalign.run.devices import usual_tokens
 
 
 def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOptions]]:
@@ -34,7 +35,7 @@ def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOpt
     if options.model.remat != "full":
         yield said("model.remat: full", model=replace(options.model, remat="full"))
     least = _least_tokens(options)
-    if (options.data.max_tokens or build.usual_tokens(goal.platform)) > least:
+    if (options.data.max_tokens or usual_tokens(goal.platform)) > least:
         fewer = replace(options.data, max_tokens=least)
         yield said(f"one example at a time (data.max_tokens: {least})", data=fewer)
     if options.reference == "step" and not options.model.lora:
@@ -74,6 +75,6 @@ def _least_tokens(options: RunOptions) -> int:
     if row.experience:
         plan = build_online.plan_of(options)
         k, response = row.format.k or plan.responses, plan.response_len
-    k += build.reads_mismatched(options)
+    k += reads_mismatched(options)
     multiple = 128
     return -(-(options.data.max_prompt_len + k * response + 1) // multiple) * multiple

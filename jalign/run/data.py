@@ -19,7 +19,7 @@ from jalign.data.tokenize import tokenize
 from jalign.models import hub
 from jalign.options import DataConfig, RunOptions, Sources
 from jalign.options.data import EMBEDDED, is_embedded
-from jalign.run.roles import model_path
+from jalign.run.policy import model_path
 
 HOLDOUT = 0.05  # of the training data, where nothing is said about held-out data
 

@@ -26,7 +26,10 @@ from jalign.models.decoder import Decoder
 from jalign.options import MeshConfig, RunOptions
 from jalign.options.renamed import with_new_keys
 from jalign.rewards.model import RewardModel
-from jalign.run import roles as build
+from jalign.run.decoders import FrozenBase, Source
+from jalign.run.devices import compute_dtype, mesh_of
+from jalign.run.policy import Policy, model_path, tokenizer_of
+from jalign.run.roles import Roles, initial_state, load_roles
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ def _options_from(saved: dict[str, Any], folder: str) -> RunOptions:
 def fitting(options: RunOptions) -> RunOptions:
     """The options with a mesh that these devices can be."""
     try:
-        build.mesh_of(options)
+        mesh_of(options.mesh)
     except ValueError:
         return replace(options, mesh=MeshConfig())
     return options
@@ -100,19 +103,19 @@ def fitting(options: RunOptions) -> RunOptions:
 def newest(
     folder: str,
     step: Which = None,
-    beside: build.Bare | None = None,
+    beside: FrozenBase | None = None,
     options: RunOptions | None = None,
-) -> tuple[RunOptions, build.Model, TrainState, int]:
+) -> tuple[RunOptions, Roles, TrainState, int]:
     """Options, model, state and step of a run's newest (or a given, or its best) checkpoint;
     adapters may stand on frozen weights that are there already. `options` take the place of the
     run's own.
     """
     options = fitting(options) if options else options_of(folder)
     checkpoints, step = _checkpoints(folder, step)
-    mesh = build.mesh_of(options)
-    model = build.model_of(options, mesh, build.tokenizer_of(options), beside)
+    mesh = mesh_of(options.mesh)
+    model = load_roles(options, Source(mesh), tokenizer_of(options), shared_base=beside)
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
-    state, _ = build.state_of(options, model, mesh, optimizer)
+    state, _ = initial_state(options, model, mesh, optimizer)
     found = checkpoints.restore(state, step)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint")
@@ -123,17 +126,34 @@ class Weights(NamedTuple):
     """What a run trained, without what only training needs."""
 
     options: RunOptions
-    model: build.Model
+    model: Roles
     params: Any
     step: int
 
+    def policy(self, folder: str) -> Policy:
+        """The trained model of the run in this folder, with what its card says."""
+        from jalign.run.export import card
 
-def weights(folder: str, step: Which = None, beside: build.Bare | None = None) -> Weights:
+        roles, options = self.model, self.options
+        return Policy(
+            nnx.merge(*roles.sampling_weights(self.params)),
+            roles.tokenizer,
+            roles.path,
+            mesh_of(options.mesh),
+            options.model,
+            options.mesh,
+            roles.shared_base,
+            options.algorithm,
+            card.facts_of(folder, options, self.step),
+        )
+
+
+def weights(folder: str, step: Which = None, beside: FrozenBase | None = None) -> Weights:
     """As `newest`, without the optimizer's state; the algorithm need not be known here."""
     checkpoints, step = _checkpoints(folder, step)
     options = readable(folder, step)
-    mesh = build.mesh_of(options)
-    model = build.model_of(options, mesh, build.tokenizer_of(options), beside)
+    mesh = mesh_of(options.mesh)
+    model = load_roles(options, Source(mesh), tokenizer_of(options), shared_base=beside)
     wanted = {"params": jax.tree.map(_master, model.params)}
     found = checkpoints.restore(wanted, step, partial=True)
     if found is None:
@@ -204,11 +224,11 @@ def language_model(
     """
     if is_run(name):
         _, model, params, _ = weights(name, step)
-        return nnx.merge(*build.merged(model, params)), model.tokenizer, model.path
+        return nnx.merge(*model.sampling_weights(params)), model.tokenizer, model.path
     if (Path(name) / peft.CONFIG).is_file():
         return _with_adapter(Path(name), mesh)
-    path = build.model_path(name)
-    model = hub.load(path, dtype=build.compute_dtype("auto"), mesh=mesh)
+    path = model_path(name)
+    model = hub.load(path, dtype=compute_dtype("auto"), mesh=mesh)
     return model, load_tokenizer(path), path
 
 
@@ -216,13 +236,13 @@ def _with_adapter(folder: Path, mesh: Mesh | None) -> tuple[Decoder, PreTrainedT
     """A PEFT folder on the base that it names, with its own tokenizer if it brings one."""
     base = peft.base_of(folder)
     own = (folder / "tokenizer.json").is_file()
-    model = hub.load(build.model_path(base), dtype=build.compute_dtype("auto"), mesh=mesh)
-    path = str(folder) if own else build.model_path(base)
+    model = hub.load(model_path(base), dtype=compute_dtype("auto"), mesh=mesh)
+    path = str(folder) if own else model_path(base)
     return peft.load_adapter(model, folder), load_tokenizer(path), path
 
 
 def reward_model(
-    name: str, mesh: Mesh | None = None, beside: build.Bare | None = None
+    name: str, mesh: Mesh | None = None, beside: FrozenBase | None = None
 ) -> RewardModel:
     """The reward model of a run's newest checkpoint, of a folder that jalign export wrote, or of
     any sequence-classification model with one label.
@@ -232,7 +252,7 @@ def reward_model(
         scorer = reward_of(trained.options, trained.model, trained)
         scorer.step = trained.step
         return scorer
-    return RewardModel.load(name, dtype=build.compute_dtype("auto"), mesh=mesh)
+    return RewardModel.load(name, dtype=compute_dtype("auto"), mesh=mesh)
 
 
 def process_model(name: str) -> RewardModel:
@@ -250,7 +270,7 @@ def process_model(name: str) -> RewardModel:
     return scorer
 
 
-def reward_of(options: RunOptions, model: build.Model, state: TrainState | Weights) -> RewardModel:
+def reward_of(options: RunOptions, model: Roles, state: TrainState | Weights) -> RewardModel:
     """The reward model of this state, with the limits of its training data."""
     if not options.algorithm.scores_responses:
         rows = ", ".join(row.name for row in ALGORITHMS.values() if row.scores_responses)
@@ -261,9 +281,9 @@ def reward_of(options: RunOptions, model: build.Model, state: TrainState | Weigh
     return _model_of(options, model, state)
 
 
-def _model_of(options: RunOptions, model: build.Model, state: TrainState | Weights) -> RewardModel:
+def _model_of(options: RunOptions, model: Roles, state: TrainState | Weights) -> RewardModel:
     return RewardModel(
-        build.merged(model, state.params),
+        model.sampling_weights(state.params),
         model.tokenizer,
         max_prompt_len=options.data.max_prompt_len,
         max_response_len=options.data.max_response_len,

@@ -11,7 +11,7 @@ from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import Frozen, TrainState
 from jalign.feedback.common import ASKING
 from jalign.options import OptimConfig, RewardConfig, RolloutConfig, RunOptions
-from jalign.run import roles as build
+from jalign.run.roles import Roles
 from jalign.train.online import Online
 
 _HOW = {"record", "sample_batch", "max_idle"}  # of rollouts: not what is sampled
@@ -46,7 +46,7 @@ NOTES = {
 
 def identity_of(
     options: RunOptions,
-    model: build.Model,
+    model: Roles,
     examples: Any,
     held: Any,
     state: TrainState,

@@ -15,7 +15,7 @@ from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import respond
 from jalign.rollout.sampler import Settings, continuation
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.policy import eos_ids
 
 
 def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
@@ -34,7 +34,7 @@ def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
             retries=c.retries,
         )
     model, tokenizer, path = runs.language_model(name, mesh)
-    split, eos = nnx.split(model), build.eos_ids(path, tokenizer)
+    split, eos = nnx.split(model), eos_ids(path, tokenizer)
 
     def generate(ids: Sequence[Sequence[int]], *, max_tokens: int, temperature: float) -> list[str]:
         settings = Settings(max_new_tokens=max_tokens, temperature=temperature, eos=eos)

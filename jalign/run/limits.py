@@ -14,7 +14,10 @@ from jalign.models.adapters.peft_tables import vocabulary_of
 from jalign.models.limits import check_length, check_token
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
-from jalign.run import roles as build
+from jalign.run.batches import reads_mismatched
+from jalign.run.policy import model_path
+from jalign.run.roles import SHARED_CRITIC
+from jalign.run.samples import sample_prompts
 
 SHORTER = "set data.max_prompt_len and data.max_response_len lower"
 SAMPLES = "set data.max_prompt_len and rollout.max_new_tokens lower"
@@ -37,7 +40,7 @@ def check(
     sampled = options.rollout.max_new_tokens if online else 0
     found = check_part(options, tokenizer, examples, "the training data", sampled)
     found += check_part(options, tokenizer, held, "the held-out data", sampled)
-    if held is not None and (shown := build.shown_prompts(options, held)):
+    if held is not None and (shown := sample_prompts(options, held)):
         lengths = np.array([len(prompt) + options.sample.max_new_tokens for _, prompt in shown])
         numbers = [i for i, _ in shown]
         policy = dict(list(specs_of(options).items())[:1])
@@ -62,9 +65,9 @@ def specs_of(options: RunOptions) -> dict[str, Spec]:
     c = options.model
     others = {"model.reference": c.reference, "model.critic": c.critic}
     named = {c.path: c.path} | {
-        f"{key} ({path})": path for key, path in others.items() if path and path != build.SHARED
+        f"{key} ({path})": path for key, path in others.items() if path and path != SHARED_CRITIC
     }
-    specs = {name: hub.spec_of(build.model_path(path)) for name, path in named.items()}
+    specs = {name: hub.spec_of(model_path(path)) for name, path in named.items()}
     resized = vocabulary_of(c.adapter) if c.adapter else None
     if resized:
         specs[c.path] = dataclasses.replace(specs[c.path], vocab_size=resized)
@@ -91,7 +94,7 @@ def _lengths(options: RunOptions, examples: Examples, sampled: int) -> np.ndarra
     """[n] tokens of an example's longest row, where `sampled` tokens may follow the prompt."""
     prompt, response, _ = examples.lengths()
     longest = response.max(axis=1, initial=0)
-    if build.reads_mismatched(options):  # another example's response follows the prompt, too
+    if reads_mismatched(options):  # another example's response follows the prompt, too
         longest = np.full_like(longest, longest.max(initial=0))
     return prompt + np.maximum(longest, sampled)
 

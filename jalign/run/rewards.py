@@ -17,7 +17,7 @@ from jalign.rewards.rlaif import Comparison, labeler
 from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import Responses
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.decoders import FrozenBase
 from jalign.run.judge import judge_of
 from jalign.run.reward_parts import (
     Reward,
@@ -35,7 +35,7 @@ JUDGED = {"score": direct_score, "points": additive_ratings, "preference": Compa
 """What reward.judge.options are options of."""
 
 
-def reward_of(options: RunOptions, mesh: Mesh, beside: build.Bare | None = None) -> Reward:
+def reward_of(options: RunOptions, mesh: Mesh, beside: FrozenBase | None = None) -> Reward:
     """Everything in `reward`, as one (nothing there: nothing is said). A reward model's adapters
     may stand on the policy's frozen weights.
     """

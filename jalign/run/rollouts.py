@@ -25,8 +25,10 @@ from jalign.rollout.sampler import Settings
 from jalign.rollout.stops import stop_at
 from jalign.run import data as build_data
 from jalign.run import limits as check_tokens
-from jalign.run import roles as build
+from jalign.run.devices import usual_multiple, usual_tokens
+from jalign.run.policy import eos_ids
 from jalign.run.reward_parts import Reward, Texts
+from jalign.run.roles import Roles
 from jalign.train.online import Online, Plan
 from jalign.train.online_metrics import diversity_metrics, length_metrics
 from jalign.train.pretraining import Pretraining
@@ -48,8 +50,8 @@ def plan_of(options: RunOptions) -> Plan:
         epochs=c.epochs,
         responses=c.responses or row.experience.responses,
         response_len=max(c.max_new_tokens, options.data.max_response_len * from_data),
-        max_tokens=options.data.max_tokens or build.usual_tokens(),
-        multiple=build.usual_multiple(),
+        max_tokens=options.data.max_tokens or usual_tokens(),
+        multiple=usual_multiple(),
         temperature=c.temperature,
         kl_target=c.kl_target,
         kl_horizon=c.kl_horizon,
@@ -89,12 +91,12 @@ def settings_of(options: RunOptions, eos: tuple[int, ...]) -> Settings:
     )
 
 
-def whole_of(options: RunOptions, model: build.Model) -> Callable[[Any], Any]:
+def whole_of(options: RunOptions, model: Roles) -> Callable[[Any], Any]:
     """`(params) -> policy` as the sampler takes it, its weights where rollout.weights says."""
     made: list[Callable[[Any], Any]] = []
 
     def whole(params: Any) -> Any:
-        graphdef, state = build.merged(model, params)
+        graphdef, state = model.sampling_weights(params)
         if options.rollout.weights == "sharded":
             return graphdef, state
         if not made:  # compiled once
@@ -104,12 +106,12 @@ def whole_of(options: RunOptions, model: build.Model) -> Callable[[Any], Any]:
     return whole
 
 
-def sampler_of(options: RunOptions, model: build.Model, prompts: Examples) -> Any:
+def sampler_of(options: RunOptions, model: Roles, prompts: Examples) -> Any:
     """`(state, frozen, numbers, key) -> Responses`; the last response by whom the method says."""
     row = options.algorithm
     assert row.experience is not None
     last, whole = row.experience.opponent, whole_of(options, model)
-    settings = settings_of(options, build.eos_ids(model.path, model.tokenizer))
+    settings = settings_of(options, eos_ids(model.path, model.tokenizer))
     size = options.rollout.sample_batch or options.rollout.prompts or options.batch_size
     alone = last == "policy"
     own = settings if alone else replace(settings, responses=settings.responses - 1)
@@ -150,9 +152,9 @@ def from_data(examples: Sequence[Example], eos: Sequence[int]) -> Responses:
     )
 
 
-def greedy_of(options: RunOptions, model: build.Model, prompts: Examples) -> Any:
+def greedy_of(options: RunOptions, model: Roles, prompts: Examples) -> Any:
     """The most probable response to each prompt."""
-    settings = greedy(settings_of(options, build.eos_ids(model.path, model.tokenizer)))
+    settings = greedy(settings_of(options, eos_ids(model.path, model.tokenizer)))
     whole = whole_of(options, model)
     size = options.rollout.sample_batch or options.rollout.prompts or options.batch_size
 
@@ -165,11 +167,11 @@ def greedy_of(options: RunOptions, model: build.Model, prompts: Examples) -> Any
     return sampler
 
 
-def reference_of(model: build.Model, frozen: Frozen) -> Any:
+def reference_of(model: Roles, frozen: Frozen) -> Any:
     """The reference as the sampler takes it."""
     if isinstance(frozen.ref, StandaloneModel):
         return frozen.ref.graphdef, frozen.ref.state
-    return build.merged(model, policy_of(frozen.ref))
+    return model.sampling_weights(policy_of(frozen.ref))
 
 
 def trained_temperature(options: RunOptions) -> float:
@@ -180,7 +182,7 @@ def trained_temperature(options: RunOptions) -> float:
 
 
 def source_of(
-    options: RunOptions, model: build.Model, texts: Texts, mesh: Mesh, reward: Reward
+    options: RunOptions, model: Roles, texts: Texts, mesh: Mesh, reward: Reward
 ) -> Online:
     """The source of an online run on these prompts."""
     prompts = texts.examples
@@ -232,7 +234,7 @@ def keep(
 
 def answers_of(
     options: RunOptions,
-    model: build.Model,
+    model: Roles,
     texts: Texts,
     mesh: Mesh,
     reward: Reward,
@@ -244,7 +246,7 @@ def answers_of(
     """
     held = texts.examples
     plan, whole = plan_of(options), whole_of(options, model)
-    settings = settings_of(options, build.eos_ids(model.path, model.tokenizer))
+    settings = settings_of(options, eos_ids(model.path, model.tokenizer))
     settings = replace(settings, responses=1)
     c = options.rollout  # as many rows at once as a rollout has
     size = min((c.sample_batch or c.prompts or options.batch_size) * plan.responses, len(held))

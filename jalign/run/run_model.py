@@ -10,7 +10,7 @@ import jax
 from jalign import store
 from jalign.parallel import hosts
 from jalign.run import folder as runs
-from jalign.run import roles as build
+from jalign.run.devices import mesh_of
 from jalign.run.export import model_folder
 from jalign.run.export.exported import Exported
 
@@ -34,8 +34,8 @@ def folder_of(run: str, step: runs.Which) -> str:
     ready = hosts.broadcast_int((there / "config.json").is_file())
     if not ready:
         options = runs.readable(run, number)
-        with jax.set_mesh(build.mesh_of(options)):
-            exported = Exported(run, runs.weights(run, number))
+        with jax.set_mesh(mesh_of(options.mesh)):
+            exported = Exported(runs.weights(run, number).policy(run))
             main = hosts.is_main()
             with model_folder.written(there) if main else nullcontext(there) as out:
                 exported.write_model(out, str(there), "float32", 1.0)

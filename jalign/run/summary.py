@@ -15,8 +15,8 @@ from jalign.kernels import backend
 from jalign.log import RunLog
 from jalign.options import RunOptions
 from jalign.run import data as build_data
-from jalign.run import roles as build
 from jalign.run.described import described
+from jalign.run.roles import Roles
 from jalign.train.online import Online
 from jalign.train.source import Offline
 
@@ -27,7 +27,7 @@ _SHOWN = 3  # generations
 def introduce(
     log: RunLog,
     options: RunOptions,
-    model: build.Model,
+    model: Roles,
     examples: Examples,
     held: Examples | None,
     source: Offline | Online,

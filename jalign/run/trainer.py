@@ -27,15 +27,19 @@ from jalign.parallel.deterministic import make_deterministic
 from jalign.parallel.preflight import preflight
 from jalign.rewards.rules import sentiment
 from jalign.run import data as build_data
+from jalign.run import decoders, summary
 from jalign.run import limits as check_tokens
-from jalign.run import roles as build
 from jalign.run import rollouts as build_online
-from jalign.run import summary
+from jalign.run.batches import held_source_of, source_of, steps_of
 from jalign.run.dated import dated
+from jalign.run.devices import mesh_of
 from jalign.run.folder import CONFIG_FILE
 from jalign.run.identity import NOTES, identity_of, unsaid
+from jalign.run.policy import tokenizer_of
 from jalign.run.reward_parts import Texts
 from jalign.run.rewards import reward_of
+from jalign.run.roles import initial_state, load_roles
+from jalign.run.samples import generator_of
 from jalign.train.divergence import Trend, chance, worse
 from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, is_due
 from jalign.train.loop import StopTraining, fit
@@ -53,7 +57,7 @@ def train(options: RunOptions, console: Console | None) -> int:
         make_deterministic()
     hosts.check_processes_agree("the config", options)
     preflight(options.out)
-    mesh = build.mesh_of(options)
+    mesh = mesh_of(options.mesh)
     with jax.set_mesh(mesh), ExitStack() as closing:
         return _train(options, console, mesh, closing)
 
@@ -67,7 +71,7 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
     algorithm = options.algorithm
     asked, options = options, dated(options, out)
     with display.phase("reading the data"):
-        tokenizer = build.tokenizer_of(options)
+        tokenizer = tokenizer_of(options)
         rows = build_data.all_rows(options)
         examples, held = build_data.examples_of(options, tokenizer, rows)
         if CLOCK.asked:
@@ -78,13 +82,13 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
     if options.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     with display.phase("loading the model"):
-        model = build.model_of(options, mesh, tokenizer)
+        model = load_roles(options, decoders.Source(mesh), tokenizer)
 
     spec = model.decoder.spec
     held_source, answer, reward = None, None, None
     preemption = Preemption(display.say)  # hears nothing yet
     if algorithm.experience:
-        reward = reward_of(options, mesh, model.bare)
+        reward = reward_of(options, mesh, model.shared_base)
         texts = Texts.of(options, examples, rows[0], tokenizer)
         source = build_online.source_of(options, model, texts, mesh, reward)
         if held:
@@ -94,11 +98,11 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
             )
         steps = options.steps
     else:
-        source = build.source_of(options, examples, mesh, spec)
-        held_source = build.held_source_of(options, held, mesh, spec) if held else None
-        steps = build.steps_of(options, source.batches)
+        source = source_of(options, examples, mesh, spec)
+        held_source = held_source_of(options, held, mesh, spec) if held else None
+        steps = steps_of(options, source.batches)
     optimizer, schedule = options.optim.make(steps)
-    state, frozen = build.state_of(options, model, mesh, optimizer)
+    state, frozen = initial_state(options, model, mesh, optimizer)
     identity = identity_of(options, model, examples, held, state, frozen, steps, source, reward)
     here = ("data", "held_out", "tokenizer")  # files of each host, which may be old on one
     hosts.check_processes_agree("the data or the tokenizer", [steps, *(identity[n] for n in here)])
@@ -183,7 +187,7 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
         )
         looks: list[Any] = []
         if options.sample.prompts:
-            generate = build.generator_of(options, model, held)
+            generate = generator_of(options, model, held)
             scores = {"sentiment": sentiment} if options.sample.score else {}
             every = options.sample.every
             looks.append(Generations(log, generate, scores, every=every, stop=preemption.heard))

@@ -39,6 +39,13 @@ def facts_of(run: str, options: RunOptions, step: int) -> dict[str, Any]:
     }
 
 
+def title_of(facts: dict[str, Any]) -> str:
+    """Heading of a model card."""
+    if "run" in facts:
+        return f"{Path(facts['run']).name}, step {facts['step']}"
+    return f"{Path(str(facts['base_model'])).name}, saved by jalign"
+
+
 def write(folder: Path, facts: dict[str, Any], title: str, usage: str, library: str) -> None:
     """Both files."""
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -161,8 +168,9 @@ def _front(facts: dict[str, Any], library: str) -> str:
     base = str(facts["base_model"])
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
         lines.append(f"base_model: {base}")
-    name = (facts.get("algorithm") or facts.get("merge"))["name"]
-    return "\n".join([*lines, "tags:", "- jalign", f"- {name}", "---", ""])
+    method = facts.get("algorithm") or facts.get("merge")
+    tags = ["- jalign"] + ([f"- {method['name']}"] if method else [])
+    return "\n".join([*lines, "tags:", *tags, "---", ""])
 
 
 def _body(facts: dict[str, Any]) -> str:

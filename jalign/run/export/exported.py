@@ -1,69 +1,74 @@
-"""A run's model with all that others need to read it, as a folder."""
+"""A policy with everything that other libraries need to read it, as a folder."""
 
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jalign.models import hub, quant
 from jalign.models.adapters import lora, peft
 from jalign.parallel import hosts
-from jalign.run import folder as runs
-from jalign.run import roles as build
-from jalign.run.export import card, readers
+from jalign.run.export import card, model_folder, readers
+from jalign.run.policy import Policy
+
+DTYPES = ("base", "float32", "bfloat16", "float16")
 
 
-@dataclass
 class Exported:
-    """A run's model on its way to a folder."""
+    """A policy on its way to a folder.
 
-    run: str
-    trained: runs.Weights
-    said: list[str] = field(default_factory=list)  # what people should know
+    Attributes:
+      adapted: it has adapters.
+      reward: it gives one reward per response.
+      notes: lines for people, complete when everything is written.
+    """
 
-    def __post_init__(self) -> None:
-        self.options, self.model, params, self.step = self.trained
-        row = self.options.algorithm
-        self.decoder = nnx.merge(*build.merged(self.model, params))
-        if row.needs_critic:
-            self.decoder.value = None  # of a critic on the policy's weights: nobody else reads it
+    def __init__(self, policy: Policy):
+        row = policy.algorithm
+        self.policy, self.tokenizer, self.ends = policy, policy.tokenizer, policy.eos
+        self.decoder = nnx.merge(*policy.weights)
+        if row and row.needs_critic:
+            self.decoder.value = None  # the head of a critic on the policy: no reader has a use
         self.adapted = bool(lora.adapters(self.decoder))
-        self.reward = row.scores_responses
-        self.ends = build.eos_ids(self.model.path, self.model.tokenizer)
-        names = self.model.tokenizer.convert_ids_to_tokens(list(self.ends))
+        self.reward = bool(row and row.scores_responses)
+        self.notes: list[str] = []
         if self.decoder.value is None:
-            self.said.append(f"a response ends with {' or '.join(map(repr, names))}")
+            names = self.tokenizer.convert_ids_to_tokens(list(self.ends))
+            self.notes.append(f"a response ends with {' or '.join(map(repr, names))}")
 
     def write_adapter(self, out: Path, shown: str) -> None:
-        """PEFT's folder, tokenizer and template beside it."""
-        peft.save_adapter(self.decoder, out, self.model.path)
+        """Write PEFT's folder, tokenizer and template beside it."""
+        base = self.policy.path
+        peft.save_adapter(self.decoder, out, base)
         if self.decoder.value is None:
-            readers.write_generation(out, self.model.path, self.ends, self.model.tokenizer)
-        self._finish(out, card.adapter_usage(shown, self.model.path, self._kind), "peft")
+            readers.write_generation(out, base, self.ends, self.tokenizer)
+        self._finish(out, card.adapter_usage(shown, base, self._kind), "peft")
 
-    def write_model(self, out: Path, shown: str, dtype: str, gain: float) -> str:
-        """A whole model; returns what it is."""
-        decoder, tokenizer = self.decoder, self.model.tokenizer
+    def write_model(self, out: Path, shown: str, dtype: str, gain: float = 1.0) -> str:
+        """Write a whole model; returns what it is."""
+        decoder, tokenizer, base = self.decoder, self.tokenizer, self.policy.path
         decoder = quant.dequantize(lora.merge(decoder) if self.adapted else decoder)
-        kind = hub.stored_dtype(self.model.path) if dtype == "base" else jnp.dtype(dtype)
+        stored = hub.stored_dtype(base) if dtype == "base" else jnp.dtype(dtype)
         settings: dict[str, Any] = {}
         if decoder.value is not None:
             decoder.value.kernel = nnx.Param(decoder.value.kernel[...] * gain)
             if readers.pad_apart(tokenizer, decoder, self.ends):
-                self.said.append(f"the embedding has a row more, for {tokenizer.pad_token}")
+                self.notes.append(f"the embedding has a row more, for {tokenizer.pad_token}")
             settings["pad_token_id"] = tokenizer.pad_token_id
         settings["eos_token_id"] = readers.one_or_all(self.ends)
-        hub.save(decoder, out, dtype=kind, settings=settings)  # by all processes together
+        hub.save(decoder, out, dtype=stored, settings=settings)  # by all processes together
         if not hosts.is_main():
             return ""
         if decoder.value is None:
-            readers.write_generation(out, self.model.path, self.ends, tokenizer)
-        self.said.append(f"weights in {kind.name}")
-        if kind != jnp.float32:
-            self.said[-1] += ", rounded from float32 (--dtype float32 keeps what was trained)"
-        self._finish(out, card.usage(shown, self._kind, chat=self._chat), "transformers")
+            readers.write_generation(out, base, self.ends, tokenizer)
+        self.notes.append(f"weights in {stored.name}")
+        if stored != jnp.float32:
+            self.notes[-1] += ", rounded from float32 (--dtype float32 keeps what was trained)"
+        chat = bool(tokenizer.chat_template)
+        self._finish(out, card.usage(shown, self._kind, chat=chat), "transformers")
         return "the model with its adapters merged" if self.adapted else "the model"
 
     @property
@@ -72,14 +77,26 @@ class Exported:
             return "language model"
         return "reward model" if self.reward else "model with a scalar head"
 
-    @property
-    def _chat(self) -> bool:
-        return bool(self.model.tokenizer.chat_template)
-
     def _finish(self, out: Path, usage: str, library: str) -> None:
         if self.reward:
-            readers.end_where_scored(self.model.tokenizer)
-        self.model.tokenizer.save_pretrained(out)
-        facts = card.facts_of(self.run, self.options, self.step)
-        title = f"{Path(self.run).name}, step {self.step}"
-        card.write(out, facts, title, usage, library)
+            readers.end_where_scored(self.tokenizer)
+        self.tokenizer.save_pretrained(out)
+        facts = self.policy.facts
+        card.write(out, facts, card.title_of(facts), usage, library)
+
+
+def save(policy: Policy, folder: Path, *, adapter: bool, dtype: str, overwrite: bool) -> None:
+    """`Policy.save`.
+
+    Raises:
+      ValueError: the folder holds a model, or there is no adapter.
+    """
+    exported, shown = Exported(policy), str(folder)
+    if adapter and not exported.adapted:
+        raise ValueError("the whole model was trained: there is no adapter; leave out adapter=True")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    model_folder.check(shown, overwrite)
+    write = partial(exported.write_model, dtype=dtype)
+    with jax.set_mesh(policy.mesh), model_folder.written(shown, overwrite) as out:
+        (exported.write_adapter if adapter else write)(out, shown)

@@ -1,0 +1,63 @@
+"""Fixed data as batches over the mesh."""
+
+import jax
+from jax.sharding import Mesh
+
+from jalign.data.examples import Examples
+from jalign.data.pipeline import Batches
+from jalign.models.spec import Spec
+from jalign.options import RunOptions
+from jalign.parallel.mesh import batch_shards
+from jalign.run.devices import cost_of, max_tokens_for, usual_multiple
+from jalign.train.source import Offline
+
+
+def source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
+    """The training examples.
+
+    Raises:
+      ValueError: there are fewer of them than a batch holds.
+    """
+    if options.batch_size > len(examples):
+        raise ValueError(
+            f"batch_size is {options.batch_size}, but there are only {len(examples)} "
+            "training examples"
+        )
+    return Offline(batches_of(options, examples, mesh, spec, options.batch_size), mesh)
+
+
+def held_source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
+    """The held-out examples; there may be fewer of them than a batch holds."""
+    size = min(options.batch_size, len(examples))
+    return Offline(batches_of(options, examples, mesh, spec, size), mesh)
+
+
+def batches_of(
+    options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec, batch_size: int
+) -> Batches:
+    """The examples in bins of static shapes."""
+    return Batches(
+        examples,
+        batch_size=batch_size,
+        layout=options.data.layout,
+        streams=batch_shards(mesh),
+        max_tokens=options.data.max_tokens or max_tokens_for(examples),
+        multiple=usual_multiple(),
+        seed=options.seed,
+        group_by_length=options.data.group_by_length,
+        shuffle=options.data.shuffle,
+        mismatch=reads_mismatched(options),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        cost=cost_of(spec),
+    )
+
+
+def reads_mismatched(options: RunOptions) -> bool:
+    """Whether the loss compares each response with the response to another prompt (KTO)."""
+    return "kl_present" in options.algorithm.inputs()
+
+
+def steps_of(options: RunOptions, batches: Batches) -> int:
+    """Optimizer steps of the run."""
+    return options.steps or max(1, int(options.epochs * batches.steps_per_epoch))

@@ -1,0 +1,171 @@
+"""Read a decoder, with what is trained beside or instead of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from jalign.models import hub
+from jalign.models.adapters import peft
+from jalign.models.adapters.lora import adapters, add_lora, trainable_filter, without_dropout
+from jalign.models.decoder import Decoder
+from jalign.models.heads import ScalarHead, initial_kernel
+from jalign.models.prune import first_layers
+from jalign.models.quant import quantize_in_place
+from jalign.options import RunOptions
+from jalign.parallel.rules import shardings
+from jalign.run.devices import compute_dtype, rules_of
+
+Read = Callable[..., Decoder]
+"""(path, **options of `hub.load`) -> the decoder."""
+
+Place = Callable[..., Decoder]
+"""(make, *decoders) -> make(*decoders), or its shapes in their shardings (`jalign.plan`)."""
+
+
+def make_arrays(make: Callable[..., Decoder], *decoders: Decoder) -> Decoder:
+    """The `Place` of a run."""
+    return make(*decoders)
+
+
+class Source(NamedTuple):
+    """How decoders are read and where their arrays are put."""
+
+    mesh: Mesh
+    read: Read | None = None  # None: `hub.load`
+    place: Place = make_arrays
+
+
+class FrozenBase(NamedTuple):
+    """A frozen base model and its identity: policy, critic and reward model with the same identity
+    share one copy.
+    """
+
+    origin: tuple[Any, ...]
+    decoder: Decoder
+
+    def share(self) -> Decoder:
+        """Another module with the same arrays."""
+        return nnx.merge(*nnx.split(self.decoder))
+
+
+def read_decoder(
+    options: RunOptions, source: Source, path: str, param_dtype: Any, **load_options: Any
+) -> Decoder:
+    """A model as it is stored, with the kernels and types of the options."""
+    c = options.model
+    return (source.read or hub.load)(
+        path,
+        dtype=compute_dtype(c.dtype),
+        param_dtype=param_dtype,
+        mesh=source.mesh,
+        rules=rules_of(options.mesh),
+        remat=c.remat,
+        attention=None if c.attention == "auto" else c.attention,
+        **load_options,
+    )
+
+
+def trained_decoder(
+    options: RunOptions,
+    source: Source,
+    path: str,
+    *,
+    heads: int,
+    seed: int,
+    lm_head: bool,
+    shared_base: FrozenBase | None = None,
+) -> tuple[Decoder, FrozenBase | None]:
+    """A model that is trained, with its adapters, and the frozen base under them.
+
+    Args:
+      heads: outputs of a scalar head; 0 adds none.
+      seed: offset of the random keys, which tells policy (0) and critic (2) apart.
+      lm_head: whether the unembedding is read.
+      shared_base: is used instead of reading the same weights again.
+    """
+    c = options.model
+    freezes = bool(c.lora or c.adapter)
+    dtype = compute_dtype(c.dtype) if freezes else jnp.float32
+    key = partial(_head_key, options.seed, seed)  # within `place`: a planned mesh runs nothing
+    origin = (path, dtype, c.remat, c.attention, c.depth, c.quant, options.mesh)
+    if freezes and shared_base and shared_base.origin == origin:
+        decoder = shared_base.share()
+        if heads:
+            decoder = source.place(lambda d: with_head(d, heads, dtype, key()), decoder)
+    else:
+        load = {"value_head": heads, "lm_head": lm_head}
+        decoder = source.place(lambda: _base(options, source, path, dtype, load | {"key": key()}))
+    if not freezes:
+        return decoder, None
+    base = FrozenBase(origin, nnx.merge(*nnx.split(decoder)))
+    base.decoder.value = None
+    return source.place(lambda d: with_adapters(options, d, seed, source.mesh), decoder), base
+
+
+def _head_key(seed: int, offset: int) -> jax.Array:
+    key = jax.random.key(seed)
+    return jax.random.fold_in(key, offset) if offset else key
+
+
+def _base(
+    options: RunOptions, source: Source, path: str, dtype: Any, load: dict[str, Any]
+) -> Decoder:
+    """The stored model, cut to its first layers and quantized where the options ask for it."""
+    c, mesh = options.model, source.mesh
+    decoder = read_decoder(options, source, path, dtype, **load)
+    decoder = first_layers(decoder, c.depth) if c.depth else decoder
+    if c.quant != "none":
+        quantize_in_place(decoder, c.quant)
+        state = nnx.state(decoder)
+        places = shardings(mesh, state, rules_of(options.mesh))
+        nnx.update(decoder, jax.device_put(state, places))
+    return decoder
+
+
+def with_head(decoder: Decoder, heads: int, dtype: Any, key: jax.Array) -> Decoder:
+    """The decoder with a new scalar head."""
+    head = ScalarHead(decoder.spec.width, heads, param_dtype=dtype, rngs=nnx.Rngs(0))
+    head.kernel[...] = initial_kernel(key, *head.kernel.shape).astype(dtype)
+    decoder.value = head
+    return decoder
+
+
+def with_adapters(options: RunOptions, decoder: Decoder, seed: int, mesh: Mesh) -> Decoder:
+    """The decoder with new adapters (`model.lora`) or those of a folder (`model.adapter`).
+
+    Raises:
+      ValueError: both are set, or the folder has nothing beside the linear layers.
+    """
+    c = options.model
+    if c.adapter and c.lora:
+        raise ValueError("model.adapter brings its own adapters: leave out model.lora")
+    if c.adapter:
+        decoder = peft.load_adapter(decoder, c.adapter)
+        if not adapters(decoder):
+            raise ValueError(
+                f"model.adapter: {c.adapter} has nothing beside the linear layers that could be "
+                "trained; merge it into its base with peft first"
+            )
+        if options.algorithm.needs_reference():  # policy and reference are equal at step 0
+            decoder = without_dropout(decoder)
+    elif c.lora:
+        decoder = add_lora(
+            decoder,
+            rank=c.lora.rank,
+            alpha=c.lora.alpha,
+            dropout=c.lora.dropout,
+            targets=c.lora.targets,
+            rank_stabilised=c.lora.rank_stabilised,
+            rngs=nnx.Rngs(params=jax.random.fold_in(jax.random.key(options.seed), seed + 1)),
+        )
+    # adapters and heads are created on one device
+    fresh = nnx.state(decoder, trainable_filter(decoder))
+    nnx.update(decoder, jax.device_put(fresh, shardings(mesh, fresh)))
+    return decoder

@@ -1,0 +1,163 @@
+"""A language model: its weights, its tokenizer and how it was loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flax import nnx
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from jalign import embedded
+from jalign.data.chat import ends_of, load_tokenizer
+from jalign.data.templates import template_source
+from jalign.models import hub
+from jalign.models.adapters import peft
+from jalign.models.decoder import Decoder
+from jalign.options import MeshConfig, ModelConfig, RunOptions
+from jalign.run.decoders import FrozenBase
+
+if TYPE_CHECKING:
+    from jalign.core import Algorithm
+    from jalign.data.records import Message
+
+
+@dataclass
+class Policy:
+    """A language model with its tokenizer; `jalign.load` and `Run.policy` return one.
+
+    Attributes:
+      decoder: the flax module, adapters included.
+      tokenizer: with the chat template that the policy is trained and asked with.
+      path: folder or hub name of the weights it started from.
+      mesh: the devices that its arrays are split over.
+      model: how it was loaded.
+      mesh_options: axes and sharding rules of the mesh.
+      base: the frozen weights under the adapters, which other roles share.
+      algorithm: the row that trained it; None of a model as it was loaded.
+      facts: what a model card says about its training.
+    """
+
+    decoder: Decoder
+    tokenizer: PreTrainedTokenizerBase
+    path: str
+    mesh: Mesh
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mesh_options: MeshConfig = field(default_factory=MeshConfig)
+    base: FrozenBase | None = None
+    algorithm: Algorithm | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def eos(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a response."""
+        return eos_ids(self.path, self.tokenizer)
+
+    @property
+    def weights(self) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
+        """(graphdef, state) as the sampler takes them."""
+        return nnx.split(self.decoder)
+
+    def generate(
+        self,
+        prompts: Sequence[str | list[Message]],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        responses: int = 1,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        chat: bool | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+    ) -> list[str]:
+        """Sample continuations.
+
+        Args:
+          prompts: texts or message lists.
+          temperature: 0 is greedy.
+          responses: per prompt; the list holds those of the first prompt first.
+          chat: whether texts are put into the chat template as a user's message; None: where there
+            is a template.
+
+        Raises:
+          ValueError: `chat` without a template, or several responses at temperature 0.
+        """
+        from jalign.run.generate import generate
+
+        return generate(
+            self,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            responses=responses,
+            top_k=top_k,
+            top_p=top_p,
+            chat=chat,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        adapter: bool = False,
+        dtype: str = "base",
+        overwrite: bool = False,
+    ) -> None:
+        """Write a Hugging Face folder that transformers loads, adapters merged into it.
+
+        Args:
+          adapter: write the adapters alone, in PEFT's format.
+          dtype: of the weights: float32, bfloat16, float16, or that of the base model.
+          overwrite: replace a model that the folder holds.
+        """
+        from jalign.run.export.exported import save
+
+        save(self, Path(folder), adapter=adapter, dtype=dtype, overwrite=overwrite)
+
+
+def model_path(name: str) -> str:
+    """Folder or hub name of a model; of a run (RUN, RUN@STEP, RUN@best) the folder of its model,
+    which is written when it is asked for the first time.
+    """
+    from jalign.run import run_model  # which builds the run's own model
+
+    name = os.path.expanduser(name)
+    if name == "embedded":
+        return str(embedded.path())
+    if run := run_model.named(name):
+        return run_model.folder_of(*run)
+    folder = Path(name)
+    if (folder / peft.CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{name} is an adapter: name its base as the model, {peft.base_of(folder)}, and the "
+            "adapter as model.adapter"
+        )
+    return name
+
+
+def tokenizer_of(options: RunOptions) -> PreTrainedTokenizerBase:
+    """The tokenizer, with the chat template of the run, so that samples and exports have both."""
+    tokenizer = load_tokenizer(model_path(options.model.tokenizer or options.model.path))
+    if options.data.template:
+        tokenizer.chat_template = template_source(tokenizer, options.data.template)
+    return tokenizer
+
+
+def eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a response wherever one is sampled: the tokenizer's EOS, the end of turn of its
+    chat template, and the EOS tokens of the model's generation config (else of its config).
+    """
+    ids, folder = set(ends_of(tokenizer)), hub.find(path)
+    files = (folder / name for name in ("generation_config.json", "config.json"))
+    if file := next((file for file in files if file.is_file()), None):
+        more = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        ids |= set(more if isinstance(more, list) else [] if more is None else [more])
+    return tuple(sorted(ids))
