@@ -12,46 +12,31 @@ the KL divergence, and its sum over a response is the KL of the response.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
 from jalign import advantages as adv
+from jalign.core.experience import Relative
 
 Scores = Float[Array, "B K"]
 Valid = Bool[Array, "B K"]
 Tokens = Float[Array, "B K R"]
 Mask = Bool[Array, "B K R"]
 Fields = dict[str, Any]
-Make = TypeVar("Make", bound=Callable[..., Fields])
+ExperienceFn = TypeVar("ExperienceFn", bound=Callable[..., Fields])
 
 
-class Relative(NamedTuple):
-    """What a function makes of scores.
+def relative_to(
+    to: Literal["group", "rollout"], min_responses: int = 1
+) -> Callable[[ExperienceFn], ExperienceFn]:
+    """Mark a function as `Relative`: how it compares scores."""
 
-    Attributes:
-      to: a number that is added to all scores of a "group" (the responses to a prompt), or of the
-        "rollout", makes no difference; None: it may.
-      least: responses per prompt without which the scores decide nothing.
-    """
-
-    to: str | None = None
-    least: int = 1
-
-
-def relative(make: Callable) -> Relative:
-    """What `relative_to` says of a function."""
-    return getattr(make, "relative", Relative())
-
-
-def relative_to(to: str, least: int = 1) -> Callable[[Make], Make]:
-    """Marks a function as `Relative`."""
-
-    def mark(make: Make) -> Make:
-        make.relative = Relative(to, least)  # type: ignore[attr-defined]
-        return make
+    def mark(fn: ExperienceFn) -> ExperienceFn:
+        fn.relative = Relative(to, min_responses)  # type: ignore[attr-defined]
+        return fn
 
     return mark
 
@@ -164,7 +149,7 @@ def returns_whitened(
     return {"advantages": _whitened(returns, mask)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def group_mean_whitened(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     """REINFORCE++ with a baseline: the score minus the mean of its group, whitened over all tokens
     of the rollout; the KL term is the loss's.
@@ -172,7 +157,7 @@ def group_mean_whitened(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     return {"advantages": _whitened(_spread(adv.group_centred(scores, valid), mask), mask)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def leave_one_out(
     scores: Scores,
     valid: Valid,
@@ -213,19 +198,19 @@ def minus_greedy(
     return {"advantages": jnp.where(mask, returns - greedy_scores[:, None, None], 0.0)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def group_normalized(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     """GRPO (https://arxiv.org/abs/2402.03300): (score - mean of the group) / its deviation."""
     return {"advantages": _spread(adv.group_normalized(scores, valid), mask)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def group_centred(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     """Dr. GRPO (https://arxiv.org/abs/2503.20783): score - mean of the group."""
     return {"advantages": _spread(adv.group_centred(scores, valid), mask)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def informative_groups(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     """DAPO (https://arxiv.org/abs/2503.14476): as GRPO; groups whose scores are all equal are left
     out (dynamic sampling).
@@ -243,7 +228,7 @@ def steps_normalized(step_scores: Tokens, mask: Mask) -> Fields:
     return {"advantages": jnp.where(mask, adv.process_advantages(step_scores, ends), 0.0)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def win_rate_leave_one_out(
     win_probs: Float[Array, "B K K"],
     valid: Valid,
@@ -264,7 +249,7 @@ def win_rate_leave_one_out(
     return {"advantages": _spread(adv.leave_one_out(total, valid), mask)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def win_rates(win_probs: Float[Array, "B K K"]) -> Fields:
     """SPPO (https://arxiv.org/abs/2405.00675): each response with its mean win probability over all
     K, itself included as 1/2.
@@ -280,7 +265,7 @@ def against_last(win_probs: Float[Array, "B K K"]) -> Fields:
     return {"win_prob": won, "take": _numbers(win_probs, 1)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def best_and_worst(scores: Scores, valid: Valid) -> Fields:
     """Online DPO (https://arxiv.org/abs/2402.04792): the best response is chosen, the worst
     rejected; a prompt whose scores are all equal teaches nothing.
@@ -289,7 +274,7 @@ def best_and_worst(scores: Scores, valid: Valid) -> Fields:
     return {"take": jnp.stack([best, worst], -1), "keep": differ}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def best_and_worst_with_origin(scores: Scores, valid: Valid) -> Fields:
     """XPO (https://arxiv.org/abs/2405.21046): as `best_and_worst`, and whether the chosen response
     was drawn from the reference, which wrote the last one.
@@ -299,7 +284,7 @@ def best_and_worst_with_origin(scores: Scores, valid: Valid) -> Fields:
     return fields | {"ref_response": from_reference.astype(jnp.float32)}
 
 
-@relative_to("group", least=2)
+@relative_to("group", min_responses=2)
 def best_and_worst_win_rate(
     win_probs: Float[Array, "B K K"], valid: Valid, *, least_margin: float = 0.0
 ) -> Fields:

@@ -126,12 +126,12 @@ ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}
         (
             "algorithm: {name: dpo, ref_mixup_alpha: 0.5}",
             [],
-            "ref_mixup_alpha does nothing while the reference stands still: set ref_sync_steps",
+            "ref_mixup_alpha does nothing if the reference does not move: set ref_sync_steps",
         ),
         (
             ONLINE.format("{name: grpo, kl_k3_coef: 0.0, ref_sync_steps: 8}"),
             [],
-            "ref_sync_steps does not apply: with these numbers grpo reads no reference",
+            "ref_sync_steps does not apply: with these hyper-parameters grpo reads no reference",
         ),
         ("- a list", [], "must be a mapping"),
         ("a: [unclosed", [], "is not YAML"),

@@ -20,7 +20,7 @@ ALLOWED = {
     "losses": set(),
     "advantages": set(),
     "core": {"layout", "signatures"},
-    "experience": {"advantages"},
+    "experience": {"advantages", "core"},
     "store": set(),
     "user_code": {"signatures"},
     "naming": BASE | {"user_code"},

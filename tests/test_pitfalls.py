@@ -231,7 +231,7 @@ def test_14_there_is_no_dropout_in_the_reference_nor_in_evaluation():
 
 def test_14_adapters_have_no_dropout_where_policy_and_reference_are_compared():
     with pytest.raises(ValueError, match=r"model.lora.dropout does not apply to dpo"):
-        replace(DPO, model=config.ModelConfig(lora=config.LoraConfig(dropout=0.1)))
+        replace(DPO, model=config.ModelConfig(lora=config.LoraConfig(dropout=0.1))).check()
     model = add_lora(tiny_decoder(), rank=2, alpha=4.0, dropout=0.5, rngs=nnx.Rngs(0))
     quiet = without_dropout(model)
     assert {x.dropout for x in adapters(quiet).values()} == {0.0}

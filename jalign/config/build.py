@@ -1,10 +1,15 @@
 """The only place where a `Config` becomes the values that `jalign.run` takes."""
 
+from __future__ import annotations
+
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from jalign import algorithms
-from jalign.config import Config
 from jalign.options import RunOptions
+
+if TYPE_CHECKING:
+    from jalign.config import Config
 
 
 def options_of(config: Config) -> RunOptions:

@@ -4,7 +4,7 @@ Shape letters: B prompts, K responses per prompt, R scored tokens per response, 
 """
 
 from jalign.core.algorithm import Algorithm, AuxLoss, Term
-from jalign.core.experience import ROLLOUT, Experience
+from jalign.core.experience import ROLLOUT, Experience, Relative
 from jalign.core.format import (
     NOISE,
     REFERENCE_HYPER,
@@ -34,6 +34,7 @@ __all__ = [
     "LossFn",
     "Mean",
     "Reduction",
+    "Relative",
     "Term",
     "TrainState",
     "arrays_of",

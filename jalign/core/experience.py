@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from jax import Array
 
@@ -28,6 +28,19 @@ that response i is preferred to j; step_scores: the reward of a step at its last
 other; uniforms: random numbers in [0, 1), independent of the responses."""
 
 
+class Relative(NamedTuple):
+    """How an experience compares scores.
+
+    Attributes:
+      to: a number added to all scores of a "group" (the responses to a prompt), or of the
+        "rollout", makes no difference; None: it may.
+      min_responses: responses per prompt below which the scores decide nothing.
+    """
+
+    to: Literal["group", "rollout"] | None = None
+    min_responses: int = 1
+
+
 @dataclass(frozen=True)
 class Experience:
     """How the responses of a rollout become training examples.
@@ -48,6 +61,11 @@ class Experience:
     responses: int = 4
     opponent: Literal["policy", "reference", "mixture", "data"] = "policy"
     iterative: bool = False
+
+    @property
+    def relative(self) -> Relative:
+        """What `jalign.experience.relative_to` declares of `fn`."""
+        return getattr(self.fn, "relative", Relative())
 
     @property
     def samples_reference(self) -> bool:

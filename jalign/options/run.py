@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jalign import algorithms
 from jalign.core import Algorithm
+from jalign.options.checks import problems
 from jalign.options.data import DataConfig
 from jalign.options.model import ModelConfig
 from jalign.options.optim import OptimConfig
+from jalign.options.rates import usual
 from jalign.options.renamed import with_new_keys
 from jalign.options.reward import RewardConfig
 from jalign.options.rollout import RolloutConfig
@@ -54,6 +56,20 @@ class RunOptions:
     def __post_init__(self):
         if not self.algorithm_name:
             object.__setattr__(self, "algorithm_name", self.algorithm.name)
+        if self.optim.learning_rate is None and self.optim.name in ("adamw", "adafactor"):
+            adapters = bool(self.model.lora or self.model.adapter)
+            rate, _ = usual(self.algorithm, adapters=adapters)
+            object.__setattr__(self, "optim", replace(self.optim, learning_rate=rate))
+
+    def check(self) -> RunOptions:
+        """These options, if nothing is wrong with them that shows without data or devices.
+
+        Raises:
+          ValueError: the first thing that is wrong, and its remedy.
+        """
+        if problem := next(problems(self), None):
+            raise ValueError(problem)
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """The run's config.json, which a YAML config may be copied from."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jalign.core import Algorithm
-from jalign.experience import relative
 from jalign.train.online_metrics import score_metrics
 from jalign.train.rollout import Judged, padded
 
@@ -37,7 +36,7 @@ def reward_arrays(
       own: the responses of the policy.
     """
     assert algorithm.experience is not None
-    read, to = set(algorithm.rollout_inputs()), relative(algorithm.experience.fn).to
+    read, to = set(algorithm.rollout_inputs()), algorithm.experience.relative.to
     arrays: dict[str, np.ndarray] = {}
     metrics, valid = dict(judged.metrics), np.array(True)
     if judged.scores is not None:

@@ -1,0 +1,130 @@
+"""Checks of where the data come from: rollouts for online algorithms, fixed data for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jalign.core import ROLLOUT, arrays_of
+from jalign.options.checks.rewards import check_rewards
+from jalign.options.rollout import RolloutConfig
+
+if TYPE_CHECKING:
+    from jalign.options.run import RunOptions
+
+OFFLINE_DATA_OPTIONS = {
+    "layout": "flat",
+    "group_by_length": 0,
+    "shuffle": True,
+    "soft_labels": 0.0,
+    "balance": False,
+    "loss_on": "response",
+    "filters": [],
+}
+"""Options of `data` that have no meaning for prompts, with their defaults."""
+
+
+def check_data_source(options: RunOptions) -> Iterator[str]:
+    """Rollouts and rewards for an online algorithm, and for no other."""
+    row = options.algorithm
+    coef = row.hyperparameters.get("ptx_coef", 0.0)
+    if bool(coef) != (options.data.pretraining is not None):
+        yield (
+            f"ptx_coef and data.pretraining go together: for {row.name} they are {coef} and "
+            f"{options.data.pretraining}"
+        )
+    if row.experience is not None:
+        yield from _check_rollouts(options)
+        yield from check_rewards(options)
+        yield from _check_experience(options)
+        return
+    for name, section in (("rollout", options.rollout), ("reward", options.reward)):
+        if section != type(section)():
+            yield f"{name} does not apply to {row.name}: its data are fixed"
+
+
+def _check_rollouts(options: RunOptions) -> Iterator[str]:
+    row, rollout = options.algorithm, options.rollout
+    assert row.experience is not None
+    if not options.steps:
+        yield f"{row.name} samples its own data: set steps"
+    for name, default in OFFLINE_DATA_OPTIONS.items():
+        if getattr(options.data, name) != default:
+            yield f"data.{name} does not apply to {row.name}: it samples its data"
+    yield from _check_unread(options)
+    yield from _check_kl(options)
+    opponent = row.experience.opponent
+    if opponent != "policy" and rollout.responses not in (0, 2):
+        yield (
+            f"rollout.responses must be 2, got {rollout.responses}: {row.name} compares one "
+            f"response of the policy with one of the {opponent}"
+        )
+    prompts = rollout.prompts or options.batch_size
+    if prompts % options.batch_size:
+        yield (
+            f"rollout.prompts ({prompts}) must be a multiple of batch_size ({options.batch_size})"
+        )
+    minimum = row.experience.relative.min_responses
+    if 0 < rollout.responses < minimum:
+        yield (
+            f"rollout.responses is {rollout.responses}: {row.name} compares the responses to a "
+            f"prompt with each other; set it to {minimum} or more (0 is "
+            f"{row.experience.responses})"
+        )
+
+
+def _check_unread(options: RunOptions) -> Iterator[str]:
+    """Options of the rollout that this row does not read."""
+    row, rollout, default = options.algorithm, options.rollout, RolloutConfig()
+    assert row.experience is not None
+    unread = {
+        "kl_target": "kl_coef" not in row.experience_hyper() and "it reads none",
+        "importance_cap": "advantages" not in arrays_of(row.loss) and "it reads none",
+        "mixture": row.experience.opponent != "mixture" and "it samples from no mixture",
+        "kl_horizon": not rollout.kl_target and "there is no kl_target",
+    }
+    for name, why in unread.items():
+        if why and getattr(rollout, name) != getattr(default, name):
+            yield f"rollout.{name} does not apply to {row.name}: {why}"
+
+
+def _check_kl(options: RunOptions) -> Iterator[str]:
+    """A KL divergence is in the reward or in the loss, not in both."""
+    row = options.algorithm
+    hyper, in_reward = row.hyperparameters, row.experience_hyper().get("kl_coef", 0)
+    for name, aux in row.available_aux_losses.items():
+        if in_reward and aux.is_kl and hyper[name]:
+            yield (
+                f"{row.name} has the KL divergence in its reward (kl_coef: {in_reward}) and in its "
+                f"loss ({name}: {hyper[name]}): set one of them to 0"
+            )
+
+
+def _check_experience(options: RunOptions) -> Iterator[str]:
+    """Trace the experience: it refuses a number out of range, or too few responses."""
+    row = options.algorithm
+    assert row.experience is not None
+    responses = options.rollout.responses or row.experience.responses
+    sizes = {"B": 1, "K": responses, "R": 1}
+    arrays = [
+        jax.ShapeDtypeStruct(
+            tuple(sizes[axis] for axis in ROLLOUT[name]),
+            jnp.bool_ if name in ("valid", "finished", "mask") else jnp.float32,
+        )
+        for name in row.rollout_inputs()
+    ]
+    fn = partial(row.experience.fn, **row.experience_hyper())
+    try:
+        fields = jax.eval_shape(fn, *arrays)
+    except ValueError as error:
+        yield str(error)
+        return
+    if row.format.k and "take" not in fields and responses != row.format.k:
+        yield (
+            f"rollout.responses is {responses}: {row.name} learns from {row.format.k} per prompt, "
+            "and selects none"
+        )
