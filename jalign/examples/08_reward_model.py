@@ -1,0 +1,29 @@
+"""A reward model from preference pairs, its report, and the best of n responses by it."""
+
+# %% Bradley-Terry on the pairs in the package: happier stories are preferred.
+import numpy as np
+import optax
+
+import jalign
+
+policy = jalign.load("embedded")
+run = jalign.reward_model("bradley_terry", policy, data="embedded", batch_size=16)
+run.fit(steps=40, optimizer=optax.adamw(3e-4), out="runs/rm")
+print({name: round(value, 3) for name, value in run.evaluate().items()})
+
+# %% The rewards of responses.
+prompt = "Once upon a time there was a dog."
+rows = [{"prompt": prompt, "completion": text} for text in (" He was happy.", " He was sad.")]
+print(jalign.score(run.policy, rows))
+
+# %% Best of 8, by the reward model.
+responses = policy.generate([prompt] * 8, max_new_tokens=24, temperature=1.0)
+rows = [{"prompt": prompt, "completion": r} for r in responses]
+print(responses[int(np.argmax(jalign.score(run.policy, rows)))])
+
+# %% A finished run is opened again by its folder, and is a reward of online methods.
+run = jalign.online(
+    "rloo", policy, prompts=[prompt] * 8, rewards={"rm": "runs/rm"}, max_new_tokens=24
+)
+run.fit(steps=2, optimizer=optax.adamw(1e-4), out="runs/rlhf")
+print(jalign.open("runs/rlhf").policy.generate([prompt], max_new_tokens=24))

@@ -1,0 +1,19 @@
+"""Where a run's arrays live: a mesh, rules for parameters, and a plan for absent hardware."""
+
+# %% Devices = data x fsdp x context x tensor; -1 is what is left. On CPU, try it with
+# XLA_FLAGS=--xla_force_host_platform_device_count=8.
+import jax
+
+import jalign
+from jalign.parallel.mesh import make_mesh
+
+mesh = make_mesh(fsdp=-1)
+print("mesh", dict(mesh.shape))
+
+# %% Weights are read straight into their shards.
+policy = jalign.load("embedded", mesh=mesh)
+for path, leaf in jax.tree.leaves_with_path(policy.params)[:6]:
+    print(jax.tree_util.keystr(path, simple=True, separator="."), leaf.shape, leaf.sharding.spec)
+
+# %% What a run would need on hardware that is not here is a question of the command line:
+# jalign plan configs/dpo/llama3_8b_lora_v5e8.yaml --target v5e-8
