@@ -28,3 +28,16 @@ def test_an_example_is_short_and_opens_as_a_notebook(path):
     lines = path.read_text().splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 60
     assert sum(line.startswith("# %%") for line in lines) >= 2
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_and_is_kept_without_outputs(path, tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # of the kernel's own event loop
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    kernel = {"kernel_name": "python3", "resources": {"metadata": {"path": str(tmp_path)}}}
+    done = nbclient.NotebookClient(notebook, timeout=300, **kernel).execute()
+    texts = [o.get("text", "") for cell in done.cells for o in cell.get("outputs", [])]
+    assert "0.6931" in "".join(texts)
