@@ -131,7 +131,7 @@ def test_what_a_server_says_of_its_tokens_costs_no_answer(usage):
 
 
 def test_a_log_probability_that_cannot_be_is_one_failed_answer():
-    patient = {"retries": 1, "wait_s": 0.0}
+    patient = {"retries": 1}
     with (
         served(Odd) as url,
         ServerJudge(url, "m", system="log-probability", **patient) as server,

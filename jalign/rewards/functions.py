@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jalign.core import did_you_mean
-from jalign.rewards.chat_client import Refused
+from jalign.rewards.chat_client import FatalStatus
 from jalign.rewards.named import Signature, find, short
 from jalign.rewards.rules import RULES
 from jalign.user_code import name_of
@@ -76,7 +76,7 @@ class Scored(NamedTuple):
 LARGEST = float(np.finfo(np.float32).max)
 """Losses are computed in float32: what is beyond it would be infinite there."""
 
-_ENDS = (KeyboardInterrupt, Refused)
+_ENDS = (KeyboardInterrupt, FatalStatus)
 """What ends it all: the user, and a server to which no attempt will do better."""
 
 
@@ -99,7 +99,7 @@ class RewardFunctions:
     A failure is: what is no number in the range of float32, an exception in a number's stead, all
     of a call that raises (`sys.exit` too), and all of one that returns another number of values
     than there are responses. Only Ctrl-C, and a server that refuses the key, model or address of a
-    judge (`Refused`), end it all.
+    judge (`FatalStatus`), end it all.
 
     Args:
       weights: name (or function) -> weight; 0 is only reported (a total of none but these is 0, for

@@ -38,7 +38,7 @@ class ServerJudge:
       token_limit: what the request calls its limit (some servers: max_completion_tokens).
       prompt_price, completion_price: per million tokens, in any currency.
       extra: further fields of every request.
-      connection: options of `ChatClient`: key_env, timeout_s, retries, wait_s, max_wait_s.
+      connection: options of `ChatClient`: key_env, timeout_s, retries.
 
     Raises:
       ImportError: without the openai package.

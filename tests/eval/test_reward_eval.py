@@ -180,7 +180,7 @@ def test_which_rows_have_rewards_of_pairs():
 
 def test_the_report_names_sources():
     whole = batch()
-    whole = whole.replace(extras=whole.extras | {"source": np.arange(8, dtype=np.int32) % 2})
+    whole = whole._replace(extras=whole.extras | {"source": np.arange(8, dtype=np.int32) % 2})
     found = outputs_of(get("bradley_terry"), [cut(whole, 2)])
     report = reward_report(found, ["first", "second"])
     even = pairwise_accuracy(found["chosen_rewards"][::2], found["rejected_rewards"][::2])

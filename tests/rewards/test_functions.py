@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jalign.config import RewardConfig
-from jalign.rewards.chat_client import Refused
+from jalign.rewards.chat_client import FatalStatus
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.named import find
 from jalign.rewards.rules import exact_match
@@ -368,9 +368,9 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(weights, more, err
 
 def test_a_server_that_refuses_ends_it_all():
     def refused(prompts, responses):
-        raise Refused("status 401")
+        raise FatalStatus("status 401")
 
-    with pytest.raises(Refused, match="401"):
+    with pytest.raises(FatalStatus, match="401"):
         of({"refused": 1.0}, {"refused": refused})
 
 

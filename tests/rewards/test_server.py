@@ -21,7 +21,14 @@ from jalign.rewards.server import ServerJudge
 from tests.rewards._server import LATER_S, SLOW_S
 
 SERVER = Path(__file__).parent / "_server.py"
-PATIENT = {"wait_s": 0.01, "max_wait_s": 5.0, "retries": 3}
+PATIENT = {"retries": 3}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Retries without the waits of production."""
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(chat_client, "MALFORMED_WAIT_S", 0.01)
 
 
 @pytest.fixture
@@ -105,24 +112,6 @@ def test_retry_after_is_waited_for(url, how):
     assert second - first >= LATER_S  # a date has whole seconds, and stands for one more
 
 
-def test_no_wait_is_longer_than_the_longest(url, monkeypatch):
-    waits = []
-    monkeypatch.setattr(chat_client.time, "sleep", waits.append)
-    monkeypatch.setattr(chat_client.random, "uniform", lambda low, high: (low + high) / 2)
-    with ServerJudge(url, "m", wait_s=1.0, max_wait_s=3.0, retries=4) as judge:
-        assert ask(judge, wish("yes", fail=[500, "later", 500, 500])) == ["yes"]
-    assert waits == [1.0, 2.0 + LATER_S, 3.0, 3.0]
-
-
-@pytest.mark.parametrize(
-    "said, seconds",
-    [(None, 0), ("2", 2), ("0.5", 0.5), ("-1", 0), ("soon", 0), ("nan", 0), ("inf", 0),
-     ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
-)  # fmt: skip
-def test_retry_after_is_read_as_seconds_or_a_date(said, seconds):
-    assert chat_client._retry_after(said) == seconds
-
-
 def test_what_stays_without_an_answer_is_none_and_counted_and_the_others_are_there(url):
     with ServerJudge(url, "m", **PATIENT | {"retries": 1}) as judge:
         prompts = [wish("a"), wish("b", fail=[500] * 9), wish("c")]
@@ -150,7 +139,7 @@ def test_what_the_server_would_refuse_of_every_prompt_is_an_error(url, status, k
 
 
 def test_a_server_that_is_not_there_is_a_failure_not_an_exception():
-    with ServerJudge("http://127.0.0.1:9/v1", "m", wait_s=0.0, retries=1) as judge:
+    with ServerJudge("http://127.0.0.1:9/v1", "m", retries=1) as judge:
         assert ask(judge, "a") == [None]
         assert judge.counts.requests == 2 and "APIConnectionError" in judge.counts.error
 
@@ -303,8 +292,7 @@ def test_judgements_in_words_are_sampled_from_a_server(url, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"concurrency": 0}, {"top_logprobs": 0}, {"timeout_s": 0}, {"retries": -1}, {"wait_s": -1},
-     {"wait_s": 9.0, "max_wait_s": 1.0}],
+    [{"concurrency": 0}, {"top_logprobs": 0}, {"timeout_s": 0}, {"retries": -1}],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
