@@ -2,6 +2,7 @@
 
 import inspect
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +76,7 @@ def test_loss_is_unreduced_and_metrics_have_its_shape(row):
 def test_jit_equals_eager(row):
     fields = draw(row)
     eager, jitted = loss_of(row, fields), jax.jit(lambda f: loss_of(row, f))(fields)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), eager, jitted)
+    chex.assert_trees_all_close(eager, jitted, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_finite_and_agree_with_finite_differences(row):

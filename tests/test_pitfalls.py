@@ -262,7 +262,7 @@ class OneBatch:
         whole = batch(len(order))
         self.batches = SimpleNamespace(examples=range(len(order)))
         shuffled = jax.tree.map(lambda x: jnp.asarray(x[order]), whole)
-        self.data = shuffled.replace(extras={"index": jnp.asarray(order)})
+        self.data = shuffled._replace(extras={"index": jnp.asarray(order)})
 
     def eval_batches(self):
         yield (MicroBatches(jax.tree.map(lambda x: x[None], self.data), np.int32(1)),)

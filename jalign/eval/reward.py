@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 
 class Bucket(NamedTuple):
@@ -104,7 +105,9 @@ def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, f
       lengths: [n] tokens (or characters).
     """
     x, y = _pair(rewards, lengths, ("rewards", "lengths"))
-    return _pearson(x, y), _pearson(_ranks(x), _ranks(y))
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # scipy warns, and the rest of the report stands
+        return math.nan, math.nan
+    return float(stats.pearsonr(x, y).statistic), float(stats.spearmanr(x, y).statistic)
 
 
 def by_source(
@@ -201,15 +204,3 @@ def _differences(chosen: ArrayLike, rejected: ArrayLike) -> np.ndarray:
 
 def _wins(difference: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.sign(difference))
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt((x**2).sum() * (y**2).sum())
-    return float((x * y).sum() / scale) if scale else math.nan
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    """From 1; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]

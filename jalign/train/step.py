@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -99,6 +100,9 @@ def make_train_step(
             skipped=state.skipped + bad,
             skipped_in_a_row=state.skipped_in_a_row + bad,
         )
+        # `where` would promote a dtype silently; then the next step compiles again, and the state
+        # no longer fits its checkpoint. An optimizer or carry of a user's own is the likely cause.
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, old)
         scored = jnp.any(divisors > 0)
         new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
         if state.ref is not None:

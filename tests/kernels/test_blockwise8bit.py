@@ -1,5 +1,6 @@
 """8-bit dynamic codes: levels worked out by hand, errors, shapes."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,4 +98,4 @@ def test_codes_are_a_pytree_and_the_same_under_jit():
     eager = encode(x, signed=True)
     compiled = jax.jit(lambda x: encode(x, signed=True))(x)
     assert isinstance(compiled, Quantized8bit)
-    jax.tree.map(np.testing.assert_array_equal, eager, compiled)
+    chex.assert_trees_all_equal(eager, compiled, strict=True)

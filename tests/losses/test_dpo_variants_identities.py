@@ -5,6 +5,7 @@ inputs; refusals; defaults. Values by hand: test_dpo_variants.py.
 import inspect
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -164,7 +165,7 @@ def test_ld_dpo_does_not_look_at_masked_places(seed):
     def of(arrays):
         return jax.value_and_grad(lambda a: ld_dpo(*a, *masks)[0].sum())(arrays)
 
-    jax.tree.map(np.testing.assert_array_equal, of(x), of(noisy))
+    chex.assert_trees_all_equal(of(x), of(noisy))
 
 
 def test_ld_dpo_of_a_pair_without_tokens_is_log_2():

@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,7 +165,7 @@ def test_what_stands_at_unscored_places_or_without_a_response_does_not_matter(fn
 
     found = everything(LOGPS, REF, WIN, MASK)
     other = everything(*(jnp.where(MASK, x, 1e9) for x in (LOGPS, REF)), WIN, MASK)
-    jax.tree.map(np.testing.assert_array_equal, found, other)
+    chex.assert_trees_all_equal(found, other)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
     (loss, metrics), grad = everything(LOGPS, REF, A(NAN, 0.35), MASK.at[0].set(False))
     assert loss[0] == 0 and not grad[0].any() and np.isfinite(loss).all()

@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +70,7 @@ def test_eight_devices_have_the_losses_and_gradients_of_one_batch(row):
     fields, axes = fields_of(row), ("data", "fsdp")
     expected = whole(row.loss, fields)
     got = on_eight_devices(partial(row.loss, axis_name=axes), fields, axes)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), got, expected)
+    chex.assert_trees_all_close(got, expected, rtol=2e-5, atol=2e-6)
     alone = on_eight_devices(row.loss, fields, axes)  # without the name each device is a batch
     assert not np.allclose(alone[0][0], expected[0][0], rtol=1e-3)
 

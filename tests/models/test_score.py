@@ -1,5 +1,6 @@
 """Scores do not depend on how the tokens lie in memory, and are what the model's logits say."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,7 +115,7 @@ def test_flat_streams_and_padded_rows_give_the_same_scores_and_gradients(streams
 
     run = jax.jit(jax.grad(loss, has_aux=True))
     a, b = run(params, padded()), run(params, flat(streams))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
+    chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_that_are_their_own_streams_are_one_response_each():

@@ -2,6 +2,7 @@
 compiles once.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,12 +104,30 @@ def test_a_good_step_after_bad_ones_clears_the_run_of_bad_ones():
 def test_the_state_is_donated_and_the_step_compiles_once():
     optimizer, row = optax.adamw(1e-3), get("dpo")
     state = create_state(params(), optimizer, row, jax.random.key(0))
-    step = jax.jit(make_train_step(row, apply, optimizer), donate_argnums=0)
+    chex.clear_trace_counter()
+    once = chex.assert_max_traces(make_train_step(row, apply, optimizer), n=1)
+    step = jax.jit(once, donate_argnums=0)
     for seed in range(3):
         old, data = state.params["w"], cut(batch(seed=seed), 4, room=seed and 0)
         state, _ = step(state, Frozen(None, params(1)), data)
         assert old.is_deleted()
-    assert step._cache_size() == 1
+
+
+def test_an_optimizer_that_changes_the_type_of_its_state_is_refused():
+    """The step would compile again, and `where` would have promoted the state silently."""
+    row, sgd = get("dpo"), optax.sgd(1e-3)
+
+    def init(params):
+        return {"count": jnp.int32(0)}
+
+    def update(updates, state, params=None):
+        return updates, {"count": state["count"] + 0.5}
+
+    optimizer = optax.chain(sgd, optax.GradientTransformation(init, update))
+    state = create_state(params(), optimizer, row, jax.random.key(0))
+    step = jax.jit(make_train_step(row, apply, optimizer))
+    with pytest.raises(AssertionError, match=r"int32.*float32|float32.*int32"):
+        step(state, Frozen(None, params(1)), batch())
 
 
 def test_cached_reference_log_probabilities_replace_the_reference_forward():

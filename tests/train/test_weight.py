@@ -1,5 +1,6 @@
 """A `weight` that comes with the data is how often an example counts in the loss, exactly."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +19,11 @@ WEIGHTS = np.array([0.0, 9.0, 0.5, 2.0, 0.0, 1.0, 3.0, 0.25], np.float32)
 
 def weighted(row, weight):
     data = batch(k=responses(row))
-    return data.replace(extras=data.extras | {"weight": np.asarray(weight, np.float32)})
+    return data._replace(extras=data.extras | {"weight": np.asarray(weight, np.float32)})
 
 
 def same(a, b, rtol=2e-5):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
+    chex.assert_trees_all_close(a, b, rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sft", "simpo", "cpo", "prm"])
