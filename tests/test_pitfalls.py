@@ -60,6 +60,7 @@ from jalign.bench.workloads import TINY_LLAMA
 from jalign.checkpoint.resume import ResumeError, check_identity
 from jalign.config.build import options_of
 from jalign.core import Frozen, Mean
+from jalign.data.batch_spec import BatchSpec
 from jalign.data.convert import to_records
 from jalign.data.pipeline import Batches
 from jalign.data.tokenize import tokenize
@@ -138,7 +139,7 @@ def examples():
 
 @pytest.fixture(params=["flat", "padded"])
 def parts(request, examples):
-    made = Batches(examples, batch_size=len(examples), layout=request.param, multiple=8)
+    made = Batches(examples, BatchSpec(len(examples), layout=request.param, multiple=8))
     return [p for b in made.eval_batches() for p in b]
 
 
@@ -344,7 +345,7 @@ def test_25_no_weight_is_a_constant_of_the_compiled_step():
     state = create_state(trained, optimizer, row, jax.random.key(0))
     records, report = to_records([{"prompt": "a", "chosen": " b", "rejected": " c"}] * 2, "pairs")
     tokens = tokenize(records, byte_level(bos=True), report=report)
-    (part,) = Batches(tokens, batch_size=2, multiple=8).batch(0)
+    (part,) = Batches(tokens, BatchSpec(2, multiple=8)).batch(0)
     part.batch.layout.tokens[:] %= 64
     step = make_train_step(row, scorer, optimizer)
     traced = jax.make_jaxpr(step)(state, Frozen(base, trained), part)

@@ -112,7 +112,7 @@ class Task:
             Texts.of(self.config, examples, of, self.start.tokenizer)
             for examples, of in zip((prompts, held), rows, strict=True)
         ]
-        plan, longest = build_online.plan_of(self.config), int(held.lengths().prompt_len.max())
+        plan, longest = build_online.plan_of(self.config), int(held.lengths.prompt_len.max())
         bins = Bins(self.mesh, longest, plan.response_len, plan.max_tokens, plan.multiple)
         self.reader = Reader(self.start.apply, plan.temperature, bins)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jalign import algorithms
 from jalign.core import Frozen, TrainState
+from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
 from jalign.models import hub
@@ -101,8 +102,7 @@ def random_step(
     apply, params, base = functional(model, trainable_filter(model))
     jax.set_mesh(mesh)
     examples = random_pairs(lengths, TINY_LLAMA["vocab_size"])
-    batches = Batches(
-        examples,
+    spec = BatchSpec(
         batch_size=pairs,
         layout=layout,
         streams=batch_shards(mesh),
@@ -110,7 +110,7 @@ def random_step(
         group_by_length=group_by_length,
         cost=cost_of(model.spec),
     )
-    source = Offline(batches, mesh)
+    source = Offline(Batches(examples, spec), mesh)
     optimizer = make_optimizer("adamw", learning_rate)
     state = init_state(mesh, params, optimizer, row, seed=0)
     frozen = Frozen(base, reference_copy(params, dtype) if row.needs_reference() else None)

@@ -54,7 +54,7 @@ def show(config: RunOptions, console: Console) -> None:
             console.print(line, highlight=False)
         return
     spec = hub.spec_of(model_path(config.model.path))
-    for line in source_of(config, train, mesh_of(config.mesh), spec).batches.plan.describe():
+    for line in source_of(config, train, mesh_of(config.mesh), spec).describe():
         console.print(line, highlight=False)
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -43,6 +44,19 @@ class Lengths(NamedTuple):
     prompt_len: np.ndarray
     response_lens: np.ndarray
     scored_lens: np.ndarray
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Lengths:
+        """Those of some examples."""
+        return Lengths(*(x[np.asarray(indices, int)] for x in self))
+
+    @property
+    def row_tokens(self) -> np.ndarray:
+        """[n] tokens of all rows of an example, the prompt once per response."""
+        return (self.prompt_len[:, None] * (self.response_lens > 0) + self.response_lens).sum(1)
+
+
+Responses = list[tuple[np.ndarray, np.ndarray]]
+"""For each response its token ids and which of them are scored."""
 
 
 @dataclass
@@ -162,14 +176,19 @@ class Examples(Sequence[Example]):
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
         i = range(len(self))[index]
-        a, b = self.first[i], self.first[i + 1]
-        cut = [slice(*self.bounds[s : s + 2]) for s in range(a, b)]
+        prompt, responses = self.segments(i)
         return Example(
-            self.tokens[cut[0]],
-            tuple(self.tokens[c] for c in cut[1:]),
-            tuple(self.scored[c] for c in cut[1:]),
+            prompt,
+            tuple(tokens for tokens, _ in responses),
+            tuple(scored for _, scored in responses),
             {name: np.asarray(values[i]) for name, values in self.extras.items()},
         )
+
+    def segments(self, i: int) -> tuple[np.ndarray, Responses]:
+        """Views of the prompt and the responses of example i >= 0."""
+        ends = self.bounds[self.first[i] : self.first[i + 1] + 1].tolist()
+        cuts = [slice(a, b) for a, b in pairwise(ends)]
+        return self.tokens[cuts[0]], [(self.tokens[c], self.scored[c]) for c in cuts[1:]]
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
@@ -184,6 +203,7 @@ class Examples(Sequence[Example]):
         counts = np.unique(np.diff(self.first) - 1)
         return int(counts[0]) if len(counts) == 1 else None
 
+    @cached_property
     def lengths(self) -> Lengths:
         """Token counts of every prompt and response."""
         segment_len = np.diff(self.bounds).astype(np.int32)

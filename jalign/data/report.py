@@ -23,7 +23,7 @@ def render(
 ) -> None:
     """Prints the report, histograms of lengths, and n examples spread evenly over the data."""
     console.print(_counts(examples.report))
-    lengths = examples.lengths()
+    lengths = examples.lengths
     console.print(_histogram("prompt tokens", lengths.prompt_len))
     present = lengths.response_lens > 0
     if present.any():

@@ -107,7 +107,7 @@ def tokenize(
                     yield example._replace(extras=_extras(draft.record, names, example, report))
 
     out = Examples.from_list(examples(), report)
-    lengths = out.lengths()
+    lengths = out.lengths
     report.kept = len(out)
     report.prompt_tokens = int(lengths.prompt_len.sum())
     report.response_tokens = int(lengths.response_lens.sum())

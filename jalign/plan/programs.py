@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jalign.data.examples import Example
+from jalign.data.examples import Example, Examples
 from jalign.options import RunOptions
 from jalign.plan import data as plan_data
 from jalign.plan.compile import Program, compile_program
@@ -106,8 +106,8 @@ def _reward(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Program:
     prompt, response = plan_data.longest(options, roles.model.decoder.spec)
     scored = np.arange(response) == response - 1
     longest = Example(np.zeros(prompt, np.int32), (np.zeros(response, np.int32),), (scored,), {})
-    rows = [longest] * reward_model.BATCH_SIZE
-    layout = reward_model.padded(rows, range(len(rows)), len(rows)).layout
+    rows = Examples.from_list([longest] * reward_model.BATCH_SIZE)
+    layout = reward_model.padded(rows, np.arange(len(rows)), len(rows)).layout
     layout = jax.tree.map(lambda x: integers(mesh, *x.shape), layout)
     return compile_program(
         "reward model", reward_model.scores_of, (*nnx.split(roles.reward), layout)

@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 
 from jalign.data.chat import load_tokenizer
 from jalign.data.examples import Example, Examples
-from jalign.data.packing import pack, padded_shape
+from jalign.data.lay_out import pack, padded_shape
 from jalign.data.records import Message, Record, parse
 from jalign.data.tokenize import tokenize
 from jalign.layout import Batch, Layout
@@ -201,17 +201,15 @@ class RewardModel:
         """What the head says at every scored token, [scored tokens] float32, of every response of
         every example, one after the other; responses of like length go together.
         """
-        rows = [
+        rows = Examples.from_list(
             Example(e.prompt, (response,), (scored,), {})
             for e in examples
             for response, scored in zip(e.responses, e.scored, strict=True)
-        ]
-        lengths = np.array([len(row.prompt) + len(row.responses[0]) for row in rows], int)
-        order = np.argsort(lengths, kind="stable")
+        )
+        order = np.argsort(rows.lengths.row_tokens, kind="stable")
         found = [np.zeros(0, np.float32)] * len(rows)
         for start in range(0, len(rows), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            batch = padded([rows[i] for i in chosen], chosen.tolist(), self.batch_size)
+            batch = padded(rows, order[start : start + self.batch_size], self.batch_size)
             scores = hosts.gather(scores_of(*self._split, batch.layout))
             for i, x, mask in zip(batch.extras["index"], scores, batch.mask, strict=True):
                 if i >= 0:
@@ -219,13 +217,13 @@ class RewardModel:
         return found
 
 
-def padded(rows: Sequence[Example], numbers: Sequence[int], most: int) -> Batch:
+def padded(rows: Examples, indices: np.ndarray, most: int) -> Batch:
     """A batch of padded rows, of few shapes, since each is compiled: their length and, up to
     `most`, their count are rounded up to 2^k or 3 * 2^k.
     """
-    length = _rounded(max(len(r.prompt) + len(r.responses[0]) for r in rows), least=32)
-    places = min(_rounded(len(rows), least=1), most)
-    (batch,) = pack(rows, numbers, padded_shape(places, 1, length, length))
+    length = _rounded(rows.lengths.row_tokens[indices].max(), least=32)
+    slots = min(_rounded(len(indices), least=1), most)
+    (batch,) = pack(rows, indices, padded_shape(slots, 1, length, length))
     return batch
 
 

@@ -3,6 +3,7 @@
 import jax
 from jax.sharding import Mesh
 
+from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Examples
 from jalign.data.pipeline import Batches
 from jalign.models.spec import Spec
@@ -33,11 +34,10 @@ def held_source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Sp
 
 
 def batches_of(
-    options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec, batch_size: int
+    options: RunOptions, examples: Examples, mesh: Mesh, model_spec: Spec, batch_size: int
 ) -> Batches:
     """The examples in bins of static shapes."""
-    return Batches(
-        examples,
+    spec = BatchSpec(
         batch_size=batch_size,
         layout=options.data.layout,
         streams=batch_shards(mesh),
@@ -49,8 +49,9 @@ def batches_of(
         mismatch=reads_mismatched(options),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        cost=cost_of(spec),
+        cost=cost_of(model_spec),
     )
+    return Batches(examples, spec)
 
 
 def reads_mismatched(options: RunOptions) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from jalign.data.budget import Cost
+from jalign.data.batch_spec import Cost
 from jalign.data.examples import Examples
 from jalign.kernels import devices
 from jalign.models.spec import Spec

@@ -92,7 +92,7 @@ def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], wha
 
 def _lengths(options: RunOptions, examples: Examples, sampled: int) -> np.ndarray:
     """[n] tokens of an example's longest row, where `sampled` tokens may follow the prompt."""
-    prompt, response, _ = examples.lengths()
+    prompt, response, _ = examples.lengths
     longest = response.max(axis=1, initial=0)
     if reads_mismatched(options):  # another example's response follows the prompt, too
         longest = np.full_like(longest, longest.max(initial=0))

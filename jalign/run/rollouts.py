@@ -252,7 +252,7 @@ def answers_of(
     size = min((c.sample_batch or c.prompts or options.batch_size) * plan.responses, len(held))
     numbers, ids = range(len(held)), [example.prompt for example in held]
     key = jax.random.fold_in(jax.random.key(options.seed), 4)
-    longest = int(held.lengths().prompt_len.max())
+    longest = int(held.lengths.prompt_len.max())
     bins = Bins(mesh, longest, plan.response_len, plan.max_tokens, plan.multiple)
     compiler_options = same_rounding(model.decoder.dtype)
     reader = Reader(model.apply, plan.temperature, bins, compiler_options)

@@ -27,7 +27,7 @@ def chance(examples: Examples, vocab: int) -> float:
     """The mean log-prob (nats) of preferred responses to a model that takes all tokens for equally
     likely: of the first ones, or of those with the label 1 where there are labels.
     """
-    lengths = examples.lengths().scored_lens[:, 0].astype(float)
+    lengths = examples.lengths.scored_lens[:, 0].astype(float)
     label = examples.extras.get("label")
     if label is not None and (np.asarray(label) > 0.5).any():
         lengths = lengths[np.asarray(label) > 0.5]

@@ -95,7 +95,7 @@ class Online:
         self._order: Any = (
             grain.MapDataset.source(range(len(prompts))).seed(seed).shuffle().repeat()
         )
-        longest = int(prompts.lengths().prompt_len.max())
+        longest = int(prompts.lengths.prompt_len.max())
         self.bins = rollout.Bins(
             mesh,
             max(longest, pretraining.prompt_len) if pretraining else longest,
@@ -123,9 +123,7 @@ class Online:
                 raise StopTraining(why, ExitCode.NOTHING_LEARNED)
         assert self._examples is not None
         numbers = self._minibatch(at)
-        lengths = self._examples.lengths()
-        rows = lengths.prompt_len[:, None] * (lengths.response_lens > 0) + lengths.response_lens
-        self.tokens += int(rows[numbers].sum())
+        self.tokens += int(self._examples.lengths.row_tokens[numbers].sum())
         parts = self._on_device(self._examples, numbers)
         self.step += 1
         return parts

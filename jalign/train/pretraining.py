@@ -26,7 +26,7 @@ class Pretraining:
     @property
     def prompt_len(self) -> int:
         """Most tokens of a prompt."""
-        return int(self.texts.lengths().prompt_len.max())
+        return int(self.texts.lengths.prompt_len.max())
 
     def beside(self, samples: Examples, step: int) -> Examples:
         """The samples of a step, and behind them its texts; the extra `pretraining` is 1 for

@@ -17,16 +17,8 @@ from jax.sharding import Mesh
 from jalign.core import Arrays, Frozen
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
-from jalign.data.packing import (
-    Bin,
-    Loads,
-    Shape,
-    assign,
-    lay_out,
-    lengths_of,
-    loads_of,
-    shares,
-)
+from jalign.data.lay_out import lay_out
+from jalign.data.packing import Bin, Demands, Shape, assign, demands_of, fractions_of_stream
 from jalign.layout import Batch, MicroBatches
 from jalign.parallel import hosts
 from jalign.parallel.hosts import to_global
@@ -143,11 +135,11 @@ def bins_of(
     return shape, parts
 
 
-def assigned(loads: Loads, shape: Shape, parts: int) -> list[Bin] | None:
+def assigned(demands: Demands, shape: Shape, parts: int) -> list[Bin] | None:
     """Which example goes where, or None if so many bins of the shape do not hold them all."""
-    if loads.costs and max(shares(loads.costs, shape)) > 1:
+    if demands.each and max(fractions_of_stream(demands.each, shape)) > 1:
         return None
-    [bins] = assign(loads, [shape])
+    [bins] = assign(demands, [shape])
     return bins if len(bins) <= parts else None
 
 
@@ -160,12 +152,11 @@ def pack(
     fields: Mapping[str, Field],
 ) -> tuple[MicroBatches, ...]:
     """The numbered examples in bins of a shape; `own` are the streams this process lays out."""
-    chosen = [examples[int(i)] for i in numbers]
-    bins = assigned(loads_of(lengths_of(chosen, shape.responses)), shape, parts)
+    bins = assigned(demands_of(examples.lengths.take(numbers)), shape, parts)
     assert bins is not None
     local = shape._replace(streams=len(range(*own.indices(shape.streams))))
     mine = [streams[own] for streams in bins]
-    return (lay_out(mine, lambda i: (chosen[i], int(numbers[i])), local, fields, parts),)
+    return (lay_out(mine, examples, numbers, local, fields, parts),)
 
 
 @dataclass(frozen=True)
@@ -223,8 +214,8 @@ class Bins:
             streams=streams,
             multiple=self.multiple,
         )
-        loads = loads_of(lengths_of([examples[int(i)] for i in numbers], responses))
-        longest = max(loads.longest, default=0) / (self.prompt_len + self.response_len)
+        demands = demands_of(examples.lengths.take(numbers))
+        longest = max(demands.longest, default=0) / (self.prompt_len + self.response_len)
         of_row = next((level for level in ROW_LEVELS if longest <= level), 1.0)
         found = [
             whole(of_prompt=p, of_responses=r, of_row=of_row)
@@ -232,7 +223,7 @@ class Bins:
             for r in RESPONSE_LEVELS
         ]
         for shape, parts in sorted(found, key=lambda x: x[0].slots * x[1]):
-            if assigned(loads, shape, parts) is not None:
+            if assigned(demands, shape, parts) is not None:
                 return shape, parts
         return whole()
 

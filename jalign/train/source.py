@@ -30,15 +30,13 @@ class Offline:
         self, batches: Batches, mesh: Mesh, columns: Mapping[str, np.ndarray] | None = None
     ):
         self.batches, self.mesh, self.columns = batches, mesh, dict(columns or {})
-        lengths = batches.examples.lengths()
-        rows = lengths.prompt_len[:, None] * (lengths.response_lens > 0) + lengths.response_lens
-        self._tokens_of = rows.sum(1)
+        self._row_tokens = batches.examples.lengths.row_tokens
         self.seek(0)
 
     def __call__(self, state: TrainState, frozen: Frozen) -> tuple[MicroBatches, ...]:
         del state, frozen  # offline data do not depend on the policy
         data = next(self._iterator)
-        self.tokens += int(self._tokens_of[self.batches.indices(self.step)].sum())
+        self.tokens += int(self._row_tokens[self.batches.order[self.step]].sum())
         self.step += 1
         return self.on_device(data)
 
@@ -52,7 +50,7 @@ class Offline:
 
     def describe(self) -> list[str]:
         """The batches in words."""
-        return self.batches.plan.describe()
+        return self.batches.shapes.describe()
 
     def save(self, path: store.StorePath) -> None:
         """Nothing: the data follow from the step number."""

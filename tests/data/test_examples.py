@@ -34,7 +34,7 @@ def test_examples_come_back_as_they_went_in():
 
 
 def test_lengths_count_prompt_response_and_scored_tokens():
-    prompt_len, response_lens, scored_lens = Examples.from_list(TWO).lengths()
+    prompt_len, response_lens, scored_lens = Examples.from_list(TWO).lengths
     np.testing.assert_array_equal(prompt_len, [3, 0])
     np.testing.assert_array_equal(response_lens, [[2, 3], [2, 2]])
     np.testing.assert_array_equal(scored_lens, [[2, 3], [1, 1]])
@@ -45,7 +45,7 @@ def test_ragged_lists_have_no_k_and_empty_places_of_length_zero():
         [example([1], [2], [3, 4], ratings=[1.0, 2.0]), example([1], [2], ratings=[1.0])]
     )
     assert ragged.k is None
-    np.testing.assert_array_equal(ragged.lengths().response_lens, [[1, 2], [1, 0]])
+    np.testing.assert_array_equal(ragged.lengths.response_lens, [[1, 2], [1, 0]])
     np.testing.assert_array_equal(ragged[0].extras["ratings"], [1.0, 2.0])
 
 
@@ -67,7 +67,7 @@ def test_the_fingerprint_sees_every_token_mask_border_and_extra():
 
 def test_take_selects_in_the_order_given():
     stored = Examples.from_list(TWO).take([1, 0, 1])
-    np.testing.assert_array_equal(stored.lengths().prompt_len, [0, 3, 0])
+    np.testing.assert_array_equal(stored.lengths.prompt_len, [0, 3, 0])
 
 
 def test_extras_that_not_all_have_are_refused():
@@ -77,4 +77,4 @@ def test_extras_that_not_all_have_are_refused():
 
 def test_no_examples_is_an_empty_sequence():
     empty = Examples.from_list([])
-    assert len(empty) == 0 and empty.k is None and empty.lengths().response_lens.shape == (0, 0)
+    assert len(empty) == 0 and empty.k is None and empty.lengths.response_lens.shape == (0, 0)

@@ -7,16 +7,9 @@ from hypothesis import strategies as st
 
 from jalign.data.budget import most_bins
 from jalign.data.collate import collate, fields_of
-from jalign.data.examples import Example
-from jalign.data.packing import (
-    Shape,
-    assign,
-    lengths_of,
-    loads_of,
-    pack,
-    padded_shape,
-    shares,
-)
+from jalign.data.examples import Example, Examples
+from jalign.data.lay_out import pack, padded_shape
+from jalign.data.packing import Shape, assign, demands_of, fractions_of_stream
 
 
 def example(prompt, *responses, scored=None, **extras):
@@ -28,6 +21,19 @@ def example(prompt, *responses, scored=None, **extras):
         tuple(np.array(s, bool) for s in scored),
         {name: np.asarray(value) for name, value in extras.items()},
     )
+
+
+def collated(rows, responses, response_len, index=None, fields=None):
+    """The extras of examples as arrays."""
+    examples = Examples.from_list(rows)
+    fields = fields or fields_of(examples, range(len(rows)))
+    index = np.array(index or range(len(rows)))
+    out = {
+        name: np.zeros((len(index), *field.shape(responses, response_len)), field.dtype)
+        for name, field in fields.items()
+    }
+    collate(examples, fields, out | {"index": index})
+    return out
 
 
 def random_examples(seed, count, k=2, prompt=12, response=9, score=0.8):
@@ -53,7 +59,7 @@ def test_a_prompt_stands_once_and_every_array_is_as_written_by_hand():
     shape = Shape(
         streams=1, tokens=14, rows=5, row_len=6, scored=8, prompts=3, responses=2, response_len=4
     )
-    [found] = pack([first, second], [40, 41], shape)
+    [found] = pack(Examples.from_list([first, second]), [0, 1], shape)
     layout, o = found.layout, 30  # M*T = 30
     assert layout.tokens.tolist() == [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0, 0, 0, 0]]
     assert layout.positions.tolist() == [[0, 1, 2, 3, 4, 2, 0, 1, 0, 1, 0, 0, 0, 0]]
@@ -86,12 +92,14 @@ def test_a_prompt_stands_once_and_every_array_is_as_written_by_hand():
         [[True, False, False, False], [True, False, False, False]],
         [[False] * 4, [False] * 4],
     ]
-    assert found.extras["index"].tolist() == [40, 41, -1]
+    assert found.extras["index"].tolist() == [0, 1, -1]
 
 
 def test_padded_rows_are_as_written_by_hand():
     one = example([5, 6], [7, 8, 9], [10, 11], scored=[[True, False, True], [True, True]])
-    [found] = pack([one], [3], padded_shape(2, responses=2, row_len=6, response_len=3))
+    [found] = pack(
+        Examples.from_list([one]), [0], padded_shape(2, responses=2, row_len=6, response_len=3)
+    )
     layout = found.layout
     assert layout.tokens.tolist() == [
         [5, 6, 7, 8, 9, 0],
@@ -107,7 +115,7 @@ def test_padded_rows_are_as_written_by_hand():
     assert found.mask[0].tolist() == [[True, True, False], [True, True, False]]
     assert not found.mask[1].any()
     assert layout.rows is None and layout.inverse is None
-    assert found.extras["index"].tolist() == [3, -1]
+    assert found.extras["index"].tolist() == [0, -1]
 
 
 def scored_triples(found, shape):
@@ -147,7 +155,7 @@ def test_every_scored_token_stands_once_with_its_target_and_predecessor_in_both_
     padded = padded_shape(4, k, 21, 9)
     for shape in (flat, padded):
         found = {}
-        for part in pack(examples, range(20), shape):
+        for part in pack(Examples.from_list(examples), range(20), shape):
             found |= scored_triples(part, shape)
         assert found == expected_triples(examples)
 
@@ -156,7 +164,7 @@ def test_rows_hold_prompt_and_response_and_inverse_leads_back():
     examples = random_examples(5, 12)
     shape = Shape(2, 128, 10, 24, 64, 6, 2, 9)
     seen = []
-    for part in pack(examples, range(12), shape):
+    for part in pack(Examples.from_list(examples), range(12), shape):
         layout = part.layout
         for s in range(2):
             flat = layout.rows[s].reshape(-1)
@@ -176,7 +184,7 @@ def test_rows_hold_prompt_and_response_and_inverse_leads_back():
 
 def test_streams_of_a_bin_are_filled_evenly():
     examples = [example([1] * 5, [2] * n, [3] * n) for n in (1, 2, 3, 4, 5, 6, 7, 8)]
-    [found] = pack(examples, range(8), Shape(4, 64, 16, 16, 40, 8, 2, 8))
+    [found] = pack(Examples.from_list(examples), range(8), Shape(4, 64, 16, 16, 40, 8, 2, 8))
     tokens = (found.layout.tokens > 0).sum(1)
     assert tokens.tolist() == [28, 28, 28, 28]
 
@@ -185,9 +193,9 @@ def test_an_example_without_a_place_holds_zeros_and_index_minus_one():
     one = example(
         [1], [2, 3], [4], margin=0.5, ratings=[1.0, 2.0], old_logps=[[7.0, 8.0], [9.0, 0.0]]
     )
-    [found] = pack([one], [6], Shape(1, 16, 4, 8, 8, 2, 2, 3))
+    [found] = pack(Examples.from_list([one]), [0], Shape(1, 16, 4, 8, 8, 2, 2, 3))
     extras = found.extras
-    assert extras["index"].tolist() == [6, -1]
+    assert extras["index"].tolist() == [0, -1]
     assert extras["margin"].tolist() == [0.5, 0.0]
     assert extras["ratings"].tolist() == [[1.0, 2.0], [0.0, 0.0]]
     assert extras["old_logps"][0].tolist() == [[7.0, 8.0, 0.0], [9.0, 0.0, 0.0]]
@@ -196,15 +204,14 @@ def test_an_example_without_a_place_holds_zeros_and_index_minus_one():
 
 
 def test_one_response_may_give_its_token_values_without_the_axis_of_responses():
-    examples = [example([1], [2], step=[5]), example([1], [2, 3], step=[6, 7])]
-    fields = fields_of(examples)
-    assert collate(examples, fields, 1, 3)["step"].tolist() == [[[5, 0, 0]], [[6, 7, 0]]]
-    assert collate(examples[:1], fields_of(examples[:1]), 1, 3)["step"].tolist() == [[5]]
+    rows = [example([1], [2], step=[5]), example([1], [2, 3], step=[6, 7])]
+    assert collated(rows, 1, 3)["step"].tolist() == [[[5, 0, 0]], [[6, 7, 0]]]
+    assert collated(rows[:1], 1, 3)["step"].tolist() == [[5]]
 
 
 def test_labels_of_single_steps_are_token_values_like_those_of_several():
-    examples = [example([1], [2], step_labels=[1.0])]
-    assert collate(examples, fields_of(examples), 1, 3)["step_labels"].tolist() == [[[1, 0, 0]]]
+    rows = [example([1], [2], step_labels=[1.0])]
+    assert collated(rows, 1, 3)["step_labels"].tolist() == [[[1, 0, 0]]]
 
 
 def test_an_extra_may_have_an_axis_of_its_own_that_is_as_long_in_all_examples():
@@ -212,21 +219,21 @@ def test_an_extra_may_have_an_axis_of_its_own_that_is_as_long_in_all_examples():
         example([1], [2, 3], attribute_ratings=[1.0, np.nan, 3.0]),
         example([1], [2], attribute_ratings=[4.0, 5.0, 6.0]),
     ]
-    fields = fields_of(examples)
-    assert fields["attribute_ratings"] == ("A", np.float32, 3)
+    stored = Examples.from_list(examples)
+    assert fields_of(stored, range(2))["attribute_ratings"] == ("A", np.float32, 3)
     np.testing.assert_array_equal(
-        collate([*examples, None], fields, 1, 2)["attribute_ratings"],
+        collated(examples, 1, 2, index=[0, 1, -1])["attribute_ratings"],
         [[1.0, np.nan, 3.0], [4.0, 5.0, 6.0], [0.0, 0.0, 0.0]],
     )
     for shape in (Shape(1, 16, 4, 8, 8, 4, 1, 2), padded_shape(2, 1, 8, 2)):
-        found = pack(examples, [5, 6], shape)
+        found = pack(stored, [1, 0], shape)
         rows = np.concatenate([b.extras["attribute_ratings"] for b in found])
         index = np.concatenate([b.extras["index"] for b in found])
-        np.testing.assert_array_equal(rows[index == 5], [[1.0, np.nan, 3.0]])
-        np.testing.assert_array_equal(rows[index == 6], [[4.0, 5.0, 6.0]])
-    shorter = example([1], [2], attribute_ratings=[1.0])
+        np.testing.assert_array_equal(rows[index == 0], [[1.0, np.nan, 3.0]])
+        np.testing.assert_array_equal(rows[index == 1], [[4.0, 5.0, 6.0]])
+    shorter = [*examples, example([1], [2], attribute_ratings=[1.0])]
     with pytest.raises(ValueError, match=r"\(1,\) here and of the axes \[A\] of 3 elsewhere"):
-        collate([shorter], fields, 1, 2)
+        collated(shorter, 1, 2, fields=fields_of(stored, range(2)))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +245,7 @@ def test_an_extra_may_have_an_axis_of_its_own_that_is_as_long_in_all_examples():
 )
 def test_an_extra_that_is_not_one_number_per_example_response_or_token_is_refused(bad, words):
     with pytest.raises(ValueError, match=words):
-        fields_of([bad])
+        fields_of(Examples.from_list([bad]), [0])
 
 
 @pytest.mark.parametrize(
@@ -253,11 +260,13 @@ def test_an_extra_that_is_not_one_number_per_example_response_or_token_is_refuse
 )
 def test_what_a_bin_cannot_hold_is_refused_in_words(bad, words):
     with pytest.raises(ValueError, match=words):
-        pack([bad], [0], Shape(1, 11, 4, 8, 8, 2, 2, 4))
+        pack(Examples.from_list([bad]), [0], Shape(1, 11, 4, 8, 8, 2, 2, 4))
 
 
 def test_a_missing_response_takes_no_row():
-    [found] = pack([example([1, 2], [3], [])], [0], Shape(1, 8, 1, 4, 4, 1, 2, 2))
+    [found] = pack(
+        Examples.from_list([example([1, 2], [3], [])]), [0], Shape(1, 8, 1, 4, 4, 1, 2, 2)
+    )
     assert found.layout.inverse[0].tolist()[:3] == [[0, 4], [1, 4], [2, 4]]
     assert found.mask[0].tolist() == [[True, False], [False, False]]
 
@@ -276,15 +285,17 @@ def test_first_fit_never_needs_more_bins_than_the_bound_and_never_overfills(
         example([1] * p, [2] * a, [3] * b, scored=[[False] * a, [p > 0] * b]) for p, a, b in found
     ]
     shape = Shape(streams, tokens, rows, 35, scored, rows // 2, 2, 15)
-    loads = loads_of(lengths_of(examples, 2))
-    [bins] = assign(loads, [shape])
+    demands = demands_of(Examples.from_list(examples).lengths)
+    [bins] = assign(demands, [shape])
     assert sorted(i for b in bins for s in b for i in s) == list(range(len(found)))
     for streams_of_bin in bins:
         assert len(streams_of_bin) == streams
         for members in streams_of_bin:
-            taken = np.array([loads.costs[i] for i in members]).reshape(-1, 4).sum(0)
+            taken = np.array([demands.each[i] for i in members]).reshape(-1, 4).sum(0)
             assert (taken <= shape.capacity).all()
-    assert len(bins) <= most_bins(np.array(shares(loads.costs, shape)), len(found), streams)
+    assert len(bins) <= most_bins(
+        np.array(fractions_of_stream(demands.each, shape)), len(found), streams
+    )
 
 
 def test_the_bound_is_met_where_examples_fill_streams_exactly():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples
 from jalign.data.pipeline import Batches
 
@@ -30,7 +31,8 @@ def data(n=50, k=2, seed=0, prompts=None, longest=40):
 
 
 def make(examples, **changes):
-    return Batches(examples, **({"batch_size": 8, "max_tokens": 512, "multiple": 16} | changes))
+    options = {"batch_size": 8, "max_tokens": 512, "multiple": 16} | changes
+    return Batches(examples, BatchSpec(**options))
 
 
 def filled(parts):
@@ -63,24 +65,24 @@ def equal(a, b):
 def test_every_epoch_holds_every_example_once_in_a_new_order(layout, group):
     examples = data()
     batches = make(examples, layout=layout, group_by_length=group)
-    order = np.concatenate([batches.indices(s) for s in range(25)])
+    order = np.concatenate([batches.order[s] for s in range(25)])
     epochs = order[:200].reshape(4, 50)
     assert (np.sort(epochs) == np.arange(50)).all()
     assert len(np.unique(epochs, axis=0)) == 4
     seen = [numbers(batches.batch(s)) for s in range(3)]
-    assert seen == [sorted(batches.indices(s).tolist()) for s in range(3)]
+    assert seen == [sorted(batches.order[s].tolist()) for s in range(3)]
 
 
 def test_without_shuffle_the_order_of_the_data_set_repeats():
     batches = make(data(20), shuffle=False)
-    assert batches.indices(2).tolist() == [16, 17, 18, 19, 0, 1, 2, 3]
+    assert batches.order[2].tolist() == [16, 17, 18, 19, 0, 1, 2, 3]
 
 
 def test_batches_of_like_length_hold_less_spread_than_random_ones():
     examples = data(200)
-    longest = (lambda x: x.prompt_len + x.response_lens.max(1))(examples.lengths())
+    longest = (lambda x: x.prompt_len + x.response_lens.max(1))(examples.lengths)
     random, alike = make(examples), make(examples, group_by_length=8)
-    spread = [np.mean([np.ptp(longest[b.indices(s)]) for s in range(25)]) for b in (random, alike)]
+    spread = [np.mean([np.ptp(longest[b.order[s]]) for s in range(25)]) for b in (random, alike)]
     assert spread[1] < spread[0] / 3
 
 
@@ -251,12 +253,12 @@ def test_bounds_hold_and_nothing_is_lost_on_any_lengths(seed, streams, batch_siz
             )
         )
     batches = make(Examples.from_list(found), batch_size=batch_size, layout=layout, streams=streams)
-    assert min(batches.plan.bounds) >= 1
+    assert min(batches.shapes.bounds) >= 1
     longest_first = np.argsort([-len(e.prompt) - sum(map(len, e.responses)) for e in found])
     worst = (
         np.repeat(longest_first, 2)[:batch_size] if 40 % batch_size else longest_first[:batch_size]
     )
-    for indices in [batches.indices(s) for s in range(4)] + [worst]:
+    for indices in [batches.order[s] for s in range(4)] + [worst]:
         parts = batches._build(indices)
         for part in parts:
             assert part.count <= len(part.batch.mask)
@@ -266,21 +268,21 @@ def test_bounds_hold_and_nothing_is_lost_on_any_lengths(seed, streams, batch_siz
 def test_statistics_count_unshared_tokens_and_slots():
     batches = make(data(), row_classes=(64,))
     parts, figures = batches.batch(0), batches.statistics(0)
-    lengths = batches.examples.lengths()
-    i = batches.indices(0)
+    lengths = batches.examples.lengths
+    i = batches.order[0]
     tokens = (2 * lengths.prompt_len[i] + lengths.response_lens[i].sum(1)).sum()
     slots = sum(int(p.count) * p.batch.layout.tokens[0].size for p in parts)
     assert figures["num_tokens"] == tokens
     assert figures["slots_per_token"] == pytest.approx(slots / tokens)
 
 
-def test_the_same_data_and_options_give_the_same_plan():
-    one, other = make(data(), streams=2).plan, make(data(), streams=2).plan
+def test_the_same_data_and_options_give_the_same_shapes():
+    one, other = make(data(), streams=2).shapes, make(data(), streams=2).shapes
     assert one == other
 
 
-def test_the_plan_says_what_it_does_in_words():
-    lines = make(data()).plan.describe()
+def test_shapes_are_described_in_words():
+    lines = make(data()).shapes.describe()
     assert lines[0].startswith("rows up to") and "token slots" in lines[-1]
 
 

@@ -240,10 +240,10 @@ def test_pairs_that_truncation_makes_equal_are_dropped(plain):
 
 def test_max_len_cuts_the_prompt_first_but_not_below_half(plain):
     record = Record("the " * 50, [" hello" * 6], {})
-    r = tokenize([record], plain).lengths().response_lens.item()
-    lengths = tokenize([record], plain, max_len=2 * r + 4).lengths()
+    r = tokenize([record], plain).lengths.response_lens.item()
+    lengths = tokenize([record], plain, max_len=2 * r + 4).lengths
     assert (lengths.prompt_len.item(), lengths.response_lens.item()) == (r + 4, r)
-    lengths = tokenize([record], plain, max_len=2 * r - 4).lengths()
+    lengths = tokenize([record], plain, max_len=2 * r - 4).lengths
     assert (lengths.prompt_len.item(), lengths.response_lens.item()) == (r - 2, r - 2)
 
 
@@ -309,7 +309,7 @@ def test_an_extra_that_only_some_records_have_is_refused(plain):
 
 def test_the_report_adds_up(plain):
     examples = tokenize([TEXT_PAIR, STORY._replace(responses=[" hello how", " fox you"])], plain)
-    lengths, report = examples.lengths(), examples.report
+    lengths, report = examples.lengths, examples.report
     assert report.kept == len(examples) == 2
     assert report.prompt_tokens == lengths.prompt_len.sum()
     assert report.response_tokens == lengths.response_lens.sum() == report.scored_tokens + 2

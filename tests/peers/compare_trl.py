@@ -13,6 +13,7 @@ import numpy as np
 
 from jalign import algorithms
 from jalign.core import Frozen
+from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
 from jalign.models import hub
@@ -47,7 +48,7 @@ model = hub.load(trl["model"], mesh=mesh)
 apply, params, base = functional(model, trainable_filter(model))
 optimizer = make_optimizer("sgd", trl["lr"], clip_norm=None)
 jax.set_mesh(mesh)
-batches = Batches(examples, batch_size=trl["batch"], shuffle=False, layout=options.layout)
+batches = Batches(examples, BatchSpec(trl["batch"], shuffle=False, layout=options.layout))
 source = Offline(batches, mesh)
 state = init_state(mesh, params, optimizer, row, seed=0)
 frozen = Frozen(base, reference_copy(params, model.dtype) if row.needs_reference() else None)

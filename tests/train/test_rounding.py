@@ -10,6 +10,7 @@ from flax import nnx
 
 from jalign.algorithms import get
 from jalign.core import Frozen
+from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples
 from jalign.data.pipeline import Batches
 from jalign.kernels import devices
@@ -43,7 +44,7 @@ def test_the_first_loss_of_dpo_in_bfloat16_is_log_2():
         model = hub.load(GOLDEN / "llama", mesh=mesh, dtype=jnp.bfloat16, attention="xla")
         model.unroll = False
         apply, params, base = functional(model, nnx.Param)
-        batches = Batches(pairs(), batch_size=6, max_tokens=1024, shuffle=False)
+        batches = Batches(pairs(), BatchSpec(6, max_tokens=1024, shuffle=False))
         parts = Offline(batches, mesh)(None, None)
         row, optimizer = get("dpo"), optax.sgd(0.0)
         state = init_state(mesh, params, optimizer, row, 0)

@@ -1,0 +1,184 @@
+"""Writes the arrays of micro-batches: examples of a token buffer into the record of `jalign.layout`.
+
+Shape letters as there: B prompts, K responses, R scored tokens, S streams, N tokens, M rows,
+T tokens per row, Q scored tokens per stream, P prompts per stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jalign.data.collate import Field, collate, fields_of
+from jalign.data.examples import Examples, Responses
+from jalign.data.packing import Bin, Shape, assign, demands_of
+from jalign.layout import Batch, Layout, MicroBatches
+
+
+def pack(examples: Examples, indices: Sequence[int], shape: Shape) -> list[Batch]:
+    """Examples in as many bins of `shape` as they need; their numbers are `extras["index"]`.
+
+    Raises:
+      ValueError: an example that a bin cannot hold.
+    """
+    lengths = examples.lengths.take(indices)
+    k, most = lengths.response_lens.shape[1], lengths.scored_lens.max(initial=0)
+    if k > shape.responses:
+        raise ValueError(f"an example has {k} responses, the shape {shape.responses}")
+    if most > shape.response_len:
+        raise ValueError(f"a response has {most} scored tokens, the shape {shape.response_len}")
+    [bins] = assign(demands_of(lengths), [shape])
+    stack = lay_out(bins, examples, indices, shape, fields_of(examples, indices), len(bins))
+    return [stack.micro_batch(i) for i in range(len(bins))]
+
+
+def padded_shape(examples: int, responses: int, row_len: int, response_len: int) -> Shape:
+    """The shape of `examples` examples of `responses` right-padded rows each."""
+    return Shape(
+        examples * responses, row_len, 0, row_len, response_len, 1, responses, response_len
+    )
+
+
+def lay_out(
+    bins: Sequence[Bin],
+    examples: Examples,
+    indices: Sequence[int] | np.ndarray,
+    shape: Shape,
+    fields: Mapping[str, Field],
+    room: int,
+    mismatched: Sequence[int | None] = (),
+) -> MicroBatches:
+    """Arrays with a leading axis of `room`, of which the first `len(bins)` hold the bins; the others
+    are 0 (index -1).
+
+    Args:
+      bins: for each bin the members of its streams, as positions in `indices`.
+      examples: the data set.
+      indices: numbers of the examples of the step.
+      shape: of one bin.
+      fields: extras to collate.
+      room: length of the leading axis, at least `len(bins)`.
+      mismatched: for each of `indices` the example whose response becomes a further one of it;
+        None: it has none. Empty: no example does.
+    """
+    s, n, m, t, q, p, k, r = shape
+    if shape.padded:
+        sizes = [(s, n), (s, n), (s, q), (s, q), (s, 1, 1, r)]
+    else:
+        sizes = [(s, n), (s, n), (s, q), (s, q), (s, p, k, r), (s, m, t), (s, n, k)]
+    layout = Layout(*(np.zeros((room, *size), np.int32) for size in sizes))
+    mask = np.zeros((room, shape.examples, k, r), bool)
+    extras = {
+        name: np.zeros((room, shape.examples, *field.shape(k, r)), field.dtype)
+        for name, field in fields.items()
+    }
+    extras["index"] = np.full((room, shape.examples), -1, np.int32)
+    stack = MicroBatches(Batch(layout, mask, extras), np.int32(len(bins)))
+    write = _write_padded if shape.padded else _write_flat
+    for i, streams in enumerate(bins):
+        batch = stack.micro_batch(i)
+        texts: list[_Text | None] = [None] * shape.examples
+        for stream, members in enumerate(streams):
+            for slot, member in enumerate(members, stream * p):
+                index = int(indices[member])
+                other = mismatched[member] if len(mismatched) else None
+                texts[slot] = _text(examples, index, other)
+                batch.extras["index"][slot] = index
+        write(batch, texts, shape)
+        collate(examples, fields, batch.extras)
+    return stack
+
+
+_Text = tuple[np.ndarray, Responses]
+
+
+def _text(examples: Examples, index: int, mismatched: int | None) -> _Text:
+    """Views of the tokens of an example, with the response of another one behind its own."""
+    prompt, responses = examples.segments(index)
+    if mismatched is None:
+        return prompt, responses
+    [(tokens, scored)] = examples.segments(mismatched)[1]
+    if not len(prompt):
+        # no token precedes the first one now, so nothing predicts it
+        scored = (np.arange(len(scored)) > 0) & scored
+    return prompt, [*responses, (tokens, scored)]
+
+
+def _write_flat(batch: Batch, texts: Sequence[_Text | None], shape: Shape) -> None:
+    """One bin of streams in which a prompt is stored once and its responses follow it."""
+    s, n, m, t, _, p, k, r = shape
+    # Slices of one counter instead of an arange for each segment: the loop runs once per response
+    # of every step, and allocating small arrays is most of its time.
+    count = np.arange(max(n, m * t), dtype=np.int32)
+    layout, mask = batch.layout, batch.mask.reshape(s, p, k, r)
+    assert layout.rows is not None and layout.inverse is not None
+    # Unused entries point at a token that is never real (N - 1), or out of bounds (M*T), where a
+    # gather fills in 0: attention and its gradient need no mask of their own.
+    layout.rows[:], layout.inverse[:] = n - 1, m * t
+    for stream in range(s):
+        tokens, positions, before, at, slots = (x[stream] for x in layout[:5])
+        rows, inverse = layout.rows[stream], layout.inverse[stream]
+        end = row = entry = 0
+        for slot, text in enumerate(texts[stream * p : (stream + 1) * p]):
+            if text is None:
+                continue
+            prompt, responses = text
+            start, length = end, len(prompt)
+            end += length
+            tokens[start:end], positions[start:end] = prompt, count[:length]
+            copies = 0
+            for j, (response, scored) in enumerate(responses):
+                more = len(response)
+                if not more:  # no row, so that a missing response costs nothing
+                    continue
+                here, first = slice(end, end + more), row * t
+                tokens[here], positions[here] = response, count[length : length + more]
+                rows[row, :length] = count[start : start + length]
+                rows[row, length : length + more] = count[here]
+                inverse[start : start + length, copies] = count[first : first + length]
+                inverse[here, 0] = count[first + length : first + length + more]
+                offsets = _scored_offsets(scored, length)
+                entries = slice(entry, entry + len(offsets))
+                at[entries], before[entries] = end + offsets, end + offsets - 1
+                if len(offsets) and offsets[0] == 0:
+                    # the token before a later response in the stream is another response's
+                    before[entry] = start + length - 1
+                slots[slot, j, : len(offsets)] = count[entries]
+                mask[stream, slot, j, : len(offsets)] = True
+                end, row, entry, copies = end + more, row + 1, entry + len(offsets), copies + 1
+
+
+def _write_padded(batch: Batch, texts: Sequence[_Text | None], shape: Shape) -> None:
+    """One bin of rows: prompt and response, then nothing."""
+    count = np.arange(shape.tokens, dtype=np.int32)
+    layout = batch.layout
+    for b, text in enumerate(texts):
+        if text is None:
+            continue
+        prompt, responses = text
+        length = len(prompt)
+        for j, (response, scored) in enumerate(responses):
+            row, end = b * shape.responses + j, length + len(response)
+            if not len(response):
+                continue
+            layout.tokens[row, :length] = prompt
+            layout.tokens[row, length:end] = response
+            layout.positions[row, :end] = count[:end]
+            offsets = _scored_offsets(scored, length)
+            entries = slice(len(offsets))
+            layout.at[row, entries] = length + offsets
+            layout.before[row, entries] = length + offsets - 1
+            layout.slots[row, 0, 0, entries] = count[entries]
+            batch.mask[b, j, entries] = True
+
+
+def _scored_offsets(scored: np.ndarray, prompt_len: int) -> np.ndarray:
+    """Offsets of the scored tokens in their response."""
+    offsets = np.flatnonzero(scored)
+    if len(offsets) and offsets[0] == 0 and prompt_len == 0:
+        raise ValueError(
+            "the first token of a response to an empty prompt has nothing before it, "
+            "so it cannot be scored"
+        )
+    return offsets
