@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jalign.data.packing import Shape
@@ -84,7 +84,7 @@ class BatchSpec:
     mismatch: bool = False
     process_index: int = 0
     process_count: int = 1
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self):
         if self.layout not in LAYOUTS:

@@ -1,4 +1,4 @@
-"""Writes the arrays of micro-batches: examples of a token buffer into the record of `jalign.layout`.
+"""Writes the arrays of micro-batches: from the token buffer of examples to `jalign.layout`.
 
 Shape letters as there: B prompts, K responses, R scored tokens, S streams, N tokens, M rows,
 T tokens per row, Q scored tokens per stream, P prompts per stream.
@@ -16,7 +16,7 @@ from jalign.data.packing import Bin, Shape, assign, demands_of
 from jalign.layout import Batch, Layout, MicroBatches
 
 
-def pack(examples: Examples, indices: Sequence[int], shape: Shape) -> list[Batch]:
+def pack(examples: Examples, indices: Sequence[int] | np.ndarray, shape: Shape) -> list[Batch]:
     """Examples in as many bins of `shape` as they need; their numbers are `extras["index"]`.
 
     Raises:
@@ -49,8 +49,7 @@ def lay_out(
     room: int,
     mismatched: Sequence[int | None] = (),
 ) -> MicroBatches:
-    """Arrays with a leading axis of `room`, of which the first `len(bins)` hold the bins; the others
-    are 0 (index -1).
+    """Arrays with a leading axis of `room`: the bins, then zeros (index -1).
 
     Args:
       bins: for each bin the members of its streams, as positions in `indices`.

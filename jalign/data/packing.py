@@ -2,11 +2,11 @@
 
 An example demands tokens (its prompt once, plus its responses), rows (its responses), scored tokens
 and one slot; a stream has a fixed amount of each. First-fit-decreasing chooses the streams, from
-lengths alone, so that every host computes the same bins without reading tokens. `jalign.data.lay_out`
-then writes the arrays.
+lengths alone, so that every host computes the same bins without reading tokens. Then
+`jalign.data.lay_out` writes the arrays.
 
-Why not `grain.experimental`'s first-fit packing: it knows neither prompts that are shared by several
-responses nor a budget of rows and scored tokens beside that of tokens.
+Why not `grain.experimental`'s first-fit packing: it knows neither prompts that several responses
+share nor a budget of rows and scored tokens beside that of tokens.
 
 Shape letters as in `jalign.layout`: B prompts, K responses, R scored tokens, S streams, N tokens,
 M rows, T tokens per row, Q scored tokens per stream, P prompts per stream.
@@ -26,7 +26,7 @@ Bin = list[list[int]]
 
 
 class Shape(NamedTuple):
-    """The static shape of a bin. `rows` = 0 means padded: S = B*K streams, each a row, N = T, Q = R.
+    """The static shape of a bin. `rows` = 0: padded, S = B*K streams, each a row, N = T, Q = R.
 
     Attributes:
       streams: S.

@@ -51,7 +51,7 @@ def usual_multiple() -> int:
 def max_tokens_for(examples: Examples) -> int:
     """Tokens of a micro-batch that suit this kind of device, and hold the longest example."""
     usual = usual_tokens()
-    prompt, response, _ = examples.lengths()
+    prompt, response, _ = examples.lengths
     most = response.max(initial=0)  # a binary example gets another's response beside its own
     flat = (prompt + response.sum(1)).max(initial=0) + most + 1
     padded = max(response.shape[1], 2) * (-(-(prompt.max(initial=0) + most) // 128) * 128)
