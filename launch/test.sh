@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what the tests need into .venv and run them all.
-# usage: bash launch/test.sh [--dry-run] [pytest arguments]
+# usage: bash launch/test.sh [--dry-run] [--fast] [pytest arguments]
+#        --fast leaves out whole runs, processes and compilers for absent hardware (tests/README.md)
 #        JALIGN_PARITY=1 also compares with torch, peft and transformers' server, where they can be installed
 set -euo pipefail
 cd "$(dirname "$0")/.."
