@@ -60,11 +60,15 @@ _HERE: dict[str, Any] = {}
 HERE = "here"
 
 
-def name_of(value: Any) -> str:
-    """A name that `attribute` knows in this process, for something that was given as it is."""
-    own = getattr(value, "__name__", type(value).__name__)
-    names = (f"{HERE}:{own}{'' if n == 1 else n}" for n in itertools.count(1))
-    name = next(name for name in names if _HERE.get(name, value) is value)
+def name_of(value: Any, stem: str = "") -> str:
+    """A name that `attribute` knows in this process, for an object that has no place in a file.
+
+    Args:
+      stem: of the name; by default what the object is called.
+    """
+    stem = stem or getattr(value, "__name__", type(value).__name__)
+    names = (f"{HERE}:{stem}{'' if n == 1 else n}" for n in itertools.count(1))
+    name = next(name for name in names if _HERE.get(name, value) == value)
     _HERE[name] = value
     return name
 

@@ -31,7 +31,7 @@ from pathlib import Path
 DATA = ("data", "layout", "embedded", "rollout", "rewards", "formats")
 SOURCES = ("train/source.py", "train/online.py")
 APART = re.compile(
-    r"^(log|config|options|store|about|naming|signatures|user_code|plan|bench|checkpoint)(\.py$|/)"
+    r"^(log|config|options|store|about|signatures|user_code|plan|bench|checkpoint)(\.py$|/)"
     r"|^train/(checkpoint|manifest|fingerprint|resume|preemption|hooks|stopping|divergence|rounding)"
     r"|^(cli|run)/(summary|runs|folder|identity|described|dated|trainer_log)"
     r"|^parallel/(preflight|deterministic|memory)|^kernels/(backend|devices)"

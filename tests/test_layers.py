@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "jalign"
 BASE = {"layout", "signatures", "core"}
 MODEL = BASE | {"kernels", "parallel", "models"}
 STATE = {"optim", "checkpoint"}
-METHOD = BASE | {"naming", "losses", "advantages", "experience", "formats", "algorithms"}
+METHOD = BASE | {"user_code", "losses", "advantages", "experience", "formats", "algorithms"}
 TRAIN = (
     MODEL | METHOD | STATE | {"user_code", "data", "rollout", "rewards", "train", "log", "store"}
 )
@@ -23,7 +23,6 @@ ALLOWED = {
     "experience": {"advantages", "core"},
     "store": set(),
     "user_code": {"signatures"},
-    "naming": BASE | {"user_code"},
     "data": {"layout", "store"},
     "embedded": set(),
     "formats": BASE | {"losses"},
@@ -64,7 +63,7 @@ OUTSIDE = {
     "experience": STANDARD | {"jax", "jaxtyping"},
     "core": STANDARD | {"jax", "jaxtyping", "flax", "inspect"},
     "formats": STANDARD | {"jax"},
-    "algorithms": STANDARD | {"jax"},
+    "algorithms": STANDARD | {"jax", "difflib", "inspect", "pathlib", "re"},
     "kernels": STANDARD | {"jax", "jaxtyping", "numpy"},
 }
 NEVER = {"data": {"jax", "flax", "optax", "orbax"}}

@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 import jalign
-from jalign import naming
-from jalign.algorithms import ALGORITHMS
+from jalign.algorithms import get
 from jalign.cli import export, init, label, merge, pipeline, prompts, revise, sample
 from jalign.cli.catalogue import markdown
 from jalign.cli.main import COMMANDS
@@ -111,7 +110,7 @@ def of_config(args, command):
 def of_algorithms(args):
     for name in args:
         if name != "--markdown":
-            naming.find(name, ALGORITHMS)
+            get(name)
 
 
 def of_plan(args):

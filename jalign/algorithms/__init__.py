@@ -4,7 +4,10 @@ A row's `about` says what makes the method beside its loss, and where it departs
 from TRL; `jalign algorithms NAME` prints it, the loss's docstring and every hyper-parameter.
 """
 
-from jalign import naming
+import difflib
+
+from jalign.algorithms import custom
+from jalign.algorithms.elsewhere import elsewhere, normalized
 from jalign.algorithms.games import GAMES
 from jalign.algorithms.lists import LISTWISE
 from jalign.algorithms.negative import NEGATIVE
@@ -15,7 +18,7 @@ from jalign.algorithms.reference_free import WITHOUT_REFERENCE
 from jalign.algorithms.rewards import REWARDS
 from jalign.algorithms.supervised import SUPERVISION
 from jalign.algorithms.unpaired import UNPAIRED
-from jalign.core import Algorithm
+from jalign.core import Algorithm, Format, LossFn
 
 ROWS = (
     *SUPERVISION,
@@ -33,8 +36,43 @@ ALGORITHMS = {row.name: row for row in ROWS}
 assert len(ALGORITHMS) == len(ROWS), "two rows share a name"
 
 
-def get(name: str) -> Algorithm:
-    """The row of that name, or a user's own, as `file.py:row` or `package.module:row`; an unknown
-    one is a ValueError with the nearest.
+def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> Algorithm:
+    """The row of a name, or a row of one's own.
+
+    Args:
+      name: a name of the catalogue; `file.py:row` or `package.module:row`, where `row` is an
+        `Algorithm` or a loss function; or such an object itself.
+      format: of a loss function whose arrays are those of several formats.
+
+    Raises:
+      ValueError: an unknown name; it says what is near, or how a known method is done here.
+      TypeError: no row can be made of the object.
     """
-    return naming.find(name, ALGORITHMS)
+    if isinstance(name, Algorithm):
+        return name
+    if callable(name):
+        return custom.from_loss(name, format)
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if ":" in str(name):
+        return custom.from_file(str(name))
+    raise ValueError(f"no algorithm {str(name)!r}{_what_else(str(name))}")
+
+
+def name_of(row: Algorithm) -> str:
+    """The name by which `get` finds a row again in this process."""
+    return custom.registered_name(row, ALGORITHMS)
+
+
+def _what_else(name: str) -> str:
+    """The end of the error for an unknown name."""
+    if here := elsewhere(name):
+        return f"; here it is {here}"
+    near = difflib.get_close_matches(normalized(name), ALGORITHMS, n=4)
+    if not near:
+        return (
+            "; jalign algorithms lists them, and one of your own is named file.py:row or "
+            "package.module:row"
+        )
+    more = f" Also near: {', '.join(near[1:])}." if near[1:] else ""
+    return f"; did you mean {near[0]!r}?{more} jalign algorithms lists them all"

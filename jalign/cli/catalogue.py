@@ -10,8 +10,8 @@ from rich.text import Text
 
 from jalign import about, losses
 from jalign.algorithms import ALGORITHMS, get
+from jalign.algorithms.elsewhere import elsewhere
 from jalign.core import TWO_MODELS, Algorithm, arrays_of
-from jalign.naming import elsewhere
 
 COLUMNS = (
     "algorithm", "feedback", "reward", "level", "reference", "policy", "SFT", "length", "negative",

@@ -11,10 +11,9 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from jalign import about
-from jalign.algorithms import ALGORITHMS
+from jalign.algorithms import get
 from jalign.config.read import parsed, read_config
 from jalign.core import Algorithm
-from jalign.naming import find
 from jalign.options.rates import usual
 from jalign.rewards.rules import RULES
 from jalign.user_code import absolute
@@ -53,7 +52,7 @@ def parser() -> ArgumentParser:
 def init(args: Sequence[str], console: Console) -> None:
     """Write a config, if nothing is there yet."""
     options = parsed(parser(), args, lambda values: values)
-    row = find(options.algorithm, ALGORITHMS)
+    row = get(options.algorithm)
     file = Path(options.file or f"{row.name}.yaml")
     if file.exists():
         raise ValueError(f"{file} is there already: delete it, or name another file")

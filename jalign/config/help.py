@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentParser
 
 from jalign.about import hyperparameters
-from jalign.algorithms import ALGORITHMS
+from jalign.algorithms import ALGORITHMS, get
 from jalign.core import did_you_mean
-from jalign.naming import find
 from jalign.options import LoraConfig
 
 WIDTH = 80  # columns
@@ -171,7 +170,7 @@ def _algorithm(name: str | None) -> list[str]:
             "a hyper-parameter: jalign algorithms NAME, or jalign train --algorithm NAME --help "
             "say which there are"
         )
-    for key, (default, meaning) in hyperparameters(find(name, ALGORITHMS)).items():
+    for key, (default, meaning) in hyperparameters(get(name)).items():
         lines.append(f"  --algorithm.{key} {_shown(default)}")
         lines += _wrapped(meaning.rstrip("."))
     return lines

@@ -55,7 +55,7 @@ class RunOptions:
 
     def __post_init__(self):
         if not self.algorithm_name:
-            object.__setattr__(self, "algorithm_name", self.algorithm.name)
+            object.__setattr__(self, "algorithm_name", algorithms.name_of(self.algorithm))
         if self.optim.learning_rate is None and self.optim.name in ("adamw", "adafactor"):
             adapters = bool(self.model.lora or self.model.adapter)
             rate, _ = usual(self.algorithm, adapters=adapters)

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict
 from typing import Any
 
-from jalign import naming
+from jalign.algorithms import custom
 from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import Frozen, TrainState
 from jalign.feedback.common import ASKING
@@ -62,7 +62,7 @@ def identity_of(
     base = fingerprint((state.params, frozen.base)) | {"spec": repr(model.decoder.spec)}
     row = options.algorithm
     algorithm = row.hyperparameters | {"name": row.name}
-    if code := naming.code_digest(options.algorithm_name, row):
+    if code := custom.code_digest(options.algorithm_name, row):
         algorithm |= {"code": code}
     facts = {
         "schema": 1,

@@ -1,16 +1,8 @@
-"""How algorithms are named: rows of the catalogue, rows that users wrote, and names that people
-know for what is a pipeline, a setting or another command here.
-"""
+"""Methods that are a pipeline, a setting or another command here, by the names people know."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
-from pathlib import Path
-
-from jalign.core import Algorithm
-from jalign.user_code import attribute, digest_of_files, source_files
 
 ELSEWHERE = {
     "oaif": "online_dpo, online_ipo or online_slic with an AI judge as the reward "
@@ -70,9 +62,7 @@ ELSEWHERE = {
 }
 """Names people know -> where that is here."""
 
-_JALIGN = Path(__file__).absolute().parent
-
-_ALSO = {
+SYNONYMS = {
     "cai": "constitutional_ai",
     "constitutional": "constitutional_ai",
     "rlcai": "constitutional_ai",
@@ -95,72 +85,18 @@ _ALSO = {
     "dora": "lora",
     "merge": "model_soup",
 }
-
-
-def find(name: object, rows: Mapping[str, Algorithm]) -> Algorithm:
-    """The row of a name: of the catalogue, or a user's own as `file.py:row` or
-    `package.module:row`.
-
-    Raises:
-      ValueError: no such row, file or module; says what is near, or where a known method is.
-      TypeError: the user's object is no Algorithm.
-    """
-    if name in rows:
-        return rows[name]  # type: ignore[index]
-    text = str(name)
-    if ":" in text:
-        return _own(text)
-    if here := elsewhere(text):
-        raise ValueError(f"no algorithm {text!r}; here it is {here}")
-    near = difflib.get_close_matches(_plain(text), rows, n=4)
-    if not near:
-        raise ValueError(
-            f"no algorithm {text!r}; jalign algorithms lists them, and one of your own is named "
-            "file.py:row or package.module:row"
-        )
-    more = f" Also near: {', '.join(near[1:])}." if near[1:] else ""
-    raise ValueError(
-        f"no algorithm {text!r}; did you mean {near[0]!r}?{more} jalign algorithms lists them all"
-    )
+"""Other names of the names above."""
 
 
 def elsewhere(name: str) -> str | None:
-    """Where a method is that people know by this name; None where the name is not known."""
-    plain = _plain(name)
-    return ELSEWHERE.get(_ALSO.get(plain, plain))
+    """How to get a method that is not a row of the catalogue; None if the name is unknown."""
+    plain = normalized(name)
+    return ELSEWHERE.get(SYNONYMS.get(plain, plain))
 
 
-def _plain(name: str) -> str:
+def normalized(name: str) -> str:
     """
-    >>> _plain("Best-of-N"), _plain("Iterative DPO")
+    >>> normalized("Best-of-N"), normalized("Iterative DPO")
     ('best_of_n', 'iterative_dpo')
     """
     return re.sub(r"[-\s./]+", "_", name.strip().lower()).strip("_")
-
-
-def _own(text: str) -> Algorithm:
-    where, _, name = text.rpartition(":")
-    try:
-        return attribute(text, "Algorithm", lambda x: isinstance(x, Algorithm))
-    except TypeError as error:
-        if not str(error).startswith(text):
-            raise
-        raise TypeError(
-            f"{error}: {where} needs a line such as row = Algorithm({name!r}, {name}, "
-            "jalign.formats.PAIRS), and the name is then "
-            f"{where}:row"
-        ) from error
-
-
-def code_digest(name: str, row: Algorithm) -> str | None:
-    """A digest of the files that a user's row and its functions stand in; None of a catalogue row.
-    What those import, jalign's own too, is not part of it.
-    """
-    if ":" not in name:
-        return None
-    where = name.rpartition(":")[0]
-    files = {Path(where).expanduser().absolute()} if where.endswith(".py") else set()
-    functions = [row.loss, *(aux.loss for aux in row.aux_losses.values())]
-    functions += [row.experience.fn] if row.experience else []
-    files |= source_files(*functions)
-    return digest_of_files(path for path in files if _JALIGN not in path.parents)
