@@ -3,7 +3,7 @@
 # trains, and starts again what was preempted or killed.
 # usage: bash launch/gpu.sh [--dry-run] CONFIG OUT [--key value ...]
 #   Paths are from the repository's root; OUT may be gs://bucket/path or s3://bucket/path. The same
-#   command goes on. JALIGN_RESTARTS=3: restarts in a row without a new checkpoint. XLA's variables
+#   command resumes it. JALIGN_RESTARTS=3: restarts in a row without a new checkpoint. XLA's variables
 #   are kept as they are set.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -4,7 +4,7 @@
 # usage: bash launch/tpu_vm.sh [--dry-run] [--spot] [--keep] NAME ZONE TYPE CONFIG OUT [--key value]
 #   bash launch/tpu_vm.sh --spot dpo-1 us-west4-a v5litepod-8 configs/dpo/llama3_8b_lora_v5e8.yaml \
 #     gs://bucket/dpo-1
-#   NAME and OUT are the run: the same command goes on. OUT must outlive the TPU: a bucket, or a
+#   NAME and OUT are the run: the same command resumes it. OUT must outlive the TPU: a bucket, or a
 #   mount of all workers. CONFIG is in this repository. --keep leaves the TPU. RUNTIME=... sets the
 #   image. HF_TOKEN_PATH=... is a file with the token for gated models, copied to the workers.
 #   The script minds the run over ssh: start it in tmux on a machine that stays up.

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/venv.sh
-# A run whose connection broke goes on by itself, and two cannot have the TPU.
+# A run whose connection broke continues by itself, and two cannot have the TPU.
 run pkill -TERM -x jalign || true
 run timeout 300 bash -c 'while pgrep -x jalign >/dev/null; do sleep 1; done' ||
   run pkill -KILL -x jalign

@@ -1,4 +1,4 @@
-"""GRPO on a verifiable reward: sums up to 9, learnt from right or wrong alone.
+"""GRPO on a verifiable reward: sums up to 9, learned from right or wrong alone.
 
     python configs/real/arithmetic.py OUT [MODEL_FOLDER]
 

@@ -13,7 +13,7 @@ all policies answer the held-out openings:
 * KL: log p(response) - log p_start(response), nats per response, mean;
 * best-of-n: expected reward of the best of n of 8 responses of the start, KL = log n - (n - 1)/n.
 
-It goes on where it was stopped: a point that is there is not made again. OUT/points.jsonl is the
+It resumes where it was stopped: a finished point is not computed again. OUT/points.jsonl is the
 record; the table is printed, and OUT/frontier.svg drawn where matplotlib is installed.
 """
 
