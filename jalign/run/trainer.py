@@ -47,7 +47,7 @@ from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
 from jalign.train.rounding import same_rounding
-from jalign.train.source import Offline, Source
+from jalign.train.source import BatchFn, Offline
 from jalign.train.step import Step, make_eval_step, make_train_step
 
 
@@ -321,7 +321,7 @@ def _announced(step: Step, log: RunLog, phase: str) -> Step:
     return call
 
 
-def _shown(source: Offline | Online, display: Display) -> Source:
+def _shown(source: Offline | Online, display: Display) -> BatchFn:
     """The source, whose rollouts are phases."""
 
     def data(state: TrainState, frozen: Frozen) -> Any:

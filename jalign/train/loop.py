@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jalign.core import Arrays, Frozen, TrainState
-from jalign.train.source import Source
+from jalign.train.source import BatchFn
 from jalign.train.step import Step
 
 
@@ -41,7 +41,7 @@ def fit(
     step: Step,
     state: TrainState,
     frozen: Frozen,
-    source: Source,
+    source: BatchFn,
     *,
     steps: int,
     hooks: Sequence[Hook] = (),

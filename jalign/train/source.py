@@ -1,7 +1,7 @@
-"""Sources of training batches: `(state, frozen) -> tuple[MicroBatches, ...]`."""
+"""Sources of training batches: what a step is taken on, where it stands, how it is resumed."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
@@ -13,17 +13,69 @@ from jalign.layout import Batch, MicroBatches
 from jalign.parallel.axes import BATCH_AXES
 from jalign.parallel.hosts import to_global
 
-Source = Callable[[TrainState, Frozen], tuple[MicroBatches, ...]]
+BatchFn = Callable[[TrainState, Frozen], tuple[MicroBatches, ...]]
+"""(state, frozen) -> the data of the next step, on the devices: all that `train.loop.fit` needs."""
 
 SPLIT = PartitionSpec(None, BATCH_AXES)  # [micro-batches, streams or examples, ...]
 
 
-class Offline:
-    """Batches of a fixed data set, in an order that follows from the step number alone.
+class Source(Protocol):
+    """Where the data of a run come from: a data set (`Offline`), the policy itself
+    (`train.online.Online`), or a class of your own such as a replay buffer.
 
-    `tokens` counts the tokens consumed so far, a shared prompt once per response (as peers count
-    them). `columns` are further arrays, one row per example of the data set (cached reference
-    log-probs), that are looked up by example number and travel as extras.
+    A call gives the data of the next step; the rest is for the log and for checkpoints. A run
+    resumes exactly if, after `restore`, calls give what they would have given uninterrupted.
+    """
+
+    @property
+    def tokens(self) -> int:
+        """Tokens consumed so far, a shared prompt once per response."""
+        ...
+
+    def __call__(self, state: TrainState, frozen: Frozen) -> tuple[MicroBatches, ...]:
+        """The micro-batches of the next step, on the devices, always of the same shapes (each new
+        one compiles the step again).
+
+        Args:
+          state: before the step; a source that samples from the policy reads its parameters. It is
+            donated to the step, so keep no reference to its arrays.
+          frozen: base weights and reference.
+        """
+        ...
+
+    def epoch(self, step: int) -> float:
+        """How often the data have been seen before a step."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Means since the last call, to be logged beside those of the steps."""
+        ...
+
+    def describe(self) -> list[str]:
+        """The source in words, one line each, for the start of the log."""
+        ...
+
+    def position(self) -> dict[str, Any]:
+        """Facts for the checkpoint, as JSON; `num_tokens` is among them."""
+        ...
+
+    def save(self, path: store.StorePath) -> None:
+        """Write what `position` is too small for to a file, or nothing."""
+        ...
+
+    def restore(self, position: Mapping[str, Any], step: int, path: store.StorePath) -> None:
+        """Resume after `step` steps, from what `position` and `save` kept."""
+        ...
+
+
+class Offline:
+    """A `Source` of a fixed data set, in an order that follows from the step number alone.
+
+    Args:
+      batches: the data set as micro-batches on the host.
+      mesh: over all devices.
+      columns: further arrays, one row per example of the data set (cached reference log-probs),
+        that are looked up by example number and added to the extras.
     """
 
     def __init__(
@@ -45,7 +97,7 @@ class Offline:
         return self.batches.epoch(step)
 
     def metrics(self) -> dict[str, float]:
-        """Nothing is known about fixed data that the step does not say."""
+        """None: the steps report all there is about fixed data."""
         return {}
 
     def describe(self) -> list[str]:
@@ -56,12 +108,12 @@ class Offline:
         """Nothing: the data follow from the step number."""
 
     def restore(self, position: Mapping[str, Any], step: int, path: store.StorePath) -> None:
-        """Go on after `step` steps, as a checkpoint's position says."""
+        """Resume after `step` steps."""
         del path
         self.seek(step, position["num_tokens"])
 
     def seek(self, step: int, tokens: int = 0) -> None:
-        """Go on with the data of `step` (from 0), `tokens` having been consumed."""
+        """Continue with the data of `step` (from 0), `tokens` having been consumed."""
         self.step, self.tokens = step, tokens
         self._iterator: Iterator = self.batches.prefetch(step)
 
