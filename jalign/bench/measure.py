@@ -1,4 +1,4 @@
-"""Seconds, CPU-seconds, tokens per second and memory of a step that is run again and again."""
+"""Wall seconds, CPU-seconds, tokens per second and memory of a repeated step."""
 
 import resource
 import statistics
@@ -14,15 +14,16 @@ from jalign.train.source import Offline
 
 
 def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
-    """Run the step for ever: (wall seconds, CPU-seconds of the process, tokens, loss), data
+    """Run the step for ever: (wall seconds, CPU-seconds of the process, tokens, loss) of each, data
     included.
     """
     state = work.state
     while True:
         before = work.source.tokens
         wall, cpu = time.perf_counter(), time.process_time()
-        state, metrics = work.step(state, work.frozen, work.source(state, work.frozen))
-        loss = float(metrics["loss"])
+        with jax.set_mesh(work.mesh):  # entered per step: a suspended generator must not hold it
+            state, metrics = work.step(state, work.frozen, work.source(state, work.frozen))
+        loss = float(metrics["loss"])  # waits for the step
         yield (
             time.perf_counter() - wall,
             time.process_time() - cpu,
@@ -32,12 +33,16 @@ def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
 
 
 def memory(work: Work) -> dict[str, float]:
-    """What the compiler says one step needs, in MiB; and the seconds of tracing and compiling."""
+    """The compiler's memory analysis of one step, in MiB, and the seconds of tracing and compiling.
+
+    {} for online work, which runs several programs.
+    """
     if not isinstance(work.source, Offline):
-        return {}  # of several programs: what one of them needs says little
+        return {}
     data = work.source.on_device(work.source.batches.batch(0))
     begin = time.perf_counter()
-    lowered = work.step.lower(work.state, work.frozen, data)
+    with jax.set_mesh(work.mesh):
+        lowered = work.step.lower(work.state, work.frozen, data)
     traced = time.perf_counter()
     analysis = lowered.compile().memory_analysis()
     return {
@@ -48,14 +53,12 @@ def memory(work: Work) -> dict[str, float]:
     }
 
 
-def utilisation(flops: float, seconds: float) -> dict[str, float]:
-    """TFLOP of a step, and the share of what the devices could do in its time (MFU), where that is
-    known.
-    """
-    found = {"tflop": round(flops / 1e12, 4)}
+def utilization(flops: float, seconds: float) -> dict[str, float]:
+    """TFLOP of a step, and model FLOPs utilization (MFU) if the peak of the devices is known."""
+    figures = {"tflop": round(flops / 1e12, 4)}
     if device := known(jax.devices()[0].device_kind):
-        found["mfu"] = round(flops / seconds / (device.flops * jax.device_count()), 4)
-    return found
+        figures["mfu"] = round(flops / seconds / (device.flops * jax.device_count()), 4)
+    return figures
 
 
 def report(work: Work, *, warmup: int, count: int) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def report(work: Work, *, warmup: int, count: int) -> dict[str, Any]:
             break
     wall, cpu, tokens, _ = zip(*rows, strict=True)
     if work.flops:
-        facts = facts | utilisation(work.flops, statistics.median(wall))
+        facts = facts | utilization(work.flops, statistics.median(wall))
     return {
         "name": work.name,
         "device": jax.devices()[0].device_kind,

@@ -93,7 +93,6 @@ def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, ne
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model = hub.init(TINY_LLAMA, key=jax.random.key(0), mesh=mesh, dtype=dtype)
     apply, params, base = functional(model, trainable_filter(model))
-    jax.set_mesh(mesh)
     rng = np.random.default_rng(0)
     ids = rng.integers(4, TINY_LLAMA["vocab_size"], (16 * prompts, prompt), np.int32)
     examples = Examples.from_list(Example(x, (), (), {}) for x in ids)
@@ -114,4 +113,4 @@ def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, ne
     state = init_state(mesh, params, optimizer, row, seed=0, **hyper)
     step = jax.jit(make_train_step(row, apply, optimizer, **hyper), donate_argnums=0)
     name = f"{algorithm} {prompts} x {responses}, {prompt} + {new} tokens"
-    return Work(name, step, state, Frozen(base, None), source, prompts * responses)
+    return Work(name, step, state, Frozen(base, None), source, mesh, prompts * responses)

@@ -1,4 +1,4 @@
-"""The work that is measured: the step of a config, or random pairs on a random Llama."""
+"""Workloads to measure: the training step of a config, or of random pairs on a random Llama."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
 
 from jalign import algorithms
-from jalign.core import Frozen, TrainState
+from jalign.core import Algorithm, Frozen, TrainState
 from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples, Report
 from jalign.data.pipeline import Batches
@@ -22,12 +24,12 @@ from jalign.plan import data as plan_data
 from jalign.plan.architectures import config_of
 from jalign.run import data as build_data
 from jalign.run.batches import source_of, steps_of
-from jalign.run.decoders import Source
+from jalign.run.decoders import Source as ModelSource
 from jalign.run.devices import cost_of, max_tokens_for, mesh_of
 from jalign.run.policy import tokenizer_of
 from jalign.run.roles import initial_state, load_roles
 from jalign.train.objective import Objective
-from jalign.train.source import Offline
+from jalign.train.source import Offline, Source
 from jalign.train.state import init_state, reference_copy
 from jalign.train.step import make_train_step
 
@@ -53,15 +55,23 @@ TINY_LLAMA = {
 
 @dataclass
 class Work:
-    """A step ready to be run."""
+    """A compiled step with its state and data.
+
+    Attributes:
+      step: (state, frozen, data) -> (state, metrics), donating the state.
+      mesh: in scope whenever the step runs or is traced.
+      rows_per_step: responses.
+      flops: of one step, recomputation not counted; 0 if unknown.
+    """
 
     name: str
-    step: Any  # (state, frozen, data) -> (state, metrics)
+    step: jax.stages.Wrapped
     state: TrainState
     frozen: Frozen
-    source: Any  # Offline, or Online
-    rows_per_step: float  # responses
-    flops: float = 0.0  # of a step, what is computed twice counted once; 0: not counted
+    source: Source
+    mesh: Mesh
+    rows_per_step: float
+    flops: float = 0.0
 
 
 def random_pairs(lengths: np.ndarray, vocab_size: int, seed: int = 0) -> Examples:
@@ -96,11 +106,8 @@ def random_step(
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model = hub.init(TINY_LLAMA, key=jax.random.key(0), mesh=mesh, dtype=dtype)
     if lora:
-        from flax import nnx
-
         model = add_lora(model, rank=8, alpha=16.0, targets=r"attn\.(q|v)", rngs=nnx.Rngs(0))
     apply, params, base = functional(model, trainable_filter(model))
-    jax.set_mesh(mesh)
     examples = random_pairs(lengths, TINY_LLAMA["vocab_size"])
     spec = BatchSpec(
         batch_size=pairs,
@@ -119,30 +126,33 @@ def random_step(
         frozen = Frozen(base, None)
     step = jax.jit(make_train_step(row, apply, optimizer), donate_argnums=0)
     name = f"{algorithm} {layout} reference={reference}" + (" lora" if lora else "")
-    return Work(name, step, state, frozen, source, 2 * pairs)
+    return Work(name, step, state, frozen, source, mesh, 2 * pairs)
 
 
-def _zeros_for(row: Any, n: int) -> dict[str, np.ndarray]:
+def _zeros_for(row: Algorithm, n: int) -> dict[str, np.ndarray]:
     """Cached reference columns of the right shape; their values do not change the time."""
     names = [x for x in Objective.of(row).inputs if x.startswith("ref_")]
     return {x: np.zeros(n, np.float32) for x in names}
 
 
 def config_step(options: RunOptions, *, random: bool = False) -> Work:
-    """The step of a config, on its own data and model; or with `random` on random weights of its
-    model's architecture and random tokens, every example as long as the options allows.
+    """The step of a config on its own data and model.
+
+    With `random`: random weights of the same architecture, and random tokens in examples that are
+    as long as the options allow, so that neither weights nor data need to be there.
     """
     if options.algorithm.experience:
-        raise ValueError("bench step measures steps on fixed data; this options samples its own")
+        raise ValueError(
+            "bench step measures steps on fixed data; this algorithm samples its own: use bench rl"
+        )
     mesh = mesh_of(options.mesh)
-    jax.set_mesh(mesh)
     if random:
-        model = load_roles(options, Source(mesh, read=_random_weights), None)
+        model = load_roles(options, ModelSource(mesh, read=_random_weights), None)
         examples = _random_examples(options, model.decoder.spec)
     else:
         tokenizer = tokenizer_of(options)
         examples, _ = build_data.examples_of(options, tokenizer)
-        model = load_roles(options, Source(mesh), tokenizer)
+        model = load_roles(options, ModelSource(mesh), tokenizer)
     spec = model.decoder.spec
     source = source_of(options, examples, mesh, spec)
     optimizer, _ = options.optim.make(steps_of(options, source.batches))
@@ -152,9 +162,11 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
         source.columns, frozen = _zeros_for(row, len(examples)), Frozen(frozen.base, None)
     step = jax.jit(make_train_step(row, model.apply, optimizer), donate_argnums=0)
     rows = options.batch_size * (row.format.k or 1)
-    # counted from the places of a batch, which are full where every example is the longest
-    flops = plan_data.step_flops(options, spec, source.batches.batch(0))[0] if random else 0.0
-    return Work(f"{row.name} on {model.path}", step, state, frozen, source, rows, flops)
+    flops = 0.0
+    if random:  # counted from the shape of a batch, which is full if every example is the longest
+        with jax.set_mesh(mesh):
+            flops = plan_data.step_flops(options, spec, source.batches.batch(0))[0]
+    return Work(f"{row.name} on {model.path}", step, state, frozen, source, mesh, rows, flops)
 
 
 def _random_weights(name: str, *, key: Any = None, **load_options: Any) -> Any:
@@ -168,5 +180,5 @@ def _random_examples(options: RunOptions, spec: Any) -> Examples:
     examples = plan_data.longest_examples(options, spec, count, k)
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, spec.vocab_size, len(examples.tokens), np.int32)
-    made = examples.scored, examples.bounds, examples.first, examples.extras, examples.report
-    return Examples(tokens, *made)
+    rest = examples.scored, examples.bounds, examples.first, examples.extras, examples.report
+    return Examples(tokens, *rest)
