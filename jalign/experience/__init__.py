@@ -1,0 +1,67 @@
+"""How each online method turns scored samples into training data: pure functions of a rollout.
+
+A function reads arrays of a rollout by the names of its positional parameters (`core.ROLLOUT`) and
+returns data fields of its format, and perhaps `take` [B, k], the responses that become the example,
+and `keep` [B], the prompts that become one. Keyword-only parameters are hyper-parameters of the
+algorithm. `advantages` weighs every response, `selection` picks some, `tokens` has their steps.
+
+Letters: B prompts, K responses per prompt, R tokens per response. Log-probs and KL are in nats. The
+log-probs are those of the policy that sampled, so log p - log p_ref (k1) is an unbiased estimate of
+the KL divergence, and its sum over a response is the KL of the response.
+"""
+
+from jalign.experience.advantages import (
+    gae,
+    gae_whitened,
+    group_centred,
+    group_mean_whitened,
+    group_normalized,
+    informative_groups,
+    leave_one_out,
+    minus_greedy,
+    returns_minus_batch_mean,
+    returns_minus_value,
+    returns_whitened,
+    steps_normalized,
+    win_rate_leave_one_out,
+    win_rates,
+)
+from jalign.experience.relative import relative_to
+from jalign.experience.selection import (
+    against_last,
+    best,
+    best_and_worst,
+    best_and_worst_win_rate,
+    best_and_worst_with_origin,
+    data_against_sample,
+    everything,
+    rejection_sampled,
+    top_share,
+)
+
+__all__ = [
+    "against_last",
+    "best",
+    "best_and_worst",
+    "best_and_worst_win_rate",
+    "best_and_worst_with_origin",
+    "data_against_sample",
+    "everything",
+    "gae",
+    "gae_whitened",
+    "group_centred",
+    "group_mean_whitened",
+    "group_normalized",
+    "informative_groups",
+    "leave_one_out",
+    "minus_greedy",
+    "rejection_sampled",
+    "relative_to",
+    "returns_minus_batch_mean",
+    "returns_minus_value",
+    "returns_whitened",
+    "steps_normalized",
+    "top_share",
+    "win_rate_leave_one_out",
+    "win_rates",
+]
