@@ -200,7 +200,7 @@ def test_configs_that_come_with_jalign_go_by_name_from_anywhere(tmp_path, monkey
     for name in ("quickstart", "configs/quickstart.yaml"):
         assert read_config([name]).out == "runs/quickstart"
     assert read_config(["--config", "tiny/grpo"]).out == "runs/tiny/grpo"
-    with pytest.raises(ConfigError, match=r"cannot read config tiny/simop: .*mean 'tiny/simpo'"):
-        read_config(["tiny/simop"])
+    with pytest.raises(ConfigError, match=r"cannot read config tiny/orop: .*mean 'tiny/orpo'"):
+        read_config(["tiny/orop"])
     (tmp_path / "quickstart").write_text("algorithm: {name: ipo}\n")
     assert algorithm("quickstart") == {"name": "ipo"}  # an existing file comes first

@@ -5,6 +5,7 @@ import pytest
 from jalign.algorithms import ALGORITHMS
 from jalign.config.read import ConfigError, read_config
 from jalign.run.described import described
+from tests._tiny import arguments_of
 
 
 def text(*args):
@@ -26,7 +27,7 @@ def test_the_numbers_of_a_run_are_named_with_those_that_were_not_given():
 
 def test_every_hyper_parameter_is_there_in_80_columns():
     for name, row in list(ALGORITHMS.items())[::12]:
-        lines = described(read_config([f"tiny/{name}"]))
+        lines = described(read_config(arguments_of(row)))
         assert max(map(len, lines)) <= 80
         words = " ".join(lines).replace(",", " ").split()
         assert set(row.hyperparameters) <= set(words), name
