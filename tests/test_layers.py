@@ -2,7 +2,10 @@
 
 import ast
 import graphlib
+import importlib.util
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1] / "jalign"
 
@@ -155,3 +158,20 @@ def test_test_modules_import_helpers_and_never_each_other():
             where, *rest = name.split(".")
             modules = [part for part in rest if part.startswith("test_")]
             assert where != "tests" or not modules, f"{path.name} imports {name}"
+
+
+SCRIPTS = [
+    path
+    for folder in ("configs", "launch", "tests/peers", "tests/faults", "tests/golden")
+    for path in sorted((ROOT.parent / folder).rglob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_that_no_test_runs_import_what_exists(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jalign":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                known = hasattr(module, alias.name)
+                assert known or importlib.util.find_spec(f"{node.module}.{alias.name}"), alias.name
