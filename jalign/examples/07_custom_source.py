@@ -1,7 +1,8 @@
 """A source of batches of your own: here every fourth step replays older pairs.
 
-A source is any callable `(state, frozen) -> tuple[MicroBatches, ...]`; an environment or a replay
-buffer has the same form. The loop, the step and the hooks stay those of the library.
+For the loop a source is a callable `(state, frozen) -> tuple[MicroBatches, ...]`; an environment or
+a replay buffer has the same form. With the rest of `jalign.train.source.Source` it is logged,
+saved and resumed, and `jalign.offline(..., source=...)` takes it.
 """
 
 # %% A row of the catalogue, a model as functions, and data as packed batches.
@@ -12,6 +13,7 @@ from flax import nnx
 from jalign import algorithms, embedded
 from jalign.core import Frozen
 from jalign.data import chat, convert, pipeline, sources, tokenize
+from jalign.data.batch_spec import BatchSpec
 from jalign.models import functional, hub
 from jalign.parallel.mesh import batch_shards, make_mesh
 from jalign.train import loop, source, state, step
@@ -23,9 +25,8 @@ pairs = sources.read(embedded.pairs())
 
 def batches(rows, seed):
     examples = tokenize.tokenize(convert.to_records(rows, "pairs")[0], tokenizer)
-    return source.Offline(
-        pipeline.Batches(examples, batch_size=16, streams=batch_shards(mesh), seed=seed), mesh
-    )
+    spec = BatchSpec(batch_size=16, streams=batch_shards(mesh), seed=seed)
+    return source.Offline(pipeline.Batches(examples, spec), mesh)
 
 
 class Replay:

@@ -13,13 +13,11 @@ print({name: round(value, 3) for name, value in run.evaluate().items()})
 
 # %% The rewards of responses.
 prompt = "Once upon a time there was a dog."
-rows = [{"prompt": prompt, "completion": text} for text in (" He was happy.", " He was sad.")]
-print(jalign.score(run.policy, rows))
+print(run.reward([prompt] * 2, [" He was happy.", " He was sad."]))
 
 # %% Best of 8, by the reward model.
 responses = policy.generate([prompt] * 8, max_new_tokens=24, temperature=1.0)
-rows = [{"prompt": prompt, "completion": r} for r in responses]
-print(responses[int(np.argmax(jalign.score(run.policy, rows)))])
+print(responses[int(np.argmax(run.reward([prompt] * 8, responses)))])
 
 # %% A finished run is opened again by its folder, and is a reward of online methods.
 run = jalign.online(

@@ -12,7 +12,8 @@ print("mesh", dict(mesh.shape))
 
 # %% Weights are read straight into their shards.
 policy = jalign.load("embedded", mesh=mesh)
-for path, leaf in jax.tree.leaves_with_path(policy.params)[:6]:
+apply, params, base = policy.functional()
+for path, leaf in jax.tree.leaves_with_path(params)[:6]:
     print(jax.tree_util.keystr(path, simple=True, separator="."), leaf.shape, leaf.sharding.spec)
 
 # %% What a run would need on hardware that is not here is a question of the command line:
