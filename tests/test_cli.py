@@ -291,7 +291,7 @@ def test_export_writes_a_folder_that_sample_reads(folder, capsys, tmp_path):
     code, said = call(["export", folder / "model", tmp_path / "b"], capsys)
     assert code == 3 and "is no folder of a run" in said.err
     code, said = call(["export", folder / "run", tmp_path / "c", "--step", 7], capsys)
-    assert code == 3 and "has no checkpoint of step 7; there is: 1" in said.err
+    assert code == 3 and "has no checkpoint of step 7; saved steps: 1" in said.err
 
 
 def test_a_run_is_read_where_its_mesh_does_not_fit(folder, tmp_path):

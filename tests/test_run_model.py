@@ -63,7 +63,7 @@ def test_a_run_is_the_model_and_the_reference_of_the_next(folder, capsys):
 def test_a_step_that_a_run_does_not_have_is_refused_and_an_adapter_names_its_base(
     folder, tmp_path, capsys
 ):
-    with pytest.raises(ValueError, match="no checkpoint of step 7; there is: 1"):
+    with pytest.raises(ValueError, match="no checkpoint of step 7; saved steps: 1"):
         model_path(f"{folder / 'first'}@7")
     assert call(["export", folder / "first", tmp_path / "adapter", "--adapter"], capsys)[0] == 0
     with pytest.raises(ValueError, match=r"name its base as the model, .*/model, and the adapter"):

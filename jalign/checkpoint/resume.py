@@ -1,10 +1,12 @@
-"""Whether a run may continue from what its directory holds. What is doubtful is refused."""
+"""Decide whether a run may resume from its directory; refuse anything ambiguous."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
+
+from jaxtyping import PyTree
 
 from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.manifest import Meta
@@ -17,7 +19,7 @@ _NOTHING = object()
 
 
 class ResumeError(ValueError):
-    """The directory and what was asked for do not fit."""
+    """The directory does not allow what was requested, or belongs to another run."""
 
 
 def check_identity(
@@ -28,21 +30,21 @@ def check_identity(
     unsaid: Mapping[str, Any] = {},
     notes: Mapping[str, str] = {},
 ) -> None:
-    """Compares the facts that a run may not change half-way.
+    """Compare the facts that must not change during a run.
 
     Args:
-      saved: name -> value, or a dictionary of values, of a checkpoint.
-      current: the same of this run.
+      saved: facts of the checkpoint: name -> value, or a dictionary of values.
+      current: facts of this run.
       allow: names of facts that may differ.
-      unsaid: what is meant by facts, and by values of those that are dictionaries, that older
-        checkpoints do not have; None as a fact means anything.
-      notes: the beginning of a fact's name -> what a difference of it means.
+      unsaid: defaults for facts (and for entries of dictionaries) that older checkpoints lack; None
+        for a fact matches any value.
+      notes: prefix of a fact's name -> explanation appended to its difference.
 
     Raises:
-      ResumeError: naming each value that changed, then and now, unless its fact is in `allow`.
-      ValueError: `allow` names a fact that does not exist.
+      ResumeError: a fact outside of `allow` changed; names each value, saved and current.
+      ValueError: `allow` names an unknown fact.
     """
-    # through JSON, as the saved ones went: tuples become lists
+    # The saved facts went through JSON: tuples became lists there, so they must here.
     old, new, unsaid = (json.loads(json.dumps(dict(x))) for x in (saved, current, unsaid))
     names = sorted({**old, **new})
     for name in allow:
@@ -70,15 +72,15 @@ def check_identity(
 def _changed(
     name: str, old: Mapping[str, Any], new: Mapping[str, Any], unsaid: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """Full name, and value then and now, of all that differs below a name."""
+    """(full name, saved value, current value) of every difference below a name."""
     values = [of.get(name, unsaid.get(name, _NOTHING)) for of in (old, new)]
     if values[0] == values[1]:
         return
     if all(isinstance(value, dict) for value in values):
         below = unsaid.get(name) if isinstance(unsaid.get(name), dict) else {}
         for inner in sorted({**values[0], **values[1]}):
-            found = _changed(inner, values[0], values[1], below or {})
-            yield from ((f"{name}.{full}", was, now) for full, was, now in found)
+            changes = _changed(inner, values[0], values[1], below or {})
+            yield from ((f"{name}.{full}", was, now) for full, was, now in changes)
         return
     was, now = ("nothing" if value is _NOTHING else repr(value) for value in values)
     yield name, was, now
@@ -87,7 +89,7 @@ def _changed(
 def resume(
     checkpointer: Checkpointer,
     policy: ResumePolicy,
-    abstract_state: Any,
+    abstract_state: PyTree,
     identity: Mapping[str, Any],
     *,
     allow: tuple[str, ...] = (),
@@ -95,28 +97,27 @@ def resume(
     notes: Mapping[str, str] = {},
     read: Callable[[Meta], None] = lambda meta: None,
     upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
-) -> tuple[int, Any, dict[str, Any]] | None:
-    """Decides what a start in this directory means: (step, state, meta), or None to start fresh.
+) -> tuple[int, PyTree, Meta] | None:
+    """Resume from this directory: (step, state, meta), or None to start fresh.
 
-    Checkpoints newer than the one that is continued (damaged ones, or those of a future that is now
-    given up) are renamed to `<step>.aside`, so that they can be neither overwritten nor picked up
-    again.
+    Checkpoints newer than the restored one (damaged ones, or those of a future that is given up)
+    are renamed to `<step>.aside`, so that they are neither overwritten nor restored later.
 
     Args:
       checkpointer: of the run's directory.
-      policy: "auto" continues from the newest intact checkpoint and starts fresh in an empty
-        directory; "never" starts fresh and refuses to mix with earlier checkpoints; "must" refuses
-        to start fresh; a number continues from that very step.
+      policy: "auto" resumes from the newest intact checkpoint, or starts fresh in an empty
+        directory; "never" starts fresh and refuses a directory with checkpoints; "must" refuses to
+        start fresh; a number resumes from exactly that step.
       abstract_state: shapes, dtypes and shardings of the state.
-      identity: facts that may not change during a run (data, tokenizer, base model, algorithm,
-        seed, batch size ...), to be saved by the caller as `meta["identity"]`.
+      identity: facts that must not change during a run (data, tokenizer, base model, algorithm,
+        seed, batch size ...); the caller saves them as `meta["identity"]`.
       allow, unsaid, notes: as for `check_identity`.
-      read: is given the meta of a checkpoint that belongs to this run, to read what it keeps
-        elsewhere; where it raises `CheckpointError`, that checkpoint counts as damaged.
+      read: called with the meta of a checkpoint of this run, to read what is stored outside of it;
+        if it raises `CheckpointError`, that checkpoint counts as damaged.
       upgrade: brings the identity that an older version saved under today's names.
 
     Raises:
-      ResumeError: the directory does not allow what was asked for, or belongs to another run.
+      ResumeError: the directory does not allow this policy, or belongs to another run.
       CheckpointError: there are checkpoints and none is intact.
     """
     asked = policy if isinstance(policy, int) and not isinstance(policy, bool) else None
@@ -127,19 +128,19 @@ def resume(
         )
     steps = checkpointer.steps()
     where = checkpointer.directory
-    there_are = ", ".join(map(str, steps)) or "none"
+    saved_steps = ", ".join(map(str, steps)) or "none"
     if policy == "never":
         if steps:
             raise ResumeError(
-                f"{where} already holds checkpoints (steps {there_are}) and resume is 'never':"
+                f"{where} already holds checkpoints (steps {saved_steps}) and resume is 'never':"
                 " choose another directory or delete this one"
             )
         return None
     if asked is not None and asked not in steps:
-        raise ResumeError(f"{where} has no checkpoint of step {asked}; there is: {there_are}")
+        raise ResumeError(f"{where} has no checkpoint of step {asked}; saved steps: {saved_steps}")
     if not steps:
         if policy == "must":
-            raise ResumeError(f"resume is 'must' but {where} has no finished checkpoint")
+            raise ResumeError(f"resume is 'must' but {where} has no complete checkpoint")
         if leftovers := checkpointer.leftovers():
             raise ResumeError(
                 f"{where} has files but no finished checkpoint ({', '.join(leftovers[:5])}):"
@@ -152,7 +153,7 @@ def resume(
         check_identity(saved, identity, allow, unsaid=unsaid, notes=notes)
         read(meta)
 
-    found = checkpointer.restore(abstract_state, asked, check=check)
-    if found is not None:
-        checkpointer.set_aside_after(found[0])
-    return found
+    restored = checkpointer.restore(abstract_state, asked, check=check)
+    if restored is not None:
+        checkpointer.set_aside_after(restored[0])
+    return restored

@@ -55,7 +55,7 @@ def ended(command: Callable[[], int | None]) -> NoReturn:
 
 def code_of(error: BaseException) -> ExitCode | None:
     """What an error ends with; None: it is ours, and nobody expected it."""
-    from jalign.checkpoint.checkpointer import CheckpointError
+    from jalign.checkpoint.errors import CheckpointError
     from jalign.checkpoint.resume import ResumeError
     from jalign.config.read import ConfigError
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jalign import store
-from jalign.checkpoint.checkpointer import CheckpointError
+from jalign.checkpoint.errors import CheckpointError
 from jalign.data.examples import Examples, Report
 from jalign.parallel import hosts
 

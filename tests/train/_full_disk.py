@@ -8,7 +8,8 @@ import time
 import jax.numpy as jnp
 import numpy as np
 
-from jalign.checkpoint.checkpointer import Checkpointer, CheckpointError
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.errors import CheckpointError
 from jalign.train.preemption import ExitCode
 
 NOISE = jnp.asarray(np.random.default_rng(0).normal(size=(256, 256)), jnp.float32)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jalign.checkpoint.checkpointer import Checkpointer, CheckpointError
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.errors import CheckpointError
 from jalign.parallel import hosts
 from jalign.parallel.preflight import preflight
 from jalign.train.preemption import ExitCode, Preemption

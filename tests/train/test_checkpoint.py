@@ -18,7 +18,8 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jalign.checkpoint import checkpointer as checkpoint
-from jalign.checkpoint.checkpointer import Checkpointer, CheckpointError
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.errors import CheckpointError
 from jalign.checkpoint.fingerprint import fingerprint
 from jalign.core import TrainState
 
@@ -235,7 +236,7 @@ def test_orbax_alone_loads_a_flipped_bit_without_an_error(tmp_path):
     checkpointer = saved(tmp_path, 1)
     flip_a_bit(data_file(checkpointer, 1))
     stored = {k: v for k, v in state_of(0).items() if k in ("w", "half", "mask", "key", "n")}
-    loaded = checkpointer._read(1, {"state": stored})
+    loaded = checkpointer._reader.read(1, {"state": stored})
     assert loaded["state"]["w"].shape == (64, 32)
 
 
@@ -286,7 +287,7 @@ def test_an_empty_directory_has_nothing_to_restore_and_one_with_files_is_refused
 
 
 def test_a_step_that_does_not_exist_lists_those_that_do(tmp_path):
-    with pytest.raises(ValueError, match="no checkpoint of step 3; there is: 1, 2"):
+    with pytest.raises(ValueError, match="no checkpoint of step 3; saved steps: 1, 2"):
         saved(tmp_path, 1, 2).restore(state_of(0), 3)
 
 
@@ -318,7 +319,7 @@ def test_a_pinned_step_outlives_the_others_and_a_restart_until_another_is_pinned
     assert (again.steps(), again.pinned) == ([2, 4], 2)
     again.pin(4)
     assert saved(tmp_path, 5, keep=1).steps() == [4, 5]
-    with pytest.raises(ValueError, match="no checkpoint of step 2; there is: 4, 5"):
+    with pytest.raises(ValueError, match="no checkpoint of step 2; saved steps: 4, 5"):
         again.pin(2)
 
 

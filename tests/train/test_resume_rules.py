@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import pytest
 from _damage import abandoned_reads, damages  # noqa: F401
 
-from jalign.checkpoint.checkpointer import Checkpointer, CheckpointError
+from jalign.checkpoint.checkpointer import Checkpointer
+from jalign.checkpoint.errors import CheckpointError
 from jalign.checkpoint.resume import ResumeError, check_identity, resume
 
 IDENTITY = {
@@ -45,7 +46,7 @@ def test_auto_and_never_start_fresh_in_an_empty_directory_and_must_does_not(empt
     assert resume(empty, "never", ABSTRACT, IDENTITY) is None
     with pytest.raises(ResumeError, match=r"'must' but .* no finished checkpoint"):
         resume(empty, "must", ABSTRACT, IDENTITY)
-    with pytest.raises(ResumeError, match="no checkpoint of step 20; there is: none"):
+    with pytest.raises(ResumeError, match="no checkpoint of step 20; saved steps: none"):
         resume(empty, 20, ABSTRACT, IDENTITY)
 
 
@@ -71,7 +72,7 @@ def test_a_step_number_continues_from_it_and_sets_the_later_ones_aside(filled):
 
 
 def test_a_step_that_does_not_exist_lists_those_that_do(filled):
-    with pytest.raises(ResumeError, match="no checkpoint of step 25; there is: 10, 20, 30"):
+    with pytest.raises(ResumeError, match="no checkpoint of step 25; saved steps: 10, 20, 30"):
         resume(filled, 25, ABSTRACT, IDENTITY)
 
 

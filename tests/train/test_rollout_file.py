@@ -7,7 +7,7 @@ from _damage import flip_a_bit
 from jax.sharding import Mesh
 
 from jalign import algorithms
-from jalign.checkpoint.checkpointer import CheckpointError
+from jalign.checkpoint.errors import CheckpointError
 from jalign.data.examples import Example, Examples
 from jalign.train.online import Online, Plan
 
