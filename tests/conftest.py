@@ -40,8 +40,16 @@ OPTIMIZED = (
     "nf4", "several_processes",
 )  # fmt: skip
 
-# Left out by --fast: runs, processes and compilers for absent hardware.
-SLOW = (*LONG,)
+# Left out by --fast: runs, processes, compilers for absent hardware, and what compiles models.
+SLOW = (
+    *LONG, "examples", "exit_codes", "own_algorithm", "pitfalls", "run_model", "cli_export",
+    "judged_rewards", "response_end", "token_limits", "summary", "described", "launch", "ending",
+    "checkpoint", "step", "hosts", "preemption", "diverged_runs", "missing_rewards", "offload",
+    "weight", "rounding", "moments", "hooks", "judge", "reward_model", "process_model",
+    "transformers_serve", "server", "sampler", "refill", "steps", "embedded", "report", "compile",
+    "targets", "traffic",
+)  # fmt: skip
+SLOW_FOLDERS = ("models", "kernels", "faults", "peers")
 
 
 def pytest_addoption(parser):
@@ -50,8 +58,11 @@ def pytest_addoption(parser):
 
 def pytest_ignore_collect(collection_path, config):
     """`--fast` does not even import them."""
-    name = collection_path.stem.removeprefix("test_")
-    return True if config.getoption("--fast") and name in SLOW else None
+    slow = (
+        collection_path.stem.removeprefix("test_") in SLOW
+        or collection_path.parent.name in SLOW_FOLDERS
+    )
+    return True if config.getoption("--fast") and slow else None
 
 
 def pytest_configure(config):
