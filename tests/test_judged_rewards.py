@@ -13,12 +13,12 @@ pytest.importorskip("openai")
 from jalign.config.read import read_config
 from jalign.rewards.rating import additive_ratings, direct_score
 from jalign.rewards.server import ServerJudge
-from jalign.rollout.groups import Responses
+from jalign.rollout.types import Rollout
 from jalign.run import data as build_data
 from jalign.run.devices import mesh_of
 from jalign.run.policy import tokenizer_of
-from jalign.run.reward_parts import Texts
-from jalign.run.rewards import reward_of
+from jalign.run.prompts import PromptTable
+from jalign.run.rewards import compose
 from tests.judge_server import prefers_longer, serve, served
 from tests.rewards._server import Handler
 from tests.tiny_run import arguments
@@ -44,14 +44,13 @@ def judge(folder, ask, **judge):
     with jax.set_mesh(mesh):
         tokenizer, rows = tokenizer_of(config), build_data.all_rows(config)
         examples, _ = build_data.examples_of(config, tokenizer, rows)
-        texts = Texts.of(config, examples, rows[0], tokenizer)
+        table = PromptTable(examples, rows[0], tokenizer)
         tokens = [
-            [np.array(tokenizer(f" {text}", add_special_tokens=False)["input_ids"]) for text in of]
+            [tokenizer(f" {text}", add_special_tokens=False)["input_ids"] for text in of]
             for of in ANSWERS
         ]
-        logps = [[np.zeros(len(t), np.float32) for t in of] for of in tokens]
-        responses = Responses(tokens, logps, np.ones((2, 3), bool))
-        return reward_of(config, mesh)(texts, [0, 1], responses)
+        rollout = Rollout.from_lists([table[i].ids for i in range(2)], tokens)
+        return compose(config.reward, config.algorithm, mesh)(table, [0, 1], rollout)
 
 
 @pytest.mark.parametrize("ask", ["score", "points", "preference"])

@@ -23,7 +23,7 @@ from jalign.cli.rollouts import rollouts
 from jalign.config.read import read_config
 from jalign.log import RunLog
 from jalign.rollout import record
-from jalign.rollout.groups import Responses
+from jalign.rollout.types import Rollout
 from jalign.run import folder as runs
 from jalign.run.trainer import train
 from jalign.train.preemption import ExitCode
@@ -146,8 +146,7 @@ def test_a_file_that_could_not_be_filled_does_not_appear(place):
 
 
 def test_rollouts_are_kept_and_shown(place, capsys):
-    logps = np.zeros(2, np.float32)
-    responses = Responses([[np.arange(2)] * 2], [[logps] * 2], np.array([[True, False]]))
+    rollout = Rollout.from_lists([np.array([9])], [[[0, 1]] * 2], finished=[[True, False]])
     for number, scores in enumerate([[1.0, 1.0], [2.0, 2.0], [-np.inf, 3.0]]):
         arrays = {"scores": np.array([scores])}
         record.write(
@@ -156,7 +155,7 @@ def test_rollouts_are_kept_and_shown(place, capsys):
             0,
             ["ask"],
             [["a", "b"]],
-            responses,
+            rollout,
             arrays,
         )
         rollouts([place], Console(width=200))

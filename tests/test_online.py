@@ -24,9 +24,10 @@ from jalign.config import (
 from jalign.config.build import options_of
 from jalign.config.read import read_config
 from jalign.rollout import record
-from jalign.rollout.groups import Responses
-from jalign.run.reward_parts import Texts, total_of
-from jalign.run.rewards import bradley_terry
+from jalign.rollout.types import Rollout
+from jalign.run.prompts import PromptTable
+from jalign.run.response_rewards import bradley_terry
+from jalign.run.reward_total import total_of
 from jalign.run.rollouts import trained_temperature
 from jalign.run.trainer import train
 from jalign.train.online import Online
@@ -332,7 +333,7 @@ def test_a_loss_of_whole_responses_weighs_them_by_all_their_tokens():
 
     def weights(name, cap):
         online = SimpleNamespace(
-            algorithm=algorithms.get(name), plan=SimpleNamespace(importance_cap=cap)
+            algorithm=algorithms.get(name), spec=SimpleNamespace(importance_cap=cap)
         )
         return Online._weights(online, arrays)  # pyright: ignore
 
@@ -381,33 +382,33 @@ def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said
     chat = [{"role": "user", "content": "hello"}]
     rows = [{"prompt": chat, "answer": 1}, {"prompt": "plain", "level": 2}]
     examples: Any = _Examples({"row": np.array([0, 1])})
-    tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: "as read")
-    texts = Texts(examples, rows, tokenizer)
-    assert texts.given(0) == chat and texts.prompt(0) == "hello"
-    assert texts.given(1) == texts.prompt(1) == "as read"
+    tokenizer: Any = SimpleNamespace(decode=lambda ids, skip_special_tokens: "as read")
+    table = PromptTable(examples, rows, tokenizer)
+    assert table[0].messages == chat and table[0].text == "hello"
+    assert table[1].messages == table[1].text == "as read"
     pair = {"chosen": "\n\nHuman: hi\n\nAssistant: a", "rejected": "\n\nHuman: hi\n\nAssistant: b"}
     for kind in ("prompts", "supervised"):  # rows of any layout
-        assert Texts(examples, [pair, pair], tokenizer, kind).prompt(0) in ("as read", "hi")
-    assert texts.columns([1])["answer"] == [None] and texts.columns([0])["level"] == [None]
-    assert texts.columns([0])["policy_prompt"] == ["as read"]
+        assert PromptTable(examples, [pair, pair], tokenizer, kind)[0].text in ("as read", "hi")
+    assert table.columns([1])["answer"] == [None] and table.columns([0])["level"] == [None]
+    assert table.columns([0])["policy_prompt"] == ["as read"]
 
 
 def test_a_column_that_is_called_like_one_of_jaligns_own_is_said_to_be_hidden(caplog):
     examples: Any = _Examples({"row": np.array([0])})
     rows = [{"prompt": "p", "response_tokens": "mine", "policy_prompt": "mine"}]
-    texts = Texts(examples, rows, SimpleNamespace(decode=lambda ids, skip_special_tokens: "p"))
+    tokenizer: Any = SimpleNamespace(decode=lambda ids, skip_special_tokens: "p")
+    table = PromptTable(examples, rows, tokenizer)
     for _ in range(2):
-        found = texts.columns([0], {"response_tokens": [3]})
+        found = table.columns([0], {"response_tokens": [3]})
         assert found["response_tokens"] == [3] and found["policy_prompt"] == ["mine"]
     assert caplog.text.count("reward functions do not see the data's response_tokens") == 1
 
 
 def test_the_viewer_shows_the_best_first_and_what_has_no_reward_last(tmp_path, capsys):
     texts, scores = ["low", "missing", "high", "mid"], [1.0, np.nan, 3.0, 2.0]
-    one = np.zeros(1, np.float32)
-    responses = Responses([[one.astype(np.int32)] * 4], [[one] * 4], np.ones((1, 4), bool))
+    rollout = Rollout.from_lists([np.array([9])], [[[0]] * 4])
     arrays = {"scores": np.array([scores])}
-    record.write(tmp_path / record.FOLDER, 0, 0, ["ask"], [texts], responses, arrays)
+    record.write(tmp_path / record.FOLDER, 0, 0, ["ask"], [texts], rollout, arrays)
     for more, order in (
         ([], "high mid low missing"),
         (["--worst", "true"], "low mid high missing"),

@@ -71,8 +71,8 @@ from jalign.models.adapters.lora import adapters, add_lora, trainable_filter, wi
 from jalign.models.functional import functional
 from jalign.parallel.mesh import make_mesh
 from jalign.run import data as build_data
-from jalign.run import reward_parts
 from jalign.run.identity import NOTES, identity_of, unsaid
+from jalign.run.rewards import identity_of as identity_of_reward
 from jalign.train.hooks import Evaluate, Evaluations, Metrics
 from jalign.train.loop import StepInfo
 from jalign.train.online import Online
@@ -492,7 +492,7 @@ def test_27_another_reward_behind_the_same_name_is_another_run(tmp_path):
 
     def now(text):
         file.write_text(f"def score(prompts, responses):\n    return {text}\n")
-        reward = SimpleNamespace(identity=reward_parts.identity_of(given.reward))
+        reward = SimpleNamespace(identity=identity_of_reward(given.reward))
         model = SimpleNamespace(decoder=SimpleNamespace(spec=""), tokenizer=byte_level())
         data, state = SimpleNamespace(fingerprint="f"), SimpleNamespace(params=params())
         frozen = Frozen({}, None)

@@ -1,17 +1,17 @@
 """What ends a response is one thing for training, sampling, rewards and export."""
 
 import json
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from jalign.config.read import read_config
 from jalign.data.convert import to_records
 from jalign.data.templates import TEMPLATES
 from jalign.data.tokenize import tokenize
-from jalign.rollout.sampler import continuation
+from jalign.rollout.text import continuation
 from jalign.run.policy import eos_ids, tokenizer_of
-from jalign.run.reward_parts import Texts
+from jalign.run.prompts import PromptTable
 from tests.data.tiny_tokenizers import CHATML, byte_level
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]
@@ -82,9 +82,9 @@ def test_rewards_read_a_response_without_the_token_that_ended_it(tmp_path):
     tokenizer.add_tokens(["<end>"])  # not special: decoding would show it
     end = tokenizer.convert_tokens_to_ids("<end>")
     prompt, said = tokenizer.encode("hello"), tokenizer.encode(" world")
-    examples = [SimpleNamespace(prompt=SimpleNamespace(tolist=lambda: prompt))]
-    texts = Texts(examples, [], tokenizer)  # type: ignore[arg-type]
+    table = PromptTable.of_rows(["hello"], tokenizer)
+    prompt = table[0].ids.tolist()
     for response, text in ((said, " world"), ([*said, end], " world"), ([end], "")):
-        assert texts.response(0, SimpleNamespace(tolist=lambda r=response: r)) == text  # type: ignore
+        assert table.decode(0, np.array(response, np.int32)) == text
         assert continuation(tokenizer, prompt, response, (end,)) == text
     assert continuation(tokenizer, prompt, [end, *said], (end,)) == "<end> world"

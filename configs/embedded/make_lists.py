@@ -24,7 +24,8 @@ from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from jalign.models import hub
 from jalign.rewards.rules import sentiment
-from jalign.rollout.sampler import Settings, generate
+from jalign.rollout.sampler import Settings
+from jalign.rollout.text import generate
 
 CHUNK = 128  # openings between looks at how many rows there are
 

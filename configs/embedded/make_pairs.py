@@ -17,7 +17,8 @@ from transformers import AutoTokenizer
 
 from jalign.models import hub
 from jalign.rewards.rules import sentiment
-from jalign.rollout.sampler import Settings, generate
+from jalign.rollout.sampler import Settings
+from jalign.rollout.text import generate
 
 
 def opening(story: str) -> str | None:

@@ -33,17 +33,19 @@ from jalign.config.read import read_config
 from jalign.core import Frozen
 from jalign.data.write import write
 from jalign.models.functional import policy_of
-from jalign.rollout.groups import Responses, respond
+from jalign.rollout.groups import respond
+from jalign.rollout.types import Rollout
 from jalign.run import data as build_data
 from jalign.run import folder as runs
 from jalign.run import rollouts as build_online
 from jalign.run.decoders import Source
 from jalign.run.devices import mesh_of
 from jalign.run.policy import eos_ids, tokenizer_of
-from jalign.run.reward_parts import Texts
-from jalign.run.rewards import reward_of
+from jalign.run.prompts import PromptTable
+from jalign.run.rewards import compose
 from jalign.run.roles import load_roles
-from jalign.train.rollout import Bins, Reader
+from jalign.train.micro_batches import MicroBatchPacker
+from jalign.train.scoring import ResponseScorer
 
 CONFIG = str(Path(__file__).with_name("stories15m_online.yaml"))
 PAIRS = str(Path(__file__).with_name("stories15m_cpu.yaml"))
@@ -107,58 +109,57 @@ class Task:
         prompts, held = build_data.examples_of(self.config, self.start.tokenizer, rows)
         assert held is not None
         self.prompts, self.held = prompts, held
-        self.reward = reward_of(self.config, self.mesh)
-        self.texts = [
-            Texts.of(self.config, examples, of, self.start.tokenizer)
+        self.reward = compose(self.config.reward, self.config.algorithm, self.mesh)
+        self.tables = [
+            PromptTable(examples, of, self.start.tokenizer)
             for examples, of in zip((prompts, held), rows, strict=True)
         ]
-        plan, longest = build_online.plan_of(self.config), int(held.lengths.prompt_len.max())
-        bins = Bins(self.mesh, longest, plan.response_len, plan.max_tokens, plan.multiple)
-        self.reader = Reader(self.start.apply, plan.temperature, bins)
+        spec, longest = build_online.spec_of(self.config), int(held.lengths.prompt_len.max())
+        packer = MicroBatchPacker(
+            self.mesh, longest, spec.response_len, spec.max_tokens, spec.multiple
+        )
+        self.scorer = ResponseScorer(self.start.apply, spec.temperature, packer)
 
     def answered(
-        self, params: Any, texts: Texts, count: int, responses: int
-    ) -> tuple[Responses, np.ndarray]:
+        self, params: Any, table: PromptTable, count: int, responses: int
+    ) -> tuple[Rollout, np.ndarray]:
         """Responses of a policy to the first openings, and their rewards."""
         eos = eos_ids(self.start.path, self.start.tokenizer)
         settings = build_online.settings_of(self.config, eos)
         settings = replace(settings, responses=responses)
-        policy, prompts = self.start.sampling_weights(params), self.prompts_of(texts)[:count]
-        found = respond(policy, prompts, settings, jax.random.key(7), batch_size=64)
-        scores = self.reward(texts, range(count), found).scores
+        policy, prompts = self.start.sampling_weights(params), [table[i].ids for i in range(count)]
+        rollout = respond(policy, prompts, settings, jax.random.key(7), batch_size=64)
+        scores = self.reward(table, range(count), rollout).scores
         assert scores is not None
-        return found, scores
-
-    def prompts_of(self, texts: Texts) -> list[np.ndarray]:
-        return [example.prompt for example in texts.examples]
+        return rollout, scores
 
     def measured(self, params: Any) -> dict[str, float]:
         """Reward, KL to the start and length of a policy's answers to the held-out openings."""
-        texts, count = self.texts[1], len(self.held)
-        responses, scores = self.answered(params, texts, count, 1)
+        table, count = self.tables[1], len(self.held)
+        rollout, scores = self.answered(params, table, count, 1)
         names, state = ("old_token_logps", "ref_token_logps"), self.start.params
         frozen = Frozen(self.start.base, state)
-        logps = self.reader(self.prompts_of(texts), responses, names, params, frozen)
+        logps = self.scorer(rollout, names, params, frozen)
         kl = (logps["old_token_logps"] - logps["ref_token_logps"]).sum((1, 2))
         return {
             "reward": float(scores.mean()),
             "error": float(scores.std() / count**0.5),
             "kl": float(kl.mean()),
-            "length": float(np.mean([len(row[0]) for row in responses.tokens])),
+            "length": float(rollout.lengths.mean()),
         }
 
     def pairs(self) -> str:
         """A file of pairs from as many samples of the start as an online run takes."""
         file = self.out / "pairs.jsonl"
         if not file.exists():
-            texts, count = self.texts[0], STEPS * PER_STEP // 2
-            found, scores = self.answered(self.start.params, texts, count, 2)
+            table, count = self.tables[0], STEPS * PER_STEP // 2
+            rollout, scores = self.answered(self.start.params, table, count, 2)
             made = []
             for i, (first, second) in enumerate(scores):
                 if first != second:
-                    written = [texts.response(i, tokens) for tokens in found.tokens[i]]
+                    written = [table.decode(i, rollout.response(i, k)) for k in range(2)]
                     chosen, rejected = written if first > second else reversed(written)
-                    row = {"prompt": texts.prompt(i), "chosen": chosen, "rejected": rejected}
+                    row = {"prompt": table[i].text, "chosen": chosen, "rejected": rejected}
                     made.append(row)
             write(str(file), made)
         return str(file)
@@ -194,7 +195,7 @@ class Task:
 
     def best_of_n(self) -> list[dict[str, Any]]:
         """The start, and the best of its responses."""
-        _, scores = self.answered(self.start.params, self.texts[1], len(self.held), 8)
+        _, scores = self.answered(self.start.params, self.tables[1], len(self.held), 8)
         rows = []
         for n in (1, 2, 4, 8):
             best = np.asarray(expected_best_of_n(scores, np.isfinite(scores), n=n))

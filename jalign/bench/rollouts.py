@@ -19,11 +19,13 @@ from jalign.models.adapters.lora import trainable_filter
 from jalign.models.functional import functional
 from jalign.optim.optimizer import make_optimizer
 from jalign.parallel.mesh import make_mesh
-from jalign.rollout.groups import Responses, respond
+from jalign.rewards.types import Judged
+from jalign.rollout.groups import respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
-from jalign.train.online import Online, Plan
-from jalign.train.rollout import Judged
+from jalign.rollout.types import Rollout
+from jalign.train.online import Online
+from jalign.train.rollout_spec import RolloutSpec
 from jalign.train.state import init_state
 from jalign.train.step import make_train_step
 
@@ -54,8 +56,8 @@ def sampler(
     prompts = list(np.random.default_rng(0).integers(4, vocabulary, (count, prompt), np.int32))
     key = jax.random.key(1)
 
-    def tokens(found: Responses) -> int:
-        return sum(len(row[0]) for row in found.tokens)
+    def tokens(rollout: Rollout) -> int:
+        return int(rollout.lengths.sum())
 
     def together() -> int:
         return tokens(respond(split, prompts, settings, key, batch_size=rows))
@@ -99,16 +101,19 @@ def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, ne
     settings = Settings(max_new_tokens=new, responses=responses)
     graphdef = nnx.graphdef(model)
 
-    def sample(state, frozen, numbers, key) -> Responses:
-        whole = graphdef, nnx.merge_state(state.params, frozen.base)
-        return respond(whole, [ids[i] for i in numbers], settings, key, batch_size=prompts)
+    def sample(state, frozen, indices, key) -> Rollout:
+        policy = graphdef, nnx.merge_state(state.params, frozen.base)
+        return respond(policy, [ids[i] for i in indices], settings, key, batch_size=prompts)
 
-    def judge(numbers, found: Responses) -> Judged:
-        even = [[float((tokens % 2 == 0).mean()) for tokens in row] for row in found.tokens]
-        return Judged(np.array(even, np.float32), None, {})
+    def reward(indices, rollout: Rollout) -> Judged:
+        even = [float((tokens % 2 == 0).mean()) for tokens in rollout.responses()]
+        return Judged(np.array(even, np.float32).reshape(prompts, responses), None, {})
 
-    plan = Plan(prompts, prompts, 1, responses, new, max_tokens=2048)
-    source = Online(row, hyper, examples, sample, judge, apply, plan, mesh, seed=0)
+    spec = RolloutSpec(
+        batch_size=prompts, prompts=prompts, responses=responses, response_len=new, max_tokens=2048
+    )
+    row = row.with_hyper(**hyper)
+    source = Online(row, examples, sample, reward, apply, spec, mesh, seed=0)
     optimizer = make_optimizer("adamw", 1e-4)
     state = init_state(mesh, params, optimizer, row, seed=0, **hyper)
     step = jax.jit(make_train_step(row, apply, optimizer, **hyper), donate_argnums=0)

@@ -50,7 +50,7 @@ def show(config: RunOptions, console: Console) -> None:
             report.render(examples, tokenizer, console)
     console.rule("batches")
     if config.algorithm.experience:
-        for line in build_online.plan_of(config).describe(config.algorithm):
+        for line in build_online.spec_of(config).describe(config.algorithm):
             console.print(line, highlight=False)
         return
     spec = hub.spec_of(model_path(config.model.path))

@@ -187,7 +187,7 @@ def _count(config: RunOptions, report: Report, roles: PlannedRoles, data, online
     report.saved = sum(_bytes(x) for x in jax.tree.leaves(roles.state))
     report.kept = config.checkpoint.keep + 1 + bool(config.stop.metric)
     if online:
-        plan = build_online.plan_of(config)
+        plan = build_online.spec_of(config)
         prompt, _ = plan_data.longest(config, spec)
         rows_sampled = (config.rollout.rows or plan.prompts * plan.responses) / mesh_size
         places = prompt + config.rollout.max_new_tokens

@@ -17,7 +17,8 @@ from jalign.data.templates import template_source
 from jalign.data.write import check_name
 from jalign.models.limits import check_rows
 from jalign.rewards.label import text_of
-from jalign.rollout.sampler import Settings, generate, prompt_ids
+from jalign.rollout.sampler import Settings
+from jalign.rollout.text import generate, prompt_ids
 from jalign.run import data as build_data
 from jalign.run import folder as runs
 from jalign.run.policy import eos_ids

@@ -5,53 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jalign.train.rollout_spec import RolloutRules
+
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
-    """How responses are sampled from the policy, and how often they are learnt from.
+class RolloutConfig(RolloutRules):
+    """How responses are sampled from the policy, and how often they are learned from.
 
     Args:
         prompts: prompts per rollout, a multiple of batch_size; 0: batch_size, and where a method
           learns from samples of its reference (sppo_samples, dno_prct, spin_online) as many as make
           an iteration of ref_sync_steps optimizer steps.
-        responses: responses per prompt; 0: what the method is known with.
-        epochs: passes over a rollout.
+        responses: responses per prompt; 0: the number usual for the method.
         max_new_tokens: most tokens of a response, which dr_grpo divides by.
-        temperature: of sampling, and of the log-probs of training where a method follows the
-          gradient of what is sampled; preferences and best responses are learnt at 1.
-        top_k: keep the most probable tokens only; 0: all. The log-probs of training know no cut.
+        top_k: keep the most probable tokens only; 0: all. The log-probs of training ignore the cut.
         top_p: keep the smallest set of tokens with this probability.
-        stop: texts that end a response; the text stays.
+        stop: texts that end a response and are part of it.
         sample_batch: prompts that are sampled together; 0: rollout.prompts, or batch_size.
-        rows: responses that are sampled at once; a row that ends takes the next prompt. For many
-          responses of uneven length. 0: all are sampled together and wait for the longest.
+        rows: responses that are sampled at once; a row that ends takes the next prompt (continuous
+          batching), for many responses of uneven length. 0: all are sampled together and wait for
+          the longest.
         weights: of the policy while it samples: sharded as in training, so that every token gathers
           what mesh.fsdp and mesh.context split; or gathered once per rollout into a copy, in the
           compute type and split over mesh.tensor only, where a device has room for it.
         mixture: of sampling from policy^(1 - mixture) * reference^mixture, where a method does.
-        kl_target: nats per response to which kl_coef is steered; 0 leaves it as it is.
-        kl_horizon: responses over which it is steered.
-        importance_cap: most that the advantage of a token counts where sampler and trainer give
-          it other log-probs; KL terms and the critic's loss are as they were. 0: they are not
-          compared.
-        attempts: rollouts that may be sampled to fill one where a method leaves groups out; each
-          has prompts of its own, which are passed over where they are not needed.
-        mask_truncated: the loss leaves out responses that did not end by themselves. Where samples
-          are weighed against each other their rewards still count in the mean and deviation of the
-          others (as in DAPO and TRL); where responses are chosen (the best, chosen and rejected)
-          they are none of them.
-        max_idle: rollouts in a row that teach nothing, since no response has a reward or the
-          rewards of the responses to every prompt are all equal, after which the run ends with
-          exit code 6; three where rewards fail for all responses, and one if it is the first of
-          the run. 0: the run goes on whatever happens.
         record: write every rollout to the run's folder (`jalign rollouts`).
     """
 
     prompts: int = 0
     responses: int = 0
-    epochs: int = 1
     max_new_tokens: int = 64
-    temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     stop: list[str] = field(default_factory=list)
@@ -59,12 +42,6 @@ class RolloutConfig:
     rows: int = 0
     weights: Literal["sharded", "gathered"] = "sharded"
     mixture: float = 0.5
-    kl_target: float = 0.0
-    kl_horizon: int = 10_000
-    importance_cap: float = 0.0
-    attempts: int = 1
-    mask_truncated: bool = False
-    max_idle: int = 20
     record: bool = False
 
     def __post_init__(self):

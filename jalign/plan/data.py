@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
+from jalign.data.packing import demands_of
 from jalign.layout import MicroBatches
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
@@ -22,7 +23,7 @@ from jalign.plan.work import Rows
 from jalign.run import data as build_data
 from jalign.run import rollouts as build_online
 from jalign.run.batches import batches_of, reads_mismatched
-from jalign.train.rollout import bins_of, pack
+from jalign.train.micro_batches import bin_shape, fit_into, lay_out_packing
 from jalign.train.source import SPLIT
 
 LIST = 4  # responses to a prompt, where the data alone say how many
@@ -33,7 +34,7 @@ def longest(options: RunOptions, spec: Spec) -> tuple[int, int]:
     room = spec.learned_positions
     prompt, response = options.data.max_prompt_len, options.data.max_response_len
     if options.algorithm.experience:
-        response = build_online.plan_of(options).response_len
+        response = build_online.spec_of(options).response_len
     if room is not None and prompt + response > room:
         prompt, response = room - room // 2, room // 2
     return prompt, response
@@ -71,25 +72,27 @@ def responses_of(options: RunOptions) -> int:
 
 def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatches, ...]:
     """One step of an online run."""
-    plan, row = build_online.plan_of(options), options.algorithm
-    k = row.format.k or plan.responses
-    places = plan.batch_size * (2 if options.data.pretraining is not None else 1)
-    examples = longest_examples(options, spec, places, k)
+    rollout, row = build_online.spec_of(options), options.algorithm
+    k = row.format.k or rollout.responses
+    slots = rollout.batch_size * (2 if options.data.pretraining is not None else 1)
+    examples = longest_examples(options, spec, slots, k)
     prompt, response = longest(options, spec)
-    shape, parts = bins_of(
-        examples=places,
+    shape, count = bin_shape(
+        examples=slots,
         responses=k,
         prompt_len=prompt,
         response_len=response,
-        max_tokens=plan.max_tokens,
+        max_tokens=rollout.max_tokens,
         streams=batch_shards(mesh),
-        multiple=plan.multiple,
+        multiple=rollout.multiple,
     )
     fields = {name: Field(_axes(options, name), np.float32) for name in _extras(options)}
-    if places > plan.batch_size:
+    if slots > rollout.batch_size:
         fields["pretraining"] = Field("", np.float32)
-        examples.extras["pretraining"] = np.zeros(places, np.float32)
-    return pack(examples, range(places), shape, parts, slice(None), fields)
+        examples.extras["pretraining"] = np.zeros(slots, np.float32)
+    packing = fit_into(demands_of(examples.lengths), shape, count)
+    assert packing is not None  # the shape is for the longest
+    return (lay_out_packing(packing, examples, range(slots), slice(None), fields),)
 
 
 def abstract(mesh: Mesh, data: tuple[MicroBatches, ...]) -> tuple[MicroBatches, ...]:

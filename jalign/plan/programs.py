@@ -18,10 +18,10 @@ from jalign.plan.compile import Program, compile_program
 from jalign.plan.roles import PlannedRoles, integers, key_in
 from jalign.rewards import model as reward_model
 from jalign.rollout import sampler
-from jalign.rollout.decode_model import Ready, prepare
+from jalign.rollout.decode_model import SamplingWeights, relayout
 from jalign.run import rollouts as build_online
-from jalign.train.rollout import model_fields
 from jalign.train.rounding import same_rounding
+from jalign.train.scoring import model_fields
 from jalign.train.state import abstract_in, gathered_copy_fn
 from jalign.train.step import make_train_step
 
@@ -36,7 +36,7 @@ def programs_of(
     if not options.algorithm.experience:
         return
     yield from _rollout(options, mesh, roles)
-    names = build_online.plan_of(options).asked_of_models(options.algorithm)
+    names = build_online.spec_of(options).model_arrays(options.algorithm)
     if names:
         yield _reader(options, mesh, roles, data, names)
     if roles.reward is not None:
@@ -60,23 +60,23 @@ def _train_step(options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any)
 
 
 def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[Program]:
-    plan, c = build_online.plan_of(options), options.rollout
+    spec, c = build_online.spec_of(options), options.rollout
     graphdef, state = roles.model.sampling_weights(roles.state.params)
     if c.weights == "gathered":
         state = gathered_copy_fn(state, roles.model.decoder.dtype)[1]
-    layout = prepare.lower(graphdef, False, state).compile()
-    shapes = jax.eval_shape(partial(prepare, graphdef, False), state)
+    layout = relayout.lower(graphdef, False, state).compile()
+    shapes = jax.eval_shape(partial(relayout, graphdef, False), state)
     head, layers = abstract_in(shapes, layout.output_shardings)
-    whole = Ready(state, head, layers, graphdef=graphdef, vocab_axis=1)
-    rows = c.rows and -(-c.rows // plan.responses)
-    count = rows or c.sample_batch or plan.prompts
+    weights = SamplingWeights(state, head, layers, graphdef=graphdef, vocab_axis=1)
+    rows = c.rows and -(-c.rows // spec.responses)
+    count = rows or c.sample_batch or spec.prompts
     longest, _ = plan_data.longest(options, roles.model.decoder.spec)
     longest = -(-longest // sampler.BUCKET) * sampler.BUCKET
     settings = build_online.settings_of(options, eos=(0,))
     yield compile_program(
         "sampling",
         sampler._sample,
-        ((whole,), integers(mesh, count, longest), integers(mesh, count)),
+        ((weights,), integers(mesh, count, longest), integers(mesh, count)),
         trips=c.max_new_tokens,
         key=key_in(mesh),
         settings=settings,

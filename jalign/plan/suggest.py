@@ -73,7 +73,7 @@ def _least_tokens(options: RunOptions) -> int:
     row = options.algorithm
     k, response = row.format.k or LIST, options.data.max_response_len
     if row.experience:
-        plan = build_online.plan_of(options)
+        plan = build_online.spec_of(options)
         k, response = row.format.k or plan.responses, plan.response_len
     k += reads_mismatched(options)
     multiple = 128

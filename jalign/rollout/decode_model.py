@@ -1,4 +1,4 @@
-"""A model that goes on with rows of tokens, one token at a time.
+"""Token-by-token decoding: the weights laid out for it, prefill, and the logits of one token.
 
 Letters: B prompts, K responses per prompt, n rows, P prompt tokens, D width, V vocabulary.
 """
@@ -28,9 +28,9 @@ from jalign.rollout.unrolled import (
 
 
 class DecodeModel(NamedTuple):
-    """A model in the middle of its rows; `head` and `vocab_axis` as in `Ready`."""
+    """A model that decodes one token per row; `head` and `vocab_axis` as in `SamplingWeights`."""
 
-    model: Any
+    model: Decoder
     head: Array
     vocab_axis: int
 
@@ -47,14 +47,15 @@ class DecodeModel(NamedTuple):
 
 
 @struct.dataclass
-class Ready:
-    """A model's weights as sampling reads them best, made by `ready` once for many calls.
+class SamplingWeights:
+    """A model's weights in the layout that decodes fastest, made by `for_sampling` once for many
+    calls.
 
     Attributes:
       state: the weights.
-      head: the unembedding, [D, V] or [V, D] where products are turned
-        (`jalign.rollout.unrolled`). Not emb.T: of a single row it takes 4x the time.
-      layers: on CPU the layers taken apart, else None.
+      head: the unembedding, [D, V], or [V, D] where products are transposed
+        (`jalign.rollout.unrolled`).
+      layers: on CPU the unstacked layers, else None.
       graphdef: what `state` belongs to.
       vocab_axis: which axis of `head` is the vocabulary.
     """
@@ -69,39 +70,44 @@ class Ready:
         return nnx.merge(self.graphdef, self.state)
 
 
-Model = Decoder | tuple[nnx.GraphDef[Decoder], nnx.State] | Ready
-"""What can be sampled from: a decoder, its `nnx.split`, or a policy that is `ready`."""
+Model = Decoder | tuple[nnx.GraphDef[Decoder], nnx.State] | SamplingWeights
+"""What can be sampled from: a decoder, its `nnx.split`, or the result of `for_sampling`."""
 
 
-def ready(model: Model, rows: int) -> Ready:
+def for_sampling(model: Model, rows: int) -> SamplingWeights:
     """The model for any number of calls that sample `rows` rows (or about as many) from it."""
-    if isinstance(model, Ready):
+    if isinstance(model, SamplingWeights):
         return model
     graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
-    turned = devices.platform() == "cpu" and rows >= TRANSPOSE_FROM_ROWS
-    head, layers = prepare(graphdef, turned, state)
-    return Ready(state, head, layers, graphdef=graphdef, vocab_axis=0 if turned else 1)
+    transposed = devices.platform() == "cpu" and rows >= TRANSPOSE_FROM_ROWS
+    head, layers = relayout(graphdef, transposed, state)
+    vocab_axis = 0 if transposed else 1
+    return SamplingWeights(state, head, layers, graphdef=graphdef, vocab_axis=vocab_axis)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def prepare(
-    graphdef: nnx.GraphDef, turned: bool, state: nnx.State
+def relayout(
+    graphdef: nnx.GraphDef, transposed: bool, state: nnx.State
 ) -> tuple[Array, tuple[Layer, ...] | None]:
-    """`head` and `layers` of `Ready`. A program of its own: inside the loop's, the compiler would
-    undo both. What is as it was is no result of it, which would be a copy.
+    """`head` and `layers` of `SamplingWeights`; unchanged weights are not returned, since a jitted
+    function returns copies.
     """
+    # A program of its own: inside the sampling loop the compiler would undo both layouts.
     model = nnx.merge(graphdef, state)
     weight, vocab_axis = model.head()
-    layers = unstack_layers(model, turned=turned) if devices.platform() == "cpu" else None
-    return weight if vocab_axis == (0 if turned else 1) else weight.T, layers
+    # [D, V] and not emb.T of a tied head: for one row the transposed product takes 4x the time.
+    layers = unstack_layers(model, transposed=transposed) if devices.platform() == "cpu" else None
+    return weight if vocab_axis == (0 if transposed else 1) else weight.T, layers
 
 
 def prefill(
-    whole: Ready, prompts: Array, lengths: Array, k: int, t: int
+    weights: SamplingWeights, prompts: Array, lengths: Array, k: int, t: int
 ) -> tuple[DecodeModel, KVCache, Array]:
-    """The model after the prompts, each k times over, with its logits [B*K, V]."""
+    """Run the prompts; returns the model, its cache repeated k times per prompt, and the logits
+    [B*K, V] of the first response token.
+    """
     b, p = prompts.shape
-    model = whole.model()
+    model = weights.model()
     cache = KVCache.empty(model.spec, b, p + t, model.dtype)
     positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
     hidden, cache = model(prompts, positions, cache=cache)
@@ -112,14 +118,14 @@ def prefill(
         kv=jax.tree.map(lambda a: jnp.repeat(a, k, 1), cache.kv),
         lengths=jnp.repeat(cache.lengths, k),
     )
-    if whole.layers is not None:
+    if weights.layers is not None:
         cache = split_cache(cache)
-    voice = decode_model(whole)
-    return voice, cache, voice.logits(jnp.repeat(last, k, 0))
+    decoder = decode_model(weights)
+    return decoder, cache, decoder.logits(jnp.repeat(last, k, 0))
 
 
-def decode_model(whole: Ready) -> DecodeModel:
+def decode_model(weights: SamplingWeights) -> DecodeModel:
     """The model for single tokens."""
-    model = whole.model()
-    apart = model if whole.layers is None else Unrolled(model, whole.layers)
-    return DecodeModel(apart, whole.head, whole.vocab_axis)
+    model = weights.model()
+    decoder = model if weights.layers is None else Unrolled(model, weights.layers)
+    return DecodeModel(decoder, weights.head, weights.vocab_axis)

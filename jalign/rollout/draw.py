@@ -1,8 +1,8 @@
 """One token from each row of logits, and its log-prob under the distribution it was drawn from.
 
 Inverse-CDF sampling with ONE uniform per row: the same distribution as a Gumbel arg-max, which
-needs V of them per row. Everything is made of plain reductions over the vocabulary, because sort
-and arg-max are an order of magnitude slower than those on CPU.
+needs V of them per row. Everything is computed with plain reductions over the vocabulary: sort and
+arg-max are an order of magnitude slower on CPU.
 
 Letters: n rows, V vocabulary.
 """
@@ -17,7 +17,7 @@ BLOCK = 256  # the running sum over V is taken in two levels: over block sums, t
 
 
 def greedy(logits: Float[Array, "n V"]) -> Int[Array, " n"]:
-    """The first of the largest logits: max, then the first place equal to it (both vectorise)."""
+    """The first of the largest logits: max, then the first place equal to it (both vectorize)."""
     ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
     top = logits.max(-1, keepdims=True)
     return jnp.where(logits == top, ids, logits.shape[-1] - 1).min(-1)
@@ -61,18 +61,18 @@ def draw(
         weights = jnp.where(weights >= min_p, weights, 0.0)
     each = jax.vmap(jax.random.uniform)
     uniform = each(key) if key.ndim else jax.random.uniform(key, logits.shape[:1])
-    chosen = pick(weights, uniform)
-    at = chosen[:, None]
+    token = pick(weights, uniform)
+    at = token[:, None]
     logps = jnp.log(jnp.take_along_axis(weights, at, 1)[:, 0] / weights.sum(-1))
-    return chosen if ids is None else jnp.take_along_axis(ids, at, 1)[:, 0], logps
+    return token if ids is None else jnp.take_along_axis(ids, at, 1)[:, 0], logps
 
 
-def penalise(
+def penalize(
     logits: Float[Array, "n V"], seen: Bool[Array, "n V"], penalty: float
 ) -> Float[Array, "n V"]:
     """Logits of tokens that were seen, divided by the penalty where positive and multiplied by it
     where negative. Keskar et al. 2019, https://arxiv.org/abs/1909.05858, in the form that
-    transformers made usual.
+    transformers uses.
     """
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
@@ -110,8 +110,8 @@ def pick(weights: Float[Array, "n V"], uniform: Float[Array, " n"]) -> Int[Array
     block = _first_past(running, sums, target)[:, None]
     before = jnp.take_along_axis(running - sums, block, 1)[:, 0]
     inside = jnp.take_along_axis(blocks, block[:, :, None], 1)[:, 0]
-    place = _first_past(jnp.cumsum(inside, -1), inside, target - before)
-    return block[:, 0] * BLOCK + place
+    offset = _first_past(jnp.cumsum(inside, -1), inside, target - before)
+    return block[:, 0] * BLOCK + offset
 
 
 def _first_past(running: Array, weights: Array, target: Array) -> Array:

@@ -1,44 +1,17 @@
-"""K responses to each of many prompts, as lists of token ids on the host."""
+"""K responses to each of many prompts: batches of prompts of similar length."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from jalign.parallel import hosts
-from jalign.rollout.decode_model import Model, ready
+from jalign.rollout.decode_model import Model, for_sampling
 from jalign.rollout.sampler import Settings, sample
-
-
-class Responses(NamedTuple):
-    """K responses to each of B prompts.
-
-    Attributes:
-      tokens: [B][K] int32 ids, the ending EOS included.
-      token_logps: [B][K] float32 log-probs under the distribution each was sampled from, nats.
-      finished: [B, K] ended by an EOS, not by the limit.
-    """
-
-    tokens: list[list[np.ndarray]]
-    token_logps: list[list[np.ndarray]]
-    finished: np.ndarray
-
-    def beside(self, other: Responses) -> Responses:
-        """The responses of both to the same prompts, these first."""
-        return Responses(
-            [a + b for a, b in zip(self.tokens, other.tokens, strict=True)],
-            [a + b for a, b in zip(self.token_logps, other.token_logps, strict=True)],
-            np.concatenate([self.finished, other.finished], 1),
-        )
-
-    def part(self, of: slice) -> Responses:
-        """Some of the K responses."""
-        tokens, logps = ([row[of] for row in rows] for rows in (self.tokens, self.token_logps))
-        return Responses(tokens, logps, self.finished[:, of])
+from jalign.rollout.types import Rollout
 
 
 def respond(
@@ -50,7 +23,7 @@ def respond(
     batch_size: int,
     other: Model | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Responses:
+) -> Rollout:
     """`settings.responses` responses to each prompt.
 
     Prompts of like length are sampled together; every call has `batch_size` of them (the last one
@@ -65,32 +38,36 @@ def respond(
       stop: asked before every call; once it says so there is no further one, and the prompts that
         are left have no responses.
     """
-    rows = batch_size * settings.responses
-    model = ready(model, rows)
-    other = None if other is None else ready(other, rows)
+    rows, k = batch_size * settings.responses, settings.responses
+    model = for_sampling(model, rows)
+    other = None if other is None else for_sampling(other, rows)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    k = settings.responses
-    tokens: list[list[np.ndarray]] = [[] for _ in prompts]
-    logps: list[list[np.ndarray]] = [[] for _ in prompts]
-    finished = np.zeros((len(prompts), k), bool)
+    rollout = Rollout.empty(prompts, k, settings.max_new_tokens)
     for number, start in enumerate(range(0, len(order), batch_size)):
         if stop():
             break
-        chosen = order[start : start + batch_size]
-        rows = [prompts[i] for i in chosen]
-        rows += [rows[-1]] * (batch_size - len(chosen))
-        lengths = np.array([len(row) for row in rows], np.int32)
-        ids = np.zeros((batch_size, lengths.max()), np.int32)
-        for row, prompt in zip(ids, rows, strict=True):
-            row[: len(prompt)] = prompt
+        batch = order[start : start + batch_size]
+        ids, lengths = pad_prompts([prompts[i] for i in batch], batch_size)
         out = sample(model, ids, lengths, jax.random.fold_in(key, number), settings, other)
-        ids, mask, found, done = (hosts.gather(x) for x in out)
-        for j, i in enumerate(chosen):
-            at = range(j * k, (j + 1) * k)
-            tokens[i] = [ids[r][mask[r]] for r in at]
-            logps[i] = [found[r][mask[r]] for r in at]
-            finished[i] = done[j * k : (j + 1) * k]
-    return Responses(tokens, logps, finished)
+        for array, sampled in zip(rollout[1:], out, strict=True):
+            grouped = hosts.gather(sampled).reshape(batch_size, k, *sampled.shape[1:])
+            array[batch] = grouped[: len(batch)]
+    return rollout
+
+
+def pad_prompts(
+    prompts: Sequence[np.ndarray], count: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """[count, P] token ids, right-padded with 0, and [count] lengths. The last prompt is repeated
+    up to `count` rows, since a last batch of another size would compile another program.
+    """
+    count = count or len(prompts)
+    rows = [*prompts, *[prompts[-1]] * (count - len(prompts))]
+    lengths = np.array([len(row) for row in rows], np.int32)
+    ids = np.zeros((count, lengths.max()), np.int32)
+    for row, prompt in zip(ids, rows, strict=True):
+        row[: len(prompt)] = prompt
+    return ids, lengths
 
 
 def greedy(settings: Settings) -> Settings:

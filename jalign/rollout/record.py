@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jalign import store
-from jalign.rollout.groups import Responses
+from jalign.rollout.types import Rollout
 
 FOLDER = "rollouts"
 
@@ -21,26 +21,27 @@ def write(
     attempt: int,
     prompts: Sequence[str],
     answers: Sequence[Sequence[str]],
-    responses: Responses,
+    rollout: Rollout,
     arrays: Mapping[str, np.ndarray],
 ) -> store.StorePath:
-    """Write what was sampled for a rollout, at the first or a further attempt to fill it; the same
-    one is replaced.
+    """Write the responses of one attempt at a rollout; an existing file of the same attempt is
+    replaced.
 
     Columns: rollout, attempt, prompt, response, tokens, token_logps (of the sampler, nats),
-    finished, and of the arrays [B, K] and [B, K, R] that are there: score (NaN where it is
+    finished, and of the arrays [B, K] and [B, K, R] given: score (NaN where it is
     missing), valid, step_scores (one per step), and the mean advantage over tokens.
     """
-    b, k = responses.finished.shape
-    counts = [len(t) for row in responses.tokens for t in row]
+    b, k = rollout.finished.shape
+    mask, counts = rollout.mask.reshape(b * k, -1), rollout.lengths.reshape(-1)
+    token_logps = rollout.token_logps.reshape(b * k, -1)
     columns: dict[str, Any] = {
         "rollout": [number] * (b * k),
         "attempt": [attempt] * (b * k),
         "prompt": [prompt for prompt in prompts for _ in range(k)],
         "response": [text for row in answers for text in row],
-        "tokens": [t.tolist() for row in responses.tokens for t in row],
-        "token_logps": [x.tolist() for row in responses.token_logps for x in row],
-        "finished": responses.finished.reshape(-1),
+        "tokens": [ids.tolist() for ids in rollout.responses()],
+        "token_logps": [x[m].tolist() for x, m in zip(token_logps, mask, strict=True)],
+        "finished": rollout.finished.reshape(-1),
     }
     if "scores" in arrays:
         scores = arrays["scores"].reshape(-1)
@@ -71,7 +72,9 @@ def read(folder: store.StorePath, last: int = 1) -> list[dict[str, Any]]:
     if not files:
         raise ValueError(f"{folder} has no rollouts; `rollout.record: true` writes them")
     attempts = [files[number] for number in sorted(files)[-last:]]
-    return [row for of in attempts for attempt in sorted(of) for row in _rows(of[attempt])]
+    return [
+        row for by_attempt in attempts for i in sorted(by_attempt) for row in _rows(by_attempt[i])
+    ]
 
 
 def _rows(path: store.StorePath) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""Many responses of uneven length on few rows: a row that has ended takes the next prompt.
+"""Continuous batching: many responses of uneven length on few rows, each refilled when it ends.
 
-Rows advance together, `chunk` tokens at a time in one compiled loop; in between, ended rows are
-collected and filled again. Every request has random numbers of its own, so that what is sampled
-does not depend on which row it lands in, or when.
+Rows advance together, `chunk` tokens at a time in one compiled loop; between chunks the host
+collects the rows that have ended and admits the next prompts. Every request has its own random
+key, so its response does not depend on the row or the moment of its admission.
 
 Letters: n rows, P prompt tokens, T new tokens, r requests that are admitted together.
 """
@@ -22,10 +22,17 @@ from jax import Array
 from jalign.models.cache import KVCache
 from jalign.models.limits import check_rows
 from jalign.parallel import hosts
-from jalign.rollout.decode_model import Ready, decode_model, prefill, ready
+from jalign.rollout.decode_model import (
+    Model,
+    SamplingWeights,
+    decode_model,
+    for_sampling,
+    prefill,
+)
 from jalign.rollout.draw import draw
-from jalign.rollout.groups import Responses
+from jalign.rollout.groups import pad_prompts
 from jalign.rollout.sampler import BUCKET, Settings
+from jalign.rollout.types import Rollout
 from jalign.rollout.unrolled import split_cache
 
 
@@ -51,14 +58,14 @@ class _Pool(NamedTuple):
 
 
 def respond_refilling(
-    model: Any,
+    model: Model,
     prompts: Sequence[np.ndarray],
     settings: Settings,
     key: Array,
     *,
     rows: int,
     chunk: int = 16,
-) -> Responses:
+) -> Rollout:
     """`settings.responses` responses to each prompt, on `rows` rows that are refilled.
 
     Args:
@@ -66,62 +73,69 @@ def respond_refilling(
       prompts: token ids, at least one each.
       key: request j (response k of prompt b is number b * K + k) folds its number into it.
       rows: how many responses are sampled at once.
-      chunk: tokens between two looks at which rows have ended.
+      chunk: tokens between two checks for rows that have ended.
 
     Raises:
       ValueError: settings that need `sample`, or too few positions in the model.
     """
     if settings.mixture or settings.repetition_penalty != 1:
-        raise ValueError("mixture and repetition_penalty need sample(): rows here are one model's")
-    whole = ready(model, rows)
+        raise ValueError(
+            "mixture and repetition_penalty need sample(): refilled rows are of one model's "
+            "distribution alone"
+        )
+    weights = for_sampling(model, rows)
     k, t = settings.responses, settings.max_new_tokens
+    check_rows(prompts, weights.model().spec, sampled=t)
+    requests = [(b, j) for b in range(len(prompts)) for j in range(k)]
     longest = -(-max(map(len, prompts)) // BUCKET) * BUCKET
-    check_rows(prompts, whole.model().spec, sampled=t)
-    waiting = [(b, j) for b in range(len(prompts)) for j in range(k)]
-    rows = min(rows, len(waiting))
+    rows = min(rows, len(requests))
+    # Prefill is one program for this many prompts: with 1 each admission would cost a weights pass
+    # over the weights, with all rows most of every prefill would be padding.
     together = max(1, rows // 4)
-    pool = _empty(whole, longest, rows, settings)
-    tokens: list[list[Any]] = [[None] * k for _ in prompts]
-    logps: list[list[Any]] = [[None] * k for _ in prompts]
-    finished = np.zeros((len(prompts), k), bool)
+    pool, rollout = _empty(weights, longest, rows, settings), Rollout.empty(prompts, k, t)
     owner: list[tuple[int, int] | None] = [None] * rows
-    taken = 0
+    admitted = 0
     while True:
-        free = [i for i, who in enumerate(owner) if who is None]
-        while free and taken < len(waiting):
-            new = waiting[taken : taken + min(together, len(free))]
-            ids = np.zeros((together, longest), np.int32)
-            lengths, places = np.ones(together, np.int32), np.full(together, rows, np.int32)
-            numbers = np.arange(taken, taken + together)
-            for at, (b, _) in enumerate(new):
-                ids[at, : len(prompts[b])] = prompts[b]
-                lengths[at], places[at] = len(prompts[b]), free[at]
-                owner[free[at]] = new[at]
+        free = [row for row, request in enumerate(owner) if request is None]
+        while free and admitted < len(requests):
+            batch = requests[admitted : admitted + min(together, len(free))]
+            ids, lengths = pad_prompts([prompts[b] for b, _ in batch], together)
+            ids = np.pad(ids, ((0, 0), (0, longest - ids.shape[1])))
+            slots = np.full(together, rows, np.int32)  # out of range: no request
+            slots[: len(batch)] = free[: len(batch)]
+            for row, request in zip(free, batch, strict=False):
+                owner[row] = request
+            numbers = np.arange(admitted, admitted + together)
             keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
-            pool = _admit(whole, pool, ids, lengths, keys, places, settings)
-            taken, free = taken + len(new), free[len(new) :]
-        if all(who is None for who in owner):
-            return Responses(tokens, logps, finished)
-        pool = _advance(whole, pool, settings, chunk)
-        done, count, ended = (hosts.gather(x) for x in (pool.done, pool.count, pool.ended))
-        over = [(i, who) for i, who in enumerate(owner) if who is not None and done[i]]
-        if not over:
-            continue
-        ids, found = hosts.gather(pool.tokens), hosts.gather(pool.logps)
-        for i, (b, j) in over:
-            tokens[b][j], logps[b][j] = ids[i, : count[i]].copy(), found[i, : count[i]].copy()
-            finished[b, j] = ended[i]
-            owner[i] = None
+            pool = _admit(weights, pool, ids, lengths, keys, slots, settings)
+            admitted, free = admitted + len(batch), free[len(batch) :]
+        if all(request is None for request in owner):
+            return rollout
+        pool = _advance(weights, pool, settings, chunk)
+        _collect(pool, owner, rollout)
+
+
+def _collect(pool: _Pool, owner: list[tuple[int, int] | None], rollout: Rollout) -> None:
+    """Write the responses of rows that have ended to the rollout, and free those rows."""
+    done, count, ended = (hosts.gather(x) for x in (pool.done, pool.count, pool.ended))
+    ready = [(row, request) for row, request in enumerate(owner) if request and done[row]]
+    if not ready:  # the tokens stay on the device
+        return
+    ids, logps = hosts.gather(pool.tokens), hosts.gather(pool.logps)
+    for row, (b, j) in ready:
+        rollout.write(b, j, ids[row, : count[row]], logps[row, : count[row]])
+        rollout.finished[b, j] = ended[row]
+        owner[row] = None
 
 
 @partial(jax.jit, static_argnames=("longest", "rows", "settings"))
-def _empty(whole: Ready, longest: int, rows: int, settings: Settings) -> _Pool:
-    t, model = settings.max_new_tokens, whole.model()
+def _empty(weights: SamplingWeights, longest: int, rows: int, settings: Settings) -> _Pool:
+    t, model = settings.max_new_tokens, weights.model()
     cache = KVCache.empty(model.spec, rows, longest + t, model.dtype)
     cache = dataclasses.replace(cache, fresh=False)
     zeros = jnp.zeros(rows, jnp.int32)
     return _Pool(
-        cache if whole.layers is None else split_cache(cache),
+        cache if weights.layers is None else split_cache(cache),
         token=zeros,
         start=zeros + 1,
         count=zeros,
@@ -134,14 +148,22 @@ def _empty(whole: Ready, longest: int, rows: int, settings: Settings) -> _Pool:
 
 
 @partial(jax.jit, static_argnames="settings", donate_argnames="pool")
-def _admit(whole, pool: _Pool, prompts, lengths, keys, places, settings) -> _Pool:
-    """Requests put into the rows `places`; a place out of range is no request."""
+def _admit(
+    weights: SamplingWeights,
+    pool: _Pool,
+    prompts: Array,
+    lengths: Array,
+    keys: Array,
+    slots: Array,
+    settings: Settings,
+) -> _Pool:
+    """Put requests into the rows `slots`; a slot out of range holds no request."""
     r, t = len(lengths), settings.max_new_tokens
-    _, cache, logits = prefill(whole, prompts, lengths, 1, t)
+    _, cache, logits = prefill(weights, prompts, lengths, 1, t)
     first, logp = _draw(logits, keys, jnp.zeros(r, jnp.int32), settings)
 
     def put(all_, new, axis: int = 0):
-        at = (slice(None),) * axis + (places,)
+        at = (slice(None),) * axis + (slots,)
         return all_.at[at].set(new, mode="drop")
 
     ended = jnp.isin(first, jnp.array(settings.eos, jnp.int32))
@@ -161,9 +183,9 @@ def _admit(whole, pool: _Pool, prompts, lengths, keys, places, settings) -> _Poo
 
 
 @partial(jax.jit, static_argnames=("settings", "chunk"), donate_argnames="pool")
-def _advance(whole, pool: _Pool, settings: Settings, chunk: int) -> _Pool:
+def _advance(weights: SamplingWeights, pool: _Pool, settings: Settings, chunk: int) -> _Pool:
     """Up to `chunk` more tokens for every row that is not done."""
-    voice, t = decode_model(whole), settings.max_new_tokens
+    decoder, t = decode_model(weights), settings.max_new_tokens
     eos, n = jnp.array(settings.eos, jnp.int32), pool.token.shape[0]
 
     def running(carry):
@@ -172,10 +194,11 @@ def _advance(whole, pool: _Pool, settings: Settings, chunk: int) -> _Pool:
 
     def body(carry):
         i, pool = carry
-        # a row that is done writes its last place again, which nothing reads any more
+        # A row that is done writes its last cache slot again, which nothing reads any more:
+        # a masked write would cost a copy of the cache.
         positions = (pool.start + pool.count - 1)[:, None]
-        hidden, cache = voice.model(pool.token[:, None], positions, cache=pool.cache)
-        token, logp = _draw(voice.logits(hidden[:, 0]), pool.key, pool.count, settings)
+        hidden, cache = decoder.model(pool.token[:, None], positions, cache=pool.cache)
+        token, logp = _draw(decoder.logits(hidden[:, 0]), pool.key, pool.count, settings)
         live = ~pool.done
         at = (jnp.arange(n), jnp.where(live, pool.count, t))
         count = pool.count + live

@@ -10,7 +10,7 @@ tokens, V vocabulary, D width.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,9 +21,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from jalign.models.cache import KVCache
 from jalign.models.limits import check_rows
-from jalign.rollout.decode_model import Model, prefill, ready
-from jalign.rollout.draw import draw, penalise
+from jalign.rollout.decode_model import DecodeModel, Model, SamplingWeights, for_sampling, prefill
+from jalign.rollout.draw import draw, penalize
 
 BUCKET = 32  # prompts are padded to a multiple of this many tokens
 
@@ -40,7 +41,7 @@ class Settings:
       min_p: keep tokens at least this times as probable as the most probable one, in [0, 1).
       repetition_penalty: > 1 makes tokens of the prompt and the response so far less probable.
       mixture: weight b of a second model, in [0, 1]: tokens are drawn from p^(1 - b) * other^b,
-        normalised, before temperature and cuts. Needs `other`.
+        normalized, before temperature and cuts. Needs `other`.
       eos: token ids that end a response.
       responses: K, responses per prompt.
     """
@@ -100,9 +101,9 @@ def sample(
     """K responses to each of B right-padded prompts.
 
     Args:
-      model: a decoder or its `nnx.split`; or `ready`, which saves laying out its weights anew for
-        every call.
-      prompts: token ids; what stands at and after `lengths` does not matter.
+      model: a decoder or its `nnx.split`; or `for_sampling` of one, which lays out its weights once
+        for many calls.
+      prompts: token ids; those at and after `lengths` are ignored.
       lengths: tokens of each prompt, in [1, P].
       key: for the same key a row's draws do not depend on the rows below it.
       settings: how to sample; a new value compiles a new program.
@@ -120,40 +121,31 @@ def sample(
         raise ValueError(f"lengths must be in [1, {prompts.shape[1]}], got {lengths.tolist()}")
     if (other is not None) != (settings.mixture > 0):
         raise ValueError("a second model needs settings.mixture > 0, and mixture a second model")
-    given = [model] if other is None else [model, other]
-    models = tuple(ready(m, len(prompts) * settings.responses) for m in given)
-    for whole in models:
+    both = [model] if other is None else [model, other]
+    models = tuple(for_sampling(m, len(prompts) * settings.responses) for m in both)
+    for weights in models:
         rows = [p[:n] for p, n in zip(prompts, lengths, strict=True)]
-        check_rows(rows, whole.model().spec, sampled=settings.max_new_tokens)
+        check_rows(rows, weights.model().spec, sampled=settings.max_new_tokens)
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
     return _sample(models, prompts, lengths, key, settings)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _sample(models, prompts, lengths, key, settings: Settings) -> Samples:
+def _sample(
+    models: tuple[SamplingWeights, ...],
+    prompts: Int[Array, "B P"],
+    lengths: Int[Array, " B"],
+    key: Array,
+    settings: Settings,
+) -> Samples:
     (b, _), k, t = prompts.shape, settings.responses, settings.max_new_tokens
     n, eos = b * k, jnp.array(settings.eos, jnp.int32)
-    penalty, mix = settings.repetition_penalty, settings.mixture
-    begun = [prefill(whole, prompts, lengths, k, t) for whole in models]
-    voices = [voice for voice, _, _ in begun]
+    begun = [prefill(weights, prompts, lengths, k, t) for weights in models]
+    decoders = [decoder for decoder, _, _ in begun]
     start = jnp.repeat(lengths, k)
 
-    def choose(logits: list[Array], seen: Array | None, i: Any) -> tuple[Array, Array]:
-        # what normalises each model's logits is one number per row, which no choice depends on
-        mixed = logits[0] if len(logits) == 1 else (1 - mix) * logits[0] + mix * logits[1]
-        if seen is not None:
-            mixed = penalise(mixed, seen, penalty)
-        return draw(
-            mixed,
-            jax.random.fold_in(key, i),
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            min_p=settings.min_p,
-        )
-
-    def write(buffer, i, column):
+    def write(buffer: Array, i: Any, column: Array) -> Array:
         return jax.lax.dynamic_update_slice(buffer, column[:, None], (0, i))
 
     def running(carry):
@@ -162,31 +154,19 @@ def _sample(models, prompts, lengths, key, settings: Settings) -> Samples:
 
     def body(carry):
         i, token, done, seen, caches, tokens, mask, token_logps = carry
-        steps = [
-            voice.model(token[:, None], (start + i - 1)[:, None], cache=cache)
-            for voice, cache in zip(voices, caches, strict=True)
-        ]
-        logits = [v.logits(hidden[:, 0]) for v, (hidden, _) in zip(voices, steps, strict=True)]
-        token, logp = choose(logits, seen, i)
+        logits, caches = _advance(decoders, caches, token, start + i - 1)
+        token, logp = _choose(logits, seen, jax.random.fold_in(key, i), settings)
         tokens = write(tokens, i, jnp.where(done, 0, token))
         token_logps = write(token_logps, i, jnp.where(done, 0.0, logp))
         mask = write(mask, i, ~done)
         seen = None if seen is None else seen.at[jnp.arange(n), token].set(True)
-        caches = [cache for _, cache in steps]
         return i + 1, token, done | jnp.isin(token, eos), seen, caches, tokens, mask, token_logps
 
     seen = None
-    if penalty != 1:
-        vocab = begun[0][2].shape[-1]
-        real = jnp.arange(prompts.shape[1]) < lengths[:, None]
-        rows = jnp.broadcast_to(jnp.arange(b)[:, None], prompts.shape)
-        seen = (
-            jnp.zeros((b, vocab), bool)
-            .at[rows, jnp.where(real, prompts, vocab)]
-            .set(True, mode="drop")
-        )
-        seen = jnp.repeat(seen, k, 0)
-    first, logps = choose([logits for _, _, logits in begun], seen, 0)
+    if settings.repetition_penalty != 1:
+        seen = jnp.repeat(_seen(prompts, lengths, begun[0][2].shape[-1]), k, 0)
+    logits = [logits for _, _, logits in begun]
+    first, logps = _choose(logits, seen, jax.random.fold_in(key, 0), settings)
     seen = None if seen is None else seen.at[jnp.arange(n), first].set(True)
     carry = (
         jnp.int32(1),
@@ -202,61 +182,43 @@ def _sample(models, prompts, lengths, key, settings: Settings) -> Samples:
     return Samples(tokens, mask, token_logps, done)
 
 
-def generate(
-    model: Model,
-    tokenizer: Any,
-    texts: Sequence[str | Sequence[int]],
-    settings: Settings,
-    key: Array,
-    batch_size: int = 32,
-) -> list[str]:
-    """Continuations of texts, K per text one after the other (entry b*K + k).
-
-    Args:
-      model: as for `sample`.
-      tokenizer: a transformers tokenizer; it decides about the leading BOS of a text.
-      texts: prompts, each at least one token, or their token ids.
-      settings: how to sample.
-      key: batches fold their number into it.
-      batch_size: prompts per call; texts of similar length go together.
-    """
-    ids = [prompt_ids(tokenizer, text) if isinstance(text, str) else [*text] for text in texts]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    whole = ready(model, batch_size * settings.responses)
-    out: dict[int, list[str]] = {}
-    for number, start in enumerate(range(0, len(order), batch_size)):
-        chosen = order[start : start + batch_size]
-        rows = [ids[i] for i in chosen] + [ids[chosen[-1]]] * (batch_size - len(chosen))
-        prompts = np.zeros((batch_size, max(map(len, rows))), np.int32)
-        for row, row_ids in zip(prompts, rows, strict=True):
-            row[: len(row_ids)] = row_ids
-        lengths = np.array([len(row_ids) for row_ids in rows], np.int32)
-        samples = sample(whole, prompts, lengths, jax.random.fold_in(key, number), settings)
-        tokens, mask = np.asarray(samples.tokens), np.asarray(samples.mask)
-        for j, i in enumerate(chosen):
-            at = range(j * settings.responses, (j + 1) * settings.responses)
-            responses = [tokens[r][mask[r]].tolist() for r in at]
-            out[i] = [continuation(tokenizer, ids[i], r, settings.eos) for r in responses]
-    return [text for i in range(len(ids)) for text in out[i]]
+def _advance(
+    decoders: Sequence[DecodeModel], caches: Sequence[KVCache], token: Array, position: Array
+) -> tuple[list[Array], list[KVCache]]:
+    """Logits [n, V] of every model after one more token, and the caches that now hold it."""
+    steps = [
+        decoder.model(token[:, None], position[:, None], cache=cache)
+        for decoder, cache in zip(decoders, caches, strict=True)
+    ]
+    logits = [d.logits(hidden[:, 0]) for d, (hidden, _) in zip(decoders, steps, strict=True)]
+    return logits, [cache for _, cache in steps if cache is not None]
 
 
-def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a text that is to go on: without the EOS that some tokenizers put behind a text."""
-    ids = tokenizer(text)["input_ids"]
-    ended = ids[-1:] == [tokenizer.eos_token_id] and not text.endswith(tokenizer.eos_token)
-    return ids[:-1] if ended else ids
+def _choose(
+    logits: Sequence[Array], seen: Array | None, key: Array, settings: Settings
+) -> tuple[Array, Array]:
+    """The next token of each row and its log-prob."""
+    mix, mixed = settings.mixture, logits[0]
+    if len(logits) > 1:
+        # Unnormalized logits may be mixed: a model's normalizer adds one number to a whole row,
+        # which changes no token's probability.
+        mixed = (1 - mix) * logits[0] + mix * logits[1]
+    if seen is not None:
+        mixed = penalize(mixed, seen, settings.repetition_penalty)
+    return draw(
+        mixed,
+        key,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+    )
 
 
-def continuation(
-    tokenizer: Any, prompt: list[int], response: list[int], ends: Collection[int] = ()
-) -> str:
-    """A response's text as it follows the prompt: alone, some tokenizers drop its first space. A
-    last token among `ends` is left out, also where the tokenizer does not call it special.
-    """
-    if response and response[-1] in ends:
-        response = response[:-1]
-    before = tokenizer.decode(prompt, skip_special_tokens=True)
-    whole = tokenizer.decode(prompt + response, skip_special_tokens=True)
-    if whole.startswith(before):
-        return whole[len(before) :]
-    return tokenizer.decode(response, skip_special_tokens=True)
+def _seen(prompts: Int[Array, "B P"], lengths: Int[Array, " B"], vocab: int) -> Bool[Array, "B V"]:
+    """Which tokens each prompt holds."""
+    real = jnp.arange(prompts.shape[1]) < lengths[:, None]
+    rows = jnp.broadcast_to(jnp.arange(len(prompts))[:, None], prompts.shape)
+    # padding goes to column V, which mode="drop" ignores
+    columns = jnp.where(real, prompts, vocab)
+    return jnp.zeros((len(prompts), vocab), bool).at[rows, columns].set(True, mode="drop")

@@ -1,25 +1,27 @@
-"""The steps of a sampled response: which tokens they end with.
+"""Where the steps of a sampled response end.
 
-As with stop strings, a compiled loop knows token ids only, so that steps are found when a response
-is back on the host.
+As with stop strings, a compiled loop sees token ids only, so steps are found when a response is
+back on the host.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from functools import cache
-from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from jalign.rollout.text import decode
 
 
-def step_ends(tokenizer: Any, tokens: np.ndarray, separator: str) -> list[int]:
-    """Places of the last tokens of the steps of a response, rising.
+def step_ends(tokenizer: PreTrainedTokenizerBase, tokens: np.ndarray, separator: str) -> list[int]:
+    """Positions of the last tokens of the steps of a response, ascending.
 
     A step ends with the token that completes the separator's text, and at the end of the response.
-    What holds nothing but separators, space and special tokens is no step of its own: it belongs
-    to the step before it (a run of line breaks, the EOS), at the front to the first one. A response
-    of nothing else is one step; without tokens there is none.
+    Separators, space and special tokens alone are not a step: they belong to the step before them
+    (a run of line breaks, the EOS), at the front to the first one. A response of nothing else is
+    one step; a response without tokens has none.
 
     Args:
       tokens: [r] ids.
@@ -38,15 +40,16 @@ def step_ends(tokenizer: Any, tokens: np.ndarray, separator: str) -> list[int]:
 
     @cache
     def separators(n: int) -> int:
-        text = tokenizer.decode(tokens[:n].tolist(), skip_special_tokens=False)
+        text = decode(tokenizer, tokens[:n], special=True)
         return text.count(separator)
 
     def blank(start: int, end: int) -> bool:
-        text = tokenizer.decode(tokens[start : end + 1].tolist(), skip_special_tokens=True)
+        text = decode(tokenizer, tokens[start : end + 1])
         return not text.replace(separator, "").strip()
 
     lengths = range(1, len(tokens) + 1)
     last = len(tokens) - 1
+    # Bisection by the number of separators in a prefix: decoding every prefix is quadratic.
     completed = {
         bisect_left(lengths, i, key=separators) for i in range(1, separators(len(tokens)) + 1)
     }

@@ -1,22 +1,25 @@
-"""Responses that end at a text.
+"""Stop strings: texts that end a response.
 
-A compiled loop knows token ids, not texts, so stop strings are looked for when a response is back
-on the host: tokens after the one that completes a stop string are dropped. They were sampled in
-vain, but what stays, with its log-probs, is what a sampler that looks at every token would give.
+A compiled loop sees token ids, not texts, so stop strings are searched for when a response is back
+on the host, and the tokens after the one that completes a stop string are dropped. Those were
+sampled in vain, but the rest and its log-probs are what a sampler that checks every token returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
-from jalign.rollout.groups import Responses
+from jalign.rollout.text import decode
+from jalign.rollout.types import Rollout
 
 
-def first_stop(tokenizer: Any, tokens: np.ndarray, stops: Sequence[str]) -> int | None:
-    """How many tokens stand up to the end of the first stop string; None without one.
+def first_stop(
+    tokenizer: PreTrainedTokenizerBase, tokens: np.ndarray, stops: Sequence[str]
+) -> int | None:
+    """Number of tokens up to the end of the first stop string; None without one.
 
     >>> class Letters:
     ...     def decode(self, ids, skip_special_tokens): return "".join(chr(i) for i in ids)
@@ -29,37 +32,36 @@ def first_stop(tokenizer: Any, tokens: np.ndarray, stops: Sequence[str]) -> int 
 
     if not stops or not holds(len(tokens)):
         return None
-    low, high = 0, len(tokens)  # a text that holds a stop string goes on holding it
+    low, high = 0, len(tokens)  # bisection: a longer text still holds the stop string
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
 
 
-def _following(tokenizer: Any, ids: list[int]) -> str:
-    """The text of tokens that follow others: at the start of a text some tokenizers drop a space,
-    so that the first token stands before them once more.
+def _following(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The text of tokens in the middle of a text: at its start some tokenizers drop a space, so the
+    first token is decoded twice and its first text removed.
     """
-    before = tokenizer.decode(ids[:1], skip_special_tokens=False)
-    whole = tokenizer.decode(ids[:1] + ids, skip_special_tokens=False)
-    if whole.startswith(before):
-        return whole[len(before) :]
-    return tokenizer.decode(ids, skip_special_tokens=False)
+    before = decode(tokenizer, ids[:1], special=True)
+    full_text = decode(tokenizer, ids[:1] + ids, special=True)
+    if full_text.startswith(before):
+        return full_text[len(before) :]
+    return decode(tokenizer, ids, special=True)
 
 
-def stop_at(responses: Responses, tokenizer: Any, stops: Sequence[str]) -> Responses:
-    """The responses up to their first stop string, which stays; those count as finished.
+def stop_at(rollout: Rollout, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> Rollout:
+    """The responses cut after their first stop string, which is kept; those count as finished.
 
     Raises:
       ValueError: an empty stop string.
     """
     if any(not stop for stop in stops):
         raise ValueError("an empty stop string would stop everywhere")
-    finished = responses.finished.copy()
-    tokens, logps = [list(r) for r in responses.tokens], [list(r) for r in responses.token_logps]
-    for b, row in enumerate(tokens):
-        for k, ids in enumerate(row):
-            if (n := first_stop(tokenizer, ids, stops)) is not None:
-                row[k], logps[b][k] = ids[:n], logps[b][k][:n]
-                finished[b, k] = True
-    return Responses(tokens, logps, finished)
+    if not stops:
+        return rollout
+    lengths, finished = rollout.lengths, rollout.finished.copy()
+    for b, k in np.ndindex(*lengths.shape):
+        if (n := first_stop(tokenizer, rollout.response(b, k), stops)) is not None:
+            lengths[b, k], finished[b, k] = n, True
+    return rollout.cut(lengths)._replace(finished=finished)

@@ -83,12 +83,12 @@ def matmul_transposed(weight: Float[Array, "o i"], x: Float[Array, "n i"]) -> Fl
     return jax.lax.optimization_barrier(product).T
 
 
-def unstack_layers(model: Decoder, *, turned: bool) -> tuple[Layer, ...]:
+def unstack_layers(model: Decoder, *, transposed: bool) -> tuple[Layer, ...]:
     """The layers one by one, their matrices `TransposedKernel` or not; what is quantised becomes
     ordinary parameters.
     """
     model = dequantize(model)
-    if turned:
+    if transposed:
         for linear in linear_layers(model).values():
             linear.kernel = nnx.data(TransposedKernel(linear.kernel[...]))
     graphdef, stacked = nnx.split(model.layers)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from jalign import embedded
 from jalign.core import did_you_mean
@@ -174,7 +175,7 @@ def examples_of(
     train, held = rows or all_rows(options)
     kind = row.data_kind
     if row.experience:
-        prompts = _tokenised(train, kind, c, tokenizer, **_OF_PROMPTS)
+        prompts = tokenize_prompts(train, kind, c, tokenizer)
         return prompts, held_of(options, tokenizer, held)
     examples = _tokenised(
         train, kind, c, tokenizer, numbers=_numbers(options), **_selection(options)
@@ -182,7 +183,11 @@ def examples_of(
     return _with_all_columns(options, examples), held_of(options, tokenizer, held)
 
 
-_OF_PROMPTS: dict[str, Any] = {"numbers": (), "unread": "kept for rewards"}
+def tokenize_prompts(
+    rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: PreTrainedTokenizerBase
+) -> Examples:
+    """Rows as the prompts of an online run; their other columns are kept for rewards."""
+    return _tokenised(rows, kind, c, tokenizer, numbers=(), unread="kept for rewards")
 
 
 def _numbers(options: RunOptions) -> set[str]:
@@ -196,7 +201,7 @@ def held_of(options: RunOptions, tokenizer: Any, rows: Sequence[Row]) -> Example
         return None
     row, c = options.algorithm, options.data
     if row.experience:
-        return _tokenised(rows, row.data_kind, c, tokenizer, **_OF_PROMPTS)
+        return tokenize_prompts(rows, row.data_kind, c, tokenizer)
     examples = _tokenised(rows, row.data_kind, c, tokenizer, numbers=_numbers(options))
     return _with_all_columns(options, examples)
 

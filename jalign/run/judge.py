@@ -1,4 +1,4 @@
-"""Where the config of a language model that is asked becomes a judge."""
+"""Make a judge of its options: a model in this process, or a server."""
 
 import zlib
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from jalign.options import LanguageModelConfig
 from jalign.rewards.judge import Judge, ModelJudge
 from jalign.rewards.server import ServerJudge
 from jalign.rollout.groups import respond
-from jalign.rollout.sampler import Settings, continuation
+from jalign.rollout.sampler import Settings
+from jalign.rollout.text import continuation
 from jalign.run import folder as runs
 from jalign.run.policy import eos_ids
 
 
 def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
-    """A language model that is asked: in this process, or behind a server."""
+    """A language model that judges or writes: in this process, or behind a server."""
     name = c.model or ""
     if c.server:
         return ServerJudge(
@@ -39,11 +40,11 @@ def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
     def generate(ids: Sequence[Sequence[int]], *, max_tokens: int, temperature: float) -> list[str]:
         settings = Settings(max_new_tokens=max_tokens, temperature=temperature, eos=eos)
         rows = [np.asarray(row, np.int32) for row in ids]
-        # another question is answered with other random numbers, the same one with the same
-        asked = np.uint32(zlib.crc32(b"".join(row.tobytes() for row in rows)))
-        key = jax.random.fold_in(jax.random.key(c.seed or 0), asked)
-        found = respond(split, rows, settings, key, batch_size=8)
-        return [continuation(tokenizer, [], row[0].tolist(), eos) for row in found.tokens]
+        # The key follows from the prompts: the same ones get the same answer in a resumed run.
+        digest = np.uint32(zlib.crc32(b"".join(row.tobytes() for row in rows)))
+        key = jax.random.fold_in(jax.random.key(c.seed or 0), digest)
+        rollout = respond(split, rows, settings, key, batch_size=8)
+        return [continuation(tokenizer, [], ids.tolist(), eos) for ids in rollout.responses()]
 
     template = Template.of(tokenizer) if tokenizer.chat_template else None
     return ModelJudge(split, tokenizer, template=template, generate=generate)

@@ -1,128 +1,193 @@
-"""What judges the responses of an online run: functions, a reward model, a judge."""
+"""Compose the reward of an online run from functions, a reward model, and a judge."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from jax.sharding import Mesh
 
-from jalign.feedback import common as feedback
-from jalign.options import RunOptions
-from jalign.parallel import hosts
+from jalign.checkpoint.fingerprint import combine, fingerprint
+from jalign.core import Algorithm
+from jalign.feedback.common import check_options
+from jalign.options import RewardConfig
 from jalign.rewards.functions import RewardFunctions
-from jalign.rewards.preference import preference_matrix
+from jalign.rewards.identity import function_digest, template_digests
+from jalign.rewards.judge import Judge, ModelJudge
+from jalign.rewards.model import RewardModel
 from jalign.rewards.rating import additive_ratings, direct_score, self_reward
 from jalign.rewards.rlaif import Comparison, labeler
 from jalign.rewards.server import ServerJudge
-from jalign.rollout.groups import Responses
+from jalign.rewards.types import Judged
+from jalign.rollout.types import Rollout
 from jalign.run import folder as runs
 from jalign.run.decoders import FrozenBase
 from jalign.run.judge import judge_of
-from jalign.run.reward_parts import (
-    Reward,
-    Texts,
-    asked,
-    failures_of,
-    identity_of,
-    say_failure,
-    total_of,
-)
-from jalign.run.step_rewards import step_reward_of
-from jalign.train.rollout import Judged
+from jalign.run.prompts import PromptTable
+from jalign.run.response_rewards import ResponseReward, as_function
+from jalign.run.step_rewards import StepReward
 
-JUDGED = {"score": direct_score, "points": additive_ratings, "preference": Comparison}
-"""What reward.judge.options are options of."""
+Function = Callable[..., Any]
+"""A reward function: `jalign.rewards.functions.RewardFunctions` says how it is called."""
+
+JUDGE_OPTIONS = {"score": direct_score, "points": additive_ratings, "preference": Comparison}
+"""What reward.judge.options are options of, by what the judge is asked for."""
 
 
-def reward_of(options: RunOptions, mesh: Mesh, beside: FrozenBase | None = None) -> Reward:
-    """Everything in `reward`, as one (nothing there: nothing is said). A reward model's adapters
-    may stand on the policy's frozen weights.
+class RewardFn(Protocol):
+    """Judges the responses of an online run. `compose` makes one of options; anything else with
+    this signature and an `identity` plugs into `jalign.train.online.Online` (with its table bound:
+    `partial(reward, table)`).
+
+    Attributes:
+      identity: what must not change when a run resumes, beside the options: the code of functions,
+        the weights of models, the templates of a judge. JSON.
     """
-    c = options.reward
-    if "step_scores" in options.algorithm.rollout_inputs():
-        return step_reward_of(c)
-    kind = c.judge.ask
-    made = {"score": direct_score, "points": self_reward}
-    if kind in JUDGED:
-        feedback.check_options(c.judge.options, JUDGED[kind])
-    judge = judge_of(c.judge, mesh) if kind != "nothing" else None
-    # a judge in process is a program over all devices, which all processes run; a server, like a
-    # function, is asked by one
-    in_process = judge is not None and not isinstance(judge, ServerJudge)
-    callables, weights = {}, dict(c.functions)
-    if judge and kind in made:
-        callables = {"judge": answered(partial(made[kind], judge, **c.judge.options), judge)}
-        weights["judge"] = c.judge.weight
-    functions = (
-        RewardFunctions(weights, options=c.options, callables=callables) if weights else None
-    )
-    model = runs.reward_model(c.model, mesh, beside) if c.model else None
-    prefer = labeler(judge, **c.judge.options) if judge and kind == "preference" else None
 
-    def preferred(prompts: Sequence[str], grouped: list[list[str]]) -> dict[str, Any]:
-        assert prefer is not None
-        wins = preference_matrix(prefer, prompts, grouped).tolist()
-        return {"wins": wins, "metrics": prefer.metrics(), "why": why_silent(judge)}
+    identity: dict[str, Any]
 
-    def reward(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
-        b, k = len(numbers), len(responses.tokens[0])
-        flat = [i for i in numbers for _ in range(k)]
-        prompts = [texts.prompt(i) for i in flat]
-        tokens = [t for row in responses.tokens for t in row]
-        answers = [texts.response(i, t) for i, t in zip(flat, tokens, strict=True)]
-        scored = None
-        if functions:
-            columns = texts.columns(flat, {"response_tokens": [len(t) for t in tokens]})
-            here = callables if in_process else {}
-            said = {name: judged(prompts, answers) for name, judged in here.items()}
-            scored = asked(functions, prompts, answers, columns, said)
-        found = model.of_sampled([texts.given(i) for i in flat], answers) if model else None
-        total, metrics = total_of(c, len(flat), scored, found)
-        failures = failures_of(len(flat), scored, found)
-        total = total - c.missing_eos_penalty * ~responses.finished.reshape(-1)
-        scores = total.reshape(b, k) if functions or model else None
-        if prefer:
-            grouped = [answers[i * k : (i + 1) * k] for i in range(b)]
-            ask = partial(preferred, prompts[::k], grouped)
-            told = hosts.call_on_main(ask, everywhere=in_process)
-            wins: np.ndarray | None = np.asarray(told["wins"], np.float32)
-            metrics |= {f"preference/{n}": x for n, x in told["metrics"].items()}
-            if silent := int(np.isnan(wins).sum()) // 2:
-                pairs = b * k * (k - 1) // 2
-                failures["judge"] = say_failure("judge", silent, pairs, "pairs", told["why"])
+    def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout, /) -> Judged:
+        """Rewards of the responses to the prompts `table[i]` of these indices."""
+        ...
+
+
+@dataclass
+class Reward:
+    """A `RewardFn` of a function and its identity."""
+
+    fn: Callable[[PromptTable, Sequence[int], Rollout], Judged]
+    identity: dict[str, Any]
+
+    def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout, /) -> Judged:
+        return self.fn(table, indices, rollout)
+
+
+def compose(
+    reward: RewardConfig,
+    algorithm: Algorithm,
+    mesh: Mesh,
+    *,
+    shared_base: FrozenBase | None = None,
+    functions: Mapping[str, Function | tuple[Function, float]] | None = None,
+) -> RewardFn:
+    """Everything in `reward` and `functions` as one; if there is nothing, nothing is judged.
+
+    Args:
+      reward: functions by name, a reward model, a judge, weights, penalty and clip.
+      algorithm: decides whether steps are judged, and whether win probabilities are read.
+      mesh: where models are loaded.
+      shared_base: the policy's frozen weights, which a reward model of adapters may share.
+      functions: name -> a Python function, or (function, weight); a weight that is not there is
+        the one that `reward.functions` has for the name, else 1. One of them may be a
+        `RewardModel` in memory.
+
+    Raises:
+      ValueError: an option that a function or the judge does not have, two reward models.
+    """
+    callables, weights = {}, dict(reward.functions)
+    model, models = None, [name for name in (reward.model,) if name]
+    for name, entry in (functions or {}).items():
+        fn, weight = entry if isinstance(entry, tuple) else (entry, weights.get(name, 1.0))
+        if isinstance(fn, RewardModel):
+            weights.pop(name, None)
+            model, models = (fn, weight), [*models, name]
         else:
-            wins = None if scores is None else bradley_terry(scores, c.temperature)
-        if isinstance(judge, ServerJudge):
-            metrics |= hosts.call_on_main(judge.metrics)
-        return Judged(scores, wins, metrics, failures=failures)
-
-    return Reward(reward, identity_of(c, model, judge))
-
-
-def answered(
-    ask: Callable[[Sequence[str], Sequence[str]], Sequence[float | None]], judge: Any
-) -> Callable[[Sequence[str], Sequence[str]], list[Any]]:
-    """A judge as a reward function: where it gives no answer it has failed, and says why."""
-
-    def reward(prompts: Sequence[str], responses: Sequence[str]) -> list[Any]:
-        said = ask(prompts, responses)
-        return [ValueError(why_silent(judge)) if x is None else x for x in said]
-
-    return reward
+            callables[name], weights[name] = fn, weight
+    if len(models) > 1:
+        raise ValueError(f"a run has one reward model, got {', '.join(models)}")
+    if algorithm_reads(algorithm, "step_scores"):
+        return _of_steps(reward, weights, callables, model)
+    return _of_responses(reward, algorithm, mesh, shared_base, weights, callables, model)
 
 
-def why_silent(judge: Any) -> str:
-    """The last words of a server about what it did not answer."""
-    words = judge.counts.last_error if isinstance(judge, ServerJudge) else ""
-    return words or "the judge gave no answer that can be read"
+def _of_steps(
+    reward: RewardConfig,
+    weights: dict[str, float],
+    callables: dict[str, Function],
+    model: tuple[RewardModel, float] | None,
+) -> Reward:
+    scorer, reward = _model(reward, model, lambda: runs.process_model(str(reward.model)))
+    identity = identity_of(reward, model=scorer, callables=callables)
+    return Reward(StepReward(reward, _functions(reward, weights, callables), scorer), identity)
 
 
-def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
-    """[B, K, K] sigmoid((score_i - score_j) / temperature); NaN where a score is missing: who would
-    have won is not known.
-    """
-    scores = np.where(np.isfinite(scores), scores, np.nan)
-    gap = (scores[:, :, None] - scores[:, None, :]) / temperature
-    small = np.exp(-np.abs(gap))  # which cannot overflow
-    return (np.where(gap >= 0, 1.0, small) / (1 + small)).astype(np.float32)
+def _of_responses(
+    reward: RewardConfig,
+    algorithm: Algorithm,
+    mesh: Mesh,
+    shared_base: FrozenBase | None,
+    weights: dict[str, float],
+    callables: dict[str, Function],
+    model: tuple[RewardModel, float] | None,
+) -> Reward:
+    c, identified = reward.judge, dict(callables)
+    if c.ask in JUDGE_OPTIONS:
+        check_options(c.options, JUDGE_OPTIONS[c.ask])
+    judge = judge_of(c, mesh) if c.ask != "nothing" else None
+    in_process, prefer = {}, None
+    if judge and c.ask == "preference":
+        prefer = labeler(judge, **c.options)
+    elif judge:
+        ask = {"score": direct_score, "points": self_reward}[c.ask]
+        callables["judge"] = as_function(partial(ask, judge, **c.options), judge)
+        weights["judge"] = c.weight
+        if not isinstance(judge, ServerJudge):
+            in_process["judge"] = callables["judge"]
+    load = lambda: runs.reward_model(str(reward.model), mesh, shared_base)  # noqa: E731
+    scorer, reward = _model(reward, model, load)
+    fn = ResponseReward(
+        options=reward,
+        functions=_functions(reward, weights, callables),
+        model=scorer,
+        judge=judge,
+        in_process=in_process,
+        prefer=prefer,
+        wins=algorithm_reads(algorithm, "win_probs"),
+    )
+    return Reward(fn, identity_of(reward, model=scorer, judge=judge, callables=identified))
+
+
+def algorithm_reads(algorithm: Algorithm, name: str) -> bool:
+    """Whether a method makes its data of this array of a rollout."""
+    return name in algorithm.rollout_inputs()
+
+
+def _functions(
+    reward: RewardConfig, weights: dict[str, float], callables: dict[str, Function]
+) -> RewardFunctions | None:
+    if not weights:
+        return None
+    return RewardFunctions(weights, options=reward.options, callables=callables)
+
+
+def _model(
+    reward: RewardConfig,
+    model: tuple[RewardModel, float] | None,
+    load: Callable[[], RewardModel],
+) -> tuple[RewardModel | None, RewardConfig]:
+    """The reward model, and the options with its weight."""
+    if model is not None:
+        return model[0], replace(reward, model_weight=model[1])
+    return (load() if reward.model else None), reward
+
+
+def identity_of(
+    reward: RewardConfig,
+    *,
+    model: RewardModel | None = None,
+    judge: Judge | None = None,
+    callables: Mapping[str, Function] | None = None,
+) -> dict[str, Any]:
+    """`RewardFn.identity` of these; fingerprints read all weights once."""
+    functions = dict.fromkeys(reward.functions) | dict(callables or {})
+    digests = {name: function_digest(name, fn) for name, fn in functions.items()}
+    identity: dict[str, Any] = {"functions": digests}
+    if model:
+        identity["model"] = {"step": model.step, "weights": combine(fingerprint(model.state))}
+    if isinstance(judge, ModelJudge):
+        identity["judge"] = {"weights": combine(fingerprint(judge.state))}
+    if digests := template_digests(reward.judge.options):
+        identity["templates"] = digests
+    return identity

@@ -9,7 +9,8 @@ from jalign.core import Frozen, TrainState
 from jalign.data.examples import Examples
 from jalign.options import RunOptions
 from jalign.parallel import hosts
-from jalign.rollout.sampler import Settings, continuation, sample
+from jalign.rollout.sampler import Settings, sample
+from jalign.rollout.text import continuation
 from jalign.run.policy import eos_ids
 from jalign.run.roles import Roles
 

@@ -1,28 +1,32 @@
-"""What judges the steps of the responses of an online run: functions, a process reward model."""
+"""Rewards of the steps of responses: functions, a process reward model."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from jalign.options import RewardConfig
-from jalign.rewards.functions import RewardFunctions
+from jalign.rewards.functions import RewardFunctions, Scored
+from jalign.rewards.model import RewardModel
 from jalign.rewards.process import step_probabilities
-from jalign.rollout.groups import Responses
+from jalign.rewards.types import Judged
 from jalign.rollout.steps import step_ends
-from jalign.run import folder as runs
-from jalign.run.reward_parts import Reward, Texts, asked, failures_of, identity_of, total_of
-from jalign.train.rollout import Judged
+from jalign.rollout.types import Rollout
+from jalign.run.prompts import PromptTable
+from jalign.run.reward_total import call_functions, failures_of, total_of
 
 
-class Step(NamedTuple):
+class ReasoningStep(NamedTuple):
     """A step of a response.
 
     Attributes:
       before: the response up to the step.
       text: of the step, without the space around it.
-      tokens: how many there are.
+      tokens: how many it has.
     """
 
     before: str
@@ -30,63 +34,74 @@ class Step(NamedTuple):
     tokens: int
 
 
-def step_reward_of(c: RewardConfig) -> Reward:
-    """The reward of every step: functions, asked about a step as if it were a response, and the
-    probability that a process reward model gives it. That of a response is the mean of its steps'.
+@dataclass(frozen=True)
+class StepReward:
+    """`reward(table, indices, rollout) -> Judged`: functions, called with a step as if it were a
+    response, plus the probability that a process reward model gives it. The reward of a response
+    is the mean of its steps'.
     """
-    functions = RewardFunctions(c.functions, options=c.options) if c.functions else None
-    model = runs.process_model(c.model) if c.model else None
 
-    def reward(texts: Texts, numbers: Sequence[int], responses: Responses) -> Judged:
-        k = len(responses.tokens[0])
-        of_response = [i for i in numbers for _ in range(k)]
-        tokens = [t for row in responses.tokens for t in row]
-        ends = [step_ends(texts.tokenizer, t, c.step_separator) for t in tokens]
-        parts = zip(of_response, tokens, ends, strict=True)
-        steps = [steps_of(texts, i, t, places) for i, t, places in parts]
-        flat = [step for row in steps for step in row]
-        scored, found = None, None
-        if functions:
-            numbered = zip(of_response, steps, strict=True)
-            of_step = [i for i, row in numbered for _ in row]
-            own = {
-                "before": [step.before for step in flat],
-                "response_tokens": [step.tokens for step in flat],
-            }
-            columns = texts.columns(of_step, own)
-            prompts = [texts.prompt(i) for i in of_step]
-            scored = asked(functions, prompts, [step.text for step in flat], columns)
-        if model:
-            prompts = [texts.given(i) for i in of_response]
-            said = [[step.text for step in row] for row in steps]
-            found = np.concatenate(step_probabilities(model, prompts, said))
-        total, metrics = total_of(c, len(flat), scored, found)
-        failures = failures_of(len(flat), scored, found)
-        # a step to which no function applies has no reward, and spoils none of the others
-        silent = np.zeros(len(flat), bool) if model or scored is None else ~scored.applies
-        metrics["completions/mean_steps"] = len(flat) / len(steps)
+    options: RewardConfig
+    functions: RewardFunctions | None
+    model: RewardModel | None
 
-        scores = np.full(len(tokens), np.nan)
-        step_scores = [np.full(len(t), np.nan) for t in tokens]
+    def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout) -> Judged:
+        b, k = rollout.finished.shape
+        of_response, responses = [i for i in indices for _ in range(k)], rollout.responses()
+        separator = self.options.step_separator
+        ends = [step_ends(table.tokenizer, ids, separator) for ids in responses]
+        each = zip(of_response, responses, ends, strict=True)
+        steps = [steps_of(table, i, ids, positions) for i, ids, positions in each]
+        count = sum(map(len, steps))
+        scored = self._by_functions(table, of_response, steps) if self.functions else None
+        by_model = None
+        if self.model:
+            messages = [table[i].messages for i in of_response]
+            texts = [[step.text for step in row] for row in steps]
+            by_model = np.concatenate(step_probabilities(self.model, messages, texts))
+        total, metrics = total_of(self.options, count, scored, by_model)
+        failures = failures_of(count, scored, by_model)
+        metrics["completions/mean_steps"] = count / len(steps)
+        # a step to which no function applies has no reward, and does not spoil the others
+        absent = np.zeros(count, bool) if self.model or scored is None else ~scored.applies
+
+        scores = np.full(b * k, np.nan)
+        step_scores = np.full((b * k, rollout.mask.shape[-1]), np.nan)
         cuts = np.cumsum([len(row) for row in steps])[:-1]
-        judged = zip(ends, np.split(total, cuts), np.split(silent, cuts), strict=True)
-        for n, (places, x, without) in enumerate(judged):
-            step_scores[n][places] = x
+        rewards = zip(ends, np.split(total, cuts), np.split(absent, cuts), strict=True)
+        for n, (positions, of_steps, without) in enumerate(rewards):
+            step_scores[n][positions] = of_steps
             if not without.all():
-                scores[n] = x[~without].mean()
-        shape = len(numbers), k
-        grouped = [step_scores[b * k : (b + 1) * k] for b in range(len(numbers))]
-        return Judged(scores.reshape(shape), None, metrics, grouped, failures)
+                scores[n] = of_steps[~without].mean()
+        step_scores = step_scores.reshape(rollout.mask.shape)
+        return Judged(scores.reshape(b, k), None, metrics, step_scores, failures)
 
-    return Reward(reward, identity_of(c, model))
+    def _by_functions(
+        self,
+        table: PromptTable,
+        of_response: Sequence[int],
+        steps: Sequence[Sequence[ReasoningStep]],
+    ) -> Scored:
+        assert self.functions is not None
+        flat = [step for row in steps for step in row]
+        of_step = [i for i, row in zip(of_response, steps, strict=True) for _ in row]
+        about = {
+            "before": [step.before for step in flat],
+            "response_tokens": [step.tokens for step in flat],
+        }
+        prompts, texts = [table[i].text for i in of_step], [step.text for step in flat]
+        return call_functions(self.functions, prompts, texts, table.columns(of_step, about))
 
 
-def steps_of(texts: Texts, i: int, tokens: np.ndarray, ends: Sequence[int]) -> list[Step]:
-    """The steps of a response to prompt number i; `ends` are the places of their last tokens."""
+def steps_of(
+    table: PromptTable, i: int, tokens: np.ndarray, ends: Sequence[int]
+) -> list[ReasoningStep]:
+    """The steps of a response to prompt i; `ends` are the positions of their last tokens."""
     borders = [0, *(end + 1 for end in ends)]
-    so_far = [texts.response(i, tokens[:border]) for border in borders]
+    # Decoded from the start each time: a tokenizer may write the first token of a text otherwise.
+    prefixes = [table.decode(i, tokens[:border]) for border in borders]
     lengths = [stop - start for start, stop in pairwise(borders)]
     return [
-        Step(before, after[len(before) :].strip(), n)
-        for (before, after), n in zip(pairwise(so_far), lengths, strict=True)
+        ReasoningStep(before, after[len(before) :].strip(), n)
+        for (before, after), n in zip(pairwise(prefixes), lengths, strict=True)
     ]

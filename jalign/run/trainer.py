@@ -36,8 +36,8 @@ from jalign.run.devices import mesh_of
 from jalign.run.folder import CONFIG_FILE
 from jalign.run.identity import NOTES, identity_of, unsaid
 from jalign.run.policy import tokenizer_of
-from jalign.run.reward_parts import Texts
-from jalign.run.rewards import reward_of
+from jalign.run.prompts import PromptTable
+from jalign.run.rewards import compose
 from jalign.run.roles import initial_state, load_roles
 from jalign.run.samples import generator_of
 from jalign.train.divergence import Trend, chance, worse
@@ -88,13 +88,14 @@ def _train(options: RunOptions, console: Console | None, mesh: Mesh, closing: Ex
     held_source, answer, reward = None, None, None
     preemption = Preemption(display.say)  # hears nothing yet
     if algorithm.experience:
-        reward = reward_of(options, mesh, model.shared_base)
-        texts = Texts.of(options, examples, rows[0], tokenizer)
-        source = build_online.source_of(options, model, texts, mesh, reward)
+        reward = compose(options.reward, algorithm, mesh, shared_base=model.shared_base)
+        kind = algorithm.data_kind
+        table = PromptTable(examples, rows[0], tokenizer, kind)
+        source = build_online.source_of(options, model, table, mesh, reward)
         if held:
-            texts = Texts.of(options, held, rows[1], tokenizer)
-            answer = build_online.answers_of(
-                options, model, texts, mesh, reward, stop=preemption.heard
+            table = PromptTable(held, rows[1], tokenizer, kind)
+            answer = build_online.evaluator_of(
+                options, model, table, mesh, reward, stop=preemption.heard
             )
         steps = options.steps
     else:

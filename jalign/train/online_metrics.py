@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jalign.advantages import explained_variance
-from jalign.rollout.groups import Responses
+from jalign.rollout.types import Rollout
 
 
 def means_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -33,19 +33,18 @@ def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
     }
 
 
-def length_metrics(responses: Responses) -> dict[str, float]:
+def length_metrics(rollout: Rollout) -> dict[str, float]:
     """Tokens per response, and how many the limit cut."""
-    lengths = [len(tokens) for row in responses.tokens for tokens in row]
     return {
-        "completions/mean_length": float(np.mean(lengths)),
-        "completions/clipped_ratio": float(1 - responses.finished.mean()),
+        "completions/mean_length": float(np.mean(rollout.lengths)),
+        "completions/clipped_ratio": float(1 - rollout.finished.mean()),
     }
 
 
-def diversity_metrics(responses: Responses) -> dict[str, float]:
+def diversity_metrics(rollout: Rollout) -> dict[str, float]:
     """How little the responses, to whatever prompts, are alike."""
-    tokens = [ids.tolist() for row in responses.tokens for ids in row]
-    return {"completions/distinct_2": distinct(tokens, 2)}
+    responses = [ids.tolist() for ids in rollout.responses()]
+    return {"completions/distinct_2": distinct(responses, 2)}
 
 
 def distinct(responses: Sequence[Sequence[int]], n: int) -> float:

@@ -5,35 +5,22 @@ One rule for all methods: a response that lacks what the method reads is left ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
 import numpy as np
 
 from jalign.core import Algorithm
+from jalign.rewards.types import Judged
 from jalign.train.online_metrics import score_metrics
-from jalign.train.rollout import Judged, padded
-
-
-class News(NamedTuple):
-    """Whether an attempt at a rollout taught anything, any response of it had a reward, and what
-    failed (`rollout.Judged.failures`).
-    """
-
-    taught: bool
-    rewarded: bool
-    failures: Mapping[str, str]
 
 
 def reward_arrays(
-    algorithm: Algorithm, judged: Judged, length: int, own: slice
+    algorithm: Algorithm, judged: Judged, length: int, by_policy: slice
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, float]]:
-    """The arrays of `core.ROLLOUT` that come of rewards; [B, K] whether a response has what the
+    """The arrays of `core.ROLLOUT` that follow from rewards; [B, K] whether a response has what the
     method reads; and what is logged.
 
     Args:
-      length: of the arrays of tokens.
-      own: the responses of the policy.
+      length: R of the arrays.
+      by_policy: the responses that the policy wrote.
     """
     assert algorithm.experience is not None
     read, to = set(algorithm.rollout_inputs()), algorithm.experience.relative.to
@@ -41,13 +28,13 @@ def reward_arrays(
     metrics, valid = dict(judged.metrics), np.array(True)
     if judged.scores is not None:
         known = np.isfinite(judged.scores)
-        if {"scores", "step_scores"} & read:  # elsewhere they are only looked at
+        if {"scores", "step_scores"} & read:  # otherwise they are only logged
             valid = valid & known
         arrays["scores"] = as_float32(judged.scores, known, to)
-        metrics |= score_metrics(judged.scores[:, own], known[:, own])
+        metrics |= score_metrics(judged.scores[:, by_policy], known[:, by_policy])
         metrics["rewards/missing"] = float((~known).sum())
     if judged.step_scores is not None:
-        arrays["step_scores"] = padded(centred(judged.step_scores), length, np.nan)
+        arrays["step_scores"] = padded_rewards(centered(judged.step_scores), length)
     if "win_probs" in read:
         assert judged.win_probs is not None
         arrays["win_probs"] = judged.win_probs
@@ -56,17 +43,25 @@ def reward_arrays(
     return arrays, valid, metrics
 
 
-def as_given(judged: Judged, length: int) -> dict[str, np.ndarray]:
+def given_rewards(judged: Judged, length: int) -> dict[str, np.ndarray]:
     """The rewards themselves, where `reward_arrays` has differences."""
-    given = {} if judged.scores is None else {"scores": judged.scores}
+    arrays = {} if judged.scores is None else {"scores": judged.scores}
     if judged.step_scores is None:
-        return given
-    return given | {"step_scores": padded(judged.step_scores, length, np.nan)}
+        return arrays
+    return arrays | {"step_scores": padded_rewards(judged.step_scores, length)}
+
+
+def padded_rewards(step_scores: np.ndarray, length: int) -> np.ndarray:
+    """[B, K, length] float32, NaN behind the responses."""
+    more = length - step_scores.shape[-1]
+    return np.pad(step_scores, ((0, 0), (0, 0), (0, more)), constant_values=np.nan).astype(
+        np.float32
+    )
 
 
 def as_float32(scores: np.ndarray, known: np.ndarray, relative_to: str | None) -> np.ndarray:
-    """[B, K] scores, 0 where there is none. Where only their differences count the mean is taken
-    off first: float32 knows no 100,000,001.
+    """[B, K] scores, 0 where there is none. Where only differences count the mean is subtracted
+    first: float32 cannot represent 100,000,001, and the losses compute in float32.
     """
     scores = np.where(known, scores, 0.0)
     if relative_to:
@@ -76,12 +71,12 @@ def as_float32(scores: np.ndarray, known: np.ndarray, relative_to: str | None) -
     return scores.astype(np.float32)
 
 
-def centred(step_scores: Sequence[Sequence[np.ndarray]]) -> list[list[np.ndarray]]:
-    """[B][K] rewards of steps without the mean over all steps of the responses to a prompt, since
-    only their differences count.
+def centered(step_scores: np.ndarray) -> np.ndarray:
+    """[B, K, R] rewards of steps minus the mean over all steps of the responses to a prompt: only
+    their differences count.
     """
-    out = []
-    for row in step_scores:
-        known = np.concatenate([x[~np.isnan(x)] for x in row])
-        out.append([x - (known.mean() if known.size else 0.0) for x in row])
+    out = step_scores.copy()
+    for row in out:
+        known = row[~np.isnan(row)]
+        row -= known.mean() if known.size else 0.0
     return out

@@ -22,7 +22,8 @@ from transformers import AutoTokenizer
 from jalign import embedded
 from jalign.models import hub
 from jalign.rewards.server import ServerJudge
-from jalign.rollout.sampler import Settings, continuation, sample
+from jalign.rollout.sampler import Settings, sample
+from jalign.rollout.text import continuation
 
 NEEDED = ("openai", "torch", "fastapi", "uvicorn")
 pytestmark = pytest.mark.skipif(

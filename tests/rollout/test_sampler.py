@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
 from jalign.rollout import decode_model, sampler
-from jalign.rollout.sampler import Settings, continuation, generate, sample
+from jalign.rollout.sampler import Settings, sample
+from jalign.rollout.text import continuation, generate
 from jalign.rollout.unrolled import Unrolled, split_cache, unstack_layers
 from tests.rollout._tiny import KEY, SPEC, tiny
 
@@ -132,8 +133,8 @@ def test_a_module_and_its_split_give_the_same(model, greedy):
     np.testing.assert_array_equal(again.tokens, greedy.tokens)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_layers_taken_apart_are_the_same_function(model, turned):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_layers_taken_apart_are_the_same_function(model, transposed):
     prompts, positions = jnp.asarray(PROMPTS), jnp.broadcast_to(jnp.arange(5), (3, 5))
     token, place = jnp.array([[1], [2], [3]]), jnp.array([[5], [3], [1]])
 
@@ -141,7 +142,10 @@ def test_layers_taken_apart_are_the_same_function(model, turned):
     def both(state):
         decoder = nnx.merge(model[0], state)
         _, cache = decoder(prompts, positions, cache=KVCache.empty(SPEC, 3, 8, jnp.float32))
-        parts, apart = split_cache(cache), Unrolled(decoder, unstack_layers(decoder, turned=turned))
+        parts, apart = (
+            split_cache(cache),
+            Unrolled(decoder, unstack_layers(decoder, transposed=transposed)),
+        )
         return decoder(token, place, cache=cache), apart(token, place, cache=parts)
 
     (want, after), (got, parts) = both(model[1])
@@ -155,14 +159,16 @@ def test_layers_taken_apart_are_the_same_function(model, turned):
 def test_one_row_and_many_give_the_same_logits(tied):  # their weights are laid out differently
     decoder = nnx.merge(*tiny(spec=dataclasses.replace(SPEC, tied=tied)))
     hidden = jax.random.normal(KEY, (5, SPEC.width))
-    one, many = (decode_model.decode_model(decode_model.ready(decoder, rows)) for rows in (1, 5))
+    one, many = (
+        decode_model.decode_model(decode_model.for_sampling(decoder, rows)) for rows in (1, 5)
+    )
     assert one.head.shape == many.head.shape[::-1] == (SPEC.width, SPEC.vocab_size)
     np.testing.assert_allclose(one.logits(hidden), many.logits(hidden), atol=1e-5)
     np.testing.assert_allclose(many.logits(hidden), decoder.logits(hidden), atol=1e-5)
 
 
 def test_stacked_layers_sample_the_same(model, greedy):  # the path of accelerators
-    whole = dataclasses.replace(decode_model.ready(model, 3), layers=None)
+    whole = dataclasses.replace(decode_model.for_sampling(model, 3), layers=None)
     padded = np.pad(PROMPTS, ((0, 0), (0, 27)))
     other = sampler._sample((whole,), padded, LENGTHS, KEY, GREEDY)
     np.testing.assert_array_equal(other.tokens, greedy.tokens)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jalign.cli.rollouts import rollouts
 from jalign.rollout import record
-from jalign.rollout.groups import Responses
+from jalign.rollout.types import Rollout
 
 PROMPT = "Once upon a time there was a [bold]fox[/bold] who wanted to learn how to read a book"
 ANSWER = "The fox asked the owl, and the owl said that he would teach him a letter every day."
@@ -16,10 +16,9 @@ ANSWER = "The fox asked the owl, and the owl said that he would teach him a lett
 
 @pytest.mark.parametrize(("width", "stacked"), [(80, True), (160, False)])
 def test_texts_keep_their_lines_in_a_narrow_terminal(tmp_path, width, stacked):
-    tokens = [[np.array([1, 2]), np.array([3])]]
-    responses = Responses(tokens, [[np.zeros(2), np.zeros(1)]], np.array([[True, False]]))
+    rollout = Rollout.from_lists([np.array([9])], [[[1, 2], [3]]], finished=[[True, False]])
     scores = {"scores": np.array([[0.5, 0.75]], np.float32)}
-    record.write(tmp_path / record.FOLDER, 3, 0, [PROMPT], [[ANSWER, "no"]], responses, scores)
+    record.write(tmp_path / record.FOLDER, 3, 0, [PROMPT], [[ANSWER, "no"]], rollout, scores)
     out = io.StringIO()
     rollouts([str(tmp_path)], Console(file=out, width=width))
     lines = out.getvalue().splitlines()

@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from jalign.rollout import stops
-from jalign.rollout.groups import Responses
 from jalign.rollout.stops import first_stop, stop_at
+from jalign.rollout.types import Rollout
 from tests.data.tiny_tokenizers import byte_level
 
 
@@ -17,14 +17,17 @@ def test_a_response_ends_with_the_token_that_completes_its_first_stop_string():
     tokenizer = byte_level()
     ids = [np.array(tokenizer(t)["input_ids"]) for t in ("hello world. how are you.", "the fox")]
     logps = [np.arange(len(x), dtype=np.float32) for x in ids]
-    given = Responses([[ids[0], ids[1]]], [[logps[0], logps[1]]], np.zeros((1, 2), bool))
-    found = stop_at(given, tokenizer, [". h", "you."])
-    kept = found.tokens[0][0]
+    rollout = Rollout.from_lists(
+        [np.array([9])], [ids], token_logps=[logps], finished=[[False, False]]
+    )
+    found = stop_at(rollout, tokenizer, [". h", "you."])
+    kept = found.response(0, 0)
     assert ". h" in tokenizer.decode(kept) and ". h" not in tokenizer.decode(kept[:-1])
-    np.testing.assert_array_equal(found.token_logps[0][0], logps[0][: len(kept)])
-    assert found.tokens[0][1] is ids[1]
+    np.testing.assert_array_equal(found.token_logps[0, 0, : len(kept)], logps[0][: len(kept)])
+    assert not found.token_logps[0, 0, len(kept) :].any() and found.lengths[0, 0] == len(kept)
+    np.testing.assert_array_equal(found.response(0, 1), ids[1])
     assert found.finished.tolist() == [[True, False]]
-    assert not given.finished.any()
+    assert not rollout.finished.any()
 
 
 @pytest.mark.parametrize("name", ["mistral_v1", "qwen2_5", "gpt2"])
@@ -43,8 +46,10 @@ def test_a_stop_string_with_a_leading_space_is_seen_at_the_start_of_a_response(n
 def test_nothing_stops_without_stop_strings_and_an_empty_one_is_refused():
     tokenizer = byte_level()
     assert first_stop(tokenizer, np.array([5, 6]), []) is None
+    rollout = Rollout.from_lists([np.array([9])], [[[5, 6]]], finished=[[False]])
+    assert stop_at(rollout, tokenizer, []) is rollout
     with pytest.raises(ValueError, match="empty stop string"):
-        stop_at(Responses([], [], np.zeros((0, 1), bool)), tokenizer, ["a", ""])
+        stop_at(rollout, tokenizer, ["a", ""])
 
 
 def test_the_example_in_the_docstring_holds():

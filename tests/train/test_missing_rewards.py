@@ -12,10 +12,11 @@ import pytest
 from jalign import algorithms
 from jalign.core import Frozen
 from jalign.data.examples import Example, Examples
-from jalign.rollout.groups import Responses
-from jalign.run.rewards import bradley_terry
-from jalign.train.online import Online, Plan
-from jalign.train.rollout import Judged
+from jalign.rewards.types import Judged
+from jalign.rollout.types import Rollout
+from jalign.run.response_rewards import bradley_terry
+from jalign.train.online import Online
+from jalign.train.rollout_spec import RolloutSpec
 
 NAN = math.nan
 ONLINE = [row for row in algorithms.ROWS if row.experience]
@@ -52,38 +53,47 @@ def columns(row):
 def online(row, scores=SCORES, ended=ENDED, masks=False, hyper=None):
     """A source whose models and rewards are the numbers above."""
     at = columns(row)
-    responses = Responses(
-        [[np.arange(1, n + 1, dtype=np.int32) for n in lengths[at]] for lengths in LENGTHS],
-        [[np.zeros(n, np.float32) for n in lengths[at]] for lengths in LENGTHS],
-        ended[:, at],
+    rollout = Rollout.from_lists(
+        [np.array([9], np.int32)] * B,
+        [[np.arange(1, n + 1) for n in lengths[at]] for lengths in LENGTHS],
+        finished=ended[:, at],
     )
-    steps = [[np.full(n, x) for n, x in zip(*of, strict=True)] for of in zip(LENGTHS, scores)]  # noqa: B905
+    steps = np.where(np.arange(R) < LENGTHS[..., None], scores[..., None], np.nan)
     judged = Judged(scores[:, at], bradley_terry(scores[:, at], 1.0), {})
     if row.name == "grpo_process":
         judged = judged._replace(step_scores=steps)
-    greedy = Judged(np.full((B, 1), 0.75), None, {})
+    greedy, most_probable = Judged(np.full((B, 1), 0.75), None, {}), rollout.columns(slice(1))
     prompts = Examples.from_list(Example(np.array([9], np.int32), (), (), {}) for _ in range(B))
     source = Online(
-        row,
-        hyper or {},
+        row.with_hyper(**(hyper or {})),
         prompts,
-        lambda *_: responses,
-        lambda _, given: judged if given is responses else greedy,
+        lambda *_: rollout,
+        lambda _, sampled: greedy if sampled is most_probable else judged,
         lambda *_: {},
-        Plan(B, B, 1, len(at), R, 64, mask_truncated=masks),
+        RolloutSpec(
+            batch_size=B,
+            prompts=B,
+            responses=len(at),
+            response_len=R,
+            max_tokens=64,
+            mask_truncated=masks,
+        ),
         None,  # type: ignore[arg-type]
         seed=0,
-        greedy=lambda *_: responses._replace(finished=responses.finished[:, :1]),
+        greedy=lambda *_: most_probable,
     )
     models = {"old_token_logps": OLD, "ref_token_logps": REF, "values": VALUES}
     there = (np.arange(R) < LENGTHS[..., None])[:, at]
     fields = {n: np.where(there, x[:, at], 0).astype(np.float32) for n, x in models.items()}
-    source.reader = lambda prompts, responses, names, *_: {n: fields[n] for n in names}
+    source.scorer = lambda rollout, names, *_: {n: fields[n] for n in names}
     return source
 
 
 def attempt(*args, **more):
-    return online(*args, **more)._attempt(0, 0, STATE, Frozen(None, None))  # type: ignore[arg-type]
+    """The examples of one attempt at a rollout (of no prompt if none is kept), and the attempt."""
+    source = online(*args, **more)
+    attempt = source._attempt(0, 0, STATE, Frozen(None, None))  # type: ignore[arg-type]
+    return attempt.selection.examples(source.prompts.report), attempt
 
 
 # ---- by hand: response by response, those without a reward not being there
@@ -170,7 +180,7 @@ def expected(row, known, coef):
 )
 def test_advantages_are_those_of_a_group_without_the_responses_that_have_no_reward(row, masks):
     coef = KL if "kl_coef" in row.experience_hyper() else 0.0
-    examples, _, _ = attempt(row, masks=masks, hyper={"kl_coef": KL} if coef else None)
+    examples, _ = attempt(row, masks=masks, hyper={"kl_coef": KL} if coef else None)
     found, of_prompt = {}, list(range(B))
     if row.name == "dapo":  # of one response there is nothing to learn
         of_prompt = [0, 1, 2]
@@ -193,13 +203,13 @@ def test_advantages_are_those_of_a_group_without_the_responses_that_have_no_rewa
 
 def taken(row, masks=False, **more):
     """[(prompt, responses of the example)] by the lengths of the latter."""
-    examples, _, news = attempt(row, masks=masks, **more)
+    examples, found = attempt(row, masks=masks, **more)
     at, out = columns(row), []
     for example in examples:
         lengths = tuple(len(r) for r in example.responses)
         here = [b for b in range(B) if set(lengths) <= set(LENGTHS[b, at].tolist())]
         out.append((here, [int(n) for n in lengths]))
-        assert all(scored.all() for scored in example.scored) == news.taught
+        assert all(scored.all() for scored in example.scored) == found.taught
     return out
 
 
@@ -234,7 +244,7 @@ def test_rejection_sampling_and_win_rates_choose_of_those_that_have_a_reward():
 def test_of_two_responses_both_have_a_reward_or_neither_is_learned_from(name):
     """The first and the third: one reward is missing of the third and the fourth prompt."""
     row = algorithms.get(name)
-    examples, _, _ = attempt(row)
+    examples, _ = attempt(row)
     if name == "xpo":
         assert [len(e.responses[0]) for e in examples] == [LENGTHS[0, 2], LENGTHS[1, 0]]
         assert [float(e.extras["ref_response"]) for e in examples] == [1.0, 0.0]
@@ -248,7 +258,7 @@ def test_of_two_responses_both_have_a_reward_or_neither_is_learned_from(name):
 
 def test_a_win_rate_is_over_the_comparisons_that_are_known():
     row = algorithms.get("sppo_samples")
-    examples, _, _ = attempt(row)
+    examples, _ = attempt(row)
     known = [[0, 1, 2, 3], [0, 2, 3], [1, 3], [], []]
     for b, example in enumerate(examples):
         assert [k for k in range(4) if example.scored[k].any()] == known[b]
@@ -260,10 +270,10 @@ def test_a_win_rate_is_over_the_comparisons_that_are_known():
 @pytest.mark.parametrize("name", ["gkd_on_policy", "spin_online"])
 def test_methods_that_read_no_reward_only_look_at_it(name):
     row = algorithms.get(name)
-    examples, metrics, news = attempt(row)
-    assert len(examples) == B and news.taught and news.rewarded
+    examples, found = attempt(row)
+    assert len(examples) == B and found.taught and found.rewarded
     assert all(scored.all() for e in examples for scored in e.scored)
-    assert metrics["rewards/missing"] == np.isnan(SCORES[:, columns(row)]).sum()
+    assert found.metrics["rewards/missing"] == np.isnan(SCORES[:, columns(row)]).sum()
 
 
 def test_every_online_method_is_tested_here():
@@ -294,9 +304,9 @@ def test_a_rollout_teaches_something_or_nothing_and_says_which():
         row = algorithms.get(name)
         no_kl = {"kl_coef": 0.0} if "kl_coef" in row.experience_hyper() else None
         outcomes = [attempt(row, scores=x, hyper=no_kl) for x in (SCORES, equal, nothing, lonely)]
-        taught = [news.taught for _, _, news in outcomes]
+        taught = [found.taught for _, found in outcomes]
         assert taught == [True, False, False, False], name
-        assert [news.rewarded for _, _, news in outcomes] == [True, True, False, True]
+        assert [found.rewarded for _, found in outcomes] == [True, True, False, True]
     row = algorithms.get("reinforce")  # against the whole rollout one reward per prompt is enough
     outcomes = [attempt(row, scores=x, hyper={"kl_coef": 0.0}) for x in (equal, lonely)]
-    assert [news.taught for _, _, news in outcomes] == [False, True]
+    assert [found.taught for _, found in outcomes] == [False, True]

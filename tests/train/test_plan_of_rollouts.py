@@ -8,7 +8,7 @@ from jalign import algorithms
 from jalign.config import Config, DataConfig, RewardConfig, RolloutConfig
 from jalign.config.build import options_of
 from jalign.run import rollouts as build_online
-from jalign.train.online import Plan
+from jalign.train.rollout_spec import RolloutSpec
 
 ITERATIVE = [
     name
@@ -19,7 +19,7 @@ ITERATIVE = [
 
 def plan(**more):
     numbers = {"batch_size": 4, "prompts": 8, "epochs": 1, "responses": 2, "response_len": 16}
-    return Plan(**numbers | more, max_tokens=64)
+    return RolloutSpec(**numbers | more, max_tokens=64)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def config_of(name, **more):
 
 
 def described(config):
-    return build_online.plan_of(config).describe(config.algorithm)
+    return build_online.spec_of(config).describe(config.algorithm)
 
 
 @pytest.mark.parametrize("name", ITERATIVE)
@@ -59,7 +59,7 @@ def test_where_a_method_learns_from_its_reference_a_rollout_lasts_as_long_as_tha
     assert len(ITERATIVE) == 3
     for sync, epochs in ((64, 1), (6, 1), (6, 3)):
         config = config_of(name, ref_sync_steps=sync, rollout=RolloutConfig(epochs=epochs))
-        plan = build_online.plan_of(config)
+        plan = build_online.spec_of(config)
         assert (plan.steps, plan.prompts) == (sync, sync * 4 // epochs)
         assert len(described(config)) == 1
 
@@ -94,7 +94,7 @@ def test_the_longest_response_is_what_is_sampled_whatever_stands_beside_it():
     plain = config_of("dr_grpo", rollout=rollout)
     beside = config_of("dr_grpo", rollout=rollout, data=text, ptx_coef=0.05)
     for config, width in ((plain, 24), (beside, 512)):
-        plan = build_online.plan_of(config)
+        plan = build_online.spec_of(config)
         assert plan.response_len == width and "of at most 24 tokens" in described(config)[0]
         mask = jnp.arange(width)[None] < jnp.array([[24], [7]])
         fields = {"mask": mask, "present": jnp.ones(2, bool)}

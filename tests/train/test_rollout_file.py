@@ -9,9 +9,10 @@ from jax.sharding import Mesh
 from jalign import algorithms
 from jalign.checkpoint.errors import CheckpointError
 from jalign.data.examples import Example, Examples
-from jalign.train.online import Online, Plan
+from jalign.train.online import Online
+from jalign.train.rollout_spec import RolloutSpec
 
-PLAN = Plan(batch_size=2, prompts=4, epochs=1, responses=2, response_len=4, max_tokens=64)
+SPEC = RolloutSpec(batch_size=2, prompts=4, epochs=1, responses=2, response_len=4, max_tokens=64)
 
 
 def example(start):
@@ -28,7 +29,7 @@ def source():
     mesh = Mesh(
         np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), ("data", "fsdp", "context", "tensor")
     )
-    made = Online(algorithms.get("grpo"), {}, prompts, None, None, None, PLAN, mesh, seed=0)
+    made = Online(algorithms.get("grpo"), prompts, None, None, None, SPEC, mesh, seed=0)
     made.step, made._examples = 1, Examples.from_list([example(10 * n) for n in range(4)])
     return made
 

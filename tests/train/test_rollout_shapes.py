@@ -4,8 +4,9 @@ import jax
 import numpy as np
 
 from jalign.data.examples import Example, Examples
+from jalign.data.packing import demands_of
 from jalign.parallel.mesh import make_mesh
-from jalign.train.rollout import Bins
+from jalign.train.micro_batches import MicroBatchPacker
 
 K, PROMPT, RESPONSE = 2, 40, 100
 
@@ -23,17 +24,18 @@ def examples_of(prompts, responses):
     )
 
 
-def bins(devices=1):
+def packer(devices=1):
     mesh = make_mesh(fsdp=devices, devices=jax.devices()[:devices])
-    return Bins(mesh, PROMPT, RESPONSE, max_tokens=600, multiple=16)
+    return MicroBatchPacker(mesh, PROMPT, RESPONSE, max_tokens=600, multiple=16)
 
 
 def shape_of(found, examples, streams=1):
-    return found.shape_for(examples, range(len(examples)), K, len(examples), streams)
+    demands = demands_of(examples.lengths)
+    return found.packing(demands, K, len(examples), streams)[:2]
 
 
 def test_short_responses_take_fewer_and_smaller_micro_batches():
-    found = bins()
+    found = packer()
     long, long_parts = shape_of(found, examples_of([PROMPT] * 8, [(RESPONSE, RESPONSE)] * 8))
     short, short_parts = shape_of(found, examples_of([9] * 8, [(20, 24)] * 8))
     assert (long.tokens, long_parts, long.row_len) == (496, 4, 144)
@@ -42,20 +44,20 @@ def test_short_responses_take_fewer_and_smaller_micro_batches():
 
 def test_one_long_response_among_short_ones_has_its_room():
     examples = examples_of([9] * 8, [(20, 24)] * 7 + [(RESPONSE, 20)])
-    shape, parts = shape_of(bins(), examples)
+    shape, parts = shape_of(packer(), examples)
     assert shape.row_len == 144 and shape.slots * parts < 4 * 496
 
 
 def test_every_token_is_in_the_batch_once_whatever_the_lengths_and_shapes_are_few():
     rng, shapes = np.random.default_rng(0), set()
     for streams in (1, 2):
-        found = bins(streams)
+        found = packer(streams)
         for _ in range(40):
             most = rng.integers(2, RESPONSE + 1)
             lengths = rng.integers(1, most, (6, K))
             examples = examples_of(rng.integers(1, PROMPT + 1, 6), lengths.tolist())
             shapes.add((streams, *shape_of(found, examples, streams)))
-            [part] = found.of(examples, range(6), K, {}, 6)
+            [part] = found.pack(examples, range(6), K, {}, 6)
             layout = jax.tree.map(np.asarray, part.batch.layout)
             there = layout.tokens[layout.tokens > 0]
             assert len(there) == len(examples.tokens)

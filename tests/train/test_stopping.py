@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jalign.rollout.groups import Responses
+from jalign.rollout.types import Rollout
 from jalign.train.online_metrics import distinct, diversity_metrics
 from jalign.train.stopping import StopRules
 
@@ -134,8 +134,8 @@ def test_distinct_2_is_distinct_bigrams_of_all_answers_over_all_of_them():
     assert distinct([[1, 2, 3], [1, 2]], 2) == pytest.approx(2 / 3)
     assert distinct([[1, 1, 1, 1, 1]], 2) == 0.25
     assert distinct([[5], []], 2) == 0.0  # nothing is not diverse
-    rows = [[np.array([1, 2, 3], np.int32)], [np.array([1, 2], np.int32)]]
-    found = diversity_metrics(Responses(rows, [[], []], np.ones((2, 1), bool)))
+    rollout = Rollout.from_lists([np.array([9])] * 2, [[[1, 2, 3]], [[1, 2]]])
+    found = diversity_metrics(rollout)
     assert found == {"completions/distinct_2": pytest.approx(2 / 3)}
 
 

@@ -1,0 +1,163 @@
+"""The prompts of an online run in every form that samplers, rewards and people read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from jalign.data.chat import ends_of
+from jalign.data.convert import to_records
+from jalign.data.examples import Examples
+from jalign.data.records import Message
+from jalign.options import DataConfig
+from jalign.rewards.label import text_of
+from jalign.rollout.text import continuation, decode
+from jalign.run.data import tokenize_prompts
+
+LOG = logging.getLogger(__name__)
+
+PromptRow = Mapping[str, Any] | str | Sequence[Message]
+"""A prompt as Python users write it: a row with columns, a text, or the messages of a chat."""
+
+
+class Prompt(NamedTuple):
+    """One prompt.
+
+    Attributes:
+      ids: token ids, as the policy reads them.
+      messages: as reward models read it, which apply a chat template of their own: the messages of
+        a chat, or `plain_text`.
+      text: as functions and judges read it: what was said, with the roles where there are several
+        messages.
+      plain_text: the decoded ids without special tokens.
+      policy_text: the decoded ids with what the template puts around and behind the prompt.
+      row: the columns of the data.
+    """
+
+    ids: np.ndarray
+    messages: str | list[Message]
+    text: str
+    plain_text: str
+    policy_text: str
+    row: Mapping[str, Any]
+
+
+class PromptTable:
+    """Prompts by index. Each is parsed and decoded once, when it is first asked for: a run reads
+    its prompts once per response and reward, and often only some of them.
+
+    Args:
+      examples: tokenized prompts; their extra `row` is the index of the row each came from.
+      rows: of the data, with the columns named as jalign names them.
+      kind: of the records that the examples were made of.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        rows: Sequence[Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        kind: str = "prompts",
+    ):
+        self.examples, self.rows, self.tokenizer, self.kind = examples, rows, tokenizer, kind
+        self.names = list(dict.fromkeys(name for row in rows for name in row))
+        self._prompts: dict[int, Prompt] = {}
+        self._hidden: set[str] = set()
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: Sequence[PromptRow],
+        tokenizer: PreTrainedTokenizerBase,
+        data: DataConfig | None = None,
+        kind: str = "prompts",
+    ) -> PromptTable:
+        """Prompts from Python.
+
+        Args:
+          rows: rows with a column `prompt` (or of any layout with one), texts, or lists of
+            messages; see `PromptRow`.
+          data: limits of lengths and the chat template.
+          kind: "prompts", or "supervised" where a method compares with the response of the row
+            (`Algorithm.data_kind`).
+
+        >>> table = PromptTable.of_rows(["2 + 2 ="], tokenizer)  # doctest: +SKIP
+        >>> table[0].text  # doctest: +SKIP
+        '2 + 2 ='
+        """
+        plain = [as_row(row) for row in rows]
+        examples = tokenize_prompts(plain, kind, data or DataConfig(), tokenizer)
+        return cls(examples, plain, tokenizer, kind)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int) -> Prompt:
+        """The prompt of an index in `examples`."""
+        if (prompt := self._prompts.get(i)) is None:
+            prompt = self._prompts[i] = self._parse(i)
+        return prompt
+
+    def _parse(self, i: int) -> Prompt:
+        row = self.rows[int(self.examples.extras["row"][i])]
+        ids = self.examples[i].prompt
+        plain_text = decode(self.tokenizer, ids)
+        policy_text = decode(self.tokenizer, ids, special=True)
+        messages = to_records([row], self.kind)[0][0].prompt
+        if isinstance(messages, str):  # what the policy reads may have lost its front to a limit
+            messages = plain_text
+        return Prompt(ids, messages, text_of(messages), plain_text, policy_text, row)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Token ids that end a response and are not part of its text."""
+        return ends_of(self.tokenizer)
+
+    def decode(self, i: int, tokens: np.ndarray) -> str:
+        """The text of a response to prompt i, as it follows the prompt."""
+        prompt = self[i]
+        ids = [int(x) for x in prompt.ids], [int(x) for x in tokens]
+        return continuation(self.tokenizer, *ids, self.ends, prompt_text=prompt.plain_text)
+
+    def columns(
+        self, indices: Sequence[int], of_response: Mapping[str, list[Any]] | None = None
+    ) -> dict[str, list[Any]]:
+        """Every column of the data, one entry per index, None where a row has none; and
+        `policy_prompt`, if the data has none of this name.
+
+        Args:
+          of_response: columns about the responses. A column of the data with such a name is not
+            passed, and a warning says so once.
+        """
+        prompts, of_response = [self[i] for i in indices], dict(of_response or {})
+        if hidden := set(of_response) & set(self.names) - self._hidden:
+            self._hidden |= hidden
+            LOG.warning(
+                "reward functions do not see the data's %s: jalign passes a column of this name "
+                "about each response; rename the data's",
+                ", ".join(sorted(hidden)),
+            )
+        columns = {"policy_prompt": [prompt.policy_text for prompt in prompts]}
+        columns |= {n: [prompt.row.get(n) for prompt in prompts] for n in self.names}
+        return columns | of_response
+
+
+def as_row(prompt: PromptRow) -> Mapping[str, Any]:
+    """A prompt as a row with columns.
+
+    Raises:
+      TypeError: not a mapping, a text, or a list of messages.
+    """
+    if isinstance(prompt, Mapping):
+        return prompt
+    messages = isinstance(prompt, Sequence) and all(isinstance(m, Mapping) for m in prompt)
+    if isinstance(prompt, str) or (messages and prompt):
+        return {"prompt": prompt if isinstance(prompt, str) else list(prompt)}
+    raise TypeError(
+        f"a prompt is a text, a list of messages or a row with columns, got {prompt!r:.80}"
+    )

@@ -1,0 +1,125 @@
+"""Rewards of whole responses: functions, a reward model, a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jalign.options import RewardConfig
+from jalign.parallel import hosts
+from jalign.rewards.functions import RewardFunctions
+from jalign.rewards.judge import Judge
+from jalign.rewards.model import RewardModel
+from jalign.rewards.preference import BothOrders, preference_matrix
+from jalign.rewards.server import ServerJudge
+from jalign.rewards.types import Judged
+from jalign.rollout.types import Rollout
+from jalign.run.prompts import PromptTable
+from jalign.run.reward_total import call_functions, failures_of, report_failure, total_of
+
+AskJudge = Callable[[Sequence[str], Sequence[str]], Sequence[float | None]]
+"""`(prompts, responses) -> score`, None where the judge gives none."""
+
+
+@dataclass(frozen=True)
+class ResponseReward:
+    """`reward(table, indices, rollout) -> Judged`: the weighted sum of all that is set.
+
+    Attributes:
+      options: weights, penalty, clip and temperature.
+      functions: those with a weight, a server as judge among them.
+      model: a reward model.
+      judge: a language model that scores or compares responses.
+      in_process: name -> a judge that is a program over all devices: every process runs it, and
+        `functions` take its results.
+      prefer: compares two responses; their win probabilities then do not follow from scores.
+      wins: whether the method reads win probabilities.
+    """
+
+    options: RewardConfig
+    functions: RewardFunctions | None
+    model: RewardModel | None
+    judge: Judge | None
+    in_process: dict[str, Callable[[Sequence[str], Sequence[str]], list[Any]]]
+    prefer: BothOrders | None
+    wins: bool
+
+    def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout) -> Judged:
+        b, k = rollout.finished.shape
+        of_response, tokens = [i for i in indices for _ in range(k)], rollout.responses()
+        prompts = [table[i].text for i in of_response]
+        responses = [table.decode(i, ids) for i, ids in zip(of_response, tokens, strict=True)]
+        scored = None
+        if self.functions:
+            lengths = {"response_tokens": [len(ids) for ids in tokens]}
+            columns = table.columns(of_response, lengths)
+            results = {name: ask(prompts, responses) for name, ask in self.in_process.items()}
+            scored = call_functions(self.functions, prompts, responses, columns, results)
+        by_model = None
+        if self.model:
+            messages = [table[i].messages for i in of_response]
+            by_model = self.model.of_sampled(messages, responses)
+        total, metrics = total_of(self.options, b * k, scored, by_model)
+        failures = failures_of(b * k, scored, by_model)
+        # in float64: `reward_arrays` subtracts the mean before it rounds to float32
+        total = total - self.options.missing_eos_penalty * ~rollout.finished.reshape(-1)
+        scores = total.reshape(b, k) if self.functions or self.model else None
+        wins = None
+        if self.prefer:
+            grouped = [responses[i * k : (i + 1) * k] for i in range(b)]
+            wins, more, failed = self._preferences(prompts[::k], grouped)
+            metrics, failures = metrics | more, failures | failed
+        elif self.wins and scores is not None:
+            wins = bradley_terry(scores, self.options.temperature)
+        if isinstance(self.judge, ServerJudge):
+            metrics |= hosts.call_on_main(self.judge.metrics)
+        return Judged(scores, wins, metrics, failures=failures)
+
+    def _preferences(
+        self, prompts: Sequence[str], grouped: Sequence[Sequence[str]]
+    ) -> tuple[np.ndarray, dict[str, float], dict[str, str]]:
+        """[B, K, K] win probabilities by the judge, its metrics, and how it failed."""
+        prefer = self.prefer
+        assert prefer is not None
+
+        def compare() -> dict[str, Any]:
+            wins = preference_matrix(prefer, prompts, grouped).tolist()
+            return {"wins": wins, "metrics": prefer.metrics(), "why": why_silent(self.judge)}
+
+        everywhere = not isinstance(self.judge, ServerJudge)
+        answer = hosts.call_on_main(compare, everywhere=everywhere)
+        wins = np.asarray(answer["wins"], np.float32)
+        metrics = {f"preference/{name}": x for name, x in answer["metrics"].items()}
+        failures = {}
+        if silent := int(np.isnan(wins).sum()) // 2:
+            b, k, _ = wins.shape
+            pairs = b * k * (k - 1) // 2
+            failures["judge"] = report_failure("judge", silent, pairs, "pairs", answer["why"])
+        return wins, metrics, failures
+
+
+def as_function(ask: AskJudge, judge: Judge) -> Callable[[Sequence[str], Sequence[str]], list[Any]]:
+    """A judge as a reward function: a missing answer is a failure with its reason."""
+
+    def reward(prompts: Sequence[str], responses: Sequence[str]) -> list[Any]:
+        scores = ask(prompts, responses)
+        return [ValueError(why_silent(judge)) if x is None else x for x in scores]
+
+    return reward
+
+
+def why_silent(judge: Judge | None) -> str:
+    """The last error of a server, or that an answer could not be read."""
+    error = judge.counts.last_error if isinstance(judge, ServerJudge) else ""
+    return error or "the judge gave no answer that can be read"
+
+
+def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """[B, K, K] sigmoid((score_i - score_j) / temperature); NaN where a score is missing."""
+    scores = np.where(np.isfinite(scores), scores, np.nan)
+    gap = (scores[:, :, None] - scores[:, None, :]) / temperature
+    small = np.exp(-np.abs(gap))  # which cannot overflow
+    return (np.where(gap >= 0, 1.0, small) / (1 + small)).astype(np.float32)

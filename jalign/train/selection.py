@@ -1,0 +1,87 @@
+"""From the arrays of a rollout to the responses that are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jalign.data.examples import Examples, Report
+from jalign.rollout.types import Rollout
+from jalign.train.scoring import examples_of
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a rollout teaches.
+
+    Attributes:
+      rollout: prompts with the k responses that become an example.
+      learned: [B, k] the responses whose tokens the loss reads.
+      fields: data fields of the loss, float32: [B], [B, k] or [B, k, R].
+    """
+
+    rollout: Rollout
+    learned: np.ndarray
+    fields: dict[str, np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        rollout: Rollout,
+        learned: np.ndarray,
+        fields: Mapping[str, np.ndarray],
+        *,
+        policy_samples: bool,
+    ) -> tuple[Selection, int]:
+        """The prompts that `fields` keep, and how many they are. If none is kept all are returned
+        with nothing learned from them: a step needs examples to have a shape.
+
+        Args:
+          rollout: [B, K] responses.
+          learned: [B, K] those the loss may read.
+          fields: what the experience made of the rollout; `take` [B, k] selects the responses of
+            an example, `keep` [B] the prompts.
+          policy_samples: the format's examples are samples of the policy, whose loss reads
+            `old_token_logps`; others (pairs) do not.
+        """
+        fields = dict(fields)
+        take, keep = fields.pop("take", None), fields.pop("keep", None)
+        old = fields.pop("old_token_logps", None)
+        if take is not None:
+            rollout, learned = rollout.take(take), np.take_along_axis(learned, take, 1)
+            if old is not None:
+                old = np.take_along_axis(old, take[..., None], 1) if policy_samples else None
+        if old is not None:
+            fields["old_token_logps"] = old
+        selection = cls(rollout, learned, {n: np.asarray(x, np.float32) for n, x in fields.items()})
+        kept = np.arange(len(learned)) if keep is None else np.flatnonzero(keep)
+        if len(kept):
+            return selection.at(kept), len(kept)
+        return cls(rollout, np.zeros_like(learned), selection.fields), 0
+
+    @property
+    def scored(self) -> np.ndarray:
+        """[B, k, R] the tokens the loss reads."""
+        return self.rollout.mask & self.learned[..., None]
+
+    def at(self, prompts: np.ndarray) -> Selection:
+        """The prompts of these indices."""
+        fields = {name: x[prompts] for name, x in self.fields.items()}
+        return Selection(self.rollout.select(prompts), self.learned[prompts], fields)
+
+    @classmethod
+    def concatenate(cls, selections: Sequence[Selection], most: int) -> Selection:
+        """The first `most` prompts of several selections of one rollout."""
+        names = selections[0].fields
+        selection = cls(
+            Rollout.concatenate([s.rollout for s in selections]),
+            np.concatenate([s.learned for s in selections]),
+            {name: np.concatenate([s.fields[name] for s in selections]) for name in names},
+        )
+        return selection.at(np.arange(min(most, len(selection.learned))))
+
+    def examples(self, report: Report) -> Examples:
+        """As packing takes them."""
+        return examples_of(self.rollout, self.learned, self.fields, report)
