@@ -10,12 +10,11 @@ from bisect import bisect_left
 from functools import cache
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from jalign.rollout.text import decode
+from jalign.rollout.text import TokenDecoder, decode
 
 
-def step_ends(tokenizer: PreTrainedTokenizerBase, tokens: np.ndarray, separator: str) -> list[int]:
+def step_ends(tokenizer: TokenDecoder, tokens: np.ndarray, separator: str) -> list[int]:
     """Positions of the last tokens of the steps of a response, ascending.
 
     A step ends with the token that completes the separator's text, and at the end of the response.

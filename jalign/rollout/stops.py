@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from jalign.rollout.text import decode
+from jalign.rollout.text import TokenDecoder, decode
 from jalign.rollout.types import Rollout
 
 
-def first_stop(
-    tokenizer: PreTrainedTokenizerBase, tokens: np.ndarray, stops: Sequence[str]
-) -> int | None:
+def first_stop(tokenizer: TokenDecoder, tokens: np.ndarray, stops: Sequence[str]) -> int | None:
     """Number of tokens up to the end of the first stop string; None without one.
 
     >>> class Letters:
@@ -39,7 +36,7 @@ def first_stop(
     return high
 
 
-def _following(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+def _following(tokenizer: TokenDecoder, ids: list[int]) -> str:
     """The text of tokens in the middle of a text: at its start some tokenizers drop a space, so the
     first token is decoded twice and its first text removed.
     """
@@ -50,7 +47,7 @@ def _following(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return decode(tokenizer, ids, special=True)
 
 
-def stop_at(rollout: Rollout, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> Rollout:
+def stop_at(rollout: Rollout, tokenizer: TokenDecoder, stops: Sequence[str]) -> Rollout:
     """The responses cut after their first stop string, which is kept; those count as finished.
 
     Raises:

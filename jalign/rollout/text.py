@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -11,6 +12,15 @@ from transformers import PreTrainedTokenizerBase
 from jalign.rollout.decode_model import Model
 from jalign.rollout.groups import respond
 from jalign.rollout.sampler import Settings
+
+
+@runtime_checkable
+class TokenDecoder(Protocol):
+    """What turns token ids into text; every transformers tokenizer does."""
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool) -> Any:
+        """The text of ids."""
+        ...
 
 
 def generate(
@@ -52,14 +62,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def decode(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | np.ndarray, *, special: bool = False
+    tokenizer: TokenDecoder, ids: Sequence[int] | np.ndarray, *, special: bool = False
 ) -> str:
     """The text of token ids, with or without special tokens."""
     return str(tokenizer.decode([int(x) for x in ids], skip_special_tokens=not special))
 
 
 def continuation(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: TokenDecoder,
     prompt: list[int],
     response: list[int],
     ends: Collection[int] = (),
