@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.rollout.draw import draw, greedy, keep_top_p, penalise, pick
+from jalign.rollout.draw import draw, greedy, keep_top_p, penalize, pick
 
 LOGITS = jnp.log(jnp.array([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4]]))
 
@@ -99,5 +99,5 @@ def test_min_p_keeps_what_is_near_enough_to_the_most_probable_token():
 def test_a_penalty_divides_positive_and_multiplies_negative_logits_of_seen_tokens():
     seen = jnp.array([[True, True, False]])
     np.testing.assert_allclose(
-        penalise(jnp.array([[4.0, -3.0, 5.0]]), seen, 2.0), [[2.0, -6.0, 5.0]]
+        penalize(jnp.array([[4.0, -3.0, 5.0]]), seen, 2.0), [[2.0, -6.0, 5.0]]
     )

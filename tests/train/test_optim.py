@@ -135,7 +135,7 @@ def test_l1_on_adapters_shrinks_the_factors_themselves_and_keeps_no_copy():
     np.testing.assert_array_equal(lora["b"], [0.0, 0.0])
 
 
-def test_l1_with_sgd_ends_in_the_minimum_of_the_penalised_loss():
+def test_l1_with_sgd_ends_in_the_minimum_of_the_penalized_loss():
     """Of sum (x - c)^2 / 2 + l1 |x - start| it is start + soft(c - start, l1)."""
     key = jax.random.key(0)
     start = {"w": jax.random.normal(key, (400,)), "norm": jnp.ones(10)}
