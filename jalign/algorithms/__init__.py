@@ -1,35 +1,48 @@
-"""The catalogue. Adding an algorithm: write its loss, add its row, add its golden test.
+"""The catalogue. To add an algorithm, write its loss, its row here, and a test with values computed
+by hand.
 
-A row's `about` says what makes the method beside its loss, and where it departs from the paper and
-from TRL; `jalign algorithms NAME` prints it, the loss's docstring and every hyper-parameter.
+A row's `about` describes the method besides its loss, and where it deviates from the paper and from
+TRL; `jalign algorithms NAME` prints it, the loss's docstring and every hyper-parameter.
 """
 
 import difflib
 
 from jalign.algorithms import custom
+from jalign.algorithms.dpo import DPO
+from jalign.algorithms.dpo_regularized import DPO_REGULARIZED
 from jalign.algorithms.elsewhere import elsewhere, normalized
 from jalign.algorithms.games import GAMES
+from jalign.algorithms.grpo import GRPO
 from jalign.algorithms.lists import LISTWISE
 from jalign.algorithms.negative import NEGATIVE
 from jalign.algorithms.online import ONLINE
-from jalign.algorithms.pairs import WITH_REFERENCE
 from jalign.algorithms.policy import POLICY
 from jalign.algorithms.reference_free import WITHOUT_REFERENCE
 from jalign.algorithms.rewards import REWARDS
+from jalign.algorithms.self_imitation import SELF_IMITATION
+from jalign.algorithms.self_play import SELF_PLAY
 from jalign.algorithms.supervised import SUPERVISION
+from jalign.algorithms.targets import TARGETS
 from jalign.algorithms.unpaired import UNPAIRED
+from jalign.algorithms.verifiers import VERIFIERS
 from jalign.core import Algorithm, Format, LossFn
 
 ROWS = (
     *SUPERVISION,
-    *WITH_REFERENCE,
+    *DPO,
+    *DPO_REGULARIZED,
+    *TARGETS,
+    *SELF_PLAY,
     *WITHOUT_REFERENCE,
     *UNPAIRED,
     *LISTWISE,
     *NEGATIVE,
     *REWARDS,
+    *VERIFIERS,
     *POLICY,
+    *GRPO,
     *ONLINE,
+    *SELF_IMITATION,
     *GAMES,
 )
 ALGORITHMS = {row.name: row for row in ROWS}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jalign.core import Algorithm, Format, LossFn, arrays_of, mean_over_tokens
+from jalign.core import Algorithm, Format, LossFn, arrays_of, did_you_mean, mean_over_tokens
 from jalign.core.reductions import SumOverLongest, sum_over_longest
 from jalign.formats import FORMATS
 from jalign.user_code import attribute, digest_of_files, name_of, source_files
@@ -24,15 +24,20 @@ def from_loss(loss: LossFn, format: Format | str | None = None) -> Algorithm:
       format: a format or its name; by default the one format that has all arrays of the loss.
 
     Raises:
+      ValueError: there is no such format.
       TypeError: no format has all of its arrays (the nearest name is given), several have, or the
         loss learns from samples, which needs an experience.
     """
     arrays, name = set(arrays_of(loss)), loss.__name__
     if isinstance(format, str):
+        if format not in FORMATS:
+            raise ValueError(f"no format {format!r}{did_you_mean(format, FORMATS)}")
         format = FORMATS[format]
-    candidates = [format] if format else [f for f in FORMATS.values() if arrays <= f.fields]
+    # a joint prompt has the arrays of pairs, and is asked for by name only
+    inferred = [f for f in FORMATS.values() if not f.joint_prompt]
+    candidates = [format] if format else [f for f in inferred if arrays <= f.fields]
     if not candidates:  # the nearest format's error names the array and what is near
-        candidates = [max(FORMATS.values(), key=lambda f: len(arrays & f.fields))]
+        candidates = [max(inferred, key=lambda f: len(arrays & f.fields))]
     if len(candidates) > 1:
         names = [f.name for f in candidates]
         raise TypeError(

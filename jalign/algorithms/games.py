@@ -1,7 +1,7 @@
 """Rows that seek the equilibrium of a preference game by self-play."""
 
 from jalign import experience, losses
-from jalign.algorithms._parts import ITERATIVE, NASH, rl
+from jalign.algorithms._shared import ITERATIVE, NASH, rl
 from jalign.core import Algorithm, Experience, mean_over_examples
 from jalign.formats import PAIRS, SAMPLES
 

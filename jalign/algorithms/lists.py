@@ -1,7 +1,7 @@
 """Rows that learn from lists of rated responses."""
 
 from jalign import losses
-from jalign.algorithms._parts import SFT
+from jalign.algorithms._shared import SFT
 from jalign.core import Algorithm
 from jalign.formats import LISTS
 

@@ -1,8 +1,8 @@
 """Rows that are driven by responses to avoid."""
 
 from jalign import losses
-from jalign.algorithms._parts import NEGATIVE as FROM_NEGATIVES
-from jalign.algorithms._parts import SFT, nll
+from jalign.algorithms._shared import NEGATIVE as FROM_NEGATIVES
+from jalign.algorithms._shared import SFT, nll
 from jalign.core import Algorithm, mean_over_tokens
 from jalign.formats import BINARY, LISTS, PAIRS
 

@@ -1,9 +1,9 @@
-"""Rows that learn preferences, or the best responses, of the policy's own samples."""
+"""Preferences among the policy's own samples."""
 
 from jalign import experience, losses
-from jalign.algorithms._parts import ITERATIVE, SFT
-from jalign.core import Algorithm, Experience, mean_over_tokens
-from jalign.formats import PAIRS, SUPERVISED
+from jalign.algorithms._shared import ITERATIVE, SFT
+from jalign.core import Algorithm, Experience
+from jalign.formats import PAIRS
 
 ONLINE = (
     Algorithm(
@@ -89,37 +89,5 @@ ONLINE = (
         "becomes the policy every ref_sync_steps 64 optimizer steps, and a rollout, which samples "
         "it, lasts as long, so that an iteration is as in the paper but short: there it is epochs "
         "over the data, with the optimizer begun anew and beta raised in the last.",
-    ),
-    Algorithm(
-        "gkd_on_policy",
-        losses.gkd,
-        SUPERVISED,
-        "2306.13649",
-        reduce=mean_over_tokens,
-        experience=Experience(experience.everything, 1),
-        about="gkd on responses that the student writes: on-policy distillation of "
-        "model.reference, the paper's lambda = 1. No gradient goes through sampling.",
-    ),
-    Algorithm(
-        "raft",
-        losses.sft,
-        SUPERVISED,
-        "2304.06767",
-        reduce=mean_over_tokens,
-        experience=Experience(experience.best, 4),
-        about="Imitation of the best of four samples of each prompt (best-of-n distillation). The "
-        "paper ranks once per iteration and trains on all of it; rollout.prompts makes iterations "
-        "longer than a step.",
-    ),
-    Algorithm(
-        "raft_top",
-        losses.sft,
-        SUPERVISED,
-        "2304.06767",
-        reduce=mean_over_tokens,
-        experience=Experience(experience.top_share, 1),
-        about="Imitation of the share alpha of a rollout's responses with the highest scores, "
-        "over all prompts: so easy prompts are learnt from more. alpha 0.2 of the prompts of one "
-        "rollout, so let rollout.prompts be a few times batch_size.",
     ),
 )

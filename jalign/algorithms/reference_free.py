@@ -1,7 +1,7 @@
 """Rows that learn from preference pairs without a reference."""
 
 from jalign import losses
-from jalign.algorithms._parts import SFT, nll
+from jalign.algorithms._shared import SFT, nll
 from jalign.core import Algorithm
 from jalign.formats import PAIRS
 

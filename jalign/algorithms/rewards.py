@@ -1,13 +1,9 @@
-"""Rows that train reward and preference models."""
-
-from dataclasses import replace
+"""Reward models: one number or several for a response."""
 
 from jalign import losses
-from jalign.core import Algorithm, AuxLoss, mean_over_examples, mean_over_tokens
-from jalign.formats import BINARY, LISTS, PAIRS, RATED, STEPWISE
+from jalign.core import Algorithm, AuxLoss, mean_over_examples
+from jalign.formats import LISTS, PAIRS, RATED
 
-# both candidates in one prompt, answers "A", "B"
-JOINT = replace(PAIRS, name="joint", aux_losses={}, joint_prompt=True)
 _CENTER = {"center_coef": AuxLoss(losses.reward_centering, 0.0, mean_over_examples)}
 
 REWARDS = (
@@ -93,38 +89,5 @@ REWARDS = (
         "2311.09528",
         about="One output for each rated attribute (HelpSteer's helpfulness, correctness ...): "
         "set model.heads to their number.",
-    ),
-    Algorithm(
-        "orm",
-        losses.outcome,
-        BINARY,
-        "2110.14168",
-        about="A verifier of whole answers, right or wrong, read at the last token only; the "
-        "authors also train at every token.",
-    ),
-    Algorithm(
-        "prm",
-        losses.process_reward,
-        STEPWISE,
-        "2305.20050",
-        reduce=mean_over_tokens,
-        about="A verifier of steps: one judgement at the end of each, the mean over all steps of "
-        "the batch. The paper has three labels; here a number in [0, 1].",
-    ),
-    Algorithm(
-        "pair_rm",
-        losses.pair_rm,
-        JOINT,
-        "2306.02561",
-        about="A ranker that reads both candidates of a pair in one prompt and scores each in "
-        "sight of the other; its logits are no rewards of single responses.",
-    ),
-    Algorithm(
-        "preference_ab",
-        losses.preference_ab,
-        JOINT,
-        "2405.07863",
-        about="A language model that reads both candidates and answers with a letter: RLHFlow's "
-        "pairwise preference model.",
     ),
 )

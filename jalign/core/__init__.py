@@ -14,7 +14,17 @@ from jalign.core.format import (
     Format,
     LossFn,
 )
-from jalign.core.reductions import Mean, Reduction, mean_over_examples, mean_over_tokens
+from jalign.core.reductions import (
+    Mean,
+    Reduction,
+    SumOverLongest,
+    mean_over_chosen_tokens,
+    mean_over_examples,
+    mean_over_pretraining_tokens,
+    mean_over_responses,
+    mean_over_tokens,
+    sum_over_longest,
+)
 from jalign.core.state import Carry, Frozen, TrainState
 from jalign.signatures import arrays_of, did_you_mean, hyper_of
 
@@ -35,11 +45,16 @@ __all__ = [
     "Mean",
     "Reduction",
     "Relative",
+    "SumOverLongest",
     "Term",
     "TrainState",
     "arrays_of",
     "did_you_mean",
     "hyper_of",
+    "mean_over_chosen_tokens",
     "mean_over_examples",
+    "mean_over_pretraining_tokens",
+    "mean_over_responses",
     "mean_over_tokens",
+    "sum_over_longest",
 ]

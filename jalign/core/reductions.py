@@ -69,11 +69,6 @@ def mean_over_pretraining_tokens(fields: dict[str, Array]) -> tuple[Array, Array
     return mask, jnp.sum(mask, dtype=jnp.float32)
 
 
-def sum_over_responses(fields: dict[str, Array]) -> tuple[Array, Array]:
-    """The sum over a response's tokens, then the mean over responses (seq-mean-token-sum)."""
-    return fields["mask"], jnp.sum(fields["present"], dtype=jnp.float32)
-
-
 @dataclass(frozen=True)
 class SumOverLongest:
     """The sum over tokens, divided by responses times the most tokens that a response can have

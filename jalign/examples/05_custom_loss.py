@@ -7,8 +7,8 @@ import optax
 
 import jalign
 from jalign import losses
-from jalign.core import Algorithm, AuxLoss
-from jalign.formats import PAIRS, mean_over_chosen_tokens
+from jalign.core import Algorithm, AuxLoss, mean_over_chosen_tokens
+from jalign.formats import PAIRS
 
 
 def hinge_dpo(

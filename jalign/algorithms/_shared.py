@@ -4,8 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from jalign import losses
-from jalign.core import Algorithm, AuxLoss, Experience, LossFn, mean_over_tokens
-from jalign.core.reductions import mean_over_chosen_tokens
+from jalign.core import (
+    Algorithm,
+    AuxLoss,
+    Experience,
+    LossFn,
+    mean_over_chosen_tokens,
+    mean_over_tokens,
+)
 from jalign.formats import SAMPLES
 
 NASH, LENGTH, SFT, NEGATIVE = (frozenset({x}) for x in ("nash", "length", "sft", "negative"))

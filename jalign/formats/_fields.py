@@ -1,0 +1,41 @@
+"""Sums, lengths and metrics that several formats share."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from jalign.core.format import Arrays
+
+Metrics = dict[str, tuple[Array, Array]]
+
+
+def sum_over_response(x: Array, mask: Array) -> Array:
+    """Sum over scored tokens; what stands at unscored places, NaN too, does not count."""
+    return jnp.sum(jnp.where(mask, x, 0.0), axis=-1)
+
+
+def at_last_token(x: Array, mask: Array) -> Array:
+    """Value at the last scored token; the scored tokens of a response stand first."""
+    at = jnp.maximum(jnp.sum(mask, -1) - 1, 0)
+    at = at.reshape(*at.shape, *[1] * (x.ndim - at.ndim))
+    return jnp.take_along_axis(x, at, axis=mask.ndim - 1).squeeze(mask.ndim - 1)
+
+
+def length(mask: Array) -> Array:
+    """Scored tokens, at least 1 so that an empty place divides by something."""
+    return jnp.maximum(jnp.sum(mask, -1), 1).astype(jnp.float32)
+
+
+def wins(a: Array, b: Array) -> Array:
+    """1 where a > b; a tie is half a win, so that a policy that equals its reference stands at
+    0.5.
+    """
+    return jnp.where(a == b, 0.5, (a > b).astype(jnp.float32))
+
+
+def per_example(fields: Arrays, metrics: Arrays) -> Metrics:
+    return {name: (x, fields["present"]) for name, x in metrics.items()}
+
+
+def per_token(fields: Arrays, metrics: Arrays) -> Metrics:
+    """Metrics of a loss with one value per token."""
+    return {name: (x, fields["mask"]) for name, x in metrics.items()}

@@ -1,0 +1,78 @@
+"""Samples: responses of the policy itself, each an example of its own."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jalign import losses
+from jalign.core.format import Arrays, AuxLoss, Format
+from jalign.core.reductions import (
+    mean_over_pretraining_tokens,
+    mean_over_tokens,
+)
+from jalign.formats._fields import (
+    Metrics,
+    length,
+)
+from jalign.layout import Batch
+
+_SAMPLE_READS = ("token_logps", "entropy", "values", "kl_to_ref")
+_SAMPLE_DATA = ("old_token_logps", "advantages", "returns", "old_values", "win_prob")
+
+
+def _samples(out: Arrays, batch: Batch) -> Arrays:
+    """[B, K, ...] becomes [B * K, ...]. Without `old_token_logps` the policy that sampled is the
+    one that is trained, and its log-probs are the present ones.
+    """
+
+    def flat(x: Array) -> Array:
+        return x.reshape(-1, *x.shape[2:])
+
+    mask = flat(batch.mask)
+    text = jnp.zeros_like(mask)  # pretraining text, which stands beside the samples
+    if "pretraining" in batch.extras:
+        flag = (batch.extras["pretraining"] > 0.5)[:, None, None]
+        mask, text = flat(batch.mask & ~flag), flat(batch.mask & flag)
+    named = {"mask": mask, "present": mask.any(-1), "lens": length(mask)}
+    named |= {"pretraining_mask": text}
+    named |= {name: flat(out[name]) for name in _SAMPLE_READS if name in out}
+    named |= {n: flat(x) for n, x in batch.extras.items() if n in _SAMPLE_DATA}
+    if "token_logps" in out and "old_token_logps" not in named:
+        named["old_token_logps"] = jax.lax.stop_gradient(named["token_logps"])
+    return named
+
+
+def _sample_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
+    by_ndim = {1: fields["present"], 2: fields["mask"]}
+    return {name: (x, by_ndim[x.ndim]) for name, x in metrics.items()}
+
+
+SAMPLES = Format(
+    name="samples",
+    k=None,
+    view=_samples,
+    reads={name: (name,) for name in _SAMPLE_READS},
+    mask_fields=frozenset({"mask", "present", "lens", "pretraining_mask"}),
+    data_fields=frozenset(_SAMPLE_DATA),
+    axes=dict.fromkeys(
+        (
+            "mask",
+            "pretraining_mask",
+            *_SAMPLE_READS,
+            *(f"ref_{n}" for n in _SAMPLE_READS),
+            *_SAMPLE_DATA[:-1],
+        ),
+        "BR",
+    ),
+    metrics=_sample_metrics,
+    aux_losses={
+        "kl_k2_coef": AuxLoss(losses.kl_k2, 0.0, mean_over_tokens, is_kl=True),
+        "kl_k3_coef": AuxLoss(losses.kl_k3, 0.0, mean_over_tokens, is_kl=True),
+        "kl_k3_ratio_coef": AuxLoss(losses.kl_k3_ratio, 0.0, mean_over_tokens, is_kl=True),
+        "kl_exact_coef": AuxLoss(losses.kl_exact, 0.0, mean_over_tokens, is_kl=True),
+        "entropy_coef": AuxLoss(losses.entropy_bonus, 0.0, mean_over_tokens),
+        "ptx_coef": AuxLoss(losses.pretraining_nll, 0.0, mean_over_pretraining_tokens),
+    },
+    feedback="score",
+    policy_samples=True,
+)
