@@ -6,6 +6,7 @@ import asyncio
 import optax
 
 import jalign
+from jalign.options import JudgeConfig
 
 rows = [
     {"prompt": "Once upon a time there was a", "wanted": "dog"},
@@ -30,8 +31,8 @@ run = jalign.online("rloo", policy, prompts=rows, rewards=rewards, max_new_token
 run.fit(steps=10, optimizer=optax.adamw(1e-3), out="runs/rloo")
 
 # %% A judge: here the story model itself, which is a bad one. A server with the OpenAI API is
-# {"server": "http://localhost:8000/v1", "model": NAME, "ask": "score"}.
-judge = {"model": "embedded", "ask": "score"}
+# JudgeConfig(server="http://localhost:8000/v1", model=NAME, ask="score").
+judge = JudgeConfig(model="embedded", ask="score")
 run = jalign.online("rloo", policy, prompts=rows, judge=judge, max_new_tokens=16, batch_size=4)
 run.fit(steps=2, optimizer=optax.adamw(1e-3), out="runs/judged")
 print(run.policy.generate([rows[0]["prompt"]], max_new_tokens=16))

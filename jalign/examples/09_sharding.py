@@ -5,13 +5,12 @@
 import jax
 
 import jalign
-from jalign.parallel.mesh import make_mesh
+from jalign.options import MeshConfig
 
-mesh = make_mesh(fsdp=-1)
-print("mesh", dict(mesh.shape))
+policy = jalign.load("embedded", mesh=MeshConfig(fsdp=-1))
+print("mesh", dict(policy.mesh.shape))
 
-# %% Weights are read straight into their shards.
-policy = jalign.load("embedded", mesh=mesh)
+# %% Weights were read straight into their shards.
 apply, params, base = policy.functional()
 for path, leaf in jax.tree.leaves_with_path(params)[:6]:
     print(jax.tree_util.keystr(path, simple=True, separator="."), leaf.shape, leaf.sharding.spec)
