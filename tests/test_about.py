@@ -6,7 +6,7 @@ from rich.console import Console
 
 from jalign import about
 from jalign.algorithms import ALGORITHMS, get
-from jalign.cli.catalogue import show
+from jalign.cli.algorithms import algorithms
 from jalign.core import SCORER_HYPER
 from tests._rows import draw, total
 
@@ -14,7 +14,7 @@ from tests._rows import draw, total
 def printed(name):
     console = Console(width=120)
     with console.capture() as capture:
-        show([name], console)
+        algorithms([name], console)
     return capture.get()
 
 

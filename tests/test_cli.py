@@ -6,12 +6,13 @@ import jax
 import pytest
 
 from jalign.bench import measure
-from jalign.cli import sample
 from jalign.config.read import read_config
 from jalign.data.report import sentences
 from jalign.kernels.devices import ACCELERATORS
 from jalign.run import data as build_data
 from jalign.run import folder as runs
+from jalign.run import generate
+from jalign.run.chat_prompts import as_chats, encode_prompts
 from jalign.run.policy import tokenizer_of
 from jalign.train.exit_code import ExitCode
 from tests._cli import CHEAP, call
@@ -204,15 +205,15 @@ def test_a_killed_sample_goes_on_with_the_next_prompts_and_writes_the_same(
         return call([*line, *more], capsys)
 
     assert sampled("whole.jsonl")[0] == 0
-    calls, generate = [], sample.generate
+    calls, real = [], generate.generate_texts
 
     def dies(*args, **options):
         calls.append(1)
         if len(calls) == 2:
             raise OSError("the machine went away")
-        return generate(*args, **options)
+        return real(*args, **options)
 
-    monkeypatch.setattr(sample, "generate", dies)
+    monkeypatch.setattr(generate, "generate_texts", dies)
     assert sampled("rows.jsonl")[0] == 3 and not (tmp_path / "rows.jsonl").exists()
     code, said = sampled("rows.jsonl", "--top_p", 0.9)
     assert code == 3 and "top_p: 1.0 then, 0.9 now" in said.err
@@ -233,7 +234,7 @@ def test_sample_answers_conversations_by_the_chat_template_with_one_bos(folder, 
     (found,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert code == 0 and found["prompt"] == talk[:1] and len(found["responses"]) == 1
     tokenizer = byte_level(bos=True, chat_template="{{ bos_token }}" + CHATML)
-    ids = sample.reader(tokenizer, [talk[:1]])({"prompt": talk[:1]})
+    (ids,) = encode_prompts([{"prompt": talk[:1]}], tokenizer)
     text = "<s><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(ids) == text  # one BOS
 
@@ -261,7 +262,7 @@ def test_texts_of_a_file_are_continued_unless_they_are_to_be_asked(chat, typed, 
     tokenizer = byte_level(chat_template=CHATML)
     talk = [{"role": "user", "content": "a"}]
     asked = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": talk, "tools": []}]
-    rows, note = sample.as_chats(asked, 1, tokenizer, chat, None)
+    rows, note = as_chats(asked, 1, tokenizer, chat, None)
     asks = [isinstance(row["prompt"], list) for row in rows]
     assert asks == [typed, from_file, True] and rows[2] == asked[2]
     assert ("--chat" in note) == (chat is None)

@@ -20,7 +20,7 @@ from jalign.config.read import ConfigError
 from jalign.data import sources
 from jalign.pipeline.process import Runner, locked
 from jalign.pipeline.records import Records
-from jalign.pipeline.stages import Stage, plan
+from jalign.pipeline.stages import Stage, expand
 from tests._cli import call
 from tests.judge_server import prefers_longer, serve
 from tests.tiny_run import write_model
@@ -56,7 +56,10 @@ def write(folder, file):
 
 
 def planned(stages, values=None, overrides=None, **more):
-    return {s.name: s for s in plan(of(stages, **more), values or {}, overrides or {})}
+    return {
+        s.name: s
+        for s in expand(of(stages, **more), values or {}, overrides or {}, pipeline.COMMANDS)
+    }
 
 
 def test_a_stage_is_a_command_and_a_name_the_output_of_the_stage_before():
@@ -98,7 +101,7 @@ def test_the_command_line_changes_values_options_and_how_often_a_loop_runs():
 
 def test_a_value_keeps_its_type_and_a_dollar_can_be_written():
     stages = {"a": {"sample": {"model": "$model", "top_k": "$k", "file": "$$${model}.jsonl"}}}
-    (found,) = plan(of(stages, values={"model": "m", "k": 1}), {"k": None}, {})
+    (found,) = expand(of(stages, values={"model": "m", "k": 1}), {"k": None}, {}, pipeline.COMMANDS)
     assert "--top_k=null" in found.args and "--file=$m.jsonl" in found.args
 
 
@@ -120,18 +123,18 @@ def test_a_list_of_models_is_several_words():
         (of({"out": SAMPLE}), "'out' cannot be the name of a stage"),
         (of({"a": SAMPLE | LABEL}), "a must be one command with its options"),
         (of({"a": {"lable": {}}}), "a: no stage is a command 'lable'; did you mean 'label'?"),
-        (of({"candidate": SAMPLE, "labels": LABEL}), "$candidates is no value and no stage before"),
-        (of({"labels": LABEL, "candidates": SAMPLE}), "$candidates is no value and no stage"),
-        (of({"a": {"sample": {"model": "m$"}}}), "a $ that is no $name in 'm$'"),
+        (of({"candidate": SAMPLE, "labels": LABEL}), "$candidates is no value and no earlier"),
+        (of({"labels": LABEL, "candidates": SAMPLE}), "$candidates is no value and no earlier"),
+        (of({"a": {"sample": {"model": "m$"}}}), "stray $ in 'm$'"),
         (of({"a": {"sample": {"file": "f"}}}), "a: sample needs model"),
-        (of({"a": {"sample": {"model": "m", "out": "x"}}}), "out is given by the pipeline's out"),
+        (of({"a": {"sample": {"model": "m", "out": "x"}}}), "out follows from the pipeline's out"),
         (of({"a": {"sample": {"model": "m", "respnses": 2}}}), "no option 'respnses'; did you"),
         (of({"a": {"sample": {"model": "m", "responses": 2}}}), "need a --temperature above 0"),
         (of({"a": {"train": {"algorithm": {"name": "dpoo"}}}}), "no algorithm 'dpoo'; did you"),
         (of({"a": {"train": {"config": "no.yaml"}}}), "a: cannot read config no.yaml"),
         (of({"a": {"data": {"algorithm": {"name": "dpo"}}}}), "a: set to: a kind of data"),
         (of({"a": {"export": {"run": "r", "adapter": 3}}}), "a: "),
-        (of({"l": loop(0, a=SAMPLE)}), "l.iterations must be a whole number above 0, got 0"),
+        (of({"l": loop(0, a=SAMPLE)}), "l.iterations must be an integer above 0, got 0"),
         (of({"l": loop(1, a=SAMPLE) | {"stage": {}}}), "the loop l has no key 'stage'"),
         (of({"l": loop(2, a={"sample": {"model": "$b"}}, b=SAMPLE)}), "l/1/a.model: $b is no"),
     ],
@@ -179,11 +182,11 @@ class Pretend:
     stops_in = ()
 
     def __init__(self, lock):
-        self.told = False
+        self.stop_requested = False
 
     def run(self, stage):
         self.ran.append(stage.name)
-        self.told = stage.name in self.stops_in
+        self.stop_requested = stage.name in self.stops_in
         if code := self.codes.pop(stage.name, 0):
             return code
         stage.out.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +232,7 @@ def test_the_exit_code_of_a_stage_is_that_of_the_pipeline_which_then_goes_on_the
 def test_a_pipeline_that_is_told_to_stop_begins_no_further_stage(run, monkeypatch):
     monkeypatch.setattr(Pretend, "stops_in", ("labels", "policy"))
     code, said, ran = run()
-    assert code == 42 and ran == ["candidates", "labels"] and "told to stop" in said.out
+    assert code == 42 and ran == ["candidates", "labels"] and "stopped on request" in said.out
     assert run()[::2] == (0, ["beside", "policy"])  # nothing is left to be stopped
 
 
@@ -368,9 +371,9 @@ def test_a_killed_pipeline_goes_on_in_its_labels_asks_nothing_twice_and_trains(t
     assert code == 0 and said.out.count("done before") == 2
 
 
-def test_the_plan_refuses_what_is_no_mapping():
+def test_the_expansion_refuses_what_is_no_mapping():
     with pytest.raises(ConfigError, match="a must be a mapping, got 3"):
-        plan(of({"a": 3}), {}, {})
+        expand(of({"a": 3}), {}, {}, pipeline.COMMANDS)
 
 
 def test_a_file_that_was_written_after_the_pipeline_was_killed_counts(tmp_path):

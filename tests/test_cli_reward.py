@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from jalign.cli.evaluate import evaluate
+from jalign.cli.evaluate import evaluations_of
+from jalign.log import Display
 from jalign.rewards.model import REWARD_FILE, RewardModel
 from jalign.run import data as build_data
 from jalign.run import folder as runs
@@ -42,7 +42,8 @@ def folder(tmp_path_factory):
 
 
 def quietly(*args):
-    return evaluate([str(a) for a in args], Console(quiet=True))
+    (evaluation,) = evaluations_of([str(a) for a in args], Display())
+    return evaluation.metrics
 
 
 def test_eval_of_a_reward_model_reports_accuracy_calibration_length_and_sources(folder, capsys):

@@ -17,10 +17,10 @@ from jalign import store
 from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.fingerprint import fingerprint
 from jalign.checkpoint.resume import resume
-from jalign.cli.evaluate import evaluate
 from jalign.cli.export import export
 from jalign.cli.rollouts import rollouts
 from jalign.config.read import read_config
+from jalign.eval.evaluate import evaluate
 from jalign.log import RunLog
 from jalign.rollout import record
 from jalign.rollout.types import Rollout
@@ -250,7 +250,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_bit_for_bit_like_one_on_disk(fold
     held_out = [row for row in map(json.loads, record) if row["kind"] == "eval"]
 
     console = Console(file=io.StringIO())
-    assert evaluate([out], console)["loss"] == held_out[-1]["loss"]
+    assert evaluate(out).metrics["loss"] == held_out[-1]["loss"]
     export([out, str(tmp_path / "exported")], console)
     assert (tmp_path / "exported" / "model.safetensors").is_file()
     assert runs.options_of(out).out == out

@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from jalign import algorithms
-from jalign.cli.evaluate import evaluate
 from jalign.cli.rollouts import rollouts
 from jalign.config import (
     Config,
@@ -23,6 +22,7 @@ from jalign.config import (
 )
 from jalign.config.build import options_of
 from jalign.config.read import read_config
+from jalign.eval.evaluate import evaluate
 from jalign.rollout import record
 from jalign.rollout.types import Rollout
 from jalign.run.prompts import PromptTable
@@ -103,7 +103,7 @@ def test_held_out_prompts_are_answered_before_and_after(recorded):
     assert (before["step"], after["step"]) == (0, 4)
     assert before["objective/kl"] == pytest.approx(0, abs=1e-5) and after["objective/kl"] != 0
     assert {"reward", "completions/mean_length"} <= set(before)
-    again = evaluate([str(folder / "eval")], Console(quiet=True))  # of the newest checkpoint
+    again = evaluate(str(folder / "eval")).metrics  # of the newest checkpoint
     assert again["reward"] == pytest.approx(after["reward"])
     assert again["objective/kl"] == pytest.approx(after["objective/kl"], rel=1e-3)
 
@@ -170,7 +170,7 @@ def test_a_process_reward_model_judges_steps(folder):
     assert run(folder, "by-prm", "grpo_process", **ONLINE | given) == ExitCode.OK
     row = rows(folder, "by-prm")[0]
     assert np.isfinite(row["loss"]) and 0 < row["reward"] < 1 and row["reward_std"] > 0
-    again = evaluate([str(folder / "by-prm")], Console(quiet=True))
+    again = evaluate(str(folder / "by-prm")).metrics
     assert again["reward"] == pytest.approx(rows(folder, "by-prm", "eval")[-1]["reward"])
     with pytest.raises(ValueError, match="prm is no reward model: prm trains no reward of a whole"):
         run(folder, "none", "grpo", **ONLINE | given | {"reward.step_separator": "\n"})

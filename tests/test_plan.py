@@ -17,13 +17,14 @@ import jax
 import pytest
 from rich.console import Console
 
-from jalign.cli.plan import plan, planned
+from jalign.cli.plan import plan
 from jalign.config import Config
 from jalign.config.read import read_config
 from jalign.parallel.mesh import make_mesh
 from jalign.plan.compile import bytes_on_one, little_effort
 from jalign.plan.report import Report
 from jalign.plan.roles import roles_of
+from jalign.plan.run import plan_run
 from jalign.plan.targets import target, topology
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,7 @@ def test_every_config_for_some_hardware_has_a_golden_plan():
 
 
 @pytest.mark.parametrize("config", PLANNED)
-def test_a_config_says_how_it_is_planned(config):
+def test_a_config_says_how_it_is_plan_run(config):
     said = f"#   jalign plan configs/{config}.yaml --target {hardware(config)}\n"
     assert said in Path(path_of(config)).read_text()
     assert target(hardware(config)).devices
@@ -73,7 +74,7 @@ def plan_of(row: str) -> Report:
     needs(goal)
     given = read_config([path_of(config), *(x for x in more if x != "--target")])
     with little_effort():
-        return planned(given, target(goal), row)
+        return plan_run(given, target(goal), row)
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -109,7 +110,7 @@ def online():
     reward = replace(config.reward, functions={}, model="embedded")
     config: Config = replace(config, reward=reward, model=replace(config.model, remat="full"))
     with little_effort():
-        return planned(config, target("v5e-4"), "ppo")
+        return plan_run(config, target("v5e-4"), "ppo")
 
 
 def test_an_online_run_is_planned_with_all_its_programs_and_roles(online):
@@ -135,21 +136,21 @@ def test_a_record_can_be_read_by_machines(online):
 def test_the_mesh_of_a_config_must_fit_the_target():
     needs("v5e-4")
     with pytest.raises(ValueError, match="does not fit 4 devices"):
-        planned(read_config([path_of("dpo/llama3_8b_lora_v5e8")]), target("v5e-4"), "dpo")
+        plan_run(read_config([path_of("dpo/llama3_8b_lora_v5e8")]), target("v5e-4"), "dpo")
 
 
 def test_slices_hold_copies_of_the_model():
     needs("2xv5e-4")
     config = read_config([str(ROOT / "configs" / "quickstart.yaml")])
     with pytest.raises(ValueError, match="data must be a multiple of 2, got 1"):
-        planned(config, target("2xv5e-4"), "quickstart")
+        plan_run(config, target("2xv5e-4"), "quickstart")
 
 
 def test_what_is_offloaded_is_no_argument_that_a_device_holds():
     needs("v5e-4")
     options = ["--optim.offload", "host", "--model.reference_offload", "host", "--mesh.fsdp", "4"]
     with little_effort():
-        report = planned(
+        report = plan_run(
             read_config(
                 [str(ROOT / "configs" / "tiny" / "dpo.yaml"), *options, "--mesh.data", "1"]
             ),
@@ -172,9 +173,9 @@ def test_the_peak_of_a_large_run_falls_by_what_its_optimizer_takes():
     needs("v5e-16")
     with little_effort():
         on_host = read_config([path_of(config), "--optim.offload", "host"])
-        report = planned(on_host, target("v5e-16"), config)
+        report = plan_run(on_host, target("v5e-16"), config)
         coded = read_config([path_of(config), "--optim.moments", "int8"])
-        small = planned(coded, target("v5e-16"), config)
+        small = plan_run(coded, target("v5e-16"), config)
     full, gone = GOLDEN[config]["gib"]["0.10"], report.host_parts["optimizer"] / 2**30
     assert full - max(report.peaks) / 2**30 == pytest.approx(gone, abs=0.1)
     kept = small.parts["optimizer"] / 2**30
@@ -187,7 +188,7 @@ def test_what_cannot_be_planned_for_nvidia_cards_is_refused():
     config = read_config([str(ROOT / "configs" / "tiny" / "dpo.yaml"), "--optim.offload", "host"])
     config = replace(config, mesh=type(config.mesh)())
     with pytest.raises(ValueError, match=r"JAX knows no memory of the host .*NVIDIA H100"):
-        planned(config, target("h100"), "dpo")
+        plan_run(config, target("h100"), "dpo")
 
 
 def test_the_matrices_of_a_quantised_base_are_planned_as_their_codes():

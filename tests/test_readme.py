@@ -12,12 +12,26 @@ from rich.console import Console
 
 import jalign
 from jalign.algorithms import get
-from jalign.cli import export, init, label, merge, pipeline, prompts, revise, sample
-from jalign.cli.catalogue import markdown
+from jalign.cli import (
+    data,
+    evaluate,
+    export,
+    init,
+    label,
+    merge,
+    pipeline,
+    plan,
+    prompts,
+    revise,
+    sample,
+)
 from jalign.cli.main import COMMANDS
+from jalign.cli.pipeline_options import options_of
 from jalign.config import packaged
-from jalign.config.read import load_yaml, parsed, read_config, read_options
-from jalign.pipeline.stages import plan
+from jalign.config.read import load_yaml, read_as, read_config, read_options
+from jalign.options.generate import GenerateConfig
+from jalign.pipeline.stages import expand
+from jalign.taxonomy import markdown
 
 ROOT = Path(__file__).parents[1]
 READMES = {
@@ -101,10 +115,10 @@ def test_every_command_names_something_that_exists(name):
                 assert (base / word).exists(), words
 
 
-def of_config(args, command):
+def of_config(args, command, add=lambda parser: None):
     """A run's folder may stand in for a config; it does not exist here."""
     if not args[0].startswith("runs/"):
-        read_options(args, command)
+        read_options(args, command, add)
 
 
 def of_algorithms(args):
@@ -114,9 +128,7 @@ def of_algorithms(args):
 
 
 def of_plan(args):
-    at = args.index("--target")
-    rest = [a for a in args[:at] + args[at + 2 :] if a != "--suggest"]
-    read_config(rest, "plan")
+    read_options(args, "plan", plan.add_options)
 
 
 def of_bench(args):
@@ -126,8 +138,9 @@ def of_bench(args):
 
 
 def of_pipeline(args):
-    options = pipeline._options(args)
-    plan(load_yaml(packaged.find(options.file)), options.values, options.overrides)
+    options = options_of(args)
+    file = load_yaml(packaged.find(options.file))
+    expand(file, options.values, options.overrides, pipeline.COMMANDS)
 
 
 def as_it_is(args):
@@ -136,12 +149,12 @@ def as_it_is(args):
 
 CHECKS = {
     "train": partial(of_config, command="train"),
-    "eval": partial(of_config, command="eval"),
-    "data": partial(of_config, command="data"),
-    "sample": lambda args: parsed(sample.parser(), args, lambda values: values),
-    "label": label.read,
-    "revise": revise.read,
-    "prompts": prompts.read,
+    "eval": partial(of_config, command="eval", add=evaluate.add_options),
+    "data": partial(of_config, command="data", add=data.add_options),
+    "sample": lambda args: read_as(GenerateConfig, args, "sample", sample.WORDS),
+    "label": label.check_args,
+    "revise": revise.check_args,
+    "prompts": prompts.check_args,
     "export": export.check_args,
     "merge": merge.check_args,
     "pipeline": of_pipeline,

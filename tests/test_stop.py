@@ -9,9 +9,9 @@ from rich.console import Console
 
 from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.resume import ResumeError
-from jalign.cli.evaluate import evaluate
 from jalign.cli.export import export
 from jalign.cli.sample import sample
+from jalign.eval.evaluate import evaluate
 from jalign.run import folder as runs
 from jalign.train.preemption import ExitCode
 from jalign.train.source import Offline
@@ -145,10 +145,10 @@ def test_the_best_checkpoint_is_evaluated_sampled_from_and_exported(folder, tmp_
     out = str(folder / "whole")
     best = checkpoints(folder, "whole").pinned
     quiet = Console(quiet=True)
-    found = evaluate([out, "--step", "best"], quiet)
+    found = evaluate(out, step="best").metrics
     assert found["rewards/accuracies"] == pytest.approx(accuracies(folder, "whole")[best])
-    assert evaluate([out, "--step", str(best)], quiet) == found
-    assert evaluate([out], quiet)["loss"] != found["loss"]
+    assert evaluate(out, step=str(best)).metrics == found
+    assert evaluate(out).metrics["loss"] != found["loss"]
     export([out, str(tmp_path / "hf"), "--step", "best"], Console(width=400))
     assert f"step {best} of" in capsys.readouterr().out
     sample([out, "hello", "--step", "best", "--max_new_tokens", "2"], quiet)

@@ -1,21 +1,21 @@
-"""The console of a command, whose reader may go away."""
+"""The console of a command, whose reader may close the pipe."""
 
 from rich.console import Console
 
-from jalign.cli.ending import PIPE_CLOSED, silence
+from jalign.cli.ending import PIPE_CLOSED, discard_output
 
 
 class CommandConsole(Console):
-    """rich's console; where the pipe it prints to is closed, a command that is there to print ends
-    quietly, and one that writes files goes on (`goes_on`).
+    """rich's console for output into a pipe that may be closed, as by `head`: a command that only
+    prints then ends quietly, one that writes files (`writes_files`) continues.
     """
 
-    def __init__(self, *, goes_on: bool):
+    def __init__(self, *, writes_files: bool):
         super().__init__()
-        self.goes_on = goes_on
+        self.writes_files = writes_files
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        silence()
-        if not self.goes_on:
+        discard_output()
+        if not self.writes_files:
             raise SystemExit(PIPE_CLOSED)

@@ -1,4 +1,4 @@
-"""How a command ends: with one line and a code, whatever went wrong."""
+"""Exit codes and one-line error messages of commands."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from jalign.train.exit_code import ExitCode
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PIPE_CLOSED = 141  # what a shell reports of a command that SIGPIPE ended
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def fail(message: str, code: ExitCode) -> NoReturn:
-    """End with a line on stderr."""
+    """Exit with a line on stderr."""
     print(f"jalign: error: {message}", file=sys.stderr)
     raise SystemExit(int(code))
 
 
 def log_level() -> str:
-    """Of the log, from JALIGN_LOG; another than Python's is refused."""
+    """The log level from JALIGN_LOG; WARNING when it is not set."""
     level = os.environ.get("JALIGN_LOG") or "WARNING"
     if level.upper() not in LEVELS:
         fail(f"JALIGN_LOG: no level {level!r}{did_you_mean(level.upper(), LEVELS)}",
@@ -35,70 +35,69 @@ def log_level() -> str:
     return level.upper()
 
 
-def ended(command: Callable[[], int | None]) -> NoReturn:
-    """Run a command, and end the process with its code or with that of its error."""
+def end_with(command: Callable[[], int | None]) -> NoReturn:
+    """Run a command, and exit with its code or with the code of its error."""
     try:
         code = command()
-        sys.stdout.flush()  # a closed pipe is heard of here, not when Python ends
+        sys.stdout.flush()  # raises here for a closed pipe, not while Python shuts down
     except KeyboardInterrupt:
         print("jalign: interrupted", file=sys.stderr)
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
-        silence()
+        discard_output()
         code = PIPE_CLOSED
     except Exception as error:
-        if (known := code_of(error)) is None or logging.root.level <= logging.DEBUG:
+        if (exit_code := code_of(error)) is None or logging.root.level <= logging.DEBUG:
             raise
-        fail(_words(error), known)
+        fail(_message(error), exit_code)
     raise SystemExit(int(code or 0))
 
 
 def code_of(error: BaseException) -> ExitCode | None:
-    """What an error ends with; None: it is ours, and nobody expected it."""
+    """The exit code of an error; None for a bug of ours, which keeps its traceback."""
     from jalign.checkpoint.errors import CheckpointError
     from jalign.checkpoint.resume import ResumeError
-    from jalign.config.read import ConfigError
+    from jalign.options.errors import ConfigError
 
     if isinstance(error, ConfigError | ResumeError):
         return ExitCode.BAD_CONFIG
-    if isinstance(error, CheckpointError) or no_room(error):
+    if isinstance(error, CheckpointError) or disk_full(error):
         return ExitCode.CHECKPOINT_FAILED
     if isinstance(error, ValueError | TypeError | OSError):
         return ExitCode.BAD_INPUT
     return None
 
 
-def no_room(error: BaseException) -> bool:
-    """Whether a disk is full, over its quota, or read-only; libraries that are not Python's say so
-    in words only.
-    """
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+def disk_full(error: BaseException) -> bool:
+    """Whether a disk is full, over its quota, or read-only."""
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return True
-    text = str(error)
-    return any(os.strerror(code) in text for code in _NO_ROOM)
+    text = str(error)  # C++ libraries raise their own types, with the system's words
+    return any(os.strerror(code) in text for code in _DISK_FULL)
 
 
-def _words(error: Exception) -> str:
-    if not no_room(error):
+def _message(error: Exception) -> str:
+    if not disk_full(error):
         return str(error)
     return (
-        f"{error}: nothing more can be written. Make room, or name another place; the same command "
-        "goes on where it can"
+        f"{error}: nothing more can be written. Free some space, or name another folder; the same "
+        "command then resumes"
     )
 
 
-def silence() -> None:
-    """Nobody reads what is printed any more: let it go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+def discard_output() -> None:
+    """Send stdout to /dev/null: its reader is gone."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
 
 
-def hear_interrupts() -> None:
-    """Ctrl-C ends the process at once, with a line, until the command hears it by itself. Python's
-    KeyboardInterrupt would get lost in imports of modules that are written in C, or be printed by
-    them; and what commands write is never half of a thing.
+def exit_at_interrupts() -> None:
+    """Exit at once on Ctrl-C, until the command installs a handler of its own.
+
+    Python's KeyboardInterrupt gets lost, or printed, in imports of C extensions. Exiting at once is
+    safe: files are written under another name and renamed.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # stays ignored under nohup
         signal.signal(signal.SIGINT, _end_now)
 
 

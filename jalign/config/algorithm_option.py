@@ -5,13 +5,14 @@ command line) that names another one begins with that one's own defaults.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from jalign.config.yaml_file import ConfigError, UniqueKeys, load_yaml
+from jalign.config.yaml_file import StrictLoader, load_yaml
+from jalign.options.errors import ConfigError
 from jalign.user_code import absolute
 
 OPTION = "--algorithm"
@@ -91,9 +92,32 @@ def resolved(args: Sequence[str], find: Callable[[str], str]) -> tuple[list[str]
     return rest, section
 
 
+def without_other_hyper(
+    options: Mapping[str, str], override: Mapping[str, str], find: Callable[[str], str]
+) -> tuple[dict[str, str], list[str]]:
+    """Options by dotted name without the `algorithm` section, where `override` names another
+    algorithm than they do; and messages about what is dropped.
+
+    Args:
+      find: name of a config -> its file.
+    """
+    options = dict(options)
+    new = override.get("algorithm.name", override.get("algorithm"))
+    section = {key: x for key, x in options.items() if key.split(".")[0] == "algorithm"}
+    if new is None or not section:
+        return options, []
+    args = [f"--{key}={value}" for key, value in section.items()]
+    args = ["--config", options["config"], *args] if "config" in options else args
+    before = resolved(args, find)[1]
+    if before.value.get("name") in (None, new):
+        return options, []
+    before.add({"name": new})
+    return {key: x for key, x in options.items() if key not in section}, before.lines
+
+
 def _value(text: str) -> Any:
     try:
-        return yaml.load(text, UniqueKeys)
+        return yaml.load(text, StrictLoader)
     except yaml.YAMLError:
         return text
 

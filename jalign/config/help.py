@@ -43,6 +43,14 @@ _HEADS = {
             "jalign eval mine.yaml                   # the model before it is trained",
         ],
     ),
+    "plan": (
+        "jalign plan [CONFIG] --target NAME [--suggest] [--section.key VALUE ...]",
+        "Whether a run fits a TPU slice or GPU that is not here, and how fast it can be.",
+        [
+            "jalign plan dpo/llama3_8b_lora_v5e8 --target v5e-8",
+            "jalign plan mine.yaml --target 8xh100 --suggest --json report.json",
+        ],
+    ),
     "data": (
         "jalign data [CONFIG] [--section.key VALUE ...] [--to KIND --out FILE]",
         "Show the data as the model will see them: counts, lengths, what was dropped, scored\n"

@@ -1,67 +1,138 @@
-"""Command line and YAML to a `Config`: jsonargparse does the work, this makes its errors
-helpful.
-"""
+"""Command line and YAML to option dataclasses: jsonargparse, with errors that name the nearest."""
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from jalign.config import Config, algorithm_option, packaged
 from jalign.config import help as config_help
 from jalign.config.build import options_of
-from jalign.config.yaml_file import ConfigError, load_yaml
+from jalign.config.yaml_file import load_yaml
 from jalign.core import did_you_mean
 from jalign.options import RunOptions
+from jalign.options.errors import ConfigError
 from jalign.options.renamed import refusal
 from jalign.parallel import hosts
 
+__all__ = [
+    "ConfigError",
+    "load_yaml",
+    "option_names",
+    "parsed",
+    "parser",
+    "read_as",
+    "read_config",
+    "read_options",
+]
+
 T = TypeVar("T")
+AddOptions = Callable[[ArgumentParser], object]
+"""Adds a command's own options to those of a run."""
 
 
-def parser(command: str = "train") -> ArgumentParser:
-    """The options of every command that takes a config."""
-    result = _parser_of(Config, command)
-    if command == "data":
-        result.add_argument(
-            "--to",
-            type=str | None,
-            default=None,
-            help="a kind of data, or an algorithm: write the training data as what it reads to "
-            "--out FILE.jsonl or .jsonl.gz instead of showing them",
-        )
+def parser(command: str = "train", add: AddOptions = lambda _: None) -> ArgumentParser:
+    """The parser of a command that takes the config of a run, and perhaps options of its own."""
+    result = ArgumentParser(
+        prog=f"jalign {command} [CONFIG]", exit_on_error=False, allow_abbrev=False
+    )
+    result.add_argument(
+        "--config", action="config", help="YAML file; the options below override it"
+    )
+    result.add_class_arguments(Config, sub_configs=True)
+    add(result)
     return result
 
 
 def read_config(args: Sequence[str], command: str = "train") -> RunOptions:
-    """The options of `[CONFIG] [--dotted.key value ...]`; ConfigError says what is wrong."""
+    """The options of `[CONFIG] [--dotted.key value ...]`.
+
+    Raises:
+      ConfigError: an unknown key, a bad value, or options that do not go together.
+    """
     return read_options(args, command)[0]
 
 
-def read_options(args: Sequence[str], command: str) -> tuple[RunOptions, Any]:
-    """The options of the run, and everything that the command was told, by name."""
-    make = lambda values: (options_of(_made(Config, values)), values)  # noqa: E731
-    return parsed(parser(command), args, make)
+def read_options(
+    args: Sequence[str], command: str, add: AddOptions = lambda _: None
+) -> tuple[RunOptions, Namespace]:
+    """The options of a run, and every value by name: those that `add` declares are there too."""
+    build = lambda values: (options_of(_instance(Config, values)), values)  # noqa: E731
+    return parsed(parser(command, add), args, build)
 
 
-def read_as(kind: type[T], args: Sequence[str], command: str) -> T:
-    """`[CONFIG] [--dotted.key value ...]` as another config than that of a run."""
-    return parsed(_parser_of(kind, command), args, lambda values: _made(kind, values))
+def read_as(
+    kind: type[T], args: Sequence[str], command: str, words: Mapping[str, str | None] | None = None
+) -> T:
+    """The command line of a command whose options are the fields of a dataclass.
 
+    Args:
+      words: fields given as positional words -> their nargs; None: there are none, and a YAML file
+        may be given first, `[CONFIG] [--key value ...]`.
 
-def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T]) -> T:
-    """What is made of a command's options; ConfigError says what is wrong with them.
-
-    Where there is a --config, a first word that is no option is one.
+    Raises:
+      ConfigError: as `read_config`.
+      ValueError: what the dataclass refuses, where its fields are given as words.
     """
+    if words is None:
+        return parsed(_file_parser(kind, command), args, lambda values: _instance(kind, values))
+    return _instance(kind, parsed(_word_parser(kind, command, words), args))
+
+
+def _file_parser(kind: type, command: str) -> ArgumentParser:
+    result = ArgumentParser(
+        prog=f"jalign {command} [CONFIG]", exit_on_error=False, allow_abbrev=False
+    )
+    result.add_argument(
+        "--config", action="config", help="YAML file; the options below override it"
+    )
+    result.add_class_arguments(kind, sub_configs=True)
+    return result
+
+
+def _word_parser(kind: type, command: str, words: Mapping[str, str | None]) -> ArgumentParser:
+    """Positional words first; a list takes several words, a bool may stand without a value."""
+    summary = (kind.__doc__ or "").split("\n\n")[0]
+    result = ArgumentParser(
+        prog=f"jalign {command}", description=summary, exit_on_error=False, allow_abbrev=False
+    )
+    declared = ArgumentParser()
+    declared.add_class_arguments(kind)
+    meaning = {action.dest: action.help for action in declared._actions}
+    lists = {f.name: str(f.type) for f in fields(kind) if "list[" in str(f.type)}  # type: ignore[arg-type]
+    for name, nargs in words.items():
+        result.add_argument(name, nargs=nargs, help=meaning.get(name))
+    for name, text in lists.items():
+        if name not in words:
+            element = float if "float" in text else str
+            required = "None" not in text
+            result.add_argument(
+                f"--{name}", nargs="+", type=element, required=required, help=meaning.get(name)
+            )
+    result.add_class_arguments(kind, skip={*words, *lists})
+    for action in result._actions:
+        if getattr(action, "_typehint", None) in (bool, bool | None):
+            action.nargs, action.const = "?", True
+    return result
+
+
+def option_names(args: Sequence[str]) -> list[str]:
+    """Names of the options on a command line, without their dashes and values."""
+    return [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]
+
+
+def parsed(
+    options: ArgumentParser, args: Sequence[str], build: Callable[[Namespace], T] = lambda x: x
+) -> T:
+    """Parse and build. Where there is a --config, a first word that is not an option is one."""
     args, names = list(args), {action.dest for action in options._actions}
-    for arg in args:
-        if renamed := refusal(arg.removeprefix("--").partition("=")[0]):
+    for name in option_names(args):
+        if renamed := refusal(name):
             raise ConfigError(renamed)
     if "config" in names and args and not args[0].startswith("-"):
         args = ["--config", *args]
@@ -70,15 +141,9 @@ def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T
     if {"config", "algorithm"} <= names:
         args = _with_algorithm(args)
     elif "config" in names:
-        args = [
-            packaged.find(arg) if before == "--config" else arg
-            for before, arg in zip(["", *args], args, strict=False)
-        ]
-        for before, arg in pairwise(args):
-            if before == "--config":
-                load_yaml(arg)
+        args = _with_config_files(args)
     try:
-        return make(options.instantiate(options.parse_args(args)))
+        return build(options.instantiate(options.parse_args(args)))
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
@@ -87,6 +152,27 @@ def parsed(options: ArgumentParser, args: Sequence[str], make: Callable[[Any], T
         if re.search(r"required: algorithm\b", str(error)):
             raise ConfigError(_complete(options.prog.split()[1])) from error
         raise ConfigError(_explain(str(error), _keys(options))) from error
+
+
+def _with_config_files(args: list[str]) -> list[str]:
+    """The arguments with each config's name replaced by its file, once it is known to be sound."""
+    args = [
+        packaged.find(arg) if before == "--config" else arg
+        for before, arg in zip(["", *args], args, strict=False)
+    ]
+    for before, arg in pairwise(args):
+        if before == "--config":
+            load_yaml(arg)
+    return args
+
+
+def _with_algorithm(args: list[str]) -> list[str]:
+    """The arguments with the algorithm's section in one piece."""
+    args, section = algorithm_option.resolved(args, packaged.find)
+    alone = not jax.distributed.is_initialized()
+    for line in section.lines if alone or hosts.is_main() else ():
+        print(f"jalign: {line}", file=sys.stderr)
+    return args
 
 
 def _print_help(options: ArgumentParser, args: list[str]) -> NoReturn:
@@ -99,15 +185,6 @@ def _print_help(options: ArgumentParser, args: list[str]) -> NoReturn:
     raise SystemExit(0)
 
 
-def _with_algorithm(args: list[str]) -> list[str]:
-    """The arguments with the algorithm's section in one piece."""
-    args, section = algorithm_option.resolved(args, packaged.find)
-    alone = not jax.distributed.is_initialized()
-    for line in section.lines if alone or hosts.is_main() else ():
-        print(f"jalign: {line}", file=sys.stderr)
-    return args
-
-
 def _complete(command: str) -> str:
     more = " --target v5e-8" if command == "plan" else ""
     return f"""no algorithm is named. These are complete commands:
@@ -116,18 +193,7 @@ def _complete(command: str) -> str:
   jalign {command} FILE.yaml{more}          your own: jalign init FILE.yaml writes one"""
 
 
-def _parser_of(kind: type, command: str) -> ArgumentParser:
-    result = ArgumentParser(
-        prog=f"jalign {command} [CONFIG]", exit_on_error=False, allow_abbrev=False
-    )
-    result.add_argument(
-        "--config", action="config", help="YAML file; the options below override it"
-    )
-    result.add_class_arguments(kind, sub_configs=True)
-    return result
-
-
-def _made(kind: type[T], values: Any) -> T:
+def _instance(kind: type[T], values: Namespace) -> T:
     return kind(**{field.name: getattr(values, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
@@ -136,7 +202,7 @@ def _keys(options: ArgumentParser) -> list[str]:
 
 
 def _explain(message: str, keys: Iterable[str]) -> str:
-    """Add the nearest key to jsonargparse's message about one that does not exist."""
+    """jsonargparse's message; one about an unknown key gets the nearest key instead."""
     keys = list(keys)
     group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     unknown = re.search(r"unrecognized arguments: --([\w.]+)", message)

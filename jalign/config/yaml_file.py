@@ -1,21 +1,18 @@
-"""A YAML file as a mapping in which nothing is lost."""
+"""YAML files as mappings, without PyYAML's silent surprises."""
 
 import re
 from typing import Any
 
 import yaml
 
-
-class ConfigError(ValueError):
-    """The run was described wrongly; the message is for the person who wrote it."""
+from jalign.options.errors import ConfigError
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key given twice is an error (PyYAML lets the last one win, silently), and in
-    which 1e-6 is a number (YAML 1.1 takes it for a text).
-    """
+class StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a repeated key and reads 1e-6 as a number."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        # PyYAML keeps the last of two equal keys without a word: half a config would be lost.
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -28,7 +25,8 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-UniqueKeys.add_implicit_resolver(
+# YAML 1.1 wants a dot and a sign in a float: learning_rate: 1e-6 would be the text "1e-6".
+StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
@@ -36,18 +34,22 @@ UniqueKeys.add_implicit_resolver(
 
 
 def load_yaml(path: str) -> dict[str, Any]:
-    """A mapping from a file, in which no key is given twice."""
+    """The mapping in a YAML file.
+
+    Raises:
+      ConfigError: the file cannot be read, is not a mapping, or repeats a key.
+    """
     try:
         with open(path, encoding="utf-8") as file:
-            read = yaml.load(file, UniqueKeys)  # a SafeLoader
+            content = yaml.load(file, StrictLoader)  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"config {path} is not UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"config {path} is not YAML: {error}") from error
-    if not isinstance(read, dict):
+    if not isinstance(content, dict):
         raise ConfigError(
-            f"config {path} must be a mapping of keys to values, got {type(read).__name__}"
+            f"config {path} must be a mapping of keys to values, got {type(content).__name__}"
         )
-    return read
+    return content

@@ -1,14 +1,13 @@
-"""What `jalign eval` looks at: checkpoints of runs, or a model as it is with the reference that its
-rewards are read against.
+"""What is evaluated: a checkpoint of a run, or a model with the reference that its rewards are
+measured against.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from jax.sharding import Mesh
 
-from jalign.config.read import read_config
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Examples
 from jalign.layout import MicroBatches
@@ -27,25 +26,28 @@ from jalign.train.step import with_reference
 
 log = logging.getLogger(__name__)
 
-CHANGES = ("data.", "mesh.", "rollout.", "reward.", "batch_size", "model.reference")
-"""What may differ from the run's own config."""
-
 Say = Callable[[str], object]
 
 
 @dataclass
 class Subject:
-    """What is evaluated: a state, where it started (`model.params`), and what it is asked about."""
+    """A state, the parameters it started from (`model.params`), and the held-out data.
 
-    what: str
-    step: int | None  # of a run
+    Attributes:
+      name: of the run or the model.
+      step: of the checkpoint; None for a model that a config names.
+      before: metrics that the run recorded at step 0.
+    """
+
+    name: str
+    step: int | None
     options: RunOptions
     mesh: Mesh
     model: Roles
     state: TrainState
     frozen: Frozen
     held: Examples
-    before: dict[str, float] = field(default_factory=dict)  # as the run recorded it at its start
+    before: Mapping[str, float] = field(default_factory=dict)
 
     def batches(self) -> Iterator[tuple[MicroBatches, ...]]:
         """Every held-out example once."""
@@ -53,62 +55,50 @@ class Subject:
         return held_source_of(self.options, self.held, self.mesh, spec).eval_batches()
 
 
-def of_run(run: str, step: str | None, more: Sequence[str]) -> Subject:
-    """A run's newest (or a given) checkpoint; `more` are options that count more than its config,
-    such as other held-out data.
+def of_run(run: str, step: str | None = None, options: RunOptions | None = None) -> Subject:
+    """A checkpoint of a run.
+
+    Args:
+      step: of the checkpoint, or "best"; None is the newest.
+      options: instead of the run's own, such as other held-out data.
+
+    Raises:
+      ValueError: there is no such run or checkpoint, or no held-out data.
     """
-    for name in options_of(more):
-        if not any(
-            name == known or (known[-1] == "." and name.startswith(known)) for known in CHANGES
-        ):
-            raise ValueError(
-                f"a run is evaluated with its own options: leave out --{name}. What may differ: "
-                + ", ".join(f"--{known}" + ("*" if known[-1] == "." else "") for known in CHANGES)
-            )
-    options, model, state, number = runs.newest(run, runs.which(step), options=_options(run, more))
-    rows = [] if more else card.evaluations(run, number)
+    changed = options is not None
+    options, model, state, number = runs.newest(run, runs.which(step), options=options)
+    rows = [] if changed else card.evaluations(run, number)
+    first = rows[0] if rows and rows[0]["step"] == 0 else {}
     before = {
         name: value
-        for name, value in (rows[0] if rows and rows[0]["step"] == 0 else {}).items()
+        for name, value in first.items()
         if isinstance(value, int | float) and name not in ("step", "time")
     }
     return _subject(run, number, options, model, state, before)
 
 
-def of_config(args: Sequence[str], say: Say) -> Subject:
-    """A model as a config names it."""
-    options = _with_reference(read_config(args, "eval"), say)
+def of_options(options: RunOptions, say: Say = lambda text: None) -> Subject:
+    """The model that a run would start from.
+
+    Args:
+      say: is told which reference its rewards are measured against.
+
+    Raises:
+      ValueError: there are no held-out data.
+    """
+    options = _with_reference(options, say)
     mesh = mesh_of(options.mesh)
     model = load_roles(options, Source(mesh), tokenizer_of(options))
     return _subject(model.path, None, options, model, None, {})
 
 
-def options_of(args: Sequence[str]) -> list[str]:
-    """Names of the options in a command line."""
-    return [arg[2:].partition("=")[0] for arg in args if arg.startswith("--")]
-
-
-def _options(run: str, more: Sequence[str]) -> RunOptions | None:
-    if not more or not runs.is_run(run):
-        return None
-    with runs.config_file(run) as file:
-        return read_config(["--config", str(file), "--out", run, *_fitting(more)])
-
-
-def _fitting(more: Sequence[str]) -> list[str]:
-    """Other held-out data take the place of a part of the training data."""
-    given = options_of(more)
-    apart = "data.eval" in given and "data.holdout" not in given
-    return [*more, "--data.holdout=null"] if apart else list(more)
-
-
 def _subject(
-    what: str,
+    name: str,
     step: int | None,
     options: RunOptions,
     model: Roles,
     state: TrainState | None,
-    before: dict[str, float],
+    before: Mapping[str, float],
 ) -> Subject:
     mesh = mesh_of(options.mesh)
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
@@ -120,29 +110,29 @@ def _subject(
     for warning in check_tokens.check(options, model.tokenizer, None, held):
         log.warning("%s", warning)
     frozen = with_reference(frozen, state)
-    return Subject(what, step, options, mesh, model, state, frozen, held, before)
+    return Subject(name, step, options, mesh, model, state, frozen, held, before)
 
 
 def _with_reference(options: RunOptions, say: Say) -> RunOptions:
-    """A model that was trained is compared with what it was trained from, not with itself."""
+    """Options with the model it was trained from as reference: against itself every reward is 0."""
     row, c = options.algorithm, options.model
     if c.reference or not row.needs_reference() or row.moves_reference():
         return options
     facts = card.read(c.path)
     base = c.path if c.adapter else facts.get("reference") or facts.get("base_model")
     trained = c.adapter or c.path
-    if base and _is_there(base):
+    if base and _exists(base):
         say(f"reference: {base}, which {trained} comes from (--model.reference names another)")
         return replace(options, model=replace(c, reference=base))
-    comes = f" It comes from {base}, which is not here." if base else ""
+    origin = f" It comes from {base}, which is not here." if base else ""
     say(
         f"warning: {trained} is its own reference, so that every reward is 0 and the accuracy "
-        f"0.5.{comes} If it was trained, name what it was trained from: --model.reference BASE"
+        f"0.5.{origin} If it was trained, name what it was trained from: --model.reference BASE"
     )
     return options
 
 
-def _is_there(name: str) -> bool:
+def _exists(name: str) -> bool:
     try:
         hub.find(model_path(name))
     except ValueError:

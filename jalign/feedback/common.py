@@ -1,104 +1,119 @@
-"""What the commands of AI feedback share: a model that is asked, items, a file that grows."""
+"""Shared by label, revise and prompts: input rows, resumable output, the judge's report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
-from rich.console import Console
-
-from jalign.data.journal import Make, make_file
+from jalign.data.journal import Make, Row, make_file
 from jalign.log.display import Display
+from jalign.options import LabelConfig, PromptsConfig, ReviseConfig
+from jalign.options.judge import TRANSPORT_KEYS
+from jalign.rewards.judge import Judge
 from jalign.rewards.server import ServerJudge
 from jalign.run import data as build_data
 from jalign.signatures import did_you_mean, hyper_of
 
-ASKING = ("cache", "concurrency", "timeout_s", "retries", "prompt_price", "completion_price")
-HOW = ("out", "file", "limit", *ASKING)  # not which rows come of an item
+FeedbackConfig = LabelConfig | ReviseConfig | PromptsConfig
+
+# None of these changes the rows that come of an item, so they may change between two tries.
+_NOT_IDENTITY = ("out", "file", "limit", *TRANSPORT_KEYS)
 
 
-def rows_of(config: Any) -> list[dict[str, Any]]:
-    """The rows that the command reads."""
-    return build_data.rows_of(config.file, "train")[: config.limit or None]
+def rows_of(options: FeedbackConfig) -> list[Row]:
+    """The input rows, at most `limit` of them."""
+    return build_data.rows_of(options.file, "train")[: options.limit or None]
 
 
-def check_options(options: Mapping[str, Any], fn: Any, ours: Sequence[str] = ()) -> None:
-    """That all options are of this function, and none is one that we give ourselves."""
-    known = set(hyper_of(fn)) - set(ours)
+def check_options(
+    options: Mapping[str, Any], fn: Callable[..., Any], reserved: Sequence[str] = ()
+) -> None:
+    """Raise ValueError for a key that is no keyword argument of `fn`, or is reserved."""
+    allowed = set(hyper_of(fn)) - set(reserved)
     for name in options:
-        if name not in known:
-            raise ValueError(f"options: no option {name!r}{did_you_mean(name, known)}")
+        if name not in allowed:
+            raise ValueError(f"options: no option {name!r}{did_you_mean(name, allowed)}")
 
 
 def write(
-    config: Any,
+    options: FeedbackConfig,
     items: Sequence[Any],
     make: Make,
     what: str,
-    console: Console,
+    display: Display,
+    *,
+    judge: Judge,
     facts: Mapping[str, Any] | None = None,
-    judge: Any = None,
-    **more: Any,
-) -> None:
-    """Make the file of a command, and say what was left out and why.
+    most: int | None = None,
+) -> list[Row]:
+    """Write the output file of a command, and show what was dropped and why.
 
     Args:
-      facts: what decides, beside config and items, which rows come out.
-      judge: who is asked; where nothing comes of it a server's last words are said.
+      items: inputs as JSON can hold them.
+      make: turns a batch of them into rows.
+      what: the rows, in words.
+      judge: the model that is queried; a server's last error is added to ours.
+      facts: what decides the rows besides `options` and `items`.
+      most: rows after which no further batch is made; None: no limit.
 
     Raises:
       ValueError: as `make_file`.
-      more: options of `make_file`.
     """
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    identity, size = {**_flat(asdict(config)), **(facts or {})}, config.batch_size
+    identity = {**_flat(asdict(options)), **(facts or {})}
     done = 0
-    with Display(console).phase(f"asking for {what}", len(items)) as advance:
+    with display.phase(f"asking for {what}", len(items)) as advance:
 
-        def counted(lot: Sequence[Any], first: int, rows: Any) -> Any:
+        def counted(batch: Sequence[Any], first: int, rows: list[Row]) -> Any:
             nonlocal done
-            results = make(lot, first, rows)
-            advance(first + len(lot) - done)
-            done = first + len(lot)
+            results = make(batch, first, rows)
+            advance(first + len(batch) - done)
+            done = first + len(batch)
             return results
 
         try:
             rows, dropped = make_file(
-                config.out, items, counted, identity=identity, size=size, say=say, **more
+                options.out,
+                items,
+                counted,
+                identity=identity,
+                size=options.batch_size,
+                most=most,
+                say=display.say,
             )
         except ValueError as error:
-            if words := last_words(judge):
-                raise ValueError(f"{error}; {words}") from error
+            if failure := last_failure(judge):
+                raise ValueError(f"{error}; {failure}") from error
             raise
     for reason, count in dropped.most_common():
-        say(f"dropped: {count} times {reason}")
-    say(f"{len(rows)} {what} written to {config.out}")
+        display.say(f"dropped: {count} times {reason}")
+    display.say(f"{len(rows)} {what} written to {options.out}")
+    return rows
 
 
-def tell(judge: Any, console: Console, more: Mapping[str, float] | None = None) -> None:
-    """What a judge has to say about itself: position bias, requests, cost."""
-    numbers = {**(more or {}), **(judge.metrics() if isinstance(judge, ServerJudge) else {})}
-    if numbers:
-        cells = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        console.print(cells, markup=False, highlight=False, soft_wrap=True)
-    if words := last_words(judge):
-        console.print(words, markup=False, highlight=False, soft_wrap=True)
+def show_metrics(
+    judge: Judge, display: Display, metrics: Mapping[str, float] | None = None
+) -> None:
+    """Show a judge's position bias, requests, cost and failures."""
+    metrics = {**(metrics or {}), **(judge.metrics() if isinstance(judge, ServerJudge) else {})}
+    if metrics:
+        display.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    if failure := last_failure(judge):
+        display.say(failure)
 
 
-def last_words(judge: Any) -> str:
-    """How often a server gave no answer and why, at last; empty where it always did."""
+def last_failure(judge: Judge) -> str:
+    """How many questions a server did not answer, and its last error; "" if it answered all."""
     counts = judge.counts if isinstance(judge, ServerJudge) else None
     if not (counts and counts.failed):
         return ""
     return f"{counts.failed} questions got no answer of the server, the last: {counts.last_error}"
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested options by their dotted names, but for those that do not decide what comes out."""
-    out: dict[str, Any] = {}
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by dotted name, those that do not decide the rows left out."""
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            out |= _flat(value, f"{before}{name}.")
-        elif name not in HOW:
-            out[before + name] = value
-    return out
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif name not in _NOT_IDENTITY:
+            flat[prefix + name] = value
+    return flat

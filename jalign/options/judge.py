@@ -74,3 +74,10 @@ class JudgeConfig(LanguageModelConfig):
         elif not self.model:
             raise ValueError("reward.judge needs a model: a folder, or its name at the server")
         super().__post_init__()
+
+
+TRANSPORT_KEYS = (
+    "cache", "concurrency", "timeout_s", "retries", "prompt_price", "completion_price",
+)  # fmt: skip
+"""Options of how a server is queried. They do not change its answers, so a run may resume with
+others."""

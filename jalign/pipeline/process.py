@@ -1,7 +1,7 @@
-"""A stage of a pipeline as a process of its own: it gives its memory and its devices back.
+"""A stage of a pipeline as a process of its own, which frees its memory and devices when it ends.
 
-Two pipelines never work in one folder at a time. The lock is handed on to the stage, so that one
-which outlives a killed pipeline ends before another begins.
+Two pipelines never work in one folder at a time. The stage inherits the lock, so a stage that
+outlives a killed pipeline ends before the next one begins.
 """
 
 import fcntl
@@ -11,15 +11,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from jalign.pipeline.stages import Stage
-from jalign.train.preemption import ExitCode
+from jalign.train.exit_code import ExitCode
 
 
 @contextmanager
 def locked(out: Path, say: Callable[[str], None]) -> Iterator[int]:
-    """The folder for us alone, as long as this or a stage of it runs."""
+    """Lock the folder; the lock is held until this process and its stages end."""
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,45 +30,45 @@ def locked(out: Path, say: Callable[[str], None]) -> Iterator[int]:
 
 
 class Runner:
-    """Runs a stage, and hands on to it what the pipeline is told.
+    """Runs a stage, and forwards signals to it.
 
-    SIGTERM is passed on, so that training saves before it ends. Ctrl-C reaches the stage by itself:
-    the terminal sends it to both.
+    SIGTERM is forwarded, so that training saves before it ends. Ctrl-C is not: the terminal sends
+    it to both processes.
 
     Attributes:
-      told: whether the pipeline was told to stop.
+      stop_requested: whether the pipeline received SIGTERM or SIGINT.
 
     Args:
-      lock: file descriptor that the stage holds too.
-      command: what the arguments of a stage are given to.
+      lock: file descriptor that the stage inherits.
+      command: that runs a stage, given its arguments.
     """
 
     def __init__(self, lock: int, command: Sequence[str] = (sys.executable, "-m", "jalign")):
-        self._lock, self._command, self.told = lock, command, False
+        self._lock, self._command, self.stop_requested = lock, command, False
         self._process: subprocess.Popen | None = None
 
     def run(self, stage: Stage) -> int:
-        """The exit code of a stage; PREEMPTED where it was told to stop, from 128 up where a
-        signal that we were not sent killed it.
+        """The exit code of a stage; PREEMPTED after a request to stop, 128 + signal where another
+        signal killed it.
         """
         signals = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self._hear) for number in signals}
+        before = {number: signal.signal(number, self._handle) for number in signals}
         command = [*self._command, *stage.args]
         try:
             with subprocess.Popen(command, pass_fds=(self._lock,)) as self._process:
-                if self.told:  # in the moment before there was a process to tell
+                if self.stop_requested:  # a signal that came before the process existed
                     self._process.terminate()
                 code = self._process.wait()
         finally:
             self._process = None
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if self.told and code < 0:
+        if self.stop_requested and code < 0:
             return int(ExitCode.PREEMPTED)
         return code if code >= 0 else 128 - code
 
-    def _hear(self, number: int, frame: Any) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.told = True
+        self.stop_requested = True
         if number == signal.SIGTERM and self._process is not None:
             self._process.terminate()

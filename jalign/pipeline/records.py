@@ -1,6 +1,6 @@
-"""What a pipeline knows of its stages from earlier lives.
+"""Records of a pipeline's stages on disk.
 
-OUT/.stages/NAME.json says with which definition a stage began and, once it ended, how long it took.
+OUT/.stages/NAME.json has the definition that a stage began with and, once it ended, its duration.
 """
 
 import json
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from jalign import store
-from jalign.config.read import ConfigError
+from jalign.options.errors import ConfigError
 from jalign.pipeline.stages import Stage, digest
 
 
 def _version(stage: Stage) -> int | None:
-    """Of the file that a stage writes; None where there is none."""
+    """Modification time of the file that a stage writes; None without one."""
     return stage.out.stat().st_mtime_ns if stage.out.is_file() else None
 
 
@@ -29,40 +29,36 @@ class Records:
             self.digests[stage.name] = digest(stage, self.digests)
 
     def check(self, stage: Stage) -> None:
-        """That a stage which began still is what it was.
-
-        Raises:
-          ConfigError: it has another definition now.
-        """
-        found = self._read(stage)
-        if not found or found["digest"] == self.digests[stage.name]:
+        """Raise ConfigError for a stage that began with another definition."""
+        record = self._read(stage)
+        if not record or record["digest"] == self.digests[stage.name]:
             return
-        before, now = found["args"], stage.args
+        before, now = record["args"], stage.args
         gone = shlex.join(word for word in before if word not in now)
         new = shlex.join(word for word in now if word not in before)
         if before != now:
             what = f"{gone or 'nothing'} then, {new or 'nothing'} now"
-        elif found["config"] != stage.config:
+        elif record["config"] != stage.config:
             what = "the config file that it names"
         else:
             what = f"what it needs: {', '.join(stage.needs)}"
-        state = "ended" if "seconds" in found else "began"
+        state = "ended" if "seconds" in record else "began"
         raise ConfigError(
             f"stage {stage.name} {state} with another definition ({what}): choose another --out, "
             f"or --redo {stage.name}, which deletes what it and the stages that need it wrote"
         )
 
     def seconds(self, stage: Stage) -> float | None:
-        """How long a stage took that ended; None for others."""
+        """Duration of a stage that ended; None for others."""
         return self._read(stage).get("seconds")
 
     def ended_unseen(self, stage: Stage) -> bool:
-        """Whether a stage that writes one file, whole at its end, has done so since it began: its
-        process outlived that of the pipeline.
+        """Whether a stage has written its file since it began although no end is recorded: its
+        process outlived the pipeline. Files are written at the end, in one piece.
         """
-        found, now = self._read(stage), _version(stage)
-        begun = bool(found) and "seconds" not in found
-        return begun and now is not None and now != found.get("there")
+        record, now = self._read(stage), _version(stage)
+        begun = bool(record) and "seconds" not in record
+        return begun and now is not None and now != record.get("there")
 
     def begin(self, stage: Stage) -> None:
         self._write(stage, {"there": _version(stage)})
@@ -71,8 +67,8 @@ class Records:
         self._write(stage, {"seconds": round(seconds, 1)})
 
     def forget(self, stage: Stage) -> None:
-        """Delete what a stage wrote, and what is known of it."""
-        if not self._read(stage):  # then nothing of it is ours
+        """Delete the output and the record of a stage."""
+        if not self._read(stage):  # no record: the pipeline did not write this output
             return
         if stage.out.is_dir():
             shutil.rmtree(stage.out)
@@ -87,18 +83,22 @@ class Records:
         if not path.exists():
             return {}
         try:
-            found = json.loads(path.read_bytes())
-            if {"digest", "args", "config"} <= found.keys():
-                return found
+            record = json.loads(path.read_bytes())
+            if {"digest", "args", "config"} <= record.keys():
+                return record
         except (ValueError, AttributeError):
             pass
         raise ConfigError(
-            f"{path} is damaged, and with it what is known of stage {stage.name}: put back a copy, "
-            "or delete it, and the stage runs once more"
+            f"{path} is damaged, so the state of stage {stage.name} is unknown: restore a copy, or "
+            "delete it to run the stage again"
         )
 
     def _write(self, stage: Stage, more: Mapping[str, Any]) -> None:
-        known = {"digest": self.digests[stage.name], "args": stage.args, "config": stage.config}
+        definition = {
+            "digest": self.digests[stage.name],
+            "args": stage.args,
+            "config": stage.config,
+        }
         path = self._path(stage)
-        text = json.dumps({**known, **more}, indent=2) + "\n"
+        text = json.dumps({**definition, **more}, indent=2) + "\n"
         store.write(path, lambda file: file.write(text.encode()))

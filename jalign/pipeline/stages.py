@@ -1,4 +1,4 @@
-"""A pipeline's file becomes commands: names are resolved, loops unrolled, every option checked.
+"""A pipeline file expanded into commands: names resolved, loops unrolled, every option checked.
 
     out: runs/mine
     values: {model: embedded}
@@ -8,11 +8,12 @@
       labels:
         label: {file: $candidates, judge: {model: $model}}
 
-A stage is a command with its options, nested or dotted. What it writes is OUT/NAME, a folder, or
-OUT/NAME.jsonl. `$name` is the output of the last stage of that name before, or else a value; `$$`
-is a dollar. A loop is `{iterations: N, stages: {...}}`: its stages run N times, in OUT/LOOP/1,
-OUT/LOOP/2 ..., and see `$iteration`. So a stage `model` of a loop that takes `$model` goes on with
-that of the iteration before, and the first with the stage or value `model` from before the loop.
+A stage is a command with its options, nested or dotted. It writes OUT/NAME, a folder, or
+OUT/NAME.jsonl. `$name` is the output of the latest earlier stage of that name, or else a value;
+`$$` is a literal dollar. A loop is `{iterations: N, stages: {...}}`: its stages run N times, in
+OUT/LOOP/1, OUT/LOOP/2 ..., and see `$iteration`. A stage `model` of a loop that takes `$model`
+thus continues from the previous iteration, the first from the stage or value `model` before the
+loop.
 """
 
 from __future__ import annotations
@@ -22,56 +23,48 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any, NamedTuple
 
 from jalign import store
-from jalign.cli import data, export, label, merge, prompts, revise, sample
-from jalign.config import algorithm_option, read
-from jalign.config.packaged import find
-from jalign.config.read import ConfigError
-from jalign.core import did_you_mean
+from jalign.options.errors import ConfigError
+from jalign.pipeline.names import Binding, as_word, check_name, resolve
+from jalign.signatures import did_you_mean
 
 KEYS = ("out", "values", "stages")
 
+Options = dict[str, str]
+Overrides = Mapping[str, Mapping[str, str]]
+"""Name of a stage or loop -> option -> the command line's value, instead of the file's."""
 
-class Kind(NamedTuple):
-    """What can be a stage.
+
+class Command(NamedTuple):
+    """A command that can be a stage.
 
     Attributes:
-      check: reads the arguments; ValueError says what is wrong with them.
-      ending: of what it writes; empty: a folder.
-      words: options that stand without their name on a command line, in order.
+      check: reads the arguments; raises ValueError for wrong ones.
+      ending: of the file it writes; empty: it writes a folder.
+      words: options that are positional on the command line, in order.
       lists: options that take several words.
+      adapt: `(options, overrides) -> options, messages`: options of the file that still apply when
+        those of the command line override them.
     """
 
     check: Callable[[list[str]], object]
     ending: str = ""
     words: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
-
-
-KINDS = {
-    "train": Kind(read.read_config),
-    "sample": Kind(sample.check_args, ".jsonl", ("model",)),
-    "label": Kind(label.read, ".jsonl"),
-    "revise": Kind(revise.read, ".jsonl"),
-    "prompts": Kind(prompts.read, ".jsonl"),
-    "data": Kind(data.check_args, ".jsonl"),
-    "export": Kind(export.check_args, "", ("run", "out")),
-    "merge": Kind(merge.check_args, "", ("out",), ("models", "weights")),
-}
+    adapt: Callable[[Options, Mapping[str, str]], tuple[Options, list[str]]] | None = None
 
 
 class Stage(NamedTuple):
     """A command with what it needs.
 
     Attributes:
-      name: unique; of a stage in a loop LOOP/ITERATION/NAME.
+      name: unique; LOOP/ITERATION/NAME in a loop.
       args: command and arguments.
       out: file or folder that it writes.
       needs: names of the stages whose output it reads.
-      config: SHA-256 of the config file that it names, if it does.
+      config: SHA-256 of the config file that it names, if any.
     """
 
     name: str
@@ -81,152 +74,129 @@ class Stage(NamedTuple):
     config: str | None
 
 
-class _Bound(NamedTuple):
-    """What `$name` stands for, and the stage that makes it."""
-
-    value: Any
-    stage: str | None = None
-
-
-Overrides = Mapping[str, Mapping[str, str]]
-"""Name of a stage or loop -> option -> what the command line says instead of the file."""
-
-
-def plan(file: Mapping[str, Any], values: Mapping[str, Any], overrides: Overrides) -> list[Stage]:
+def expand(
+    file: Mapping[str, Any],
+    values: Mapping[str, Any],
+    overrides: Overrides,
+    commands: Mapping[str, Command],
+) -> list[Stage]:
     """The stages of a pipeline in the order in which they run.
 
     Args:
-      file: what the YAML file holds.
+      file: the content of the YAML file.
       values: instead of those in the file; `out` among them.
 
     Raises:
-      ConfigError: naming the place in the file, what is wrong there, and the nearest match.
+      ConfigError: naming the key in the file, what is wrong, and the nearest match.
     """
-    _known(file, KEYS, "a pipeline has no key")
-    own = _mapping(file.get("values") or {}, "values")
-    for name in own:
-        _name(name, "value")
-    _known(values, ("out", *own), "the pipeline has no value")
-    bound = {name: _Bound(values.get(name, value)) for name, value in own.items()}
+    _check_keys(file, KEYS, "a pipeline has no key")
+    file_values = _mapping(file.get("values") or {}, "values")
+    for name in file_values:
+        check_name(name, "value")
+    _check_keys(values, ("out", *file_values), "the pipeline has no value")
+    names = {name: Binding(values.get(name, value)) for name, value in file_values.items()}
     out = values.get("out", file.get("out"))
     if not isinstance(out, str) or not out:
         raise ConfigError(f"a pipeline needs out, a folder, got {out!r}")
-    maker = _Plan(store.local(out, "the folder of a pipeline"), bound, overrides)
-    maker.add(_mapping(file.get("stages"), "stages"), "")
-    if not maker.stages:
-        raise ConfigError("a pipeline needs stages, and there is none")
-    _known(overrides, maker.seen, "the pipeline has no stage")
-    return maker.stages
+    expansion = _Expansion(store.local(out, "the folder of a pipeline"), names, overrides, commands)
+    expansion.add(_mapping(file.get("stages"), "stages"), "")
+    if not expansion.stages:
+        raise ConfigError("a pipeline needs stages")
+    _check_keys(overrides, expansion.stage_names, "the pipeline has no stage")
+    return expansion.stages
 
 
-class _Plan:
-    """Stages so far, and what their names stand for."""
+class _Expansion:
+    """The stages so far, and the values of names at this point of the file."""
 
-    def __init__(self, out: Path, bound: dict[str, _Bound], overrides: Overrides):
-        self.out, self.bound, self.overrides = out, bound, overrides
+    def __init__(
+        self,
+        out: Path,
+        names: dict[str, Binding],
+        overrides: Overrides,
+        commands: Mapping[str, Command],
+    ):
+        self.out, self.names, self.overrides, self.commands = out, names, overrides, commands
         self.stages: list[Stage] = []
-        self.seen: set[str] = set()
-        self.said: set[str] = set()
+        self.stage_names: set[str] = set()
+        self._printed: set[str] = set()
 
-    def add(self, stages: Mapping[str, Any], before: str) -> None:
+    def add(self, stages: Mapping[str, Any], prefix: str) -> None:
         for name, body in stages.items():
-            _name(name, "stage")
-            self.seen.add(name)
-            body = _mapping(body, before + name)
+            check_name(name, "stage")
+            self.stage_names.add(name)
+            body = _mapping(body, prefix + name)
             if "iterations" in body:
-                self._loop(name, body, before)
+                self._add_loop(name, body, prefix)
             else:
-                self._stage(name, body, before)
+                self._add_stage(name, body, prefix)
 
-    def _loop(self, name: str, body: Mapping[str, Any], before: str) -> None:
-        where = before + name
-        _known(body, ("iterations", "stages"), f"the loop {where} has no key")
-        more = self.overrides.get(name, {})
-        _known(more, ("iterations",), f"of the loop {where} there is no option")
-        n = more.get("iterations", body["iterations"])
+    def _add_loop(self, name: str, body: Mapping[str, Any], prefix: str) -> None:
+        path = prefix + name
+        _check_keys(body, ("iterations", "stages"), f"the loop {path} has no key")
+        override = self.overrides.get(name, {})
+        _check_keys(override, ("iterations",), f"the loop {path} has no option")
+        n = override.get("iterations", body["iterations"])
         if not str(n).isdecimal() or int(n) < 1:
-            raise ConfigError(f"{where}.iterations must be a whole number above 0, got {n!r}")
-        outer = self.bound.get("iteration")
+            raise ConfigError(f"{path}.iterations must be an integer above 0, got {n!r}")
+        outer = self.names.get("iteration")
         for i in range(1, int(n) + 1):
-            self.bound["iteration"] = _Bound(i)
-            self.add(_mapping(body.get("stages"), f"{where}.stages"), f"{where}/{i}/")
-        self.bound.pop("iteration")
-        self.bound |= {"iteration": outer} if outer else {}
+            self.names["iteration"] = Binding(i)
+            self.add(_mapping(body.get("stages"), f"{path}.stages"), f"{path}/{i}/")
+        self.names.pop("iteration")
+        self.names |= {"iteration": outer} if outer else {}
 
-    def _stage(self, name: str, body: Mapping[str, Any], before: str) -> None:
-        where = before + name
+    def _add_stage(self, name: str, body: Mapping[str, Any], prefix: str) -> None:
+        path = prefix + name
         if len(body) != 1:
-            raise ConfigError(f"{where} must be one command with its options, got {[*body]}")
-        ((command, given),) = body.items()
-        _known(body, KINDS, f"{where}: no stage is a command")
-        kind, needs = KINDS[command], set[str]()
-        found = dict(self._resolved(_mapping(given, f"{where}.{command}"), where, needs))
-        more = self.overrides.get(name, {})
-        lists = {key: found.pop(key) for key in kind.lists if key in found and key not in more}
-        options = {**self._without_numbers_of_another(_flat(found), more, where), **more}
+            raise ConfigError(f"{path} must be one command with its options, got {[*body]}")
+        ((command_name, content),) = body.items()
+        _check_keys(body, self.commands, f"{path}: no stage is a command")
+        command, needs = self.commands[command_name], set[str]()
+        content = _mapping(content, f"{path}.{command_name}")
+        content = dict(resolve(content, path, self.names, needs))
+        override = self.overrides.get(name, {})
+        lists = {
+            key: content.pop(key) for key in command.lists if key in content and key not in override
+        }
+        options = self._overridden(_flat(content), override, command, path)
         if "out" in options:
-            raise ConfigError(f"{where}: out is given by the pipeline's out and the stage's name")
-        path = self.out / f"{where}{kind.ending}"
-        options["out"] = str(path)
-        if missing := [word for word in kind.words if word not in options]:
-            raise ConfigError(f"{where}: {command} needs {' and '.join(missing)}")
-        args = [options.pop(word) for word in kind.words]
-        config = options.pop("config", None)
-        args += ["--config", config] if config else []
-        args += [f"--{key}={value}" for key, value in options.items()]
-        for key, several in lists.items():
-            args += [f"--{key}", *map(_word, several if isinstance(several, list) else [several])]
+            raise ConfigError(f"{path}: out follows from the pipeline's out and the stage's name")
+        out = self.out / f"{path}{command.ending}"
+        args = _arguments(options | {"out": str(out)}, lists, command, f"{path}: {command_name}")
         try:
-            kind.check(args)
+            command.check(args)
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{where}: {error}") from error
-        file = hashlib.sha256(Path(config).read_bytes()).hexdigest() if config else None
-        self.stages.append(Stage(where, [command, *args], path, sorted(needs), file))
-        self.bound[name] = _Bound(str(path), where)
+            raise ConfigError(f"{path}: {error}") from error
+        config = options.get("config")
+        digest = hashlib.sha256(Path(config).read_bytes()).hexdigest() if config else None
+        self.stages.append(Stage(path, [command_name, *args], out, sorted(needs), digest))
+        self.names[name] = Binding(str(out), path)
 
-    def _without_numbers_of_another(
-        self, options: dict[str, str], more: Mapping[str, str], where: str
-    ) -> dict[str, str]:
-        """A stage's options without the numbers of its algorithm where another one is asked for."""
-        new = more.get("algorithm.name", more.get("algorithm"))
-        section = {key: x for key, x in options.items() if key.split(".")[0] == "algorithm"}
-        if new is None or not section:
-            return options
-        args = [f"--{key}={value}" for key, value in section.items()]
-        args = ["--config", options["config"], *args] if "config" in options else args
-        before = algorithm_option.resolved(args, find)[1]
-        if before.value.get("name") in (None, new):
-            return options
-        before.add({"name": new})
-        for line in set(before.lines) - self.said:
-            print(f"jalign: {where}: {line}", file=sys.stderr)
-            self.said.add(line)
-        return {key: value for key, value in options.items() if key not in section}
+    def _overridden(
+        self, options: Options, override: Mapping[str, str], command: Command, path: str
+    ) -> Options:
+        if command.adapt and override:
+            options, messages = command.adapt(options, override)
+            for message in set(messages) - self._printed:  # once, not per iteration
+                print(f"jalign: {path}: {message}", file=sys.stderr)
+                self._printed.add(message)
+        return {**options, **override}
 
-    def _resolved(self, value: Any, where: str, needs: set[str]) -> Any:
-        """A value with every `$name` in it replaced; alone it keeps its type."""
-        if isinstance(value, Mapping):
-            return {
-                self._resolved(str(key), where, needs): self._resolved(x, f"{where}.{key}", needs)
-                for key, x in value.items()
-            }
-        if isinstance(value, list):
-            return [self._resolved(x, where, needs) for x in value]
-        if not isinstance(value, str):
-            return value
-        text = Template(value)
-        if not text.is_valid():
-            raise ConfigError(f"{where}: a $ that is no $name in {value!r}; $$ is a dollar")
-        names = text.get_identifiers()
-        for name in names:
-            if name not in self.bound:
-                near = did_you_mean(name, self.bound)
-                raise ConfigError(f"{where}: ${name} is no value and no stage before it{near}")
-            if stage := self.bound[name].stage:
-                needs.add(stage)
-        if names and value in (f"${names[0]}", f"${{{names[0]}}}"):
-            return self.bound[names[0]].value
-        return text.substitute({name: _word(self.bound[name].value) for name in names})
+
+def _arguments(
+    options: Options, lists: Mapping[str, Any], command: Command, where: str
+) -> list[str]:
+    options = dict(options)
+    if missing := [word for word in command.words if word not in options]:
+        raise ConfigError(f"{where} needs {' and '.join(missing)}")
+    args = [options.pop(word) for word in command.words]
+    config = options.pop("config", None)
+    args += ["--config", config] if config else []
+    args += [f"--{key}={value}" for key, value in options.items()]
+    for key, items in lists.items():
+        args += [f"--{key}", *map(as_word, items if isinstance(items, list) else [items])]
+    return args
 
 
 def digest(stage: Stage, digests: Mapping[str, str]) -> str:
@@ -236,21 +206,17 @@ def digest(stage: Stage, digests: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _flat(options: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    """Nested options as words of a command line by their dotted names. What has keys that are no
-    names (files, functions) stays in one piece, as JSON.
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Options:
+    """Nested options as words by dotted name. A mapping with keys that are not identifiers (files,
+    functions) stays one word, as JSON.
     """
-    out: dict[str, str] = {}
+    out: Options = {}
     for name, value in options.items():
         if isinstance(value, Mapping) and value and all(str(key).isidentifier() for key in value):
-            out |= _flat(value, f"{before}{name}.")
+            out |= _flat(value, f"{prefix}{name}.")
         else:
-            out[before + name] = _word(value)
+            out[prefix + name] = as_word(value)
     return out
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -259,16 +225,7 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def _name(name: Any, what: str) -> None:
-    allowed = isinstance(name, str) and name.isascii() and name.isidentifier()
-    if not allowed or name in ("out", "iteration"):
-        raise ConfigError(
-            f"{name!r} cannot be the name of a {what}: it must be of letters, digits and _, and "
-            "neither out nor iteration"
-        )
-
-
-def _known(given: Sequence[str] | Mapping[str, Any], known: Any, what: str) -> None:
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"{what} {name!r}{did_you_mean(name, known)}")
+def _check_keys(keys: Sequence[str] | Mapping[str, Any], allowed: Any, message: str) -> None:
+    for key in keys:
+        if key not in allowed:
+            raise ConfigError(f"{message} {key!r}{did_you_mean(key, allowed)}")

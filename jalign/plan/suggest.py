@@ -9,6 +9,8 @@ from typing import Any
 
 from jalign.options import LoraConfig, RunOptions
 from jalign.plan.data import LIST
+from jalign.plan.report import Report
+from jalign.plan.run import plan_run
 from jalign.plan.targets import Target
 from jalign.run import rollouts as build_online
 from jalign.run.batches import reads_mismatched
@@ -78,3 +80,14 @@ def _least_tokens(options: RunOptions) -> int:
     k += reads_mismatched(options)
     multiple = 128
     return -(-(options.data.max_prompt_len + k * response + 1) // multiple) * multiple
+
+
+def suggested_reports(options: RunOptions, report: Report) -> Iterator[tuple[str, Report]]:
+    """(words, report of the changed run) for a run that does not fit, until one does."""
+    if report.fits:
+        return
+    for words, changed in suggestions(options, report.target):
+        other = plan_run(changed, report.target, report.config)
+        yield words, other
+        if other.fits:
+            return

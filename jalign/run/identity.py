@@ -9,8 +9,8 @@ from typing import Any
 from jalign.algorithms import custom
 from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import Frozen, TrainState
-from jalign.feedback.common import ASKING
 from jalign.options import OptimConfig, RewardConfig, RolloutConfig, RunOptions
+from jalign.options.judge import TRANSPORT_KEYS
 from jalign.run.roles import Roles
 from jalign.train.online import Online
 
@@ -98,7 +98,7 @@ def _online(options: RunOptions, source: Online) -> dict[str, Any]:
     """What an online run may not change half-way: how it samples and what it is rewarded for."""
     rollout = {name: x for name, x in asdict(options.rollout).items() if name not in _HOW}
     reward = asdict(options.reward)
-    judge = {name: x for name, x in reward["judge"].items() if name not in ASKING}
+    judge = {name: x for name, x in reward["judge"].items() if name not in TRANSPORT_KEYS}
     texts = source.pretraining.texts.fingerprint if source.pretraining else None
     return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}
 

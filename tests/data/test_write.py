@@ -3,7 +3,7 @@ import json
 import pytest
 
 from jalign import embedded
-from jalign.cli.data import save
+from jalign.cli.data import add_options, save
 from jalign.config.read import ConfigError, read_options
 from jalign.data import sources
 from jalign.data.convert import to_records
@@ -88,7 +88,9 @@ class Terminal:
 
 
 def convert_by_command(*args):
-    config, options = read_options(["--algorithm.name", "sft", *map(str, args)], "data")
+    config, options = read_options(
+        ["--algorithm.name", "sft", *map(str, args)], "data", add_options
+    )
     terminal = Terminal()
     save(config, options.to, terminal)
     return "\n".join(terminal.lines)

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jalign.cli.best_of import best_first
-from jalign.data.batch_spec import BatchSpec
 from jalign.data.pipeline import Batches
 from jalign.data.records import Record
 from jalign.data.tokenize import tokenize
@@ -17,6 +15,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.score import score
 from jalign.models.spec import Spec
 from jalign.rewards.model import REWARD_FILE, RewardModel, _rounded
+from jalign.run.best_of_n import best_first
 from tests.data.tiny_tokenizers import CHATML, byte_level
 from tests.tiny_run import WORDS, write_model
 
@@ -48,7 +47,7 @@ def in_training(decoder, tokenizer, prompts, responses, layout, **limits):
     """[prompts, K] scores as the losses of lists get them."""
     records = [Record(p, r, {}) for p, r in zip(prompts, responses, strict=True)]
     examples = tokenize(records, tokenizer, **limits)
-    batches = Batches(examples, BatchSpec(len(examples), layout=layout, max_tokens=256))
+    batches = Batches(examples, batch_size=len(examples), layout=layout, max_tokens=256)
     out = np.zeros((len(examples), len(responses[0])))
 
     @jax.jit

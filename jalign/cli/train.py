@@ -1,0 +1,17 @@
+"""`jalign train CONFIG`: train, or resume."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from jalign.config.help import wanted
+from jalign.config.read import read_config
+from jalign.parallel import hosts
+from jalign.run import trainer
+
+
+def train(args: Sequence[str], console: Console) -> int:
+    """Run a config to its end; returns the exit code."""
+    if not wanted(args):
+        hosts.initialize()  # must come before anything that looks for devices
+    return trainer.train(read_config(args), console)

@@ -1,0 +1,141 @@
+"""Held-out metrics of a run's checkpoint, or of a model before it is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from jalign.data.report import sentences
+from jalign.eval import subject as subjects
+from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
+from jalign.eval.reward import reward_report
+from jalign.eval.subject import Subject
+from jalign.layout import MicroBatches
+from jalign.log import Display
+from jalign.models.functional import StandaloneModel, policy_of
+from jalign.options import RunOptions
+from jalign.run import data as build_data
+from jalign.run import rollouts as build_online
+from jalign.run.batches import reads_mismatched
+from jalign.run.reward_parts import Texts
+from jalign.run.rewards import reward_of
+from jalign.train.step import make_eval_step
+
+Metrics = dict[str, Any]
+
+
+class Evaluation(NamedTuple):
+    """Metrics by name, and what they were measured on.
+
+    Attributes:
+      name: of the run or the model.
+      step: of the checkpoint; None for a model that a config names.
+      examples: number of held-out examples.
+      before: metrics that the run recorded at step 0.
+      metrics: numbers; of language models also `kl_to_start`, nats per scored token of the held-out
+        data (`kl_to_reference` for a model with a reference); of pairs with rewards also what
+        `eval.reward.reward_report` returns.
+    """
+
+    name: str
+    step: int | None
+    examples: int
+    before: Mapping[str, float]
+    metrics: Metrics
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it: a number that is not finite is null."""
+        facts = {"step": self.step, "examples": self.examples, "before": self.before or None}
+        return facts | {"metrics": _finite(self.metrics)}
+
+
+def evaluate(
+    run: str | RunOptions,
+    *,
+    step: str | None = None,
+    options: RunOptions | None = None,
+    display: Display | None = None,
+) -> Evaluation:
+    """Evaluate on the held-out data, under the algorithm and the reference of the run. An online
+    algorithm responds to the held-out prompts. Nothing is written.
+
+    Args:
+      run: the folder of a run, or the options of one whose model is evaluated as it is.
+      step: of the checkpoint, or "best"; None is the newest.
+      options: instead of the run's own, such as other held-out data.
+
+    Raises:
+      ValueError: there is no such run or checkpoint, or no held-out data.
+    """
+    display = display or Display()
+    if isinstance(run, RunOptions):
+        with display.phase("loading"):
+            return evaluate_subject(subjects.of_options(run, display.say), display)
+    with display.phase(f"loading {run}"):
+        subject = subjects.of_run(run, step, options)
+    return evaluate_subject(subject, display)
+
+
+def evaluate_subject(subject: Subject, display: Display) -> Evaluation:
+    """Every metric of one model."""
+    algorithm = subject.options.algorithm
+    for line in sentences(subject.held.report):
+        display.say(f"held-out data: {line}")
+    with jax.set_mesh(subject.mesh), display.phase(f"evaluating {subject.name}"):
+        metrics: Metrics = (_online if algorithm.experience else _offline)(subject)
+        if not algorithm.needs_value_head and not algorithm.experience:
+            reference = subject.step is None and isinstance(subject.frozen.ref, StandaloneModel)
+            metrics["kl_to_reference" if reference else "kl_to_start"] = _kl(subject, reference)
+        if not algorithm.experience and gives_rewards(algorithm):
+            metrics |= _rewards(subject)
+    return Evaluation(subject.name, subject.step, len(subject.held), subject.before, metrics)
+
+
+def _finite(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {name: _finite(value) for name, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def _offline(s: Subject) -> Metrics:
+    step = jax.jit(make_eval_step(s.options.algorithm, s.model.apply))
+    means = _summed(lambda data: step(s.state.params, s.frozen, s.state.carry, data), s)
+    return {name: float(mean.shown) for name, mean in sorted(means.items())}
+
+
+def _online(s: Subject) -> Metrics:
+    """Rewards of responses to the held-out prompts."""
+    reward = reward_of(s.options, s.mesh, s.model.shared_base)
+    texts = Texts.of(s.options, s.held, build_data.held_rows(s.options), s.model.tokenizer)
+    return build_online.answers_of(s.options, s.model, texts, s.mesh, reward)(s.state, s.frozen)
+
+
+def _kl(s: Subject, to_reference: bool) -> float:
+    """KL(policy || its reference, or the model that the run started from), which is 0 for a model
+    that is not trained.
+    """
+    # KTO's batches hold a mismatched response behind each own one: it is not the policy's data.
+    responses = 1 if reads_mismatched(s.options) else None
+    step = jax.jit(make_kl_step(s.model.apply, responses))
+    start = s.frozen.ref if to_reference else policy_of(s.model.params)
+    return float(_summed(lambda data: step(s.state.params, s.frozen.base, start, data), s).shown)
+
+
+def _rewards(s: Subject) -> Metrics:
+    step = jax.jit(make_example_step(s.options.algorithm, s.model.apply))
+    outputs = per_example(step, s.state.params, s.frozen, s.state.carry, s.batches())
+    return reward_report(outputs, s.held.report.sources)
+
+
+def _summed(means_of: Callable[[tuple[MicroBatches, ...]], Any], s: Subject) -> Any:
+    """Sums of the Means of all held-out batches: global means, whatever the batch size."""
+    total = None
+    for data in s.batches():
+        means = means_of(data)
+        total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
+    return total

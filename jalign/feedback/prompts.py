@@ -1,0 +1,65 @@
+"""New prompts by a model that sees a few existing ones (self-instruct)."""
+
+from collections.abc import Sequence
+
+import jax
+
+from jalign.data.journal import Made, Row, fingerprint
+from jalign.feedback import common
+from jalign.log.display import Display
+from jalign.options import PromptsConfig
+from jalign.parallel.mesh import make_mesh
+from jalign.rewards.label import text_of
+from jalign.rewards.self_instruct import invent
+from jalign.run import data as build_data
+from jalign.run.judge import judge_of
+
+
+def check(options: PromptsConfig) -> None:
+    """Raise ValueError for an option that the generation of prompts does not have."""
+    common.check_options(options.options, invent, ("seed", "temperature", "max_tokens"))
+
+
+def prompts(options: PromptsConfig, display: Display | None = None) -> list[Row]:
+    """Write `options.count` new prompts to `options.out`; returns them as rows.
+
+    A killed call continues where it stopped when it is made again.
+
+    Raises:
+      ValueError: an option cannot apply, a row cannot be read, or no prompt came out.
+    """
+    check(options)
+    display = display or Display()
+    messages = build_data.prompts_of(common.rows_of(options), display.say)
+    seeds = list(dict.fromkeys(text for x in messages if (text := text_of(x).strip())))
+    attempts = list(range(options.count * options.attempts))
+    mesh = make_mesh(fsdp=-1)
+    with jax.set_mesh(mesh):
+        writer = judge_of(options.writer, mesh)
+
+        def make(batch: Sequence[int], first: int, rows: list[Row]) -> list[Made]:
+            del first
+            return invent(
+                writer,
+                seeds,
+                [row["prompt"] for row in rows],
+                batch,
+                seed=options.seed,
+                temperature=options.temperature,
+                max_tokens=options.max_tokens,
+                **options.options,
+            )
+
+        facts = {"prompts to show": fingerprint(seeds)}
+        rows = common.write(
+            options,
+            attempts,
+            make,
+            "prompts",
+            display,
+            judge=writer,
+            facts=facts,
+            most=options.count,
+        )
+    common.show_metrics(writer, display)
+    return rows

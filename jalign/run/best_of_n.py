@@ -1,0 +1,38 @@
+"""Best of n: responses ranked by a reward model (rejection sampling).
+
+Stiennon et al. 2020, https://arxiv.org/abs/2009.01325; Touvron et al. 2023 (Llama 2),
+https://arxiv.org/abs/2307.09288, section 3.2.3, which fine-tunes on the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jalign.rewards.model import RewardModel
+
+Row = dict[str, Any]
+
+
+def best_first(rows: Sequence[Row], reward: RewardModel) -> list[Row]:
+    """Rows with their responses by falling reward, `rewards` of each and `reward` of the first.
+
+    Empty responses are dropped; where none is left the lists are empty and `reward` is None. The
+    data readers take such rows for rated lists: `sft` trains on the best of each, `dpo` on the best
+    against the worst.
+
+    Args:
+      rows: each a prompt and its responses.
+    """
+    prompts = [row["prompt"] for row in rows for _ in row["responses"]]
+    scores = iter(reward(prompts, [text for row in rows for text in row["responses"]]))
+    out = []
+    for row in rows:
+        values = np.array([next(scores) for _ in row["responses"]])
+        order = [i for i in np.argsort(-values, kind="stable") if np.isfinite(values[i])]
+        rewards = [float(values[i]) for i in order]
+        ranked = {"responses": [row["responses"][i] for i in order], "rewards": rewards}
+        out.append(row | ranked | {"reward": rewards[0] if rewards else None})
+    return out

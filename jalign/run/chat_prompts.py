@@ -1,0 +1,67 @@
+"""Prompts as a model reads them: texts as they are, or as a user's message in its chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from jalign.data.chat import Template
+from jalign.rollout.sampler import prompt_ids
+
+Row = dict[str, Any]
+"""A row with a `prompt`, text or messages, and perhaps `tools`."""
+
+
+def as_chats(
+    rows: Sequence[Row],
+    typed: int,
+    tokenizer: PreTrainedTokenizerBase,
+    chat: bool | None,
+    template: str | None,
+) -> tuple[list[Row], str]:
+    """The rows, texts turned into a user's message where the chat template is used, and a note for
+    the user about that.
+
+    Args:
+      rows: a prompt each; the first `typed` were typed, the others come from a file.
+      chat: whether texts go into the template; None: the typed ones do, where there is one, and all
+        do where a template was named.
+      template: the template that was named.
+    """
+    texts = [isinstance(row["prompt"], str) for row in rows]
+    if chat and any(texts) and not tokenizer.chat_template:
+        raise ValueError("--chat needs a chat template and the tokenizer has none: give --template")
+    if template and chat is False and all(texts):
+        raise ValueError(f"--template {template} cannot apply: the prompts are texts, not messages")
+    every = bool(template) if chat is None else chat
+    first = bool(tokenizer.chat_template) and chat is not False
+    asks = [text and (every or (first and i < typed)) for i, text in enumerate(texts)]
+    chats = [
+        {**row, "prompt": [{"role": "user", "content": row["prompt"]}]} if ask else dict(row)
+        for row, ask in zip(rows, asks, strict=True)
+    ]
+    if chat is None and any(asks):
+        return (
+            chats,
+            "texts are asked by the chat template; --chat false continues them as they are",
+        )
+    if chat is None and any(texts) and tokenizer.chat_template:
+        return chats, "texts of --file are continued as they are; --chat asks by the chat template"
+    return chats, ""
+
+
+def encode_prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of the prompts: texts by the tokenizer, messages by its chat template."""
+    chat = not all(isinstance(row["prompt"], str) for row in rows)
+    template = Template.of(tokenizer) if chat else None
+
+    def encode(row: Row) -> list[int]:
+        if template is None or isinstance(row["prompt"], str):
+            return prompt_ids(tokenizer, row["prompt"])
+        text = template.render(row["prompt"], row.get("tools"), open_turn=True)
+        # The template writes the BOS itself; the tokenizer would add a second one.
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    return [encode(row) for row in rows]

@@ -1,0 +1,53 @@
+"""Write a run's training data as another kind of data."""
+
+from __future__ import annotations
+
+from jalign import algorithms
+from jalign.data import write
+from jalign.data.examples import Report
+from jalign.data.kinds import NEEDS, nearest
+from jalign.options import RunOptions
+from jalign.run import data as build_data
+
+
+def kind_named(name: str) -> str:
+    """The kind of data of this name, or the one that the algorithm of this name reads.
+
+    Raises:
+      ValueError: neither; names the nearest.
+    """
+    if name not in NEEDS and name not in algorithms.ALGORITHMS and ":" not in name:
+        raise ValueError(
+            f"no kind of data {name!r}{nearest(name, [*NEEDS, *algorithms.ALGORITHMS])}; choose "
+            f"from: {', '.join(NEEDS)}, or the name of an algorithm"
+        )
+    return name if name in NEEDS else algorithms.get(name).format.name
+
+
+def check(options: RunOptions, to: str) -> None:
+    """Raise ValueError where `to` names no data, or `options.out` is not a file of rows."""
+    kind_named(to)
+    if not options.out.endswith(write.ENDINGS):
+        raise ValueError(
+            f"--to needs --out FILE{' or FILE'.join(write.ENDINGS)}, got {options.out}"
+        )
+
+
+def convert(options: RunOptions, to: str) -> tuple[int, Report]:
+    """Write all of `data.train`, filtered and balanced, to `options.out`.
+
+    Nothing is held out: a run on the file then holds out what a run on the data would have.
+
+    Args:
+      to: a kind of data, or an algorithm, whose columns are written.
+
+    Returns:
+      The number of rows, and what was dropped and why.
+    """
+    check(options, to)
+    kind = kind_named(to)
+    # Joint records have no columns of their own: they are made from pairs when they are read.
+    kind = "pairs" if kind == "joint" else kind
+    records, report = build_data.converted(options, kind)
+    write.write(options.out, write.to_rows(records, report.kind, report.attributes))
+    return len(records), report
