@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -30,3 +30,11 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     allowed = sorted(map(str, allowed))
     near = difflib.get_close_matches(str(name), allowed, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; there is: {', '.join(allowed) or 'none'}"
+
+
+def check_options(options: Mapping[str, Any], fn: Callable, reserved: Sequence[str] = ()) -> None:
+    """Raise ValueError for a key that is no keyword argument of `fn`, or is reserved."""
+    allowed = set(hyper_of(fn)) - set(reserved)
+    for name in options:
+        if name not in allowed:
+            raise ValueError(f"options: no option {name!r}{did_you_mean(name, allowed)}")

@@ -31,6 +31,8 @@ ALLOWED = {
     "formats": BASE | {"losses"},
     "algorithms": METHOD,
     "about": METHOD,
+    "taxonomy": METHOD,
+    "doctor": {"kernels"},
     "kernels": BASE | {"parallel"},
     "parallel": BASE | {"store"},
     "models": MODEL,
@@ -41,17 +43,17 @@ ALLOWED = {
     "log": {"store"},
     "train": TRAIN,
     "options": METHOD | {"user_code", "train", "optim", "embedded"},
-    "run": TRAIN | {"options", "about", "embedded", "config", "feedback", "__init__"},
+    "run": TRAIN | {"options", "about", "embedded", "__init__"},
     "config": METHOD
-    | {"user_code", "train", "optim", "options", "parallel", "run", "cli", "about"},
+    | {"user_code", "train", "optim", "options", "parallel", "rewards", "about", "__init__"},
     "feedback": TRAIN | {"options", "run"},
-    "pipeline": TRAIN | {"options", "run", "config", "cli"},
-    "eval": TRAIN | {"options", "run", "config"},
-    "plan": TRAIN | {"options", "run", "config"},
+    "pipeline": TRAIN | {"options", "run"},
+    "eval": TRAIN | {"options", "run"},
+    "plan": TRAIN | {"options", "run"},
     "bench": TRAIN | {"options", "run", "config", "cli", "plan"},
     "cli": TRAIN
-    | {"about", "eval", "config", "embedded", "bench", "plan", "options", "run"}
-    | {"feedback", "pipeline", "__init__"},
+    | {"about", "taxonomy", "doctor", "eval", "config", "embedded", "bench", "plan", "options"}
+    | {"run", "feedback", "pipeline", "__init__"},
     "examples": TRAIN | {"options", "run", "embedded", "plan", "__init__"},
     "__main__": {"cli"},
     "__init__": set(),

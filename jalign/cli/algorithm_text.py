@@ -20,7 +20,7 @@ online: responses are sampled from the policy itself; other data are fixed
 SFT: the loss has a likelihood term; length: it reads lengths
 negative: only dispreferred responses drive it
 Nash: it seeks the equilibrium of a game
-jalign algorithms NAME shows one with its hyper-parameters, jalign algorithms WORD some"""
+jalign algorithms NAME shows its hyper-parameters, WORD the lines with the word"""
 
 _WIDTHS = (23, 6, 8, 8, 7, 10)  # of the first columns; a line fits 80
 

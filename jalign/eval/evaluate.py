@@ -20,8 +20,8 @@ from jalign.options import RunOptions
 from jalign.run import data as build_data
 from jalign.run import rollouts as build_online
 from jalign.run.batches import reads_mismatched
-from jalign.run.reward_parts import Texts
-from jalign.run.rewards import reward_of
+from jalign.run.prompts import PromptTable
+from jalign.run.rewards import compose
 from jalign.train.step import make_eval_step
 
 Metrics = dict[str, Any]
@@ -110,9 +110,12 @@ def _offline(s: Subject) -> Metrics:
 
 def _online(s: Subject) -> Metrics:
     """Rewards of responses to the held-out prompts."""
-    reward = reward_of(s.options, s.mesh, s.model.shared_base)
-    texts = Texts.of(s.options, s.held, build_data.held_rows(s.options), s.model.tokenizer)
-    return build_online.answers_of(s.options, s.model, texts, s.mesh, reward)(s.state, s.frozen)
+    row = s.options.algorithm
+    reward = compose(s.options.reward, row, s.mesh, shared_base=s.model.shared_base)
+    rows = build_data.held_rows(s.options)
+    table = PromptTable(s.held, rows, s.model.tokenizer, row.data_kind)
+    evaluator = build_online.evaluator_of(s.options, s.model, table, s.mesh, reward)
+    return evaluator(s.state, s.frozen) or {}
 
 
 def _kl(s: Subject, to_reference: bool) -> float:

@@ -1,6 +1,6 @@
 """Shared by label, revise and prompts: input rows, resumable output, the judge's report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,6 @@ from jalign.options.judge import TRANSPORT_KEYS
 from jalign.rewards.judge import Judge
 from jalign.rewards.server import ServerJudge
 from jalign.run import data as build_data
-from jalign.signatures import did_you_mean, hyper_of
 
 FeedbackConfig = LabelConfig | ReviseConfig | PromptsConfig
 
@@ -22,16 +21,6 @@ _NOT_IDENTITY = ("out", "file", "limit", *TRANSPORT_KEYS)
 def rows_of(options: FeedbackConfig) -> list[Row]:
     """The input rows, at most `limit` of them."""
     return build_data.rows_of(options.file, "train")[: options.limit or None]
-
-
-def check_options(
-    options: Mapping[str, Any], fn: Callable[..., Any], reserved: Sequence[str] = ()
-) -> None:
-    """Raise ValueError for a key that is no keyword argument of `fn`, or is reserved."""
-    allowed = set(hyper_of(fn)) - set(reserved)
-    for name in options:
-        if name not in allowed:
-            raise ValueError(f"options: no option {name!r}{did_you_mean(name, allowed)}")
 
 
 def write(

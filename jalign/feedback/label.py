@@ -18,6 +18,7 @@ from jalign.rewards.preference import BothOrders
 from jalign.rewards.rating import Ratings, additive_ratings, direct_score
 from jalign.rewards.rlaif import Comparison, labeler
 from jalign.run.judge import judge_of
+from jalign.signatures import check_options
 
 ASK_FUNCTIONS: dict[str, Callable] = {
     "preference": Comparison,
@@ -35,7 +36,7 @@ BIASED = (
 
 def check(options: LabelConfig) -> None:
     """Raise ValueError for an unknown option of the question, or principles that cannot be read."""
-    common.check_options(options.options, ASK_FUNCTIONS[options.ask], ("by",))
+    check_options(options.options, ASK_FUNCTIONS[options.ask], ("by",))
     if options.ask == "principles":
         constitutional.principles(options.principles)
 

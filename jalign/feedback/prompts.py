@@ -13,11 +13,12 @@ from jalign.rewards.label import text_of
 from jalign.rewards.self_instruct import invent
 from jalign.run import data as build_data
 from jalign.run.judge import judge_of
+from jalign.signatures import check_options
 
 
 def check(options: PromptsConfig) -> None:
     """Raise ValueError for an option that the generation of prompts does not have."""
-    common.check_options(options.options, invent, ("seed", "temperature", "max_tokens"))
+    check_options(options.options, invent, ("seed", "temperature", "max_tokens"))
 
 
 def prompts(options: PromptsConfig, display: Display | None = None) -> list[Row]:

@@ -141,7 +141,7 @@ def _add_sampling_costs(options: RunOptions, report: Report, roles: PlannedRoles
     """Fill in the report's rollouts: how many, how long, and the size of the KV cache."""
     spec, devices = roles.model.decoder.spec, report.target.devices
     itemsize = np.dtype(roles.model.decoder.dtype).itemsize
-    rollout = build_online.plan_of(options)
+    rollout = build_online.spec_of(options)
     prompt, _ = plan_data.longest(options, spec)
     new = options.rollout.max_new_tokens
     responses = rollout.prompts * rollout.responses

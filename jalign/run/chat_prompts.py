@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from jalign.data.chat import Template
-from jalign.rollout.sampler import prompt_ids
+from jalign.rollout.text import prompt_ids
 
 Row = dict[str, Any]
 """A row with a `prompt`, text or messages, and perhaps `tools`."""

@@ -18,7 +18,7 @@ from jalign.models.limits import check_rows
 from jalign.options.generate import GenerateConfig
 from jalign.rewards.model import RewardModel
 from jalign.rollout.sampler import Settings
-from jalign.rollout.sampler import generate as generate_texts
+from jalign.rollout.text import generate as generate_texts
 from jalign.run import data as build_data
 from jalign.run import folder as runs
 from jalign.run.best_of_n import best_first

@@ -33,7 +33,7 @@ def split_lines(options: RunOptions) -> list[str]:
 def batch_lines(options: RunOptions, examples: Examples) -> list[str]:
     """How batches are cut, or how a rollout is."""
     if options.algorithm.experience:
-        return list(build_online.plan_of(options).describe(options.algorithm))
+        return list(build_online.spec_of(options).describe(options.algorithm))
     spec = hub.spec_of(model_path(options.model.path))
     source = source_of(options, examples, mesh_of(options.mesh), spec)
     return list(source.describe())

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import Algorithm
-from jalign.feedback.common import check_options
 from jalign.options import RewardConfig
 from jalign.rewards.functions import RewardFunctions
 from jalign.rewards.identity import function_digest, template_digests
@@ -28,6 +27,7 @@ from jalign.run.judge import judge_of
 from jalign.run.prompts import PromptTable
 from jalign.run.response_rewards import ResponseReward, as_function
 from jalign.run.step_rewards import StepReward
+from jalign.signatures import check_options
 
 Function = Callable[..., Any]
 """A reward function: `jalign.rewards.functions.RewardFunctions` says how it is called."""
