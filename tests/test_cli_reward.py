@@ -208,5 +208,5 @@ def test_only_reward_models_are_normalised(folder, capsys, tmp_path):
     code, said = call(["export", folder / "policy", tmp_path / "a", *args], capsys)
     assert code == 3 and "policy is no reward model" in said.err
     code, said = call(["export", folder / "reward", tmp_path / "b", *args, "--adapter"], capsys)
-    assert code == 3 and "--adapter leaves behind" in said.err
+    assert code == 3 and "--adapter leaves out" in said.err
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()

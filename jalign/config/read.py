@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from itertools import pairwise
 from typing import NoReturn, TypeVar
@@ -130,7 +130,8 @@ def parsed(
     options: ArgumentParser, args: Sequence[str], build: Callable[[Namespace], T] = lambda x: x
 ) -> T:
     """Parse and build. Where there is a --config, a first word that is not an option is one."""
-    args, names = list(args), {action.dest for action in options._actions}
+    names = {action.dest for action in options._actions}
+    args = [_with_underscores(arg, names) for arg in args]
     for name in option_names(args):
         if renamed := refusal(name):
             raise ConfigError(renamed)
@@ -152,6 +153,13 @@ def parsed(
         if re.search(r"required: algorithm\b", str(error)):
             raise ConfigError(_complete(options.prog.split()[1])) from error
         raise ConfigError(_explain(str(error), _keys(options))) from error
+
+
+def _with_underscores(arg: str, names: Collection[str]) -> str:
+    """`--max-new-tokens` as `--max_new_tokens`, where there is such an option."""
+    name, equals, value = arg.partition("=")
+    underscored = name[2:].replace("-", "_")
+    return f"--{underscored}{equals}{value}" if arg[:2] == "--" and underscored in names else arg
 
 
 def _with_config_files(args: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jalign.models.adapters.lora import adapters
@@ -96,7 +97,8 @@ def dare(deltas: Sequence[Tree], key: Array, *, drop: float) -> list[Tree]:
     if not 0 <= drop < 1:
         raise ValueError(f"drop is a probability, at least 0 and below 1, got {drop}")
 
-    def one(model: int, tensor: int, d: Array) -> Array:
+    def one(model: int, tensor: int, d: ArrayLike) -> Array:
+        d = jnp.asarray(d)
         own = jax.random.fold_in(jax.random.fold_in(key, model), tensor)
         return jnp.where(jax.random.bernoulli(own, 1 - drop, d.shape), d / (1 - drop), 0)
 
@@ -121,7 +123,7 @@ def slerp(a: Tree, b: Tree, t: float) -> Tree:
     if not 0 <= t <= 1:
         raise ValueError(f"t goes from 0 (the first model) to 1 (the second), got {t}")
 
-    def arc(a: Array, b: Array) -> Array:
+    def arc(a: ArrayLike, b: ArrayLike) -> Array:
         a, b = jnp.asarray(a), jnp.asarray(b)
         norm_a, norm_b = jnp.linalg.norm(a), jnp.linalg.norm(b)
         none = (norm_a == 0) | (norm_b == 0)
@@ -194,7 +196,7 @@ def _check(deltas: Sequence[Tree], weights: Sequence[float]) -> None:
             raise ValueError(f"model {i} does not fit model 0: {'; '.join(problems)}")
 
 
-def _weighted(arrays: Sequence[Array], weights: Sequence[float]) -> Array:
+def _weighted(arrays: Sequence[ArrayLike], weights: Sequence[float]) -> Array:
     first, *rest = (w * jnp.asarray(x) for w, x in zip(weights, arrays, strict=True))
     return sum(rest, first)
 
