@@ -51,10 +51,11 @@ def generate(
     GenerateConfig(model=policy.path, **limits, **sampling)  # raises where they do not go together
     rows, _ = as_chats([{"prompt": x} for x in prompts], len(prompts), policy.tokenizer, chat, None)
     ids = encode_prompts(rows, policy.tokenizer)
-    eos = eos_ids(policy.path, policy.tokenizer)
-    settings = Settings(max_new_tokens=max_new_tokens, responses=responses, eos=eos, **sampling)
+    settings = Settings(
+        max_new_tokens=max_new_tokens, responses=responses, eos=policy.eos, **sampling
+    )
     size = min(batch_size, len(ids))
-    key = jax.random.key(seed)
+    key = jax.random.fold_in(jax.random.key(seed), 0)  # as the first rows of a command
     return generate_texts(policy.decoder, policy.tokenizer, ids, settings, key, batch_size=size)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jalign.data.batch_spec import BatchSpec
 from jalign.data.pipeline import Batches
 from jalign.data.records import Record
 from jalign.data.tokenize import tokenize
@@ -47,7 +48,7 @@ def in_training(decoder, tokenizer, prompts, responses, layout, **limits):
     """[prompts, K] scores as the losses of lists get them."""
     records = [Record(p, r, {}) for p, r in zip(prompts, responses, strict=True)]
     examples = tokenize(records, tokenizer, **limits)
-    batches = Batches(examples, batch_size=len(examples), layout=layout, max_tokens=256)
+    batches = Batches(examples, BatchSpec(len(examples), layout=layout, max_tokens=256))
     out = np.zeros((len(examples), len(responses[0])))
 
     @jax.jit
