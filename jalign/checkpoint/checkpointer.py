@@ -299,7 +299,7 @@ class Checkpointer:
             )
         if leftovers := self.leftovers():
             names = ", ".join(leftovers[:5])
-            raise CheckpointError(f"{self.directory} has files but no finished checkpoint: {names}")
+            raise CheckpointError(f"{self.directory} has files but no complete checkpoint: {names}")
         return None
 
     def _must_exist(self, step: int) -> None:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jalign.parallel.memory import fetched
+from jalign.parallel.memory import to_device
 from jalign.parallel.paths import named_leaves
 
 
@@ -60,7 +60,7 @@ def _checksum(x: Array) -> Array:
 
 @jax.jit
 def _checksums(leaves: list[Array]) -> list[Array]:
-    return [_checksum(fetched(x)) for x in leaves]  # scalars, so every host has them whole
+    return [_checksum(to_device(x)) for x in leaves]  # scalars, so every host has them whole
 
 
 def fingerprint(tree: Any) -> dict[str, int]:

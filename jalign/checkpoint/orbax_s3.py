@@ -42,14 +42,14 @@ def _is_store(directory: str) -> bool:
 def _kvstore(path: str) -> dict[str, Any]:
     """tensorstore's description of a place; of AWS's variables it reads the keys alone."""
     bucket, _, key = path.removeprefix(_PREFIX).partition("/")
-    found: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": key}
+    spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": key}
     get = os.environ.get
     endpoint = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL")
     region = get("AWS_REGION") or get("AWS_DEFAULT_REGION") or (endpoint and "us-east-1")
     if endpoint:
-        found["endpoint"] = endpoint
+        spec["endpoint"] = endpoint
     if region:
-        found["aws_region"] = region
+        spec["aws_region"] = region
     if get("AWS_ACCESS_KEY_ID"):
-        found["aws_credentials"] = {"type": "environment"}
-    return found
+        spec["aws_credentials"] = {"type": "environment"}
+    return spec

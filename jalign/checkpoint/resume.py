@@ -143,7 +143,7 @@ def resume(
             raise ResumeError(f"resume is 'must' but {where} has no complete checkpoint")
         if leftovers := checkpointer.leftovers():
             raise ResumeError(
-                f"{where} has files but no finished checkpoint ({', '.join(leftovers[:5])}):"
+                f"{where} has files but no complete checkpoint ({', '.join(leftovers[:5])}):"
                 " choose another directory, delete this one, or start fresh with resume='never'"
             )
         return None

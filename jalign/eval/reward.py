@@ -107,7 +107,9 @@ def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, f
     x, y = _pair(rewards, lengths, ("rewards", "lengths"))
     if np.ptp(x) == 0 or np.ptp(y) == 0:  # scipy warns, and the rest of the report stands
         return math.nan, math.nan
-    return float(stats.pearsonr(x, y).statistic), float(stats.spearmanr(x, y).statistic)
+    results = stats.pearsonr(x, y), stats.spearmanr(x, y)
+    pearson, spearman = (float(result.statistic) for result in results)  # pyright: ignore
+    return pearson, spearman
 
 
 def by_source(

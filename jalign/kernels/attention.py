@@ -74,20 +74,20 @@ def cached_attention(
     The cache already holds the new tokens' own keys and values at `positions`. Other arguments as
     in `attention`.
     """
-    places = jnp.arange(k.shape[2])
-    seen = places <= positions[..., None]
+    slots = jnp.arange(k.shape[2])
+    seen = slots <= positions[..., None]
     if window is not None:
-        seen &= places > positions[..., None] - window
+        seen &= slots > positions[..., None] - window
     return _plain(q, k, v, seen, scale, softcap, order="bgsc")
 
 
 def _xla(
     q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
 ) -> Array:
-    places = jnp.arange(q.shape[1])
-    seen = places <= places[:, None]
+    slots = jnp.arange(q.shape[1])
+    seen = slots <= slots[:, None]
     if window is not None:
-        seen &= places > places[:, None] - window
+        seen &= slots > slots[:, None] - window
     return _plain(q, k, v, seen[None], scale, softcap)
 
 

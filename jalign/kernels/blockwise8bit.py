@@ -61,16 +61,16 @@ def levels(bits: int) -> np.ndarray:
     code = np.arange(1, 2**bits)
     e = np.floor(np.log2(code)).astype(int)
     place = 0.1 + 0.9 * ((code + 0.5) / 2.0**e - 1)
-    found = 10.0 ** (e - bits + 1) * place
-    return np.concatenate([[0.0], found / found[-1]]).astype(np.float32)
+    magnitudes = 10.0 ** (e - bits + 1) * place
+    return np.concatenate([[0.0], magnitudes / magnitudes[-1]]).astype(np.float32)
 
 
 def encode(x: Float[Array, "..."], *, signed: bool) -> Quantized8bit:
     """The codes of an array whose shape has `blocks`."""
-    found = blocks(x.shape)
-    if found is None:
+    layout = blocks(x.shape)
+    if layout is None:
         raise ValueError(f"an array of shape {x.shape} is not coded: see `blocks`")
-    axis, block = found
+    axis, block = layout
     bits = 7 if signed else 8
     parts = _split(x, axis, block)
     scales = jnp.abs(parts).max(axis + 1, keepdims=True)
@@ -120,10 +120,10 @@ def _widths(bits: int) -> np.ndarray:
 
 def _pick(e: Array, values: np.ndarray) -> Array:
     """values[e] for a handful of values: selections fuse where a gather would not."""
-    found = jnp.full(e.shape, values[0], jnp.float32)
+    picked = jnp.full(e.shape, values[0], jnp.float32)
     for n, value in enumerate(values[1:], 1):
-        found = jnp.where(e == n, value, found)
-    return found
+        picked = jnp.where(e == n, value, picked)
+    return picked
 
 
 def _split(x: Array, axis: int, block: int) -> Array:

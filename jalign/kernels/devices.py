@@ -94,8 +94,8 @@ def platform_of(device: Any) -> str:
 
 
 def _capability(device: Any) -> tuple[int, int] | None:
-    found = getattr(device, "compute_capability", None)
-    if found is None:
+    capability = getattr(device, "compute_capability", None)
+    if capability is None:
         return None
-    major, _, minor = str(found).partition(".")
+    major, _, minor = str(capability).partition(".")
     return int(major), int(minor or 0)

@@ -45,9 +45,9 @@ def collapse(
     return jax.vmap(_collapse)(y, rows, inverse)
 
 
-def _take(flat: Array, places: Array) -> Array:
+def _take(flat: Array, indices: Array) -> Array:
     """`flat[places]`, and 0 where a place is past the end."""
-    return jnp.take(flat, places, axis=0, mode="fill", fill_value=0)
+    return jnp.take(flat, indices, axis=0, mode="fill", fill_value=0)
 
 
 def _flatten(y: Array) -> Array:

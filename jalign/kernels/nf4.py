@@ -59,10 +59,10 @@ def encode(w: Float[Array, "... i o"], kind: str) -> QuantizedArrays:
     around = (largest - mean).reshape(*stack, i // block, o // group, group)
     steps = jnp.maximum(jnp.abs(around).max(-1), 1e-30) / 127
     scales = jnp.round(around / steps[..., None]).astype(jnp.int8).reshape(largest.shape)
-    parts = {"scales": scales, "steps": steps, "mean": mean}
+    arrays = {"scales": scales, "steps": steps, "mean": mean}
     # entries are coded with the scale that decoding will find
-    found = _scales(parts)[..., None, :]
-    relative = (blocks / jnp.where(found > 0, found, 1.0)).reshape(w.shape)
+    decoded_scales = _scales(arrays)[..., None, :]
+    relative = (blocks / jnp.where(decoded_scales > 0, decoded_scales, 1.0)).reshape(w.shape)
     if kind == "int8":
         codes = jnp.round(jnp.clip(relative, -1, 1) * 127).astype(jnp.int8)
     else:
@@ -73,45 +73,45 @@ def encode(w: Float[Array, "... i o"], kind: str) -> QuantizedArrays:
             levels += relative > b
         pairs = levels.reshape(*stack, i // 2, 2, o)
         codes = pairs[..., 0, :] | (pairs[..., 1, :] << 4)
-    return {"codes": codes} | parts
+    return {"codes": codes} | arrays
 
 
-def decode(parts: QuantizedArrays, dtype: Any = jnp.float32) -> Float[Array, "... i o"]:
+def decode(arrays: QuantizedArrays, dtype: Any = jnp.float32) -> Float[Array, "... i o"]:
     """The matrices of codes."""
-    codes = parts["codes"]
+    codes = arrays["codes"]
     if codes.dtype == jnp.int8:
         levels = codes.astype(jnp.float32) / 127
     else:
         *stack, half, o = codes.shape
         both = jnp.stack([codes & 15, codes >> 4], -2).reshape(*stack, 2 * half, o)
         levels = jnp.asarray(NF4)[both]
-    scales = _scales(parts)
+    scales = _scales(arrays)
     *stack, _, o = levels.shape
     blocks = levels.reshape(*stack, scales.shape[-2], -1, o) * scales[..., None, :]
     return blocks.reshape(levels.shape).astype(dtype)
 
 
-def _scales(parts: QuantizedArrays) -> Float[Array, "... b o"]:
-    scales, steps = parts["scales"], parts["steps"]
+def _scales(arrays: QuantizedArrays) -> Float[Array, "... b o"]:
+    scales, steps = arrays["scales"], arrays["steps"]
     groups = scales.astype(jnp.float32).reshape(*steps.shape, -1) * steps[..., None]
-    return jnp.maximum(groups.reshape(scales.shape) + parts["mean"], 0.0)
+    return jnp.maximum(groups.reshape(scales.shape) + arrays["mean"], 0.0)
 
 
 @jax.custom_vjp
-def quantized_matmul(x: Float[Array, "n i"], parts: QuantizedArrays) -> Float[Array, "n o"]:
+def quantized_matmul(x: Float[Array, "n i"], arrays: QuantizedArrays) -> Float[Array, "n o"]:
     """x W in the dtype of x. The backward pass decodes W again, so that only codes are kept for
     it; the codes have no gradient.
     """
-    return x @ decode(parts, x.dtype)
+    return x @ decode(arrays, x.dtype)
 
 
-def _forward(x: Array, parts: QuantizedArrays) -> tuple[Array, QuantizedArrays]:
-    return quantized_matmul(x, parts), parts
+def _forward(x: Array, arrays: QuantizedArrays) -> tuple[Array, QuantizedArrays]:
+    return quantized_matmul(x, arrays), arrays
 
 
-def _backward(parts: QuantizedArrays, dy: Array) -> tuple[Array, dict[str, Any]]:
-    zeros = jax.tree.map(_no_gradient, parts)
-    return dy @ decode(parts, dy.dtype).T, zeros
+def _backward(arrays: QuantizedArrays, dy: Array) -> tuple[Array, dict[str, Any]]:
+    zeros = jax.tree.map(_no_gradient, arrays)
+    return dy @ decode(arrays, dy.dtype).T, zeros
 
 
 def _no_gradient(x: Array) -> Any:

@@ -23,7 +23,7 @@ from jalign.models.cache import KeysValues, write
 from jalign.models.linear import Linear
 from jalign.models.norms import Norm
 from jalign.models.rope import Rope, rotate
-from jalign.models.spec import Kind, Spec
+from jalign.models.spec import LayerType, Spec
 from jalign.parallel.axes import BATCH_AXES, CONTEXT, HEAD_AXES
 from jalign.parallel.rules import constrain, ways
 
@@ -35,7 +35,7 @@ ACTIVATION = {
 }
 
 
-class Place(NamedTuple):
+class AttentionInputs(NamedTuple):
     """Where the tokens of a call stand; the same for every layer.
 
     Attributes:
@@ -70,14 +70,14 @@ class Attention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "n D"],
-        place: Place,
-        kind: Kind,
+        inputs: AttentionInputs,
+        layer_type: LayerType,
         implementation: str,
         kv: KeysValues | None,
         layer: Array | int,
         key: Array | None,
     ) -> tuple[Float[Array, "n D"], KeysValues | None]:
-        spec, streams = self.spec, place.positions.shape
+        spec, streams = self.spec, inputs.positions.shape
         keys = _keys(key, 4)
         q, k, v = (
             linear(x, key).reshape(*streams, -1, spec.head_dim)
@@ -85,21 +85,24 @@ class Attention(nnx.Module):
         )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if kind.rope is not None:
-            q, k = rotate(q, place.tables[kind.rope]), rotate(k, place.tables[kind.rope])
+        if layer_type.rope is not None:
+            q, k = (
+                rotate(q, inputs.tables[layer_type.rope]),
+                rotate(k, inputs.tables[layer_type.rope]),
+            )
         if kv is None:
             q, k, v = _by_heads(q, k, v)
-        numbers = {"scale": spec.scale, "window": kind.window, "softcap": spec.attn_softcap}
-        on_rows = functools.partial(attention, implementation=implementation, **numbers)
+        options = {"scale": spec.scale, "window": layer_type.window, "softcap": spec.attn_softcap}
+        on_rows = functools.partial(attention, implementation=implementation, **options)
         if kv is not None:
-            kv = write(kv, layer, k, v, place.positions, place.fresh)
-        if place.rows is not None and place.inverse is not None:
-            y = _on_flat_stream(on_rows, (q, k, v), place.rows, place.inverse)
-        elif kv is None or place.fresh:
+            kv = write(kv, layer, k, v, inputs.positions, inputs.fresh)
+        if inputs.rows is not None and inputs.inverse is not None:
+            y = _on_flat_stream(on_rows, (q, k, v), inputs.rows, inputs.inverse)
+        elif kv is None or inputs.fresh:
             y = on_rows(q, k, v)
         else:
             k, v = (all_[layer].astype(q.dtype) for all_ in kv)
-            y = cached_attention(q, k, v, place.positions, **numbers)
+            y = cached_attention(q, k, v, inputs.positions, **options)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
 
@@ -160,15 +163,17 @@ class Layer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "n D"],
-        place: Place,
-        kind: Kind,
+        inputs: AttentionInputs,
+        layer_type: LayerType,
         implementation: str,
         kv: KeysValues | None,
         layer: Array | int,
         key: Array | None,
     ) -> tuple[Float[Array, "n D"], KeysValues | None]:
         attn_key, mlp_key = _keys(key, 2)
-        y, kv = self.attn(self.attn_norm(x), place, kind, implementation, kv, layer, attn_key)
+        y, kv = self.attn(
+            self.attn_norm(x), inputs, layer_type, implementation, kv, layer, attn_key
+        )
         x = x + (y if self.post_attn_norm is None else self.post_attn_norm(y))
         y = self.mlp(self.mlp_norm(x), mlp_key)
         return x + (y if self.post_mlp_norm is None else self.post_mlp_norm(y)), kv

@@ -44,14 +44,14 @@ class KVCache:
     fresh: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
-    def empty(cls, spec: Spec, rows: int, places: int, dtype: DTypeLike) -> KVCache:
+    def empty(cls, spec: Spec, rows: int, slots: int, dtype: DTypeLike) -> KVCache:
         """A cache for `rows` rows of up to `places` tokens."""
-        shape = (spec.depth, rows, spec.kv_heads, places, spec.head_dim)
+        shape = (spec.depth, rows, spec.kv_heads, slots, spec.head_dim)
         kv = KeysValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
         return cls(kv, jnp.zeros(rows, jnp.int32), fresh=True)
 
     @property
-    def places(self) -> int:
+    def slots(self) -> int:
         return jax.tree.leaves(self.kv)[0].shape[3]
 
     def filled(self, kv: Any, positions: Int[Array, "B N"]) -> KVCache:
@@ -78,6 +78,6 @@ def write(
         new = (x.swapaxes(1, 2)[None].astype(kv.k.dtype) for x in (k, v))
         return KeysValues(*map(lambda a, b: jax.lax.dynamic_update_slice(a, b, start), kv, new))
     rows = jnp.arange(k.shape[0])[:, None]
-    places = jnp.where(positions < 0, kv.k.shape[3], positions)
+    slots = jnp.where(positions < 0, kv.k.shape[3], positions)
     new = (x.astype(kv.k.dtype) for x in (k, v))
-    return KeysValues(*map(lambda a, b: a.at[layer, rows, :, places].set(b, mode="drop"), kv, new))
+    return KeysValues(*map(lambda a, b: a.at[layer, rows, :, slots].set(b, mode="drop"), kv, new))

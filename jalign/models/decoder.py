@@ -26,15 +26,15 @@ from jaxtyping import Float, Int
 from jalign.core import did_you_mean
 from jalign.kernels import devices
 from jalign.kernels.backend import choose_attention
-from jalign.models.block import Layer, Place
+from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
 from jalign.models.heads import ScalarHead
 from jalign.models.linear import Embed, Linear
 from jalign.models.norms import Norm
 from jalign.models.rope import row_lengths
-from jalign.models.spec import Kind, Spec
+from jalign.models.spec import LayerType, Spec
 from jalign.parallel.axes import TOKEN_AXES
-from jalign.parallel.memory import fetched
+from jalign.parallel.memory import to_device
 from jalign.parallel.rules import constrain
 
 REMAT: dict[str, Callable[..., Any]] = {
@@ -131,10 +131,8 @@ class Decoder(nnx.Module):
             raise ValueError("rows and inverse describe one layout: give both or neither")
         if rows is not None and cache is not None:
             raise ValueError("a cache holds rows, it cannot be used with a flat stream")
-        if cache is not None and cache.fresh and tokens.shape[1] > cache.places:
-            raise ValueError(
-                f"{tokens.shape[1]} tokens do not fit a cache of {cache.places} places"
-            )
+        if cache is not None and cache.fresh and tokens.shape[1] > cache.slots:
+            raise ValueError(f"{tokens.shape[1]} tokens do not fit a cache of {cache.slots} places")
         x, cache, _ = self._run(tokens, positions, rows, inverse, cache, key, keep=False)
         return self.final_norm(x), cache
 
@@ -185,17 +183,19 @@ class Decoder(nnx.Module):
             lengths = (
                 row_lengths(positions, rows, inverse)
                 if cache is None
-                else jnp.full((positions.shape[0], 1), cache.places)
+                else jnp.full((positions.shape[0], 1), cache.slots)
             )
         tables = {rope: rope.table(positions, self.spec.head_dim, lengths) for rope in ropes}
-        place = Place(positions, tables, rows, inverse, cache is not None and cache.fresh)
+        inputs = AttentionInputs(
+            positions, tables, rows, inverse, cache is not None and cache.fresh
+        )
         kv = None if cache is None else cache.kv
-        flat, kv, seen = self._run_layers(x.reshape(-1, x.shape[-1]), place, kv, key, keep)
+        flat, kv, seen = self._run_layers(x.reshape(-1, x.shape[-1]), inputs, kv, key, keep)
         if keep:
             seen = jnp.concatenate([x[None], seen.reshape(-1, *x.shape)])
         return flat.reshape(x.shape), None if cache is None else cache.filled(kv, positions), seen
 
-    def _run_layers(self, x, place: Place, kv, key, keep: bool) -> Any:
+    def _run_layers(self, x, inputs: AttentionInputs, kv, key, keep: bool) -> Any:
         """Scan over whole periods of layers, then the rest; `x` is [S * N, D]. Also every layer's
         output when `keep`.
         """
@@ -218,13 +218,13 @@ class Decoder(nnx.Module):
             kind = spec.kinds[i]
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
-            x, kv = layer(x, place, kind, implementation, kv, number, key)
+            x, kv = layer(x, inputs, kind, implementation, kv, number, key)
             return constrain(x, TOKEN_AXES, None), kv
 
         def several(carry, stacked, count: int, scanned: bool) -> Any:
             x, kv = carry
             # a reference on the host: TPU programs slice what is there along one axis only
-            stacked = fetched(stacked)
+            stacked = to_device(stacked)
             seen = []
             for i in range(count):
                 run = functools.partial(one_layer, i)
@@ -234,15 +234,15 @@ class Decoder(nnx.Module):
                 seen.append(x)
             return (x, kv), jnp.stack(seen) if keep else None
 
-        whole = stacked
+        scanned_layers = stacked
         if period > 1:
-            whole = jax.tree.map(
+            scanned_layers = jax.tree.map(
                 lambda a: a[: periods * period].reshape(periods, period, *a.shape[1:]), stacked
             )
         carry, seen = jax.lax.scan(
             functools.partial(several, count=period, scanned=not unroll),
             (x, kv),
-            whole,
+            scanned_layers,
             unroll=periods if unroll else 1,
         )
         left = spec.depth - periods * period
@@ -252,7 +252,7 @@ class Decoder(nnx.Module):
             seen = jnp.concatenate([seen.reshape(-1, *x.shape), last]) if keep else None
         return *carry, seen
 
-    def _best_attention(self, kind: Kind) -> str:
+    def _best_attention(self, kind: LayerType) -> str:
         device = devices.built_for()
         name, _ = choose_attention(
             platform=device.platform,

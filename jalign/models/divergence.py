@@ -39,7 +39,7 @@ def kl(
     *,
     vocab_axis: int,
     other_vocab_axis: int,
-    **numbers: Any,
+    **head_options: Any,
 ) -> Float[Array, "*S Q"]:
     """KL(p || q) = sum_v p_v (log p_v - log q_v), nats, float32; p from the first head, q from the
     other.
@@ -55,7 +55,7 @@ def kl(
       ValueError: when the heads have different vocabularies.
     """
     p, q, h, u = _sides(
-        (hidden, weight, vocab_axis), (other_hidden, other_weight, other_vocab_axis), **numbers
+        (hidden, weight, vocab_axis), (other_hidden, other_weight, other_vocab_axis), **head_options
     )
     values: Any = _kl(p, q, h, weight, u, other_weight)
     return values.reshape(hidden.shape[:-1])
@@ -70,7 +70,7 @@ def jsd(
     beta: float,
     vocab_axis: int,
     other_vocab_axis: int,
-    **numbers: Any,
+    **head_options: Any,
 ) -> Float[Array, "*S Q"]:
     """Generalised Jensen-Shannon divergence b KL(q || m) + (1 - b) KL(p || m), m = b q + (1 - b) p.
 
@@ -87,7 +87,7 @@ def jsd(
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must be in [0, 1], got {beta}")
     first, second = (hidden, weight, vocab_axis), (other_hidden, other_weight, other_vocab_axis)
-    p, q, h, u = _sides(first, second, **numbers)
+    p, q, h, u = _sides(first, second, **head_options)
     values: Any
     if beta == 0:
         values = _kl(q, p, u, other_weight, h, weight)
@@ -249,8 +249,8 @@ def _jsd_forward(
         body = functools.partial(divergences, *states, c["total"], c["other"])
         return c | sweep(sides, body, {"p_to_m": zero, "q_to_m": zero})
 
-    found = over_blocks(run, (p.cut(h), q.cut(other_h)))
-    out = {name: p.join(x, *h.shape[:2]) for name, x in found.items()}
+    blocks = over_blocks(run, (p.cut(h), q.cut(other_h)))
+    out = {name: p.join(x, *h.shape[:2]) for name, x in blocks.items()}
     return out | {"jsd": beta * out["q_to_m"] + (1 - beta) * out["p_to_m"]}
 
 

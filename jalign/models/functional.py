@@ -10,8 +10,8 @@ from flax import nnx, struct
 from jax import Array
 
 from jalign.layout import Layout
-from jalign.models.score import Scores, score
-from jalign.parallel.memory import fetched
+from jalign.models.score import Outputs, score
+from jalign.parallel.memory import to_device
 from jalign.parallel.paths import path_name
 
 
@@ -32,7 +32,7 @@ class StandaloneModel:
 
 def functional(
     model: nnx.Module, trainable: Any, critic: nnx.Module | None = None
-) -> tuple[Callable[..., Scores], Any, Any]:
+) -> tuple[Callable[..., Outputs], Any, Any]:
     """(apply, params, base): the model as a pure function and two plain pytrees, split once.
 
     `apply(params, base, layout, outputs, key=None, reference=None, **numbers)` is `score` of the
@@ -60,8 +60,8 @@ def functional(
 
     def merged(params: Any, base: Any) -> Any:
         if isinstance(params, StandaloneModel):
-            return nnx.merge(params.graphdef, _but_layers(params.state))
-        return nnx.merge(graphdefs["policy"], _but_layers(params), base)
+            return nnx.merge(params.graphdef, _layers_may_wait(params.state))
+        return nnx.merge(graphdefs["policy"], _layers_may_wait(params), base)
 
     def apply(
         params: Any,
@@ -70,18 +70,20 @@ def functional(
         outputs: Sequence[str],
         key: Array | None = None,
         reference: Any = None,
-        **numbers: Any,
-    ) -> Scores:
-        found = {}
+        **options: Any,
+    ) -> Outputs:
+        outputs_of_critic = {}
         if critic is not None:
             if "values" in outputs:
                 second = nnx.merge(graphdefs["critic"], params["critic"], base["critic"])
-                found = score(second, layout, ("values",), key=key)
+                outputs_of_critic = score(second, layout, ("values",), key=key)
                 outputs = tuple(n for n in outputs if n != "values")
             params, base = policy_of(params), policy_of(base)
         other = None if reference is None else merged(policy_of(reference), base)
         policy = merged(params, base)
-        return found | score(policy, layout, outputs, reference=other, key=key, **numbers)
+        return outputs_of_critic | score(
+            policy, layout, outputs, reference=other, key=key, **options
+        )
 
     if critic is None:
         _, params, base = split["policy"]
@@ -93,11 +95,11 @@ def functional(
     )
 
 
-def _but_layers(params: Any) -> Any:
+def _layers_may_wait(params: Any) -> Any:
     """Parameters on the device; those of the layers may stay on the host until each is run."""
 
     def one(path: tuple, x: Any) -> Any:
-        return x if path_name(path).startswith("layers.") else fetched(x)
+        return x if path_name(path).startswith("layers.") else to_device(x)
 
     return jax.tree_util.tree_map_with_path(one, params)
 

@@ -130,8 +130,8 @@ def load(
         broken: set[str] = set()
         arrays = []
         for (path, leaf), sharding in zip(leaves, where, strict=True):
-            if found := stored.get(path_name(path)):
-                read = reader(*found, leaf.dtype, checkpoint.read, named, broken)
+            if slot := stored.get(path_name(path)):
+                read = reader(*slot, leaf.dtype, checkpoint.read, named, broken)
                 arrays.append(jax.make_array_from_callback(leaf.shape, sharding, read))
             else:  # a scalar head that the checkpoint does not have
                 head_key = jax.random.key(0) if key is None else key

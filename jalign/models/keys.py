@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 def entries(family: Family, shapes: Shapes) -> list[Entry]:
     """The rows of the family's table that apply to parameters of these paths and shapes."""
-    found, left = [], set(shapes)
+    table, left = [], set(shapes)
     for row in family.rows:
         if row.ours[0] not in shapes:
             continue
@@ -58,9 +58,9 @@ def entries(family: Family, shapes: Shapes) -> list[Entry]:
             parts.append(Part(path, shape, offset))
             offset += shape[-1]
             left.discard(path)
-        found.append(Entry(row, tuple(parts), layers))
+        table.append(Entry(row, tuple(parts), layers))
     assert not left, f"no row of {family.model_type} holds {sorted(left)}"
-    return found
+    return table
 
 
 def namer(family: Family, shapes: Shapes) -> Callable[[str], str]:

@@ -54,29 +54,33 @@ def token_logps(
         temperature.
       block: (tokens, vocabulary entries) per block; None chooses by size.
     """
-    numbers = {"softcap": softcap, "scale": scale, "temperature": temperature, "block": block}
+    head_options = {"softcap": softcap, "scale": scale, "temperature": temperature, "block": block}
     out = statistics(
-        hidden, weight, targets, names=("token_logps",), vocab_axis=vocab_axis, **numbers
+        hidden, weight, targets, names=("token_logps",), vocab_axis=vocab_axis, **head_options
     )
     return out["token_logps"]
 
 
 def entropy(
-    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **numbers: Any
+    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **head_options: Any
 ) -> Float[Array, "*S Q"]:
     """-sum_v p_v log p_v, nats, float32. Arguments as in `token_logps`."""
-    out = statistics(hidden, weight, None, names=("entropy",), vocab_axis=vocab_axis, **numbers)
+    out = statistics(
+        hidden, weight, None, names=("entropy",), vocab_axis=vocab_axis, **head_options
+    )
     return out["entropy"]
 
 
 def log_sum_p_squared(
-    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **numbers: Any
+    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **head_options: Any
 ) -> Float[Array, "*S Q"]:
     """log sum_v p_v^2, float32: what WPO subtracts from a token's log-probability. Arguments as in
     `token_logps`.
     """
     names = ("log_sum_p_squared",)
-    return statistics(hidden, weight, None, names=names, vocab_axis=vocab_axis, **numbers)[names[0]]
+    return statistics(hidden, weight, None, names=names, vocab_axis=vocab_axis, **head_options)[
+        names[0]
+    ]
 
 
 def statistics(
@@ -86,7 +90,7 @@ def statistics(
     *,
     names: tuple[str, ...],
     vocab_axis: int,
-    **numbers: Any,
+    **head_options: Any,
 ) -> dict[str, Float[Array, "*S Q"]]:
     """Several of `STATISTICS` from one sweep over the vocabulary. Arguments as in `token_logps`.
 
@@ -100,7 +104,7 @@ def statistics(
         raise ValueError("token_logps needs targets")
     shape, hidden = hidden.shape[:-1], with_streams(hidden)
     targets = jnp.zeros(hidden.shape[:-1], jnp.int32) if targets is None else targets
-    head = Head.of(hidden, weight, vocab_axis=vocab_axis, **numbers)
+    head = Head.of(hidden, weight, vocab_axis=vocab_axis, **head_options)
     targets = targets.reshape(hidden.shape[:-1])
     values: Any = _statistics(head, tuple(names), hidden, weight, targets)
     return {name: value.reshape(shape) for name, value in zip(names, values, strict=True)}

@@ -72,8 +72,8 @@ class Checkpoint:
         if (self.folder / SINGLE).is_file():
             return [SINGLE]
         pickles = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
-        found = f"; {', '.join(pickles)} can run code when read and is refused" if pickles else ""
-        raise ValueError(f"{self.folder} has neither {SINGLE} nor {INDEX}{found}")
+        hint = f"; {', '.join(pickles)} can run code when read and is refused" if pickles else ""
+        raise ValueError(f"{self.folder} has neither {SINGLE} nor {INDEX}{hint}")
 
     def _open(self, file: str) -> None:
         try:

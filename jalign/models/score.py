@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 
 from jalign.core import did_you_mean
 from jalign.layout import Layout
-from jalign.models.competitors import competitors
 from jalign.models.divergence import jsd, kl
 from jalign.models.logprobs import STATISTICS, statistics, token_logps
+from jalign.models.topk_negatives import topk_negatives
 from jalign.parallel.axes import CONTEXT, TOKEN_AXES
 from jalign.parallel.rules import constrain, ways
 
@@ -30,7 +30,7 @@ ALONE = (*STATISTICS, "competitor_logps", *HEADS)
 WITH_REFERENCE = ("kl_to_ref", "kl_from_ref", "jsd_to_ref", *(f"ref_{n}" for n in STATISTICS))
 OUTPUTS = (*ALONE, *WITH_REFERENCE)
 
-Scores = dict[str, Float[Array, "B K R *A"]]
+Outputs = dict[str, Float[Array, "B K R *A"]]
 
 
 def score(
@@ -43,7 +43,7 @@ def score(
     temperature: float = 1.0,
     top_k: int = 1,
     jsd_beta: float = 0.5,
-) -> Scores:
+) -> Outputs:
     """The named quantities of every scored token, float32 [B, K, R]; only what is named is
     computed.
 
@@ -68,28 +68,30 @@ def score(
     """
     _check(outputs, model, reference)
     hidden_key, draw_key = (None, None) if key is None else jax.random.split(key)
-    hidden, found = _hidden(model, layout, hidden_key), {}
+    hidden, out = _hidden(model, layout, hidden_key), {}
     for name in outputs:
         if name in HEADS:
             # A few numbers per token: cheaper to compute for all than to gather their states.
             read = model.value.attributes if name == "attributes" else model.value
-            found[name] = _take(read(hidden), getattr(layout, HEADS[name]))
+            out[name] = _take(read(hidden), getattr(layout, HEADS[name]))
     if any(n not in HEADS for n in outputs):  # a reward model may have no unembedding at all
-        numbers: dict[str, Any] = {"temperature": temperature}
+        options: dict[str, Any] = {"temperature": temperature}
         targets = _apart(_take(layout.tokens, layout.at))
         before = _apart(_take(hidden, layout.before))
         weight, head = _head(model)
         if names := tuple(n for n in STATISTICS if n in outputs):
-            found |= statistics(before, weight, targets, names=names, **head, **numbers)
+            out |= statistics(before, weight, targets, names=names, **head, **options)
         if "competitor_logps" in outputs:
-            ids = competitors(before, weight, targets, top_k=top_k, key=draw_key, **head, **numbers)
-            found["competitor_logps"] = token_logps(before, weight, ids, **head, **numbers)
+            ids = topk_negatives(
+                before, weight, targets, top_k=top_k, key=draw_key, **head, **options
+            )
+            out["competitor_logps"] = token_logps(before, weight, ids, **head, **options)
         if any(n in WITH_REFERENCE for n in outputs):
             mine = (before, weight, head)
-            found |= _against(mine, reference, layout, targets, outputs, jsd_beta, numbers)
+            out |= _against(mine, reference, layout, targets, outputs, jsd_beta, options)
     shape = layout.at.shape  # [S, Q]
-    found = {name: x.reshape(*shape, *x.shape[2:]) for name, x in found.items()}
-    return {name: _by_response(found[name], layout.slots) for name in outputs}
+    out = {name: x.reshape(*shape, *x.shape[2:]) for name, x in out.items()}
+    return {name: _by_response(out[name], layout.slots) for name in outputs}
 
 
 def _against(
@@ -99,26 +101,26 @@ def _against(
     targets: Array,
     outputs: Sequence[str],
     jsd_beta: float,
-    numbers: dict[str, Any],
+    options: dict[str, Any],
 ) -> dict[str, Array]:
     """What needs the reference, from one run of it."""
     (h, w, head), stop = mine, jax.lax.stop_gradient
     ref_w, ref_head = _head(reference)
     ref_h = stop(_apart(_take(_hidden(reference, layout, None), layout.before)))
     ref_w = stop(ref_w)
-    found = {}
+    out = {}
     if names := tuple(n for n in STATISTICS if f"ref_{n}" in outputs):
-        of_ref = statistics(ref_h, ref_w, targets, names=names, **ref_head, **numbers)
-        found |= {f"ref_{n}": x for n, x in of_ref.items()}
-    forth = (h, w, ref_h, ref_w), head | {f"other_{n}": x for n, x in ref_head.items()} | numbers
-    back = (ref_h, ref_w, h, w), ref_head | {f"other_{n}": x for n, x in head.items()} | numbers
+        of_ref = statistics(ref_h, ref_w, targets, names=names, **ref_head, **options)
+        out |= {f"ref_{n}": x for n, x in of_ref.items()}
+    forth = (h, w, ref_h, ref_w), head | {f"other_{n}": x for n, x in ref_head.items()} | options
+    back = (ref_h, ref_w, h, w), ref_head | {f"other_{n}": x for n, x in head.items()} | options
     if "kl_to_ref" in outputs:
-        found["kl_to_ref"] = kl(*forth[0], **forth[1])
+        out["kl_to_ref"] = kl(*forth[0], **forth[1])
     if "kl_from_ref" in outputs:
-        found["kl_from_ref"] = kl(*back[0], **back[1])
+        out["kl_from_ref"] = kl(*back[0], **back[1])
     if "jsd_to_ref" in outputs:
-        found["jsd_to_ref"] = jsd(*forth[0], beta=jsd_beta, **forth[1])
-    return found
+        out["jsd_to_ref"] = jsd(*forth[0], beta=jsd_beta, **forth[1])
+    return out
 
 
 def _check(outputs: Sequence[str], model: Any, reference: Any) -> None:
@@ -151,9 +153,9 @@ def _head(model: Any) -> tuple[Array, dict[str, Any]]:
     }
 
 
-def _take(x: Array, places: Array) -> Array:
+def _take(x: Array, slots: Array) -> Array:
     """x [S, N, ...] at `places` [S, ...], in every stream its own."""
-    return jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds"))(x, places)
+    return jax.vmap(lambda x, i: x.at[i].get(mode="promise_in_bounds"))(x, slots)
 
 
 def _apart(x: Array) -> Array:

@@ -13,7 +13,7 @@ PLAIN = Rope()
 NORMS = ("rms", "rms_plus_one", "layer")
 
 
-class Kind(NamedTuple):
+class LayerType(NamedTuple):
     """What differs from layer to layer: how far attention looks back (None = to the start) and how
     positions turn.
     """
@@ -108,10 +108,10 @@ class Spec:
         return self.head_dim**-0.5 if self.attn_scale is None else self.attn_scale
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[LayerType, ...]:
         """The kind of every layer."""
-        full = Kind(None, self.rope)
-        local = Kind(self.window, self.local_rope or self.rope)
+        full = LayerType(None, self.rope)
+        local = LayerType(self.window, self.local_rope or self.rope)
         windowed = self.windowed or (self.window is not None,) * self.depth
         return tuple(local if w else full for w in windowed)
 

@@ -149,25 +149,25 @@ def call_on_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
     if jax.process_count() == 1:
         return make()
     if everywhere:
-        made = make()
-        return call_on_main(lambda: made)
+        result = make()
+        return call_on_main(lambda: result)
     text, failure = "", None
     if is_main():
         try:
-            text = json.dumps({"said": make()})
+            text = json.dumps({"result": make()})
         except (Exception, SystemExit) as error:
             failure = error
-            said = f"process 0 failed: {type(error).__name__}: {error}"
-            text = json.dumps({"error": said, "user": isinstance(error, _OF_THE_USER)})
+            message = f"process 0 failed: {type(error).__name__}: {error}"
+            text = json.dumps({"error": message, "user": isinstance(error, _OF_THE_USER)})
     sent = np.frombuffer(text.encode(), np.uint8)
     padded = np.zeros(broadcast_int(len(sent)), np.uint8)
     padded[: len(sent)] = sent
-    found = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
+    reply = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))
     if failure is not None:
         raise failure
-    if "error" in found:
-        raise (ValueError if found["user"] else RuntimeError)(found["error"])
-    return found["said"]
+    if "error" in reply:
+        raise (ValueError if reply["user"] else RuntimeError)(reply["error"])
+    return reply["result"]
 
 
 def check_processes_agree(name: str, value: Any) -> None:
@@ -184,10 +184,10 @@ def check_processes_agree(name: str, value: Any) -> None:
     rows = multihost_utils.process_allgather(np.concatenate([digest, shown]))
     differ = [i for i, row in enumerate(rows) if not np.array_equal(row[:32], rows[0][:32])]
     if differ:
-        said = {i: bytes(rows[i][32:]).decode(errors="replace").strip() for i in [0, *differ]}
+        values = {i: bytes(rows[i][32:]).decode(errors="replace").strip() for i in [0, *differ]}
         raise ValueError(
             f"the processes do not agree on {name}: "
-            + "; ".join(f"process {i} has {text}" for i, text in said.items())
+            + "; ".join(f"process {i} has {text}" for i, text in values.items())
         )
 
 

@@ -22,14 +22,14 @@ def on_host(shardings: Any) -> Any:
     """
 
     def one(sharding: Any) -> Any:
-        found = sharding.with_memory_kind(HOST)
-        if found.memory_kind != HOST:
+        host = sharding.with_memory_kind(HOST)
+        if host.memory_kind != HOST:
             kind = next(iter(sharding.device_set)).device_kind
             raise ValueError(
                 f"JAX knows no memory of the host ({HOST}) of these devices ({kind}): nothing can "
                 "be offloaded to it"
             )
-        return found
+        return host
 
     return jax.tree.map(one, shardings)
 
@@ -45,7 +45,7 @@ def to_host(tree: Any) -> Any:
     return jax.jit(lambda x: x, out_shardings=where)(tree)
 
 
-def fetched(tree: Any) -> Any:
+def to_device(tree: Any) -> Any:
     """In a traced function: every array on the device."""
     return jax.tree.map(
         lambda x: jax.device_put(x, jax.memory.Space.Device) if _waits(x) else x, tree

@@ -61,8 +61,8 @@ def _collective() -> None:
     n = jax.device_count()
     mesh = Mesh(np.array(jax.devices()), ("all",))
     sharding = NamedSharding(mesh, PartitionSpec("all"))
-    numbers = jax.make_array_from_callback((n,), sharding, lambda i: np.arange(n)[i])
-    total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))(numbers)
+    ranks = jax.make_array_from_callback((n,), sharding, lambda i: np.arange(n)[i])
+    total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))(ranks)
     if int(total) != n * (n - 1) // 2:
         raise ValueError(f"the sum over {n} devices is {int(total)}, not {n * (n - 1) // 2}")
 
@@ -77,15 +77,15 @@ def _folder(out: store.StorePath) -> None:
 
     hosts.call_on_main(leave)
     hosts.barrier("jalign preflight")
-    own = out / f"{_FILE}_{jax.process_index()}"  # checkpoints are written by all
+    own_file = out / f"{_FILE}_{jax.process_index()}"  # checkpoints are written by all
     try:
-        own.write_text("")
-        own.unlink()
-        found = (out / _FILE).read_text()
+        own_file.write_text("")
+        own_file.unlink()
+        content = (out / _FILE).read_text()
     except Exception as error:  # a store's library has its own
-        found = f"{type(error).__name__}: {error}"
+        content = f"{type(error).__name__}: {error}"
     try:
-        hosts.check_processes_agree(f"the folder {out}, which all must share", found)
+        hosts.check_processes_agree(f"the folder {out}, which all must share", content)
     finally:
         if hosts.is_main():
             (out / _FILE).unlink(missing_ok=True)

@@ -65,17 +65,17 @@ def shardings(mesh: Mesh, abstract_state: Any, rules: Rules | None = None) -> An
       ValueError: a rule that matches nothing, has more axes than the parameter, or names an axis
         the mesh does not have.
     """
-    given, rules = rules, DEFAULT if rules is None else rules
+    user_rules, rules = rules, DEFAULT if rules is None else rules
     leaves, structure = jax.tree_util.tree_flatten_with_path(abstract_state)
     used, out = set(), []
     for path, leaf in leaves:
         name = path_name(path)
-        found = next((rule for rule in rules if re.fullmatch(rf"(.*\.)?({rule[0]})", name)), None)
-        if found is None and leaf.shape:
+        rule = next((rule for rule in rules if re.fullmatch(rf"(.*\.)?({rule[0]})", name)), None)
+        if rule is None and leaf.shape:
             log.warning("no sharding rule matches %s %s: it is replicated", name, leaf.shape)
-        used.add(found)
-        out.append(NamedSharding(mesh, _fit(mesh, name, leaf.shape, found[1] if found else P())))
-    idle = [pattern for pattern, spec in given or () if (pattern, spec) not in used]
+        used.add(rule)
+        out.append(NamedSharding(mesh, _fit(mesh, name, leaf.shape, rule[1] if rule else P())))
+    idle = [pattern for pattern, spec in user_rules or () if (pattern, spec) not in used]
     if idle:
         names = ", ".join(path_name(path) for path, _ in leaves)
         raise ValueError(
@@ -90,7 +90,7 @@ def split_like(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding
     return NamedSharding(mesh, P(*(a if n % _ways(mesh, a) == 0 else None for a, n in axes)))
 
 
-def whole_but_for_tensor(sharding: NamedSharding) -> NamedSharding:
+def tensor_only(sharding: NamedSharding) -> NamedSharding:
     """The same, split over `tensor` only."""
     spec = [axis if axis == TENSOR else None for axis in sharding.spec]
     return NamedSharding(sharding.mesh, P(*spec))

@@ -18,7 +18,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from jalign.models.block import Layer, Place
+from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KeysValues, KVCache
 from jalign.models.decoder import Decoder
 from jalign.models.linear import linear_layers
@@ -42,10 +42,10 @@ class Unrolled(Decoder):
             setattr(self, name, getattr(model, name))
         self.layers = nnx.List(layers)
 
-    def _run_layers(self, x: Array, place: Place, kv: tuple[KeysValues, ...], key, keep):
+    def _run_layers(self, x: Array, inputs: AttentionInputs, kv: tuple[KeysValues, ...], key, keep):
         written = []
         for layer, kind, one in zip(self.layers, self.spec.kinds, kv, strict=True):
-            x, one = layer(x, place, kind, self.attention or "xla", one, 0, None)
+            x, one = layer(x, inputs, kind, self.attention or "xla", one, 0, None)
             written.append(one)
         return x, tuple(written), None
 

@@ -162,7 +162,7 @@ def with_adapters(options: RunOptions, decoder: Decoder, seed: int, mesh: Mesh) 
             alpha=c.lora.alpha,
             dropout=c.lora.dropout,
             targets=c.lora.targets,
-            rank_stabilised=c.lora.rank_stabilised,
+            rank_stabilized=c.lora.rank_stabilised,
             rngs=nnx.Rngs(params=jax.random.fold_in(jax.random.key(options.seed), seed + 1)),
         )
     # adapters and heads are created on one device

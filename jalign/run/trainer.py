@@ -48,7 +48,7 @@ from jalign.train.preemption import ExitCode, Preemption
 from jalign.train.reference import reference_columns
 from jalign.train.rounding import same_rounding
 from jalign.train.source import BatchFn, Offline
-from jalign.train.step import Step, make_eval_step, make_train_step
+from jalign.train.step import TrainStepFn, make_eval_step, make_train_step
 
 
 def train(options: RunOptions, console: Console | None) -> int:
@@ -307,7 +307,7 @@ def _divergence(
     )
 
 
-def _announced(step: Step, log: RunLog, phase: str) -> Step:
+def _announced(step: TrainStepFn, log: RunLog, phase: str) -> TrainStepFn:
     """The step, whose first call, which compiles it, is a phase."""
     fresh = True
 

@@ -112,7 +112,8 @@ class Trend:
             return None
         means = {name: _mean([row[name] for row in self.recent]) for name in self.first}
         first, last = (
-            {n: x for n, x in found.items() if math.isfinite(x)} for found in (self.first, means)
+            {n: x for n, x in metrics.items() if math.isfinite(x)}
+            for metrics in (self.first, means)
         )
         return diverged(first, last, limit, by_chance)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jalign.core import Arrays, Frozen, TrainState
 from jalign.train.source import BatchFn
-from jalign.train.step import Step
+from jalign.train.step import TrainStepFn
 
 
 class StepInfo(NamedTuple):
@@ -38,7 +38,7 @@ class StopTraining(Exception):
 
 
 def fit(
-    step: Step,
+    step: TrainStepFn,
     state: TrainState,
     frozen: Frozen,
     source: BatchFn,

@@ -37,10 +37,10 @@ class Objective(NamedTuple):
     @classmethod
     def of(cls, algorithm: Algorithm, **hyper: Any) -> "Objective":
         inputs = algorithm.inputs(**hyper)
-        numbers = algorithm.resolve_hyper(**hyper)
+        hyper = algorithm.resolve_hyper(**hyper)
         outputs = algorithm.outputs(inputs)
         read = {n for output in outputs for n in SCORER_HYPER.get(output, ())}
-        scorer = {n: numbers[n] for n in sorted(read)}
+        scorer = {n: hyper[n] for n in sorted(read)}
         return cls(algorithm, algorithm.objective_terms(**hyper), inputs, scorer)
 
     def policy_fields(

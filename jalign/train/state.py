@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jalign.core import Algorithm, TrainState
 from jalign.parallel.memory import on_host
 from jalign.parallel.paths import path_name
-from jalign.parallel.rules import split_like, whole_but_for_tensor
+from jalign.parallel.rules import split_like, tensor_only
 from jalign.train.step import create_state
 
 _MATRIX = re.compile(r"(kernel|embed\.weight|positions\.weight|lora\.[ab])$")
@@ -34,26 +34,26 @@ def state_shardings(
     like it where the mesh divides them. With `offload` the optimizer's arrays are in the memory of
     the hosts.
     """
-    known = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    known |= {name.removeprefix("policy."): leaf for name, leaf in known.items()}  # a reference
+    by_name = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    by_name |= {name.removeprefix("policy."): leaf for name, leaf in by_name.items()}  # a reference
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
         name = path_name(path).removesuffix(".codes").removesuffix(".scales")
-        while name and name not in known:
+        while name and name not in by_name:
             name = name.partition(".")[2]
-        if name and known[name].shape == leaf.shape:
-            return known[name].sharding
+        if name and by_name[name].shape == leaf.shape:
+            return by_name[name].sharding
         if name and path[-1] == GetAttrKey("scales"):
-            return split_like(known[name].sharding, leaf.shape)
+            return split_like(by_name[name].sharding, leaf.shape)
         return NamedSharding(mesh, PartitionSpec())
 
-    found = jax.tree_util.tree_map_with_path(place, abstract)
+    shardings = jax.tree_util.tree_map_with_path(place, abstract)
     if not offload:
-        return found
+        return shardings
     host = jax.tree.map(
-        lambda x, s: on_host(s) if x.ndim else s, abstract.opt_state, found.opt_state
+        lambda x, s: on_host(s) if x.ndim else s, abstract.opt_state, shardings.opt_state
     )
-    return replace(found, opt_state=host)
+    return replace(shardings, opt_state=host)
 
 
 def init_state(
@@ -126,7 +126,7 @@ def gathered_copy_fn(params: Any, dtype: DTypeLike) -> tuple[Callable[[Any], Any
     """What copies parameters for sampling, and the shapes of such a copy: as `reference_copy`, but
     split over `tensor` only, so that no token has to gather them.
     """
-    shardings = jax.tree.map(lambda x: whole_but_for_tensor(x.sharding), params)
+    shardings = jax.tree.map(lambda x: tensor_only(x.sharding), params)
     copy = partial(_copy, dtype=dtype)
     shapes = abstract_in(jax.eval_shape(copy, params), shardings)
     return jax.jit(copy, out_shardings=shardings), shapes

@@ -18,10 +18,10 @@ from jax import Array
 from jalign.core import Algorithm, Arrays, Frozen, Mean, TrainState
 from jalign.layout import Batch, MicroBatches
 from jalign.models.functional import policy_of
-from jalign.parallel.memory import fetched, to_host_like
+from jalign.parallel.memory import to_device, to_host_like
 from jalign.train.objective import Apply, Objective
 
-Step = Callable[[TrainState, Frozen, tuple[MicroBatches, ...]], tuple[TrainState, Arrays]]
+TrainStepFn = Callable[[TrainState, Frozen, tuple[MicroBatches, ...]], tuple[TrainState, Arrays]]
 
 
 def create_state(
@@ -53,7 +53,7 @@ def with_reference(frozen: Frozen, state: TrainState) -> Frozen:
 
 def make_train_step(
     algorithm: Algorithm, apply: Apply, optimizer: optax.GradientTransformation, **hyper: Any
-) -> Step:
+) -> TrainStepFn:
     """Build the step of `algorithm` with hyper-parameters `hyper`; jit it with `donate_argnums=0`.
 
     In bfloat16 also with `compiler_options=same_rounding(dtype)` (`jalign.train.rounding`): without
@@ -79,19 +79,19 @@ def make_train_step(
       over no example of the step (`rewards/chosen` of KTO without a desirable one) is NaN.
     """
     objective = Objective.of(algorithm, **hyper)
-    numbers = algorithm.resolve_hyper(**hyper)
+    hyper = algorithm.resolve_hyper(**hyper)
 
     def step(state: TrainState, frozen: Frozen, data: Any) -> tuple[TrainState, Arrays]:
-        parts, frozen = as_micro_batches(data), with_reference(frozen, state)
+        stacks, frozen = as_micro_batches(data), with_reference(frozen, state)
         key = jax.random.fold_in(state.key, state.step)
-        divisors = _divisors(objective, parts)
-        coupled = algorithm.batch_coupled and not _is_single(parts)
+        divisors = _divisors(objective, stacks)
+        coupled = algorithm.batch_coupled and not _is_single(stacks)
         gradient = _two_pass_gradient if coupled else _summed_gradient
-        grads, loss, means = gradient(objective, apply, state, frozen, parts, divisors, key)
+        grads, loss, means = gradient(objective, apply, state, frozen, stacks, divisors, key)
         norm = optax.tree.norm(grads)
         metrics = {name: mean.value for name, mean in means.items()}
         metrics |= {"loss": loss, "grad_norm": norm}
-        came, state = state.opt_state, replace(state, opt_state=fetched(state.opt_state))
+        stored, state = state.opt_state, replace(state, opt_state=to_device(state.opt_state))
         new = _update(algorithm, optimizer, state, grads, metrics)
         bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         old = replace(
@@ -106,8 +106,8 @@ def make_train_step(
         scored = jnp.any(divisors > 0)
         new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
         if state.ref is not None:
-            new = replace(new, ref=_moved_reference(new, numbers))
-        new = replace(new, opt_state=to_host_like(new.opt_state, came))
+            new = replace(new, ref=_moved_reference(new, hyper))
+        new = replace(new, opt_state=to_host_like(new.opt_state, stored))
         metrics |= {name: mean.shown for name, mean in means.items()}
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}
 
@@ -121,12 +121,12 @@ def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable
     objective = Objective.of(algorithm, **hyper)
 
     def evaluate(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> dict[str, Mean]:
-        parts = as_micro_batches(data)
-        fields = all_fields(objective, apply, params, carry, frozen, parts, None)
-        divisors = _divisors(objective, parts)
+        stacks = as_micro_batches(data)
+        fields = all_fields(objective, apply, params, carry, frozen, stacks, None)
+        divisors = _divisors(objective, stacks)
         if len(fields) == 1 or algorithm.batch_coupled:
-            whole = concatenate(fields)
-            values = [objective.value(whole | objective.noise(whole, None), divisors)]
+            joined = concatenate(fields)
+            values = [objective.value(joined | objective.noise(joined, None), divisors)]
         else:  # token-level arrays of different lengths cannot be one array
             values = [objective.value(f, divisors) for f in fields]
         losses, means = zip(*values, strict=True)
@@ -144,20 +144,20 @@ def as_micro_batches(data: Any) -> tuple[MicroBatches, ...]:
     return (data,) if isinstance(data, MicroBatches) else tuple(data)
 
 
-def _divisors(objective: Objective, parts: tuple[MicroBatches, ...]) -> Array:
+def _divisors(objective: Objective, stacks: tuple[MicroBatches, ...]) -> Array:
     """What each term is divided by in the whole step, [terms]."""
-    return jnp.sum(jnp.stack([jax.vmap(objective.divisors)(p.batch).sum(0) for p in parts]), 0)
+    return jnp.sum(jnp.stack([jax.vmap(objective.divisors)(p.batch).sum(0) for p in stacks]), 0)
 
 
-def _is_single(parts: tuple[MicroBatches, ...]) -> bool:
-    return len(parts) == 1 and parts[0].batch.mask.shape[0] == 1
+def _is_single(stacks: tuple[MicroBatches, ...]) -> bool:
+    return len(stacks) == 1 and stacks[0].batch.mask.shape[0] == 1
 
 
-def _at(part: MicroBatches, i: Any) -> Batch:
-    return jax.tree.map(lambda x: jnp.asarray(x)[i], part.batch)
+def _at(stack: MicroBatches, i: Any) -> Batch:
+    return jax.tree.map(lambda x: jnp.asarray(x)[i], stack.batch)
 
 
-def _summed_gradient(objective, apply, state, frozen, parts, divisors, key):
+def _summed_gradient(objective, apply, state, frozen, stacks, divisors, key):
     """Gradients of the micro-batches, added: for losses in which examples do not see each other."""
 
     def loss_of(params, batch, key):
@@ -166,52 +166,53 @@ def _summed_gradient(objective, apply, state, frozen, parts, divisors, key):
         fields |= objective.reference_fields(apply, frozen, batch)
         return objective.value(fields | objective.noise(fields, key), divisors)
 
-    def one(batch, key):
+    def gradient_of(batch, key):
         (loss, means), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, key)
         return grads, loss, means
 
-    if _is_single(parts):
-        return one(_at(parts[0], 0), key)
-    shapes = jax.eval_shape(one, _at(parts[0], 0), key)
+    if _is_single(stacks):
+        return gradient_of(_at(stacks[0], 0), key)
+    shapes = jax.eval_shape(gradient_of, _at(stacks[0], 0), key)
     total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    for n, part in enumerate(parts):
+    for n, stack in enumerate(stacks):
         keys = jax.random.fold_in(key, n)
 
-        def body(i, total, part=part, keys=keys):
-            return jax.tree.map(jnp.add, total, one(_at(part, i), jax.random.fold_in(keys, i)))
+        def body(i, total, stack=stack, keys=keys):
+            more = gradient_of(_at(stack, i), jax.random.fold_in(keys, i))
+            return jax.tree.map(jnp.add, total, more)
 
-        total = jax.lax.fori_loop(0, part.count, body, total)
+        total = jax.lax.fori_loop(0, stack.count, body, total)
     return total
 
 
-def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
+def _two_pass_gradient(objective, apply, state, frozen, stacks, divisors, key):
     """Exact gradients of batch-coupled losses: score everything, differentiate the loss by the
     scores, then pull each micro-batch's share back through the model. One more forward pass buys
     the global batch.
     """
-    stacked = all_fields(objective, apply, state.params, state.carry, frozen, parts, key)
+    stacked = all_fields(objective, apply, state.params, state.carry, frozen, stacks, key)
     sizes = [s["present"].shape[0] for s in stacked]
     read = [n for n in objective.inputs if n in objective.algorithm.format.reads]
-    whole = concatenate(stacked)
-    whole |= objective.noise(whole, key)
+    joined = concatenate(stacked)
+    joined |= objective.noise(joined, key)
 
     def loss_of(scores):
-        return objective.value(whole | scores, divisors)
+        return objective.value(joined | scores, divisors)
 
-    scores = {n: whole[n] for n in read}
+    scores = {n: joined[n] for n in read}
     (loss, means), cotangents = jax.value_and_grad(loss_of, has_aux=True)(scores)
     grads = jax.tree.map(jnp.zeros_like, state.params)
     start = 0
-    for n, (part, size) in enumerate(zip(parts, sizes, strict=True)):
-        count = part.batch.mask.shape[0]
+    for n, (stack, size) in enumerate(zip(stacks, sizes, strict=True)):
+        count = stack.batch.mask.shape[0]
         share = {
             k: c[start : start + size].reshape(count, -1, *c.shape[1:])
             for k, c in cotangents.items()
         }
         keys = jax.random.fold_in(key, n)
 
-        def body(i, grads, part=part, share=share, keys=keys):
-            batch, part_key = _at(part, i), jax.random.fold_in(keys, i)
+        def body(i, grads, stack=stack, share=share, keys=keys):
+            batch, part_key = _at(stack, i), jax.random.fold_in(keys, i)
 
             def scores_of(params):
                 fields = objective.policy_fields(apply, params, frozen, batch, part_key)
@@ -220,33 +221,33 @@ def _two_pass_gradient(objective, apply, state, frozen, parts, divisors, key):
             _, pull = jax.vjp(scores_of, state.params)
             return jax.tree.map(jnp.add, grads, pull({k: c[i] for k, c in share.items()})[0])
 
-        grads = jax.lax.fori_loop(0, part.count, body, grads)
+        grads = jax.lax.fori_loop(0, stack.count, body, grads)
         start += size
     return grads, loss, means
 
 
-def all_fields(objective, apply, params, carry, frozen, parts, key) -> list[Arrays]:
+def all_fields(objective, apply, params, carry, frozen, stacks, key) -> list[Arrays]:
     """Every field of every micro-batch, forward only, one dictionary of [places, ...] per stack."""
     out = []
-    for n, part in enumerate(parts):
+    for n, stack in enumerate(stacks):
         keys = None if key is None else jax.random.fold_in(key, n)
 
-        def one(i, part=part, keys=keys):
-            batch = _at(part, i)
+        def fields_of(i, stack=stack, keys=keys):
+            batch = _at(stack, i)
             part_key = None if keys is None else jax.random.fold_in(keys, i)
             fields = objective.policy_fields(apply, params, frozen, batch, part_key)
             return fields | objective.reference_fields(apply, frozen, batch)
 
         empty = jax.tree.map(
-            lambda s, part=part: jnp.zeros((part.batch.mask.shape[0], *s.shape), s.dtype),
-            jax.eval_shape(one, 0),
+            lambda s, stack=stack: jnp.zeros((stack.batch.mask.shape[0], *s.shape), s.dtype),
+            jax.eval_shape(fields_of, 0),
         )
 
-        def body(i, buffer, one=one):
-            return jax.tree.map(lambda b, x: b.at[i].set(x), buffer, one(i))
+        def body(i, buffer, fields_of=fields_of):
+            return jax.tree.map(lambda b, x: b.at[i].set(x), buffer, fields_of(i))
 
-        fields = jax.lax.fori_loop(0, part.count, body, empty)
-        fields = part.batch.extras | fields
+        fields = jax.lax.fori_loop(0, stack.count, body, empty)
+        fields = stack.batch.extras | fields
         flat = {k: jnp.asarray(v).reshape(-1, *v.shape[2:]) for k, v in fields.items()}
         out.append(flat | carry)
     return out
@@ -265,10 +266,10 @@ def concatenate(fields: list[Arrays]) -> Arrays:
     }
 
 
-def _moved_reference(new: TrainState, numbers: dict[str, Any]) -> Any:
+def _moved_reference(new: TrainState, hyper: dict[str, Any]) -> Any:
     """alpha * policy + (1 - alpha) * reference where a synchronisation is due."""
-    due = new.step % numbers["ref_sync_steps"] == 0
-    alpha = numbers["ref_mixup_alpha"]
+    due = new.step % hyper["ref_sync_steps"] == 0
+    alpha = hyper["ref_mixup_alpha"]
 
     def move(policy: Array, ref: Array) -> Array:
         return jnp.where(due, alpha * policy + (1 - alpha) * ref, ref)

@@ -132,11 +132,11 @@ class StopRules:
         name = self.metric_of(evaluations[0])
         direction = _direction(name) if self.mode == "auto" else self.mode
         sign = -1 if direction == "min" else 1
-        found = None
+        best = None
         for one in evaluations:
-            if name in one and (found is None or sign * (one[name] - found[name]) > self.min_delta):
-                found = one
-        return found
+            if name in one and (best is None or sign * (one[name] - best[name]) > self.min_delta):
+                best = one
+        return best
 
     def reason(self, evaluations: Sequence[Evaluation], by_chance: float = -math.inf) -> str | None:
         """Why the run ends after the last of these evaluations, in words; None: it goes on."""

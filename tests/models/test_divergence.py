@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.models.competitors import competitors
 from jalign.models.divergence import jsd, kl
+from jalign.models.topk_negatives import topk_negatives
 
 RNG = np.random.default_rng(0)
 
@@ -121,9 +121,9 @@ def test_competitors_are_the_likeliest_other_tokens():
     np.put_along_axis(z, np.asarray(y)[..., None], -np.inf, -1)
     best = np.argsort(-z, -1)
     numbers = {"vocab_axis": 1, "block": (4, 16)}
-    first = competitors(h, w, y, top_k=1, key=None, **numbers)
+    first = topk_negatives(h, w, y, top_k=1, key=None, **numbers)
     np.testing.assert_array_equal(first, best[..., 0])
-    draw_one = jax.jit(lambda key: competitors(h, w, y, top_k=3, key=key, **numbers))
+    draw_one = jax.jit(lambda key: topk_negatives(h, w, y, top_k=3, key=key, **numbers))
     drawn = np.stack([draw_one(jax.random.key(i)) for i in range(200)])
     assert (drawn[..., None] == best[..., :3]).any(-1).all()
     shares = (drawn[..., None] == best[..., :3]).mean(0)
@@ -134,7 +134,7 @@ def test_competitors_are_the_likeliest_other_tokens():
 
 def test_a_top_k_that_the_vocabulary_does_not_have_is_an_error():
     with pytest.raises(ValueError, match=r"top_k must be in \[1, 4\]"):
-        competitors(draw(3, 2), draw(2, 5), jnp.zeros(3, int), top_k=5, key=None, vocab_axis=1)
+        topk_negatives(draw(3, 2), draw(2, 5), jnp.zeros(3, int), top_k=5, key=None, vocab_axis=1)
 
 
 def test_heads_of_different_vocabularies_are_an_error():

@@ -42,7 +42,7 @@ def logits(model, key=None):
 
 def test_the_update_is_scale_times_x_a_b():
     a, b = jnp.array([[1.0, 2.0], [0.0, 1.0]]), jnp.array([[1.0], [10.0]])
-    lora = Lora(a, b, alpha=6.0, dropout=0.0, rank_stabilised=False)
+    lora = Lora(a, b, alpha=6.0, dropout=0.0, rank_stabilized=False)
     # (1, 3) A = (1, 5); times B = 51; times 6 / 2
     np.testing.assert_allclose(lora(jnp.array([[1.0, 3.0]])), [[153.0]])
 
@@ -50,7 +50,7 @@ def test_the_update_is_scale_times_x_a_b():
 def test_rank_stabilised_scale_divides_by_the_root_of_the_rank():
     a, b = jnp.ones((1, 4)), jnp.ones((4, 1))
     plain, stabilised = (
-        Lora(a, b, alpha=6.0, dropout=0.0, rank_stabilised=flag) for flag in (False, True)
+        Lora(a, b, alpha=6.0, dropout=0.0, rank_stabilized=flag) for flag in (False, True)
     )
     assert (plain.scale, stabilised.scale) == (1.5, 3.0)
 
@@ -90,7 +90,7 @@ def test_targets_match_whole_trailing_parts_of_a_path(targets, names):
 
 
 def test_merging_gives_the_same_logits_without_adapters():
-    model = with_lora(rank_stabilised=True)
+    model = with_lora(rank_stabilized=True)
     merged = merge(model)
     assert adapters(merged) == {} and len(adapters(model)) == 7
     np.testing.assert_allclose(logits(merged), logits(model), atol=2e-6)
@@ -110,7 +110,7 @@ def test_adapters_stay_float32_under_bfloat16_and_merge_keeps_the_kernel_dtype()
 
 
 def test_dropout_needs_a_key_and_keeps_the_mean():
-    lora = Lora(jnp.eye(400), jnp.eye(400), alpha=400.0, dropout=0.25, rank_stabilised=False)
+    lora = Lora(jnp.eye(400), jnp.eye(400), alpha=400.0, dropout=0.25, rank_stabilized=False)
     x = jnp.ones((50, 400))
     np.testing.assert_array_equal(lora(x), x)
     y = lora(x, jax.random.key(0))

@@ -86,10 +86,10 @@ def logits(model):
     "kind, options",
     [
         ("llama", {}),
-        ("llama", {"targets": "q|down", "rank_stabilised": True, "dropout": 0.1}),
+        ("llama", {"targets": "q|down", "rank_stabilized": True, "dropout": 0.1}),
         ("phi3", {}),
         ("phi3", {"targets": "q|v|o"}),
-        ("gpt2", {"rank_stabilised": True}),
+        ("gpt2", {"rank_stabilized": True}),
     ],
 )
 def test_what_is_saved_loads_as_the_same_function(bases, tmp_path, kind, options):
@@ -299,7 +299,7 @@ def test_peft_reads_what_we_write_and_we_read_what_peft_writes(
         return AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
 
     with torch.no_grad():
-        ours = trained(bases[kind], targets=targets, rank_stabilised=stabilised)
+        ours = trained(bases[kind], targets=targets, rank_stabilized=stabilised)
         save_adapter(ours, tmp_path / "ours", str(tmp_path / "base"))
         read = peft.PeftModel.from_pretrained(from_disk(), tmp_path / "ours").eval()
         np.testing.assert_allclose(read(ids).logits.numpy(), logits(ours), atol=2e-5)

@@ -282,7 +282,7 @@ def test_an_empty_directory_has_nothing_to_restore_and_one_with_files_is_refused
     assert Checkpointer(tmp_path / "new").restore(state_of(0)) is None
     assert not (tmp_path / "new").exists()
     (tmp_path / "100").mkdir()  # a checkpoint that lost its mark
-    with pytest.raises(CheckpointError, match="files but no finished checkpoint: 100"):
+    with pytest.raises(CheckpointError, match="files but no complete checkpoint: 100"):
         Checkpointer(tmp_path).restore(state_of(0))
 
 

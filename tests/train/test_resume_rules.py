@@ -44,7 +44,7 @@ def damage(checkpointer, step):
 def test_auto_and_never_start_fresh_in_an_empty_directory_and_must_does_not(empty):
     assert resume(empty, "auto", ABSTRACT, IDENTITY) is None
     assert resume(empty, "never", ABSTRACT, IDENTITY) is None
-    with pytest.raises(ResumeError, match=r"'must' but .* no finished checkpoint"):
+    with pytest.raises(ResumeError, match=r"'must' but .* no complete checkpoint"):
         resume(empty, "must", ABSTRACT, IDENTITY)
     with pytest.raises(ResumeError, match="no checkpoint of step 20; saved steps: none"):
         resume(empty, 20, ABSTRACT, IDENTITY)

@@ -37,12 +37,12 @@ class Lora(nnx.Module):
       dropout: probability of zeroing an input feature; only applied when a key is given.
     """
 
-    def __init__(self, a: Array, b: Array, *, alpha: float, dropout: float, rank_stabilised: bool):
+    def __init__(self, a: Array, b: Array, *, alpha: float, dropout: float, rank_stabilized: bool):
         self.a = nnx.LoRAParam(a)
         self.b = nnx.LoRAParam(b)
         self.alpha = alpha
         self.dropout = dropout
-        self.rank_stabilised = rank_stabilised
+        self.rank_stabilized = rank_stabilized
 
     @property
     def rank(self) -> int:
@@ -50,7 +50,7 @@ class Lora(nnx.Module):
 
     @property
     def scale(self) -> float:
-        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
     def __call__(self, x: Float[Array, "n i"], key: Array | None = None) -> Float[Array, "n o"]:
         if key is not None and self.dropout > 0.0:
@@ -80,7 +80,7 @@ def add_lora(
     alpha: float,
     dropout: float = 0.0,
     targets: str = EVERY_LAYER,
-    rank_stabilised: bool = False,
+    rank_stabilized: bool = False,
     rngs: nnx.Rngs,
 ) -> Model:
     """A copy of `model` (arrays shared) with adapters that change nothing yet.
@@ -94,7 +94,7 @@ def add_lora(
       dropout: in [0, 1).
       targets: regular expression that must match whole trailing parts of a layer's path:
         "q|v", "attn.q", "mlp[.].*".
-      rank_stabilised: scale by alpha / sqrt(r) instead of alpha / r.
+      rank_stabilized: scale by alpha / sqrt(r) instead of alpha / r.
       rngs: the stream `params` is used.
 
     Raises:
@@ -110,12 +110,12 @@ def add_lora(
     if adapters(model):
         raise ValueError("the model carries LoRA adapters already; merge them first")
     model = nnx.clone(model)
-    for linear in _chosen(linear_layers(model), targets).values():
+    for linear in _select(linear_layers(model), targets).values():
         n, fan_in, fan_out = linear.kernel.shape
         bound = 1.0 / math.sqrt(fan_in)
         a = jax.random.uniform(rngs.params(), (n, fan_in, rank), jnp.float32, -bound, bound)
         b = jnp.zeros((n, rank, fan_out), jnp.float32)
-        linear.lora = Lora(a, b, alpha=alpha, dropout=dropout, rank_stabilised=rank_stabilised)
+        linear.lora = Lora(a, b, alpha=alpha, dropout=dropout, rank_stabilized=rank_stabilized)
     return model
 
 
@@ -153,13 +153,13 @@ def trainable_filter(model: nnx.Module) -> nnx.filterlib.Filter:
     return nnx.Any(nnx.LoRAParam, lambda path, _: path[0] == "value")
 
 
-def _chosen(linears: dict[str, Linear], targets: str) -> dict[str, Linear]:
+def _select(linears: dict[str, Linear], targets: str) -> dict[str, Linear]:
     try:
         pattern = re.compile(rf"(?:^|.*\.)(?:{targets})")
     except re.error as e:
         raise ValueError(f"targets={targets!r} is not a regular expression: {e}") from None
-    chosen = {path: linear for path, linear in linears.items() if pattern.fullmatch(path)}
-    if not chosen:
+    selected = {path: linear for path, linear in linears.items() if pattern.fullmatch(path)}
+    if not selected:
         near = did_you_mean(targets, {".".join(path.split(".")[-2:]) for path in linears})
         raise ValueError(f"targets={targets!r} matches no linear layer{near}")
-    return chosen
+    return selected

@@ -37,7 +37,7 @@ from jalign.parallel.hosts import gather
 SCORE = "score.weight"
 
 
-class Site(NamedTuple):
+class FusedMatrix(NamedTuple):
     """A matrix of the checkpoint and the linear layers of ours that it holds, one after the other.
 
     Attributes:
@@ -47,7 +47,7 @@ class Site(NamedTuple):
     """
 
     module: str
-    ours: tuple[str, ...]
+    paths: tuple[str, ...]
     conv: bool
 
     @property
@@ -67,29 +67,29 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     Raises:
       ValueError: the model has no adapters, or no config that names its family.
     """
-    ours = adapters(model)
-    if not ours:
+    loras = adapters(model)
+    if not loras:
         raise ValueError("the model has no LoRA adapters to save")
-    table = [site for site in _table(model) if any(path in ours for path in site.ours)]
+    table = [matrix for matrix in _table(model) if any(path in loras for path in matrix.paths)]
     tensors, ranks, scales, partly, modules = {}, {}, {}, [], []
-    for site in table:
-        parts = [(path, ours.get(path)) for path in site.ours]
+    for matrix in table:
+        parts = [(path, loras.get(path)) for path in matrix.paths]
         a, b, scale = _side_by_side(parts, linear_layers(model))
         used = [(x != 0).any(0) | (y != 0).any(1) for x, y in zip(a, b, strict=True)]
         used = used if np.any(used) else [u | True for u in used]
         counts = [int(u.sum()) for u in used]
         for i, u in enumerate(used):
-            name = site.module.format(i)
+            name = matrix.module.format(i)
             if u.any():
                 tensors[f"{PREFIX}{name}.lora_A.weight"] = np.ascontiguousarray(a[i][:, u].T)
                 tensors[f"{PREFIX}{name}.lora_B.weight"] = np.ascontiguousarray(b[i][u].T)
         if len(set(counts)) == 1:  # which layer it is does not matter
-            ranks[site.short], scales[site.short] = counts[0], scale
+            ranks[matrix.short], scales[matrix.short] = counts[0], scale
             continue
-        some = {site.module.format(i): n for i, n in enumerate(counts) if n}
+        some = {matrix.module.format(i): n for i, n in enumerate(counts) if n}
         ranks, scales = ranks | some, scales | dict.fromkeys(some, scale)
         if len(some) < len(counts):
-            partly, modules = [*partly, site], [*modules, *some]
+            partly, modules = [*partly, matrix], [*modules, *some]
     if model.value is not None:
         tensors[PREFIX + SCORE] = np.ascontiguousarray(gather(model.value.kernel[...]).T)
     tables = {name: np.ascontiguousarray(gather(x)) for name, x in tables_to_save(model).items()}
@@ -98,8 +98,8 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     to_save = ["score"] * (model.value is not None) + replaced
     if jax.process_index() > 0:  # the others only help to collect what is spread over hosts
         return
-    one = next(iter(ours.values()))
-    config = _config(one, table, ranks, scales) | {
+    lora = next(iter(loras.values()))
+    config = _config(lora, table, ranks, scales) | {
         "target_modules": _targets([s for s in table if s not in partly], _table(model)) + modules,
         "base_model_name_or_path": base_name,
         "task_type": "CAUSAL_LM" if model.value is None else "SEQ_CLS",
@@ -132,15 +132,15 @@ def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
         raise ValueError("the model carries LoRA adapters already; merge them first")
     config, tensors = peft_config.read(folder)
     model = nnx.clone(model)
-    for site in _table(model):
-        found = [_pop(tensors, site, i) for i in range(model.spec.depth)]
-        names = [site.module.format(i) for i in range(model.spec.depth)]
-        if not any(found):
+    for matrix in _table(model):
+        layers = [_pop(tensors, matrix, i) for i in range(model.spec.depth)]
+        names = [matrix.module.format(i) for i in range(model.spec.depth)]
+        if not any(layers):
             continue
-        missing = [n for n, x in zip(names, found, strict=True) if x is None]
+        missing = [n for n, x in zip(names, layers, strict=True) if x is None]
         if any(peft_config.targeted(config, name) for name in missing):
-            raise ValueError(f"{folder}: only some layers have an adapter for {site.short}")
-        _attach(model, site, *_stacked(names, found, config), config)
+            raise ValueError(f"{folder}: only some layers have an adapter for {matrix.short}")
+        _attach(model, matrix, *_stacked(names, layers, config), config)
     scale_of, tokens = partial(peft_config.scale, config), peft_config.token_indices(config)
     replace_tables(model, tensors, scale_of, tokens)
     if model.value is not None and PREFIX + SCORE in tensors:
@@ -169,14 +169,14 @@ def base_of(folder: str | os.PathLike) -> str:
     return base
 
 
-def _table(model: Decoder) -> list[Site]:
+def _table(model: Decoder) -> list[FusedMatrix]:
     """The matrices of the model's checkpoint that can carry an adapter."""
     if model.source is None:
         raise ValueError("a model made from a Spec alone has no names for its layers: load it")
     linears = linear_layers(model)
     rows = family_of(json.loads(model.source)).rows
     return [
-        Site(row.theirs.removesuffix(".weight"), paths, not row.transposed)
+        FusedMatrix(row.theirs.removesuffix(".weight"), paths, not row.transposed)
         for row in rows
         if (paths := tuple(path.removesuffix(".kernel") for path in row.ours))[0] in linears
         and row.ours[0].endswith(".kernel")
@@ -203,11 +203,11 @@ def _side_by_side(
 
 
 def _config(
-    one: Lora, table: list[Site], ranks: dict[str, int], scales: dict[str, float]
+    lora: Lora, table: list[FusedMatrix], ranks: dict[str, int], scales: dict[str, float]
 ) -> dict[str, Any]:
     """adapter_config.json without the names: the usual rank and alpha, and who differs."""
     alphas = {
-        name: scale * (math.sqrt(ranks[name]) if one.rank_stabilised else ranks[name])
+        name: scale * (math.sqrt(ranks[name]) if lora.rank_stabilized else ranks[name])
         for name, scale in scales.items()
     }
     rank, alpha = (Counter(x.values()).most_common(1)[0][0] for x in (ranks, alphas))
@@ -218,26 +218,28 @@ def _config(
         "lora_alpha": alpha,
         "rank_pattern": {name: x for name, x in ranks.items() if x != rank},
         "alpha_pattern": {name: x for name, x in alphas.items() if x != alpha},
-        "lora_dropout": one.dropout,
-        "use_rslora": one.rank_stabilised,
-        "fan_in_fan_out": any(site.conv for site in table),
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.rank_stabilized,
+        "fan_in_fan_out": any(matrix.conv for matrix in table),
         "bias": "none",
         "init_lora_weights": True,
     }
 
 
-def _targets(chosen: list[Site], table: list[Site]) -> list[str]:
+def _targets(with_adapter: list[FusedMatrix], table: list[FusedMatrix]) -> list[str]:
     """The last part of every chosen module's name, or more where that would match others too."""
-    last = lambda site: site.short.split(".")[-1]  # noqa: E731
-    others = {last(site) for site in table if site not in chosen}
-    return sorted({site.short if last(site) in others else last(site) for site in chosen})
+    last = lambda matrix: matrix.short.split(".")[-1]  # noqa: E731
+    others = {last(matrix) for matrix in table if matrix not in with_adapter}
+    return sorted(
+        {matrix.short if last(matrix) in others else last(matrix) for matrix in with_adapter}
+    )
 
 
 def _pop(
-    tensors: dict[str, np.ndarray], site: Site, layer: int
+    tensors: dict[str, np.ndarray], matrix: FusedMatrix, layer: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """A layer's A [in, r] and B [r, out], or None."""
-    names = [f"{PREFIX}{site.module.format(layer)}.lora_{x}.weight" for x in "AB"]
+    names = [f"{PREFIX}{matrix.module.format(layer)}.lora_{x}.weight" for x in "AB"]
     if not all(name in tensors for name in names):
         return None
     a, b = (tensors.pop(name).astype(np.float32).T for name in names)
@@ -245,14 +247,14 @@ def _pop(
 
 
 def _stacked(
-    names: list[str], found: list[tuple[np.ndarray, np.ndarray] | None], config: dict
+    names: list[str], layers: list[tuple[np.ndarray, np.ndarray] | None], config: dict
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """A [L, in, r], B [L, r, out] and alpha of what layers have, one rank and one scale for all.
 
     Smaller ranks are filled up with zeros, which training leaves as they are, and a scale of its
     own goes into B.
     """
-    present = [(n, x) for n, x in zip(names, found, strict=True) if x is not None]
+    present = [(n, x) for n, x in zip(names, layers, strict=True) if x is not None]
     rank = max(a.shape[1] for _, (a, _) in present)
     scales = {n: peft_config.scale(config, n, a.shape[1]) for n, (a, _) in present}
     alphas = {peft_config.alpha(config, n) for n in scales}
@@ -264,7 +266,7 @@ def _stacked(
     one_a, one_b = present[0][1]
     a = np.zeros((len(names), len(one_a), rank), np.float32)
     b = np.zeros((len(names), rank, one_b.shape[1]), np.float32)
-    for i, pair in enumerate(found):
+    for i, pair in enumerate(layers):
         if pair is not None:
             if (len(pair[0]), pair[1].shape[1]) != (len(one_a), one_b.shape[1]):
                 raise ValueError(f"the adapter of {names[i]} has another shape than other layers'")
@@ -274,22 +276,22 @@ def _stacked(
 
 
 def _attach(
-    model: Decoder, site: Site, a: np.ndarray, b: np.ndarray, alpha: float, config: dict
+    model: Decoder, matrix: FusedMatrix, a: np.ndarray, b: np.ndarray, alpha: float, config: dict
 ) -> None:
     linears, column = linear_layers(model), 0
-    fan_in = linears[site.ours[0]].kernel.shape[1]
-    widths = [linears[path].kernel.shape[2] for path in site.ours]
+    fan_in = linears[matrix.paths[0]].kernel.shape[1]
+    widths = [linears[path].kernel.shape[2] for path in matrix.paths]
     if a.shape[1] != fan_in or b.shape[2] != sum(widths) or a.shape[2] != b.shape[1]:
         raise ValueError(
-            f"the adapter of {site.short} is {a.shape[1]} x {a.shape[2]} and {b.shape[1]} x "
+            f"the adapter of {matrix.short} is {a.shape[1]} x {a.shape[2]} and {b.shape[1]} x "
             f"{b.shape[2]}, but the matrix is {fan_in} x {sum(widths)}: another base model?"
         )
     options = {
         "alpha": alpha,
         "dropout": float(config.get("lora_dropout") or 0.0),
-        "rank_stabilised": bool(config.get("use_rslora")),
+        "rank_stabilized": bool(config.get("use_rslora")),
     }
-    for path, width in zip(site.ours, widths, strict=True):
+    for path, width in zip(matrix.paths, widths, strict=True):
         part = jnp.asarray(b[:, :, column : column + width])
         linears[path].lora = Lora(jnp.asarray(a), part, **options)
         column += width

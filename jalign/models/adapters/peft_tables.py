@@ -63,16 +63,16 @@ def replace_tables(
     tied = model.spec.tied
     if not tied and model.lm_head is None:
         names = {EMBED: names[EMBED]}  # a scalar model: an unembedding has no place
-    own = {EMBED: model.embed.weight[...]}
+    current = {EMBED: model.embed.weight[...]}
     if UNEMBED in names:
-        own[UNEMBED] = own[EMBED] if tied else model.lm_head.kernel[...].T
+        current[UNEMBED] = current[EMBED] if tied else model.lm_head.kernel[...].T
     bases = {table: _base(tensors, name) for table, name in names.items()}
     embed, head = bases[EMBED], bases.get(UNEMBED)
-    if tied and head is None and embed is not None and len(embed) != len(own[EMBED]):
+    if tied and head is None and embed is not None and len(embed) != len(current[EMBED]):
         bases[UNEMBED] = embed  # resized, both
-    made: dict[str, jax.Array] = {}
+    updated: dict[str, jax.Array] = {}
     for table, name in names.items():
-        base = own[table] if bases[table] is None else jnp.asarray(bases[table])
+        base = current[table] if bases[table] is None else jnp.asarray(bases[table])
         delta = _delta(tensors, name, scale_of)
         rows = tensors.pop(f"{PREFIX}{name}.token_adapter.trainable_tokens_delta", None)
         if rows is not None:
@@ -80,28 +80,28 @@ def replace_tables(
             if tied and table == EMBED:
                 bases[UNEMBED] = base
         elif bases[table] is None and delta is None:
-            made[table] = own[table]
+            updated[table] = current[table]
             continue
         value = base.astype(jnp.float32)
         if delta is not None:
             if delta.shape != value.shape:
                 raise ValueError(f"the adapter of {name} is {delta.shape}, not {value.shape}")
             value = value + delta
-        made[table] = value.astype(own[table].dtype)
-    _put(model, made, own, names)
+        updated[table] = value.astype(current[table].dtype)
+    _put(model, updated, current, names)
 
 
 def tables_to_save(model: Decoder) -> dict[str, jax.Array]:
     """The tables that the base does not have, by their names in the checkpoint."""
-    names, found = module_names(model), {}
+    names, tables = module_names(model), {}
     for table in model.replaced:
         if table == EMBED or model.spec.tied:
             x = model.embed.weight[...]
         else:
             assert model.lm_head is not None
             x = model.lm_head.kernel[...].T
-        found[names[table]] = x
-    return found
+        tables[names[table]] = x
+    return tables
 
 
 def vocabulary_of(folder: str | os.PathLike) -> int | None:
@@ -119,9 +119,9 @@ def vocabulary_of(folder: str | os.PathLike) -> int | None:
 
 def _base(tensors: Tensors, name: str) -> np.ndarray | None:
     """The table that the adapter brings, if it does."""
-    found = [tensors.pop(f"{PREFIX}{name}.{end}", None) for end in ENDS]
+    tables = [tensors.pop(f"{PREFIX}{name}.{end}", None) for end in ENDS]
     tensors.pop(f"{PREFIX}{name}.original_module.weight", None)
-    return next((x for x in found if x is not None), None)
+    return next((x for x in tables if x is not None), None)
 
 
 def _delta(tensors: Tensors, name: str, scale_of: Callable[[str, int], float]) -> np.ndarray | None:
@@ -139,33 +139,40 @@ def _delta(tensors: Tensors, name: str, scale_of: Callable[[str, int], float]) -
 
 
 def _put(
-    model: Decoder, made: dict[str, jax.Array], own: dict[str, jax.Array], names: dict[str, str]
+    model: Decoder,
+    updated: dict[str, jax.Array],
+    current: dict[str, jax.Array],
+    names: dict[str, str],
 ) -> None:
-    sizes = {names[table]: x.shape for table, x in made.items()}
-    if len(set(sizes.values())) > 1 or made[EMBED].shape[1] != model.spec.width:
+    sizes = {names[table]: x.shape for table, x in updated.items()}
+    if len(set(sizes.values())) > 1 or updated[EMBED].shape[1] != model.spec.width:
         raise ValueError(
             f"the tables of the adapter do not fit each other or the model, whose width is "
             f"{model.spec.width}: {', '.join(f'{n} is {list(s)}' for n, s in sizes.items())}; "
             "where the vocabulary was resized, start from a base with embeddings of that size"
         )
-    changed = tuple(t for t, x in made.items() if x is not own[t] and not _equal(x, own[t]))
+    changed = tuple(
+        t for t, x in updated.items() if x is not current[t] and not _equal(x, current[t])
+    )
     if not changed:
         return
     spec, config = model.spec, json.loads(model.source or "{}")
-    where = model.embed.weight[...].sharding
-    model.embed.weight = nnx.Param(_placed(made[EMBED], where, turned=False))
-    if UNEMBED in made:
-        if spec.tied and not _equal(made[EMBED], made[UNEMBED]):
+    sharding = model.embed.weight[...].sharding
+    model.embed.weight = nnx.Param(_place_like(updated[EMBED], sharding, transposed=False))
+    if UNEMBED in updated:
+        if spec.tied and not _equal(updated[EMBED], updated[UNEMBED]):
             spec = dataclasses.replace(spec, tied=False)
             config["tie_word_embeddings"] = False
-            types = {"dtype": model.dtype, "param_dtype": made[UNEMBED].dtype}
+            types = {"dtype": model.dtype, "param_dtype": updated[UNEMBED].dtype}
             model.lm_head = nnx.data(
                 nnx.eval_shape(lambda: Linear(1, 1, **types, rngs=nnx.Rngs(0)))
             )
         if not spec.tied and (UNEMBED in changed or model.spec.tied):
-            model.lm_head.kernel = nnx.Param(_placed(made[UNEMBED].T, where, turned=True))
-    config["vocab_size"] = made[EMBED].shape[0]
-    model.spec = dataclasses.replace(spec, vocab_size=made[EMBED].shape[0])
+            model.lm_head.kernel = nnx.Param(
+                _place_like(updated[UNEMBED].T, sharding, transposed=True)
+            )
+    config["vocab_size"] = updated[EMBED].shape[0]
+    model.spec = dataclasses.replace(spec, vocab_size=updated[EMBED].shape[0])
     model.source = json.dumps(config)
     model.replaced = tuple(sorted({*model.replaced, *changed}))
 
@@ -174,9 +181,9 @@ def _equal(a: jax.Array, b: jax.Array) -> bool:
     return a.shape == b.shape and bool(jnp.array_equal(a, b))
 
 
-def _placed(x: jax.Array, where: jax.sharding.Sharding, *, turned: bool) -> jax.Array:
+def _place_like(x: jax.Array, sharding: jax.sharding.Sharding, *, transposed: bool) -> jax.Array:
     """Split over devices as the embedding is, or its transpose."""
-    if isinstance(where, NamedSharding) and turned:
-        rows, columns = (*where.spec, None, None)[:2]
-        where = NamedSharding(where.mesh, PartitionSpec(columns, rows))
-    return jax.device_put(x, where)
+    if isinstance(sharding, NamedSharding) and transposed:
+        rows, columns = (*sharding.spec, None, None)[:2]
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(columns, rows))
+    return jax.device_put(x, sharding)

@@ -21,8 +21,8 @@ ROWS = (
 
 
 def _spec(config: Config) -> Spec:
-    numbers = decoder_numbers(config, norm_eps=config.get("rms_norm_eps", 1e-5))
-    return Spec(**numbers, window=config.get("sliding_window"))
+    values = decoder_numbers(config, norm_eps=config.get("rms_norm_eps", 1e-5))
+    return Spec(**values, window=config.get("sliding_window"))
 
 
 FAMILIES = (Family("phi3", "Phi3ForCausalLM", "Phi3ForSequenceClassification", _spec, ROWS),)

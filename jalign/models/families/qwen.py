@@ -18,8 +18,8 @@ def _qwen2(config: Config) -> Spec:
 
 def _qwen3(config: Config) -> Spec:
     bias = config.get("attention_bias", False)
-    numbers = decoder_numbers(config, head_dim=config.get("head_dim") or 128)
-    return Spec(**numbers, **_window(config), qkv_bias=bias, o_bias=bias, qk_norm=True)
+    values = decoder_numbers(config, head_dim=config.get("head_dim") or 128)
+    return Spec(**values, **_window(config), qkv_bias=bias, o_bias=bias, qk_norm=True)
 
 
 FAMILIES = (

@@ -52,8 +52,8 @@ def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None
     if kind == "linear":
         return Rope(base, fraction, float(number("factor")))
     if kind == "llama3":
-        numbers = (number(n) for n in ("factor", "low_freq_factor", "high_freq_factor"))
-        return Rope(base, fraction, llama3=Llama3Stretch(*numbers, original))
+        stretch = (number(n) for n in ("factor", "low_freq_factor", "high_freq_factor"))
+        return Rope(base, fraction, llama3=Llama3Stretch(*stretch, original))
     if kind == "dynamic":
         tokens = limit or original
         return DynamicNTK(base, fraction, factor=float(number("factor")), original_tokens=tokens)

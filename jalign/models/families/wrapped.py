@@ -37,13 +37,13 @@ def text_config(config: Config) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING  # of little use to other models, and slow
 
     family = FAMILIES[inner["model_type"]]
-    whole = CONFIG_MAPPING[family.model_type](**inner).to_dict()
-    given = {n: config[n] for n in SHARED if config.get(n) is not None and inner.get(n) is None}
+    full_config = CONFIG_MAPPING[family.model_type](**inner).to_dict()
+    shared = {n: config[n] for n in SHARED if config.get(n) is not None and inner.get(n) is None}
     if "tie_word_embeddings" in config and "tie_word_embeddings" not in inner:
-        given["tie_word_embeddings"] = config["tie_word_embeddings"]
+        shared["tie_word_embeddings"] = config["tie_word_embeddings"]
     (kind, *_) = config.get("architectures") or [""]
     scalar = kind.endswith("SequenceClassification")
-    return whole | given | {"architectures": [family.scalar if scalar else family.causal]}
+    return full_config | shared | {"architectures": [family.scalar if scalar else family.causal]}
 
 
 def text_name(name: str) -> str | None:

@@ -16,7 +16,7 @@ from jalign.kernels.vocabulary import Head, over_blocks, sweep
 from jalign.models.logprobs import LOWEST, with_streams
 
 
-def competitors(
+def topk_negatives(
     hidden: Float[Array, "*S Q D"],
     weight: Array,
     targets: Int[Array, "*S Q"],
@@ -24,7 +24,7 @@ def competitors(
     top_k: int,
     key: Array | None,
     vocab_axis: int,
-    **numbers: Any,
+    **head_options: Any,
 ) -> Int[Array, "*S Q"]:
     """For each place one of the `top_k` likeliest tokens other than the target.
 
@@ -45,7 +45,7 @@ def competitors(
         raise ValueError(f"top_k must be in [1, {most}] for this vocabulary, got {top_k}")
     shape, hidden = hidden.shape[:-1], jax.lax.stop_gradient(with_streams(hidden))
     weight = jax.lax.stop_gradient(weight)
-    head = Head.of(hidden, weight, vocab_axis=vocab_axis, **numbers)
+    head = Head.of(hidden, weight, vocab_axis=vocab_axis, **head_options)
 
     def run(blk):
         def keep_best(c, first, block):
@@ -63,10 +63,10 @@ def competitors(
         }
         return sweep([(head, weight)], keep_best, start)
 
-    found = over_blocks(
+    blocks = over_blocks(
         run, {"h": head.cut(hidden), "y": head.cut(targets.reshape(hidden.shape[:-1]))}
     )
-    best = {name: head.join(x, *hidden.shape[:2]) for name, x in found.items()}
+    best = {name: head.join(x, *hidden.shape[:2]) for name, x in blocks.items()}
     if key is None or top_k == 1:
         return best["ids"][..., 0].reshape(shape)
     drawn = jax.random.categorical(key, best["values"])
