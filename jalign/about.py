@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
 
 from jalign import losses
 from jalign.core import Algorithm, Reduction
@@ -23,7 +22,7 @@ _OF_OTHERS = {
 """Numbers that the scorer or the step reads (`core.SCORER_HYPER`, `core.REFERENCE_HYPER`)."""
 
 
-def hyperparameters(row: Algorithm) -> dict[str, tuple[Any, str]]:
+def hyperparameters(row: Algorithm) -> dict[str, tuple[float, str]]:
     """{name: (default, meaning)} of every number that can be set; a meaning is "" where nobody
     wrote one.
     """
@@ -49,7 +48,7 @@ def _meaning(row: Algorithm, name: str) -> str:
 
 def arguments_of(fn: Callable) -> dict[str, str]:
     """{parameter: what the Args section of the docstring says}; "as in `other`" is looked up."""
-    said: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     names: list[str] = []
     lines = (inspect.getdoc(fn) or "").splitlines()
     start = lines.index("Args:") + 1 if "Args:" in lines else len(lines)
@@ -58,10 +57,10 @@ def arguments_of(fn: Callable) -> dict[str, str]:
             break
         if match := re.match(r"  (\w+(?:, \w+)*): (.*)", line):
             names = match[1].split(", ")
-            said |= dict.fromkeys(names, match[2])
+            meanings |= dict.fromkeys(names, match[2])
         else:
-            said |= {name: f"{said[name]} {line.strip()}" for name in names}
-    return {name: _looked_up(fn, name, text) for name, text in said.items()}
+            meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
+    return {name: _looked_up(fn, name, text) for name, text in meanings.items()}
 
 
 def _looked_up(fn: Callable, name: str, text: str) -> str:

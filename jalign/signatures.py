@@ -18,7 +18,7 @@ AXIS_NAME = "axis_name"
 """The keyword of a loss that is no hyper-parameter: the mesh axis its batch is split over."""
 
 
-def hyper_of(fn: Callable) -> dict[str, Any]:
+def hyper_of(fn: Callable) -> dict[str, float]:
     """The hyper-parameters of a loss: its keyword-only parameters and their defaults."""
     parameters = inspect.signature(fn).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -60,7 +60,7 @@ _HERE: dict[str, Any] = {}
 HERE = "here"
 
 
-def name_of(value: Any, stem: str = "") -> str:
+def name_of(value: object, stem: str = "") -> str:
     """A name that `attribute` knows in this process, for an object that has no place in a file.
 
     Args:
@@ -81,12 +81,12 @@ def absolute(text: str) -> str:
     return f"{Path(where).expanduser().absolute()}{colon}{name}"
 
 
-def source_files(*what: Any) -> set[Path]:
+def source_files(*functions: Callable) -> set[Path]:
     """The files that functions are defined in, inside partials and decorators; none of what is
     written in C, or typed at a prompt. What those files import is not among them.
     """
     files = set()
-    for fn in what:
+    for fn in functions:
         while isinstance(fn, partial):
             fn = fn.func
         try:

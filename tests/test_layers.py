@@ -21,7 +21,7 @@ ALLOWED = {
     "layout": set(),
     "signatures": set(),
     "losses": set(),
-    "advantages": set(),
+    "advantages": {"losses"},
     "core": {"layout", "signatures"},
     "experience": {"advantages", "core"},
     "store": set(),
@@ -59,7 +59,7 @@ ALLOWED = {
     "__init__": set(),
 }
 # What outside of jalign a part may import; parts that are not named may import anything.
-STANDARD = {"__future__", "collections", "dataclasses", "functools", "math", "typing"}
+STANDARD = {"__future__", "collections", "dataclasses", "functools", "math", "types", "typing"}
 OUTSIDE = {
     "losses": STANDARD | {"jax", "jaxtyping"},
     "layout": STANDARD,

@@ -2,14 +2,7 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jax.core import Tracer
 from jaxtyping import Bool, Float
-
-
-def require(ok: bool | Array, message: str) -> None:
-    """Refuse a number out of range. A traced number cannot be looked at and passes."""
-    if not isinstance(ok, Tracer) and not bool(ok):
-        raise ValueError(message)
 
 
 def kept(x: Float[Array, "*P"], where: Bool[Array, "*P"]) -> Float[Array, "*P"]:
@@ -25,7 +18,7 @@ def mean(
     return total / jnp.maximum(jnp.sum(where, axis, keepdims=True), 1)
 
 
-def centred(
+def centered(
     x: Float[Array, "*P"], where: Bool[Array, "*P"], axis: int | tuple[int, ...] | None = None
 ) -> Float[Array, "*P"]:
     """The distance of each from their mean; 0 where there is nothing."""

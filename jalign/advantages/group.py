@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jalign.advantages._arrays import centred, differ, kept, require
+from jalign.advantages._arrays import centered, differ, kept
+from jalign.losses._math import require
 
 Scores = Float[Array, "B K"]
 Valid = Bool[Array, "B K"]
@@ -42,7 +43,7 @@ def group_centred(scores: Scores, valid: Valid) -> Scores:
     >>> group_centred(jnp.array([[1.0, 3.0, 5.0]]), jnp.ones((1, 3), bool)).tolist()
     [[-2.0, 0.0, 2.0]]
     """
-    return centred(scores, valid, -1)
+    return centered(scores, valid, -1)
 
 
 def leave_one_out(scores: Scores, valid: Valid) -> Scores:
@@ -56,7 +57,7 @@ def leave_one_out(scores: Scores, valid: Valid) -> Scores:
     [[-3.0, 0.0, 3.0]]
     """
     n = jnp.sum(valid, -1, keepdims=True)
-    return centred(scores, valid, -1) * (n / jnp.maximum(n - 1, 1))
+    return centered(scores, valid, -1) * (n / jnp.maximum(n - 1, 1))
 
 
 def batch_centred(scores: Scores, valid: Valid) -> Scores:
@@ -65,7 +66,7 @@ def batch_centred(scores: Scores, valid: Valid) -> Scores:
     >>> batch_centred(jnp.array([[1.0], [3.0], [8.0]]), jnp.ones((3, 1), bool)).tolist()
     [[-3.0], [-1.0], [4.0]]
     """
-    return centred(scores, valid)
+    return centered(scores, valid)
 
 
 def greedy_baseline(scores: Scores, greedy_scores: Float[Array, "B"]) -> Scores:
@@ -96,9 +97,9 @@ def win_rates_over_others(win_probs: Float[Array, "B K K"]) -> Scores:
     [[0.75, 0.125, 0.625]]
     """
     itself = jnp.eye(win_probs.shape[-1], dtype=bool)
-    made = ~jnp.isnan(win_probs) & ~itself
-    wins = jnp.sum(kept(win_probs, made), -1)
-    n = jnp.sum(made, -1)
+    compared = ~jnp.isnan(win_probs) & ~itself
+    wins = jnp.sum(kept(win_probs, compared), -1)
+    n = jnp.sum(compared, -1)
     return jnp.where(n > 0, wins / jnp.maximum(n, 1), 0.5)
 
 
@@ -114,17 +115,17 @@ def win_rates(win_probs: Float[Array, "B K K"]) -> Scores:
     [[0.75, 0.25]]
     """
     itself = jnp.eye(win_probs.shape[-1], dtype=bool)
-    made = ~jnp.isnan(win_probs) | itself
-    return jnp.sum(kept(jnp.where(itself, 0.5, win_probs), made), -1) / jnp.sum(made, -1)
+    compared = ~jnp.isnan(win_probs) | itself
+    return jnp.sum(kept(jnp.where(itself, 0.5, win_probs), compared), -1) / jnp.sum(compared, -1)
 
 
 def process_advantages(
     step_scores: Float[Array, "B K R"], ends: Bool[Array, "B K R"], *, epsilon: float = 1e-4
 ) -> Float[Array, "B K R"]:
-    """A_t = sum of the normalised scores of the steps that end at or after t: GRPO by steps.
+    """A_t = sum of the normalized scores of the steps that end at or after t: GRPO by steps.
 
     Shao et al. 2024, "DeepSeekMath", https://arxiv.org/abs/2402.03300, section 4.1.3. Scores are
-    normalised over all steps of all responses to a prompt. Every step adds, so a response with more
+    normalized over all steps of all responses to a prompt. Every step adds, so a response with more
     steps of the mean score gains nothing, and one with more good steps does.
 
     Args:
@@ -148,7 +149,7 @@ def _normalized(
     x: Array, where: Array, axis: int | tuple[int, ...], epsilon: float
 ) -> Float[Array, "..."]:
     """Equal numbers are 0 by decision: their rounding errors over epsilon would not be."""
-    away = centred(x, where, axis)
+    away = centered(x, where, axis)
     n = jnp.sum(where, axis, keepdims=True)
     std = jnp.sqrt(jnp.sum(away**2, axis, keepdims=True) / jnp.maximum(n - 1, 1))
     some = jnp.expand_dims(differ(x, where, axis), axis)

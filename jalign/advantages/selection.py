@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jalign.advantages._arrays import differ, kept, require
+from jalign.advantages._arrays import differ, kept
+from jalign.losses._math import require
 
 Scores = Float[Array, "B K"]
 Valid = Bool[Array, "B K"]

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jalign.advantages._arrays import kept, require
+from jalign.advantages._arrays import kept
+from jalign.losses._math import require
 
 Responses = Float[Array, "*P"]
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jalign.advantages._arrays import centred, kept, mean, require
+from jalign.advantages._arrays import centered, kept, mean
+from jalign.losses._math import require
 
 Tokens = Float[Array, "N R"]
 Mask = Bool[Array, "N R"]
@@ -135,7 +136,7 @@ def whiten(
     >>> whiten(jnp.array([1.0, 3.0, 9.0]), jnp.array([True, True, False])).tolist()
     [-1.0, 1.0, 0.0]
     """
-    away = centred(x, mask)
+    away = centered(x, mask)
     scaled = away * jax.lax.rsqrt(mean(away**2, mask) + 1e-8)
     return scaled if shift_mean else kept(scaled + mean(x, mask), mask)
 
@@ -152,6 +153,6 @@ def explained_variance(
     >>> float(explained_variance(a(1.0, 2.0, 7.0), a(1.0, 3.0, 5.0), a(True, True, False)))
     0.5
     """
-    variance = mean(centred(returns, mask) ** 2, mask).reshape(())
+    variance = mean(centered(returns, mask) ** 2, mask).reshape(())
     error = mean((kept(values, mask) - kept(returns, mask)) ** 2, mask).reshape(())
     return jnp.where(variance > 0, 1 - error / jnp.where(variance > 0, variance, 1.0), jnp.nan)

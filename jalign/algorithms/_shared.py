@@ -1,7 +1,9 @@
 """What several rows have in common."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from jax import Array
 
 from jalign import losses
 from jalign.core import (
@@ -9,6 +11,7 @@ from jalign.core import (
     AuxLoss,
     Experience,
     LossFn,
+    Reduction,
     mean_over_chosen_tokens,
     mean_over_tokens,
 )
@@ -25,9 +28,29 @@ def nll(coef: float) -> dict[str, AuxLoss]:
     return {"nll_coef": AuxLoss(losses.nll, coef, mean_over_chosen_tokens)}
 
 
-def rl(name: str, loss: LossFn, paper: str, make: Callable, k: int, **more: Any) -> Algorithm:
-    """A row of policy optimization on K responses to a prompt; the token mean unless it says
-    otherwise.
-    """
-    more = {"reduce": mean_over_tokens} | more
-    return Algorithm(name, loss, SAMPLES, paper, experience=Experience(make, k), **more)
+def rl(
+    name: str,
+    loss: LossFn,
+    paper: str,
+    fn: Callable[..., dict[str, Array]],
+    responses: int,
+    *,
+    reduce: Reduction = mean_over_tokens,
+    defaults: Mapping[str, float] = MappingProxyType({}),
+    aux_losses: Mapping[str, AuxLoss] = MappingProxyType({}),
+    tags: frozenset[str] = frozenset(),
+    about: str,
+) -> Algorithm:
+    """A row of policy optimization: `fn` makes advantages of `responses` samples per prompt."""
+    return Algorithm(
+        name,
+        loss,
+        SAMPLES,
+        paper,
+        dict(defaults),
+        aux_losses,
+        reduce,
+        tags=tags,
+        experience=Experience(fn, responses),
+        about=about,
+    )

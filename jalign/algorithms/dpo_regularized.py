@@ -44,7 +44,7 @@ DPO_REGULARIZED = (
         PAIRS,
         "2403.19159",
         about="dpo that credits the longer response with what its length explains, so that length "
-        "is not what is learnt. alpha is per token; tune it to the spread of lengths in the data.",
+        "is not what is learned. alpha is per token; tune it to the spread of lengths in the data.",
     ),
     Algorithm(
         "ld_dpo",

@@ -14,7 +14,7 @@ ELSEWHERE = {
     "self_rewarding": "jalign pipeline configs/pipelines/self_rewarding.yaml",
     "self_instruct": "jalign prompts, and jalign sample --file for their answers",
     "self_refine": "jalign revise",
-    "best_of_n": "jalign sample MODEL --best_of N --reward RUN; learnt from, it is raft",
+    "best_of_n": "jalign sample MODEL --best_of N --reward RUN; learned from, it is raft",
     "rejection_sampling": "raft (the best of each prompt), raft_top (the best share) or rso_online",
     "rest": "raft_top with --rollout.epochs above 1: grow, and improve on the best share",
     "expert_iteration": "raft or raft_top",

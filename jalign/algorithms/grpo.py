@@ -29,7 +29,7 @@ GRPO = (
         8,
         aux_losses=_K3,
         reduce=mean_over_responses,
-        about="grpo with rewards of steps: a token's advantage is the sum of the normalised "
+        about="grpo with rewards of steps: a token's advantage is the sum of the normalized "
         "scores of the steps that end at it or later. Steps end at reward.step_separator.",
     ),
     rl(

@@ -64,7 +64,7 @@ POLICY = (
         "2309.00267",
         experience.returns_minus_value,
         1,
-        about="REINFORCE with a learnt value as its baseline, as RLAIF trains. The reward is "
+        about="REINFORCE with a learned value as its baseline, as RLAIF trains. The reward is "
         "score - kl_coef * KL, where RLAIF's (A.3) is (1 - beta) * score - beta * KL: the same "
         "with kl_coef = beta / (1 - beta), up to a factor 1 - beta of all rewards. Without an "
         "importance ratio: one step per rollout.",

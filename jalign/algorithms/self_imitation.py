@@ -34,7 +34,7 @@ SELF_IMITATION = (
         reduce=mean_over_tokens,
         experience=Experience(experience.top_share, 1),
         about="Imitation of the share alpha of a rollout's responses with the highest scores, "
-        "over all prompts: so easy prompts are learnt from more. alpha 0.2 of the prompts of one "
+        "over all prompts: so easy prompts are learned from more. alpha 0.2 of the prompts of one "
         "rollout, so let rollout.prompts be a few times batch_size.",
     ),
 )

@@ -20,7 +20,7 @@ SUPERVISION = (
         SUPERVISED,
         "2306.13649",
         reduce=mean_over_tokens,
-        about="Distillation of a teacher (model.reference) on given responses by the generalised "
+        about="Distillation of a teacher (model.reference) on given responses by the generalized "
         "Jensen-Shannon divergence; jsd_beta 0.5 as in TRL. The paper and TRL mix given and "
         "sampled responses by a share lambda; here samples are a method of their own, "
         "gkd_on_policy.",

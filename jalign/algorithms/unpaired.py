@@ -53,7 +53,7 @@ UNPAIRED = (
         "2405.19107",
         about="Single rated responses: a second model learns their value, the policy's log-ratio "
         "what the rating has beyond it, each with a gradient of its own as in the paper's "
-        "Algorithm 1. Ratings are taken as they are: standardise them over the data.",
+        "Algorithm 1. Ratings are taken as they are: standardize them over the data.",
     ),
     Algorithm(
         "dro_v_joint",

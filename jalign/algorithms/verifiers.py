@@ -19,7 +19,7 @@ VERIFIERS = (
         STEPWISE,
         "2305.20050",
         reduce=mean_over_tokens,
-        about="A verifier of steps: one judgement at the end of each, the mean over all steps of "
+        about="A verifier of steps: one judgment at the end of each, the mean over all steps of "
         "the batch. The paper has three labels; here a number in [0, 1].",
     ),
     Algorithm(

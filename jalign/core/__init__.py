@@ -3,7 +3,7 @@
 Shape letters: B prompts, K responses per prompt, R scored tokens per response, T tokens, V words.
 """
 
-from jalign.core.algorithm import Algorithm, AuxLoss, Term
+from jalign.core.algorithm import Algorithm
 from jalign.core.experience import ROLLOUT, Experience, Relative
 from jalign.core.format import (
     NOISE,
@@ -11,8 +11,10 @@ from jalign.core.format import (
     SCORER_HYPER,
     TWO_MODELS,
     Arrays,
+    AuxLoss,
     Format,
     LossFn,
+    Term,
 )
 from jalign.core.reductions import (
     Mean,

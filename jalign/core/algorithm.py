@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +18,11 @@ from jalign.core.format import (
     AuxLoss,
     Format,
     LossFn,
+    Term,
 )
 from jalign.core.reductions import Reduction, SumOverLongest, mean_over_examples, sum_over_longest
 from jalign.core.state import Carry
 from jalign.signatures import arrays_of, did_you_mean, hyper_of
-
-
-class Term(NamedTuple):
-    """One weighted, reduced term of an objective, with its hyper-parameters fixed."""
-
-    name: str
-    weight: float
-    loss: LossFn
-    hyper: dict[str, Any]
-    reduce: Reduction
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Algorithm:
     loss: LossFn
     format: Format
     paper: str = ""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, float] = field(default_factory=dict)
     aux_losses: Mapping[str, AuxLoss] = field(default_factory=dict)
     reduce: Reduction = mean_over_examples
     carry: Carry | None = None
@@ -76,7 +66,7 @@ class Algorithm:
     regression: bool = False
     experience: Experience | None = None
     about: str = ""
-    hyper: Mapping[str, Any] = field(default_factory=dict)
+    hyper: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         aux = {name: AuxLoss(*x) for name, x in self.aux_losses.items()}
@@ -126,7 +116,7 @@ class Algorithm:
         shape = (1,) * len(self.axes(name))
         return jax.ShapeDtypeStruct(shape, jnp.bool_ if is_bool else jnp.float32)
 
-    def inputs(self, **overrides: Any) -> tuple[str, ...]:
+    def inputs(self, **overrides: float) -> tuple[str, ...]:
         """Names of the arrays that are read with these hyper-parameters."""
         terms = self.objective_terms(**overrides)
         return tuple(dict.fromkeys(name for term in terms for name in arrays_of(term.loss)))
@@ -147,7 +137,7 @@ class Algorithm:
         offered = {} if self.needs_value_head else self.format.aux_losses
         return {**offered, **self.aux_losses}
 
-    def _default_hyper(self) -> dict[str, Any]:
+    def _default_hyper(self) -> dict[str, float]:
         """Every hyper-parameter except the weights of auxiliary losses, with its default."""
         hyper = hyper_of(self.loss)
         if self.experience:
@@ -159,17 +149,17 @@ class Algorithm:
         return hyper | (dict(REFERENCE_HYPER) if self._reads_reference(arrays) else {})
 
     @property
-    def hyperparameters(self) -> dict[str, Any]:
+    def hyperparameters(self) -> dict[str, float]:
         """Every hyper-parameter of this algorithm, with its default or the value set for a run."""
         weights = {name: x.weight for name, x in self.available_aux_losses.items()}
         return self._default_hyper() | dict(self.defaults) | weights | dict(self.hyper)
 
-    def with_hyper(self, **hyper: Any) -> Algorithm:
+    def with_hyper(self, **hyper: float) -> Algorithm:
         """This row with these hyper-parameters set; errors as in `resolve_hyper`."""
         self.resolve_hyper(**hyper)
         return replace(self, hyper={**self.hyper, **hyper})
 
-    def resolve_hyper(self, **overrides: Any) -> dict[str, Any]:
+    def resolve_hyper(self, **overrides: float) -> dict[str, float]:
         """All hyper-parameters with these overrides.
 
         Raises:
@@ -193,7 +183,7 @@ class Algorithm:
             raise ValueError(f"ref_mixup_alpha must be in (0, 1], got {hyper['ref_mixup_alpha']}")
         return hyper
 
-    def objective_terms(self, **overrides: Any) -> tuple[Term, ...]:
+    def objective_terms(self, **overrides: float) -> tuple[Term, ...]:
         """The weighted terms of the objective; errors as in `resolve_hyper`."""
         hyper = self.resolve_hyper(**overrides)
         of_loss = {n: hyper[n] for n in hyper_of(self.loss)}
@@ -205,7 +195,7 @@ class Algorithm:
         ]
         return (main, *aux)
 
-    def trace(self, **overrides: Any) -> list[jax.ShapeDtypeStruct]:
+    def trace(self, **overrides: float) -> list[jax.ShapeDtypeStruct]:
         """Shapes of the unreduced terms for one example. Nothing is computed, but a loss refuses a
         hyper-parameter that is out of range.
         """
@@ -220,7 +210,7 @@ class Algorithm:
         """Arrays of a rollout that the experience reads."""
         return arrays_of(self.experience.fn) if self.experience else ()
 
-    def experience_hyper(self, **overrides: Any) -> dict[str, Any]:
+    def experience_hyper(self, **overrides: float) -> dict[str, float]:
         """The hyper-parameters that the experience reads."""
         hyper = self.resolve_hyper(**overrides)
         return {n: hyper[n] for n in hyper_of(self.experience.fn)} if self.experience else {}
@@ -243,11 +233,11 @@ class Algorithm:
             or bool(self.experience and self.experience.samples_reference)
         )
 
-    def needs_reference(self, **overrides: Any) -> bool:
+    def needs_reference(self, **overrides: float) -> bool:
         """Whether any array comes from the reference."""
         return self._reads_reference(self.inputs(**overrides))
 
-    def moves_reference(self, **overrides: Any) -> bool:
+    def moves_reference(self, **overrides: float) -> bool:
         """Whether the reference follows the policy."""
         return self.resolve_hyper(**overrides).get("ref_sync_steps", 0) > 0
 

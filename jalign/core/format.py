@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jax import Array
 
@@ -24,13 +24,13 @@ not depend on how a step is split into micro-batches; zeros in evaluation."""
 TWO_MODELS = ("kl_to_ref", "kl_from_ref", "jsd_to_ref")
 """Scorer outputs that need policy and reference in the same forward pass."""
 
-SCORER_HYPER: Mapping[str, Mapping[str, Any]] = {
+SCORER_HYPER: Mapping[str, Mapping[str, float]] = {
     "competitor_logps": {"top_k": 1},
     "jsd_to_ref": {"jsd_beta": 0.5, "temperature": 1.0},
 }
 """Hyper-parameters that the scorer reads to compute an output."""
 
-REFERENCE_HYPER: Mapping[str, Any] = {"ref_sync_steps": 0, "ref_mixup_alpha": 1.0}
+REFERENCE_HYPER: Mapping[str, float] = {"ref_sync_steps": 0, "ref_mixup_alpha": 1.0}
 """Hyper-parameters of the reference: every `ref_sync_steps` steps (0: never) it moves to alpha *
 policy + (1 - alpha) * reference."""
 
@@ -51,6 +51,16 @@ class AuxLoss(NamedTuple):
     weight: float
     reduce: Reduction
     is_kl: bool = False
+
+
+class Term(NamedTuple):
+    """One weighted, reduced term of an objective, with its hyper-parameters fixed."""
+
+    name: str
+    weight: float
+    loss: LossFn
+    hyper: dict[str, float]
+    reduce: Reduction
 
 
 @dataclass(frozen=True)

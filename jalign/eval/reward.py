@@ -132,38 +132,6 @@ def by_source(
     return {n: Subset(len(g), float(g.mean())) for n, g in groups.items() if len(g)}
 
 
-def best_of_n_expectation(rewards: ArrayLike, n: int) -> np.ndarray:
-    """Expected largest reward of n samples, from N >= n of them, without bias.
-
-    The mean over all subsets of size n of their maximum: SUM_i C(i - 1, n - 1) / C(N, n) r_(i),
-    with r ascending and i = n..N.
-
-    Args:
-      rewards: [..., N], each row those of one prompt.
-      n: in 1..N.
-
-    Returns:
-      [...], one value per prompt.
-
-    >>> float(best_of_n_expectation([3.0, 1.0, 2.0], 2))  # (3 + 3 + 2) / 3
-    2.6666666666666665
-    """
-    ordered = np.sort(np.asarray(rewards, np.float64), axis=-1)
-    size = ordered.shape[-1] if ordered.ndim else 0
-    if not 1 <= n <= size:
-        raise ValueError(f"n must be in 1..{size}, the number of samples, got {n}")
-    subsets = math.comb(size, n)
-    weights = [math.comb(i - 1, n - 1) / subsets for i in range(n, size + 1)]
-    return np.sum(ordered[..., n - 1 :] * np.array(weights), axis=-1)
-
-
-def best_of_n_kl(n: int) -> float:
-    """log n - (n - 1) / n: upper bound (nats per response) of KL(best of n || one sample)."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    return math.log(n) - (n - 1) / n
-
-
 def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -> dict[str, Any]:
     """Everything above that held-out pairs tell, as plain numbers, lists and dictionaries.
 

@@ -35,7 +35,7 @@ def gae(
     gae_lambda: float = 0.95,
 ) -> Fields:
     """PPO (https://arxiv.org/abs/2203.02155): the score at the last token, -kl_coef * k1 at every
-    token, generalised advantage estimation, advantages whitened over the rollout.
+    token, generalized advantage estimation, advantages whitened over the rollout.
 
     Args:
       kl_coef: weight of the KL divergence to the reference in the reward, per nat; 0.05.
@@ -203,7 +203,7 @@ def informative_groups(scores: Scores, valid: Valid, mask: Mask) -> Fields:
 
 def steps_normalized(step_scores: Tokens, mask: Mask) -> Fields:
     """GRPO with process supervision (https://arxiv.org/abs/2402.03300, section 4.1.3): the sum of
-    the scores of the steps that end at a token or after it, normalised over all steps of the
+    the scores of the steps that end at a token or after it, normalized over all steps of the
     group.
     """
     ends = mask & ~jnp.isnan(step_scores)

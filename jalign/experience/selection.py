@@ -13,7 +13,7 @@ from jalign.experience.tokens import Fields, Scores, Valid
 
 def against_last(win_probs: Float[Array, "B K K"]) -> Fields:
     """Nash-MD (https://arxiv.org/abs/2312.00886): the first response with its probability to win
-    against the last one, which is not learnt from.
+    against the last one, which is not learned from.
     """
     won = jnp.nan_to_num(win_probs[:, :1, -1], nan=0.5)  # where that is not known it is not valid
     return {"win_prob": won, "take": jnp.zeros((win_probs.shape[0], 1), jnp.int32)}
@@ -76,7 +76,7 @@ def top_share(scores: Scores, valid: Valid, *, alpha: float = 0.2) -> Fields:
     alpha of responses with the highest scores. Of several to a prompt only the best is a candidate.
 
     Args:
-      alpha: share of the rollout that is learnt from, in (0, 1]; 0.2.
+      alpha: share of the rollout that is learned from, in (0, 1]; 0.2.
     """
     fields = best(scores, valid)
     highest = jnp.take_along_axis(scores, fields["take"], -1)[:, 0]

@@ -14,7 +14,7 @@ _BINARY_READS = {"logps": "token_logps", "kl_logps": "token_logps", "scores": "s
 
 
 def _binary(out: Arrays, batch: Batch) -> Arrays:
-    """Response 0 is the labelled one; response 1, where there is one, belongs to another prompt."""
+    """Response 0 is the labeled one; response 1, where there is one, belongs to another prompt."""
     own = batch.mask[:, 0]
     named = {"present": own.any(-1), "len": length(own), "mask": own}
     other = batch.mask[:, 1] if batch.mask.shape[1] > 1 else None

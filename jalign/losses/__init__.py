@@ -18,8 +18,8 @@ from jalign.losses.listwise.exo import dpo_list, exo_list
 from jalign.losses.listwise.lipo import lipo_lambda
 from jalign.losses.listwise.nca import info_nca_list, nca_list
 from jalign.losses.listwise.pro import pro
+from jalign.losses.listwise.ranking import lipo_hinge, lipo_logistic, lipo_softmax, list_mle
 from jalign.losses.listwise.rrhf import rrhf
-from jalign.losses.listwise.siblings import lipo_hinge, lipo_logistic, lipo_softmax, list_mle
 from jalign.losses.negative.ascent import gradient_ascent
 from jalign.losses.negative.cringe import cringe, pairwise_cringe
 from jalign.losses.negative.d2o import d2o
@@ -58,6 +58,7 @@ from jalign.losses.pairwise.tdpo import tdpo1, tdpo2
 from jalign.losses.pairwise.wpo import wpo
 from jalign.losses.pairwise.xpo import xpo
 from jalign.losses.policy.cispo import cispo
+from jalign.losses.policy.full_vocab import entropy_bonus, kl_exact
 from jalign.losses.policy.gspo import gspo, gspo_token
 from jalign.losses.policy.kl import kl_k2, kl_k3, kl_k3_ratio, kl_k3_straight_through
 from jalign.losses.policy.ppo import ppo, ppo_clip
@@ -65,7 +66,6 @@ from jalign.losses.policy.pretraining import pretraining_nll
 from jalign.losses.policy.reinforce import reinforce, reinforce_with_value
 from jalign.losses.policy.rloo import rloo
 from jalign.losses.policy.value import value_clip
-from jalign.losses.policy.whole import entropy_bonus, kl_exact
 from jalign.losses.regularizers import (
     forward_kl_on_chosen,
     forward_kl_per_token,

@@ -65,7 +65,7 @@ def spec_of(options: RunOptions) -> RolloutSpec:
         max_tokens=options.data.max_tokens or usual_tokens(),
         multiple=usual_multiple(),
         max_new_tokens=c.max_new_tokens,
-        ref_sync_steps=hyper.get("ref_sync_steps", 0),
+        ref_sync_steps=int(hyper.get("ref_sync_steps", 0)),
         ref_mixup_alpha=hyper.get("ref_mixup_alpha", 1.0),
         run_steps=options.steps,
     )
@@ -77,7 +77,7 @@ def prompts_per_rollout(options: RunOptions) -> int:
     assert row.experience is not None
     steps = 1
     if row.experience.iterative:
-        iteration = row.resolve_hyper()["ref_sync_steps"]
+        iteration = int(row.resolve_hyper()["ref_sync_steps"])
         steps = max(1, -(-iteration // options.rollout.epochs))
     return options.rollout.prompts or steps * options.batch_size
 

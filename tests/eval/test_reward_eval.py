@@ -1,6 +1,5 @@
 """Hand values of what rewards are worth, and the whole way from a batch to them."""
 
-import itertools
 import math
 
 import jax
@@ -13,8 +12,6 @@ from jalign.algorithms import get
 from jalign.core import Frozen
 from jalign.eval.examples import gives_rewards, make_example_step, make_kl_step, per_example
 from jalign.eval.reward import (
-    best_of_n_expectation,
-    best_of_n_kl,
     by_source,
     calibration,
     length_correlation,
@@ -80,24 +77,6 @@ def test_accuracy_by_source_leaves_out_a_source_without_pairs():
     assert {name: tuple(s) for name, s in found.items()} == {"a": (3, 1.0), "c": (2, 0.25)}
 
 
-def test_best_of_n_is_the_mean_over_all_subsets():
-    rewards = np.array([[0.3, -1.0, 2.0, 0.7, 5.0], [1.0, 1.0, 1.0, 4.0, -2.0]])
-    for n in range(1, 6):
-        subsets = [max(s) for s in itertools.combinations(rewards[0], n)]
-        expected = best_of_n_expectation(rewards, n)
-        assert expected.shape == (2,)
-        np.testing.assert_allclose(expected[0], np.mean(subsets))
-    assert np.isfinite(best_of_n_expectation(np.arange(5000.0), 2000))  # C(5000, 2000) is no float
-    # an empty response's reward counts only where it may be the best
-    np.testing.assert_allclose(best_of_n_expectation([-np.inf, 1.0, 2.0], 1), -np.inf)
-    np.testing.assert_allclose(best_of_n_expectation([-np.inf, 1.0, 2.0], 2), 5 / 3)
-
-
-def test_best_of_n_kl_by_hand():
-    assert best_of_n_kl(1) == 0.0
-    np.testing.assert_allclose(best_of_n_kl(4), math.log(4) - 0.75)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -105,8 +84,6 @@ def test_best_of_n_kl_by_hand():
         (lambda: pairwise_accuracy([], []), "n >= 1"),
         (lambda: calibration([np.nan], [1.0]), "chosen hold 1 numbers not finite"),
         (lambda: calibration([2.0], [1.0], 0), "buckets must be at least 1, got 0"),
-        (lambda: best_of_n_expectation([1.0, 2.0], 3), r"n must be in 1\.\.2"),
-        (lambda: best_of_n_kl(0), "n must be at least 1"),
         (lambda: by_source([1.0], [2.0], [1], ["a"]), "source 1 has no name; there is: a"),
     ],
 )

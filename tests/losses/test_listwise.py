@@ -15,8 +15,8 @@ from jalign.losses.listwise.exo import dpo_list, exo_list
 from jalign.losses.listwise.lipo import lipo_lambda
 from jalign.losses.listwise.nca import info_nca_list, nca_list
 from jalign.losses.listwise.pro import pro
+from jalign.losses.listwise.ranking import lipo_hinge, lipo_logistic, lipo_softmax, list_mle
 from jalign.losses.listwise.rrhf import rrhf
-from jalign.losses.listwise.siblings import lipo_hinge, lipo_logistic, lipo_softmax, list_mle
 from jalign.losses.pairwise.dpo import dpo
 from jalign.losses.pairwise.exo import exo_pair
 from jalign.losses.pairwise.nca import nca_pair

@@ -12,6 +12,7 @@ import pytest
 
 from jalign import advantages
 from jalign.losses.policy.cispo import cispo
+from jalign.losses.policy.full_vocab import entropy_bonus, kl_exact
 from jalign.losses.policy.gspo import gspo, gspo_token
 from jalign.losses.policy.kl import kl_k2, kl_k3, kl_k3_ratio, kl_k3_straight_through
 from jalign.losses.policy.ppo import ppo, ppo_clip
@@ -19,7 +20,6 @@ from jalign.losses.policy.pretraining import pretraining_nll
 from jalign.losses.policy.reinforce import reinforce, reinforce_with_value
 from jalign.losses.policy.rloo import rloo
 from jalign.losses.policy.value import value_clip, value_loss
-from jalign.losses.policy.whole import entropy_bonus, kl_exact
 
 A = lambda *x: jnp.array(x, jnp.float32)  # noqa: E731
 NAN = math.nan
@@ -495,7 +495,7 @@ def test_k1_as_a_reward_has_the_gradient_of_the_reverse_kl():
 # ---- examples
 
 
-POLICY = ("ppo", "value", "reinforce", "rloo", "gspo", "cispo", "kl", "whole")
+POLICY = ("ppo", "value", "reinforce", "rloo", "gspo", "cispo", "kl", "full_vocab")
 MODULES = [f"losses.policy.{x}" for x in POLICY]
 MODULES += ["losses.games.nash_md", "losses.games.sppo_samples", "losses.pairwise.xpo"]
 MODULES += [f"advantages.{x}" for x in ("group", "tokens", "shaping", "selection")]

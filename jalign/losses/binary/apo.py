@@ -1,4 +1,4 @@
-"""APO-zero on single responses labelled desirable or not. On pairs: `jalign.losses.pairwise.apo`.
+"""APO-zero on single responses labeled desirable or not. On pairs: `jalign.losses.pairwise.apo`.
 
 D'Oosterlinck et al. 2024, "Anchored Preference Optimization and Contrastive Revisions".
 https://arxiv.org/abs/2408.06266; the loss of a pair in two halves.

@@ -1,4 +1,4 @@
-"""BCO: binary classifier optimization, on single responses labelled desirable or not.
+"""BCO: binary classifier optimization, on single responses labeled desirable or not.
 
 Jung, Han, Nam, On 2024, "Binary Classifier Optimization for Large Language Model Alignment".
 https://arxiv.org/abs/2404.04656. On pairs: `jalign.losses.pairwise.bco`.

@@ -1,6 +1,6 @@
-"""DRO-V: direct reward optimization with a learnt value, from single responses with a rating.
+"""DRO-V: direct reward optimization with a learned value, from single responses with a rating.
 
-Richemond et al. 2024, "Offline Regularised Reinforcement Learning for Large Language Models
+Richemond et al. 2024, "Offline Regularized Reinforcement Learning for Large Language Models
 Alignment". https://arxiv.org/abs/2405.19107, Sec. 3.3 and Algorithm 1.
 """
 
@@ -36,7 +36,7 @@ def dro_v(
 
     Args:
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.
-      rating: r, the reward that came with the response, standardised over the dataset to mean 0 and
+      rating: r, the reward that came with the response, standardized over the dataset to mean 0 and
         standard deviation 1.
       token_values: v_t, what the critic expects before each token, in units of the rating.
       mask: where there is a token.

@@ -1,4 +1,4 @@
-"""KTO: Kahneman-Tversky optimization from single responses labelled desirable or not.
+"""KTO: Kahneman-Tversky optimization from single responses labeled desirable or not.
 
 Ethayarajh et al. 2024. https://arxiv.org/abs/2402.01306, Eq. 8.
 """

@@ -30,7 +30,7 @@ def nash_md(
 ) -> Out:
     """-stop_gradient(P - 1/2 - tau * d) log p(y), d = log p(y) - log p_ref(y) of the response.
 
-    REINFORCE on the preference regularised by the KL divergence from the reference, with both sums
+    REINFORCE on the preference regularized by the KL divergence from the reference, with both sums
     over ALL tokens: a token answers for the divergence of what follows it too.
 
     Args:

@@ -1,7 +1,7 @@
 """LiPO-lambda: listwise preference optimization with the LambdaLoss of learning to rank.
 
 Liu et al. 2024, "LiPO: Listwise Preference Optimization through Learning-to-Rank".
-https://arxiv.org/abs/2402.01878, Eq. 8. The other losses of that paper: `siblings`.
+https://arxiv.org/abs/2402.01878, Eq. 8. The other losses of that paper: `ranking`.
 """
 
 import jax

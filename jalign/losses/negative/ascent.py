@@ -13,7 +13,7 @@ from jalign.losses._math import f32
 def gradient_ascent(
     rejected_logps: Float[Array, "B"],
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
-    """+log p(rejected | prompt), SUMMED over tokens, to be minimised: ascent on the NLL.
+    """+log p(rejected | prompt), SUMMED over tokens, to be minimized: ascent on the NLL.
 
     Nothing bounds it from below: the gradient stays 1 however unlikely the response has become, and
     the model collapses. It is here to be compared with: `npo` tends to it as beta goes to 0.

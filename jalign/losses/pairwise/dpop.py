@@ -1,6 +1,6 @@
 """DPOP (DPO-Positive): DPO that does not let the chosen response become less likely.
 
-Pal et al. 2024, "Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive".
+Pal et al. 2024, "Smaug: Fixing Failure Modes of Preference Optimization with DPO-Positive".
 https://arxiv.org/abs/2402.13228, Eq. 3.
 """
 

@@ -40,7 +40,7 @@ def exo_pair(
     Raises:
       ValueError: a number out of its range.
     Deviations: the smoothed targets are TRL's; the authors' code takes the log-targets 0 and -10,
-      not normalised, which is about e = 4.5e-5.
+      not normalized, which is about e = 4.5e-5.
     >>> import jax.numpy as jnp
     >>> x = [jnp.array([v]) for v in (-4.0, -9.0, -5.0, -8.0)]
     >>> round(float(exo_pair(*x, beta=0.5)[0][0]), 4)

@@ -107,7 +107,7 @@ def ppo(
     [[-1.75, 2.0]]
     """
     require(value_coef >= 0, f"value_coef must be >= 0, got {value_coef}")
-    numbers = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": dual_clip}
-    policy, metrics = ppo_clip(token_logps, old_token_logps, advantages, mask, **numbers)
+    clips = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": dual_clip}
+    policy, metrics = ppo_clip(token_logps, old_token_logps, advantages, mask, **clips)
     critic, more = value.value_clip(values, old_values, returns, mask, value_clip=value_clip)
     return policy + value_coef * critic, metrics | more

@@ -1,4 +1,4 @@
-"""Normalisation of a trained reward model: gain and bias so that scores have a given spread.
+"""Normalization of a trained reward model: gain and bias so that scores have a given spread.
 
 Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences".
 https://arxiv.org/abs/1909.08593, section 2.2.
@@ -39,6 +39,6 @@ def fit_normalization(
     require(std > 0, f"std must be > 0, got {std}")
     (scores,) = f32(scores)
     spread = jnp.std(scores)
-    require(spread > 0, f"scores must differ to be normalised, got {scores.size} equal ones")
+    require(spread > 0, f"scores must differ to be normalized, got {scores.size} equal ones")
     gain = std / jnp.maximum(spread, 1e-8)
     return gain, mean - gain * jnp.mean(scores)

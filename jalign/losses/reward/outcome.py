@@ -25,7 +25,7 @@ def outcome(
     Returns:
       The unreduced loss, and the logits as `rewards`.
     Deviations: the authors also train at every token, and to model language beside; this is read
-      once, at the end. For judgements of steps: `process_reward`.
+      once, at the end. For judgments of steps: `process_reward`.
     >>> import jax.numpy as jnp
     >>> [round(float(x), 4) for x in outcome(jnp.array([1.0, 1.0]), jnp.array([1.0, 0.25]))[0]]
     [0.3133, 1.0633]
