@@ -14,7 +14,9 @@ checkpoint or sampling) runs under sys.setprofile on all threads.
   everything below them.
 
 Package changes are counted along that order of first calls, a package being a folder of jalign/ or
-one of its files; returns into cli are the changes that lead into cli/ after it was left.
+one of its files; returns into cli are the changes that lead into cli/ after it was left. Helpers
+count as much as what they help, so the numbers are two to three times those of a chain picked by
+hand; they compare commits, not styles.
 """
 
 import gzip
@@ -134,13 +136,19 @@ def trace(checkout: Path, algorithm: str) -> list[tuple[str, str]]:
     return calls.hops()
 
 
+def is_public(name: str) -> bool:
+    """No part of it is private; `__call__` and the like are not."""
+    return all(not part.startswith("_") or part.endswith("__") for part in name.split("."))
+
+
 def summary(algorithm: str, hops: list[tuple[str, str]]) -> str:
     packages = [package(path) for path, _ in hops]
     changes = [b for a, b in pairwise(packages) if a != b]
     files = len({path for path, _ in hops})
+    public = sum(is_public(name) for _, name in hops)
     return (
-        f"{algorithm}: {len(hops)} hops in {files} files, {len(changes)} package changes, "
-        f"{changes.count('cli')} returns into cli"
+        f"{algorithm}: {len(hops)} hops ({public} public functions) in {files} files, "
+        f"{len(changes)} package changes, {changes.count('cli')} returns into cli"
     )
 
 
