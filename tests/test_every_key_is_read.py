@@ -18,6 +18,7 @@ import jalign
 from jalign import config
 from jalign.core import Algorithm
 from jalign.options import RunOptions
+from jalign.train.rollout_spec import RolloutSpec
 
 PACKAGE = Path(jalign.__file__).parent
 APART = ("config", "cli/init.py", "run/summary.py", "run/identity.py", "run/described.py")
@@ -39,6 +40,7 @@ def sections(kind: type, names: frozenset[str] = TOP) -> Iterator[tuple[str, typ
 
 COMMANDS = (config.LabelConfig, config.ReviseConfig, config.PromptsConfig)
 SECTIONS = {pair for kind in (RunOptions, *COMMANDS) for pair in sections(kind)}
+SECTIONS |= set(sections(RolloutSpec, frozenset({"spec"})))  # it has the rules of RolloutConfig
 CLASSES = {kind.__name__: kind for _, kind in SECTIONS}
 NAMES = {name: {k for n, k in SECTIONS if n == name} for name, _ in SECTIONS}
 
@@ -61,10 +63,11 @@ def names_in(scope: ast.AST) -> dict[str, set[type]]:
     """Names that hold a section here -> the classes it may be of."""
     holds = dict(NAMES)
     for node in ast.walk(scope):
-        if isinstance(node, ast.arg) and node.annotation is not None:
+        if isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation is not None:
             noted = set(ast.unparse(node.annotation).split(" | ")) & CLASSES.keys()
             if noted:
-                holds[node.arg] = {CLASSES[name] for name in noted}
+                name = node.arg if isinstance(node, ast.arg) else last_name(node.target)
+                holds[name] = {base for n in noted for base in CLASSES[n].__mro__}
         elif isinstance(node, ast.Assign):
             holds |= {
                 variable: NAMES[value] for variable, value in assigned(node) if value in NAMES
@@ -81,7 +84,8 @@ def reads(tree: ast.Module) -> set[tuple[type, str]]:
             for node in (n for m in methods if m.name not in CHECKS for n in ast.walk(m)):
                 if isinstance(node, ast.Attribute) and last_name(node.value) == "self":
                     result.add((CLASSES[scope.name], node.attr))
-        if isinstance(scope, ast.FunctionDef) and scope.name not in CHECKS:
+        apart = scope.name in (*CHECKS, *CLASSES) if hasattr(scope, "name") else True
+        if isinstance(scope, (ast.FunctionDef, ast.ClassDef)) and not apart:
             holds = names_in(scope)
             for node in ast.walk(scope):
                 if isinstance(node, ast.Attribute):
