@@ -25,11 +25,16 @@ def hyper_of(fn: Callable) -> dict[str, float]:
     return {name: default for name, default in keywords.items() if name != AXIS_NAME}
 
 
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no name is near."""
+    near = difflib.get_close_matches(str(name), list(map(str, allowed)), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the list of what is allowed when nothing is near."""
     allowed = sorted(map(str, allowed))
-    near = difflib.get_close_matches(str(name), allowed, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there is: {', '.join(allowed) or 'none'}"
+    return nearest(name, allowed) or f"; there is: {', '.join(allowed) or 'none'}"
 
 
 def check_options(options: Mapping[str, Any], fn: Callable, reserved: Sequence[str] = ()) -> None:

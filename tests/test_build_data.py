@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from jalign.algorithms import get
 from jalign.config import Config, DataConfig
 from jalign.config.build import options_of
 from jalign.run import data as build_data
@@ -96,3 +97,44 @@ def test_rows_that_the_chat_template_refuses_are_named_as_in_the_file_or_counted
     both = build_data.examples_of(replace(SFT, data=replace(data, bad_rows="drop")), byte_level())
     dropped = [reason for part in both if part for reason in part.report.dropped]
     assert len(dropped) == 1 and dropped[0].startswith("bad row: the chat template refuses")
+
+
+def test_rows_in_memory_are_loaded_like_those_of_a_file(tmp_path):
+    rows, tokenizer = questions(40), byte_level()
+    file = write(tmp_path / "x.jsonl", rows)
+    from_file = build_data.load(replace(SFT, data=DataConfig(train=file)), tokenizer)
+    from_memory = build_data.load(SFT, tokenizer, train=rows)
+    assert [*from_memory.held_rows] == [*from_file.held_rows] and from_memory.held_rows
+    assert from_memory.examples.fingerprint == from_file.examples.fingerprint
+    assert from_memory.held.fingerprint == from_file.held.fingerprint
+
+
+def test_held_out_rows_in_memory_leave_all_others_to_training(tmp_path):
+    held = questions(2, "t")
+    file = write(tmp_path / "x.jsonl", questions(40))
+    for train, data in ((None, DataConfig(train=file)), (questions(40), SFT.data)):
+        loaded = build_data.load(replace(SFT, data=data), byte_level(), train, held)
+        assert (len(loaded.examples), len(loaded.held)) == (40, 2)
+        assert [*loaded.held_rows] == held
+    few = replace(SFT, data=DataConfig(limit=3, eval_limit=1))
+    loaded = build_data.load(few, byte_level(), questions(40), held)
+    assert (len(loaded.examples), len(loaded.held)) == (3, 1)
+    file = write(tmp_path / "y.jsonl", held)
+    loaded = build_data.load(replace(SFT, data=DataConfig(eval=file)), byte_level(), questions(4))
+    assert (len(loaded.examples), len(loaded.held)) == (4, 2)
+
+
+def test_texts_and_messages_in_memory_are_rows():
+    grpo = replace(SFT, algorithm=get("grpo"), data=DataConfig(holdout=0))
+    messages = [{"role": "user", "content": "hi"}]
+    assert build_data.as_rows(["a", messages, {"question": "b"}], grpo) == [
+        {"prompt": "a"},
+        {"prompt": messages},
+        {"question": "b"},
+    ]
+    assert build_data.as_rows(["a", messages], SFT) == [{"text": "a"}, {"messages": messages}]
+    renamed = replace(SFT, data=DataConfig(columns={"completion": "good"}))
+    assert build_data.as_rows([{"prompt": "a", "good": "b"}], renamed) == [
+        {"prompt": "a", "completion": "b"}
+    ]
+    assert build_data.load(grpo, byte_level(), ["a", "bc"]).held is None

@@ -26,7 +26,7 @@ ALLOWED = {
     "experience": {"advantages", "core"},
     "store": set(),
     "user_code": {"signatures"},
-    "data": {"layout", "store"},
+    "data": {"layout", "signatures", "store"},
     "embedded": set(),
     "formats": BASE | {"losses"},
     "algorithms": METHOD,

@@ -109,7 +109,7 @@ def binary_to_rated(record: Record) -> list[Record]:
 
 
 def binary_to_supervised(record: Record) -> list[Record]:
-    """The response when it is labelled desirable."""
+    """The response when it is labeled desirable."""
     keep = record.extras["label"] > 0
     return [record._replace(extras=_without(record, "binary", "label"))] if keep else []
 
@@ -159,7 +159,7 @@ def to_records(
     rows: Sequence[Row],
     wanted: str | None = None,
     *,
-    numbers: Collection[str] | None = None,
+    numeric: Collection[str] | None = None,
     bad_rows: str = "error",
     unread: str = "not read",
     filters: Sequence[str] = (),
@@ -171,7 +171,7 @@ def to_records(
 
     Args:
       wanted: the kind of record; None: what the columns make.
-      numbers: the optional numbers (`kinds.OPTIONAL`) that somebody reads; they must be numbers in
+      numeric: the optional numbers (`kinds.OPTIONAL`) that somebody reads; they must be numbers in
         all rows or in none. None: those that are numbers in all rows. The weight of an example is
         one only where a row holds a number in that column.
       bad_rows: a row that does not parse is an "error", or "drop": left out and counted.
@@ -186,15 +186,15 @@ def to_records(
         (Bradley-Terry).
 
     Raises:
-      ValueError: unrecognised columns, a row that does not parse (with its place), a filter that
+      ValueError: unrecognized columns, a row that does not parse (with its place), a filter that
         is unknown or does not apply to this kind of data.
     """
     chosen = [select.parse_filter(text) for text in filters]
-    if numbers is not None and (soft_labels or any(c.name == "min_margin" for c in chosen)):
-        numbers = {*numbers, "margin"}
+    if numeric is not None and (soft_labels or any(c.name == "min_margin" for c in chosen)):
+        numeric = {*numeric, "margin"}
     names = sorted({row.get(SOURCE_COLUMN, "") for row in rows} - {""})
     report = Report(read=len(rows), sources=tuple(names), places=Places(rows))
-    sources = sources_of(rows, wanted, numbers)
+    sources = sources_of(rows, wanted, numeric)
     targets = {("prompts" if wanted == "samples" else wanted) or s.kind for s in sources}
     if len(targets) > 1:
         shown = "; ".join(f"{s.name}: {s.explanation}" for s in sources)

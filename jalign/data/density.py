@@ -16,7 +16,7 @@ TOLERANCE = 1e-10
 def density_ratio(features: np.ndarray, labels: np.ndarray, *, ridge: float = 1.0) -> np.ndarray:
     """p(desirable | prompt) / p(undesirable | prompt) of every example, [n] float32.
 
-    A logistic regression with an L2 penalty, fitted by Newton's method on standardised features;
+    A logistic regression with an L2 penalty, fitted by Newton's method on standardized features;
     the classes count the same however many examples they have, so a prompt of no information
     has ratio 1.
 

@@ -1,4 +1,4 @@
-"""Records as texts: the prompt and the segments of each response, not tokenised yet."""
+"""Records as texts: the prompt and the segments of each response, not tokenized yet."""
 
 from __future__ import annotations
 

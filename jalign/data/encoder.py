@@ -1,6 +1,6 @@
-"""Text to ids, so that what is tokenised in parts has the ids of the whole text.
+"""Text to ids, so that what is tokenized in parts has the ids of the whole text.
 
-An added token (special ones are) ends what a tokenizer looks at: text behind it is normalised anew,
+An added token (special ones are) ends what a tokenizer looks at: text behind it is normalized anew,
 where SentencePiece puts a space before it, and may lose its first line break to the token. A text
 that goes on is therefore encoded behind an anchor: what stands before it from the last added token
 on, or a line break where there is none nearby. The anchor's own ids are then taken off.

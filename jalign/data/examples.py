@@ -1,4 +1,4 @@
-"""Tokenised examples: a prompt, K responses, which tokens are scored, numbers beside them."""
+"""Tokenized examples: a prompt, K responses, which tokens are scored, numbers beside them."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Report:
     """What happened between rows and examples. Counts are in examples unless a name says tokens.
 
     Attributes:
-      kind: the recognised kind of record.
-      explanation: why it was recognised as that, in a sentence.
+      kind: the recognized kind of record.
+      explanation: why it was recognized as that, in a sentence.
       read: rows read.
       kept: examples kept.
       dropped: reason -> rows dropped for it.

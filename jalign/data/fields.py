@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from jalign.data.kinds import names_of, optional_column
-from jalign.data.rows import Row, nearest
+from jalign.data.rows import Row
+from jalign.signatures import nearest
 
 
 class Fields:
@@ -14,12 +15,12 @@ class Fields:
 
     Attributes:
       row: its columns. One that holds null counts only where no other name of it holds anything.
-      numbers: which optional numbers are read; None: all.
+      numeric: which optional numbers are read; None: all.
       used: the columns that were asked for.
     """
 
-    def __init__(self, row: Row, numbers: Collection[str] | None = None):
-        self.row, self.numbers, self.used = row, numbers, set[str]()
+    def __init__(self, row: Row, numeric: Collection[str] | None = None):
+        self.row, self.numeric, self.used = row, numeric, set[str]()
 
     def find(self, name: str) -> str | None:
         """What the column of this name is called here; None where there is none, or only nulls."""
@@ -62,7 +63,7 @@ class Fields:
 
     def number(self, name: str, made: str = "") -> tuple[str, Any] | None:
         """Column and value of an optional number, where it (or what is made of it) is read."""
-        if self.numbers is not None and (made or name) not in self.numbers:
+        if self.numeric is not None and (made or name) not in self.numeric:
             return None
         own = optional_column(name, self.row)
         if own is None or self.row[own] is None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from jalign.data.rows import Row, is_number, nearest
+from jalign.data.rows import Row, is_number
+from jalign.signatures import nearest
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
@@ -82,11 +83,11 @@ OPTIONAL: dict[str, tuple[str, ...]] = {kind: (*_ANY, *_MORE.get(kind, ())) for 
 """Kind -> the numbers that are read where a column holds them: in all rows or in none."""
 
 
-def recognise(
+def recognize(
     columns: Iterable[str],
     rows: Sequence[Row] = (),
     wanted: str | None = None,
-    numbers: Collection[str] | None = None,
+    numeric: Collection[str] | None = None,
 ) -> tuple[str, str]:
     """Which kind of record these columns hold, and the reason in a sentence.
 
@@ -95,7 +96,7 @@ def recognise(
       rows: a few rows; they tell text from messages.
       wanted: the kind the algorithm reads. It is returned when the columns hold it; otherwise the
         kind that `jalign.data.convert` can make it from.
-      numbers: the optional numbers that are read; None: all.
+      numeric: the optional numbers that are read; None: all.
 
     Raises:
       ValueError: nothing fits; says what is there, what is needed and the nearest match.
@@ -112,7 +113,7 @@ def recognise(
             if len(found) == len(needed):
                 if kind == "pairs" and (prompt := column("prompt", columns)):
                     found = {"prompt": prompt} | found
-                return kind, _explain(kind, found, columns, rows, wanted, numbers)
+                return kind, _explain(kind, found, columns, rows, wanted, numeric)
     raise ValueError(_cannot(columns, wanted))
 
 
@@ -140,7 +141,7 @@ def _explain(
     columns: list[str],
     rows: Sequence[Row],
     wanted: str | None,
-    numbers: Collection[str] | None,
+    numeric: Collection[str] | None,
 ) -> str:
     """`pairs, from prompt (messages), chosen (text) and rejected (text)`."""
 
@@ -157,7 +158,7 @@ def _explain(
     if kind == "pairs" and "prompt" not in found:
         text += "; the prompt is what chosen and rejected both begin with"
     row = rows[0] if rows else dict.fromkeys(columns, 0.0)
-    read = [n for n in OPTIONAL[kind] if numbers is None or n in numbers]
+    read = [n for n in OPTIONAL[kind] if numeric is None or n in numeric]
     also = {n: c for n in read if (c := optional_column(n, row)) and c in columns}
     if also:
         text += f"; also read: {', '.join(_read(n, c) for n, c in also.items())}"
@@ -181,5 +182,5 @@ def _cannot(columns: list[str], wanted: str | None) -> str:
             if len(missing) == fewest:  # the ways that are nearest to what is there
                 hints = "".join(f" {n!r} is missing{nearest(n, columns)}" for n in missing)
                 lines.append(f"  {kind} needs {', '.join(needed)}:{hints}")
-    aim = f"these columns do not make {wanted!r} data" if wanted else "unrecognised columns"
+    aim = f"these columns do not make {wanted!r} data" if wanted else "unrecognized columns"
     return f"{aim}: {', '.join(columns) or 'none'}\n" + "\n".join(lines)

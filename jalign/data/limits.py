@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jalign.data.drafts import Draft
 from jalign.data.examples import Report
-from jalign.data.rows import nearest
+from jalign.signatures import nearest
 
 Tokens = tuple[list[int], list[bool]]  # ids, and which are scored
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jalign.data.rows import nearest
+from jalign.signatures import nearest
 
 Message = dict[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from jalign.data.examples import Report
-from jalign.data.kinds import OPTIONAL, names_of, optional_column, recognise
+from jalign.data.kinds import OPTIONAL, names_of, optional_column, recognize
 from jalign.data.layouts import canonical, described
 from jalign.data.records import NothingToLearn, Record, parse
 from jalign.data.rows import Row, SourceRow, is_number, place_of
@@ -28,29 +28,29 @@ class Source(NamedTuple):
       kind: of the records they make.
       explanation: why, in a sentence.
       rows: number of a row -> the row.
-      numbers: the optional numbers that are read.
+      numeric: the optional numbers that are read.
     """
 
     name: str
     kind: str
     explanation: str
     rows: dict[int, Row]
-    numbers: frozenset[str]
+    numeric: frozenset[str]
 
 
 def sources_of(
-    rows: Sequence[Row], wanted: str | None = None, numbers: Collection[str] | None = None
+    rows: Sequence[Row], wanted: str | None = None, numeric: Collection[str] | None = None
 ) -> list[Source]:
-    """The sources of a mixture (or the only one), each recognised for itself, so that their columns
+    """The sources of a mixture (or the only one), each recognized for itself, so that their columns
     may differ.
 
     Raises:
-      ValueError: unrecognised columns.
+      ValueError: unrecognized columns.
     """
     groups: dict[str, dict[int, Row]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.get(SOURCE_COLUMN, ""), {})[i] = canonical(row)
-    return [_source(name, members, rows, wanted, numbers) for name, members in groups.items()]
+    return [_source(name, members, rows, wanted, numeric) for name, members in groups.items()]
 
 
 def _source(
@@ -58,16 +58,16 @@ def _source(
     members: dict[int, Row],
     raw: Sequence[Row],
     wanted: str | None,
-    numbers: Collection[str] | None,
+    numeric: Collection[str] | None,
 ) -> Source:
     some, columns = list(members.values()), columns_of(members.values())
     try:
-        kind, _ = recognise(columns, some, wanted)
+        kind, _ = recognize(columns, some, wanted)
     except ValueError:
         columns = columns_of(some, empty=True)  # ratings of a kind that nobody gave
-        kind, _ = recognise(columns, some, wanted)
-    read = _numbers(some, kind, numbers)
-    _, explanation = recognise(columns, some, wanted, read)
+        kind, _ = recognize(columns, some, wanted)
+    read = _numeric_columns(some, kind, numeric)
+    _, explanation = recognize(columns, some, wanted, read)
     if more := described(raw[i] for i in members):
         explanation += f"; {more}"
     return Source(name, kind, explanation, members, read)
@@ -115,7 +115,7 @@ def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Reco
 def _checked(row: Row, source: Source, used: set[str]) -> Record:
     if isinstance(row, SourceRow) and row.error:
         raise ValueError(row.error)
-    record = parse(row, source.kind, numbers=source.numbers, used=used)
+    record = parse(row, source.kind, numeric=source.numeric, used=used)
     try:
         json.dumps(record[:2], ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
@@ -163,19 +163,21 @@ def _named(place: str, source: str) -> str:
     return place if source in place else f"{place} of {source}"
 
 
-def _numbers(rows: Sequence[Row], kind: str, numbers: Collection[str] | None) -> frozenset[str]:
+def _numeric_columns(
+    rows: Sequence[Row], kind: str, numeric: Collection[str] | None
+) -> frozenset[str]:
     """The optional numbers to read: those asked for, or all that every row has."""
 
     def holds(name: str, row: Row) -> bool:
         own = optional_column(name, row)
         return own is not None and is_number(row[own])
 
-    if numbers is None:
+    if numeric is None:
         read = {n for n in OPTIONAL[kind] if rows and all(holds(n, row) for row in rows)}
         made = {"margin"} if {"score_chosen", "score_rejected"} <= read else set()
         return frozenset(read | made | {"rating", "attribute_ratings"})
     no_weight = not any(holds("weight", row) for row in rows)
-    return frozenset(set(numbers) - ({"weight"} if no_weight else set()))
+    return frozenset(set(numeric) - ({"weight"} if no_weight else set()))
 
 
 def _warn_of_marks(records: list[Record], report: Report) -> None:

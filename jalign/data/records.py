@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from jalign.data.fields import Fields
-from jalign.data.kinds import HELPSTEER, OPTIONAL, column, recognise
+from jalign.data.kinds import HELPSTEER, OPTIONAL, column, recognize
 from jalign.data.layouts import TIE, canonical
 from jalign.data.messages import Message, is_messages, messages_of, tools_of
 from jalign.data.rows import Row
@@ -22,7 +22,7 @@ HH_ASSISTANT = "\n\nAssistant:"
 
 
 class Record(NamedTuple):
-    """One prompt with its responses, not tokenised yet.
+    """One prompt with its responses, not tokenized yet.
 
     Attributes:
       prompt: text, or messages `{"role", "content"}`; may be empty.
@@ -56,9 +56,9 @@ class NothingToLearn(ValueError):
 
 
 def parse(
-    row: Row, kind: str, *, numbers: Collection[str] | None = None, used: set[str] | None = None
+    row: Row, kind: str, *, numeric: Collection[str] | None = None, used: set[str] | None = None
 ) -> Record:
-    """One row as a record of a kind that `recognise` found.
+    """One row as a record of a kind that `recognize` found.
 
     What stands before every response comes first in the prompt: a column `system` (a message of
     messages, a paragraph of text), then `history` (pairs of a question and an answer). A leading
@@ -66,14 +66,14 @@ def parse(
 
     Args:
       row: with the columns of `layouts.canonical`.
-      numbers: the optional numbers that are read; None: all that are there.
+      numeric: the optional numbers that are read; None: all that are there.
       used: gets the names of the columns that were read.
 
     Raises:
       ValueError: a missing column, a value of the wrong type, an unknown role or label.
       NothingToLearn: neither response is better.
     """
-    fields = Fields(row, numbers)
+    fields = Fields(row, numeric)
     try:
         return _PARSERS[kind](fields)
     finally:
@@ -100,10 +100,10 @@ def _for_its_prompt(row: Row, kind: str | None) -> Record:
     # what an answer was judged to be is nobody's business here, and may be a column of words
     judged = ("binary", "rated")
     if kind:
-        return parse(row, "supervised" if kind in judged else kind, numbers=())
-    kind = recognise(row, [row])[0]
+        return parse(row, "supervised" if kind in judged else kind, numeric=())
+    kind = recognize(row, [row])[0]
     try:
-        return parse(row, "supervised" if kind in judged else kind, numbers=())
+        return parse(row, "supervised" if kind in judged else kind, numeric=())
     except (ValueError, TypeError):
         if kind == "prompts" or not column("prompt", row):
             raise
@@ -314,11 +314,11 @@ def _binary(f: Fields) -> Record:
 
 
 def _rated(f: Fields) -> Record:
-    record, judged, numbers = _supervised(f, "rated"), {}, f.numbers
-    if numbers is None or "attribute_ratings" in numbers or not f.find("rating"):
+    record, judged, numeric = _supervised(f, "rated"), {}, f.numeric
+    if numeric is None or "attribute_ratings" in numeric or not f.find("rating"):
         attributes = _attributes(f)
         judged |= {"attribute_ratings": attributes} if attributes else {}
-    wanted = numbers is None or "rating" in numbers
+    wanted = numeric is None or "rating" in numeric
     if not judged or (wanted and column("rating", f.row)):
         judged["rating"] = _number(f.get("rating"), "rating")
     return record._replace(extras=record.extras | judged)

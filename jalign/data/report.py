@@ -1,4 +1,4 @@
-"""What became of the data, for people: counts, lengths, drops, and a few examples in colour."""
+"""What became of the data, for people: counts, lengths, drops, and a few examples in color."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _counts(report: Report) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     rows = {
-        "recognised as": report.explanation or report.kind,
+        "recognized as": report.explanation or report.kind,
         "rows read": report.read,
         "examples kept": report.kept,
         **{f"dropped: {reason}": count for reason, count in sorted(report.dropped.items())},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from jalign.signatures import nearest
 
 Row = Mapping[str, Any]
 
@@ -99,9 +100,3 @@ def rename(rows: Iterable[Row], columns: Mapping[str, str]) -> list[dict[str, An
         named = {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
         renamed.append(replaced(row, rest | named))
     return renamed
-
-
-def nearest(given: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no name is near."""
-    near = difflib.get_close_matches(given, list(map(str, allowed)), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jalign.data.examples import Report
-from jalign.data.kinds import NEEDS, nearest
+from jalign.data.kinds import NEEDS
 from jalign.data.records import Record, prompt_key
+from jalign.signatures import nearest
 
 Filter = Callable[[Record], bool | str]
 """Whether a record is kept; a text says why it is not."""

@@ -13,7 +13,8 @@ from jalign.data import splits
 from jalign.data.files import from_table, known_endings, read_file, suffix_of
 from jalign.data.parsing import ERRORS, SOURCE_COLUMN, RowError, sources_of
 from jalign.data.records import NothingToLearn, Record, prompt_key
-from jalign.data.rows import Row, SourceRow, nearest, place_of, replaced
+from jalign.data.rows import Row, SourceRow, place_of, replaced
+from jalign.signatures import nearest
 
 Item = TypeVar("Item", Row, Record)
 DESCRIPTIONS = (

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 
-from jalign.data.rows import nearest
+from jalign.signatures import nearest
 
 FAMILIES = {
     "train": ("train", "training", "trainset"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jalign.data.encoder import default_bos
-from jalign.data.kinds import nearest
+from jalign.signatures import nearest
 
 TEMPLATES = {
     # Anthropic's HH-RLHF; a system message stands before the first turn. Its line breaks are inside

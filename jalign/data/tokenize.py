@@ -6,7 +6,7 @@ Rules, each of which has a test:
   chat where its template writes it, as when the model is asked.
 * The EOS belongs to the response and is scored. It is the template's end-of-turn token where it has
   one, else the tokenizer's EOS. Nothing here looks at the pad token.
-* Prompt and response are tokenised apart, as when the model is asked; their ids are those of the
+* Prompt and response are tokenized apart, as when the model is asked; their ids are those of the
   text of both (`jalign.data.encoder`).
 * Prompts are cut at the front (the BOS stays), responses at the end, where a cut one has no EOS.
 * A text without a prompt is a response to [BOS]; without a BOS its first token is not scored.
@@ -29,8 +29,8 @@ from jalign.data.limits import Limits, Tokens, check_choice, cut_warnings, fit
 from jalign.data.parsing import RowError
 from jalign.data.records import Record
 
-TRAIN_ON = ("response", "all")
-CHUNK = 2000  # records tokenised in one call: enough for all cores, small against the data
+LOSS_ON = ("response", "all")
+CHUNK = 2000  # records tokenized in one call: enough for all cores, small against the data
 
 
 def tokenize(
@@ -42,8 +42,8 @@ def tokenize(
     max_response_len: int | None = None,
     over_long: str = "truncate",
     keep_eos: bool = False,
-    train_on: str = "response",
-    turns: str = "last",
+    loss_on: str = "response",
+    loss_turns: str = "last",
     template: str | None = None,
     bad_rows: str = "error",
     report: Report | None = None,
@@ -62,10 +62,10 @@ def tokenize(
       over_long: what happens to a record over a limit: "truncate", "drop" (and count) or "error".
         A joint record is dropped where others are truncated.
       keep_eos: a response that is cut keeps its EOS as its last token, as if it ended there; False:
-        it ends where it was cut, and no end is learnt. Steps and prompts have no EOS.
-      train_on: "response", or "all": the prompt is scored too (one response per prompt only).
-      turns: which assistant turns of messages are scored: "last" or "all". With one response per
-        record the prompt is everything before the first scored turn.
+        it ends where it was cut, and no end is learned. Steps and prompts have no EOS.
+      loss_on: "response", or "all": the prompt is scored too (one response per prompt only).
+      loss_turns: which assistant turns of messages are scored: "last" or "all". With one response
+        per record the prompt is everything before the first scored turn.
       template: chat template by name or .jinja file; None: the tokenizer's own. Text refuses it.
       bad_rows: a record that the template refuses is an "error", or "drop": left out and counted.
       report: continued when given (as made by `to_records`).
@@ -76,26 +76,24 @@ def tokenize(
         the answers are not one token each.
     """
     limits = Limits(max_len, max_prompt_len, max_response_len, over_long, keep_eos)
-    check_choice("train_on", train_on, TRAIN_ON)
-    check_choice("turns", turns, TURNS)
+    check_choice("loss_on", loss_on, LOSS_ON)
+    check_choice("loss_turns", loss_turns, TURNS)
     records = list(records)
     report = report or Report(read=len(records))
     encoder = Encoder(tokenizer)
     chat, ends = _template(records, tokenizer, template), ends_of(tokenizer)
-    if turns != "last" and chat is None and records:
-        raise ValueError(f"turns {turns!r} cannot apply: the data is text, not messages")
+    if loss_turns != "last" and chat is None and records:
+        raise ValueError(f"loss_turns {loss_turns!r} cannot apply: the data is text, not messages")
     names = _extra_names(records)
-    if train_on == "all" and (
-        "step_labels" in names or any(len(r.responses) != 1 for r in records)
-    ):
-        raise ValueError('train_on "all" is for supervised data: one response per prompt, no steps')
+    if loss_on == "all" and ("step_labels" in names or any(len(r.responses) != 1 for r in records)):
+        raise ValueError('loss_on "all" is for supervised data: one response per prompt, no steps')
 
     def examples() -> Iterator[Example]:
         for start in range(0, len(records), CHUNK):
             drafts: list[Draft] = []
             for record in records[start : start + CHUNK]:
                 try:
-                    drafts.append(draft_of(record, chat, turns, encoder, ends))
+                    drafts.append(draft_of(record, chat, loss_turns, encoder, ends))
                 except RowError as error:
                     if bad_rows != "drop":
                         raise
@@ -103,7 +101,7 @@ def tokenize(
             for draft, prompt, responses in _encode(drafts, encoder):
                 fitted = fit(draft, prompt, responses, limits, report)
                 if fitted is not None:
-                    example = _example(*fitted, draft.bos, train_on)
+                    example = _example(*fitted, draft.bos, loss_on)
                     yield example._replace(extras=_extras(draft.record, names, example, report))
 
     out = Examples.from_list(examples(), report)
@@ -164,8 +162,8 @@ def _encode(
         yield d, prompt, responses
 
 
-def _example(prompt: list[int], responses: list[Tokens], bos: int | None, train_on: str) -> Example:
-    if train_on == "all":
+def _example(prompt: list[int], responses: list[Tokens], bos: int | None, loss_on: str) -> Example:
+    if loss_on == "all":
         head = prompt[:1] if prompt[:1] == [bos] else []
         ids = prompt[len(head) :] + responses[0][0]
         prompt, responses = head, [(ids, [bool(head)] + [True] * (len(ids) - 1))]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from jalign.data.rows import nearest
+from jalign.signatures import nearest
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

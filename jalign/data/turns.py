@@ -56,10 +56,10 @@ def split(
                 "in another way when it goes on"
             )
         groups[0][0] = (len(begun), end)
-    learnt = [
+    learned = [
         response[i].get("train") is not False and (turns == "all" or i == said[-1]) for i in said
     ]
-    spans = [(a, b, scored) for g, scored in zip(groups, learnt, strict=True) for a, b in g]
+    spans = [(a, b, scored) for g, scored in zip(groups, learned, strict=True) for a, b in g]
     start = place = spans[0][0]
     segments: list[Segment] = []
     for a, b, scored in spans:

@@ -1,4 +1,4 @@
-"""Records back to rows, in the columns that `jalign.data.kinds` recognises."""
+"""Records back to rows, in the columns that `jalign.data.kinds` recognizes."""
 
 from __future__ import annotations
 

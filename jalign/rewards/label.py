@@ -41,13 +41,13 @@ def candidates(row: Mapping[str, Any]) -> Record:
 
 def _candidates(row: Mapping[str, Any]) -> Record:
     if "better" in row:  # whichever it is
-        return parse({**row, "better": 0}, "pairs", numbers=())._replace(extras={})
+        return parse({**row, "better": 0}, "pairs", numeric=())._replace(extras={})
     own = column("responses", row)
     if own and column("prompt", row):
         rated = {**row, "ratings": [0.0] * len(row[own])}  # parsed as a list, whoever rated it
-        return parse(rated, "lists", numbers=())._replace(extras={})
+        return parse(rated, "lists", numeric=())._replace(extras={})
     kind = "pairs" if {"chosen", "rejected"} <= set(row) else "supervised"
-    return parse(row, kind, numbers=())._replace(extras={})
+    return parse(row, kind, numeric=())._replace(extras={})
 
 
 def text_of(value: Any) -> str:

@@ -119,7 +119,7 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
 def test_numbers_that_nobody_reads_need_not_be_numbers():
     words = PAIR | {"margin": "clearly better", "weight": "100 g", "score_chosen": 1}
     for numbers in (None, ("weight",)):
-        records, report = to_records([words, PAIR], "pairs", numbers=numbers)
+        records, report = to_records([words, PAIR], "pairs", numeric=numbers)
         assert [r.extras for r in records] == [{}, {}]
         assert report.explanation.endswith("not read: margin, weight, score_chosen")
 
@@ -127,13 +127,13 @@ def test_numbers_that_nobody_reads_need_not_be_numbers():
 def test_numbers_that_are_read_must_be_numbers_in_every_row():
     rows = [PAIR | {"margin": 1}, PAIR | {"margin": "wide"}]
     with pytest.raises(ValueError, match="row 1: margin must be a number, got 'wide'"):
-        to_records(rows, "pairs", numbers=("margin",))
+        to_records(rows, "pairs", numeric=("margin",))
     with pytest.raises(ValueError, match="row 1: no margin, which other rows have"):
-        to_records([rows[0], PAIR], "pairs", numbers=("margin",))
+        to_records([rows[0], PAIR], "pairs", numeric=("margin",))
     scored = PAIR | {"chosen_score": 3, "rejected_score": 1}
-    assert to_records([scored], "pairs", numbers=("margin",))[0][0].extras == {"margin": 2.0}
+    assert to_records([scored], "pairs", numeric=("margin",))[0][0].extras == {"margin": 2.0}
     weighed = [PAIR | {"weight": 2, "_source": "x"}, PAIR | {"_source": "y"}]
-    records, _ = to_records(weighed, "pairs", numbers=("weight",))
+    records, _ = to_records(weighed, "pairs", numeric=("weight",))
     assert [r.extras["weight"] for r in records] == [2.0, 1.0]
 
 

@@ -10,7 +10,7 @@ LIST = Record("p", ["a", "b", "c"], {"ratings": [1.0, 3.0, 0.5], "weight": 2.0})
 LABELLED = [Record("p", ["x"], {"label": x, "density_ratio": 1.0}) for x in (1.0, 0.0)]
 
 
-def test_the_recogniser_knows_every_conversion():
+def test_the_recognizer_knows_every_conversion():
     assert {(a, b) for b, kinds in MADE_FROM.items() for a in kinds} == set(CONVERSIONS)
 
 

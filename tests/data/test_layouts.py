@@ -88,7 +88,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_public_layout_is_recognised_also_where_its_kind_is_asked_for(name):
+def test_a_public_layout_is_recognized_also_where_its_kind_is_asked_for(name):
     row, kind, record = LAYOUTS[name]
     for wanted in (None, kind):
         (found,), report = to_records([row], wanted)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from jalign.data.kinds import HELPSTEER, recognise
+from jalign.data.kinds import HELPSTEER, recognize
 from jalign.data.messages import messages_of
 from jalign.data.records import Record, parse, prompt_key
 from jalign.data.rows import rename
@@ -135,30 +135,30 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("row", "kind", "record"), LAYOUTS)
-def test_the_usual_layouts_are_recognised_and_parsed(row, kind, record):
-    found, explanation = recognise(row, [row])
+def test_the_usual_layouts_are_recognized_and_parsed(row, kind, record):
+    found, explanation = recognize(row, [row])
     assert found == kind and explanation.startswith(f"{kind}, from the columns")
     assert parse(row, kind) == record
 
 
 def test_the_explanation_names_columns_their_form_and_optional_ones():
     row = {"question": [USER], "chosen": "a", "rejected": "b", "margin": 1, "id": "x"}
-    assert recognise(row, [row])[1] == (
+    assert recognize(row, [row])[1] == (
         "pairs, from the columns question as prompt (messages), chosen (text), rejected (text);"
         " also read: margin"
     )
-    assert "both begin with" in recognise(["chosen", "rejected"])[1]
+    assert "both begin with" in recognize(["chosen", "rejected"])[1]
 
 
 def test_the_wanted_kind_wins_over_the_richest_one():
     columns = ["prompt", "answer", "label"]
-    assert [recognise(columns, wanted=w)[0] for w in (None, "supervised", "samples")] == [
+    assert [recognize(columns, wanted=w)[0] for w in (None, "supervised", "samples")] == [
         "binary", "supervised", "prompts",
     ]  # fmt: skip
 
 
 def test_a_kind_that_can_be_made_from_the_data_is_named_in_the_explanation():
-    kind, explanation = recognise(["prompt", "chosen", "rejected"], wanted="binary")
+    kind, explanation = recognize(["prompt", "chosen", "rejected"], wanted="binary")
     assert kind == "pairs" and explanation.endswith("made into binary")
 
 
@@ -167,7 +167,7 @@ def test_a_kind_that_can_be_made_from_the_data_is_named_in_the_explanation():
     [
         (["prompt", "choosen", "rejected"], "pairs", "'chosen' is missing; did you mean 'choosen'"),
         (["prompt", "completion"], "binary", "'label' is missing"),
-        (["foo"], None, "unrecognised columns: foo"),
+        (["foo"], None, "unrecognized columns: foo"),
         (["prompt", "completion"], "rated", "rated needs prompt, completion, rating: 'rating' is"),
         (["prompt", "completion"], "joint", "pairs needs chosen, rejected: 'chosen' is missing"),
         (["prompt"], "pears", "unknown kind of data 'pears'; did you mean 'pairs'"),
@@ -175,7 +175,7 @@ def test_a_kind_that_can_be_made_from_the_data_is_named_in_the_explanation():
 )
 def test_unrecognisable_columns_are_an_error_with_the_nearest_match(columns, wanted, message):
     with pytest.raises(ValueError, match=message):
-        recognise(columns, wanted=wanted)
+        recognize(columns, wanted=wanted)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,10 @@ def test_rows_that_do_not_parse_say_why(row, kind, message):
 
 def test_a_column_of_another_name_counts_as_a_probability_only_where_it_holds_numbers():
     row = {"prompt": "p", "chosen": "a", "rejected": "b", "preference": "the first"}
-    assert parse(row, "pairs").extras == {} and "also read" not in recognise(row, [row])[1]
+    assert parse(row, "pairs").extras == {} and "also read" not in recognize(row, [row])[1]
     row["preference"] = "0.5"  # as CSV has it
     assert parse(row, "pairs").extras == {"chosen_prob": 0.5}
-    assert recognise(row, [row])[1].endswith("also read: preference as chosen_prob")
+    assert recognize(row, [row])[1].endswith("also read: preference as chosen_prob")
     with pytest.raises(ValueError, match="chosen_prob must be a number, got 'high'"):
         parse(row | {"chosen_prob": "high"}, "pairs")
 

@@ -22,7 +22,7 @@ def kept(rows, *filters, wanted="pairs", **options):
     return [r.row for r in records], report
 
 
-def labelled(good, bad):
+def labeled(good, bad):
     labels = [1] * good + [0] * bad
     return [{"prompt": f"p{i}", "completion": "c", "label": x} for i, x in enumerate(labels)]
 
@@ -109,18 +109,18 @@ def test_a_filter_of_ones_own_may_say_why_or_not():
 
 
 def test_balance_drops_at_random_from_the_larger_class_and_keeps_the_order():
-    rows, report = kept(labelled(3, 40), wanted="binary", balance=True)
+    rows, report = kept(labeled(3, 40), wanted="binary", balance=True)
     assert len(rows) == 6 and rows[:3] == [0, 1, 2] and rows == sorted(rows)
     assert rows[3:] != [3, 4, 5] and report.dropped == {"larger class, to balance": 37}
-    assert kept(labelled(3, 40), wanted="binary", balance=True)[0] == rows
-    assert kept(labelled(40, 3), wanted="binary", balance=True)[0][-3:] == [40, 41, 42]
+    assert kept(labeled(3, 40), wanted="binary", balance=True)[0] == rows
+    assert kept(labeled(40, 3), wanted="binary", balance=True)[0][-3:] == [40, 41, 42]
 
 
 def test_balance_that_cannot_apply_is_refused():
     with pytest.raises(ValueError, match="balance is for binary data, and this is pairs"):
         kept(PAIRS, balance=True)
     with pytest.raises(ValueError, match="3 desirable and 0 undesirable"):
-        kept(labelled(3, 0), wanted="binary", balance=True)
+        kept(labeled(3, 0), wanted="binary", balance=True)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_balance_that_cannot_apply_is_refused():
 def test_unbalanced_labels_are_a_warning_with_the_weights_that_balance_them(
     good, bad, weights, words
 ):
-    report = kept(labelled(good, bad), wanted="binary", weights=weights)[1]
+    report = kept(labeled(good, bad), wanted="binary", weights=weights)[1]
     if words is None:
         assert report.warnings == []
     else:
@@ -148,5 +148,5 @@ def test_unbalanced_labels_are_a_warning_with_the_weights_that_balance_them(
 
 
 def test_nobody_is_warned_whose_loss_has_no_weights():
-    assert kept(labelled(9, 1), wanted="binary")[1].warnings == []
+    assert kept(labeled(9, 1), wanted="binary")[1].warnings == []
     assert kept(PAIRS, wanted="pairs", weights=(1, 1))[1].warnings == []

@@ -69,7 +69,7 @@ def test_every_scored_turn_ends_with_one_end_of_turn_and_nothing_behind_it(style
     row = {"messages": chat("how", "are you", "the", "fox")}
     end = {"ends after a space": " <|im_end|>", "two tokens end a turn": "</s><|im_end|>"}
     end = end.get(style, "<|im_end|>")
-    prompt, (text,), _ = shown(STYLES[style], row, turns="all")
+    prompt, (text,), _ = shown(STYLES[style], row, loss_turns="all")
     assert prompt == "<|im_start|>user\nhow" + ("</s>" * ("</s>" in end)) + (
         "<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -81,7 +81,7 @@ def test_every_scored_turn_ends_with_one_end_of_turn_and_nothing_behind_it(style
 
 def test_an_end_that_the_data_write_themselves_is_not_doubled():
     row = {"messages": chat("how", "are you<|im_end|>\n", "the", "fox<|im_end|></s>")}
-    _, (text,), report = shown(CHATML, row, turns="all")
+    _, (text,), report = shown(CHATML, row, loss_turns="all")
     assert text.count("are you<|im_end|>") == 1 and text.endswith("«fox<|im_end|>»")
     assert "1 of 1 rows have a message" in report.warnings[0]
     pair = {"prompt": "hello", "chosen": " world<|im_end|>\n", "rejected": " fox</s> \n"}
@@ -116,7 +116,7 @@ def test_history_that_is_rewritten_is_refused_with_advice_that_helps():
     row = {"messages": chat("you", "how</think>fox", "the", "the</think>you")}
     assert shown(REASONS, row)[1] == ["«the</think>you<|im_end|>»"]
     with pytest.raises(ValueError, match=r"row 0: .*of your own, or set data\.loss_turns to last"):
-        shown(REASONS, row, turns="all")
+        shown(REASONS, row, loss_turns="all")
 
 
 def test_a_prompt_that_ends_with_the_assistant_is_continued_without_a_second_header():
@@ -155,7 +155,7 @@ def test_a_conversation_may_begin_with_the_assistant():
 def test_a_message_that_is_not_trained_on_is_not_scored_and_none_is_a_reason_to_drop():
     talk = chat("how", "are", "you", "fox", "the", "brown")
     talk[1]["train"] = talk[5]["train"] = False
-    _, (text,), _ = shown(CHATML, {"messages": talk}, turns="all")
+    _, (text,), _ = shown(CHATML, {"messages": talk}, loss_turns="all")
     assert text.count("«") == 1 and "«fox<|im_end|>»" in text
     prompt, texts, _ = shown(CHATML, {"messages": talk})  # the last that is trained on
     assert prompt.count("<|im_start|>") == 4 and texts == ["«fox<|im_end|>»"]

@@ -101,7 +101,7 @@ def test_what_limits_cost_is_counted_and_said_with_the_key_to_raise(plain, chatm
     assert "longest has 5 tokens: raise data.max_response_len" in warning
     turns = [{"role": r, "content": "fox"} for r in ("user", "assistant") * 3]
     talk = Record(turns[:1], [turns[1:]], {})
-    report = tokenize([talk], chatml, turns="all", max_response_len=3).report
+    report = tokenize([talk], chatml, loss_turns="all", max_response_len=3).report
     assert report.lost_turns == 2 and " and 2 turns or steps " in report.warnings[0]
     report = tokenize([Record("the quick brown fox", [" fox"], {})], plain, max_prompt_len=2).report
     assert report.warnings[0].endswith("the longest has 4 tokens: raise data.max_prompt_len")
@@ -178,7 +178,7 @@ def test_a_text_without_bos_has_an_unscored_first_token_and_an_empty_prompt(plai
 def test_train_on_all_scores_the_prompt_too(with_bos, plain):
     record = Record("how are you", [" hello world"], {})
     for tokenizer, head in ((with_bos, [2]), (plain, [])):
-        (part,), (full,) = (tokenize([record], tokenizer, train_on=x) for x in ("response", "all"))
+        (part,), (full,) = (tokenize([record], tokenizer, loss_on=x) for x in ("response", "all"))
         assert full.prompt.tolist() == head
         np.testing.assert_array_equal(
             np.concatenate([full.prompt, full.responses[0]]),
@@ -186,12 +186,12 @@ def test_train_on_all_scores_the_prompt_too(with_bos, plain):
         )
         assert full.scored[0][1:].all() and full.scored[0][0] == bool(head)
     with pytest.raises(ValueError, match="supervised data"):
-        tokenize([TEXT_PAIR], plain, train_on="all")
+        tokenize([TEXT_PAIR], plain, loss_on="all")
 
 
 def test_all_turns_are_scored_and_what_the_user_says_between_them_is_not(chatml):
     record = Record([USER], [[GOOD, USER, BAD]], {})
-    (last,), (every,) = (tokenize([record], chatml, turns=t) for t in ("last", "all"))
+    (last,), (every,) = (tokenize([record], chatml, loss_turns=t) for t in ("last", "all"))
     assert decoded(chatml, last.responses[0]) == "the quick fox<|im_end|>" and last.scored[0].all()
     kept = every.responses[0][every.scored[0]]
     assert decoded(chatml, kept) == "hello world<|im_end|>the quick fox<|im_end|>"
@@ -258,11 +258,11 @@ def test_over_long_records_can_be_dropped_or_refused(plain):
     ("options", "message"),
     [
         ({"over_long": "trunkate"}, "did you mean 'truncate'"),
-        ({"turns": "every"}, "must be one of last, all"),
-        ({"train_on": "respons"}, "did you mean 'response'"),
+        ({"loss_turns": "every"}, "must be one of last, all"),
+        ({"loss_on": "respons"}, "did you mean 'response'"),
         ({"max_response_len": 1}, "at least 2"),
         ({"template": "hh"}, "cannot apply: the data is text"),
-        ({"turns": "all"}, "cannot apply: the data is text"),
+        ({"loss_turns": "all"}, "cannot apply: the data is text"),
     ],
 )
 def test_an_option_that_cannot_apply_is_an_error(plain, options, message):

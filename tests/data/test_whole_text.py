@@ -79,11 +79,11 @@ def test_prompt_and_response_ids_are_those_of_the_text_that_the_template_writes(
     prompt = tokenizer(opened, add_special_tokens=False)["input_ids"]
     for turns in ("last", "all"):
         records, _ = to_records([{"messages": TALK}], "supervised")
-        (example,) = tokenize(records, tokenizer, turns=turns)
+        (example,) = tokenize(records, tokenizer, loss_turns=turns)
         ids = [*example.prompt.tolist(), *example.responses[0].tolist()]
         assert "".join(tokenizer.convert_ids_to_tokens(ids)).count("long") == 1
         if ids[-1] == tokenizer.eos_token_id != inference[len(ids) - 1 :][:1]:
-            ids = ids[:-1]  # a template whose turns end with text: the EOS is learnt instead
+            ids = ids[:-1]  # a template whose turns end with text: the EOS is learned instead
         if inference[: len(prompt)] == prompt:  # GPT-2 joins two line breaks at an end only
             assert ids == inference[: len(ids)], turns
     (example,) = tokenize(records, tokenizer)

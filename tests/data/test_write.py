@@ -65,7 +65,7 @@ def test_what_is_written_is_read_again_as_the_same_records(tmp_path, case, endin
     assert plain(again) == plain(records)
 
 
-def test_rows_of_the_kind_itself_can_be_recognised_without_a_wish():
+def test_rows_of_the_kind_itself_can_be_recognized_without_a_wish():
     for name in ("pairs", "binary", "lists", "stepwise", "attributes", "supervised text"):
         rows, kind = ROWS[name]
         records, report = to_records(rows, kind)

@@ -1,0 +1,59 @@
+"""Columns of the data that a loss reads: checked, and derived where they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from jalign.data.density import density_ratio
+from jalign.data.examples import Examples
+from jalign.models import hub
+from jalign.options import RunOptions
+from jalign.run.policy import model_path
+
+
+def _density_ratios(options: RunOptions, examples: Examples) -> np.ndarray:
+    features = _prompt_embeddings(options, examples)
+    return density_ratio(features, np.asarray(examples.extras["label"]))
+
+
+def _prompt_embeddings(options: RunOptions, examples: Examples) -> np.ndarray:
+    """[examples, width] mean of the model's own token embeddings over each prompt."""
+    table = hub.embedding(model_path(options.model.path))
+    prompts = [examples.segments(i)[0] for i in range(len(examples))]
+    return np.stack([table[p].mean(0) if len(p) else np.zeros(table.shape[1]) for p in prompts])
+
+
+DERIVED: dict[str, Callable[[RunOptions, Examples], np.ndarray]] = {
+    "density_ratio": _density_ratios,
+}
+"""Columns that are computed where a loss reads them and the data do not hold them."""
+
+REMEDIES = {"chosen_prob": "; data.soft_labels computes it from margin"}
+"""What to do about a missing column."""
+
+
+def with_loss_columns(options: RunOptions, examples: Examples) -> Examples:
+    """The examples with every column that the loss reads from the data.
+
+    Raises:
+      ValueError: names the columns that are missing.
+    """
+    algorithm = options.algorithm
+    read = set(algorithm.inputs()) & algorithm.format.data_fields
+    for name in sorted((read & set(DERIVED)) - set(examples.extras)):
+        examples.extras[name] = DERIVED[name](options, examples)
+    if missing := sorted(read - set(examples.extras)):
+        remedy = "".join(REMEDIES.get(name, "") for name in missing)
+        raise ValueError(
+            f"{algorithm.name} reads {', '.join(missing)} from the data, which have "
+            f"{', '.join(sorted(examples.extras)) or 'no such columns'}{remedy}"
+        )
+    attributes = examples.report.attributes
+    if "attribute_ratings" in read and len(attributes) != options.model.heads:
+        raise ValueError(
+            f"the data rate {len(attributes)} attributes ({', '.join(attributes)}), but "
+            f"model.heads is {options.model.heads}"
+        )
+    return examples

@@ -1,0 +1,54 @@
+"""Records of a run's data: prompts to answer, and data of another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jalign.data.convert import to_records
+from jalign.data.examples import Report
+from jalign.data.records import Message, Record
+from jalign.data.rows import Row
+from jalign.options import RunOptions
+from jalign.run.data.sources import training_rows
+
+
+def prompts_of(
+    rows: Sequence[Row], say: Callable[[str], None] = lambda _: None
+) -> list[str | list[Message]]:
+    """The prompts of rows of any kind, texts or messages; a text alone is one too.
+
+    Args:
+      say: is told about rows that are left out and about tools, which are not in the prompts.
+    """
+    records = prompt_records(rows, say)
+    if any(record.tools for record in records):
+        say("the tools of these prompts are not read")
+    return [record.prompt for record in records]
+
+
+def prompt_records(
+    rows: Sequence[Row], say: Callable[[str], None] = lambda _: None
+) -> list[Record]:
+    """The prompts with their tools; `say` is told about rows that are left out."""
+    if rows and "text" in rows[0] and "prompt" not in rows[0]:
+        texts = to_records(rows, "supervised", numeric=())[0]
+        return [record._replace(prompt=record.responses[0], responses=[]) for record in texts]
+    records, report = to_records(rows, "prompts")
+    for reason, count in report.dropped.items():
+        say(f"left out: {count} rows, {reason}")
+    return records
+
+
+def converted(options: RunOptions, kind: str) -> tuple[list[Record], Report]:
+    """All of `data.train` as records of a kind: nothing is held out, but filters and balance
+    apply.
+    """
+    c = options.data
+    return to_records(
+        training_rows(c),
+        kind,
+        bad_rows=c.bad_rows,
+        filters=c.filters,
+        balance=c.balance,
+        soft_labels=c.soft_labels,
+    )

@@ -1,0 +1,158 @@
+"""Rows of a run's data: from files, folders, the hub, the package or memory; which are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jalign import embedded
+from jalign.core import did_you_mean
+from jalign.data import sources, splits
+from jalign.data.rows import Row, rename
+from jalign.options import DataConfig, RunOptions, Sources
+from jalign.options.data import EMBEDDED, is_embedded
+
+HOLDOUT = 0.05  # of the training data, unless options say otherwise
+
+MemoryRow = Row | str | Sequence[Mapping[str, Any]]
+"""A row as Python users write it: a mapping of columns, a text, or a list of messages."""
+
+
+def as_rows(rows: Sequence[MemoryRow], options: RunOptions) -> list[Row]:
+    """Rows in memory with columns: a text or a list of messages is the prompt of an online run, and
+    the text or the messages of supervised data.
+    """
+    online = options.algorithm.experience is not None
+    text, messages = ("prompt", "prompt") if online else ("text", "messages")
+    columns = []
+    for row in rows:
+        if isinstance(row, Mapping):
+            columns.append(row)
+        else:
+            columns.append({text if isinstance(row, str) else messages: row})
+    names = options.data.columns
+    return list(rename(columns, names)) if names else columns
+
+
+def rows_of(data: Sources, split: str, bad_rows: str = "error") -> list[dict[str, Any]]:
+    """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
+    named = [(_path(name, split), weight) for name, weight in _weights(data)]
+    if len(named) == 1 and named[0][1] == 1:
+        return sources.read(named[0][0], split, bad_rows=bad_rows)
+    return sources.mixture(named, split, bad_rows=bad_rows)
+
+
+def names_of(data: Sources) -> list[str]:
+    """Files, folders and hub names of the sources."""
+    return [name for name, _ in _weights(data)]
+
+
+def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Rows of the training and of the held-out data, with the columns named as jalign names them.
+
+    Without `data.eval`, the held-out rows are the test split of `data.train`'s folder or hub name
+    if it has one, else a part of the training rows.
+    """
+    c = options.data
+    train: Sequence[Row] = training_rows(c)
+    held = _separate_held_rows(c)
+    if held is None:
+        train, held = split_rows(options, train)
+    return train, held[: c.eval_limit or None]
+
+
+def held_rows(options: RunOptions) -> Sequence[Row]:
+    """The held-out rows of `all_rows`; training rows are read only if they are a part of those."""
+    held = _separate_held_rows(options.data)
+    return all_rows(options)[1] if held is None else held[: options.data.eval_limit or None]
+
+
+def training_rows(c: DataConfig) -> list[dict[str, Any]]:
+    """All rows of `data.train`: none is held out."""
+    return columns_renamed(c, c.train, _training_split(c))[: c.limit or None]
+
+
+def split_rows(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Rows to train on and `data.holdout` of them to hold out, by a hash of their prompts."""
+    c = options.data
+    holdout = HOLDOUT if c.holdout is None else c.holdout
+    if not holdout:
+        return rows, []
+    holdout = holdout if holdout < 1 else int(holdout)
+    return sources.split(rows, holdout, wanted=options.algorithm.data_kind, bad_rows=c.bad_rows)
+
+
+def columns_renamed(c: DataConfig, data: Sources, split: str) -> list[dict[str, Any]]:
+    """Rows with the columns of `data.columns` under jalign's names."""
+    rows = rows_of(data, split, c.bad_rows)
+    return rename(rows, c.columns) if c.columns else rows
+
+
+def described_splits(c: DataConfig) -> list[str]:
+    """Which splits are read, for people, where a source has several."""
+    lines = []
+    for name, _ in _weights(c.train):
+        names = [] if name in EMBEDDED else sources.split_names(name)
+        if names:
+            read = splits.pick(names, c.split, name) if _has(names, c.split) else "no split"
+            others = ", ".join(n for n in names if n != read)
+            lines.append(
+                f"{name}: trained on {read}" + (f"; there is also {others}" * bool(others))
+            )
+    if held_out := _held_out_split(c):
+        lines.append(f"held out: the split {held_out} of {c.train}")
+    return lines
+
+
+def _weights(data: Sources) -> list[tuple[str, float]]:
+    names = data if isinstance(data, list | dict) else [data]
+    return list(names.items()) if isinstance(names, dict) else [(n, 1.0) for n in names]
+
+
+def _path(name: str, split: str) -> str:
+    """Path or hub name of a source; data in the package have names of their own."""
+    if name in EMBEDDED:
+        half = "train" if splits.family(split) in ("train", None) else "test"
+        return str(getattr(embedded, EMBEDDED[name])(half))
+    if name.startswith("embedded-") and not Path(name).exists():
+        raise ValueError(f"the package has no data {name!r}{did_you_mean(name, EMBEDDED)}")
+    return name
+
+
+def _separate_held_rows(c: DataConfig) -> Sequence[Row] | None:
+    """Held-out rows of a file or split of their own; None where they are a part of the training
+    rows.
+    """
+    held_out = _held_out_split(c)
+    if c.eval is not None:
+        return columns_renamed(c, c.eval, c.eval_split)
+    if is_embedded(c.train):
+        return columns_renamed(c, c.train, "test")
+    return columns_renamed(c, c.train, held_out) if held_out else None
+
+
+def _has(names: Sequence[str], split: str) -> bool:
+    return any(splits.family(n) == splits.family(split) or n == split for n in names)
+
+
+def _training_split(c: DataConfig) -> str:
+    names = names_of(c.train)
+    if c.split != "train" and not any(n not in EMBEDDED and sources.split_names(n) for n in names):
+        raise ValueError(f"data.split does not apply: {', '.join(names)} has no splits")
+    return c.split
+
+
+def _held_out_split(c: DataConfig) -> str | None:
+    """The split of the training source that is held out, if nothing else is."""
+    asked = c.eval_split != "test"
+    if c.eval is not None or c.holdout is not None or not isinstance(c.train, str):
+        names = []
+    else:
+        names = [] if is_embedded(c.train) else sources.split_names(c.train)
+    if c.eval is None and asked:
+        if not names:
+            raise ValueError("data.eval_split needs data.eval, or one source with several splits")
+        return splits.pick(names, c.eval_split, str(c.train))
+    trained = splits.pick(names, c.split, str(c.train)) if _has(names, c.split) else c.split
+    return splits.held_out(names, trained)
