@@ -9,13 +9,13 @@ from jalign.core import Algorithm, Reduction
 from jalign.signatures import hyper_of
 
 _OF_OTHERS = {
-    "top_k": "the competitor is drawn among so many tokens that are likeliest beside the "
+    "top_k": "the competitor is drawn among this many of the likeliest tokens except the "
     "response's own; 1 takes the likeliest",
     "jsd_beta": "b of the divergence, in [0, 1]; 0 is KL(teacher || student), 1 is "
     "KL(student || teacher)",
     "temperature": "of both distributions, > 0",
     "ref_sync_steps": "optimizer steps after which the reference moves towards the policy; 0: it "
-    "stands still",
+    "is fixed",
     "ref_mixup_alpha": "the reference becomes alpha * policy + (1 - alpha) * reference when it "
     "moves, in (0, 1]; 1 is a copy",
 }
@@ -47,7 +47,7 @@ def _meaning(row: Algorithm, name: str) -> str:
 
 
 def arguments_of(fn: Callable) -> dict[str, str]:
-    """{parameter: what the Args section of the docstring says}; "as in `other`" is looked up."""
+    """{parameter: its text in the Args section of the docstring}; "as in `other`" is looked up."""
     meanings: dict[str, str] = {}
     names: list[str] = []
     lines = (inspect.getdoc(fn) or "").splitlines()

@@ -22,6 +22,7 @@ def hyper_of(fn: Callable) -> dict[str, float]:
     """The hyper-parameters of a loss: its keyword-only parameters and their defaults."""
     parameters = inspect.signature(fn).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    # the mesh axis is set by the step, never by a config
     return {name: default for name, default in keywords.items() if name != AXIS_NAME}
 
 

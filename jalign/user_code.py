@@ -28,7 +28,7 @@ def attribute(text: str, what: str = "function", fits: Callable[[Any], bool] = c
       fits: whether something is one.
 
     Raises:
-      ValueError: no such file, module or name; says what is nearest to it.
+      ValueError: no such file, module or name; names the nearest.
       TypeError: it is something else.
     """
     where, _, name = text.rpartition(":")
@@ -104,7 +104,7 @@ def digest(*parts: bytes) -> str:
 
 
 def digest_of_files(files: Iterable[Path]) -> str:
-    """The digest of what stands in files, in whatever order they are given."""
+    """The digest of the contents of files, in any order."""
     return digest(*sorted(path.read_bytes() for path in files))
 
 

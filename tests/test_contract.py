@@ -1,6 +1,7 @@
 """What every row of the catalogue must obey. A new algorithm is tested the moment it has a row."""
 
 import inspect
+import re
 
 import chex
 import jax
@@ -242,7 +243,9 @@ def test_row_and_loss_are_documented(row):
     module = inspect.getmodule(row.loss).__doc__
     assert row.loss is losses.sft or "https://arxiv.org/abs/" in module
     for name in hyper_of(row.loss):
-        assert name in text, f"{row.name}: {name} is not documented"
+        assert re.search(rf"^\s+([\w, ]+, )?{name}(, [\w, ]+)?:", text, re.M), (
+            f"{row.name}: no {name}:"
+        )
 
 
 def test_a_misspelt_array_is_refused_when_the_row_is_made():

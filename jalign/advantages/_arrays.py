@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 
 
 def kept(x: Float[Array, "*P"], where: Bool[Array, "*P"]) -> Float[Array, "*P"]:
-    """The array in float32, with 0 where there is nothing; NaN may stand there."""
+    """The array in float32, with 0 where there is nothing; NaN is allowed there."""
     return jnp.where(where, jnp.asarray(x, jnp.float32), 0.0)
 
 

@@ -1,6 +1,6 @@
 """Advantages of responses from scores: against a group, the batch, a greedy response, each other.
 
-Scores are [B, K], K responses to each of B prompts; `valid` says which places hold one. What stands
+Scores are [B, K], K responses to each of B prompts; `valid` marks the slots that hold one. What is
 at the others, NaN too, does not matter, and their advantage is 0. No gradient is meant to flow.
 """
 
@@ -110,7 +110,7 @@ def win_rates(win_probs: Float[Array, "B K K"]) -> Scores:
     authors' code. With K responses, (K - 1) / K of the way from 1/2 to `win_rates_over_others`.
 
     Args:
-      win_probs: as in `win_rates_over_others`; the diagonal counts as 1/2 whatever stands there.
+      win_probs: as in `win_rates_over_others`; the diagonal counts as 1/2 whatever its values.
     >>> win_rates(jnp.array([[[0.0, 1.0], [0.0, 0.0]]])).tolist()
     [[0.75, 0.25]]
     """

@@ -1,6 +1,6 @@
 """Which responses to learn from, and what best-of-n reaches.
 
-Scores are [B, K], K responses to each of B prompts; `valid` says which places hold one. What stands
+Scores are [B, K], K responses to each of B prompts; `valid` marks the slots that hold one. What is
 at the others, NaN too, does not matter.
 """
 
@@ -32,7 +32,7 @@ def informative_groups(scores: Scores, valid: Valid) -> Bool[Array, "B"]:
 def best_and_worst(
     scores: Scores, valid: Valid
 ) -> tuple[Int[Array, "B"], Int[Array, "B"], Bool[Array, "B"]]:
-    """The place of the highest score and of the lowest, and whether the two differ.
+    """The index of the highest score and of the lowest, and whether the two differ.
 
     The first of equals. Without any response both are 0 and do not differ.
 
@@ -56,7 +56,7 @@ def top_share(
     Args:
       alpha: share that is kept, in (0, 1]; 0.2 in the authors' code.
     Returns:
-      True at the nearest whole number to alpha * n of the valid places, at least at one; of equals
+      True at the nearest whole number to alpha * n of the valid slots, at least at one; of equals
       the first.
     Raises:
       ValueError: alpha outside of (0, 1].
@@ -82,7 +82,7 @@ def statistical_rejection(
     """Sweep after sweep accepts what is left with probability exp((score - highest) / beta): RSO.
 
     Liu et al. 2023, "Statistical Rejection Sampling Improves Preference Optimization",
-    https://arxiv.org/abs/2309.06657, Algorithm 1. What it accepts stands for samples of
+    https://arxiv.org/abs/2309.06657, Algorithm 1. What it accepts are samples of
     p(response) * exp(score / beta) / Z, where p wrote the responses. A sweep goes through the
     responses that are left in their order; the highest score is that of all that were left when
     it began. It therefore accepts one at least, and `accept` sweeps are enough.
@@ -94,14 +94,14 @@ def statistical_rejection(
         accepted, towards infinity the first responses whatever their scores.
       accept: responses A to accept, from 1 to K; the paper has 8 of 64.
     Returns:
-      The places of the accepted responses in the order they were accepted, and whether there were
-      as many. Where not, the first places are all valid ones and the others mean nothing.
+      The indices of the accepted responses in the order they were accepted, and whether there were
+      as many. Where not, the first indices are all valid ones and the others mean nothing.
     Raises:
       ValueError: a number out of its range.
     Deviations: equal texts are responses of their own, where the paper's code keys by text.
     >>> scores, uniforms = jnp.array([[1.0, 3.0, 2.0]]), jnp.array([[[0.5, 0.9, 0.3]] * 2])
-    >>> places, enough = statistical_rejection(scores, scores > 0, uniforms, beta=1.0, accept=2)
-    >>> places.tolist(), enough.tolist()  # exp(-2) < 0.5 at first; 0.3 < exp(-1)
+    >>> indices, enough = statistical_rejection(scores, scores > 0, uniforms, beta=1.0, accept=2)
+    >>> indices.tolist(), enough.tolist()  # exp(-2) < 0.5 at first; 0.3 < exp(-1)
     ([[1, 2]], [True])
     """
     k, sweeps = scores.shape[-1], uniforms.shape[1]
@@ -114,9 +114,9 @@ def statistical_rejection(
         left, order = carry
         highest = jnp.max(jnp.where(left, scores, -jnp.inf), -1, keepdims=True)
         here = left & (u < jnp.exp((scores - highest) / beta))
-        place = jnp.sum(valid & ~left, -1, keepdims=True) + jnp.cumsum(here, -1) - 1
-        here &= place < accept
-        return (left & ~here, jnp.where(here, place, order)), None
+        slot = jnp.sum(valid & ~left, -1, keepdims=True) + jnp.cumsum(here, -1) - 1
+        here &= slot < accept
+        return (left & ~here, jnp.where(here, slot, order)), None
 
     never = jnp.full(scores.shape, k)
     (_, order), _ = jax.lax.scan(sweep, (valid, never), jnp.moveaxis(uniforms, 1, 0)[:accept])

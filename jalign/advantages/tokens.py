@@ -2,7 +2,7 @@
 
 Arrays are [N, R], one row per response. `mask` is True at scored tokens. Holes in it (what a tool
 or another turn wrote) take no time: rewards and values there are not read, nothing is discounted,
-and the next scored token follows directly. Results are 0 at unscored places. The state before a
+and the next scored token follows directly. Results are 0 at unscored positions. The state before a
 token is what its value is of; past the last scored token all values are 0.
 """
 
@@ -56,7 +56,7 @@ def token_rewards(
       kl_coef: >= 0; 0.05 (TRL).
     Raises:
       ValueError: kl_coef < 0.
-    Deviations: TRL puts the score one place after the last token where there is padding.
+    Deviations: TRL puts the score one position after the last token where there is padding.
     >>> mask = jnp.array([[True, True, False]])
     >>> token_rewards(jnp.array([2.0]), jnp.full((1, 3), 0.5), mask, kl_coef=0.5).tolist()
     [[-0.25, 1.75, 0.0]]

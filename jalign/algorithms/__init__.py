@@ -58,7 +58,7 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
       format: of a loss function whose arrays are those of several formats.
 
     Raises:
-      ValueError: an unknown name; it says what is near, or how a known method is done here.
+      ValueError: an unknown name; it names the nearest, or how a known method is done here.
       TypeError: no row can be made of the object.
     """
     if isinstance(name, Algorithm):

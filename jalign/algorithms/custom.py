@@ -48,10 +48,11 @@ def from_loss(loss: LossFn, format: Format | str | None = None) -> Algorithm:
     row = Algorithm(name, loss, candidates[0])
     if row.format.policy_samples:
         raise TypeError(
-            f"{name} learns from samples of the policy: write a row that says how rewards become "
-            f"its arrays, such as row = Algorithm({name!r}, {name}, jalign.formats.SAMPLES, "
+            f"{name} learns from samples of the policy: write a row that defines how rewards "
+            f"become its arrays, such as row = Algorithm({name!r}, {name}, jalign.formats.SAMPLES, "
             "experience=Experience(jalign.experience.group_normalized, responses=8))"
         )
+    # the mean over examples would not broadcast to [B, R]
     return replace(row, reduce=mean_over_tokens) if row.loss_per_token else row
 
 

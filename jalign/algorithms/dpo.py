@@ -10,7 +10,7 @@ DPO = (
         losses.dpo,
         PAIRS,
         "2305.18290",
-        about="Preference pairs against a reference that stands still: the model that training "
+        about="Preference pairs against a fixed reference: the model that training "
         "starts from, or model.reference. beta 0.1 as in TRL.",
     ),
     Algorithm(

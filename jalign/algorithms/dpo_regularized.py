@@ -12,7 +12,7 @@ DPO_REGULARIZED = (
         PAIRS,
         "2309.16240",
         about="dpo whose implicit reward belongs to the forward KL divergence to the reference "
-        "(TRL: f_divergence_type forward_kl): the policy keeps all that the reference says.",
+        "(TRL: f_divergence_type forward_kl): the policy keeps all that the reference writes.",
     ),
     Algorithm(
         "f_dpo_js",

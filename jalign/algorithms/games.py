@@ -15,7 +15,7 @@ GAMES = (
         tags=NASH,
         about="Self-play towards the equilibrium of a preference: samples of the policy against "
         "samples of the geometric mixture of policy and reference (rollout.mixture), by REINFORCE "
-        "with the KL of whole responses. The reference stands still. tau 0.1 as TRL's beta. "
+        "with the KL of whole responses. The reference is fixed. tau 0.1 as TRL's beta. "
         "Without an importance ratio: take one step per rollout.",
     ),
     Algorithm(

@@ -22,7 +22,7 @@ NEGATIVE = (
         PAIRS,
         "2404.05868",
         about="Unlearning without any bound: the control that npo is compared with. It destroys "
-        "the model if it goes on.",
+        "the model if training continues.",
     ),
     Algorithm(
         "unlikelihood",

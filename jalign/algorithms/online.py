@@ -13,7 +13,7 @@ ONLINE = (
         "2402.04792",
         experience=Experience(experience.best_and_worst, 2),
         about="dpo on pairs that the policy writes at each step and a judge or reward orders "
-        "(OAIF): of two responses the better is chosen. The reference stands still. TRL has beta "
+        "(OAIF): of two responses the better is chosen. The reference is fixed. TRL has beta "
         "0.1 as here.",
     ),
     Algorithm(
@@ -43,7 +43,7 @@ ONLINE = (
         "2405.21046",
         experience=Experience(experience.best_and_worst_with_origin, 2, "reference"),
         about="online_dpo that explores: of the two responses one is the reference's, and its "
-        "likelihood is pushed down by alpha. The reference stands still.",
+        "likelihood is pushed down by alpha. The reference is fixed.",
     ),
     Algorithm(
         "iterative_dpo",
@@ -52,7 +52,7 @@ ONLINE = (
         "2312.11456",
         experience=Experience(experience.best_and_worst, 8),
         about="dpo on the best and the worst of eight samples of the policy (best-of-n against "
-        "worst-of-n). The reference stands still, as in the paper, which samples once per long "
+        "worst-of-n). The reference is fixed, as in the paper, which samples once per long "
         "iteration and trains on all of it: rollout.prompts makes rollouts of many steps.",
     ),
     Algorithm(

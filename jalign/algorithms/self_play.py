@@ -92,8 +92,8 @@ SELF_PLAY = (
         {"ref_sync_steps": 512, "ref_mixup_alpha": 0.6},
         about="dpo whose reference follows the policy: every ref_sync_steps 512 steps it becomes "
         "ref_mixup_alpha 0.6 of the policy and 0.4 of itself, which is TRL's pair of defaults. "
-        "The paper updates either softly (ref_mixup_alpha below 1) or hard (a copy every so many "
-        "steps: ref_mixup_alpha 1), not both at once.",
+        "The paper updates either softly (ref_mixup_alpha below 1) or hard (a copy every "
+        "ref_sync_steps: ref_mixup_alpha 1), not both at once.",
     ),
     Algorithm(
         "sdpo",
@@ -102,7 +102,7 @@ SELF_PLAY = (
         "2403.19270",
         {"ref_sync_steps": 512},
         about="Stepwise DPO: dpo whose reference becomes the policy itself every ref_sync_steps "
-        "512 optimizer steps, wherever the data stand. The paper divides the data into chunks, "
+        "512 optimizer steps, wherever the data are. The paper divides the data into chunks, "
         "ordered from easy to hard, and trains on one after the other: for that set data.shuffle "
         "false, ref_sync_steps to the steps of a chunk, and mind that optimizer state and "
         "learning rate schedule run on.",

@@ -61,6 +61,6 @@ UNPAIRED = (
         RATED,
         "2405.19107",
         about="The objective of dro_v as the one square of the paper, whose gradient policy and "
-        "value share; unlike the loss of dro_v its value says how far training is.",
+        "value share; unlike the loss of dro_v its value shows the progress of training.",
     ),
 )

@@ -72,6 +72,7 @@ class Algorithm:
         aux = {name: AuxLoss(*x) for name, x in self.aux_losses.items()}
         object.__setattr__(self, "aux_losses", aux)
         self._refuse_unknown_arrays()
+        # the step joins all micro-batches first, whose R may differ, so only [B] arrays join
         token_arrays = self.format.token_fields & set(arrays_of(self.loss))
         if self.batch_coupled and token_arrays:
             raise TypeError(
@@ -92,6 +93,7 @@ class Algorithm:
             if name not in ROLLOUT:
                 near = did_you_mean(name, ROLLOUT)
                 raise TypeError(f"{self.name}: a rollout has no array {name!r}{near}")
+        # a misspelled array must fail when the row is made, not as a KeyError in a compiled step
         allowed = self.format.fields | set(self.carry.names if self.carry else ())
         for fn in (self.loss, *(x.loss for x in self.available_aux_losses.values())):
             for name in arrays_of(fn):
@@ -134,6 +136,7 @@ class Algorithm:
     @property
     def available_aux_losses(self) -> dict[str, AuxLoss]:
         """The row's own auxiliary losses, and those the format offers to every policy loss."""
+        # likelihood and KL terms need a language model; with a value head there is none
         offered = {} if self.needs_value_head else self.format.aux_losses
         return {**offered, **self.aux_losses}
 
@@ -172,6 +175,7 @@ class Algorithm:
                 raise TypeError(
                     f"{self.name} has no hyper-parameter {name!r}{did_you_mean(name, hyper)}"
                 )
+            # bool is an int in Python, and `true` in YAML is no number
             integer = isinstance(hyper[name], int)
             if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
                 kind = "a whole number" if integer else "a number"

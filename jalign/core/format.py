@@ -21,6 +21,8 @@ NOISE = "gumbel"
 """[B] standard Gumbel noise, drawn anew in every step. It is drawn by example number, so it does
 not depend on how a step is split into micro-batches; zeros in evaluation."""
 
+# Both distributions exist only block by block of the vocabulary: log-probs of a token could be kept
+# from another pass, distributions could not.
 TWO_MODELS = ("kl_to_ref", "kl_from_ref", "jsd_to_ref")
 """Scorer outputs that need policy and reference in the same forward pass."""
 

@@ -33,6 +33,7 @@ class Mean(NamedTuple):
 
     @property
     def value(self) -> Float[Array, ""]:
+        # not max(count, 1): weighted counts below 1 are legitimate
         return self.total / jnp.maximum(self.count, 1e-20)
 
     @property
@@ -59,6 +60,7 @@ def mean_over_chosen_tokens(fields: dict[str, Array]) -> tuple[Array, Array]:
 
 def mean_over_responses(fields: dict[str, Array]) -> tuple[Array, Array]:
     """The mean over a response's tokens, then over responses (seq-mean-token-mean)."""
+    # lens is at least 1, so an empty slot weighs 0 and not NaN
     weights = fields["mask"] / fields["lens"][:, None]
     return weights, jnp.sum(fields["present"], dtype=jnp.float32)
 

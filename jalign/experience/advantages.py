@@ -197,6 +197,7 @@ def informative_groups(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     """DAPO (https://arxiv.org/abs/2503.14476): as GRPO; groups whose scores are all equal are left
     out (dynamic sampling).
     """
+    # equal scores have advantage 0, but their tokens would still count in the mean over tokens
     keep = adv.informative_groups(scores, valid)
     return {"advantages": on_tokens(adv.group_normalized(scores, valid), mask), "keep": keep}
 

@@ -15,7 +15,8 @@ def against_last(win_probs: Float[Array, "B K K"]) -> Fields:
     """Nash-MD (https://arxiv.org/abs/2312.00886): the first response with its probability to win
     against the last one, which is not learned from.
     """
-    won = jnp.nan_to_num(win_probs[:, :1, -1], nan=0.5)  # where that is not known it is not valid
+    # an unknown comparison is not valid and so not read; NaN would still reach the gradient
+    won = jnp.nan_to_num(win_probs[:, :1, -1], nan=0.5)
     return {"win_prob": won, "take": jnp.zeros((win_probs.shape[0], 1), jnp.int32)}
 
 

@@ -22,6 +22,7 @@ def rows(x: Array) -> Array:
 
 def on_tokens(x: Scores, mask: Mask) -> Tokens:
     """The same advantage at every token of a response."""
+    # a response without a reward has NaN, and 0 * NaN in the loss would spread to the gradient
     return jnp.where(mask, jnp.nan_to_num(x)[..., None], 0.0)
 
 
@@ -36,6 +37,7 @@ def token_rewards(
     scores: Scores, logps: Tokens, ref_logps: Tokens, mask: Mask, kl_coef: float
 ) -> Tokens:
     """The score at the last token, -kl_coef * k1 at every token."""
+    # in a reward k1 has the unbiased gradient of the KL; k3, better in a loss, is biased there
     k1 = jnp.where(mask, logps - ref_logps, 0.0)
     flat = adv.token_rewards(scores.reshape(-1), rows(k1), rows(mask), kl_coef=kl_coef)
     return flat.reshape(mask.shape)

@@ -9,24 +9,25 @@ Metrics = dict[str, tuple[Array, Array]]
 
 
 def sum_over_response(x: Array, mask: Array) -> Array:
-    """Sum over scored tokens; what stands at unscored places, NaN too, does not count."""
+    """Sum over scored tokens; values at unscored positions are ignored, NaN too."""
     return jnp.sum(jnp.where(mask, x, 0.0), axis=-1)
 
 
 def at_last_token(x: Array, mask: Array) -> Array:
-    """Value at the last scored token; the scored tokens of a response stand first."""
+    """Value at the last scored token; the scored tokens of a response come first."""
+    # the scored tokens come first, so the last one is at their count - 1; an empty slot reads 0
     at = jnp.maximum(jnp.sum(mask, -1) - 1, 0)
     at = at.reshape(*at.shape, *[1] * (x.ndim - at.ndim))
     return jnp.take_along_axis(x, at, axis=mask.ndim - 1).squeeze(mask.ndim - 1)
 
 
 def length(mask: Array) -> Array:
-    """Scored tokens, at least 1 so that an empty place divides by something."""
+    """Scored tokens, at least 1 so that an empty slot divides by something."""
     return jnp.maximum(jnp.sum(mask, -1), 1).astype(jnp.float32)
 
 
 def wins(a: Array, b: Array) -> Array:
-    """1 where a > b; a tie is half a win, so that a policy that equals its reference stands at
+    """1 where a > b; a tie is half a win, so that a policy that equals its reference gets
     0.5.
     """
     return jnp.where(a == b, 0.5, (a > b).astype(jnp.float32))

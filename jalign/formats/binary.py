@@ -17,6 +17,7 @@ def _binary(out: Arrays, batch: Batch) -> Arrays:
     """Response 0 is the labeled one; response 1, where there is one, belongs to another prompt."""
     own = batch.mask[:, 0]
     named = {"present": own.any(-1), "len": length(own), "mask": own}
+    # KTO estimates its baseline z0 on prompts paired with other prompts' responses
     other = batch.mask[:, 1] if batch.mask.shape[1] > 1 else None
     if other is not None:
         named["kl_present"] = other.any(-1)

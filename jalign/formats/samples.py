@@ -29,7 +29,7 @@ def _samples(out: Arrays, batch: Batch) -> Arrays:
         return x.reshape(-1, *x.shape[2:])
 
     mask = flat(batch.mask)
-    text = jnp.zeros_like(mask)  # pretraining text, which stands beside the samples
+    text = jnp.zeros_like(mask)  # pretraining text beside the samples
     if "pretraining" in batch.extras:
         flag = (batch.extras["pretraining"] > 0.5)[:, None, None]
         mask, text = flat(batch.mask & ~flag), flat(batch.mask & flag)
@@ -38,6 +38,7 @@ def _samples(out: Arrays, batch: Batch) -> Arrays:
     named |= {name: flat(out[name]) for name in _SAMPLE_READS if name in out}
     named |= {n: flat(x) for n, x in batch.extras.items() if n in _SAMPLE_DATA}
     if "token_logps" in out and "old_token_logps" not in named:
+        # the ratio is then 1 in value and still has the gradient of the policy
         named["old_token_logps"] = jax.lax.stop_gradient(named["token_logps"])
     return named
 

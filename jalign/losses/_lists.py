@@ -1,6 +1,6 @@
 """Pieces of losses over lists of K responses, some of which may be missing.
 
-What stands at a missing response may be NaN: it is replaced before anything is computed from it.
+Values of a missing response may be NaN: they are replaced before anything is computed from it.
 Responses of equal rating are never compared with each other.
 """
 

@@ -11,7 +11,7 @@ def f32(*arrays: Array) -> tuple[Array, ...]:
 
 
 def require(ok: bool | Array, message: str) -> None:
-    """Refuse a number out of range. A traced number cannot be looked at and passes."""
+    """Refuse a number out of range. A traced number has no value yet and passes."""
     if not isinstance(ok, Tracer) and not bool(ok):
         raise ValueError(message)
 

@@ -20,7 +20,7 @@ def total(x: Array, axis_name: Axis = None) -> Array:
 def mean_where(
     x: Float[Array, "B"], mask: Bool[Array, "B"], axis_name: Axis = None
 ) -> Float[Array, ""]:
-    """Mean of `x` where `mask`; 0 where nothing is. What stands elsewhere may be NaN."""
+    """Mean of `x` where `mask`; 0 where nothing is. Values elsewhere may be NaN."""
     return total(jnp.where(mask, x, 0.0), axis_name) / jnp.maximum(total(mask, axis_name), 1)
 
 

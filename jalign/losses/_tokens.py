@@ -1,6 +1,6 @@
 """Pieces of losses over the tokens of sampled responses.
 
-What stands at an unscored place may be NaN: it is replaced before anything is computed from it, so
+Values at an unscored position may be NaN: they are replaced before anything is computed from it, so
 that neither a loss nor a gradient sees it.
 """
 
@@ -15,7 +15,7 @@ LIMIT = 20.0  # nats: a ratio lies within exp(-20) and exp(20) = 5e8, beyond it 
 
 
 def scored(mask: Bool[Array, "B R"], *arrays: Float[Array, "B R"]) -> tuple[Array, ...]:
-    """The arrays in float32, with 0 at unscored places."""
+    """The arrays in float32, with 0 at unscored positions."""
     return tuple(jnp.where(mask, x, 0.0) for x in f32(*arrays))
 
 
@@ -27,7 +27,7 @@ def recorded(mask: Bool[Array, "B R"], *arrays: Float[Array, "B R"]) -> tuple[Ar
 def log_ratios(
     token_logps: Float[Array, "B R"], old_token_logps: Float[Array, "B R"], mask: Bool[Array, "B R"]
 ) -> Float[Array, "B R"]:
-    """log p(token) - log p_old(token) at scored places, 0 elsewhere."""
+    """log p(token) - log p_old(token) at scored positions, 0 elsewhere."""
     (logps,), (old,) = scored(mask, token_logps), recorded(mask, old_token_logps)
     return logps - old
 
@@ -38,12 +38,12 @@ def bounded(log_ratio: Float[Array, "*P"]) -> Float[Array, "*P"]:
 
 
 def mean_of_response(x: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Float[Array, "B"]:
-    """The mean over scored places; 0 where there are none."""
+    """The mean over scored positions; 0 where there are none."""
     return jnp.sum(jnp.where(mask, x, 0.0), -1) / jnp.maximum(jnp.sum(mask, -1), 1)
 
 
 def of_response(x: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Float[Array, "B"]:
-    """The value at the first scored place; 0 where there is none."""
+    """The value at the first scored position; 0 where there is none."""
     first = jnp.argmax(mask, -1, keepdims=True)
     return jnp.take_along_axis(jnp.where(mask, x, 0.0), first, -1)[:, 0]
 

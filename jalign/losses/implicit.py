@@ -52,7 +52,7 @@ def token_rewards(
 
     Args:
       token_logps, ref_token_logps: of policy and reference, nats, <= 0.
-      mask: where there is a token; what stands elsewhere may be NaN.
+      mask: where there is a token; values elsewhere may be NaN.
       beta: that of the loss the policy was trained with, > 0.
     Returns:
       One reward per token.

@@ -1,4 +1,4 @@
-"""Terms that stand beside a preference loss: drift from the reference, and margin by length.
+"""Terms added to a preference loss: drift from the reference, and margin by length.
 
 `forward_kl_on_chosen` is the KL term on retained text of Zhang et al. 2024 (NPO),
 https://arxiv.org/abs/2404.05868; `forward_kl_per_token` the same for single responses.
@@ -20,7 +20,7 @@ def forward_kl_on_chosen(
 
     0 where the policy is the reference, positive elsewhere: a penalty on drift, and NPO's way to
     retain what the chosen responses show. It pulls to the reference's whole distribution, not to
-    the tokens that happen to stand there, as `nll` does.
+    the tokens that happen to be there, as `nll` does.
 
     Args:
       chosen_kl_from_ref: KL(ref || policy) over the vocabulary, nats, SUMMED over the tokens of the
@@ -40,7 +40,7 @@ def forward_kl_on_chosen(
 def forward_kl_per_token(kl_from_ref: Float[Array, "B"], len: Float[Array, "B"]) -> Out:
     """KL(reference || policy) over the vocabulary, mean over the tokens of the response.
 
-    `forward_kl_on_chosen` where a response stands alone, whatever its label.
+    `forward_kl_on_chosen` for a response without a pair, whatever its label.
 
     Args:
       kl_from_ref: KL(ref || policy) over the vocabulary, nats, SUMMED over response tokens, >= 0.

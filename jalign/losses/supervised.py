@@ -18,7 +18,7 @@ def sft(
     Args:
       token_logps: log-probability of each scored token, nats, <= 0.
     Returns:
-      The unreduced loss [B, R] and no metrics. Unscored places hold garbage: mask them.
+      The unreduced loss [B, R] and no metrics. Unscored positions hold garbage: mask them.
     >>> import jax.numpy as jnp
     >>> sft(jnp.array([[-1.0, -0.5]]))[0].tolist()
     [[1.0, 0.5]]
@@ -80,7 +80,7 @@ def nll_best(
       logps: nats, summed over each response.
       lens: scored tokens, >= 1.
       ratings: higher is better.
-      valid: which of the K places hold a response.
+      valid: which of the K slots hold a response.
     Returns:
       One value per prompt, and it again as `nll_loss`.
     >>> import jax.numpy as jnp

@@ -33,7 +33,7 @@ def apo_zero_unpaired(
       The unreduced loss, in (0, 1), and `rewards` (r).
     Raises:
       ValueError: beta <= 0.
-    Deviations: the paper has pairs; this form stands in TRL's KTO trainer as
+    Deviations: the paper has pairs; this form is in TRL's KTO trainer as
       `apo_zero_unpaired`. The mean over a desirable and an undesirable response is half the
       paper's loss of that pair.
     >>> import jax.numpy as jnp

@@ -31,7 +31,7 @@ def bco(
     A classifier that tells the two classes apart, with the implicit reward (SUMMED log-ratio) as
     its logit. delta, the reward shift, is half the sum of the mean reward of the desirable and the
     mean reward of the undesirable, a running mean over steps, this batch included, without
-    gradient. Where the batch has one class only, its mean stands for both. The loss of an example
+    gradient. Where the batch has one class only, its mean is used for both. The loss of an example
     so depends on the others: compute it on the global batch.
 
     Args:

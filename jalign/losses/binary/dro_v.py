@@ -84,7 +84,7 @@ def dro_v_joint(
     """(r - V - tau d)^2 / 2, with d the summed log-ratio and V the mean of the token values.
 
     One square whose gradient trains policy and critic together; 0 where the policy is the optimum
-    for the rating and V its soft value. Unlike that of `dro_v`, its value says how far it is.
+    for the rating and V its soft value. Unlike that of `dro_v`, its value shows progress.
 
     Args:
       logps, ref_logps, rating, token_values, mask: as in `dro_v`.

@@ -6,7 +6,7 @@ Mistakes". https://arxiv.org/abs/2306.13649. Reverse KL for language models also
 
 Nothing is computed here. A divergence between two distributions over the vocabulary needs both
 models at once and must not hold [tokens, vocabulary] arrays, so the scorer computes it, in blocks.
-The TEACHER stands where other methods have their reference (`ref`) and must be another model. The
+The TEACHER takes the place of the reference (`ref`) of other methods and must be another model. The
 same divergences of logits at hand: `jalign.losses.distill.divergence`.
 """
 
@@ -30,7 +30,7 @@ def gkd(jsd_to_ref: Float[Array, "B R"]) -> Out:
         b (`jsd_beta`, in [0, 1]; 0 is KL(T || S), 1 is KL(S || T)) and `temperature` of both
         distributions.
     Returns:
-      The unreduced loss [B, R], and it again as `jsd`. Unscored places hold garbage: mask them.
+      The unreduced loss [B, R], and it again as `jsd`. Unscored positions hold garbage: mask them.
     Deviations: none in value from TRL's GKD; the mixture of sampled and given responses belongs to
       the data.
     >>> import jax.numpy as jnp
@@ -51,7 +51,7 @@ def forward_kl(kl_from_ref: Float[Array, "B R"]) -> Out:
       kl_from_ref: the divergence at each token, nats, >= 0, from the scorer, with the teacher as
         the reference.
     Returns:
-      The unreduced loss [B, R], and it again as `forward_kl`. Mask unscored places.
+      The unreduced loss [B, R], and it again as `forward_kl`. Mask unscored positions.
     >>> import jax.numpy as jnp
     >>> forward_kl(jnp.array([[0.25, 0.5]]))[0].tolist()
     [[0.25, 0.5]]
@@ -69,9 +69,9 @@ def reverse_kl(kl_to_ref: Float[Array, "B R"]) -> Out:
       kl_to_ref: the divergence at each token, nats, >= 0, from the scorer, with the teacher as the
         reference.
     Returns:
-      The unreduced loss [B, R], and it again as `reverse_kl`. Mask unscored places.
+      The unreduced loss [B, R], and it again as `reverse_kl`. Mask unscored positions.
     Deviations: MiniLLM also follows how a token changes those that come after it, by policy
-      gradient; this takes each place by itself, on the responses as they are.
+      gradient; this takes each position by itself, on the responses as they are.
     >>> import jax.numpy as jnp
     >>> reverse_kl(jnp.array([[0.25, 0.5]]))[0].tolist()
     [[0.25, 0.5]]

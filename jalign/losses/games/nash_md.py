@@ -37,7 +37,7 @@ def nash_md(
       token_logps: log p of each scored token of y, nats, at the temperature of sampling.
       ref_token_logps: the same under the reference.
       win_prob: P, the probability that y is preferred to its opponent, in [0, 1]; no gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
       tau: weight of the KL divergence, > 0; 0.1 (TRL), 0.008 to 0.02 in the paper.
     Returns:
       The unreduced loss per response, 0 where none is scored; `win_prob`; d as `kl_k1`.
@@ -76,7 +76,7 @@ def nash_md_token(
       The unreduced loss per response, 0 where none is scored; `win_prob`; `kl_k1`.
     Raises:
       ValueError: tau <= 0.
-    Deviations: from the paper as said; in value and gradient TRL's.
+    Deviations: from the paper as described; in value and gradient TRL's.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> x = a(-1.0, -2.0), a(-1.5, -1.0), jnp.array([1.0]), a(True, True)

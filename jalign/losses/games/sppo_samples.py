@@ -29,7 +29,7 @@ def sppo_samples(
         it is through an iteration: in a run a rollout, of ref_sync_steps optimizer steps.
       win_prob: P, how often the response is preferred to those of that policy: the mean over the K
         responses to its prompt, itself included as 1/2; in [0, 1]. No gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
       beta: 1 / eta, > 0; 0.001, that is targets up to 500 nats and losses of about 1e5: use a small
         learning rate.
     Returns:

@@ -26,9 +26,9 @@ def nca_list(
 ) -> Out:
     """-sum_k w_k log sigmoid(r_k) - (1/n) sum_k log sigmoid(-r_k), w = softmax(ratings / t).
 
-    r = beta * log-ratio, SUMMED over tokens; n responses. Each is told apart from a sample of the
-    reference by itself: r_k is drawn to log(n w_k), an absolute height, so the likelihood of the
-    good ones does not fall as it may where only differences count.
+    r = beta * log-ratio, SUMMED over tokens; n responses. Each is distinguished from a sample of
+    the reference by itself: r_k is drawn to log(n w_k), an absolute height, so the likelihood of
+    the good ones does not fall as it may where only differences count.
 
     Args:
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.
@@ -68,7 +68,7 @@ def info_nca_list(
 ) -> Out:
     """-sum_k w_k log softmax(r)_k, w = softmax(ratings / t), r = beta * log-ratio.
 
-    The responses of a list are told apart from each other: only differences of r count. With two
+    The responses of a list are distinguished from each other: only differences of r count. With two
     responses and t near 0 it is DPO.
 
     Args:

@@ -23,19 +23,19 @@ def cringe(
 ) -> tuple[Float[Array, "B R"], dict[str, Float[Array, "B R"]]]:
     """-log p(token) if desirable, alpha * softplus(log p(token) - log p(competitor)) if not.
 
-    The competitor is a token drawn among the model's top k others at that place. The difference of
+    The competitor is a token drawn among the model's top k others there. The difference of
     two log-probabilities is that of their logits, so the second form is the paper's
     -log(exp(z_s) / (exp(z_s) + exp(z_y))): the token must lose against its competitor.
 
     Args:
       token_logps: log-probability of each token of the response, nats, <= 0.
-      competitor_logps: that of the competitor at the same place; it has a gradient, too.
+      competitor_logps: that of the competitor at the same position; it has a gradient, too.
       mask: where there is a token.
       label: True (or 1, as the data hold it) where the response is desirable.
       alpha: weight of the undesirable tokens, >= 0; 1.
     Returns:
-      The unreduced loss [B, R], 0 at masked places, and no metrics. The authors divide the sum by
-      the number of tokens of both kinds.
+      The unreduced loss [B, R], 0 at masked positions, and no metrics. The authors divide the sum
+      by the number of tokens of both kinds.
     Raises:
       ValueError: alpha < 0.
     Deviations: none known from the authors' code (ParlAI) at k = 1; k belongs to the scorer.
@@ -71,7 +71,7 @@ def pairwise_cringe(
 
     Args:
       chosen_token_logps, rejected_token_logps: log-probability of each token, nats, <= 0.
-      rejected_competitor_logps: of the competitor at each place of the rejected response.
+      rejected_competitor_logps: of the competitor at each position of the rejected response.
       chosen_mask, rejected_mask: where there is a token.
       alpha: weight of the contrast, >= 0; 1.
       bias: margin at which the gate is half open, nats; 0. The paper tunes it for each task.

@@ -76,7 +76,7 @@ def aot_unpaired(
     """As `aot`, with u the log-ratios of the chosen responses and v those of the rejected ones.
 
     The rewards of what is liked shall dominate the rewards of what is not; which rejected response
-    stands beside which chosen one does not matter. Gradients flow through both sorted samples.
+    is paired with which chosen one does not matter. Gradients flow through both sorted samples.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
@@ -85,7 +85,7 @@ def aot_unpaired(
       beta, label_smoothing: as in `aot`.
       axis_name: inside `jax.shard_map`, the mesh axis or axes that the batch is split over.
     Returns:
-      The unreduced loss, at the place of its chosen response, and `chosen_rewards`,
+      The unreduced loss, at the slot of its chosen response, and `chosen_rewards`,
       `rejected_rewards` (beta * log-ratio).
     Raises:
       ValueError: a number out of its range.

@@ -36,7 +36,7 @@ def dpop(
       (beta * log-ratio, without the penalty).
     Raises:
       ValueError: a number out of its range.
-    Deviations: none from the paper: the penalty stands inside the sigmoid and is multiplied by
+    Deviations: none from the paper: the penalty is inside the sigmoid and is multiplied by
       beta. Several public copies put it outside, one with the wrong sign. TRL has no DPOP. At step
       0 d_w is exactly 0 and the penalty has no gradient yet.
     >>> import jax.numpy as jnp

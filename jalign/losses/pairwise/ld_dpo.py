@@ -33,7 +33,7 @@ def ld_dpo(
     Args:
       chosen_token_logps, rejected_token_logps: nats, one per token.
       ref_chosen_token_logps, ref_rejected_token_logps: the same under the reference.
-      chosen_mask, rejected_mask: where there is a scored token. What stands elsewhere, NaN too,
+      chosen_mask, rejected_mask: where there is a scored token. Values elsewhere, NaN too,
         does not count, and positions are counted among scored tokens.
       beta: inverse temperature of the implicit reward, > 0; 0.1.
       alpha: weight of a token beyond the shorter response, in [0, 1]. 1 is DPO, 0 cuts both

@@ -22,8 +22,8 @@ def nca_pair(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2, r = beta * log-ratio.
 
-    Log-ratios are SUMMED over tokens. Each response is told apart from samples of the reference by
-    itself, so its own likelihood counts and not only the lead of one over the other, which under
+    Log-ratios are SUMMED over tokens. Each response is distinguished from samples of the reference
+    by itself, so its own likelihood counts and not only the lead of one over the other, which under
     DPO can grow while both fall: r_w is drawn to log 2, r_l downwards.
 
     Args:

@@ -31,11 +31,11 @@ def cispo(
       token_logps: log p of each scored token, nats, at the temperature of sampling.
       old_token_logps: the same under the policy that sampled; no gradient.
       advantages: A, no gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
       ratio_min: the smallest weight, in [0, 1]; 0 bounds nothing, as in the paper's runs.
       ratio_max: the largest weight ITSELF, not its distance from 1, >= 1; 5.
     Returns:
-      The unreduced loss, 0 at unscored places; rho as `ratio`; where a bound holds as
+      The unreduced loss, 0 at unscored positions; rho as `ratio`; where a bound holds as
       `clip_ratio/low_mean` and `clip_ratio/high_mean`; `approx_kl` as in `ppo_clip`.
     Raises:
       ValueError: a number out of its range.

@@ -19,9 +19,9 @@ def kl_exact(kl_to_ref: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Out:
 
     Args:
       kl_to_ref: the divergence at each token, nats, >= 0.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
     Returns:
-      The unreduced term, nats, 0 at unscored places, and it again as `kl_exact`.
+      The unreduced term, nats, 0 at unscored positions, and it again as `kl_exact`.
     Deviations: none. Like the estimators of `jalign.losses.policy.kl` it does not follow how a
       token changes those after it.
     >>> import jax.numpy as jnp
@@ -37,9 +37,9 @@ def entropy_bonus(entropy: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Out
 
     Args:
       entropy: H(p) at each token, nats, >= 0.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
     Returns:
-      The unreduced term, 0 at unscored places, and the entropy as `entropy`.
+      The unreduced term, 0 at unscored positions, and the entropy as `entropy`.
     Deviations: none. The usual weights are small, 0 to 0.01.
     >>> import jax.numpy as jnp
     >>> entropy_bonus(jnp.array([[0.5, 9.0]]), jnp.array([[True, False]]))[0].tolist()

@@ -41,7 +41,7 @@ def gspo(
       token_logps: log p of each scored token, nats, at the temperature of sampling.
       old_token_logps: the same under the policy that sampled; no gradient.
       advantages: A of the response at its tokens; the first one is read. No gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
       clip_low, clip_high: distances of s from 1, > 0; 3e-4 and 4e-4: a mean moves far less than
         one token's ratio.
     Returns:
@@ -84,7 +84,7 @@ def gspo_token(
       advantages: A_t, one per token; no gradient.
       clip_low, clip_high: distances of s from 1, > 0; 3e-4 and 4e-4.
     Returns:
-      The unreduced loss per token, 0 at unscored places; the metrics of `gspo` per token.
+      The unreduced loss per token, 0 at unscored positions; the metrics of `gspo` per token.
     Raises:
       ValueError: a number out of its range.
     Deviations: log s is clamped to +-20.

@@ -36,9 +36,9 @@ def kl_k2(token_logps: Tokens, ref_token_logps: Tokens, mask: Mask) -> Out:
     Args:
       token_logps: log p of each scored token, nats.
       ref_token_logps: the same under the reference.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
     Returns:
-      The unreduced term, nats, 0 at unscored places, and it again as `kl_k2`.
+      The unreduced term, nats, 0 at unscored positions, and it again as `kl_k2`.
     Deviations: none; d is not clamped, so that a token far off is drawn back.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
@@ -59,7 +59,7 @@ def kl_k3(token_logps: Tokens, ref_token_logps: Tokens, mask: Mask) -> Out:
     Args:
       token_logps, ref_token_logps, mask: as in `kl_k2`.
     Returns:
-      The unreduced term, nats, 0 at unscored places, and it again as `kl_k3`.
+      The unreduced term, nats, 0 at unscored positions, and it again as `kl_k3`.
     Deviations: d is clamped to +-20 and the value to 10, as in verl; no gradient beyond. TRL clamps
       nothing.
     >>> import jax.numpy as jnp
@@ -84,7 +84,7 @@ def kl_k3_ratio(
       token_logps, ref_token_logps, mask: as in `kl_k2`.
       old_token_logps: log p of the tokens under the policy that sampled, nats; no gradient.
     Returns:
-      The unreduced term, nats, 0 at unscored places, and it again as `kl_k3_ratio`.
+      The unreduced term, nats, 0 at unscored positions, and it again as `kl_k3_ratio`.
     Deviations: log rho is clamped to +-20; k3 as in `kl_k3`, but where its value is clamped the
       gradient through rho remains. TRL 1.16 has this form as its default, unclamped.
     >>> import jax.numpy as jnp
@@ -103,7 +103,7 @@ def kl_k3_straight_through(token_logps: Tokens, ref_token_logps: Tokens, mask: M
     Args:
       token_logps, ref_token_logps, mask: as in `kl_k2`.
     Returns:
-      The unreduced term, nats, 0 at unscored places, and it again as `kl_k3`.
+      The unreduced term, nats, 0 at unscored positions, and it again as `kl_k3`.
     Deviations: the value as in `kl_k3`, the gradient as in `kl_k2`. verl calls it `k3+`.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])

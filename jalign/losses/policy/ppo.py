@@ -40,11 +40,11 @@ def ppo_clip(
       token_logps: log p of each scored token, nats, at the temperature of sampling.
       old_token_logps: the same under the policy that sampled; no gradient.
       advantages: A, no gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
       clip_low, clip_high: distances from 1, > 0; 0.2. DAPO takes clip_high 0.28.
       dual_clip: the largest rho that counts where A < 0, > 1; 0 is off. 3 where it is used.
     Returns:
-      The unreduced loss, 0 at unscored places; rho as `ratio`; where a bound holds as
+      The unreduced loss, 0 at unscored positions; rho as `ratio`; where a bound holds as
       `clip_ratio/low_mean` (A < 0), `clip_ratio/high_mean` (A > 0), `clip_ratio/dual_mean`;
       `approx_kl`, rho - 1 - log rho, an estimate of KL(old || new).
     Raises:

@@ -18,7 +18,7 @@ def pretraining_nll(token_logps: Float[Array, "B R"], pretraining_mask: Bool[Arr
 
     Args:
       token_logps: log p of each token, nats, at the temperature of sampling.
-      pretraining_mask: scored places of examples that are pretraining text.
+      pretraining_mask: scored positions of examples that are pretraining text.
     Returns:
       The unreduced term, nats, and it again as `pretraining/nll`.
     Deviations: the paper weighs it by 27.8 beside rewards of its own scale; OpenRLHF by 0.05.

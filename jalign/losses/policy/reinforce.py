@@ -20,15 +20,15 @@ def reinforce(token_logps: Tokens, advantages: Tokens, mask: Bool[Array, "B R"])
     """-A log p(token), whose gradient on samples of the policy itself is the policy gradient.
 
     For one gradient step per rollout: nothing corrects for samples of an older policy (use
-    `ppo_clip`). The value says nothing, only its gradient does.
+    `ppo_clip`). The value is meaningless, only its gradient matters.
 
     Args:
       token_logps: log p of each scored token, nats, at the temperature of sampling.
       advantages: A, the reward to go minus a baseline that does not depend on the token (the mean
         of the batch, a critic's value, the score of the greedy response: ReMax); no gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
     Returns:
-      The unreduced loss, 0 at unscored places, and no metrics.
+      The unreduced loss, 0 at unscored positions, and no metrics.
     Deviations: ReMax's authors discount with gamma 0.99 and clip; that is the advantages' business.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
@@ -56,10 +56,10 @@ def reinforce_with_value(
       returns: R, the reward to go; no gradient.
       value_coef: weight of the critic's loss, >= 0; 0.1.
     Returns:
-      The unreduced loss, 0 at unscored places, and the critic's part as `value/loss`.
+      The unreduced loss, 0 at unscored positions, and the critic's part as `value/loss`.
     Raises:
       ValueError: value_coef < 0.
-    Deviations: the square is halved, as in `ppo`; RLAIF's is not, and its weight is not told.
+    Deviations: the square is halved, as in `ppo`; RLAIF's is not, and its weight is not given.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> x = a(-1.0, -0.5), a(2.0, -3.0), a(1.0, 2.0), a(3.0, 2.0), a(True, True)

@@ -39,7 +39,7 @@ def rloo(
       token_logps: log p of each scored token, nats, at the temperature of sampling.
       old_token_logps: the same under the policy that sampled; no gradient.
       advantages: A of the response at its tokens; the first one is read. No gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
       clip_low, clip_high: distances of rho from 1, > 0; 0.2.
     Returns:
       The unreduced loss per response; rho as `ratio`; where a bound holds as `clip_ratio/low_mean`

@@ -22,9 +22,9 @@ def value_loss(values: Tokens, returns: Tokens, mask: Bool[Array, "B R"]) -> Out
     Args:
       values: V, of the critic, before each token.
       returns: R, what it should say; no gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
     Returns:
-      The unreduced loss, 0 at unscored places, and it again as `value/loss`.
+      The unreduced loss, 0 at unscored positions, and it again as `value/loss`.
     Deviations: the half is of the codes; RLAIF (https://arxiv.org/abs/2309.00267) has none.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
@@ -53,10 +53,10 @@ def value_clip(
       values: V, of the critic, before each token.
       old_values: V_old, the same when the responses were sampled; no gradient.
       returns: R; no gradient.
-      mask: scored places; what stands elsewhere does not matter.
+      mask: scored positions; values elsewhere are ignored.
       value_clip: c, in units of the reward, > 0; 0 is off, and `value_loss`. 0.2.
     Returns:
-      The unreduced loss, 0 at unscored places, and it again as `value/loss`; where the clipped
+      The unreduced loss, 0 at unscored positions, and it again as `value/loss`; where the clipped
       square is the larger as `value/clip_ratio`.
     Raises:
       ValueError: value_clip < 0.

@@ -47,7 +47,7 @@ def bradley_terry_margin(
     Returns:
       The unreduced loss, and the scores as `chosen_rewards`, `rejected_rewards` (the margin not
       taken off).
-    Deviations: none; TRL subtracts its `margin` column in the same place.
+    Deviations: none; TRL subtracts its `margin` column in the same way.
     >>> import jax.numpy as jnp
     >>> x = jnp.array([1.5]), jnp.array([0.5]), jnp.array([3.0])
     >>> round(float(bradley_terry_margin(*x)[0][0]), 4)

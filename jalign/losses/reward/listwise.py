@@ -4,7 +4,7 @@ All pairs: Ouyang et al. 2022 (InstructGPT). https://arxiv.org/abs/2203.02155, E
 best: Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences".
 https://arxiv.org/abs/1909.08593, Eq. 1. Whole order: Plackett 1975; Luce 1959.
 
-All K responses of a prompt stand in one example. As pairs of their own each response would be seen
+All K responses of a prompt are in one example. As pairs of their own each response would be seen
 K - 1 times in an epoch, and the reward model overfits.
 """
 

@@ -27,8 +27,8 @@ def pair_rm(
     one", not a reward. At inference the logit of the preference is s_w - s_l.
 
     Args:
-      chosen_scores, rejected_scores: the head at the places of the two candidates in a joint
-        prompt; which of them stands first is drawn at random in training.
+      chosen_scores, rejected_scores: the head at the positions of the two candidates in a joint
+        prompt; which of them comes first is drawn at random in training.
     Returns:
       The unreduced loss, and the logits as `chosen_rewards`, `rejected_rewards`.
     Deviations: none in the loss, with one quality to compare (the authors average over several
@@ -66,7 +66,7 @@ def preference_ab(
 
 
 def symmetrised(p_ab: Float[Array, "*N"], p_ba: Float[Array, "*N"]) -> Float[Array, "*N"]:
-    """(p_ab + 1 - p_ba) / 2: P(first better), without the model's liking for a place.
+    """(p_ab + 1 - p_ba) / 2: P(first better), without the model's preference for a position.
 
     With it P(1 over 2) + P(2 over 1) = 1, which targets of Nash methods and SPPO presuppose.
 

@@ -26,7 +26,7 @@ def process_reward(
         answer (hard), or the share of those that do (soft).
     Returns:
       The unreduced loss [B, R]; `step_prob`, the probability that the step is right;
-      `step_accuracy`, 1 where the logit stands on the label's side of 1/2. Unscored places hold
+      `step_accuracy`, 1 where the logit is on the label's side of 1/2. Unscored positions hold
       garbage: mask them.
     Deviations: one logit, where TRL and OpenRLHF take the softmax of two: the same loss, with the
       difference of the two as the logit. Averaged over all steps of the batch, as there.
@@ -46,7 +46,7 @@ def step_product(token_scores: Float[Array, "B R"], mask: Bool[Array, "B R"]) ->
 
     Args:
       token_scores: logits, as in `process_reward`.
-      mask: which places end a step.
+      mask: which positions end a step.
     Returns:
       One number in [0, 1] per response, to rank responses by; 0 without any step, so that a
       response that was not judged does not win.
@@ -90,16 +90,16 @@ def step_last(token_scores: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Fl
 def potential_differences(
     token_scores: Float[Array, "B R"], mask: Bool[Array, "B R"]
 ) -> Float[Array, "B R"]:
-    """r_t - r_(t-1), with r = 0 before the first place: dense rewards from a score of prefixes.
+    """r_t - r_(t-1), with r = 0 before the first position: dense rewards from a score of prefixes.
 
     Their sum is the last score, so over an episode nothing is added or lost. Their running sum
     gives the scores back.
 
     Args:
-      token_scores: the score of the response up to each place, in any unit.
-      mask: scored places; they stand first.
+      token_scores: the score of the response up to each position, in any unit.
+      mask: scored positions; they come first.
     Returns:
-      One reward per scored place, 0 at the others.
+      One reward per scored position, 0 at the others.
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, -2.0, 9.0]]), jnp.array([[True, True, False]])
     >>> potential_differences(*x)[0].tolist()
@@ -111,5 +111,5 @@ def potential_differences(
 
 
 def _kept(scores: Array, mask: Array) -> Array:
-    """The scores in float32, 0 at masked places, whatever stands there."""
+    """The scores in float32, 0 at masked positions, even if NaN there."""
     return jnp.where(mask, f32(scores)[0], 0.0)

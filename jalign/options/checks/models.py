@@ -38,6 +38,7 @@ def _check_adapters(options: RunOptions) -> Iterator[str]:
             f"model.quant: {model.quant} freezes the matrices, and nothing else would be trained: "
             "set model.lora or model.adapter"
         )
+    # each forward pass would draw another mask, and the log-ratio would be noise around 0
     dropout = bool(model.lora and model.lora.dropout)
     if dropout and row.needs_reference():
         yield (
@@ -49,6 +50,7 @@ def _check_adapters(options: RunOptions) -> Iterator[str]:
             f"model.lora.dropout does not apply to {row.name}: the policy would differ from what "
             "was sampled where it is the same; set it to 0"
         )
+    # (a1 + a2)/2 times (b1 + b2)/2 is not (a1 b1 + a2 b2)/2
     if adapters and row.moves_reference() and row.hyperparameters["ref_mixup_alpha"] < 1:
         yield (
             "ref_mixup_alpha < 1 does not apply to adapters: the mean of two adapters' factors is "

@@ -57,6 +57,7 @@ def _check_rollouts(options: RunOptions) -> Iterator[str]:
             yield f"data.{name} does not apply to {row.name}: it samples its data"
     yield from _check_unread(options)
     yield from _check_kl(options)
+    # the last response is the opponent's, the first the policy's: more would not be read
     opponent = row.experience.opponent
     if opponent != "policy" and rollout.responses not in (0, 2):
         yield (
@@ -108,6 +109,7 @@ def _check_experience(options: RunOptions) -> Iterator[str]:
     """Trace the experience: it refuses a number out of range, or too few responses."""
     row = options.algorithm
     assert row.experience is not None
+    # eval_shape runs the Python of the experience and computes nothing
     responses = options.rollout.responses or row.experience.responses
     sizes = {"B": 1, "K": responses, "R": 1}
     arrays = [
