@@ -30,7 +30,7 @@ from jalign.run.response_rewards import bradley_terry
 from jalign.run.reward_total import total_of
 from jalign.run.rollouts import trained_temperature
 from jalign.run.trainer import train
-from jalign.train.online import Online
+from jalign.train.experience_fields import rollout_weights
 from jalign.train.preemption import ExitCode
 from tests._runs import ONLINE, leaves, rows, run
 from tests.tiny_run import arguments
@@ -332,10 +332,7 @@ def test_a_loss_of_whole_responses_weighs_them_by_all_their_tokens():
     }
 
     def weights(name, cap):
-        online = SimpleNamespace(
-            algorithm=algorithms.get(name), spec=SimpleNamespace(importance_cap=cap)
-        )
-        return Online._weights(online, arrays)  # pyright: ignore
+        return rollout_weights(arrays, cap, per_token=algorithms.get(name).loss_per_token)
 
     np.testing.assert_allclose(weights("rloo", 3.0), [[[1.25]]], rtol=1e-6)
     np.testing.assert_allclose(weights("rloo", 1.1), [[[1.1]]], rtol=1e-6)

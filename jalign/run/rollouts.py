@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,14 +13,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from jalign import store
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example
 from jalign.models.decoder import Decoder
 from jalign.models.functional import StandaloneModel, policy_of
 from jalign.options import RunOptions
-from jalign.parallel import hosts
-from jalign.rollout import record
 from jalign.rollout.groups import greedy, respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
@@ -33,6 +30,7 @@ from jalign.run.policy import eos_ids
 from jalign.run.prompts import PromptTable
 from jalign.run.rewards import RewardFn
 from jalign.run.roles import Roles
+from jalign.run.rollout_record import recorder_of
 from jalign.train.micro_batches import MicroBatchPacker
 from jalign.train.online import Online
 from jalign.train.online_metrics import diversity_metrics, length_metrics
@@ -204,7 +202,6 @@ def source_of(
     sampler: Sampler | None = None,
 ) -> Online:
     """The source of an online run on these prompts; `sampler` replaces the one of the run."""
-    record_to = store.as_path(options.out) / record.FOLDER
     return Online(
         options.algorithm,
         table.examples,
@@ -215,7 +212,7 @@ def source_of(
         mesh,
         seed=options.seed,
         greedy=greedy_sampler_of(options, model, table),
-        on_rollout=partial(write_record, record_to, table) if options.rollout.record else None,
+        on_rollout=recorder_of(options, table) if options.rollout.record else None,
         pretraining=pretraining_of(options, model),
         compiler_options=same_rounding(model.decoder.dtype),
     )
@@ -229,28 +226,6 @@ def pretraining_of(options: RunOptions, model: Roles) -> Pretraining | None:
     for warning in check_tokens.check_part(options, model.tokenizer, texts, "data.pretraining"):
         LOG.warning("%s", warning)
     return Pretraining(texts, options.batch_size, options.seed)
-
-
-def write_record(
-    folder: store.StorePath,
-    table: PromptTable,
-    number: tuple[int, int],
-    indices: Sequence[int],
-    rollout: Rollout,
-    arrays: Mapping[str, np.ndarray],
-) -> None:
-    """Write a rollout, or an attempt at one, to the run's folder."""
-    if not hosts.is_main():
-        return
-    prompts = [table[i].text for i in indices]
-    responses = [
-        [table.decode(i, rollout.response(b, k)) for k in range(rollout.finished.shape[1])]
-        for b, i in enumerate(indices)
-    ]
-    try:
-        record.write(folder, *number, prompts, responses, rollout, arrays)
-    except OSError as error:  # a record is no reason to end a run
-        LOG.error("rollout %d is not recorded in %s: %s", number[0], folder, error)
 
 
 Evaluator = Callable[[TrainState, Frozen], dict[str, float] | None]

@@ -10,45 +10,35 @@ Letters: B prompts of a rollout, K responses per prompt, R most tokens of a resp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jalign import store
-from jalign.advantages import adaptive_kl, importance_weights
 from jalign.core import Algorithm, Frozen, TrainState
 from jalign.data.collate import Field
 from jalign.data.examples import Examples
 from jalign.layout import MicroBatches
-from jalign.rewards.types import Judged
-from jalign.rollout.types import Rollout
 from jalign.train import rollout_file
+from jalign.train.experience_fields import experience_fields, steered_kl_coef
 from jalign.train.idle import Idle
 from jalign.train.loop import StepInfo, StopTraining
 from jalign.train.micro_batches import MicroBatchPacker
 from jalign.train.objective import Apply
-from jalign.train.online_metrics import (
-    LOGPS,
-    critic_metrics,
-    length_metrics,
-    logp_metrics,
-    means_of,
-)
+from jalign.train.online_metrics import critic_metrics, means_of
 from jalign.train.preemption import ExitCode
 from jalign.train.pretraining import Pretraining
 from jalign.train.protocols import JudgeRollout, OnRollout, Sampler
-from jalign.train.reward_arrays import given_rewards, reward_arrays
+from jalign.train.reward_arrays import given_rewards
+from jalign.train.rollout_arrays import rollout_arrays, rollout_metrics
 from jalign.train.rollout_spec import RolloutSpec
 from jalign.train.scoring import ResponseScorer
 from jalign.train.selection import Selection
 from jalign.train.step import with_reference
-
-Arrays = dict[str, np.ndarray]
 
 
 class Attempt(NamedTuple):
@@ -106,8 +96,6 @@ class Online:
     ):
         assert algorithm.experience is not None
         self.algorithm, self.spec, self.seed = algorithm, spec, seed
-        self.experience = algorithm.experience
-        self.hyper = algorithm.experience_hyper()
         self.prompts, self.sampler, self.reward, self.greedy = prompts, sampler, reward, greedy
         self.on_rollout, self.pretraining = on_rollout, pretraining
         self._order: Any = (
@@ -121,7 +109,7 @@ class Online:
         )
         self.scorer = ResponseScorer(apply, spec.temperature, self.packer, compiler_options)
         self.step = self.tokens = 0
-        self.kl_coef = self.hyper.get("kl_coef")
+        self.kl_coef = algorithm.experience_hyper().get("kl_coef")
         self.recent: list[dict[str, float]] = []
         self.idle = Idle(spec.max_idle)
         self._examples: Examples | None = None  # of the rollout under way
@@ -215,7 +203,9 @@ class Online:
         )
         self.idle.add(taught=taught, rewarded=rewarded, failures=failures)
         means["rollout/idle_in_a_row"] = float(self.idle.in_a_row)
-        self._steer(means)
+        if spec.kl_target and self.kl_coef is not None:
+            self.kl_coef = steered_kl_coef(spec, self.kl_coef, means["objective/kl"])
+            means["objective/kl_coef"] = self.kl_coef
         self.recent.append(means)
         # If no prompt is kept the steps get prompts with nothing to learn, and change nothing.
         selections = [a.selection for a in attempts if a.kept] or [a.selection for a in attempts]
@@ -234,8 +224,20 @@ class Online:
             )
         rollout = rollout.padded_to(spec.response_len)
         judged = self.reward(indices, rollout)
-        arrays, metrics = self._arrays(indices, rollout, judged, state, frozen, key)
-        fields = self._fields(arrays)
+        greedy = None
+        if "greedy_scores" in self.algorithm.rollout_inputs():
+            assert self.greedy is not None
+            greedy = self.reward(indices, self.greedy(state, frozen, indices, key))
+        arrays, metrics = rollout_arrays(self.algorithm, spec, rollout, judged, greedy, key)
+        if names := spec.model_arrays(self.algorithm):
+            arrays |= self.scorer(rollout, names, state.params, frozen)
+        metrics |= rollout_metrics(self.algorithm, rollout, arrays)
+        fields = experience_fields(
+            self.algorithm,
+            arrays,
+            kl_coef=self.kl_coef,
+            importance_cap=spec.importance_cap,
+        )
         metrics |= critic_metrics(arrays | fields)
         if self.on_rollout:
             given = given_rewards(judged, spec.response_len)
@@ -253,82 +255,6 @@ class Online:
         if judged.scores is not None:
             rewarded |= bool(np.isfinite(judged.scores).any())
         return Attempt(selection, kept, metrics, taught, rewarded, judged.failures)
-
-    def _fields(self, arrays: Arrays) -> Arrays:
-        """What the experience makes of a rollout, and what the loss reads beside it."""
-        hyper = dict(self.hyper)
-        if self.kl_coef is not None:  # steered
-            hyper["kl_coef"] = self.kl_coef
-        names = self.algorithm.rollout_inputs()
-        made = self.experience.fn(*(jnp.asarray(arrays[n]) for n in names), **hyper)
-        fields = {name: np.asarray(x) for name, x in made.items()}
-        if self.spec.importance_cap and "advantages" in fields:
-            fields["advantages"] = fields["advantages"] * self._weights(arrays)
-        if "old_token_logps" in arrays:
-            fields["old_token_logps"] = arrays["old_token_logps"]
-        return fields
-
-    def _weights(self, arrays: Arrays) -> np.ndarray:
-        """[B, K, R] importance weights of tokens; for a loss of whole responses [B, K, 1]."""
-        old, sampler, mask = (arrays[n] for n in ("old_token_logps", "sampler_token_logps", "mask"))
-        if not self.algorithm.loss_per_token:
-            old, sampler = (np.where(mask, x, 0).sum(-1, keepdims=True) for x in (old, sampler))
-            mask = mask.any(-1, keepdims=True)
-        logps = map(jnp.asarray, (old, sampler, mask))
-        return np.asarray(importance_weights(*logps, cap=self.spec.importance_cap))
-
-    def _arrays(
-        self,
-        indices: Sequence[int],
-        rollout: Rollout,
-        judged: Judged,
-        state: TrainState,
-        frozen: Frozen,
-        key: jax.Array,
-    ) -> tuple[Arrays, dict[str, float]]:
-        """`core.ROLLOUT` as far as the run reads it, and what is logged of it."""
-        spec, (b, k) = self.spec, rollout.finished.shape
-        by_policy = slice(k if self.experience.opponent == "policy" else k - 1)
-        read = set(self.algorithm.rollout_inputs())
-        arrays, valid, metrics = reward_arrays(self.algorithm, judged, spec.response_len, by_policy)
-        valid = valid & rollout.mask.any(-1)
-        if "greedy_scores" in read:
-            assert self.greedy is not None
-            baseline = self.reward(indices, self.greedy(state, frozen, indices, key)).scores
-            assert baseline is not None
-            known = np.isfinite(baseline[:, 0])  # a prompt without a baseline is not learned from
-            arrays["greedy_scores"] = np.where(known, baseline[:, 0], 0.0).astype(np.float32)
-            valid &= known[:, None]
-            metrics["rewards/greedy_failed"] = float((~known).sum())
-        if spec.mask_truncated and not self.algorithm.format.policy_samples:
-            valid &= rollout.finished  # a truncated response is never the best, chosen or rejected
-        arrays |= {"finished": rollout.finished, "valid": valid}
-        arrays["mask"] = rollout.mask & valid[..., None]
-        arrays["sampler_token_logps"] = rollout.token_logps
-        if "uniforms" in read:
-            uniform_key = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
-            arrays["uniforms"] = np.asarray(jax.random.uniform(uniform_key, (b, k, k)))
-        if names := spec.model_arrays(self.algorithm):
-            arrays |= self.scorer(rollout, names, state.params, frozen)
-        metrics |= length_metrics(rollout.columns(by_policy))
-        logps = {n: arrays[n][:, by_policy] for n in LOGPS if n in arrays}
-        metrics |= logp_metrics(logps, rollout.mask[:, by_policy])
-        return arrays, metrics
-
-    def _steer(self, means: dict[str, float]) -> None:
-        """The adaptive controller of the KL coefficient."""
-        if not self.spec.kl_target or self.kl_coef is None:
-            return
-        self.kl_coef = float(
-            adaptive_kl(
-                self.kl_coef,
-                means["objective/kl"],
-                self.spec.prompts * self.spec.responses,
-                target=self.spec.kl_target,
-                horizon=float(self.spec.kl_horizon),
-            )
-        )
-        means["objective/kl_coef"] = self.kl_coef
 
     # ---- batches
 

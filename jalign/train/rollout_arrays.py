@@ -1,0 +1,68 @@
+"""The arrays of a rollout that an experience reads (`core.ROLLOUT`), and what is logged of them."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from jalign.core import Algorithm
+from jalign.rewards.types import Judged
+from jalign.rollout.types import Rollout
+from jalign.train.experience_fields import Arrays
+from jalign.train.online_metrics import LOGPS, length_metrics, logp_metrics
+from jalign.train.reward_arrays import reward_arrays
+from jalign.train.rollout_spec import RolloutSpec
+
+
+def rollout_arrays(
+    algorithm: Algorithm,
+    spec: RolloutSpec,
+    rollout: Rollout,
+    judged: Judged,
+    greedy: Judged | None,
+    key: jax.Array,
+) -> tuple[Arrays, dict[str, float]]:
+    """All that does not come from a model, and the metrics of rewards.
+
+    Args:
+      rollout: with R = spec.response_len.
+      judged: its rewards.
+      greedy: rewards of the most probable responses, [B, 1], where the method compares with them.
+      key: of the rollout.
+    """
+    read, (b, k) = set(algorithm.rollout_inputs()), rollout.finished.shape
+    by_policy = policy_columns(algorithm, k)
+    arrays, valid, metrics = reward_arrays(algorithm, judged, spec.response_len, by_policy)
+    valid = valid & rollout.mask.any(-1)
+    if greedy is not None:
+        assert greedy.scores is not None
+        known = np.isfinite(greedy.scores[:, 0])  # no baseline: the prompt is not learned from
+        arrays["greedy_scores"] = np.where(known, greedy.scores[:, 0], 0.0).astype(np.float32)
+        valid &= known[:, None]
+        metrics["rewards/greedy_failed"] = float((~known).sum())
+    if spec.mask_truncated and not algorithm.format.policy_samples:
+        valid &= rollout.finished  # a truncated response is never the best, chosen or rejected
+    if "uniforms" in read:
+        uniform_key = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
+        arrays["uniforms"] = np.asarray(jax.random.uniform(uniform_key, (b, k, k)))
+    arrays |= {
+        "finished": rollout.finished,
+        "valid": valid,
+        "mask": rollout.mask & valid[..., None],
+        "sampler_token_logps": rollout.token_logps,
+    }
+    return arrays, metrics
+
+
+def rollout_metrics(algorithm: Algorithm, rollout: Rollout, arrays: Arrays) -> dict[str, float]:
+    """Lengths, KL and the distance of sampler and trainer, of the responses of the policy."""
+    by_policy = policy_columns(algorithm, rollout.finished.shape[1])
+    logps = {n: arrays[n][:, by_policy] for n in LOGPS if n in arrays}
+    lengths = length_metrics(rollout.columns(by_policy))
+    return lengths | logp_metrics(logps, rollout.mask[:, by_policy])
+
+
+def policy_columns(algorithm: Algorithm, responses: int) -> slice:
+    """Which of the K responses the policy wrote; the opponent writes the last one."""
+    assert algorithm.experience is not None
+    return slice(responses if algorithm.experience.opponent == "policy" else responses - 1)
