@@ -50,7 +50,7 @@ ALLOWED = {
     "pipeline": TRAIN | {"options", "run"},
     "eval": TRAIN | {"options", "run"},
     "plan": TRAIN | {"options", "run"},
-    "bench": TRAIN | {"options", "run", "config", "cli", "plan"},
+    "bench": TRAIN | {"options", "run", "plan"},
     "cli": TRAIN
     | {"about", "taxonomy", "doctor", "eval", "config", "embedded", "bench", "plan", "options"}
     | {"run", "feedback", "pipeline", "__init__"},

@@ -36,7 +36,7 @@ COMMANDS = {
     "init": "jalign.cli.init:init",
     "plan": "jalign.cli.plan:plan",
     "doctor": "jalign.cli.doctor:doctor",
-    "bench": "jalign.bench.main:bench",
+    "bench": "jalign.cli.bench:bench",
 }
 """Command -> `module:function`, `(args, console) -> exit code or None`, imported when it is called:
 `jalign --help` answers at once."""

@@ -131,18 +131,17 @@ def parsed(
 ) -> T:
     """Parse and build. Where there is a --config, a first word that is not an option is one."""
     names = {action.dest for action in options._actions}
+    takes_config = options.prog.endswith("[CONFIG]")  # bench has a --config of another kind
     args = [_with_underscores(arg, names) for arg in args]
     for name in option_names(args):
         if renamed := refusal(name):
             raise ConfigError(renamed)
-    if "config" in names and args and not args[0].startswith("-"):
+    if takes_config and args and not args[0].startswith("-"):
         args = ["--config", *args]
-    if "config" in names and config_help.wanted(args):
+    if takes_config and config_help.wanted(args):
         _print_help(options, args)
-    if {"config", "algorithm"} <= names:
-        args = _with_algorithm(args)
-    elif "config" in names:
-        args = _with_config_files(args)
+    if takes_config:
+        args = _with_algorithm(args) if "algorithm" in names else _with_config_files(args)
     try:
         return build(options.instantiate(options.parse_args(args)))
     except ConfigError:
