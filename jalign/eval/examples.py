@@ -1,4 +1,4 @@
-"""What a model says of each held-out example: arrays of one number per example, not reduced."""
+"""Per-example rewards and KL of a model on held-out data, not reduced."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ExampleStep = Callable[[Any, Frozen, Arrays, Any], tuple[Arrays, ...]]
 
 
 def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
-    """Whether the loss says what it takes for the rewards of a chosen and a rejected response: a
-    reward model its scores, a policy its implicit rewards. Not all pair losses have both.
+    """Whether the loss reports rewards of chosen and rejected responses: the scores of a reward
+    model, or the implicit rewards of a policy. Not all pair losses do.
     """
     if "chosen_len" not in algorithm.format.mask_fields:
         return False
@@ -36,12 +36,12 @@ def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
 
 
 def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> ExampleStep:
-    """`(params, frozen, carry, data) -> per stack of micro-batches {name: [places]}`; jit it.
+    """`(params, frozen, carry, data) -> per stack of micro-batches {name: [slots]}`; jit it.
 
     `data` is a `Batch`, a `MicroBatches` or a tuple of them. The names: `chosen_rewards` and
     `rejected_rewards` as the loss reports them; `chosen_len` and `rejected_len` in scored tokens;
-    `index` and `source` where the batch has them; `present`, which places hold an example. What
-    stands at the other places is arbitrary.
+    `index` and `source` where the batch has them; `present`, which slots hold an example. Values
+    in empty slots are arbitrary.
 
     Args:
       algorithm: a row whose loss `gives_rewards`.
@@ -51,15 +51,15 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Examp
       ValueError: a loss without rewards of pairs.
     """
     if not gives_rewards(algorithm, **hyper):
-        raise ValueError(f"{algorithm.name} gives no rewards of chosen and rejected responses")
+        raise ValueError(f"{algorithm.name} reports no rewards of chosen and rejected responses")
     objective = Objective.of(algorithm, **hyper)
     main = objective.terms[0]
 
     def rewards_of(fields: Arrays) -> Arrays:
         fields = fields | objective.noise(fields, None)
         _, named = main.loss(**{n: fields[n] for n in arrays_of(main.loss)}, **main.hyper)
-        found = {n: fields[n] for n in ("present", *_OF_DATA) if n in fields}
-        return found | {n: named[n] for n in REWARDS}
+        facts = {n: fields[n] for n in ("present", *_OF_DATA) if n in fields}
+        return facts | {n: named[n] for n in REWARDS}
 
     def step(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> tuple[Arrays, ...]:
         stacks = all_fields(objective, apply, params, carry, frozen, as_micro_batches(data), None)
@@ -75,18 +75,18 @@ def per_example(
     carry: Arrays,
     batches: Iterable[tuple[MicroBatches, ...]],
 ) -> dict[str, np.ndarray]:
-    """Arrays [examples] on the host, in the order of the data set (of `index`, if it is there)."""
-    found = []
+    """Arrays [examples] on the host, in the order of the data set (by `index`, if there is one)."""
+    arrays = []
     for data in batches:
         for stack in step(params, frozen, carry, data):
             host = {name: hosts.gather(x) for name, x in stack.items()}
             here = host.pop("present")
-            found.append({name: x[here] for name, x in host.items()})
-    whole = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
-    if "index" not in whole:
-        return whole
-    order = np.argsort(whole["index"], kind="stable")
-    return {name: x[order] for name, x in whole.items()}
+            arrays.append({name: x[here] for name, x in host.items()})
+    joined = {name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]}
+    if "index" not in joined:
+        return joined
+    order = np.argsort(joined["index"], kind="stable")
+    return {name: x[order] for name, x in joined.items()}
 
 
 def make_kl_step(apply: Apply, responses: int | None = None) -> Callable[..., Mean]:
@@ -98,8 +98,8 @@ def make_kl_step(apply: Apply, responses: int | None = None) -> Callable[..., Me
 
     Args:
       apply: `models.functional.functional`'s; `start` are parameters like `params`.
-      responses: count only the first so many of each prompt (binary data: the others belong to
-        another prompt); None is all.
+      responses: count only the first responses of each prompt, this many (binary data: the others
+        belong to another prompt); None is all.
     """
 
     def step(params: Any, base: Any, start: Any, data: Any) -> Mean:

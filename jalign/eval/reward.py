@@ -59,11 +59,11 @@ def pairwise_accuracy(chosen: ArrayLike, rejected: ArrayLike) -> float:
 def calibration(
     chosen: ArrayLike, rejected: ArrayLike, buckets: int = 10
 ) -> tuple[list[Bucket], float]:
-    """Whether pairs come out as often as their rewards say, and the expected calibration error.
+    """Reliability of predicted preferences, and the expected calibration error (ECE).
 
-    Bradley-Terry reads P(chosen better) = sigmoid(chosen - rejected) off the rewards. Which side is
-    called chosen is known only afterwards, so the prediction is folded: its confidence is max(P, 1
-    - P), and it is right where the side it prefers is the chosen one. ECE is the mean over pairs of
+    Bradley-Terry predicts P(chosen better) = sigmoid(chosen - rejected). The prediction is folded,
+    since the model does not know which side is called chosen: its confidence is max(P, 1 - P), and
+    it is right if the side it prefers is the chosen one. ECE is the mean over pairs of
     |accuracy - confidence| of their bucket.
 
     Args:
@@ -81,24 +81,24 @@ def calibration(
     difference = _differences(chosen, rejected)
     confidence, wins = 1 / (1 + np.exp(-np.abs(difference))), _wins(difference)
     edges = np.linspace(0.5, 1.0, buckets + 1)
-    place = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, buckets - 1)
-    found, error = [], 0.0
+    index = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, buckets - 1)
+    result, error = [], 0.0
     for i in range(buckets):
-        mine = place == i
-        low, high, count = float(edges[i]), float(edges[i + 1]), int(mine.sum())
+        inside = index == i
+        low, high, count = float(edges[i]), float(edges[i + 1]), int(inside.sum())
         if not count:
-            found.append(Bucket(low, high, 0, math.nan, math.nan))
+            result.append(Bucket(low, high, 0, math.nan, math.nan))
             continue
-        mean, accuracy = float(confidence[mine].mean()), float(wins[mine].mean())
-        found.append(Bucket(low, high, count, mean, accuracy))
+        mean, accuracy = float(confidence[inside].mean()), float(wins[inside].mean())
+        result.append(Bucket(low, high, count, mean, accuracy))
         error += count / len(difference) * abs(accuracy - mean)
-    return found, error
+    return result, error
 
 
 def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, float]:
     """Pearson's and Spearman's correlation of rewards with lengths; NaN where either is constant.
 
-    A high one says that the reward can be had by writing more.
+    A high one means that longer responses get higher rewards.
 
     Args:
       rewards: [n], n >= 1.
@@ -119,21 +119,21 @@ def by_source(
 
     Args:
       chosen, rejected: [n] rewards.
-      source: [n] places in `names`.
-      names: of the sources; those without pairs are left out.
+      source: [n] indices into `names`.
+      names: of the sources; those without pairs are omitted.
     """
     wins = _wins(_differences(chosen, rejected))
     source = np.asarray(source)
     if source.shape != wins.shape or (source.size and not 0 <= source.min() <= source.max()):
-        raise ValueError(f"source must be {wins.shape} places >= 0, got {source.shape} {source}")
+        raise ValueError(f"source must be {wins.shape} indices >= 0, got {source.shape} {source}")
     if source.max() >= len(names):
-        raise ValueError(f"source {source.max()} has no name; there is: {', '.join(names)}")
+        raise ValueError(f"source {source.max()} has no name; names are: {', '.join(names)}")
     groups = {name: wins[source == i] for i, name in enumerate(names)}
     return {n: Subset(len(g), float(g.mean())) for n, g in groups.items() if len(g)}
 
 
 def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything above that held-out pairs tell, as plain numbers, lists and dictionaries.
+    """All metrics of held-out pairs, as plain numbers, lists and dictionaries.
 
     Args:
       outputs: what `jalign.eval.examples.per_example` returns of pairs.
@@ -145,7 +145,7 @@ def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -
         np.concatenate([chosen, rejected]),
         np.concatenate([outputs["chosen_len"], outputs["rejected_len"]]),
     )
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "pairwise_accuracy": pairwise_accuracy(chosen, rejected),
         "calibration_error": error,
         "calibration": [bucket._asdict() for bucket in buckets],
@@ -153,8 +153,8 @@ def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -
     }
     if sources and "source" in outputs:
         subsets = by_source(chosen, rejected, outputs["source"], sources)
-        found["accuracy_by_source"] = {name: s._asdict() for name, s in subsets.items()}
-    return found
+        report["accuracy_by_source"] = {name: s._asdict() for name, s in subsets.items()}
+    return report
 
 
 def _pair(a: ArrayLike, b: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The record of a run, and what people see of it."""
+"""The record of a run on disk, and its display."""
 
 from jalign.log.display import Display
 from jalign.log.logger import Logger

@@ -1,14 +1,13 @@
-"""What people see of a run: lines in a pipe or a notebook, and bars below them in a terminal."""
+"""Progress of a run: lines in a pipe or a notebook, and bars below them in a terminal."""
 
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 SHOWN = {
@@ -22,13 +21,12 @@ SHOWN = {
     "grad_norm": "grad norm",
     "learning_rate": "lr",
 }
-"""Metrics that a line shows, the most telling first -> their short names."""
+"""Metrics that a line shows, the most important first -> their short names."""
 
-_NOTEBOOKS = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG")  # they give `!command` a terminal, and keep
-# every frame of a moving bar as a line of its own
+# Notebooks give `!command` a terminal, and keep every frame of a moving bar as a line of its own.
+_NOTEBOOKS = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG")
 
-
-_QUIET_S = 30.0  # between two lines of one phase where there is no terminal
+_QUIET_S = 30.0  # between two lines of one phase without a terminal
 
 
 class Display:
@@ -44,18 +42,17 @@ class Display:
             and not any(name in os.environ for name in _NOTEBOOKS)
         )
         self._bars = _bars(console) if console and moving else None
-        self._training: Any = None
+        self._training: TaskID | None = None
 
     def say(self, message: str) -> None:
-        """A line for people."""
+        """Print a line."""
         if self.console:
             self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Show that something goes on which may take long; yields what to tell how many more of
-        `total` parts are done. Without a terminal a phase is a line the first time, and another
-        every half a minute where parts are counted.
+        """Show that something is running; yields a callback to advance towards `total`. Without a
+        terminal a phase is a line the first time, and another every half a minute if it is counted.
         """
         if not self._bars:
             if name not in self._announced:
@@ -72,19 +69,19 @@ class Display:
             self._bars.remove_task(task)
 
     def _counted(self, name: str, total: int | None) -> Callable[[int], None]:
-        done, said = 0, time.monotonic()
+        done, printed = 0, time.monotonic()
 
-        def advance(parts: int) -> None:
-            nonlocal done, said
-            done += parts
-            if total and done < total and time.monotonic() - said >= _QUIET_S:
-                said = time.monotonic()
+        def advance(count: int) -> None:
+            nonlocal done, printed
+            done += count
+            if total and done < total and time.monotonic() - printed >= _QUIET_S:
+                printed = time.monotonic()
                 self.say(f"{name}: {done}/{total}")
 
         return advance
 
     def training(self, step: int, steps: int) -> None:
-        """The bar of the whole run stands at a step."""
+        """Move the bar of the run to a step."""
         if not self._bars:
             return
         self._bars.start()
@@ -94,7 +91,7 @@ class Display:
             self._bars.update(self._training, completed=step)
 
     def metrics(self, kind: str, step: int, steps: int, metrics: Mapping[str, float]) -> None:
-        """A line of the metrics that say most; nothing if none of them is there."""
+        """Print a line of the metrics in `SHOWN`; nothing if there are none."""
         if not self.console:
             return
         speed = metrics.get("tokens_per_second")
@@ -112,19 +109,19 @@ class Display:
         head = f"{kind} {step}/{steps}"
         if self._bars and speed and self._training is not None:
             self._bars.update(self._training, speed=f"{speed:,.0f} tok/s")
-        if self._bars:  # a line that breaks hides how values change from line to line
+        if self._bars:  # columns of wrapped lines cannot be compared by eye
             while len("  ".join([head, *cells])) > self.console.width and len(cells) > 1:
                 cells.pop()
         self.say("  ".join([head, *cells]))
 
     def close(self) -> None:
-        """Leave the last state of the bars on the screen."""
+        """Stop moving; the last state of the bars stays on the screen."""
         if self._bars:
             self._bars.stop()
 
 
 class _Count(ProgressColumn):
-    """How many parts are done, or how long it has taken where nothing counts them."""
+    """Completed of total, or the elapsed time if nothing is counted."""
 
     def render(self, task: Task) -> Text:
         if task.total is None:
@@ -133,7 +130,7 @@ class _Count(ProgressColumn):
 
 
 class _Left(ProgressColumn):
-    """When it will be done."""
+    """Estimated time left."""
 
     def render(self, task: Task) -> Text:
         left = task.time_remaining

@@ -1,4 +1,4 @@
-"""JSON Lines that grow: a full disk loses none of them, and odd ones lose none of the others."""
+"""Append-only JSON Lines that survive a full disk and damaged lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ LOG = logging.getLogger(__name__)
 
 
 class Lines:
-    """A file of records, each on disk when `append` returns. What cannot be written waits in memory
-    until there is room again: the record is no reason to end a run.
+    """A file of records, each on disk when `append` returns.
+
+    Records that cannot be written wait in memory until there is room again: a full disk must not
+    end a run for its log.
 
     Args:
-      path: what is there stays.
+      path: existing records are kept.
     """
 
     def __init__(self, path: Path):
@@ -29,19 +31,22 @@ class Lines:
     def append(self, record: Mapping[str, Any]) -> None:
         self._waiting += (json.dumps(record, ensure_ascii=False) + "\n").encode()
         try:
+            # Unbuffered writes may be partial: only the bytes that were taken leave the queue.
             while self._waiting:
                 self._waiting = self._waiting[self._file.write(self._waiting) :]
         except OSError as error:
             if not self._failing:
-                LOG.error("%s cannot be written, the run goes on without it: %s", self.path, error)
+                LOG.error(
+                    "%s cannot be written, training continues without it: %s", self.path, error
+                )
             self._failing = True
             return
         if self._failing:
-            LOG.warning("%s is written again, and complete", self.path)
+            LOG.warning("%s is written again, nothing is missing", self.path)
         self._failing = False
 
     def records(self) -> list[dict[str, Any]]:
-        """All of them, those that wait too."""
+        """All records, those in memory included."""
         return parse(self.path.read_bytes() + self._waiting)[0]
 
     def close(self) -> None:
@@ -52,8 +57,8 @@ class Lines:
 
 
 def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The records of a file, and how many of its lines hold none. What follows the last line break
-    is half a line, where a kill came in between.
+    """The records of a file, and the number of damaged lines. Text after the last line break is the
+    partial line of a killed process.
     """
     records, damaged = [], 0
     for line in data.split(b"\n")[:-1]:
@@ -71,10 +76,10 @@ def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def drop_after(path: Path, step: int) -> int:
-    """Drops the records after a step; returns the step of the last of them, 0 where there is none.
+    """Drop the records after a step; returns the step of the last one dropped, 0 if none was.
 
-    A killed run may have logged steps that its last checkpoint does not hold, and half a line.
-    A run that starts afresh evaluates step 0 again, so then nothing is kept.
+    A killed run may have logged steps after its last checkpoint, and a partial line. A run that
+    starts from scratch evaluates step 0 again, so it keeps nothing.
     """
     if not path.exists():
         return 0

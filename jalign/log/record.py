@@ -14,18 +14,18 @@ from jalign.log.tensorboard import TensorBoard
 
 
 class RunLog:
-    """One run's record. Going on from step s drops what an earlier life of the run wrote after s.
+    """One run's record. Resuming from step s drops what an earlier process wrote after s.
 
     Args:
       directory: `metrics.jsonl` and TensorBoard's events are written there; to an object store by
         `put`.
       steps: optimizer steps of the whole run.
       start: steps already taken.
-      display: where people look.
-      writes: whether this process keeps the record; of several only the first does.
+      display: of the progress.
+      writes: whether this process writes the record; of several only the first does.
 
     Attributes:
-      dropped: the last step of an earlier life that was recorded after `start`; 0: none was.
+      dropped: the last step after `start` that an earlier process recorded; 0: none.
       aside_s: seconds spent in phases that are not training, such as evaluations.
     """
 
@@ -68,28 +68,28 @@ class RunLog:
         self.display.metrics(kind, step, self._steps, metrics)
 
     def text(self, step: int, name: str, rows: list[dict[str, Any]]) -> None:
-        """Record texts (sample generations) beside the numbers."""
+        """Record a table of texts (sample generations)."""
         self._append({"step": step, "kind": name, "rows": rows})
         if self._lines:
             first, *later = self.rows(name)
             self._board.texts(step, name, _beside(first["rows"], rows) if later else rows)
 
     def settings(self, config: Mapping[str, Any]) -> None:
-        """What the run was given, beside its curves."""
+        """Show the config of the run beside its curves."""
         if self._lines:
             self._board.settings(config)
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
-        """What has been recorded of a kind so far, by earlier lives of the run too."""
+        """All records of a kind, those of earlier processes included."""
         records = self._lines.records() if self._lines else []
         return [record for record in records if record["kind"] == kind]
 
     def say(self, message: str) -> None:
-        """A line for people."""
+        """Print a line."""
         self.display.say(message)
 
     def tick(self, step: int) -> None:
-        """Move the bar to a step, whose metrics nobody reads yet."""
+        """Move the bar to a step, whose metrics are not read back yet."""
         self.display.training(step, self._steps)
 
     @contextmanager
@@ -103,7 +103,7 @@ class RunLog:
             self.aside_s += time.perf_counter() - since
 
     def put(self) -> None:
-        """Bring an object store up to date; files on disk are so after every line."""
+        """Upload to an object store; files on disk are written after every line."""
         if self._spool:
             self._board.flush()
             self._spool.put()

@@ -1,6 +1,4 @@
-"""A run in TensorBoard: curves in the groups of transformers' trainers, settings, texts side by
-side.
-"""
+"""A run in TensorBoard: curves in the groups of transformers' trainers, settings, and texts."""
 
 import json
 import logging
@@ -14,30 +12,30 @@ from tensorboardX.summary import hparams
 
 LOG = logging.getLogger(__name__)
 
-_TELLING = ("loss", "reward", "rewards/", "objective/", "grad_norm", "learning_rate")
+_IMPORTANT = ("loss", "reward", "rewards/", "objective/", "grad_norm", "learning_rate")
 _GROUPS = {"train": ("train", "training"), "eval": ("eval", "validation")}
 _OUTCOMES = ("train/loss", "train/reward", "eval/loss", "eval/reward", "eval/rewards/accuracies")
 
 
 def tag(kind: str, name: str) -> str:
     """The curve of a metric. TensorBoard opens its first two groups by name: `eval` and `train`,
-    which hold loss and rewards; everything else stands in `training` and `validation`, closed.
+    which hold loss and rewards; all other metrics are in `training` and `validation`, closed.
 
     >>> tag("train", "rewards/margins"), tag("train", "eta_s"), tag("eval", "logps/chosen")
     ('train/rewards/margins', 'training/eta_s', 'validation/logps/chosen')
     """
     if name.startswith(f"{kind}/"):
         return name
-    telling = any(name == t or (t[-1] == "/" and name.startswith(t)) for t in _TELLING)
+    important = any(name == t or (t[-1] == "/" and name.startswith(t)) for t in _IMPORTANT)
     first, second = _GROUPS.get(kind, (kind, kind))
-    return f"{first if telling else second}/{name}"
+    return f"{first if important else second}/{name}"
 
 
 class TensorBoard:
-    """Event files in a folder, which names the run.
+    """Event files in a folder, whose name is that of the run.
 
     Args:
-      purge_step: the run goes on: hide what an earlier life wrote from this step on.
+      purge_step: of a resumed run: hide what an earlier process wrote from this step on.
       suffix: of the file's name.
     """
 
@@ -48,7 +46,7 @@ class TensorBoard:
         events._py_recordio_writer = _Forgiving(events._py_recordio_writer)
 
     def scalars(self, step: int, kind: str, metrics: Mapping[str, float | None]) -> None:
-        """Points of curves; None is none."""
+        """Points of curves; None is skipped."""
         for name, value in metrics.items():
             if value is not None:
                 self._writer.add_scalar(tag(kind, name), value, step)
@@ -79,12 +77,13 @@ class TensorBoard:
 
 
 class _Forgiving:
-    """A file of tensorboardX's that is given up where it cannot be written. By the error, the
-    thread that writes would end, and the run then wait for it for good.
+    """A file of tensorboardX's that stops writing at the first error.
+
+    The error would end tensorboardX's writer thread, and the run would then wait for it forever.
     """
 
     def __init__(self, file: Any):
-        self._file, self._given_up = file, False
+        self._file, self._failed = file, False
 
     def write(self, data: bytes) -> None:
         self._try(self._file.write, data)
@@ -95,15 +94,15 @@ class _Forgiving:
     def close(self) -> None:
         self._try(self._file.close)
 
-    def _try(self, call: Callable[..., None], *given: bytes) -> None:
-        if self._given_up:
+    def _try(self, call: Callable[..., None], *args: bytes) -> None:
+        if self._failed:
             return
         try:
-            call(*given)
+            call(*args)
         except OSError as error:
-            self._given_up = True
-            LOG.error("TensorBoard's events are not written any more: %s", error)
-            with suppress(OSError):  # which writes what waits
+            self._failed = True
+            LOG.error("TensorBoard's events are no longer written: %s", error)
+            with suppress(OSError):  # close flushes, which fails again
                 self._file.close()
 
 
@@ -114,11 +113,11 @@ def _cell(value: Any) -> str:
     return "<br>".join(text.strip().splitlines())
 
 
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{before}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            flat[before + name] = value
+            flat[prefix + name] = value
     return flat

@@ -1,7 +1,7 @@
-"""The values that describe a run: one dataclass per section, checked when they are made.
+"""The values that describe a run or a command: one dataclass per section, checked when constructed.
 
-`jalign.config` reads them from YAML and the command line; `jalign.run` takes them, and its keyword
-arguments are their fields.
+`jalign.config` reads them from YAML and the command line; `jalign.run` and the other libraries take
+them as they are.
 """
 
 from jalign.options.data import DataConfig, Sources

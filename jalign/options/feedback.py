@@ -1,4 +1,4 @@
-"""What the commands of AI feedback can be told: `jalign label`, `revise` and `prompts`."""
+"""Options of AI feedback: `jalign label`, `revise` and `prompts`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from jalign.options.judge import LanguageModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """Preference records of what a language model says of responses.
+    """Preference records by a language-model judge.
 
     Args:
         file: rows with a prompt and responses, as `jalign sample --out` writes them, or pairs.
-        out: .jsonl or .jsonl.gz: pairs with chosen_prob where preferences are asked, lists with
-          ratings where scores or points are.
-        judge: the model that is asked.
-        ask: for a "preference" between two responses in both orders (RLAIF), by "principles"
+        out: .jsonl or .jsonl.gz: pairs with chosen_prob for preferences, lists with ratings for
+          scores or points.
+        judge: the model that judges.
+        ask: "preference" between two responses in both orders (RLAIF), by "principles"
           (Constitutional AI), a "score" from 1 to 10, or up to 5 "points" (self-rewarding).
         options: of `rewards.rlaif.Comparison`, `rewards.constitutional.comparison`,
           `rewards.rating.direct_score` or `additive_ratings`: templates (files or names),
           instructions, reasons, samples ...
         principles: JSON file of principles; those that ship when not given.
-        limit: use only the first so many rows; 0 for all.
-        batch_size: rows that are judged together, and then kept.
+        limit: use only the first rows, at most this many; 0 for all.
+        batch_size: rows judged together and then written.
     """
 
     file: str
@@ -49,15 +49,15 @@ class ReviseConfig:
     Args:
         file: rows with a prompt and responses, as `jalign sample --out` writes them, or with one.
         out: .jsonl or .jsonl.gz: prompts with revised responses.
-        writer: the model that criticises and revises; in the paper the one that responded.
-        rounds: of critique and revision, each of what the last one wrote.
+        writer: the model that critiques and revises; in the paper the one that responded.
+        rounds: of critique and revision, each of the previous revision.
         keep: the revisions of all rounds, as in the paper, or the last one.
         principles: JSON file of principles; those that ship when not given.
-        seed: of the choice of principles.
-        temperature: of what is written.
+        seed: of the order of principles.
+        temperature: of sampling.
         max_tokens: most tokens of a critique, and of a revision.
-        limit: use only the first so many rows; 0 for all.
-        batch_size: rows that are revised together, and then kept.
+        limit: use only the first rows, at most this many; 0 for all.
+        batch_size: rows revised together and then written.
     """
 
     file: str
@@ -78,22 +78,22 @@ class ReviseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsConfig:
-    """New prompts that a model writes in sight of a few others (self-instruct).
+    """New prompts from few-shot examples (self-instruct).
 
     Args:
-        file: rows with prompts of people.
+        file: rows with prompts by people.
         out: .jsonl or .jsonl.gz: rows with a prompt.
         writer: the model that writes.
-        count: prompts to make.
-        attempts: most tries for each of them: what is too short, too long or too like another
-          prompt is left out.
+        count: prompts to write.
+        attempts: most tries for each of them: prompts that are too short, too long or too similar
+          to another are dropped.
         options: of `rewards.self_instruct.invent`: template, shots, own_shots, most_alike,
           min_words, max_words.
-        seed: of the choice of prompts that are shown.
-        temperature: of what is written.
+        seed: of the choice of examples.
+        temperature: of sampling.
         max_tokens: most tokens of a prompt.
-        limit: use only the first so many rows; 0 for all.
-        batch_size: prompts that are written together, and then kept.
+        limit: use only the first rows, at most this many; 0 for all.
+        batch_size: prompts generated together and then written.
     """
 
     file: str
@@ -114,7 +114,7 @@ class PromptsConfig:
 
 
 def _check(config: Any, model: str, **least: float) -> None:
-    """That a model is given, a file that rows can be written to, and numbers in their range."""
+    """Raise ValueError without a model, for another output format, or a number out of range."""
     if not getattr(config, model).model:
         raise ValueError(f"set {model}.model: a folder, a run, or the model's name at the server")
     if not config.out.endswith((".jsonl", ".jsonl.gz")):

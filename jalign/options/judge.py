@@ -1,4 +1,4 @@
-"""A language model that is asked: in this process, or behind a server."""
+"""A language model that judges or writes: in this process, or behind a server."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelConfig:
-    """A language model that is asked.
+    """A language model that judges or writes.
 
     Args:
-        model: a run, a folder, a hub name or "embedded", in this process; or what the server calls
-          its model.
-        server: base URL of a server with the OpenAI API, up to where chat/completions follows. The
-          key comes from the environment variable JALIGN_JUDGE_API_KEY.
-        cache: folder in which a server's answers are kept.
+        model: a run, a folder, a hub name or "embedded", in this process; or the name of the
+          server's model.
+        server: base URL of a server with the OpenAI API, without chat/completions. The key comes
+          from the environment variable JALIGN_JUDGE_API_KEY.
+        cache: folder for a server's answers.
         concurrency: most requests at once.
-        timeout_s: seconds that a server may take to answer.
-        retries: further attempts after one that failed in passing.
+        timeout_s: seconds until a request fails.
+        retries: further attempts after a transient failure.
         prompt_price, completion_price: of a server, per million tokens, for `judge/cost`.
-        seed: of what is written above temperature 0. A server is sent seed + k for the k-th sample
-          of a prompt; null sends it none.
+        seed: of sampling above temperature 0. A server is sent seed + k for the k-th sample of a
+          prompt; null sends it none.
     """
 
     model: str | None = None
@@ -39,7 +39,7 @@ class LanguageModelConfig:
         plain = {f.name: f.default for f in fields(LanguageModelConfig)}
         for name in of_server if not self.server else ():
             if getattr(self, name) != plain[name]:
-                raise ValueError(f"{name} is about a server: set server, or leave it out")
+                raise ValueError(f"{name} only applies to a server: set server, or remove it")
         for name in of_server[2:]:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
@@ -54,10 +54,10 @@ class JudgeConfig(LanguageModelConfig):
     """A language model that judges responses (AI feedback).
 
     Args:
-        ask: for a "score" from 1 to 10, the mean of its distribution (direct RLAIF); for "points",
-          up to 5, one for each quality (self-rewarding); or for a "preference" between two
-          responses, in both orders, where a method learns from preferences.
-        weight: of a score or of points in the reward.
+        ask: "score": from 1 to 10, the mean of its distribution (direct RLAIF); "points": up to 5,
+          one for each quality (self-rewarding); "preference": between two responses, in both
+          orders, for methods that learn from preferences.
+        weight: of the score or the points in the reward.
         options: of `rewards.rating.direct_score`, `additive_ratings` or `rewards.rlaif.Comparison`:
           templates (files or names), instructions, reasons ...
     """
@@ -68,9 +68,9 @@ class JudgeConfig(LanguageModelConfig):
 
     def __post_init__(self):
         if self.ask == "nothing":
-            said = self.model or self.server or self.options or self.cache
-            if said or self.seed is not None:
-                raise ValueError("reward.judge: ask says for what; it is nothing")
+            configured = self.model or self.server or self.options or self.cache
+            if configured or self.seed is not None:
+                raise ValueError("reward.judge.ask must be set: score, points or preference")
         elif not self.model:
             raise ValueError("reward.judge needs a model: a folder, or its name at the server")
         super().__post_init__()

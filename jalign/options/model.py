@@ -15,7 +15,7 @@ class LoraConfig:
         alpha: scale; the update is multiplied by alpha / rank.
         dropout: on the adapters' input, in training only.
         targets: regular expression over module paths such as layers.attn.q.
-        rank_stabilised: multiply by alpha / sqrt(rank) instead.
+        rank_stabilised: multiply by alpha / sqrt(rank) instead (rsLoRA).
     """
 
     rank: int = 16
@@ -33,24 +33,22 @@ class ModelConfig:
         path: a Hugging Face folder (safetensors) or hub name; "embedded" is the model in the
           package.
         tokenizer: folder or hub name of the tokenizer; the model's own when not given.
-        dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU. What is trained
-          is kept in float32.
-        remat: what the backward pass computes again to save memory.
-        attention: kernel; auto chooses by device and says which.
-        lora: train adapters instead of the whole model.
-        adapter: a PEFT adapter folder to go on from; it is its own reference.
-        quant: keep the matrices under adapters in 4 bits (nf4, as in QLoRA) or 8 (int8).
+        dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU. Trained
+          parameters are float32.
+        remat: what the backward pass recomputes to save memory.
+        attention: kernel; auto selects by device and logs which.
+        lora: train adapters instead of every parameter.
+        adapter: a PEFT adapter folder to continue from; its start is the reference.
+        quant: keep the frozen matrices under adapters in 4 bits (nf4, as in QLoRA) or 8 (int8).
         reference: another model with the same tokenizer as the frozen reference, such as a teacher;
           a copy of the model itself when not given.
-        reference_offload: host keeps the frozen reference of full fine-tuning in the memory of the
-          hosts; every micro-batch reads its layers from there, one at a time.
-        critic: where the critic of an algorithm that trains one starts; the model's own path when
-          not given. "shared": none of its own, but a scalar head on the policy. With adapters, a
-          critic that starts where the policy does stands on the same frozen weights.
-        heads: numbers that the scalar head of a reward model gives: the attributes of
-          multi_attribute.
-        depth: keep only the first so many layers of what is loaded, as a student to distil into; 0
-          is all of them.
+        reference_offload: host keeps the frozen reference of full fine-tuning in host memory; every
+          micro-batch reads its layers from there, one at a time.
+        critic: the model that the critic starts from, for algorithms that train one; the policy's
+          when not given. "shared": a scalar head on the policy instead. With adapters, a critic
+          from the same model shares the policy's frozen weights.
+        heads: outputs of a reward model's scalar head: the attributes of multi_attribute.
+        depth: keep only the first layers, this many, as a student to distill into; 0 is all.
     """
 
     path: str = "embedded"

@@ -23,10 +23,10 @@ class OptimConfig:
 
     Args:
         name: which one.
-        learning_rate: at its peak; null is what is usual for adamw and the kind of run: 2e-5 for
+        learning_rate: at its peak; null is the usual one for adamw and the kind of run: 2e-5 for
           demonstrations (SFT), 1e-5 for reward models, 1e-6 for preferences and online; ten times
           as much for adapters (jalign.options.rates).
-        schedule: what follows the warm-up.
+        schedule: after the warm-up.
         warmup_steps: optimizer steps of linear warm-up.
         final_lr_fraction: the rate at the end, as a fraction of learning_rate.
         b1: first decay of adamw, lion; momentum of muon.
@@ -35,13 +35,13 @@ class OptimConfig:
         weight_decay: on matrices, not on norms and biases.
         momentum: of sgd.
         clip_norm: largest global gradient norm; null for no clipping.
-        l1: makes what is trained sparse: after each step every entry's change since the start (of
-          adapters, the entry itself) moves learning rate x l1 towards 0; 0 is off.
-        moments: int8 keeps the moments of adamw, lion, muon and sgd with momentum in 8 bits (block-
-          wise dynamic quantisation, arXiv 2110.02861): about 2 bytes per parameter of adamw's
-          instead of 8. Arrays of less than 4096 entries stay float32.
-        offload: host keeps the optimizer's state in the memory of the hosts; every step moves it to
-          the devices and back. Nothing else changes, so a run may go on with another choice. With
+        l1: sparsity: after each step every entry's change since the start (for adapters, the entry
+          itself) moves learning rate x l1 towards 0; 0 is off.
+        moments: int8 keeps the moments of adamw, lion, muon and sgd with momentum in 8 bits
+          (block-wise dynamic quantization, arXiv 2110.02861): about 2 bytes per parameter for adamw
+          instead of 8. Arrays below 4096 entries stay float32.
+        offload: host keeps the optimizer's state in host memory; every step moves it to the devices
+          and back. The numbers do not change, so a run may resume with another choice. With
           moments: int8 only from JAX 0.12.
     """
 
@@ -61,7 +61,11 @@ class OptimConfig:
     offload: Literal["none", "host"] = "none"
 
     def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        """The optimizer and schedule of a run of so many steps; ValueError says what is off."""
+        """The optimizer and schedule of a run of this many steps.
+
+        Raises:
+          ValueError: an option is out of range, or does not apply to the optimizer or schedule.
+        """
         if self.offload == "host" and self.moments == "int8" and jax.__version_info__ < (0, 12):
             raise ValueError(
                 "offload: host with moments: int8 needs JAX 0.12: TPU compilers before it hold no "

@@ -1,4 +1,4 @@
-"""What rewards responses: functions, a reward model, a judge."""
+"""Rewards of responses: functions, a reward model, a judge."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from jalign.user_code import name_of
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
-    """What says how good a response is. Several add up, each with its weight.
+    """The reward of a response: a weighted sum of functions, a reward model and a judge.
 
     Args:
         functions: name -> weight of reward functions: those that ship (sentiment_reward,
           exact_match ...), `package.module:function` or `file.py:function`; from Python also the
-          functions themselves, of which the record of the run keeps the name. Where a method learns
-          from steps they are asked about each step as if it were a response; the column `before` is
-          the response up to it.
+          functions themselves, of which the run records the name. For methods that learn from
+          steps they are called with each step as if it were a response; the column `before` is the
+          response up to it.
         options: name -> keyword options of a function.
-        model: a reward model: the folder of its run, or one that `jalign export` wrote. Where a
-          method learns from steps: the folder of a run of prm.
+        model: a reward model: the folder of its run, or one that `jalign export` wrote. For methods
+          that learn from steps: the folder of a run of prm.
         model_weight: its weight.
-        missing_eos_penalty: taken from the reward of a response that does not end by itself.
-        clip: rewards are cut to [-clip, clip]; 0: not.
-        temperature: of the preferences that methods of games make of rewards: sigmoid(difference /
+        missing_eos_penalty: subtracted from the reward of a response without EOS.
+        clip: rewards are clipped to [-clip, clip]; 0: off.
+        temperature: for methods that turn rewards into preferences: sigmoid(difference /
           temperature) is the probability that one response is preferred to the other.
-        step_separator: text that ends a step of a response, where a method learns from steps.
+        step_separator: text that ends a step of a response, for methods that learn from steps.
         judge: a language model that judges.
     """
 
@@ -43,12 +43,12 @@ class RewardConfig:
 
     @property
     def scores(self) -> bool:
-        """Whether anything gives a response a number."""
+        """Whether responses get numeric rewards."""
         return bool(self.functions or self.model) or self.judge.ask in ("score", "points")
 
     @property
     def given(self) -> bool:
-        """Whether anything judges."""
+        """Whether responses are judged at all."""
         return self.scores or self.judge.ask == "preference"
 
     def __post_init__(self):
@@ -61,7 +61,7 @@ class RewardConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"reward.{name} must be >= 0, got {getattr(self, name)}")
         if not self.step_separator:
-            raise ValueError("reward.step_separator: an empty text would end a step everywhere")
+            raise ValueError("reward.step_separator must not be empty")
         if not self.temperature > 0:
             raise ValueError(f"reward.temperature must be > 0, got {self.temperature}")
         if unknown := sorted(set(self.options) - set(self.functions)):

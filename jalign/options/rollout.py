@@ -13,9 +13,9 @@ class RolloutConfig(RolloutRules):
     """How responses are sampled from the policy, and how often they are learned from.
 
     Args:
-        prompts: prompts per rollout, a multiple of batch_size; 0: batch_size, and where a method
-          learns from samples of its reference (sppo_samples, dno_prct, spin_online) as many as make
-          an iteration of ref_sync_steps optimizer steps.
+        prompts: prompts per rollout, a multiple of batch_size; 0: batch_size, or, for methods that
+          learn from samples of their reference (sppo_samples, dno_prct, spin_online), the prompts
+          of ref_sync_steps optimizer steps.
         responses: responses per prompt; 0: the number usual for the method.
         max_new_tokens: most tokens of a response, which dr_grpo divides by.
         top_k: keep the most probable tokens only; 0: all. The log-probs of training ignore the cut.
@@ -27,8 +27,9 @@ class RolloutConfig(RolloutRules):
           the longest.
         weights: of the policy while it samples: sharded as in training, so that every token gathers
           what mesh.fsdp and mesh.context split; or gathered once per rollout into a copy, in the
-          compute type and split over mesh.tensor only, where a device has room for it.
-        mixture: of sampling from policy^(1 - mixture) * reference^mixture, where a method does.
+          compute type and split over mesh.tensor only, if a device has room for it.
+        mixture: weight of the reference in policy^(1 - mixture) * reference^mixture, for methods
+          that sample from it.
         record: write every rollout to the run's folder (`jalign rollouts`).
     """
 
@@ -54,7 +55,7 @@ class RolloutConfig(RolloutRules):
             if getattr(self, name) < smallest:
                 raise ValueError(f"rollout.{name} must be >= {smallest}, got {getattr(self, name)}")
         if "" in self.stop:
-            raise ValueError("rollout.stop: an empty text would stop everywhere")
+            raise ValueError("rollout.stop: stop strings must not be empty")
         if self.temperature <= 0:
             raise ValueError(f"rollout.temperature must be > 0, got {self.temperature}")
         for name in ("top_p", "mixture"):

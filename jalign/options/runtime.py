@@ -1,4 +1,4 @@
-"""Devices, checkpoints, and the texts that are sampled during a run."""
+"""Devices, checkpoints, and samples during a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class MeshConfig:
 
     Args:
         data: copies of the model, each on its share of the batch.
-        fsdp: parts that parameters and batch are split into.
-        tensor: parts that each matrix is split into.
-        context: parts that the tokens of a stream are split into, for rows too long for one device;
-            attention exchanges tokens for heads.
+        fsdp: shards of parameters and batch.
+        tensor: shards of each matrix.
+        context: shards of the tokens of a stream, for rows too long for one device; attention
+          exchanges tokens for heads.
         rules: regular expression over parameter paths -> mesh axis (or null) of each dimension,
             instead of the default: {'.*mlp.*kernel': [null, fsdp, tensor], '.*': []}.
     """
@@ -32,7 +32,7 @@ class SampleConfig:
     """Continuations written before, during and after training.
 
     Args:
-        prompts: how many held-out prompts; 0 for none.
+        prompts: number of held-out prompts; 0 for none.
         every: optimizer steps between them; 0 for before and after only.
         max_new_tokens: most tokens of a continuation.
         temperature: 0 is greedy.
@@ -48,14 +48,14 @@ class SampleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the state is saved, and how a run goes on.
+    """When the state is saved, and how a run resumes.
 
     Args:
         every: optimizer steps between checkpoints; 0 for the last step only.
-        keep: newest checkpoints that are kept.
-        resume: auto goes on if there is a checkpoint; never refuses to; must insists; a number
-          names a step.
-        allow_mismatch: facts that may differ from the checkpoint's (its names are in the error).
+        keep: number of newest checkpoints that are kept.
+        resume: auto resumes if there is a checkpoint; never refuses to; must requires one; an
+          integer resumes from that step.
+        allow_mismatch: facts that may differ from the checkpoint's (the error names them).
     """
 
     every: int = 100
