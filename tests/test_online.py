@@ -206,7 +206,7 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
         config(reward=reward, data=DataConfig(filters=["length_ratio=3"]))
     with pytest.raises(ValueError, match=r"rollout\.kl_target does not apply to grpo"):
         config(reward=reward, rollout=RolloutConfig(kl_target=6.0))
-    with pytest.raises(ValueError, match="judge.ask must be set"):
+    with pytest.raises(ValueError, match=r"judge\.ask must be set"):
         JudgeConfig(model="judge")
     with pytest.raises(ValueError, match="preference does not apply: grpo reads no preferences"):
         config(reward=replace(reward, judge=JudgeConfig(ask="preference", model="judge")))

@@ -84,7 +84,7 @@ def test_accuracy_by_source_leaves_out_a_source_without_pairs():
         (lambda: pairwise_accuracy([], []), "n >= 1"),
         (lambda: calibration([np.nan], [1.0]), "chosen hold 1 numbers not finite"),
         (lambda: calibration([2.0], [1.0], 0), "buckets must be at least 1, got 0"),
-        (lambda: by_source([1.0], [2.0], [1], ["a"]), "source 1 has no name; there is: a"),
+        (lambda: by_source([1.0], [2.0], [1], ["a"]), "source 1 has no name; names are: a"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, message):
@@ -151,7 +151,7 @@ def test_the_accuracy_is_that_of_the_metrics(name):
 def test_which_rows_have_rewards_of_pairs():
     assert all(map(gives_rewards, map(get, ("dpo", "bradley_terry", "simpo", "tdpo2", "aot"))))
     assert not any(map(gives_rewards, map(get, ("sft", "kto", "npo", "k_wise"))))
-    with pytest.raises(ValueError, match="npo gives no rewards"):
+    with pytest.raises(ValueError, match="npo reports no rewards"):
         make_example_step(get("npo"), apply)
 
 
