@@ -158,9 +158,9 @@ def test_a_loss_that_makes_no_row_is_refused_with_the_remedy(loss, message):
 
 
 def test_a_row_handed_over_as_an_object_is_found_again_in_this_process():
-    row = replace(get("dpo"), name="mine", defaults={"beta": 0.3})
+    row = replace(get("dpo"), name="lighter", defaults={"beta": 0.3})
     name = name_of(row.with_hyper(beta=0.2))
-    assert name == "here:mine" and get(name) == row and get(row) is row
+    assert name == "here:lighter" and get(name) == row and get(row) is row
     assert name_of(get("dpo").with_hyper(beta=0.2)) == "dpo"
     assert name_of(get("dr_grpo").with_longest_response(7)) == "dr_grpo"
 

@@ -10,7 +10,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jalign.core.experience import ROLLOUT, Experience
+from jalign.core.check_row import check_row
+from jalign.core.experience import Experience
 from jalign.core.format import (
     REFERENCE_HYPER,
     SCORER_HYPER,
@@ -71,38 +72,7 @@ class Algorithm:
     def __post_init__(self):
         aux = {name: AuxLoss(*x) for name, x in self.aux_losses.items()}
         object.__setattr__(self, "aux_losses", aux)
-        self._refuse_unknown_arrays()
-        # the step joins all micro-batches first, whose R may differ, so only [B] arrays join
-        token_arrays = self.format.token_fields & set(arrays_of(self.loss))
-        if self.batch_coupled and token_arrays:
-            raise TypeError(
-                f"{self.name}: a batch-coupled loss reads one value per response, not the "
-                f"token-level {', '.join(sorted(token_arrays))}"
-            )
-        hyper = self._default_hyper()
-        for name in self.defaults:
-            if name not in hyper:
-                near = did_you_mean(name, hyper)
-                raise TypeError(
-                    f"{self.name}: default {name!r} is not a keyword argument of "
-                    f"{self.loss.__name__}{near}"
-                )
-
-    def _refuse_unknown_arrays(self) -> None:
-        for name in self.rollout_inputs():
-            if name not in ROLLOUT:
-                near = did_you_mean(name, ROLLOUT)
-                raise TypeError(f"{self.name}: a rollout has no array {name!r}{near}")
-        # a misspelled array must fail when the row is made, not as a KeyError in a compiled step
-        allowed = self.format.fields | set(self.carry.names if self.carry else ())
-        for fn in (self.loss, *(x.loss for x in self.available_aux_losses.values())):
-            for name in arrays_of(fn):
-                if name not in allowed:
-                    near = did_you_mean(name, allowed)
-                    raise TypeError(
-                        f"{self.name}: {fn.__name__} asks for the array {name!r}, unknown to "
-                        f"format {self.format.name!r}{near}"
-                    )
+        check_row(self)
 
     # ---- arrays
 
@@ -140,7 +110,7 @@ class Algorithm:
         offered = {} if self.needs_value_head else self.format.aux_losses
         return {**offered, **self.aux_losses}
 
-    def _default_hyper(self) -> dict[str, float]:
+    def unweighted_hyper(self) -> dict[str, float]:
         """Every hyper-parameter except the weights of auxiliary losses, with its default."""
         hyper = hyper_of(self.loss)
         if self.experience:
@@ -155,7 +125,7 @@ class Algorithm:
     def hyperparameters(self) -> dict[str, float]:
         """Every hyper-parameter of this algorithm, with its default or the value set for a run."""
         weights = {name: x.weight for name, x in self.available_aux_losses.items()}
-        return self._default_hyper() | dict(self.defaults) | weights | dict(self.hyper)
+        return self.unweighted_hyper() | dict(self.defaults) | weights | dict(self.hyper)
 
     def with_hyper(self, **hyper: float) -> Algorithm:
         """This row with these hyper-parameters set; errors as in `resolve_hyper`."""

@@ -1,0 +1,48 @@
+"""Mistakes in a row of the catalogue, found when the row is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jalign.core.experience import ROLLOUT
+from jalign.signatures import arrays_of, did_you_mean
+
+if TYPE_CHECKING:
+    from jalign.core.algorithm import Algorithm
+
+
+def check_row(row: Algorithm) -> None:
+    """Refuse names that nothing would provide or read.
+
+    A misspelled array must fail when the row is made, not as a KeyError in a compiled step.
+
+    Raises:
+      TypeError: an array that the rollout or the format does not have, a default that the loss does
+        not take, or a batch-coupled loss of tokens.
+    """
+    for name in row.rollout_inputs():
+        if name not in ROLLOUT:
+            near = did_you_mean(name, ROLLOUT)
+            raise TypeError(f"{row.name}: a rollout has no array {name!r}{near}")
+    allowed = row.format.fields | set(row.carry.names if row.carry else ())
+    for fn in (row.loss, *(aux.loss for aux in row.available_aux_losses.values())):
+        for name in arrays_of(fn):
+            if name not in allowed:
+                raise TypeError(
+                    f"{row.name}: {fn.__name__} asks for the array {name!r}, unknown to format "
+                    f"{row.format.name!r}{did_you_mean(name, allowed)}"
+                )
+    # the step joins all micro-batches first, whose R may differ, so only [B] arrays join
+    token_arrays = row.format.token_fields & set(arrays_of(row.loss))
+    if row.batch_coupled and token_arrays:
+        raise TypeError(
+            f"{row.name}: a batch-coupled loss reads one value per response, not the token-level "
+            f"{', '.join(sorted(token_arrays))}"
+        )
+    hyper = row.unweighted_hyper()
+    for name in row.defaults:
+        if name not in hyper:
+            raise TypeError(
+                f"{row.name}: default {name!r} is not a keyword argument of "
+                f"{row.loss.__name__}{did_you_mean(name, hyper)}"
+            )
