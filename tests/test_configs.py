@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from jalign.algorithms import ALGORITHMS
+from jalign.cli.pipeline import COMMANDS
 from jalign.config.read import load_yaml, read_config
 from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
@@ -39,7 +40,7 @@ def test_config_is_valid_short_and_says_how_to_run_it(path):
 def test_a_pipeline_is_valid_short_and_says_how_to_run_it(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = path.read_text()
-    expand(load_yaml(str(path)), {}, {})
+    expand(load_yaml(str(path)), {}, {}, COMMANDS)
     assert len(text.splitlines()) <= 70
     assert text.startswith("#") and f"jalign pipeline {path.relative_to(ROOT)}" in text
 
@@ -51,7 +52,7 @@ def test_a_pipeline_runs_to_its_end(path, tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")  # one device: so a user runs it
     command = [sys.executable, "-m", "jalign", "pipeline", str(path), "--out", str(tmp_path)]
     assert subprocess.run(command).returncode == ExitCode.OK
-    stages = expand(load_yaml(str(path)), {"out": str(tmp_path)}, {})
+    stages = expand(load_yaml(str(path)), {"out": str(tmp_path)}, {}, COMMANDS)
     assert all(stage.out.exists() for stage in stages)
 
 
