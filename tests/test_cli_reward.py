@@ -191,7 +191,7 @@ def test_a_normalised_export_has_mean_0_and_spread_1_on_held_out_responses(
     assert code == 0 and "reward = " in said.out
     config, model, state, _ = runs.newest(str(run))
     _, held = build_data.examples_of(config, model.tokenizer)
-    raw = runs.reward_of(config, model, state).of_examples(held)
+    raw = runs.reward_of(config, model, state.params).of_examples(held)
     rewards = RewardModel.load(out).of_examples(held)
     assert abs(raw.std() - 1) > 1e-3
     np.testing.assert_allclose([rewards.mean(), rewards.std()], [0, 1], atol=1e-4)

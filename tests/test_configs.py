@@ -17,8 +17,8 @@ from jalign.config.read import load_yaml, read_config
 from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
 from jalign.pipeline.stages import expand
-from jalign.run import trainer
-from jalign.run.trainer import train
+from jalign.run import run
+from jalign.run.run import train
 from jalign.train.preemption import ExitCode
 from tests._tiny import arguments_of, config_of
 
@@ -83,7 +83,7 @@ def quick(monkeypatch):
         model.unroll = False
         return model
 
-    monkeypatch.setattr(trainer, "mesh_of", lambda _: mesh)
+    monkeypatch.setattr(run, "mesh_of", lambda _: mesh)
     monkeypatch.setattr(hub, "load", rolled)
 
 

@@ -76,8 +76,8 @@ def test_a_deterministic_run_sets_xlas_flag_before_xla_reads_it(folder, tmp_path
     code = """
 import sys, jax
 from jalign.cli import main
-from jalign.run import trainer as train
-train._train = lambda *_: int(jax.jit(lambda x: x - 1)(1.0))
+from jalign.run import run
+run.set_up = lambda *_: sys.exit(int(jax.jit(lambda x: x - 1)(1.0)))
 main.main(sys.argv[1:])
 """
     command = [sys.executable, "-c", code, "train", *arguments(folder, deterministic="true")]

@@ -25,7 +25,7 @@ from jalign.log import RunLog
 from jalign.rollout import record
 from jalign.rollout.types import Rollout
 from jalign.run import folder as runs
-from jalign.run.trainer import train
+from jalign.run.run import train
 from jalign.train.preemption import ExitCode
 from tests import stores
 from tests.tiny_run import arguments

@@ -29,7 +29,7 @@ from jalign.run.prompts import PromptTable
 from jalign.run.response_rewards import bradley_terry
 from jalign.run.reward_total import total_of
 from jalign.run.rollouts import trained_temperature
-from jalign.run.trainer import train
+from jalign.run.run import train
 from jalign.train.experience_fields import rollout_weights
 from jalign.train.preemption import ExitCode
 from tests._runs import ONLINE, leaves, rows, run

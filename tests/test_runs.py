@@ -71,7 +71,7 @@ def test_a_second_run_in_the_directory_of_one_under_way_is_refused(folder):
 
 
 def test_the_configs_own_sharding_rules_are_followed(folder, monkeypatch):
-    import jalign.run.trainer as module
+    import jalign.run.session as module
 
     seen = {}
     monkeypatch.setattr(module, "fit", lambda step, state, *a, **k: seen.setdefault("s", state))

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 from transformers import PreTrainedTokenizerBase
 
 from jalign import algorithms, store
@@ -20,11 +21,13 @@ from jalign.algorithms import ALGORITHMS
 from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.core import TrainState, did_you_mean
 from jalign.data.chat import load_tokenizer
+from jalign.data.templates import template_source
 from jalign.models import hub
 from jalign.models.adapters import peft
 from jalign.models.decoder import Decoder
 from jalign.options import MeshConfig, RunOptions
 from jalign.options.renamed import with_new_keys
+from jalign.parallel import hosts
 from jalign.rewards.model import RewardModel
 from jalign.run.decoders import FrozenBase, Source
 from jalign.run.devices import compute_dtype, mesh_of
@@ -34,6 +37,8 @@ from jalign.run.roles import Roles, initial_state, load_roles
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+ROLLOUTS = "rollouts"
 STEP_HELP = "which checkpoint of a run: its step, or best (what stop.metric kept); the newest"
 
 Which = int | Literal["best"] | None
@@ -53,7 +58,7 @@ def which(text: str | None) -> Which:
 def is_run(folder: str) -> bool:
     """Whether the folder was made by `jalign train`."""
     path = store.as_path(folder)
-    return (path / CONFIG_FILE).is_file() and (path / "checkpoints").is_dir()
+    return (path / CONFIG_FILE).is_file() and (path / CHECKPOINTS).is_dir()
 
 
 def options_of(folder: str) -> RunOptions:
@@ -169,7 +174,7 @@ def _master(x: jax.Array) -> jax.ShapeDtypeStruct:
 def _checkpoints(folder: str, step: Which) -> tuple[Checkpointer, int | None]:
     if not is_run(folder):
         raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
-    checkpoints = Checkpointer(store.as_path(folder) / "checkpoints")
+    checkpoints = Checkpointer(store.as_path(folder) / CHECKPOINTS)
     if step != "best":
         return checkpoints, step
     if checkpoints.pinned is None:
@@ -249,7 +254,7 @@ def reward_model(
     """
     if is_run(name):
         trained = weights(name, beside=beside)
-        scorer = reward_of(trained.options, trained.model, trained)
+        scorer = reward_of(trained.options, trained.model, trained.params)
         scorer.step = trained.step
         return scorer
     return RewardModel.load(name, dtype=compute_dtype("auto"), mesh=mesh)
@@ -265,12 +270,12 @@ def process_model(name: str) -> RewardModel:
             f"{rows}"
         )
     trained = weights(name)
-    scorer = _model_of(trained.options, trained.model, trained)
+    scorer = _model_of(trained.options, trained.model, trained.params)
     scorer.step = trained.step
     return scorer
 
 
-def reward_of(options: RunOptions, model: Roles, state: TrainState | Weights) -> RewardModel:
+def reward_of(options: RunOptions, model: Roles, params: PyTree) -> RewardModel:
     """The reward model of this state, with the limits of its training data."""
     if not options.algorithm.scores_responses:
         rows = ", ".join(row.name for row in ALGORITHMS.values() if row.scores_responses)
@@ -278,15 +283,51 @@ def reward_of(options: RunOptions, model: Roles, state: TrainState | Weights) ->
             f"{options.out} is no reward model: {options.algorithm_name} trains no reward of a "
             f"whole response; these do: {rows}"
         )
-    return _model_of(options, model, state)
+    return _model_of(options, model, params)
 
 
-def _model_of(options: RunOptions, model: Roles, state: TrainState | Weights) -> RewardModel:
+def _model_of(options: RunOptions, model: Roles, params: PyTree) -> RewardModel:
     return RewardModel(
-        model.sampling_weights(state.params),
+        model.sampling_weights(params),
         model.tokenizer,
         max_prompt_len=options.data.max_prompt_len,
         max_response_len=options.data.max_response_len,
         keep_eos=options.data.keep_eos,
         template=options.data.template,
     )
+
+
+def write_options(
+    out: store.StorePath, options: RunOptions, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Write config.json, from which the run is resumed, sampled and exported."""
+    if not hosts.is_main():
+        return
+    facts = options.to_json()
+    if options.data.template:  # the text, so that the file is not needed again
+        facts["data"]["template"] = template_source(tokenizer, options.data.template)
+    text = json.dumps(facts, indent=2) + "\n"
+    store.write(out / CONFIG_FILE, lambda file: file.write(text.encode()))
+
+
+def date_of(folder: str) -> str | None:
+    """`data.date` of the run in this folder; None if there is no run."""
+    if not is_run(folder):
+        return None
+    try:
+        return json.loads((store.as_path(folder) / CONFIG_FILE).read_bytes())["data"]["date"]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, or of a run without dates
+        return None
+
+
+def rollout_file(out: store.StorePath, step: int) -> store.StorePath:
+    """Where a checkpoint in the middle of a rollout keeps its examples."""
+    return out / ROLLOUTS / f"under-way-{step}.npz"
+
+
+def drop_rollouts(out: store.StorePath, keep: Sequence[int]) -> None:
+    """Delete the examples of rollouts under way that no checkpoint needs any more."""
+    needed = {rollout_file(out, step) for step in keep}
+    for file in (out / ROLLOUTS).glob("under-way-*.npz"):
+        if file not in needed:
+            file.unlink()

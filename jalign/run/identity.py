@@ -6,13 +6,19 @@ import hashlib
 from dataclasses import asdict
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
 from jalign.algorithms import custom
 from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import Frozen, TrainState
 from jalign.options import OptimConfig, RewardConfig, RolloutConfig, RunOptions
 from jalign.options.judge import TRANSPORT_KEYS
-from jalign.run.roles import Roles
+from jalign.run.setup import Setup
 from jalign.train.online import Online
+from jalign.train.source import Source
 
 _HOW = {"record", "sample_batch", "max_idle"}  # of rollouts: not what is sampled
 
@@ -45,21 +51,14 @@ NOTES = {
 
 
 def identity_of(
-    options: RunOptions,
-    model: Roles,
-    examples: Any,
-    held: Any,
-    state: TrainState,
-    frozen: Frozen,
-    steps: int,
-    source: Any = None,
-    reward: Any = None,
+    setup: Setup, source: Source, state: TrainState, frozen: Frozen, steps: int
 ) -> dict[str, Any]:
     """Name -> value or dictionary of values, as JSON can hold it."""
+    options, held = setup.options, setup.held
     lora = options.model.lora
-    constant = options.optim.schedule == "constant"
+    constant = options.optim.schedule == "constant" and setup.inputs.optimizer is None
     # equal weights are another model when, say, the base of its rotary angles differs
-    base = fingerprint((state.params, frozen.base)) | {"spec": repr(model.decoder.spec)}
+    base = fingerprint((state.params, frozen.base)) | {"spec": repr(setup.roles.decoder.spec)}
     row = options.algorithm
     algorithm = row.hyperparameters | {"name": row.name}
     if code := custom.code_digest(options.algorithm_name, row):
@@ -67,13 +66,13 @@ def identity_of(
     facts = {
         "schema": 1,
         "algorithm": dict(sorted(algorithm.items())),
-        "data": examples.fingerprint,
+        "data": setup.examples.fingerprint if setup.examples else None,
         "held_out": held.fingerprint if held else None,
-        "tokenizer": _tokenizer_hash(model.tokenizer),
+        "tokenizer": _tokenizer_hash(setup.tokenizer),
         "base_model": combine(base),
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
         "adapters": None if lora is None else vars(lora),
-        "optimizer": _optimizer(options),
+        "optimizer": _optimizer(setup),
         "schedule_steps": None if constant else steps,  # a decay to another end is another run
         "batch_size": options.batch_size,
         "group_by_length": options.data.group_by_length,
@@ -81,17 +80,35 @@ def identity_of(
         "seed": options.seed,
     }
     if isinstance(source, Online):
-        facts |= _online(options, source) | {"judged_by": reward.identity}
+        assert setup.reward is not None
+        facts |= _online(options, source) | {"judged_by": setup.reward.identity}
     return facts
 
 
-def _optimizer(options: RunOptions) -> dict[str, Any]:
-    """How updates are computed; where the state waits meanwhile is not part of it."""
-    facts = asdict(options.optim)
+def _optimizer(setup: Setup) -> dict[str, Any]:
+    """How updates are computed, not where the state is kept meanwhile."""
+    if setup.inputs.optimizer is not None:
+        return {"updates": update_digest(setup.inputs.optimizer)}
+    facts = asdict(setup.options.optim)
     del facts["offload"]
-    if facts["moments"] == "float32":  # as checkpoints say that know of nothing else
+    if facts["moments"] == "float32":  # older checkpoints know of no other
         del facts["moments"]
     return facts
+
+
+def update_digest(optimizer: optax.GradientTransformation) -> str:
+    """Hash of three updates of fixed parameters by fixed gradients: a function has no numbers that
+    could be compared, but these tell other rates, decays and rules apart.
+    """
+    params = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3), "bias": jnp.array([0.5, -2.0, 3.0])}
+    state, updates = optimizer.init(params), []
+    for scale in (1.0, -0.3, 0.01):
+        gradients = jax.tree.map(lambda x, scale=scale: scale * jnp.cos(x), params)
+        update, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, update)
+        updates += [x for leaf in jax.tree.leaves(update) for x in np.ravel(leaf).tolist()]
+    text = ",".join(f"{x:.4g}" for x in updates)  # programs may differ in the last bits
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _online(options: RunOptions, source: Online) -> dict[str, Any]:

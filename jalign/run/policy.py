@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 from transformers import PreTrainedTokenizerBase
 
 from jalign import embedded
@@ -18,9 +19,12 @@ from jalign.data.chat import ends_of, load_tokenizer
 from jalign.data.templates import template_source
 from jalign.models import hub
 from jalign.models.adapters import peft
+from jalign.models.adapters.lora import trainable_filter
 from jalign.models.decoder import Decoder
+from jalign.models.functional import functional
 from jalign.options import MeshConfig, ModelConfig, RunOptions
 from jalign.run.decoders import FrozenBase
+from jalign.train.objective import Apply
 
 if TYPE_CHECKING:
     from jalign.core import Algorithm
@@ -38,7 +42,7 @@ class Policy:
       mesh: the devices that its arrays are split over.
       model: how it was loaded.
       mesh_options: axes and sharding rules of the mesh.
-      base: the frozen weights under the adapters, which other roles share.
+      shared_base: the frozen weights under the adapters, which other roles share.
       algorithm: the row that trained it; None of a model as it was loaded.
       facts: what a model card says about its training.
     """
@@ -49,7 +53,7 @@ class Policy:
     mesh: Mesh
     model: ModelConfig = field(default_factory=ModelConfig)
     mesh_options: MeshConfig = field(default_factory=MeshConfig)
-    base: FrozenBase | None = None
+    shared_base: FrozenBase | None = None
     algorithm: Algorithm | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -102,6 +106,12 @@ class Policy:
             batch_size=batch_size,
             seed=seed,
         )
+
+    def functional(self) -> tuple[Apply, PyTree, PyTree]:
+        """(apply, params, base) for `jalign.train.step.make_train_step`: the model as a pure
+        function, what of it is trained (adapters, or everything), and its frozen weights.
+        """
+        return functional(self.decoder, trainable_filter(self.decoder))
 
     def save(
         self,

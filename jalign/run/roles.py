@@ -85,7 +85,7 @@ def load_roles(
     shares_critic = row.needs_critic and c.critic == SHARED_CRITIC
     heads = 1 if shares_critic else c.heads * row.needs_value_head
     if policy:
-        decoder, base = _with_heads(options, policy, heads, source), policy.base
+        decoder, base = _with_heads(options, policy, heads, source), policy.shared_base
     else:
         decoder, base = trained_decoder(
             options,
@@ -123,7 +123,7 @@ def _with_heads(options: RunOptions, policy: Policy, heads: int, source: Source)
         decoder.lm_head = nnx.data(None)  # else weight decay would shrink what nothing reads
     if not heads or decoder.value is not None:
         return decoder
-    dtype = policy.decoder.dtype if policy.base else jnp.float32
+    dtype = policy.decoder.dtype if policy.shared_base else jnp.float32
     decoder = with_head(decoder, heads, dtype, jax.random.key(options.seed))
     state = nnx.state(decoder.value)
     nnx.update(decoder.value, jax.device_put(state, shardings(source.mesh, state)))

@@ -9,32 +9,23 @@ from rich.table import Table
 from rich.text import Text
 
 from jalign import __version__, store
-from jalign.data.examples import Examples
 from jalign.data.report import sentences
 from jalign.kernels import backend
 from jalign.log import RunLog
-from jalign.options import RunOptions
 from jalign.run import data as build_data
 from jalign.run.described import described
-from jalign.run.roles import Roles
+from jalign.run.setup import Setup
 from jalign.train.online import Online
-from jalign.train.source import Offline
+from jalign.train.source import Source
 
 _OUR_OWN = {"row", "source", "weight"}  # extras that are read whatever the algorithm
 _SHOWN = 3  # generations
 
 
-def introduce(
-    log: RunLog,
-    options: RunOptions,
-    model: Roles,
-    examples: Examples,
-    held: Examples | None,
-    source: Offline | Online,
-    steps: int,
-    start: int,
-) -> None:
-    """What this run is: model, kernels, data, batches."""
+def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int) -> None:
+    """Print what this run is: model, kernels, data, batches."""
+    options, model = setup.options, setup.roles
+    examples, held = setup.examples, setup.held
     trained = sum(x.size for x in jax.tree.leaves(model.params))
     frozen = sum(x.size for x in jax.tree.leaves(model.base))
     row, spec, dtype = options.algorithm, model.decoder.spec, model.decoder.dtype
@@ -49,8 +40,9 @@ def introduce(
         requested=model.decoder.attention,
     ):
         log.say(line)
-    said = sentences(examples.report)
-    for line in [*build_data.described_splits(options.data), *said]:
+    said = sentences(examples.report) if examples else []
+    splits = [] if setup.inputs.train is not None else build_data.described_splits(options.data)
+    for line in [*splits, *said]:
         log.say(f"data: {line}")
     log.say(f"data: {len(held or ())} examples held out")
     for line in sentences(held.report) if held else ():
@@ -59,7 +51,7 @@ def introduce(
     if isinstance(source, Online) and source.pretraining:
         for line in sentences(source.pretraining.texts.report):
             log.say(f"pretraining data: {line}")
-    unread = set(examples.extras) - set(row.inputs()) - _OUR_OWN
+    unread = set(examples.extras if examples else ()) - set(row.inputs()) - _OUR_OWN
     if unread:
         log.say(f"data: {row.name} does not read {', '.join(sorted(unread))}")
     for line in source.describe():

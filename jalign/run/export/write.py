@@ -62,7 +62,7 @@ def _normalization(trained: runs.Weights) -> tuple[float, float]:
     """gain and bias that give the rewards of all held-out responses mean 0 and standard deviation
     1.
     """
-    scorer = runs.reward_of(trained.options, trained.model, trained)
+    scorer = runs.reward_of(trained.options, trained.model, trained.params)
     _, held = build_data.examples_of(trained.options, trained.model.tokenizer)
     if held is None:
         raise ValueError("--normalize_reward needs held-out data, and this run has none")

@@ -37,7 +37,7 @@ class Metrics:
         self,
         log: Logger,
         source: Source,
-        schedule: optax.Schedule,
+        schedule: optax.Schedule | None,
         *,
         every: int,
         steps: int,
@@ -79,10 +79,13 @@ class Metrics:
         skipped, in_a_row = (int(newest[name]) for name in ("skipped", "skipped_in_a_row"))
         # Skipped steps do not advance the optimizer's count, which the schedule reads.
         updates_before = step - skipped - (not in_a_row)
+        # An optax optimizer from Python does not tell its schedule.
+        schedule = self.schedule
+        rate = {"learning_rate": float(np.asarray(schedule(updates_before)))} if schedule else {}
         progress = {
             "skipped": skipped,
             "skipped_in_a_row": in_a_row,
-            "learning_rate": float(np.asarray(self.schedule(updates_before))),
+            **rate,
             "epoch": self.source.epoch(step),
             "num_tokens": tokens,
             "tokens_per_second": (tokens - self.tokens) / seconds,

@@ -1,0 +1,48 @@
+"""Reference log-probs that are computed once, before training, and kept on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jalign import store
+from jalign.core import Frozen
+from jalign.log import RunLog
+from jalign.run.setup import Setup
+from jalign.train.reference import reference_columns
+from jalign.train.rounding import same_rounding
+from jalign.train.source import Offline
+
+
+def with_cached_reference(
+    setup: Setup,
+    sources: tuple[Offline | None, ...],
+    frozen: Frozen,
+    identity: dict[str, Any],
+    out: store.StorePath,
+    log: RunLog,
+) -> Frozen:
+    """Add the reference's log-probs to the batches of the sources; returns what is frozen without
+    the reference, whose memory is freed.
+    """
+    roles = setup.roles
+    for source in sources:
+        if source is None:
+            continue
+        key = {
+            "data": source.batches.examples.fingerprint,
+            "tokenizer": identity["tokenizer"],
+            "reference": identity["reference"],
+            "base_model": identity["base_model"],
+            "dtype": str(roles.decoder.dtype),
+        }
+        source.columns = reference_columns(
+            source,
+            setup.options.algorithm,
+            roles.apply,
+            frozen,
+            folder=out / "reference",
+            key=key,
+            say=log.say,
+            compiler_options=same_rounding(roles.decoder.dtype),
+        )
+    return Frozen(frozen.base, None)

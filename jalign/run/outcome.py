@@ -1,0 +1,59 @@
+"""How a run ended: learned, diverged, or nothing learned."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from jalign.run import summary
+from jalign.train.divergence import worse
+from jalign.train.exit_code import ExitCode
+from jalign.train.online import Online
+from jalign.train.source import Offline
+
+if TYPE_CHECKING:
+    from jalign.run.hooks import Hooks
+    from jalign.run.session import Session
+
+
+def log_outcome(session: Session, hooks: Hooks) -> ExitCode:
+    """Say how a run ended that took its last step; returns its exit code."""
+    s, taken, evaluations = session, int(session.state.step), hooks.evaluations
+    if why := divergence(session, hooks):
+        s.log.say(
+            f"ended after step {taken} of {s.steps}: {why}. A lower optim.learning_rate "
+            "helps, from an earlier checkpoint or in another folder"
+        )
+        return ExitCode.DIVERGED
+    idle = s.source.idle.verdict if isinstance(s.source, Online) else None
+    if idle:
+        s.log.say(f"ended after step {taken} of {s.steps}: {idle}")
+        return ExitCode.NOTHING_LEARNED
+    if taken < s.steps:
+        why = evaluations.reason
+        s.log.say(f"ended after step {taken} of {s.steps}: {why}. Relax that rule to continue.")
+    for line in worse(evaluations.so_far):
+        s.log.say(f"warning: {line}")
+    best = s.checkpoints.pinned if s.options.stop.metric else None
+    s.display.close()
+    summary.conclude(s.log, s.out, s.start, taken, time.perf_counter() - s.started, best)
+    return ExitCode.OK
+
+
+def divergence(session: Session, hooks: Hooks) -> str | None:
+    """Why a run that took its last step diverged; None if it did not."""
+    s, evaluations = session, hooks.evaluations
+    bad, taken = int(s.state.skipped_in_a_row), int(s.state.step)
+    if bad and bad >= min(2, taken):
+        return (
+            f"the last {bad} steps had a loss or gradient that was not finite; nothing was "
+            "learned from them"
+        )
+    if evaluations.so_far:
+        return evaluations.divergence
+    limit, trend = s.options.stop.divergence, hooks.metrics.trend
+    fixed = isinstance(s.source, Offline)
+    why = trend.diverged(limit, evaluations.by_chance) if fixed else None
+    return (
+        f"training diverged: {why} (in training; stop.divergence is {limit:.4g})" if why else None
+    )

@@ -1,0 +1,265 @@
+"""A run as Python users hold it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from functools import cached_property
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any, Literal
+from weakref import finalize
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from rich.console import Console
+
+from jalign import store
+from jalign.log import Display
+from jalign.options import OptimConfig, RunOptions, SampleConfig, StopRules
+from jalign.parallel import hosts
+from jalign.parallel.deterministic import make_deterministic
+from jalign.parallel.preflight import preflight
+from jalign.rewards.model import RewardModel
+from jalign.run import folder
+from jalign.run.devices import mesh_of
+from jalign.run.export import card
+from jalign.run.policy import Policy
+from jalign.run.session import Session
+from jalign.run.setup import Inputs, Setup, set_up
+from jalign.train.exit_code import ExitCode
+
+
+class Run:
+    """A run: what is trained, on which data, towards which rewards.
+
+    `jalign.online`, `jalign.offline` and `jalign.reward_model` return one that is set up, and
+    `jalign.open` one that was trained.
+
+    Args:
+      options: everything that describes it.
+      inputs: Python objects in place of what the options name.
+
+    Attributes:
+      session: of the newest `fit`; its state and its evaluations.
+    """
+
+    def __init__(self, options: RunOptions, inputs: Inputs = Inputs()):
+        self.options, self.inputs = options, inputs
+        if options.deterministic:
+            make_deterministic()  # before anything asks for a device
+        self.session: Session | None = None
+        self._setup: Setup | None = None
+        self._trained: folder.Weights | None = None
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices of the run."""
+        return self.inputs.policy.mesh if self.inputs.policy else mesh_of(self.options.mesh)
+
+    @property
+    def setup(self) -> Setup:
+        """Data, models and rewards; loaded when it is first asked for."""
+        if self._setup is None:
+            with jax.set_mesh(self.mesh):
+                self._setup = set_up(self.options, self.inputs, self.mesh, Display(None))
+        return self._setup
+
+    def fit(
+        self,
+        steps: int | None = None,
+        optimizer: optax.GradientTransformation | OptimConfig | None = None,
+        out: str | None = None,
+        *,
+        epochs: float | None = None,
+        eval_every: int | None = None,
+        log_every: int | None = None,
+        checkpoint_every: int | None = None,
+        resume: Literal["auto", "never", "must"] | int | None = None,
+        stop: StopRules | None = None,
+        sample: SampleConfig | None = None,
+        reference: Literal["step", "cached"] | None = None,
+        console: Console | Literal["auto"] | None = "auto",
+    ) -> ExitCode:
+        """Train: record, evaluate, checkpoint; the same call again resumes the run.
+
+        What is not given is as in the run's options.
+
+        Args:
+          steps: optimizer steps in all, those of earlier calls included.
+          optimizer: of optax, or the options of one with a schedule.
+          out: folder of metrics, TensorBoard events and checkpoints; a temporary one if nothing
+            names one.
+          epochs: passes over the data, when steps is 0.
+          eval_every: steps between evaluations on held-out data; 0 is before and after only.
+          log_every, checkpoint_every: steps between lines of the record, and checkpoints.
+          resume: whether a checkpoint in `out` is used.
+          stop: rules that end the run early.
+          sample: continuations of held-out prompts that are recorded.
+          reference: compute reference log-probs in the step, or once before training.
+          console: where progress is shown; auto is the terminal or the notebook, None nothing.
+
+        Returns:
+          How the run ended; `ExitCode.OK` is 0.
+
+        Raises:
+          ValueError: an option does not fit the algorithm or the data.
+          ResumeError: the checkpoint in `out` is of another run.
+        """
+        checkpoint = {"every": checkpoint_every, "resume": resume}
+        checkpoint = {name: x for name, x in checkpoint.items() if x is not None}
+        changes: dict[str, Any] = {
+            "steps": steps if steps is not None or epochs is None else 0,
+            "epochs": epochs,
+            "out": out,
+            "eval_every": eval_every,
+            "log_every": log_every,
+            "stop": stop,
+            "sample": sample,
+            "reference": reference,
+            "optim": optimizer if isinstance(optimizer, OptimConfig) else None,
+            "checkpoint": replace(self.options.checkpoint, **checkpoint) if checkpoint else None,
+        }
+        options = replace(self.options, **{n: x for n, x in changes.items() if x is not None})
+        if optimizer is not None and not isinstance(optimizer, OptimConfig):
+            self.inputs = replace(self.inputs, optimizer=optimizer)
+        shown = Console() if console == "auto" else console
+        return self._fit(self._with_folder(options), shown)
+
+    def check(self, options: RunOptions) -> None:
+        """Raise ValueError for what is wrong with these options, without data or devices."""
+        live = {name: 1.0 for name in self.inputs.rewards}
+        reward = replace(options.reward, functions=live | options.reward.functions)
+        replace(options, reward=reward).check()
+
+    def _with_folder(self, options: RunOptions) -> RunOptions:
+        if options.out:
+            return options
+        out = mkdtemp(prefix="jalign-")
+        finalize(self, rmtree, out, ignore_errors=True)
+        self.options = replace(self.options, out=out)
+        return replace(options, out=out)
+
+    def _fit(self, options: RunOptions, console: Console | None) -> ExitCode:
+        self.check(options)
+        hosts.check_processes_agree("the config", options.to_json())
+        preflight(options.out)
+        display = Display(console if hosts.is_main() else None)
+        with jax.set_mesh(self.mesh), ExitStack() as closing:
+            closing.callback(display.close)
+            store.check_writable(store.as_path(options.out))
+            self._setup = self._ready(options, display)
+            self.options = self._setup.options
+            self.session = Session(self._setup, display, closing)
+            return self.session.train()
+
+    def _ready(self, options: RunOptions, display: Display) -> Setup:
+        """The setup there is, if these options change nothing of it; else a new one."""
+        if self._setup is None:
+            return set_up(options, self.inputs, self.mesh, display)
+        of_training = {"steps", "epochs", "out", "eval_every", "log_every", "stop", "sample"}
+        of_training |= {"reference", "optim", "checkpoint", "max_bad_steps", "deterministic"}
+        same = {f.name for f in fields(options)} - of_training
+        old = self._setup.options
+        dated = old.data.date and folder.date_of(options.out) not in (None, old.data.date)
+        if dated or any(getattr(options, n) != getattr(old, n) for n in same - {"data"}):
+            return set_up(options, self.inputs, self.mesh, display)
+        if options.eval_every and not self._setup.held:
+            raise ValueError("eval_every needs held-out data: give eval")
+        options = replace(options, data=old.data)
+        return replace(self._setup, options=options, inputs=self.inputs)
+
+    # ---- what came of it
+
+    @property
+    def policy(self) -> Policy:
+        """The model as it is now: trained if `fit` was called, else as it was loaded."""
+        if self._trained is not None:
+            return self._trained.policy(self.options.out)
+        setup = self.setup
+        roles, options = setup.roles, setup.options
+        facts: dict[str, Any] = {"base_model": roles.path}
+        params = roles.params
+        if self.session is not None:
+            params = self.session.state.params
+            facts = card.facts_of(options.out, options, int(self.session.state.step))
+        return Policy(
+            nnx.merge(*roles.sampling_weights(params)),
+            setup.tokenizer,
+            roles.path,
+            self.mesh,
+            options.model,
+            options.mesh,
+            roles.shared_base,
+            options.algorithm,
+            facts,
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the held-out data, as `eval_every` records them; nothing is written.
+
+        Raises:
+          ValueError: there are no held-out data.
+        """
+        from jalign.run.evaluate import held_out_metrics
+
+        with jax.set_mesh(self.mesh):
+            return held_out_metrics(self)
+
+    def reward(self, prompts: Sequence[Any], responses: Sequence[str]) -> np.ndarray:
+        """[n] rewards of responses, by the reward model that this run trains.
+
+        Raises:
+          ValueError: the algorithm trains no reward of whole responses.
+        """
+        with jax.set_mesh(self.mesh):
+            return np.asarray(self.reward_model(prompts, responses))
+
+    @property
+    def reward_model(self) -> RewardModel:
+        """The reward model that this run trains, to be given to `jalign.online(rewards=...)`."""
+        if self._trained is not None:
+            return folder.reward_of(self.options, self._trained.model, self._trained.params)
+        params = (self.session.state if self.session else self.setup.roles).params
+        return folder.reward_of(self.options, self.setup.roles, params)
+
+    @property
+    def record(self) -> list[dict[str, Any]]:
+        """Every row of metrics.jsonl, oldest first; `kind` tells them apart."""
+        return list(self._rows())
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The held-out metrics of the run, oldest first."""
+        return [row for row in self._rows() if row["kind"] == "eval"]
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        file = store.as_path(self.options.out) / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        yield from map(json.loads, lines)
+
+
+def train(options: RunOptions, console: Console | None) -> ExitCode:
+    """Everything that `jalign train` does."""
+    return Run(options).fit(console=console)
+
+
+def open_run(name: str, step: folder.Which = None) -> Run:
+    """A run from its folder: its policy, its record, its evaluations.
+
+    Args:
+      name: folder or bucket that `fit` or `jalign train` wrote.
+      step: of a checkpoint, or "best"; None is the newest.
+
+    Raises:
+      ValueError: there is no run, or no such checkpoint.
+    """
+    trained = folder.weights(name, step)
+    run = Run(trained.options)
+    run._trained = trained
+    return run

@@ -1,0 +1,127 @@
+"""What a run loads before it trains: data, models, rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import optax
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from jalign.data.clock import CLOCK
+from jalign.data.examples import Examples
+from jalign.data.rows import Row
+from jalign.log import Display
+from jalign.options import RunOptions
+from jalign.run import data as run_data
+from jalign.run import limits
+from jalign.run.dated import dated
+from jalign.run.decoders import Source
+from jalign.run.policy import Policy, tokenizer_of
+from jalign.run.prompts import PromptTable
+from jalign.run.rewards import Function, RewardFn, compose
+from jalign.run.roles import Roles, load_roles
+from jalign.train.protocols import Sampler
+from jalign.train.source import Source as BatchSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Python objects that take the place of what the options name.
+
+    Attributes:
+      policy: a loaded model, for `model.path`.
+      reference: another, for `model.reference`.
+      train, eval: rows, for `data.train` and `data.eval`.
+      rewards: name -> function or reward model, or (that, its weight), beside those of `reward`.
+      sampler: samples responses instead of the policy's own sampler.
+      source: gives the batches of a run on fixed data instead of `data.train`.
+      optimizer: for `optim`.
+    """
+
+    policy: Policy | None = None
+    reference: Policy | None = None
+    train: Sequence[Row] | None = None
+    eval: Sequence[Row] | None = None
+    rewards: Mapping[str, Function | tuple[Function, float]] = field(default_factory=dict)
+    sampler: Sampler | None = None
+    source: BatchSource | None = None
+    optimizer: optax.GradientTransformation | None = None
+
+
+@dataclass
+class Setup:
+    """A run that is ready to train.
+
+    Attributes:
+      options: with the date that the chat template writes, if it writes one.
+      examples, held: tokenized training and held-out data.
+      table, held_table: of an online run, its prompts in every form.
+    """
+
+    options: RunOptions
+    inputs: Inputs
+    mesh: Mesh
+    tokenizer: PreTrainedTokenizerBase
+    roles: Roles
+    examples: Examples | None
+    held: Examples | None
+    table: PromptTable | None = None
+    held_table: PromptTable | None = None
+    reward: RewardFn | None = None
+
+
+def set_up(options: RunOptions, inputs: Inputs, mesh: Mesh, display: Display) -> Setup:
+    """Read the data, then load the models: bad data are reported before minutes of loading."""
+    undated, options = options, dated(options)
+    tokenizer = inputs.policy.tokenizer if inputs.policy else tokenizer_of(options)
+    with display.phase("reading the data"):
+        rows, examples, held = _read(options, inputs, tokenizer)
+        if CLOCK.asked:
+            display.say(f"data: the chat template writes the date: {options.data.date} (data.date)")
+        else:
+            options = undated
+        if examples:
+            examples.report.warnings += limits.check(options, tokenizer, examples, held)
+    if options.eval_every and not held:
+        raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
+    with display.phase("loading the model"):
+        source = Source(mesh)
+        policy, reference = inputs.policy, inputs.reference
+        roles = load_roles(options, source, tokenizer, policy=policy, reference=reference)
+    setup = Setup(options, inputs, mesh, tokenizer, roles, examples, held)
+    if options.algorithm.experience:
+        assert examples is not None
+        kind = options.algorithm.data_kind
+        setup.table = PromptTable(examples, rows[0], tokenizer, kind)
+        setup.held_table = PromptTable(held, rows[1], tokenizer, kind) if held else None
+        setup.reward = compose(
+            options.reward,
+            options.algorithm,
+            mesh,
+            shared_base=roles.shared_base,
+            functions=inputs.rewards,
+        )
+    return setup
+
+
+def _read(
+    options: RunOptions, inputs: Inputs, tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[Sequence[Row], Sequence[Row]], Examples | None, Examples | None]:
+    """(training rows, held-out rows) and the examples of both."""
+    if inputs.source is not None:
+        held_rows = list(inputs.eval or ())
+        return ([], held_rows), None, run_data.held_of(options, tokenizer, held_rows)
+    data = run_data.load(options, tokenizer, inputs.train, inputs.eval)
+    return (data.rows, data.held_rows), data.examples, data.held
+
+
+def model_options(policy: Policy | None, options: RunOptions) -> RunOptions:
+    """Options of a run on this policy: its model and its mesh."""
+    if policy is None:
+        return options
+    facts: dict[str, Any] = {"critic": options.model.critic, "heads": options.model.heads}
+    facts["reference"] = options.model.reference
+    return replace(options, model=replace(policy.model, **facts), mesh=policy.mesh_options)
