@@ -76,7 +76,7 @@ def test_a_label_of_which_nothing_comes_is_an_error_that_counts_why(candidates, 
         files = options(file=candidates, out=tmp_path / "labels.jsonl", ask="points")
         code, said = call(["label", *files, *of_server(url)], capsys)
     assert code == 3 and "no row came of 5" in said.err
-    assert "30 times: a judgement names no points" in said.err
+    assert "30 times: a judgment names no points" in said.err
 
 
 def test_what_the_server_said_stands_with_what_it_cost(candidates, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Judgements from which the small story model learns to judge: how judging.jsonl.gz was made.
+"""Judgments from which the small story model learns to judge: how judging.jsonl.gz was made.
 
     python configs/pipelines/make_judging.py
 

@@ -10,7 +10,7 @@ from jalign.log.display import Display
 from jalign.options import PromptsConfig
 from jalign.parallel.mesh import make_mesh
 from jalign.rewards.label import text_of
-from jalign.rewards.self_instruct import invent
+from jalign.rewards.self_instruct import generate_prompts
 from jalign.run import data as build_data
 from jalign.run.judge import judge_of
 from jalign.signatures import check_options
@@ -18,7 +18,7 @@ from jalign.signatures import check_options
 
 def check(options: PromptsConfig) -> None:
     """Raise ValueError for an option that the generation of prompts does not have."""
-    check_options(options.options, invent, ("seed", "temperature", "max_tokens"))
+    check_options(options.options, generate_prompts, ("seed", "temperature", "max_tokens"))
 
 
 def prompts(options: PromptsConfig, display: Display | None = None) -> list[Row]:
@@ -40,7 +40,7 @@ def prompts(options: PromptsConfig, display: Display | None = None) -> list[Row]
 
         def make(batch: Sequence[int], first: int, rows: list[Row]) -> list[Made]:
             del first
-            return invent(
+            return generate_prompts(
                 writer,
                 seeds,
                 [row["prompt"] for row in rows],

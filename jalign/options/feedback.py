@@ -87,8 +87,8 @@ class PromptsConfig:
         count: prompts to write.
         attempts: most tries for each of them: prompts that are too short, too long or too similar
           to another are dropped.
-        options: of `rewards.self_instruct.invent`: template, shots, own_shots, most_alike,
-          min_words, max_words.
+        options: of `rewards.self_instruct.generate_prompts`: template, shots, own_shots,
+          most_alike, min_words, max_words.
         seed: of the choice of examples.
         temperature: of sampling.
         max_tokens: most tokens of a prompt.

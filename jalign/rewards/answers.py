@@ -55,11 +55,11 @@ def last_number(text: str) -> Fraction | None:
     answer = final_answer(text)
     for ours, theirs in _SAME.items():
         answer = answer.replace(ours, theirs)
-    found = None
+    match = None
     answer = _CURRENCY.sub("", _FRAC.sub(r"\1/\2", answer)).replace("$", " ")
-    for found in _NUMBER.finditer(answer):  # noqa: B007
+    for match in _NUMBER.finditer(answer):  # noqa: B007
         pass
-    return None if found is None else _value(found[0])
+    return None if match is None else _value(match[0])
 
 
 def _value(written: str) -> Fraction | None:

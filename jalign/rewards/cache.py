@@ -27,8 +27,8 @@ class DiskCache:
     def get(self, question: Any) -> Any:
         """The answer; None where there is none, or a file that is damaged or cannot be read."""
         try:
-            found = json.loads(self._path(question).read_text("utf-8"))
-            return found["answer"] if found["question"] == _plain(question) else None
+            entry = json.loads(self._path(question).read_text("utf-8"))
+            return entry["answer"] if entry["question"] == _plain(question) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jalign.rewards.options import Step
+from jalign.rewards.options import TokenLogprobs
 
 # Statuses that every further request would get as well: wrong key, no permission, unknown model.
 FATAL_STATUS = (401, 403, 404)
@@ -51,7 +51,7 @@ class Answer(NamedTuple):
     """
 
     text: str
-    steps: list[Step]
+    steps: list[TokenLogprobs]
 
 
 class FatalStatus(ValueError):
@@ -197,10 +197,10 @@ def _read(content: Any, logprobs: bool) -> Answer:
     return Answer(text, [_step(t) for t in tokens])
 
 
-def _step(token: Any) -> Step:
+def _step(token: Any) -> TokenLogprobs:
     listed = token.get("top_logprobs") or []
     others = {other["token"]: _logp(other["logprob"]) for other in listed}
-    return Step(token["token"], _logp(token["logprob"]), others)
+    return TokenLogprobs(token["token"], _logp(token["logprob"]), others)
 
 
 def _logp(value: Any) -> float:

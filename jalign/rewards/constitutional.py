@@ -75,10 +75,10 @@ def principles(path: str | Path | None = None) -> list[Principle]:
             raise ValueError(f"{file}: principle {i} {what} {name!r}{near}")
         if not all(isinstance(text, str) and text.strip() for text in row.values()):
             raise ValueError(f"{file}: every field of principle {i} must be a text")
-    found = [Principle(**row) for row in rows]
-    if len({p.name for p in found}) < len(found):
+    parsed = [Principle(**row) for row in rows]
+    if len({p.name for p in parsed}) < len(parsed):
         raise ValueError(f"{file}: two principles have one name")
-    return found
+    return parsed
 
 
 def revise(
@@ -104,7 +104,8 @@ def revise(
       temperature, max_tokens: of critiques and revisions.
 
     Returns:
-      The revisions of each response, in order; fewer than `rounds` where the judge fell silent.
+      The revisions of each response, in order; fewer than `rounds` where the judge
+        returned nothing.
     """
     if rounds < 1 or not by:
         raise ValueError(f"rounds must be at least 1 and there must be principles, got {rounds}")
@@ -114,20 +115,21 @@ def revise(
     texts = list(zip(prompts, responses, strict=True))
     orders = [_rng(seed, *text).permutation(len(by)).tolist() for text in texts]
     out: list[list[Revision]] = [[] for _ in texts]
-    going = list(range(len(texts)))
+    active = list(range(len(texts)))
     for number in range(rounds):
-        chosen = {i: by[orders[i][number % len(by)]] for i in going}
-        now = {i: {"prompt": texts[i][0], "response": _last(out[i], texts[i][1])} for i in going}
-        asked = [critique.fill(**now[i], request=chosen[i].critique) for i in going]
-        found = _said(going, say(asked))
-        going = list(found)
-        asked = [
-            revision.fill(**now[i], critique=found[i], request=chosen[i].revision) for i in going
+        principle_of = {i: by[orders[i][number % len(by)]] for i in active}
+        now = {i: {"prompt": texts[i][0], "response": _last(out[i], texts[i][1])} for i in active}
+        requests = [critique.fill(**now[i], request=principle_of[i].critique) for i in active]
+        critiques = _answered(active, say(requests))
+        active = list(critiques)
+        requests = [
+            revision.fill(**now[i], critique=critiques[i], request=principle_of[i].revision)
+            for i in active
         ]
-        better = _said(going, say(asked))
-        going = list(better)
-        for i in going:
-            out[i].append(Revision(chosen[i].name, found[i], better[i]))
+        better = _answered(active, say(requests))
+        active = list(better)
+        for i in active:
+            out[i].append(Revision(principle_of[i].name, critiques[i], better[i]))
     return out
 
 
@@ -164,18 +166,18 @@ def comparison(
             pair = {"prompt": prompt, "response_1": a, "response_2": b}
             rows.append(pair | {"principle": drawn.comparison})
         if asking is None:
-            asked: list[str | None] = [feedback.fill(**row, thoughts="") for row in rows]
+            requests: list[str | None] = [feedback.fill(**row, thoughts="") for row in rows]
         else:
             texts = [asking.fill(**row) for row in rows]
-            said = judge.complete(texts, max_tokens=max_thought_tokens, temperature=0.0)
-            asked = [
+            thoughts_of = judge.complete(texts, max_tokens=max_thought_tokens, temperature=0.0)
+            requests = [
                 feedback.fill(**row, thoughts=f"{x.strip()}\n\n") if x and x.strip() else None
-                for row, x in zip(rows, said, strict=True)
+                for row, x in zip(rows, thoughts_of, strict=True)
             ]
-        found = [None if p is None else float(p[0]) for p in choose(judge, asked, SLOTS)]
+        probs = [None if p is None else float(p[0]) for p in choose(judge, requests, SLOTS)]
         if asking is None:
-            return found
-        return [None if p is None else min(max(p, CLAMP[0]), CLAMP[1]) for p in found]
+            return probs
+        return [None if p is None else min(max(p, CLAMP[0]), CLAMP[1]) for p in probs]
 
     return prefer
 
@@ -190,16 +192,16 @@ def feedback(judge: Judge, **options: object) -> BothOrders:
 
 
 def _rng(seed: int, *texts: str) -> np.random.Generator:
-    """Draws that follow from a seed and texts, in whatever batch they stand."""
-    said = json.dumps([seed, *texts]).encode()
-    return np.random.default_rng(list(hashlib.sha256(said).digest()))
+    """Draws that follow from a seed and texts, not from the batch they are in."""
+    text = json.dumps([seed, *texts]).encode()
+    return np.random.default_rng(list(hashlib.sha256(text).digest()))
 
 
 def _last(revisions: Sequence[Revision], response: str) -> str:
     return revisions[-1].response if revisions else response
 
 
-def _said(numbers: Sequence[int], texts: Sequence[str | None]) -> dict[int, str]:
-    """Of those numbers that got a text, the text."""
-    pairs = zip(numbers, texts, strict=True)
+def _answered(indices: Sequence[int], texts: Sequence[str | None]) -> dict[int, str]:
+    """Index -> text, of those that got one."""
+    pairs = zip(indices, texts, strict=True)
     return {i: text.strip() for i, text in pairs if text and text.strip()}

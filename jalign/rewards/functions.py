@@ -1,8 +1,8 @@
-"""Several reward functions as one: each named and weighted, none of them able to fail unseen.
+"""Weighted sum of named reward functions; failures are counted, never silent.
 
-A function that returns None says that it does not apply to a response: the others decide, as in
-TRL. One that fails leaves its response without a reward: that is NaN and counted. Neither is 0,
-which would be an opinion.
+A function that returns None does not apply to a response, and the others decide, as in TRL. One
+that fails leaves its response without a reward, NaN, and is counted. Neither counts as 0, which
+would be a judgment.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from jalign.core import did_you_mean
 from jalign.rewards.chat_client import FatalStatus
-from jalign.rewards.named import Signature, find, short
+from jalign.rewards.resolve import Signature, display_name, find
 from jalign.rewards.rules import RULES
 from jalign.user_code import name_of
 
 
 class Scored(NamedTuple):
-    """What reward functions say of n responses.
+    """What reward functions return for n responses.
 
     Attributes:
       total: [n] float64, sum of weight * reward over the functions that apply; NaN where one with a
@@ -50,24 +50,24 @@ class Scored(NamedTuple):
         """`rewards/NAME/mean`, `std` (over responses, of those that have one), `failed` and
         `absent` (numbers of responses).
         """
-        found = {}
+        metrics = {}
         for name, x in self.each.items():
             x = x[~np.isnan(x)]
-            found[f"rewards/{name}/mean"] = float(x.mean()) if x.size else math.nan
-            found[f"rewards/{name}/std"] = float(x.std()) if x.size else math.nan
-            found[f"rewards/{name}/failed"] = float(self.failed[name])
-            found[f"rewards/{name}/absent"] = float(self.absent[name])
-        return found
+            metrics[f"rewards/{name}/mean"] = float(x.mean()) if x.size else math.nan
+            metrics[f"rewards/{name}/std"] = float(x.std()) if x.size else math.nan
+            metrics[f"rewards/{name}/failed"] = float(self.failed[name])
+            metrics[f"rewards/{name}/absent"] = float(self.absent[name])
+        return metrics
 
     def record(self) -> dict[str, Any]:
-        """As JSON can tell it."""
+        """As JSON, for other processes."""
         each = {name: x.tolist() for name, x in self.each.items()}
         arrays = {"total": self.total.tolist(), "applies": self.applies.tolist()}
         return self._asdict() | arrays | {"each": each}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Scored:
-        """What `record` told."""
+        """The inverse of `record`."""
         each = {name: np.asarray(x, np.float64) for name, x in record["each"].items()}
         arrays = {"total": np.asarray(record["total"], np.float64), "each": each}
         return cls(**{**record, **arrays, "applies": np.asarray(record["applies"], bool)})
@@ -76,8 +76,8 @@ class Scored(NamedTuple):
 LARGEST = float(np.finfo(np.float32).max)
 """Losses are computed in float32: what is beyond it would be infinite there."""
 
-_ENDS = (KeyboardInterrupt, FatalStatus)
-"""What ends it all: the user, and a server to which no attempt will do better."""
+_FATAL = (KeyboardInterrupt, FatalStatus)
+"""Not counted as failures of a response: Ctrl-C, and a server that refuses every request."""
 
 
 class _Part(NamedTuple):
@@ -92,8 +92,8 @@ class RewardFunctions:
     """`functions(prompts, responses, columns) -> Scored`.
 
     A function is called once with all responses, by position, and with those columns it names
-    (`jalign.rewards.named.Signature`); all of them if it takes `**columns`. It returns a number for
-    each response, or None where it does not apply. Coroutine functions run concurrently, in an
+    (`jalign.rewards.resolve.Signature`); all of them if it takes `**columns`. It returns a number
+    for each response, or None where it does not apply. Coroutine functions run concurrently, in an
     event loop of this call.
 
     A failure is: what is no number in the range of float32, an exception in a number's stead, all
@@ -104,7 +104,7 @@ class RewardFunctions:
     Args:
       weights: name (or function) -> weight; 0 is only reported (a total of none but these is 0, for
         those who add a reward of their own). A name is that of a rule, of a function as
-        `jalign.rewards.named.find` takes it, or out of `callables`.
+        `jalign.rewards.resolve.find` takes it, or out of `callables`.
       options: name -> keyword options of the function.
       callables: name -> a function, or anything else that can be called like one.
 
@@ -128,13 +128,13 @@ class RewardFunctions:
                 raise ValueError(f"{what} of {unknown[0]!r}, which has no weight{near}")
         if not weights:
             raise ValueError("there must be at least one reward function")
-        names = [short(name) for name in weights]
+        names = [display_name(name) for name in weights]
         self._parts: list[_Part] = []
         for name, weight in weights.items():
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {name} must be finite, got {weight}")
             fn = callables[name] if name in callables else find(name)
-            shown = short(name) if names.count(short(name)) == 1 else name
+            shown = display_name(name) if names.count(display_name(name)) == 1 else name
             signature, own = Signature.of(fn, name), dict(options.get(name, {}))
             if not signature.everything:
                 for option in sorted(set(own) - signature.options):
@@ -156,44 +156,46 @@ class RewardFunctions:
         prompts: Sequence[str],
         responses: Sequence[str],
         columns: Mapping[str, Sequence[Any]] | None = None,
-        said: Mapping[str, Any] | None = None,
+        results: Mapping[str, Any] | None = None,
     ) -> Scored:
         """Rewards of n responses.
 
         Args:
           prompts: one per response.
           columns: further columns of the data, one entry per response.
-          said: name -> what one of `callables` returned when it was called elsewhere.
+          results: name -> what one of `callables` returned when it was called elsewhere.
 
         Raises:
           ValueError: lengths that differ, or a column that a function needs and the data lacks.
         """
-        columns, said, n = dict(columns or {}), dict(said or {}), len(responses)
+        columns, results, n = dict(columns or {}), dict(results or {}), len(responses)
         for name, x in {"prompts": prompts, **columns}.items():
             if len(x) != n:
                 raise ValueError(f"{n} responses, but {len(x)} entries of {name}")
         calls = [self._arguments(part, columns) for part in self._parts]
-        results = [
-            said[part.name] if part.name in said else _called(part.fn, prompts, responses, keywords)
+        outputs = [
+            results[part.name]
+            if part.name in results
+            else _called(part.fn, prompts, responses, keywords)
             for part, keywords in zip(self._parts, calls, strict=True)
         ]
         applies = (
             np.zeros(n, bool) if any(part.weight for part in self._parts) else np.ones(n, bool)
         )
-        found = Scored(np.zeros(n), {}, {}, {}, {}, {}, applies)
-        for part, result in zip(self._parts, _awaited(results), strict=True):
+        scored = Scored(np.zeros(n), {}, {}, {}, {}, {}, applies)
+        for part, result in zip(self._parts, _awaited(outputs), strict=True):
             name, (values, absent, error) = part.name, _values(result, n)
-            found.each[name], found.absent[name] = values, int(absent.sum())
-            found.failed[name] = int(np.isnan(values).sum()) - found.absent[name]
-            if found.failed[name]:
-                found.errors[name] = error
+            scored.each[name], scored.absent[name] = values, int(absent.sum())
+            scored.failed[name] = int(np.isnan(values).sum()) - scored.absent[name]
+            if scored.failed[name]:
+                scored.errors[name] = error
             if isinstance(result, BaseException):
-                found.tracebacks[name] = _traceback(result)
+                scored.tracebacks[name] = _traceback(result)
             if part.weight:
                 applies |= ~absent
-                np.add(found.total, np.where(absent, 0.0, part.weight * values), out=found.total)
-        found.total[~applies] = math.nan
-        return found
+                np.add(scored.total, np.where(absent, 0.0, part.weight * values), out=scored.total)
+        scored.total[~applies] = math.nan
+        return scored
 
     def _arguments(self, part: _Part, columns: Mapping[str, Any]) -> dict[str, Any]:
         if missing := sorted(part.signature.required - set(columns)):
@@ -203,15 +205,15 @@ class RewardFunctions:
         return {name: columns[name] for name in given} | part.options  # what is set counts
 
 
-def _by_name(given: Mapping[Any, Any]) -> dict[str, Any]:
-    """What is said of functions, some of them given as they are, by their names."""
-    return {name_of(x) if callable(x) else x: said for x, said in given.items()}
+def _by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The keys that are functions replaced by their names."""
+    return {name_of(x) if callable(x) else x: value for x, value in values.items()}
 
 
 def _called(fn: Callable[..., Any], prompts: Any, responses: Any, keywords: dict[str, Any]) -> Any:
     try:
         return fn(prompts, responses, **keywords)
-    except _ENDS:
+    except _FATAL:
         raise
     except BaseException as error:  # what a response made a function run may call exit()
         return error
@@ -228,7 +230,7 @@ def _awaited(results: list[Any]) -> list[Any]:
     async def guarded(one: Awaitable[Any]) -> Any:
         try:
             return await one
-        except _ENDS:
+        except _FATAL:
             raise
         except BaseException as error:  # SystemExit would end the loop, and all others with it
             return error
@@ -250,7 +252,7 @@ def _values(result: Any, n: int) -> tuple[np.ndarray, np.ndarray, str]:
         return out, absent, f"returned {result!r:.80}, not a number for each response"
     try:
         values, error = list(result), ""
-    except _ENDS:
+    except _FATAL:
         raise
     except BaseException as problem:
         return out, absent, _words(problem)
@@ -259,8 +261,8 @@ def _values(result: Any, n: int) -> tuple[np.ndarray, np.ndarray, str]:
     for i, value in enumerate(values):
         out[i], absent[i] = _number(value), value is None
         if math.isnan(out[i]) and not absent[i]:
-            said = value if isinstance(value, BaseException) else f"response {i} got {value!r:.80}"
-            error = error or str(said)
+            failed = isinstance(value, BaseException)
+            error = error or str(value if failed else f"response {i} got {value!r:.80}")
     return out, absent, error
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jalign.rewards.named import find
+from jalign.rewards.resolve import find
 from jalign.rewards.rules import RULES
 from jalign.user_code import digest, digest_of_files, source_files
 
@@ -19,7 +19,7 @@ def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
     one it is defined in. What those import is not part of it.
 
     Args:
-      name: as in `jalign.rewards.named.find`. A rule that ships is known by its name alone.
+      name: as in `jalign.rewards.resolve.find`. A rule that ships is known by its name alone.
       fn: the function, where it was given as one.
 
     Raises:

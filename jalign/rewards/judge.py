@@ -1,7 +1,8 @@
-"""A language model that is asked what it thinks of responses.
+"""LLM-as-a-judge.
 
-Any judge can do two things, of which most uses need one: write, and say how probable each of a few
-answers is. `ModelJudge` does both in this process, `jalign.rewards.server.ServerJudge` by a server.
+A judge can do two things, of which most uses need one: write text, and score how probable each of
+a few answers is. `ModelJudge` does both in this process, `jalign.rewards.server.ServerJudge` asks a
+server.
 """
 
 from __future__ import annotations
@@ -65,16 +66,16 @@ def choose(
         " 1", and which of them comes is not the question.
     """
     spellings = [text for option in options for text in option]
-    asked = [i for i, prompt in enumerate(prompts) if prompt is not None]
+    indices = [i for i, prompt in enumerate(prompts) if prompt is not None]
     out: list[np.ndarray | None] = [None] * len(prompts)
-    if not asked:
+    if not indices:
         return out
     texts = [prompt for prompt in prompts if prompt is not None]
-    places = np.cumsum([0] + [len(option) for option in options])[:-1]
-    for i, logps in zip(asked, judge.option_logps(texts, spellings), strict=True):
+    starts = np.cumsum([0] + [len(option) for option in options])[:-1]
+    for i, logps in zip(indices, judge.option_logps(texts, spellings), strict=True):
         x = np.array(math.nan if logps is None else logps, np.float64)
         if x.shape == (len(spellings),) and not np.isnan(x).any() and np.isfinite(x.max()):
-            p = np.add.reduceat(np.exp(x - x.max()), places)
+            p = np.add.reduceat(np.exp(x - x.max()), starts)
             out[i] = p / p.sum()
     return out
 
@@ -127,11 +128,11 @@ class ModelJudge:
             raise ValueError("this judge cannot write: it was made without `generate`")
         ids = self._encoded(prompts)
         fits = [i for i, x in enumerate(ids) if self._has_room(len(x) + max_tokens)]
-        chosen = [list(ids[i]) for i in fits]
-        self._check(chosen, max_tokens)
-        texts = self._generate(chosen, max_tokens=max_tokens, temperature=temperature)
-        found = dict(zip(fits, texts, strict=True))
-        return [found.get(i) for i in range(len(ids))]
+        batch = [list(ids[i]) for i in fits]
+        self._check(batch, max_tokens)
+        texts = self._generate(batch, max_tokens=max_tokens, temperature=temperature)
+        completions = dict(zip(fits, texts, strict=True))
+        return [completions.get(i) for i in range(len(ids))]
 
     def option_logps(
         self, prompts: Sequence[str], options: Sequence[str]
@@ -185,8 +186,8 @@ class ModelJudge:
         if (template := self._template) is not None:
             turns = [[{"role": "user", "content": text}] for text in texts]
             texts, bos = [template.render(turn, open_turn=True) for turn in turns], None
-        found = [tuple(ids) for ids in self._encoder.starts(texts)]
-        return [x if bos is None or x[:1] == (bos,) else (bos, *x) for x in found]
+        encoded = [tuple(ids) for ids in self._encoder.starts(texts)]
+        return [x if bos is None or x[:1] == (bos,) else (bos, *x) for x in encoded]
 
     def _next_logps(self, rows: Sequence[tuple[Ids, list[int]]]) -> list[list[float]]:
         """log P (nats) of the given next tokens of each row, rows of like length together."""
@@ -194,27 +195,27 @@ class ModelJudge:
         width = max((len(nexts) for _, nexts in rows), default=0)
         out: list[list[float]] = [[] for _ in rows]
         for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            length = _rounded(max(len(rows[i][0]) for i in chosen) + width, least=32)
-            places = min(_rounded(len(chosen), least=1), self.batch_size)
-            layout = _layout([rows[i] for i in chosen], places, length, width)
-            found = hosts.gather(_token_logps(*self._split, layout))
-            for i, logps in zip(chosen, found, strict=False):
+            batch = order[start : start + self.batch_size]
+            length = _rounded(max(len(rows[i][0]) for i in batch) + width, least=32)
+            count = min(_rounded(len(batch), least=1), self.batch_size)
+            layout = _layout([rows[i] for i in batch], count, length, width)
+            next_logps = hosts.gather(_token_logps(*self._split, layout))
+            for i, logps in zip(batch, next_logps, strict=False):
                 out[i] = [float(x) for x in logps[: len(rows[i][1])]]
         return out
 
 
-def _layout(rows: Sequence[tuple[Ids, list[int]]], places: int, length: int, width: int) -> Layout:
-    """Padded rows that are read at their ends, once for every next token. These stand in what is
-    otherwise padding, where nothing that is read sees them."""
-    tokens, positions = np.zeros((2, places, length), np.int32)
-    before, at = np.zeros((2, places, width), np.int32)
+def _layout(rows: Sequence[tuple[Ids, list[int]]], count: int, length: int, width: int) -> Layout:
+    """Padded rows that are read at their ends, once for every next token. These are put in what is
+    otherwise padding, after everything that is read."""
+    tokens, positions = np.zeros((2, count, length), np.int32)
+    before, at = np.zeros((2, count, width), np.int32)
     for row, (ids, nexts) in enumerate(rows):
         end, m = len(ids), len(nexts)
         tokens[row, :end], tokens[row, end : end + m] = ids, nexts
         positions[row, :end] = np.arange(end)
         before[row, :m], at[row, :m] = end - 1, np.arange(end, end + m)
-    slots = np.tile(np.arange(width, dtype=np.int32), (places, 1, 1, 1))
+    slots = np.tile(np.arange(width, dtype=np.int32), (count, 1, 1, 1))
     return Layout(tokens, positions, before, at, slots)
 
 

@@ -1,4 +1,4 @@
-"""Responses to prompts become preference records by what a judge says of them.
+"""Label responses with a judge: preference pairs and ratings.
 
 Lee et al. 2023, https://arxiv.org/abs/2309.00267, section 2.1 (soft labels of pairs); Yuan et al.
 2024, https://arxiv.org/abs/2401.10020, section 2.3 (ratings, of which the best and the worst make a
@@ -65,68 +65,69 @@ def preferences(prefer: PreferenceFn, records: Sequence[Record]) -> list[Made]:
     """Pairs with `chosen_prob`, the probability in [0.5, 1] that the chosen response is the better
     one; of more than two responses every two are compared.
     """
-    made = [Made([], []) for _ in records]
-    asked: list[tuple[int, int, int]] = []
+    results = [Made([], []) for _ in records]
+    questions: list[tuple[int, int, int]] = []
     for number, record in enumerate(records):
         texts = [text_of(response).strip() for response in record.responses]
         if len(texts) < 2:
-            made[number].dropped.append("there are not two responses")
+            results[number].dropped.append("there are not two responses")
         for i, j in combinations(range(len(texts)), 2):
             if not (texts[i] and texts[j]):
-                made[number].dropped.append("a response is empty")
+                results[number].dropped.append("a response is empty")
             elif texts[i] == texts[j]:
-                made[number].dropped.append("both responses are the same")
+                results[number].dropped.append("both responses are the same")
             else:
-                asked.append((number, i, j))
-    found = prefer(
-        [text_of(records[n].prompt) for n, _, _ in asked],
-        [text_of(records[n].responses[i]) for n, i, _ in asked],
-        [text_of(records[n].responses[j]) for n, _, j in asked],
+                questions.append((number, i, j))
+    probs = prefer(
+        [text_of(records[n].prompt) for n, _, _ in questions],
+        [text_of(records[n].responses[i]) for n, i, _ in questions],
+        [text_of(records[n].responses[j]) for n, _, j in questions],
     )
-    for (number, i, j), p in zip(asked, found, strict=True):
+    for (number, i, j), p in zip(questions, probs, strict=True):
         if p is None:
-            made[number].dropped.append("the judge gave no answer")
+            results[number].dropped.append("the judge gave no answer")
         elif abs(p - 0.5) < 1e-9:  # as of a judge that always names the same slot
-            made[number].dropped.append("the judge prefers neither response")
+            results[number].dropped.append("the judge prefers neither response")
         else:
             first, second = (records[number].responses[x] for x in ((i, j) if p > 0.5 else (j, i)))
             row = {"prompt": records[number].prompt, "chosen": first, "rejected": second}
-            made[number].rows.append(row | {"chosen_prob": max(p, 1 - p)})
-    return made
+            results[number].rows.append(row | {"chosen_prob": max(p, 1 - p)})
+    return results
 
 
 def ratings(rate: Rate, records: Sequence[Record]) -> list[Made]:
     """Lists of responses with their ratings, of which data readers make pairs of the best and the
     worst. A list says nothing where fewer than two responses are rated, or all alike.
     """
-    made = [Made([], []) for _ in records]
-    asked: list[tuple[int, Any]] = []
+    results = [Made([], []) for _ in records]
+    questions: list[tuple[int, Any]] = []
     for number, record in enumerate(records):
         seen: set[str] = set()
         for response in record.responses:
             text = text_of(response).strip()
             if not text or text in seen:
                 why = "a response is there twice" if text else "a response is empty"
-                made[number].dropped.append(why)
+                results[number].dropped.append(why)
                 continue
             seen.add(text)
-            asked.append((number, response))
-    found = rate(
-        [text_of(records[n].prompt) for n, _ in asked], [text_of(response) for _, response in asked]
+            questions.append((number, response))
+    rated_by_judge = rate(
+        [text_of(records[n].prompt) for n, _ in questions],
+        [text_of(response) for _, response in questions],
     )
-    if made:
-        made[0].dropped.extend(["a judgement names no points"] * found.unparsable)
+    if results:
+        results[0].dropped.extend(["a judgment names no points"] * rated_by_judge.unparsable)
     rated: list[list[tuple[Any, float]]] = [[] for _ in records]
-    for (number, response), score in zip(asked, found.scores, strict=True):
+    for (number, response), score in zip(questions, rated_by_judge.scores, strict=True):
         if score is None:
-            made[number].dropped.append("the judge did not rate a response")
+            results[number].dropped.append("the judge did not rate a response")
         else:
             rated[number].append((response, score))
-    for record, one, mine in zip(records, made, rated, strict=True):
+    for record, one, mine in zip(records, results, rated, strict=True):
         if len({score for _, score in mine}) < 2:
             why = "all responses are rated alike" if len(mine) > 1 else "no two responses are rated"
             one.dropped.append(why)
             continue
         responses, scores = map(list, zip(*mine, strict=True))
         one.rows.append({"prompt": record.prompt, "responses": responses, "ratings": scores})
-    return made
+    return results

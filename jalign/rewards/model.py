@@ -79,19 +79,19 @@ class RewardModel:
         batch_size: int = BATCH_SIZE,
     ):
         self._split = model if isinstance(model, tuple) else nnx.split(model)
-        whole = nnx.merge(*self._split)
-        if whole.value is None:
+        decoder = nnx.merge(*self._split)
+        if decoder.value is None:
             raise ValueError("a reward model has a scalar head, and this model has none")
-        if (outputs := whole.value.kernel.shape[1]) != 1:
+        if (outputs := decoder.value.kernel.shape[1]) != 1:
             raise ValueError(f"a reward is one number, and the head of this model gives {outputs}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.tokenizer, self.bias, self.template = tokenizer, bias, template
         self.batch_size = batch_size
         self.step: int | None = None  # of the run that it was read from
-        self._spec, self._warned = whole.spec, False
+        self._spec, self._warned = decoder.spec, False
         self._limits: dict[str, Any] = {
-            "max_len": whole.spec.learned_positions,
+            "max_len": decoder.spec.learned_positions,
             "max_prompt_len": max_prompt_len,
             "max_response_len": max_response_len,
             "keep_eos": keep_eos,
@@ -194,8 +194,8 @@ class RewardModel:
 
     def of_examples(self, examples: Iterable[Example]) -> np.ndarray:
         """float32 rewards of every response of every example, one after the other."""
-        found = [scores[-1] + self.bias for scores in self.at_scored(examples)]
-        return np.array(found, np.float32)
+        rewards = [scores[-1] + self.bias for scores in self.at_scored(examples)]
+        return np.array(rewards, np.float32)
 
     def at_scored(self, examples: Iterable[Example]) -> list[np.ndarray]:
         """What the head says at every scored token, [scored tokens] float32, of every response of
@@ -207,14 +207,14 @@ class RewardModel:
             for response, scored in zip(e.responses, e.scored, strict=True)
         )
         order = np.argsort(rows.lengths.row_tokens, kind="stable")
-        found = [np.zeros(0, np.float32)] * len(rows)
+        by_row = [np.zeros(0, np.float32)] * len(rows)
         for start in range(0, len(rows), self.batch_size):
             batch = padded(rows, order[start : start + self.batch_size], self.batch_size)
             scores = hosts.gather(scores_of(*self._split, batch.layout))
             for i, x, mask in zip(batch.extras["index"], scores, batch.mask, strict=True):
                 if i >= 0:
-                    found[i] = x[mask]
-        return found
+                    by_row[i] = x[mask]
+        return by_row
 
 
 def padded(rows: Examples, indices: np.ndarray, most: int) -> Batch:
@@ -237,9 +237,9 @@ def _beside(folder: Path) -> dict[str, Any]:
     """What `reward.json` says, if there is one."""
     file = folder / REWARD_FILE
     try:
-        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        limits = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         known = {"bias": float, "max_prompt_len": int, "max_response_len": int, "keep_eos": bool}
-        return {name: kind(said[name]) for name, kind in known.items() if name in said}
+        return {name: kind(limits[name]) for name, kind in known.items() if name in limits}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} must be an object of numbers: {error}") from error
 

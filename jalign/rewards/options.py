@@ -25,7 +25,7 @@ LEAST = 0.1
 with a greeting, has not said which."""
 
 
-class Step(NamedTuple):
+class TokenLogprobs(NamedTuple):
     """A token of an answer, as a server reports it.
 
     Attributes:
@@ -62,7 +62,7 @@ def exclusive(ids: Sequence[tuple[int, ...]], logps: Sequence[float]) -> list[fl
     ]
 
 
-def from_steps(steps: Sequence[Step], options: Sequence[str]) -> list[float] | None:
+def from_steps(steps: Sequence[TokenLogprobs], options: Sequence[str]) -> list[float] | None:
     """log-probabilities (nats) of options, from an answer with the alternatives to its tokens.
 
     An option counts with every alternative that spells it out. One that is listed nowhere gets the
@@ -75,41 +75,41 @@ def from_steps(steps: Sequence[Step], options: Sequence[str]) -> list[float] | N
       probability together, or where more than `LOOSE` of theirs stands at the beginning of an
       option that was not followed ("1" of a "10" that is two tokens): then nobody knows.
 
-    >>> steps = [Step("1", math.log(0.6), {"2": math.log(0.3)})]
+    >>> steps = [TokenLogprobs("1", math.log(0.6), {"2": math.log(0.3)})]
     >>> [round(math.exp(p), 6) for p in from_steps(steps, ["1", "2", "3"])]
     [0.6, 0.3, 0.1]
     """
-    found = dict.fromkeys(options, 0.0)
+    masses = dict.fromkeys(options, 0.0)
     loose, before, so_far, owner = 0.0, "", 0.0, None
     for step in steps:
         listed = {**step.others, step.text: step.logp}
-        spelt = {before + token for token in listed}
+        spelled = {before + token for token in listed}
         for token, logp in listed.items():
             text, mass = before + token, math.exp(min(so_far + logp, 0.0))
-            if text in found:
-                found[text] += mass
+            if text in masses:
+                masses[text] += mass
                 if owner is not None:  # it was counted as the shorter option before
-                    found[owner] -= mass
-            if token and token != step.text and _open(text, found, spelt):
+                    masses[owner] -= mass
+            if token and token != step.text and _open(text, masses, spelled):
                 loose += mass
         before, so_far = before + step.text, so_far + step.logp
-        owner = before if before in found else owner
+        owner = before if before in masses else owner
         if not any(_goes_on(before, option) for option in options):
             break
-    total = sum(found.values())
+    total = sum(masses.values())
     if not steps or not total >= LEAST or loose > LOOSE * total:
         return None
     most = _most_unlisted({**steps[0].others, steps[0].text: steps[0].logp})
-    return [_log(p, most) for p in found.values()]
+    return [_log(p, most) for p in masses.values()]
 
 
 def _goes_on(short: Sequence, long: Sequence) -> bool:
     return len(long) > len(short) and long[: len(short)] == short
 
 
-def _open(text: str, options: Iterable[str], spelt: set[str]) -> bool:
+def _open(text: str, options: Iterable[str], spelled: set[str]) -> bool:
     """Whether an option begins with this text, goes on, and is not spelt out by another token."""
-    return any(_goes_on(text, option) and option not in spelt for option in options)
+    return any(_goes_on(text, option) and option not in spelled for option in options)
 
 
 def _most_unlisted(listed: Mapping[str, float]) -> float:

@@ -1,4 +1,4 @@
-"""How probable it is that one response is preferred to another, whoever says so.
+"""Pairwise preference probabilities, from any source.
 
 Everything here takes and gives `PreferenceFn`s, so that a method that learns from preferences need
 not know whether a reward model, a judge or a rule stands behind them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,40 +89,6 @@ class BothOrders:
         }
 
 
-def from_scores(
-    score: Callable[[Sequence[str], Sequence[str]], Any], *, temperature: float = 1.0
-) -> PreferenceFn:
-    """P(first is preferred) = sigmoid((score(first) - score(second)) / temperature): Bradley-Terry.
-
-    Each response is scored once, in however many pairs it stands. A score of -inf (an empty
-    response, to a reward model) loses to any other; NaN or None, and two infinite scores of one
-    sign, leave the pair without an answer.
-
-    Args:
-      score: `(prompts, responses) -> numbers`, higher is better.
-      temperature: > 0, in units of the score.
-
-    >>> prefer = from_scores(lambda prompts, responses: [len(text) for text in responses])
-    >>> [round(p, 4) for p in prefer(["", ""], ["aaa", "b"], ["a", "b"])]
-    [0.8808, 0.5]
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
-
-    def prefer(
-        prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
-    ) -> list[float | None]:
-        _same_length(prompts, first, second)
-        a, b = list(zip(prompts, first)), list(zip(prompts, second))  # noqa: B905
-        keys = list(dict.fromkeys(a + b))
-        values = score([prompt for prompt, _ in keys], [text for _, text in keys])
-        scores = [math.nan if v is None else float(v) for v in values]
-        of = dict(zip(keys, scores, strict=True))
-        return [_sigmoid((of[x] - of[y]) / temperature) for x, y in zip(a, b, strict=True)]
-
-    return prefer
-
-
 def preference_matrix(
     prefer: PreferenceFn, prompts: Sequence[str], responses: Sequence[Sequence[str]]
 ) -> np.ndarray:
@@ -146,21 +112,21 @@ def preference_matrix(
         )
     k = sizes.pop() if sizes else 0
     out = np.full((len(prompts), k, k), 0.5, np.float32)
-    asked = [
+    pairs = [
         (b, i, j)
         for b, row in enumerate(responses)
         for i in range(k)
         for j in range(i + 1, k)
         if row[i] != row[j]
     ]
-    if not asked:
+    if not pairs:
         return out
-    found = prefer(
-        [prompts[b] for b, _, _ in asked],
-        [responses[b][i] for b, i, _ in asked],
-        [responses[b][j] for b, _, j in asked],
+    probs = prefer(
+        [prompts[b] for b, _, _ in pairs],
+        [responses[b][i] for b, i, _ in pairs],
+        [responses[b][j] for b, _, j in pairs],
     )
-    for (b, i, j), p in zip(asked, found, strict=True):
+    for (b, i, j), p in zip(pairs, probs, strict=True):
         out[b, i, j] = math.nan if p is None else p
         out[b, j, i] = 1 - out[b, i, j]
     return out
@@ -172,9 +138,3 @@ def _same_length(prompts: Sequence[str], first: Sequence[str], second: Sequence[
             f"{len(prompts)} prompts, {len(first)} first and {len(second)} second responses"
         )
     return len(prompts)
-
-
-def _sigmoid(x: float) -> float | None:
-    if math.isnan(x):
-        return None
-    return 1 / (1 + math.exp(-x)) if x >= 0 else 1 - 1 / (1 + math.exp(x))

@@ -1,7 +1,7 @@
 """A process reward model as a function of texts: is each step of a response right?
 
 Lightman et al. 2023, "Let's Verify Step by Step", https://arxiv.org/abs/2305.20050. The steps are
-tokenised as in training, where each ends with a line break, and the logit is read at the last token
+tokenized as in training, where each ends with a line break, and the logit is read at the last token
 of each (`losses.process_reward`).
 """
 
@@ -34,16 +34,16 @@ def step_probabilities(
         raise ValueError(f"{len(prompts)} prompts and the steps of {len(steps)} responses")
     pairs = enumerate(zip(prompts, steps, strict=True))
     records = [
-        Record(prompt if isinstance(prompt, str) else list(prompt), [list(said)], {}, row=i)
-        for i, (prompt, said) in pairs
-        if said
+        Record(prompt if isinstance(prompt, str) else list(prompt), [list(texts)], {}, row=i)
+        for i, (prompt, texts) in pairs
+        if texts
     ]
-    found = [np.full(len(said), np.nan, np.float32) for said in steps]
+    probabilities = [np.full(len(texts), np.nan, np.float32) for texts in steps]
     examples = model.tokenized(records)
     if not len(examples):
-        return found
+        return probabilities
     rows = np.asarray(examples.extras["row"])
     for i, logits in zip(rows.tolist(), model.at_scored(examples), strict=True):
-        found[i][: len(logits)] = 1 / (1 + np.exp(-logits))
-        found[i][[not step.strip() for step in steps[int(i)]]] = np.nan
-    return found
+        probabilities[i][: len(logits)] = 1 / (1 + np.exp(-logits))
+        probabilities[i][[not step.strip() for step in steps[int(i)]]] = np.nan
+    return probabilities

@@ -51,10 +51,10 @@ def direct_score(
     text = load(template, ("prompt", "response"), ("low", "high"))
     scale = {n: str(x) for n, x in (("low", low), ("high", high)) if n in text.fields}
     rows = zip(prompts, responses, strict=True)
-    asked = [text.fill(prompt=p, response=r, **scale) for p, r in rows]
-    numbers = range(low, high + 1)
-    found = choose(judge, asked, [(f" {i}", f"{i}") for i in numbers])
-    expected = [None if p is None else float(np.dot(p, numbers)) for p in found]
+    requests = [text.fill(prompt=p, response=r, **scale) for p, r in rows]
+    grades = range(low, high + 1)
+    probs = choose(judge, requests, [(f" {i}", f"{i}") for i in grades])
+    expected = [None if p is None else float(np.dot(p, grades)) for p in probs]
     return [None if s is None else 2 * (s - low) / (high - low) - 1 for s in expected]
 
 
@@ -62,8 +62,8 @@ class Ratings(NamedTuple):
     """Ratings of n responses.
 
     Attributes:
-      scores: mean points in [0, 5] of the judgements that name any; None without one.
-      unparsable: judgements, of all responses together, that name none.
+      scores: mean points in [0, 5] of the judgments that name any; None without one.
+      unparsable: judgments, of all responses together, that name none.
     """
 
     scores: list[float | None]
@@ -80,30 +80,30 @@ def additive_ratings(
     temperature: float = 0.7,
     max_tokens: int = 256,
 ) -> Ratings:
-    """Points in [0, 5], each for a quality the response has: the mean of several judgements.
+    """Points in [0, 5], each for a quality the response has: the mean of several judgments.
 
-    A judgement is free text that ends in "Score: N". One that does not, or names more than 5, is
+    A judgment is free text that ends in "Score: N". One that does not, or names more than 5, is
     counted and left out; it is never a 0.
 
     Args:
       template: with the fields prompt and response.
-      samples: judgements per response. One alone gives whole numbers, which tie too often to make
+      samples: judgments per response. One alone gives whole numbers, which tie too often to make
         pairs of.
-      temperature, max_tokens: of the judgements (not from the paper).
+      temperature, max_tokens: of the judgments (not from the paper).
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     if samples > 1 and temperature == 0:
-        raise ValueError("at temperature 0 all samples of a judgement are the same: use samples=1")
+        raise ValueError("at temperature 0 all samples of a judgment are the same: use samples=1")
     text = load(template, ("prompt", "response"))
-    asked = [text.fill(prompt=p, response=r) for p, r in zip(prompts, responses, strict=True)]
-    each = [prompt for prompt in asked for _ in range(samples)]
+    requests = [text.fill(prompt=p, response=r) for p, r in zip(prompts, responses, strict=True)]
+    each = [prompt for prompt in requests for _ in range(samples)]
     written = judge.complete(each, max_tokens=max_tokens, temperature=temperature)
-    points = [points_in(judgement) for judgement in written]
+    points = [points_in(judgment) for judgment in written]
     scores: list[float | None] = []
-    for i in range(len(asked)):
-        found = [p for p in points[i * samples : (i + 1) * samples] if p is not None]
-        scores.append(sum(found) / len(found) if found else None)
+    for i in range(len(requests)):
+        known = [p for p in points[i * samples : (i + 1) * samples] if p is not None]
+        scores.append(sum(known) / len(known) if known else None)
     return Ratings(scores, points.count(None))
 
 
@@ -114,12 +114,12 @@ def self_reward(
     return additive_ratings(judge, prompts, responses, **options).scores  # type: ignore[arg-type]
 
 
-def points_in(judgement: str | None) -> float | None:
+def points_in(judgment: str | None) -> float | None:
     """What stands behind the last "Score:", in [0, 5]; None where nothing does.
 
     >>> points_in("Clear and to the point.\\n**Score:** 4"), points_in("Score: 50"), points_in("4")
     (4.0, None, None)
     """
-    found = _SCORE.findall(judgement or "")
-    points = float(found[-1]) if found else None
+    matches = _SCORE.findall(judgment or "")
+    points = float(matches[-1]) if matches else None
     return points if points is not None and points <= MOST_POINTS else None

@@ -98,12 +98,12 @@ class Comparison:
             asking = [f"{sample}\n\n{self._reasons}" for sample in samples]
             n = self.max_reason_tokens
             reasons = self.judge.complete(asking, max_tokens=n, temperature=0.0)
-        asked = [
+        requests = [
             None if r is None or (self._reasons and not r.strip()) else self._asked(sample, r)
             for sample, r in zip(samples, reasons, strict=True)
         ]
-        found = choose(self.judge, asked, SLOTS)
-        return [None if p is None else float(p[0]) for p in found]
+        probs = choose(self.judge, requests, SLOTS)
+        return [None if p is None else float(p[0]) for p in probs]
 
     def _asked(self, sample: str, reasons: str) -> str:
         """A sample up to where the number of the better response comes."""

@@ -80,11 +80,11 @@ def numeric_match(
     out: Scores = []
     for response, a in zip(responses, answer, strict=True):
         wanted = None if a is None else last_number(str(a))
-        found = None if wanted is None else last_number(response)
+        number = None if wanted is None else last_number(response)
         if wanted is None:
             out.append(None)
         else:
-            near = found is not None and abs(found - wanted) <= tolerance * abs(wanted)
+            near = number is not None and abs(number - wanted) <= tolerance * abs(wanted)
             out.append(float(near))
     return out
 

@@ -1,4 +1,4 @@
-"""New prompts from a few that are there.
+"""Generate new prompts from few-shot examples.
 
 Wang et al. 2022, "Self-Instruct", https://arxiv.org/abs/2212.10560, section 2.2: the model goes on
 with a list of eight tasks, six of people and two of its own, and what is too like one that is there
@@ -21,10 +21,10 @@ from jalign.rewards.template import load
 _NEXT = re.compile(r"\n\s*Task \d+:")
 
 
-def invent(
+def generate_prompts(
     judge: Judge,
     seeds: Sequence[str],
-    own: Sequence[str],
+    generated: Sequence[str],
     attempts: Sequence[int],
     *,
     template: str | Path = "instruct",
@@ -42,7 +42,7 @@ def invent(
     Args:
       judge: the model that writes.
       seeds: prompts of people.
-      own: prompts that were made so far.
+      generated: prompts that were made so far.
       attempts: numbers; which prompts are shown follows from the seed and the number.
       template: with the fields examples ("Task 1: ...") and number, that of the next task.
       shots: prompts that are shown.
@@ -63,29 +63,30 @@ def invent(
     if len(seeds) < shots:
         raise ValueError(f"there must be {shots} prompts to show, got {len(seeds)}")
     text = load(template, ("examples", "number"))
-    asked = []
+    requests = []
     for attempt in attempts:
         rng = np.random.default_rng([seed, attempt])
-        mine = min(own_shots, len(own))
-        shown = [own[i] for i in rng.choice(len(own), mine, replace=False)] if mine else []
+        mine = min(own_shots, len(generated))
+        own = rng.choice(len(generated), mine, replace=False) if mine else ()
+        shown = [generated[i] for i in own]
         shown += [seeds[i] for i in rng.choice(len(seeds), shots - mine, replace=False)]
         shown = [shown[i] for i in rng.permutation(shots)]
         examples = "\n\n".join(f"Task {i}: {prompt}" for i, prompt in enumerate(shown, 1))
-        asked.append(text.fill(examples=examples, number=str(shots + 1)))
-    known = [words(prompt) for prompt in (*seeds, *own)]
-    made = []
-    for said in judge.complete(asked, max_tokens=max_tokens, temperature=temperature):
-        prompt = _NEXT.split(said or "")[0].strip()
+        requests.append(text.fill(examples=examples, number=str(shots + 1)))
+    known = [words(prompt) for prompt in (*seeds, *generated)]
+    results = []
+    for reply in judge.complete(requests, max_tokens=max_tokens, temperature=temperature):
+        prompt = _NEXT.split(reply or "")[0].strip()
         mine = words(prompt)
         if not min_words <= len(mine) <= max_words:
             limits = f"a prompt is not of {min_words} to {max_words} words"
-            made.append(Made([], [limits if prompt else "the model wrote nothing"]))
+            results.append(Made([], [limits if prompt else "the model wrote nothing"]))
         elif any(rouge_l(mine, other) >= most_alike for other in known):
-            made.append(Made([], ["a prompt is too like one that is there"]))
+            results.append(Made([], ["a prompt is too like one that is there"]))
         else:
             known.append(mine)
-            made.append(Made([{"prompt": prompt}], []))
-    return made
+            results.append(Made([{"prompt": prompt}], []))
+    return results
 
 
 def words(text: str) -> list[str]:
@@ -104,8 +105,8 @@ def rouge_l(a: Sequence[str], b: Sequence[str]) -> float:
     at: dict[str, int] = {}
     for i, word in enumerate(a):
         at[word] = at.get(word, 0) | 1 << i
-    rows = whole = (1 << len(a)) - 1  # a column of the usual table in the bits of one number
+    rows = full = (1 << len(a)) - 1  # a column of the usual table in the bits of one number
     for word in b:
-        found = rows & at.get(word, 0)
-        rows = (rows + found | rows - found) & whole
+        matches = rows & at.get(word, 0)
+        rows = (rows + matches | rows - matches) & full
     return 2 * (len(a) - rows.bit_count()) / (len(a) + len(b))

@@ -14,7 +14,7 @@ from typing import Any
 
 from jalign.rewards.cache import DiskCache
 from jalign.rewards.chat_client import Answer, ChatClient, Counts
-from jalign.rewards.options import Step, from_steps
+from jalign.rewards.options import TokenLogprobs, from_steps
 
 LOG = logging.getLogger(__name__)
 
@@ -97,12 +97,12 @@ class ServerJudge:
         body = {self.token_limit: most, "temperature": 0.0, "logprobs": True}
         out: list[list[float] | None] = []
         for answer in self._ask(prompts, body | {"top_logprobs": self.top_logprobs}):
-            found = None if answer is None else from_steps(answer.steps, options)
-            if answer is not None and found is None:
+            logps = None if answer is None else from_steps(answer.steps, options)
+            if answer is not None and logps is None:
                 missing = "too little probability" if answer.steps else "no log-probabilities"
                 error = f"{missing} with {answer.text!r:.80} for {list(options)}"
                 self._client.count(failed=1, error=error)
-            out.append(found)
+            out.append(logps)
         return out
 
     def metrics(self) -> dict[str, float]:
@@ -149,9 +149,9 @@ class ServerJudge:
         if self.seed is not None:
             request["seed"] = self.seed + number
         question = {"server": self._client.base_url, "request": request, "sample": number}
-        if self._cache and (found := self._cache.get(question)):
+        if self._cache and (entry := self._cache.get(question)):
             self._client.count(cached=1)
-            return Answer(found["text"], [Step(*step) for step in found["steps"]])
+            return Answer(entry["text"], [TokenLogprobs(*step) for step in entry["steps"]])
         answer = self._client.send(request)
         if answer and (answer.steps or not body.get("logprobs")):
             self._keep(question, answer)

@@ -34,14 +34,14 @@ class Template:
 
     def __init__(self, text: str, name: str = "template"):
         self.text, self.name = text.removesuffix("\n"), name
-        found = list(_PART.finditer(self.text))
-        for part in found:
+        fields = list(_PART.finditer(self.text))
+        for part in fields:
             if part[1] is None and part[0] not in _BRACES:
                 line = self.text.count("\n", 0, part.start()) + 1
                 raise ValueError(
                     f"{name}, line {line}: a brace that is no {{field}}; write it twice for a brace"
                 )
-        self.fields = frozenset(part[1] for part in found if part[1])
+        self.fields = frozenset(part[1] for part in fields if part[1])
 
     def check(self, needs: Iterable[str], may: Iterable[str] = ()) -> Template:
         """Itself, if it has every field in `needs` and none but those and the ones in `may`.

@@ -105,8 +105,8 @@ def respond_refilling(
             slots[: len(batch)] = free[: len(batch)]
             for row, request in zip(free, batch, strict=False):
                 owner[row] = request
-            numbers = np.arange(admitted, admitted + together)
-            keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+            request_ids = np.arange(admitted, admitted + together)
+            keys = jax.vmap(partial(jax.random.fold_in, key))(request_ids)
             pool = _admit(weights, pool, ids, lengths, keys, slots, settings)
             admitted, free = admitted + len(batch), free[len(batch) :]
         if all(request is None for request in owner):

@@ -84,7 +84,7 @@ def matmul_transposed(weight: Float[Array, "o i"], x: Float[Array, "n i"]) -> Fl
 
 
 def unstack_layers(model: Decoder, *, transposed: bool) -> tuple[Layer, ...]:
-    """The layers one by one, their matrices `TransposedKernel` or not; what is quantised becomes
+    """The layers one by one, their matrices `TransposedKernel` or not; what is quantized becomes
     ordinary parameters.
     """
     model = dequantize(model)

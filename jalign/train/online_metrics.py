@@ -68,15 +68,15 @@ LOGPS = ("old_token_logps", "ref_token_logps", "sampler_token_logps")  # what th
 
 def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
     """KL of the policy to its reference (k1, nats per response), and sampler against trainer."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if {"old_token_logps", "ref_token_logps"} <= set(arrays):
         k1 = np.where(mask, arrays["old_token_logps"] - arrays["ref_token_logps"], 0)
-        found["objective/kl"] = float(k1.sum(-1).mean())
+        metrics["objective/kl"] = float(k1.sum(-1).mean())
     if "old_token_logps" in arrays:
         off = np.abs(arrays["old_token_logps"] - arrays["sampler_token_logps"])[mask]
-        found["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
-        found["sampling/logp_difference_max"] = float(off.max(initial=0))
-    return found
+        metrics["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
+        metrics["sampling/logp_difference_max"] = float(off.max(initial=0))
+    return metrics
 
 
 def critic_metrics(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:

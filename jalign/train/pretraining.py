@@ -33,8 +33,8 @@ class Pretraining:
         texts. Every other extra of a text is 0.
         """
         zeros = {n: np.zeros(np.shape(x)[1:], np.float32) for n, x in samples.extras.items()}
-        numbers = range(step * self.count, (step + 1) * self.count)
-        texts = (self.texts[int(self._order[i])] for i in numbers)
+        positions = range(step * self.count, (step + 1) * self.count)
+        texts = (self.texts[int(self._order[i])] for i in positions)
         marked = [_marked(e, 0.0) for e in samples]
         marked += [_marked(e._replace(extras=zeros), 1.0) for e in texts]
         return Examples.from_list(marked, samples.report)

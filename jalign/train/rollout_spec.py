@@ -113,7 +113,7 @@ class RolloutSpec(RolloutRules):
                 number = "ref_sync_steps"
             lines.append(
                 f"warning: the run has {self.run_steps} steps and its first rollout is sampled for "
-                f"{self.steps}: the rest is never learnt from; set a smaller {number}"
+                f"{self.steps}: the rest is never learned from; set a smaller {number}"
             )
         return lines + self._describe_iteration(algorithm)
 

@@ -13,7 +13,7 @@ import pytest
 from jalign.config import RewardConfig
 from jalign.rewards.chat_client import FatalStatus
 from jalign.rewards.functions import RewardFunctions
-from jalign.rewards.named import find
+from jalign.rewards.resolve import find
 from jalign.rewards.rules import exact_match
 
 PROMPTS, RESPONSES = ["p", "q", "r"], ["one", "one two", "one two three"]
@@ -236,7 +236,7 @@ def test_what_was_asked_elsewhere_is_not_asked_again():
     functions = RewardFunctions(
         {"judge": 2.0, "words": 1.0}, callables={"judge": judge, "words": words}
     )
-    found = functions(PROMPTS, RESPONSES, said={"judge": [1, math.nan, 3]})
+    found = functions(PROMPTS, RESPONSES, results={"judge": [1, math.nan, 3]})
     np.testing.assert_array_equal(found.total, [3, math.nan, 9])
     assert found.failed == {"judge": 1, "words": 0}
 

@@ -66,8 +66,8 @@ def test_rated_responses_become_lists_of_which_dpo_reads_the_best_and_the_worst(
     ]
     assert made[0].dropped == [
         "a response is there twice",
-        "a judgement names no points",
-        "a judgement names no points",
+        "a judgment names no points",
+        "a judgment names no points",
         "the judge did not rate a response",
     ]
     assert made[1] == ([], ["all responses are rated alike"])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from jalign.rewards.options import Step, exclusive, from_steps
+from jalign.rewards.options import TokenLogprobs, exclusive, from_steps
 
 
 def logs(*probabilities):
@@ -19,7 +19,7 @@ def step(text, **listed):
     """A token that was taken out of those listed; _ is a space."""
     logps = {name.replace("_", " ").strip("x"): math.log(p) for name, p in listed.items()}
     taken = logps.pop(text)
-    return Step(text, taken, logps)
+    return TokenLogprobs(text, taken, logps)
 
 
 def test_an_option_has_what_longer_ones_that_go_on_from_it_leave():
@@ -46,9 +46,9 @@ def test_what_is_not_listed_gets_no_more_than_the_least_that_is():
         [0.6, 0.001]
     )
     assert probs(from_steps([step("1", x1=0.9, x7=0.06)], ["1", "2"])) == pytest.approx([0.9, 0.04])
-    steps = [Step("1", 0.0, {"x": -9999.0})]  # how some servers write no probability at all
+    steps = [TokenLogprobs("1", 0.0, {"x": -9999.0})]  # how some servers write no probability
     assert from_steps(steps, ["1", "2"]) == [0.0, -9999.0]
-    full = from_steps([Step("1", -1e-12, {"x": -20.0})], ["1", "2"])
+    full = from_steps([TokenLogprobs("1", -1e-12, {"x": -20.0})], ["1", "2"])
     assert full == [pytest.approx(0.0), pytest.approx(math.log(1e-9))]
 
 
@@ -82,12 +82,12 @@ def test_options_of_several_tokens_are_followed_along_the_answer():
 def test_an_answer_that_is_none_of_the_options_says_nothing():
     assert from_steps([step("The", The=0.9, A=0.05)], ["1", "2"]) is None
     assert from_steps([], ["1", "2"]) is None
-    assert from_steps([Step("x", -0.1, {"1": -9999.0})], ["1", "2"]) is None
+    assert from_steps([TokenLogprobs("x", -0.1, {"1": -9999.0})], ["1", "2"]) is None
 
 
 def test_options_that_hardly_come_up_are_no_answer():
     """As of a judge that thinks first: what else it might have begun with says nothing."""
-    thinks = Step("<think>", -0.001, {"1": -8.0, "2": -9.0})
+    thinks = TokenLogprobs("<think>", -0.001, {"1": -8.0, "2": -9.0})
     assert from_steps([thinks], ["1", " 1", "2", " 2"]) is None
     assert from_steps([step("The", The=0.9, x1=0.06, x2=0.03)], ["1", "2"]) is None
     assert probs(from_steps([step("The", The=0.8, x1=0.12, x2=0.05)], ["1", "2"])) == (
@@ -96,10 +96,10 @@ def test_options_that_hardly_come_up_are_no_answer():
 
 
 def test_a_log_probability_above_0_is_taken_as_certain():
-    assert from_steps([Step("1", 1e6, {"2": -3.0})], ["1", "2"])[0] == 0.0
+    assert from_steps([TokenLogprobs("1", 1e6, {"2": -3.0})], ["1", "2"])[0] == 0.0
 
 
 def test_tokens_after_the_answer_and_empty_ones_change_nothing():
     first = step("1", x1=0.5, x2=0.4)
-    for more in ([step("1", x1=0.9, x2=0.1)], [Step("", -0.1, {"": -0.1, "0": -3.0})]):
+    for more in ([step("1", x1=0.9, x2=0.1)], [TokenLogprobs("", -0.1, {"": -0.1, "0": -3.0})]):
         assert from_steps([first, *more], ["1", "2"]) == from_steps([first], ["1", "2"])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jalign.rewards.preference import BothOrders, from_scores, preference_matrix
+from jalign.rewards.preference import BothOrders, preference_matrix
 
 
 def table(**p):
@@ -50,26 +50,6 @@ def test_both_orders_are_asked_in_one_call():
     assert calls == [(["p", "q", "p", "q"], ["a", "b", "c", "d"], ["c", "d", "a", "b"])]
 
 
-def test_scores_become_the_sigmoid_of_their_difference_and_are_asked_once_each():
-    asked = []
-
-    def score(prompts, responses):
-        asked.extend(zip(prompts, responses, strict=True))
-        return np.array([{"a": 1.0, "b": -0.5, "c": 3.0}[text] for text in responses])
-
-    prefer = from_scores(score, temperature=0.5)
-    found = prefer(["p", "p", "q"], ["a", "a", "a"], ["b", "c", "b"])
-    assert found == pytest.approx([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(4)), 0.9525741])
-    assert sorted(asked) == [("p", "a"), ("p", "b"), ("p", "c"), ("q", "a"), ("q", "b")]
-
-
-def test_large_infinite_and_missing_scores():
-    scores = {"a": 1e6, "b": -1e6, "n": None, "x": -math.inf, "y": -math.inf, "z": math.nan}
-    prefer = from_scores(lambda prompts, responses: [scores[r] for r in responses])
-    found = prefer([""] * 6, "abxxaz", "baaynb")
-    assert found == [1.0, 0.0, 0.0, None, None, None]
-
-
 def test_the_matrix_asks_each_pair_once_and_is_complementary():
     asked = []
     p = {"ab": 0.9, "ac": 0.3, "bc": None, "de": 0.6, "df": 0.2, "ef": 1.0}
@@ -98,8 +78,6 @@ def test_equal_texts_are_a_tie_that_nobody_is_asked_about():
     "call, error",
     [
         (lambda: BothOrders(table()).label(["p"], "ab", "cd"), "1 prompts, 2 first and 2 second"),
-        (lambda: from_scores(len)(["p"], "a", "cd"), "1 prompts, 1 first and 2 second"),
-        (lambda: from_scores(len, temperature=0.0), "temperature must be > 0"),
         (lambda: preference_matrix(table(), ["p"], []), r"\[1\]\[K\], got 0 lists"),
         (lambda: preference_matrix(table(), ["p", "q"], ["ab", "a"]), r"lengths \[1, 2\]"),
     ],

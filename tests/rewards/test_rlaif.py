@@ -168,7 +168,7 @@ def test_points_stand_behind_the_last_score(text, points):
     assert points_in(text) == points
 
 
-def test_points_are_averaged_over_the_judgements_that_name_some():
+def test_points_are_averaged_over_the_judgments_that_name_some():
     said = ["Score: 4", "no", "Score: 1", None, "none", "Score: 9"]
     judge = Judge(said=lambda prompt, i: said[i])
     found = additive_ratings(judge, ["p", "q"], ["r", "s"], samples=3, temperature=0.4)

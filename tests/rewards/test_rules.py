@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("vaderSentiment")
 
-from jalign.rewards import answers, options, preference, rating, rules, template
+from jalign.rewards import answers, options, rating, rules, template
 from jalign.rewards.rules import RULES, sentiment
 
 
@@ -110,7 +110,7 @@ def test_rules_give_one_finite_number_per_response_in_their_range():
         assert all(isinstance(x, float) and abs(x) <= 5000 for x in found), name
 
 
-@pytest.mark.parametrize("module", [answers, options, preference, rating, rules, template])
+@pytest.mark.parametrize("module", [answers, options, rating, rules, template])
 def test_the_examples_in_the_docstrings_are_right(module):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jalign.rewards.self_instruct import invent, rouge_l
+from jalign.rewards.self_instruct import generate_prompts, rouge_l
 
 SEEDS = [f"write a {what} about a {whom}" for what in ("song", "poem", "tale") for whom in "abcd"]
 
@@ -41,13 +41,13 @@ def test_rouge_l_is_f1_of_the_longest_common_subsequence(a, b, expected):
 
 
 def test_a_prompt_ends_where_the_model_begins_another():
-    made = invent(Writer("Name five rivers.\nOf Asia.\n\nTask 10: more"), SEEDS, [], [0])
+    made = generate_prompts(Writer("Name five rivers.\nOf Asia.\n\nTask 10: more"), SEEDS, [], [0])
     assert made == [([{"prompt": "Name five rivers.\nOf Asia."}], [])]
 
 
 def test_what_is_no_new_prompt_is_left_out_with_its_reason():
     said = ["Name five rivers", None, "One", "word " * 200, "name, five rivers!", SEEDS[3]]
-    made = invent(Writer(*said), SEEDS, [], range(6))
+    made = generate_prompts(Writer(*said), SEEDS, [], range(6))
     assert [len(one.rows) for one in made] == [1, 0, 0, 0, 0, 0]
     assert [one.dropped for one in made[1:]] == [
         ["the model wrote nothing"],
@@ -60,12 +60,12 @@ def test_what_is_no_new_prompt_is_left_out_with_its_reason():
 
 def test_six_prompts_of_people_and_two_of_the_model_are_shown():
     writer, own = Writer("Name five rivers"), ["its own one", "its own two", "its own three"]
-    invent(writer, SEEDS, own, [0, 1])
+    generate_prompts(writer, SEEDS, own, [0, 1])
     for prompt in writer.asked:
         assert len(set(shown(prompt))) == 8 and prompt.endswith("Task 9:")
         assert sum(text in own for text in shown(prompt)) == 2
     assert shown(writer.asked[0]) != shown(writer.asked[1])
-    invent(writer, SEEDS, [], [0])
+    generate_prompts(writer, SEEDS, [], [0])
     assert (
         all(text in SEEDS for text in shown(writer.asked[2])) and len(shown(writer.asked[2])) == 8
     )
@@ -73,14 +73,14 @@ def test_six_prompts_of_people_and_two_of_the_model_are_shown():
 
 def test_what_is_shown_follows_from_seed_and_attempt_alone():
     one, other, third = Writer("a b c"), Writer("a b c"), Writer("a b c")
-    invent(one, SEEDS, [], [0, 1, 2])
-    invent(other, SEEDS, [], [2])
-    invent(third, SEEDS, [], [2], seed=1)
+    generate_prompts(one, SEEDS, [], [0, 1, 2])
+    generate_prompts(other, SEEDS, [], [2])
+    generate_prompts(third, SEEDS, [], [2], seed=1)
     assert one.asked[2] == other.asked[0] != third.asked[0]
 
 
 def test_numbers_out_of_range_and_too_few_seeds_are_refused():
     with pytest.raises(ValueError, match="own_shots must be in"):
-        invent(Writer("a"), SEEDS, [], [0], own_shots=8)
+        generate_prompts(Writer("a"), SEEDS, [], [0], own_shots=8)
     with pytest.raises(ValueError, match="there must be 8 prompts to show, got 3"):
-        invent(Writer("a"), SEEDS[:3], [], [0])
+        generate_prompts(Writer("a"), SEEDS[:3], [], [0])

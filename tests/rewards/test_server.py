@@ -281,7 +281,7 @@ def test_a_pair_is_labelled_and_a_response_rated_by_a_server(url, tmp_path):
     assert rated == pytest.approx(2 * (4 - 1) / 4 - 1, abs=1e-6)
 
 
-def test_judgements_in_words_are_sampled_from_a_server(url, tmp_path):
+def test_judgments_in_words_are_sampled_from_a_server(url, tmp_path):
     template = tmp_path / "additive.txt"
     template.write_text("{prompt}\n{response}")
     good, bad = wish("Fine.\nScore: 4", fail=[500]), wish("I will not.")

@@ -32,7 +32,7 @@ def find(text: str) -> Callable[..., Any]:
     return RULES[text]
 
 
-def short(text: str) -> str:
+def display_name(text: str) -> str:
     """What a function is called in logs: its name without the place it is from."""
     return text.rpartition(":")[2]
 
