@@ -112,12 +112,14 @@ def statistical_rejection(
 
     def sweep(carry: tuple[Array, Array], u: Array) -> tuple[tuple[Array, Array], None]:
         left, order = carry
+        # relative to the best response that is left, so a sweep accepts at least that one
         highest = jnp.max(jnp.where(left, scores, -jnp.inf), -1, keepdims=True)
         here = left & (u < jnp.exp((scores - highest) / beta))
         slot = jnp.sum(valid & ~left, -1, keepdims=True) + jnp.cumsum(here, -1) - 1
         here &= slot < accept
         return (left & ~here, jnp.where(here, slot, order)), None
 
+    # a fixed number of sweeps: a loop until enough are accepted would not compile to one shape
     never = jnp.full(scores.shape, k)
     (_, order), _ = jax.lax.scan(sweep, (valid, never), jnp.moveaxis(uniforms, 1, 0)[:accept])
     return jnp.argsort(order, -1)[:, :accept], jnp.sum(valid, -1) >= accept
@@ -143,6 +145,7 @@ def expected_best_of_n(scores: Scores, valid: Valid, *, n: int) -> Float[Array, 
     m = jnp.sum(valid, -1, keepdims=True, dtype=jnp.float32)
     rank = jnp.arange(k, dtype=jnp.float32)
     scores = jnp.where(valid, jnp.asarray(scores, jnp.float32), -jnp.inf)
+    # invalid ones sort last at -inf, and 0 * inf would be NaN
     scores = jnp.where(rank < m, jnp.sort(scores, -1, descending=True), 0.0)
     left = jnp.maximum(m - rank, 1.0)  # responses not above this one
     # None of the n is among the `rank` best; then this one is, among those that are left.

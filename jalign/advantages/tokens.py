@@ -112,6 +112,7 @@ def gae(
         reward, value, here = now
         delta = reward + gamma * value_after - value
         advantage = delta + gamma * lam * advantage_after
+        # unscored positions inside a response (a tool's reply) pass the later value on unchanged
         after = jnp.where(here, value, value_after), jnp.where(here, advantage, advantage_after)
         return after, advantage
 

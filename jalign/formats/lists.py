@@ -35,6 +35,7 @@ def _list_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
     """
     metrics = dict(metrics)
     ratings, valid = fields["ratings"], fields["valid"]
+    # -inf and not 0: ratings may be negative, and a missing response must never be the best
     best = jnp.argmax(jnp.where(valid, ratings, -jnp.inf), -1)[:, None]
     worst = jnp.argmin(jnp.where(valid, ratings, jnp.inf), -1)[:, None]
 

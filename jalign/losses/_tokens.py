@@ -66,6 +66,7 @@ def clipped(
     require(clip_high > 0, f"clip_high must be > 0, got {clip_high}")
     low = (advantages < 0) & (ratio < 1 - clip_low)
     high = (advantages > 0) & (ratio > 1 + clip_high)
+    # a where, not min(a, b): the bound is a constant, so the gradient there is exactly 0
     ratio = jnp.where(low, 1 - clip_low, jnp.where(high, 1 + clip_high, ratio))
     return -advantages * ratio, {
         "clip_ratio/low_mean": low.astype(jnp.float32),

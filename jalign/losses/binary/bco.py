@@ -122,6 +122,7 @@ def _classify(
     rewards = beta * jnp.where(present, logps - ref_logps, 0.0)
     good, bad = present & (label > 0.5), present & ~(label > 0.5)
     fixed = jax.lax.stop_gradient(rewards)
+    # a batch may hold one class only; averaging in the 0 of the other would halve the shift
     classes = sum((total(x, axis_name) > 0).astype(jnp.float32) for x in (good, bad))
     middle = sum(mean_where(fixed, x, axis_name) for x in (good, bad)) / jnp.maximum(classes, 1.0)
     shift = ema(old, middle, total(present, axis_name) > 0, momentum)

@@ -61,6 +61,7 @@ def dro_v(
     )
     advantage = jax.lax.stop_gradient(rating - value)
     policy_loss = -(logps * advantage - 0.5 * tau * ratio**2)
+    # each model has the other's output as a constant, as in Algorithm 1
     target = jax.lax.stop_gradient(rating - tau * ratio)
     squares = jnp.where(mask, (values - target[:, None]) ** 2, 0.0)
     value_loss = 0.5 * squares.sum(-1) / count

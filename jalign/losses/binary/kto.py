@@ -60,6 +60,7 @@ def kto(
     logps, ref_logps, kl_logps, ref_kl_logps = f32(logps, ref_logps, kl_logps, ref_kl_logps)
     counted = kl_present & present
     shift = mean_where(jax.lax.stop_gradient(kl_logps - ref_kl_logps), counted, axis_name)
+    # a KL divergence is >= 0, but its estimate on mismatched pairs need not be
     z0 = jnp.maximum(shift, 0.0)
     ratio = logps - ref_logps
     loss = jnp.where(

@@ -48,5 +48,6 @@ def sppo_samples(
     logps, ref = scored(mask, token_logps, ref_token_logps)
     (p,) = f32(win_prob)
     d = jnp.sum(logps - ref, -1)
+    # an empty slot has d = 0, so its target must be 0 as well
     target = jnp.where(mask.any(-1), jax.lax.stop_gradient(p) - 0.5, 0.0) / beta
     return (d - target) ** 2, {"rewards": beta * d}

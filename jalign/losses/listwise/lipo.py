@@ -53,6 +53,7 @@ def lipo_lambda(
     logps, ref_logps, ratings = kept(valid, logps, ref_logps, ratings)
     scores = beta * (logps - ref_logps)
     order = jnp.argsort(jnp.where(valid, -jax.lax.stop_gradient(scores), jnp.inf), -1)
+    # the argsort of an argsort is the rank; it is piecewise constant, so it has no gradient
     rank = jnp.argsort(order, -1) + 1.0
     weight = jnp.abs(leads(jnp.exp2(ratings)) * leads(1 / jnp.log1p(rank)))
     loss = over_pairs(above(ratings, valid), -weight * jax.nn.log_sigmoid(leads(scores)))

@@ -56,6 +56,7 @@ def pro(
     lower, itself = above(ratings, valid), jnp.eye(valid.shape[-1], dtype=bool)
     against = jnp.where(lower, leads(ratings), 0.0)
     own = scores * against.max(-1)  # 0 for the last: nothing is below it, and it adds nothing
+    # row k: response k at its largest rating gap, each lower one at the gap between the two
     logits = jnp.where(itself, own[:, :, None], scores[:, None, :] * against)
     rank = jnp.sum(log_sum_exp(logits, lower | itself) - own, -1)
     nll = -jnp.sum(jnp.where(best(ratings, valid), logps, 0.0), -1)

@@ -101,6 +101,7 @@ def pairwise_cringe(
     rejected = jnp.where(rejected_mask, rejected, 0.0)
     competitor = jnp.where(rejected_mask, competitor, 0.0)
     chosen_sum, rejected_sum = chosen.sum(-1), rejected.sum(-1)
+    # the gate only weighs a pair: with a gradient, closing it would lower the loss
     gate = jax.lax.stop_gradient(jax.nn.sigmoid((bias - chosen_sum + rejected_sum) / temperature))
     nll = -chosen_sum / jnp.maximum(chosen_mask.sum(-1), 1)
     contrast = jnp.where(rejected_mask, _contrast(rejected, competitor), 0.0).sum(-1)

@@ -52,6 +52,7 @@ def d2o(
     logps, ref_logps, ratings = f32(logps, ref_logps, ratings)
     ratio = jnp.where(valid, logps - ref_logps, 0.0)
     lowest = jnp.argmin(jnp.where(valid, ratings, jnp.inf), -1, keepdims=True)
+    # one index, not ratings == minimum: of tied ratings only one response is the negative
     negative = valid & (jnp.arange(valid.shape[-1]) == lowest)
     rewards = jnp.where(negative, alpha, beta) * ratio
     anchors = jnp.sum(jnp.where(negative, 0.0, rewards), -1)

@@ -112,8 +112,10 @@ def _by_rank(
         (label_smoothing >= 0) & (label_smoothing < 0.5),
         f"label_smoothing must be in [0, 0.5), got {label_smoothing}",
     )
+    # empty slots may hold NaN, and NaN times a gradient of 0 is NaN
     own = jnp.where(present, u, 0.0), jnp.where(present, v, 0.0), present
     u, v, present = (of_all_devices(x, axis_name) for x in own)
+    # empty slots sort last on both sides, so they are partners of each other only
     rank = jnp.argsort(jnp.argsort(jnp.where(present, u, jnp.inf)))
     partner = v[jnp.argsort(jnp.where(present, v, jnp.inf))][rank]
     h = of_this_device(beta * (u - partner), axis_name)

@@ -83,6 +83,7 @@ def bco_pair(
     )
     chosen_rewards = beta * jnp.where(present, chosen - ref_chosen, 0.0)
     rejected_rewards = beta * jnp.where(present, rejected - ref_rejected, 0.0)
+    # a constant of this step that is averaged over steps
     both = jax.lax.stop_gradient(chosen_rewards + rejected_rewards)
     middle = 0.5 * mean_where(both, present, axis_name)
     shift = ema(old, middle, total(present, axis_name) > 0, momentum)

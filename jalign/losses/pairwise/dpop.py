@@ -50,6 +50,7 @@ def dpop(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
     )
     chosen_ratio, rejected_ratio = chosen - ref_chosen, rejected - ref_rejected
+    # nats by which the chosen response fell below the reference; 0 and no gradient above it
     lost = jax.nn.relu(-chosen_ratio)
     loss = -jax.nn.log_sigmoid(beta * (chosen_ratio - rejected_ratio - lam * lost))
     return loss, {"chosen_rewards": beta * chosen_ratio, "rejected_rewards": beta * rejected_ratio}

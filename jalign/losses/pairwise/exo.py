@@ -57,6 +57,7 @@ def exo_pair(
     chosen_rewards = beta * (chosen - ref_chosen)
     rejected_rewards = beta * (rejected - ref_rejected)
     h = chosen_rewards - rejected_rewards
+    # log_sigmoid(h), since log(sigmoid(h)) is -inf in float32 at a large negative h
     right = jax.nn.sigmoid(h) * (jax.nn.log_sigmoid(h) - jnp.log1p(-label_smoothing))
     wrong = jax.nn.sigmoid(-h) * (jax.nn.log_sigmoid(-h) - jnp.log(label_smoothing))
     return right + wrong, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

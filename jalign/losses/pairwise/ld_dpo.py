@@ -61,6 +61,7 @@ def ld_dpo(
 
     def reward(logps: Array, ref_logps: Array, mask: Array) -> Array:
         ratio = jnp.where(mask, logps, 0.0) - jnp.where(mask, ref_logps, 0.0)
+        # by count of scored tokens, so that masked tokens between them do not shift the boundary
         weight = jnp.where(jnp.cumsum(mask, -1) <= shared, 1.0, alpha)
         return beta * jnp.sum(weight * ratio, -1)
 

@@ -47,6 +47,7 @@ def orpo(
     chosen, rejected, n_chosen, n_rejected = f32(
         chosen_logps, rejected_logps, chosen_len, rejected_len
     )
+    # log(1 - p) is -inf at p = 1, which a short memorized response reaches in float32
     chosen = jnp.minimum(chosen / n_chosen, -1e-7)
     rejected = jnp.minimum(rejected / n_rejected, -1e-7)
     log_odds = (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))

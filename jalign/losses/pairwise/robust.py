@@ -58,5 +58,6 @@ def robust_dpo(
     h = chosen_rewards - rejected_rewards
     kept = -(1 - label_smoothing) * jax.nn.log_sigmoid(h)
     flipped = -label_smoothing * jax.nn.log_sigmoid(-h)
+    # unbiased under flipped labels, so it may be negative
     loss = (kept - flipped) / (1 - 2 * label_smoothing)
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

@@ -101,6 +101,7 @@ def tdpo2(
         rejected_kl_from_ref,
         beta,
     )
+    # the divergence on the chosen side is a baseline: with a gradient it would be pushed up
     excess = s_rejected - jax.lax.stop_gradient(s_chosen)
     loss = -jax.nn.log_sigmoid(beta * (chosen - rejected - alpha * excess))
     return loss, _rewards(chosen, rejected, s_chosen, s_rejected, beta)

@@ -59,6 +59,7 @@ def wpo(
         chosen_log_sum_p_squared, rejected_log_sum_p_squared, chosen_len, rejected_len
     )
     aligned = (chosen - usual_chosen) / n_chosen + (rejected - usual_rejected) / n_rejected
+    # clamped at 1 as the authors do; unbounded, a pair that the policy likes would dominate
     weight = jax.lax.stop_gradient(jnp.exp(jnp.minimum(aligned, 0.0)))
     chosen_rewards = beta * (chosen - ref_chosen)
     rejected_rewards = beta * (rejected - ref_rejected)

@@ -56,6 +56,7 @@ def cispo(
     (logps,), (a,) = scored(mask, token_logps), recorded(mask, advantages)
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
     ratio = jnp.exp(bounded(log_ratio))
+    # the bound is on the weight alone, so a clipped token still has the gradient of its log-prob
     weight = jax.lax.stop_gradient(jnp.clip(ratio, ratio_min, ratio_max))
     return -weight * a * logps, {
         "ratio": ratio,

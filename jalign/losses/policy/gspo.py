@@ -96,6 +96,7 @@ def gspo_token(
     """
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
     log_s = bounded(jax.lax.stop_gradient(mean_of_response(log_ratio, mask)))
+    # in value the ratio of the response, in gradient that of the token alone
     ratio = jnp.exp(log_s)[:, None] * jnp.exp(log_ratio - jax.lax.stop_gradient(log_ratio))
     (a,) = recorded(mask, advantages)
     loss, metrics = clipped(ratio, a, clip_low, clip_high)

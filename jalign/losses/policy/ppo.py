@@ -60,6 +60,7 @@ def ppo_clip(
     (a,) = recorded(mask, advantages)
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
     ratio = jnp.exp(bounded(log_ratio))
+    # only for A < 0: there the clip leaves a large ratio unbounded
     far = (a < 0) & (ratio > jnp.where(dual_clip > 0, dual_clip, jnp.inf))
     loss, metrics = clipped(jnp.where(far, dual_clip, ratio), a, clip_low, clip_high)
     return loss, metrics | {

@@ -55,6 +55,7 @@ def rloo(
     [-3.75]
     """
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
+    # the sum over a long response overflows exp in float32
     ratio = jnp.exp(bounded(log_ratio.sum(-1)))
     (a,) = recorded(mask, advantages)
     loss, metrics = clipped(ratio, of_response(a, mask), clip_low, clip_high)

@@ -68,6 +68,7 @@ def value_clip(
     """
     require(value_clip >= 0, f"value_clip must be >= 0, got {value_clip}")
     (v,), (old, r) = scored(mask, values), recorded(mask, old_values, returns)
+    # where, not if: value_clip may be traced
     far = jnp.where(value_clip > 0, value_clip, jnp.inf)
     near = old + jnp.clip(v - old, -far, far)
     plain, held = (v - r) ** 2, (near - r) ** 2
