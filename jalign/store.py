@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from uuid import uuid4
 
 import fsspec
@@ -136,7 +136,7 @@ def lock_folder(folder: StorePath) -> Iterator[None]:
         yield
 
 
-def lock(file: IO[Any], refusal: str) -> None:
+def lock(file: IO, refusal: str) -> None:
     """Keep other processes of this host from locking an open file until it is closed.
 
     Raises:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jalign.models.logprobs import token_logps
 
 
-def compare(tokens: int, width: int, vocabulary: int, repeats: int) -> list[dict[str, Any]]:
+def compare(tokens: int, width: int, vocabulary: int, repeats: int) -> list[dict[str, str | float]]:
     """Seconds, CPU-seconds and temporary memory of both, in turns; ratios are blocked / naive."""
     h, w, y = jax.jit(
         lambda key: (

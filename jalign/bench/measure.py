@@ -4,7 +4,6 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
@@ -61,7 +60,7 @@ def utilization(flops: float, seconds: float) -> dict[str, float]:
     return figures
 
 
-def report(work: Work, *, warmup: int, count: int) -> dict[str, Any]:
+def report(work: Work, *, warmup: int, count: int) -> dict[str, str | float]:
     """Medians over `count` steps after `warmup`."""
     facts = memory(work)
     rows = []

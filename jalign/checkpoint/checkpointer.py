@@ -10,7 +10,7 @@ falling back to an older checkpoint when the newest is damaged.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
@@ -22,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 from jalign import store
 from jalign.checkpoint import manifest, orbax_s3
 from jalign.checkpoint.errors import CheckpointError
-from jalign.checkpoint.manifest import Meta
+from jalign.checkpoint.manifest import Facts, Meta
 from jalign.checkpoint.reader import Reader
 from jalign.checkpoint.step_folders import StepFolders
 from jalign.parallel import hosts
@@ -87,7 +87,7 @@ class Checkpointer:
         self,
         step: int,
         state: PyTree,
-        meta: Mapping[str, Any],
+        meta: Facts,
         *,
         pin: bool = False,
         beside: Callable[[], object] | None = None,
@@ -309,7 +309,7 @@ class Checkpointer:
                 f"{self.directory} has no checkpoint of step {step}; saved steps: {saved}"
             )
 
-    def leaves(self, step: int) -> dict[str, Any]:
+    def leaves(self, step: int) -> dict[str, list]:
         """Name -> [dtype, shape, checksum] of every leaf of a checkpoint."""
         return self._reader.meta(step)["leaves"]
 

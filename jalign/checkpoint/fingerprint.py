@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import PyTree
 
 from jalign.parallel.memory import to_device
 from jalign.parallel.paths import named_leaves
@@ -63,7 +63,7 @@ def _checksums(leaves: list[Array]) -> list[Array]:
     return [_checksum(to_device(x)) for x in leaves]  # scalars, so every host has them whole
 
 
-def fingerprint(tree: Any) -> dict[str, int]:
+def fingerprint(tree: PyTree) -> dict[str, int]:
     """A 32-bit checksum of every leaf, by name, in one compiled call; the same on any mesh.
 
     Args:

@@ -26,14 +26,16 @@ from jax.sharding import (
     Sharding,
     SingleDeviceSharding,
 )
+from jaxtyping import PyTree
 
 from jalign.checkpoint.fingerprint import fingerprint
 from jalign.parallel.paths import named_leaves
 
-Meta = dict[str, Any]
+Facts = Mapping[str, Any]  # JSON-serializable
+Meta = dict[str, Any]  # JSON, with the step, the leaves and a digest
 
 
-def arrays(state: Any) -> dict[str, jax.Array]:
+def arrays(state: PyTree) -> dict[str, jax.Array]:
     """The leaves of a state by name.
 
     Raises:
@@ -46,7 +48,7 @@ def arrays(state: Any) -> dict[str, jax.Array]:
     return leaves
 
 
-def seal(step: int, leaves: dict[str, jax.Array], meta: Mapping[str, Any]) -> Meta:
+def seal(step: int, leaves: dict[str, jax.Array], meta: Facts) -> Meta:
     """The meta as stored: with dtype, shape and checksum of every leaf, and its own digest."""
     checksums = fingerprint(leaves)
     facts = {name: [str(x.dtype), list(x.shape), checksums[name]] for name, x in leaves.items()}
@@ -54,7 +56,7 @@ def seal(step: int, leaves: dict[str, jax.Array], meta: Mapping[str, Any]) -> Me
     return {**sealed, "digest": _digest(sealed)}
 
 
-def is_intact(step: int, meta: Any) -> bool:
+def is_intact(step: int, meta: object) -> bool:
     """Whether this is a meta as it was sealed, and of this step."""
     return isinstance(meta, dict) and meta.get("digest") == _digest(meta) and meta["step"] == step
 
@@ -64,7 +66,7 @@ def _digest(meta: Meta) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def placed(abstract_state: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def placed(abstract_state: PyTree) -> dict[str, jax.ShapeDtypeStruct]:
     """The leaves of an abstract state by name, each with a sharding.
 
     A leaf without one, or on one device where others are on a mesh, is replicated over that mesh.

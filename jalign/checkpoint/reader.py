@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from etils import epath
@@ -23,7 +22,7 @@ class Reader:
     def __init__(self, directory: epath.Path, context: ocp.Context):
         self.directory, self._context = directory, context
 
-    def read(self, step: int, what: dict[str, Any]) -> dict[str, Any]:
+    def read(self, step: int, what: dict[str, PyTree]) -> dict[str, PyTree]:
         """Orbax's load; an error on any process is a CheckpointError on all."""
         error, loaded = None, {}
         try:

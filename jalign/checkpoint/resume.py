@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jaxtyping import PyTree
 
 from jalign.checkpoint.checkpointer import Checkpointer
-from jalign.checkpoint.manifest import Meta
+from jalign.checkpoint.manifest import Facts, Meta
 from jalign.core import did_you_mean
 
 ResumePolicy = Literal["auto", "never", "must"] | int
@@ -23,11 +23,11 @@ class ResumeError(ValueError):
 
 
 def check_identity(
-    saved: Mapping[str, Any],
-    current: Mapping[str, Any],
+    saved: Facts,
+    current: Facts,
     allow: tuple[str, ...] = (),
     *,
-    unsaid: Mapping[str, Any] = {},
+    unsaid: Facts = {},  # noqa: B006  # never written to
     notes: Mapping[str, str] = {},
 ) -> None:
     """Compare the facts that must not change during a run.
@@ -90,13 +90,13 @@ def resume(
     checkpointer: Checkpointer,
     policy: ResumePolicy,
     abstract_state: PyTree,
-    identity: Mapping[str, Any],
+    identity: Facts,
     *,
     allow: tuple[str, ...] = (),
-    unsaid: Mapping[str, Any] = {},
+    unsaid: Facts = {},  # noqa: B006  # never written to
     notes: Mapping[str, str] = {},
     read: Callable[[Meta], None] = lambda meta: None,
-    upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    upgrade: Callable[[Facts], Facts] = dict,
 ) -> tuple[int, PyTree, Meta] | None:
     """Resume from this directory: (step, state, meta), or None to start fresh.
 

@@ -6,10 +6,9 @@ hardware that is not here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jalign.kernels.attention import IMPLEMENTATIONS
 from jalign.kernels.devices import platform_of
@@ -19,7 +18,7 @@ Capability = tuple[int, int]
 
 def choose_attention(
     platform: str,
-    dtype: Any,
+    dtype: DTypeLike,
     head_dim: int,
     softcap: float | None = None,
     window: int | None = None,
@@ -75,7 +74,7 @@ def choose_attention(
 
 def describe(
     *,
-    dtype: Any,
+    dtype: DTypeLike,
     head_dim: int,
     softcap: float | None = None,
     window: int | None = None,
@@ -109,7 +108,7 @@ def describe(
 def _obstacle(
     name: str,
     platform: str,
-    dtype: Any,
+    dtype: DTypeLike,
     head_dim: int,
     softcap: float | None,
     capability: Capability | None,
@@ -124,7 +123,7 @@ def _obstacle(
     if capability is not None and capability < (8, 0):
         return f"it needs compute capability 8.0, and this is {capability[0]}.{capability[1]}"
     if dtype not in (jnp.bfloat16, jnp.float16):
-        return f"it computes in bfloat16 or float16, not {dtype.name}"
+        return f"it computes in bfloat16 or float16, not {jnp.dtype(dtype).name}"
     widest = 256 if capability is None or capability >= (9, 0) else 128
     if head_dim % 8 or head_dim > widest:
         return f"its head dim is a multiple of 8 up to {widest}, and this model's is {head_dim}"

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 BLOCK, GROUP = 64, 256
@@ -76,7 +77,7 @@ def encode(w: Float[Array, "... i o"], kind: str) -> QuantizedArrays:
     return {"codes": codes} | arrays
 
 
-def decode(arrays: QuantizedArrays, dtype: Any = jnp.float32) -> Float[Array, "... i o"]:
+def decode(arrays: QuantizedArrays, dtype: DTypeLike = jnp.float32) -> Float[Array, "... i o"]:
     """The matrices of codes."""
     codes = arrays["codes"]
     if codes.dtype == jnp.int8:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, PyTree, Shaped
 
 from jalign.kernels import devices
 from jalign.parallel.axes import TENSOR, TOKEN_AXES
@@ -139,7 +139,7 @@ class Head:
         parts = (self.shards, v // self.shards)
         return weight.reshape((*parts, d) if self.vocab_axis == 0 else (d, *parts))
 
-    def write(self, dw: Array, first: Any, block: Array) -> Array:
+    def write(self, dw: Array, first: Array | int, block: Array) -> Array:
         """Put the gradient of a block into `dw`, shaped as `parts`."""
         axis = self.vocab_axis + 1
         shape = [-1 if i == axis else n for i, n in enumerate(dw.shape)]
@@ -147,7 +147,7 @@ class Head:
             dw, block.reshape(shape).astype(dw.dtype), first, axis
         )
 
-    def ids(self, weight: Array, first: Any, size: int) -> Int[Array, " b"]:
+    def ids(self, weight: Array, first: Array | int, size: int) -> Int[Array, " b"]:
         """Vocabulary ids of a block of `size` entries."""
         part = weight.shape[self.vocab_axis] // self.shards
         shards = jnp.arange(self.shards)[:, None] * part
@@ -208,7 +208,7 @@ def sweep(sides: Sequence[Side], body: Callable[..., Carry], carry: Carry) -> Ca
     return jax.lax.fori_loop(0, full, step, carry) if full > 1 else step(0, carry)
 
 
-def over_blocks(run: Callable[[Any], Any], blocks: Any) -> Any:
+def over_blocks(run: Callable[[PyTree], PyTree], blocks: PyTree) -> PyTree:
     """`run` on every token block (leading axis of the leaves), one after another."""
     if jax.tree.leaves(blocks)[0].shape[0] > 1:
         return jax.lax.map(run, blocks)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 from jax.typing import DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, PyTree
 
 from jalign.models.spec import Spec
 
@@ -54,7 +54,7 @@ class KVCache:
     def slots(self) -> int:
         return jax.tree.leaves(self.kv)[0].shape[3]
 
-    def filled(self, kv: Any, positions: Int[Array, "B N"]) -> KVCache:
+    def filled(self, kv: PyTree, positions: Int[Array, "B N"]) -> KVCache:
         """The cache after tokens at `positions` were written; a row given only negative positions
         keeps its length.
         """

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import nnx, struct
 from jax import Array
+from jaxtyping import PyTree
 
 from jalign.layout import Layout
 from jalign.models.score import Outputs, score
@@ -31,8 +32,8 @@ class StandaloneModel:
 
 
 def functional(
-    model: nnx.Module, trainable: Any, critic: nnx.Module | None = None
-) -> tuple[Callable[..., Outputs], Any, Any]:
+    model: nnx.Module, trainable: nnx.filterlib.Filter, critic: nnx.Module | None = None
+) -> tuple[Callable[..., Outputs], PyTree, PyTree]:
     """(apply, params, base): the model as a pure function and two plain pytrees, split once.
 
     `apply(params, base, layout, outputs, key=None, reference=None, **numbers)` is `score` of the
@@ -95,7 +96,7 @@ def functional(
     )
 
 
-def _layers_may_wait(params: Any) -> Any:
+def _layers_may_wait(params: PyTree) -> PyTree:
     """Parameters on the device; those of the layers may stay on the host until each is run."""
 
     def one(path: tuple, x: Any) -> Any:
@@ -104,6 +105,6 @@ def _layers_may_wait(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def policy_of(params: Any) -> Any:
+def policy_of(params: PyTree) -> PyTree:
     """The policy's part of parameters that may hold a critic beside it."""
     return params["policy"] if isinstance(params, dict) and "critic" in params else params

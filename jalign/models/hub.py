@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import huggingface_hub
 import jax
@@ -58,6 +58,13 @@ TOKENIZER = (
     "merges.txt",
     "generation_config.json",
 )
+
+
+@runtime_checkable
+class SavesTokenizer(Protocol):
+    """What saving needs from a tokenizer."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike) -> object: ...
 
 
 def load(
@@ -143,7 +150,7 @@ def load(
 
 
 def init(
-    config: Mapping[str, Any] | Spec,
+    config: Mapping | Spec,
     *,
     key: jax.Array,
     mesh: Mesh | None = None,
@@ -175,12 +182,12 @@ def init(
 def save(
     model: Decoder,
     directory: str | os.PathLike,
-    tokenizer: Any = None,
+    tokenizer: SavesTokenizer | str | os.PathLike | None = None,
     *,
     dtype: DTypeLike | None = None,
     max_shard_bytes: int = 5 * 10**9,
     value_head: bool | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping | None = None,
 ) -> None:
     """Write config.json and safetensors that `transformers` and `load` read.
 
@@ -230,7 +237,7 @@ def save(
     sizes = {n: math.prod(e.shape) * kind.itemsize for e in plan for n in e.names}
     write_sharded(folder, sizes, source, max_shard_bytes)
     labels = leaves["value.kernel"].shape[1] if scalar else 0
-    if hasattr(tokenizer, "save_pretrained"):
+    if isinstance(tokenizer, SavesTokenizer):
         tokenizer.save_pretrained(folder)
     elif tokenizer is not None:
         for file in TOKENIZER:
@@ -262,7 +269,7 @@ def find(name: str | os.PathLike) -> Path:
         ) from e
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict:
     """config.json as a dict; of a model of text and images that of its text model.
 
     Raises:

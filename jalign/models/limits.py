@@ -7,7 +7,7 @@ gathers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -17,6 +17,13 @@ from jalign.models.spec import Spec
 REMEDY = (
     "use the tokenizer that belongs to the model, or resize the model's embeddings to the tokenizer"
 )
+
+
+@runtime_checkable
+class NamesTokens(Protocol):
+    """What error messages need from a tokenizer."""
+
+    def convert_ids_to_tokens(self, ids: int) -> str | list[str] | None: ...
 
 
 def check_token(token: int, spec: Spec, *, text: object, where: str, model: str) -> None:
@@ -71,7 +78,7 @@ def check_rows(
     spec: Spec,
     *,
     sampled: int = 0,
-    tokenizer: Any = None,
+    tokenizer: NamesTokens | None = None,
     what: str = "prompt",
     model: str = "the model",
 ) -> str | None:
@@ -93,7 +100,10 @@ def check_rows(
         outside = ids[(ids < 0) | (ids >= spec.vocab_size)]
         if outside.size:
             token = int(outside[0])
-            text = tokenizer.convert_ids_to_tokens(token) if tokenizer and token >= 0 else None
+            text = None
+            if tokenizer is not None and token >= 0:
+                text = tokenizer.convert_ids_to_tokens(token)
+            text = text if isinstance(text, str) else None
             check_token(token, spec, text=text, where=f"{what} {i}", model=model)
     if not arrays:
         return None

@@ -62,7 +62,11 @@ def token_logps(
 
 
 def entropy(
-    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **head_options: Any
+    hidden: Float[Array, "*S Q D"],
+    weight: Array,
+    *,
+    vocab_axis: int,
+    **head_options: Any,
 ) -> Float[Array, "*S Q"]:
     """-sum_v p_v log p_v, nats, float32. Arguments as in `token_logps`."""
     out = statistics(
@@ -72,7 +76,11 @@ def entropy(
 
 
 def log_sum_p_squared(
-    hidden: Float[Array, "*S Q D"], weight: Array, *, vocab_axis: int, **head_options: Any
+    hidden: Float[Array, "*S Q D"],
+    weight: Array,
+    *,
+    vocab_axis: int,
+    **head_options: Any,
 ) -> Float[Array, "*S Q"]:
     """log sum_v p_v^2, float32: what WPO subtracts from a token's log-probability. Arguments as in
     `token_logps`.

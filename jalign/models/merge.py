@@ -28,14 +28,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from jalign.models.adapters.lora import adapters
 from jalign.parallel.paths import path_name
 
-Tree = Any
+Tree = PyTree
 
 NEARLY_PARALLEL = 0.9995  # |cosine| above which SLERP is linear; mergekit's number
 
@@ -153,7 +154,7 @@ def sign_conflict(a: Tree, b: Tree) -> float:
     return against / sum(x.size for x, _ in pairs)
 
 
-def full_rank(model: Any) -> dict[str, Float[Array, "layer i o"]]:
+def full_rank(model: nnx.Module) -> dict[str, Float[Array, "layer i o"]]:
     """Adapters as deltas of the kernels they stand beside: name -> s A B, float32; {} without any.
 
     The same as `lora.merge` minus the base, without the rounding of W + s A B to the base's dtype.
@@ -161,7 +162,7 @@ def full_rank(model: Any) -> dict[str, Float[Array, "layer i o"]]:
     return {f"{path}.kernel": lora.delta() for path, lora in adapters(model).items()}
 
 
-def by_layer(params: dict[str, Any]) -> dict[str, Any]:
+def by_layer(params: dict[str, PyTree]) -> dict[str, PyTree]:
     """Parameters by name, those that are stacked over layers as lists of one tensor per layer.
 
     So "per tensor" means here what it means for a checkpoint. What a checkpoint fuses (Phi-3's
@@ -170,7 +171,7 @@ def by_layer(params: dict[str, Any]) -> dict[str, Any]:
     return {name: list(x) if name.startswith("layers.") else x for name, x in params.items()}
 
 
-def stacked(tensors: dict[str, Any]) -> dict[str, Array]:
+def stacked(tensors: dict[str, PyTree]) -> dict[str, Array]:
     """`by_layer` undone."""
     return {name: jnp.stack(x) if isinstance(x, list) else x for name, x in tensors.items()}
 

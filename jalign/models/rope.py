@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +65,7 @@ class Rope:
         """Factor of cosines and sines: its square is one of the attention logits."""
         return 1.0
 
-    def frequencies_at(self, lengths: Int[Array, "*#P"] | None, head_dim: int) -> Any:
+    def frequencies_at(self, lengths: Int[Array, "*#P"] | None, head_dim: int) -> Array:
         """Radians per position in rows of so many tokens, float32 [d / 2] or [*#P, d / 2]."""
         del lengths
         return jnp.asarray(self.frequencies(head_dim), jnp.float32)

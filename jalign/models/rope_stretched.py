@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +92,7 @@ class LongRope(Rope):
     def scale(self) -> float:
         return self.multiplier
 
-    def frequencies_at(self, lengths: Array | None, head_dim: int) -> Any:
+    def frequencies_at(self, lengths: Array | None, head_dim: int) -> Array:
         freqs = self.frequencies(head_dim)
         for divisors in (self.short, self.long):
             if len(divisors) != len(freqs):
@@ -124,7 +124,7 @@ class DynamicNTK(Rope):
     factor: float = 1.0
     original_tokens: int = 1
 
-    def frequencies_at(self, lengths: Array | None, head_dim: int) -> Any:
+    def frequencies_at(self, lengths: Array | None, head_dim: int) -> Array:
         freqs = self.frequencies(head_dim)
         if lengths is None:
             return jnp.asarray(freqs, jnp.float32)

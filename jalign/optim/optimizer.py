@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import PyTree
 
 from jalign.optim.adam8bit import quantize_moments
 from jalign.parallel.paths import path_name
@@ -184,7 +185,7 @@ def soft_threshold(schedule: optax.ScalarOrSchedule, l1: float) -> optax.Gradien
     return optax.GradientTransformation(init, update)
 
 
-def decayed(params: Any) -> Any:
+def decayed(params: PyTree) -> PyTree:
     """True for what weight decay applies to."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: not _NOT_DECAYED.search(path_name(path)), params

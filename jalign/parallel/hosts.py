@@ -9,15 +9,18 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 _OF_THE_USER = (ValueError, TypeError, OSError)
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JALIGN_NUM_PROCESSES", "JALIGN_PROCESS_ID")
+
+Result = TypeVar("Result")
 
 
 def _integer(name: str, value: int | str | None) -> int | None:
@@ -132,7 +135,7 @@ def broadcast_int(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
 
 
-def call_on_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
+def call_on_main(make: Callable[[], Result], *, everywhere: bool = False) -> Result:
     """What `make()` gives on process 0, on every process; every process must ask.
 
     For what should be asked once (a server, a user's function), or might differ from host to host.
@@ -170,7 +173,7 @@ def call_on_main(make: Callable[[], Any], *, everywhere: bool = False) -> Any:
     return reply["result"]
 
 
-def check_processes_agree(name: str, value: Any) -> None:
+def check_processes_agree(name: str, value: object) -> None:
     """Checks that `value` has the same `repr` on every process; every process must ask.
 
     Raises:
@@ -198,7 +201,7 @@ def gather(x: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
-def to_global(mesh: Mesh, spec: PartitionSpec, local: Any) -> Any:
+def to_global(mesh: Mesh, spec: PartitionSpec, local: PyTree) -> PyTree:
     """Makes arrays over the whole mesh from the parts that the processes hold, leaf by leaf.
 
     Args:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 HOST = "pinned_host"
 
 
-def on_host(shardings: Any) -> Any:
+def on_host(shardings: PyTree) -> PyTree:
     """The same shardings in the host's memory.
 
     Raises:
@@ -34,25 +35,25 @@ def on_host(shardings: Any) -> Any:
     return jax.tree.map(one, shardings)
 
 
-def is_on_host(x: Any) -> bool:
+def is_on_host(x: jax.Array | jax.ShapeDtypeStruct) -> bool:
     """Whether an array, or a shape in its sharding, is in the host's memory."""
     return getattr(x.sharding, "memory_kind", None) == HOST
 
 
-def to_host(tree: Any) -> Any:
+def to_host(tree: PyTree) -> PyTree:
     """A copy of arrays in the host's memory."""
     where = on_host(jax.tree.map(lambda x: x.sharding, tree))
     return jax.jit(lambda x: x, out_shardings=where)(tree)
 
 
-def to_device(tree: Any) -> Any:
+def to_device(tree: PyTree) -> PyTree:
     """In a traced function: every array on the device."""
     return jax.tree.map(
         lambda x: jax.device_put(x, jax.memory.Space.Device) if _waits(x) else x, tree
     )
 
 
-def to_host_like(tree: Any, like: Any) -> Any:
+def to_host_like(tree: PyTree, like: PyTree) -> PyTree:
     """In a traced function: every array in the memory in which its counterpart in `like` is."""
     return jax.tree.map(
         lambda x, was: jax.device_put(x, jax.memory.Space.Host) if _waits(was) else x, tree, like

@@ -18,6 +18,7 @@ import jax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from jalign.parallel.axes import FSDP_AXES, TENSOR
 from jalign.parallel.paths import path_name
@@ -49,7 +50,7 @@ DEFAULT: Rules = (
 log = logging.getLogger(__name__)
 
 
-def shardings(mesh: Mesh, abstract_state: Any, rules: Rules | None = None) -> Any:
+def shardings(mesh: Mesh, abstract_state: PyTree, rules: Rules | None = None) -> PyTree:
     """A NamedSharding for every leaf of a state, in the state's own structure.
 
     An axis whose size the mesh axes do not divide is not split, and a parameter no rule matches is

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -117,7 +116,7 @@ class Trend:
         )
         return diverged(first, last, limit, by_chance)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict:
         """For a checkpoint."""
         return {"first": self.first, "recent": self.recent}
 

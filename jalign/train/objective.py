@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import PyTree
 
 from jalign.core import (
     NOISE,
@@ -35,7 +36,7 @@ class Objective(NamedTuple):
     scorer: dict[str, Any]  # numbers that the scorer reads
 
     @classmethod
-    def of(cls, algorithm: Algorithm, **hyper: Any) -> "Objective":
+    def of(cls, algorithm: Algorithm, **hyper: float | str) -> "Objective":
         inputs = algorithm.inputs(**hyper)
         hyper = algorithm.resolve_hyper(**hyper)
         outputs = algorithm.outputs(inputs)
@@ -44,7 +45,7 @@ class Objective(NamedTuple):
         return cls(algorithm, algorithm.objective_terms(**hyper), inputs, scorer)
 
     def policy_fields(
-        self, apply: Apply, params: Any, frozen: Frozen, batch: Batch, key: Array | None
+        self, apply: Apply, params: PyTree, frozen: Frozen, batch: Batch, key: Array | None
     ) -> Arrays:
         """The arrays of the loss that the trained model determines (and those of the mask).
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jalign.kernels import devices
 
 
-def same_rounding(dtype: DTypeLike) -> dict[str, Any]:
+def same_rounding(dtype: DTypeLike) -> dict[str, bool]:
     """`compiler_options` of `jax.jit` for programs that compare log-probs of equal weights.
 
     XLA may keep more digits between two operations than a 16-bit type has, and does where it fuses

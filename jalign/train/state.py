@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import GetAttrKey
 from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from jalign.core import Algorithm, TrainState
 from jalign.parallel.memory import on_host
@@ -25,7 +26,7 @@ _MATRIX = re.compile(r"(kernel|embed\.weight|positions\.weight|lora\.[ab])$")
 
 
 def state_shardings(
-    mesh: Mesh, abstract: TrainState, params: Any, *, offload: bool = False
+    mesh: Mesh, abstract: TrainState, params: PyTree, *, offload: bool = False
 ) -> TrainState:
     """Each optimizer moment lies where its parameter lies; everything else is on every device.
 
@@ -58,13 +59,13 @@ def state_shardings(
 
 def init_state(
     mesh: Mesh,
-    params: Any,
+    params: PyTree,
     optimizer: optax.GradientTransformation,
     algorithm: Algorithm,
     seed: int,
     *,
     offload: bool = False,
-    **hyper: Any,
+    **hyper: float | str,
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
     create = _creator(optimizer, algorithm, seed, **hyper)
@@ -74,13 +75,13 @@ def init_state(
 
 def abstract_state(
     mesh: Mesh,
-    params: Any,
+    params: PyTree,
     optimizer: optax.GradientTransformation,
     algorithm: Algorithm,
     seed: int,
     *,
     offload: bool = False,
-    **hyper: Any,
+    **hyper: float | str,
 ) -> TrainState:
     """What `init_state` makes of the same, as shapes in their shardings; so may `params` be."""
     create = _creator(optimizer, algorithm, seed, **hyper)
@@ -88,7 +89,7 @@ def abstract_state(
     return abstract_in(abstract, state_shardings(mesh, abstract, params, offload=offload))
 
 
-def abstract_in(tree: Any, shardings: Any) -> Any:
+def abstract_in(tree: PyTree, shardings: PyTree) -> PyTree:
     """The shapes of arrays in these shardings."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
@@ -96,16 +97,16 @@ def abstract_in(tree: Any, shardings: Any) -> Any:
 
 
 def _creator(
-    optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, **hyper: Any
+    optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, **hyper: float | str
 ) -> Callable[[Any], TrainState]:
-    def create(params: Any) -> TrainState:
+    def create(params: PyTree) -> TrainState:
         params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
         return create_state(params, optimizer, algorithm, jax.random.key(seed), **hyper)
 
     return create
 
 
-def reference_copy(params: Any, dtype: DTypeLike) -> Any:
+def reference_copy(params: PyTree, dtype: DTypeLike) -> PyTree:
     """A frozen copy of the trainable parameters.
 
     Matrices are kept in the compute dtype, to which the model casts them anyway: the reference is
@@ -116,13 +117,13 @@ def reference_copy(params: Any, dtype: DTypeLike) -> Any:
     return jax.jit(copy, out_shardings=jax.tree.map(lambda x: x.sharding, params))(params)
 
 
-def abstract_reference(params: Any, dtype: DTypeLike) -> Any:
+def abstract_reference(params: PyTree, dtype: DTypeLike) -> PyTree:
     """What `reference_copy` makes, as shapes in their shardings; so may `params` be."""
     shardings = jax.tree.map(lambda x: x.sharding, params)
     return abstract_in(jax.eval_shape(partial(_copy, dtype=dtype), params), shardings)
 
 
-def gathered_copy_fn(params: Any, dtype: DTypeLike) -> tuple[Callable[[Any], Any], Any]:
+def gathered_copy_fn(params: PyTree, dtype: DTypeLike) -> tuple[Callable[[PyTree], PyTree], PyTree]:
     """What copies parameters for sampling, and the shapes of such a copy: as `reference_copy`, but
     split over `tensor` only, so that no token has to gather them.
     """
@@ -132,7 +133,7 @@ def gathered_copy_fn(params: Any, dtype: DTypeLike) -> tuple[Callable[[Any], Any
     return jax.jit(copy, out_shardings=shardings), shapes
 
 
-def _copy(params: Any, dtype: DTypeLike) -> Any:
+def _copy(params: PyTree, dtype: DTypeLike) -> PyTree:
     def one(path: tuple, x: jax.Array) -> jax.Array:
         return jnp.astype(x, dtype if _MATRIX.search(path_name(path)) else x.dtype, copy=True)
 

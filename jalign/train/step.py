@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import PyTree
 
 from jalign.core import Algorithm, Arrays, Frozen, Mean, TrainState
 from jalign.layout import Batch, MicroBatches
@@ -21,11 +22,18 @@ from jalign.models.functional import policy_of
 from jalign.parallel.memory import to_device, to_host_like
 from jalign.train.objective import Apply, Objective
 
+Data = Batch | MicroBatches | tuple[MicroBatches, ...]
+"""The examples of one step."""
+
 TrainStepFn = Callable[[TrainState, Frozen, tuple[MicroBatches, ...]], tuple[TrainState, Arrays]]
 
 
 def create_state(
-    params: Any, optimizer: Any, algorithm: Algorithm, key: Array, **hyper: Any
+    params: PyTree,
+    optimizer: optax.GradientTransformation,
+    algorithm: Algorithm,
+    key: Array,
+    **hyper: float | str,
 ) -> TrainState:
     """The state before the first step of `algorithm` with hyper-parameters `hyper`.
 
@@ -52,7 +60,10 @@ def with_reference(frozen: Frozen, state: TrainState) -> Frozen:
 
 
 def make_train_step(
-    algorithm: Algorithm, apply: Apply, optimizer: optax.GradientTransformation, **hyper: Any
+    algorithm: Algorithm,
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    **hyper: float | str,
 ) -> TrainStepFn:
     """Build the step of `algorithm` with hyper-parameters `hyper`; jit it with `donate_argnums=0`.
 
@@ -81,7 +92,7 @@ def make_train_step(
     objective = Objective.of(algorithm, **hyper)
     hyper = algorithm.resolve_hyper(**hyper)
 
-    def step(state: TrainState, frozen: Frozen, data: Any) -> tuple[TrainState, Arrays]:
+    def step(state: TrainState, frozen: Frozen, data: Data) -> tuple[TrainState, Arrays]:
         stacks, frozen = as_micro_batches(data), with_reference(frozen, state)
         key = jax.random.fold_in(state.key, state.step)
         divisors = _divisors(objective, stacks)
@@ -114,13 +125,15 @@ def make_train_step(
     return step
 
 
-def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable:
+def make_eval_step(
+    algorithm: Algorithm, apply: Apply, **hyper: float | str
+) -> Callable[..., dict[str, Mean]]:
     """`(params, frozen, carry, data) -> {metric: Mean}` of one global batch; add the Means over
     batches.
     """
     objective = Objective.of(algorithm, **hyper)
 
-    def evaluate(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> dict[str, Mean]:
+    def evaluate(params: PyTree, frozen: Frozen, carry: Arrays, data: Data) -> dict[str, Mean]:
         stacks = as_micro_batches(data)
         fields = all_fields(objective, apply, params, carry, frozen, stacks, None)
         divisors = _divisors(objective, stacks)
@@ -137,7 +150,7 @@ def make_eval_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Callable
     return evaluate
 
 
-def as_micro_batches(data: Any) -> tuple[MicroBatches, ...]:
+def as_micro_batches(data: Data) -> tuple[MicroBatches, ...]:
     """A plain `Batch` is one micro-batch."""
     if isinstance(data, Batch):
         return (MicroBatches(jax.tree.map(lambda x: x[None], data), jnp.int32(1)),)

@@ -35,7 +35,7 @@ PLAIN: dict[str, tuple] = {
 SAVED = ("score", "classifier", "lm_head", "embed_tokens", "wte")
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
     if not (folder / WEIGHTS).is_file() and (folder / PICKLE).is_file():
         raise ValueError(
             f"{folder} holds its adapter as {PICKLE}, which can run code when it is read and is "

@@ -69,7 +69,7 @@ class Family:
     ignored: tuple[str, ...] = (r".*rotary_emb\.inv_freq",)
 
 
-def decoder_numbers(config: Config, **defaults: Any) -> dict[str, Any]:
+def decoder_numbers(config: Config, **defaults: object) -> dict:
     """The fields of `Spec` that nearly every config.json spells the same way.
 
     Raises:

@@ -83,7 +83,7 @@ def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None
     )
 
 
-def scaling(config: Config, layer_type: str | None = None) -> dict[str, Any]:
+def scaling(config: Config, layer_type: str | None = None) -> dict:
     """The rotary parameters of a config with their `rope_type`.
 
     Raises:

@@ -5,7 +5,6 @@ as that text model, which is what they are for text alone.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from jalign.models.families import FAMILIES, family_of
 from jalign.models.families.base import Config
@@ -22,7 +21,7 @@ REST = re.compile(
 SHARED = ("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype")
 
 
-def text_config(config: Config) -> dict[str, Any]:
+def text_config(config: Config) -> dict:
     """The config.json of the text model inside of a model of text and images; that of any other
     model as it is.
 
