@@ -1,4 +1,4 @@
-"""`jalign rollouts RUN`: what the policy answered, and what it got for it."""
+"""`jalign rollouts RUN`: sampled responses with their rewards."""
 
 import math
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from jalign import store
 from jalign.rollout import record
 
 _FACTS = ("reward", "advantage", "tokens", "ended")
-_WIDE = 120  # columns from which prompt and response have room beside the facts
+_WIDE = 120  # columns above which prompt and response fit beside the facts
 
 
 def rollouts(args: Sequence[str], console: Console) -> None:
     """Show the recorded responses of a run (`rollout.record: true`), the best rewards first."""
     parser = ArgumentParser(prog="jalign rollouts", description=rollouts.__doc__)
     parser.add_argument("run", help="folder of the run")
-    parser.add_argument("--last", type=int, default=1, help="so many of the newest rollouts")
+    parser.add_argument("--last", type=int, default=1, help="number of newest rollouts")
     parser.add_argument("--limit", type=int, default=20, help="responses to show; 0: all")
     parser.add_argument("--worst", type=bool, default=False, help="the worst rewards first")
     options = parser.parse_args(list(args))
     rows = record.read(store.as_path(options.run) / record.FOLDER, options.last)
-    # a reward that is missing is neither good nor bad: last
+    # a missing reward is neither good nor bad: last in both orders
     sign = 1 if options.worst else -1
     rows.sort(key=lambda row: (math.isnan(_score(row)), sign * _score(row)))
     (_side_by_side if console.width >= _WIDE else _stacked)(rows[: options.limit or None], console)
@@ -50,12 +50,12 @@ def _side_by_side(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def _stacked(rows: list[dict[str, Any]], console: Console) -> None:
-    """Where a table would leave texts a few characters a line."""
+    """For narrow terminals, where a table would break texts into single words."""
     for row in rows:
         facts = zip(_FACTS, _facts(row), strict=True)
-        said = ", ".join(f"{name} {value}" for name, value in facts if value)
-        console.rule(Text(f"rollout {row['rollout']}: {said}"), align="left")
-        # no str: what looks like markup in a text is text
+        text = ", ".join(f"{name} {value}" for name, value in facts if value)
+        console.rule(Text(f"rollout {row['rollout']}: {text}"), align="left")
+        # Text, not str: rich would read brackets in a response as markup
         console.print(Text(row["prompt"], "dim"))
         console.print(Text(row["response"]))
     if rows:
@@ -63,7 +63,7 @@ def _stacked(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def _facts(row: dict[str, Any]) -> tuple[str, ...]:
-    """As `_FACTS` names them; empty where there is none."""
+    """The cells of `_FACTS`; empty without a value."""
     ended = "yes" if row["finished"] else "no"
     return _number(row.get("score")), _number(row.get("advantage")), str(len(row["tokens"])), ended
 

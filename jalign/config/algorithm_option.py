@@ -1,7 +1,7 @@
-"""The `algorithm` section out of config files and command line, before jsonargparse sees it.
+"""The `algorithm` section of config files and command line, merged before jsonargparse sees it.
 
-Numbers belong to the algorithm that they were written for: a layer (a file, or what stands on the
-command line) that names another one begins with that one's own defaults.
+Hyper-parameters belong to the algorithm they were written for: a layer (a file, or the command
+line) that names another algorithm starts from that algorithm's defaults.
 """
 
 import re
@@ -19,14 +19,14 @@ OPTION = "--algorithm"
 
 
 class Section:
-    """The section so far, and a line for each time that numbers were left behind."""
+    """The section so far, and a message each time hyper-parameters are dropped."""
 
     def __init__(self) -> None:
         self.value: dict[str, Any] = {}
         self.lines: list[str] = []
 
     def add(self, layer: dict[str, Any]) -> None:
-        """A layer of the same algorithm, or of none, adds to what is there; another replaces it."""
+        """Merge a layer of the same algorithm, or of none; a layer of another one replaces all."""
         before, after = self.value.get("name"), layer.get("name")
         if before is None or after is None or before == after:
             self.value = self.value | layer
@@ -40,7 +40,7 @@ class Section:
         self.value = layer
 
     def add_file(self, path: str, find: Callable[[str], str]) -> None:
-        """A config file, and those that it includes by a key `config`, in their order."""
+        """Merge a config file, and those that it includes by a key `config`, in order."""
         file = find(path)
         for key, value in load_yaml(file).items():
             if key == "config" and isinstance(value, str):
@@ -56,7 +56,7 @@ class Section:
 
 
 def resolved(args: Sequence[str], find: Callable[[str], str]) -> tuple[list[str], Section]:
-    """Arguments in which one last `--algorithm` holds all that files and options say of it.
+    """Arguments in which one last `--algorithm` holds the merged section.
 
     Args:
       args: `--config FILE` and options, as `--name value` or `--name=value`.
@@ -73,19 +73,20 @@ def resolved(args: Sequence[str], find: Callable[[str], str]) -> tuple[list[str]
             continue
         value = value if equals else words.pop(0)
         if ours:
-            whole = name == OPTION
-            read = _value(value)
-            if whole and isinstance(read, dict):  # said in one piece, it is all there is
-                section, typed = Section(), dict(read)
+            content = _value(value)
+            if name == OPTION and isinstance(content, dict):  # a mapping replaces everything
+                section, typed = Section(), dict(content)
             else:
-                typed |= {"name" if whole else name[len(OPTION) + 1 :]: read}
+                typed |= {"name" if name == OPTION else name[len(OPTION) + 1 :]: content}
             continue
-        section.add(typed)  # of options and files the later ones count
+        section.add(typed)  # later files and options win
         typed = {}
         section.add_file(value, find)
         rest += ["--config", find(value)]
     section.add(typed)
-    if isinstance(name := section.value.get("name"), str):  # a run is read from other folders too
+    if isinstance(
+        name := section.value.get("name"), str
+    ):  # the run may be read from another folder
         section.value["name"] = absolute(name)
     if section.value:
         rest.append(f"{OPTION}={_in_one_line(section.value)}")

@@ -1,4 +1,4 @@
-"""The only place where a `Config` becomes the values that `jalign.run` takes."""
+"""`Config` to `RunOptions`: the only place where config files become the values of a run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The help of commands that take a config: how it is called, examples, and every key by section,
-those of adapters and the algorithm's own numbers included.
+"""Help of commands that take a config: usage, examples, and every key by section, with adapters and
+the algorithm's hyper-parameters.
 """
 
 import textwrap
@@ -14,7 +14,7 @@ from jalign.core import did_you_mean
 from jalign.options import LoraConfig
 
 WIDTH = 80  # columns
-_INSIDE = {"model.lora": LoraConfig}  # sections that are there only where a key of them is given
+_OPTIONAL_SECTIONS = {"model.lora": LoraConfig}  # null unless one of their keys is given
 _TOP = "run"  # keys without a section
 _MINE = "jalign init mine.yaml --algorithm dpo --model MODEL --data pairs.jsonl"
 
@@ -23,20 +23,20 @@ _HEADS = {
         "jalign train [CONFIG] [--section.key VALUE ...]",
         "Train by a config file, by options, or by both: options override the file.",
         [
-            "jalign train quickstart                 # a config that comes with jalign",
+            "jalign train quickstart                 # a config that ships with jalign",
             "jalign train --algorithm dpo            # on the model and data in the package",
             _MINE,
             "jalign train mine.yaml --algorithm.beta 0.3 --model.lora.rank 16 --steps 200",
             "jalign train --help optim               # one section",
-            "jalign train --algorithm simpo --help   # with the numbers of simpo",
+            "jalign train --algorithm simpo --help   # with the hyper-parameters of simpo",
         ],
     ),
     "eval": (
         "jalign eval RUN [RUN ...] [--step STEP|best] [--data.eval FILE] [--json]\n"
         "       jalign eval [CONFIG] [--section.key VALUE ...]",
-        "Held-out metrics: of the newest (or a given) checkpoint of runs, side by side, beside\n"
-        "those before training; or of a model as it is, by a config. A run's own config counts,\n"
-        "but for --data.*, --batch_size, --mesh.*, --reward.*, --rollout.* and --model.reference.",
+        "Held-out metrics of the newest (or a given) checkpoint of runs, side by side with those\n"
+        "before training; or of the model that a config starts from. A run keeps its own config,\n"
+        "except --data.*, --batch_size, --mesh.*, --reward.*, --rollout.* and --model.reference.",
         [
             "jalign eval runs/quickstart             # the newest checkpoint",
             "jalign eval runs/a runs/b --step best --data.eval others.jsonl",
@@ -53,8 +53,8 @@ _HEADS = {
     ),
     "data": (
         "jalign data [CONFIG] [--section.key VALUE ...] [--to KIND --out FILE]",
-        "Show the data as the model will see them: counts, lengths, what was dropped, scored\n"
-        "tokens coloured, batches. With --to write them as another kind of data.",
+        "Show the data as the model will see them: counts, lengths, drops, examples with scored\n"
+        "tokens colored, batches. With --to write them as another kind of data.",
         [
             "jalign data mine.yaml",
             "jalign data --algorithm dpo --data.train pairs.jsonl",
@@ -63,7 +63,7 @@ _HEADS = {
     ),
     "label": (
         "jalign label --file FILE --out FILE [--key VALUE ...]",
-        "Preference records of what a model or a server says of responses.",
+        "Preference labels by a language model, in this process or behind a server.",
         [
             "jalign label --file pairs.jsonl --judge.model embedded --out labels.jsonl",
             "jalign label --file pairs.jsonl --judge.server URL --judge.model NAME --out l.jsonl",
@@ -76,7 +76,7 @@ _HEADS = {
     ),
     "prompts": (
         "jalign prompts --file FILE --count N --out FILE [--key VALUE ...]",
-        "New prompts that a model writes in sight of others (self-instruct).",
+        "New prompts from few-shot examples (self-instruct).",
         ["jalign prompts --file embedded --writer.model embedded --count 100 --out new.jsonl"],
     ),
 }
@@ -84,19 +84,19 @@ _HEADS = {
 
 class _Key(NamedTuple):
     name: str
-    choices: str  # of values, where they are few
+    choices: str  # of values, if there are few
     default: Any
     help: str
     required: bool = False
 
 
 def wanted(args: Sequence[str]) -> bool:
-    """Whether help is asked for."""
+    """Whether the arguments ask for help."""
     return bool({"-h", "--help"} & set(args))
 
 
 def text(options: ArgumentParser, args: Sequence[str], algorithm: str | None) -> str:
-    """The help, of all sections or of the one that stands behind --help.
+    """The help of all sections, or of the one that is named behind --help.
 
     Raises:
       ValueError: no such section, or no such algorithm.
@@ -143,12 +143,12 @@ def _keys(options: ArgumentParser, before: str) -> Iterator[_Key]:
             "algorithm",
         ):
             continue
-        if type(action).__name__ == "_ActionConfigLoad":  # a section as a whole
+        if type(action).__name__ == "_ActionConfigLoad":  # a whole section
             continue
-        if name in _INSIDE:
+        if name in _OPTIONAL_SECTIONS:
             yield _Key(name, "", None, f"{action.help} Any key of it is enough")
             inside = ArgumentParser()
-            inside.add_class_arguments(_INSIDE[name])
+            inside.add_class_arguments(_OPTIONAL_SECTIONS[name])
             yield from _keys(inside, f"{name}.")
             continue
         choices = action.metavar if str(action.metavar).startswith("{") else ""
@@ -170,13 +170,13 @@ def _algorithm(name: str | None) -> list[str]:
     lines = ["", "algorithm:", "  --algorithm.name NAME, or --algorithm NAME"]
     lines += _wrapped(
         f"one of {len(ALGORITHMS)} (jalign algorithms lists them), or your own as file.py:row or "
-        "package.module:row. Another name than the config's begins with its own defaults"
+        "package.module:row. Another name than the config's starts from its own defaults"
     )
     if name is None:
-        lines.append("  --algorithm.NUMBER VALUE, such as --algorithm.beta 0.1")
+        lines.append("  --algorithm.NAME VALUE, such as --algorithm.beta 0.1")
         return lines + _wrapped(
             "a hyper-parameter: jalign algorithms NAME, or jalign train --algorithm NAME --help "
-            "say which there are"
+            "lists them"
         )
     for key, (default, meaning) in hyperparameters(get(name)).items():
         lines.append(f"  --algorithm.{key} {_shown(default)}")

@@ -1,5 +1,5 @@
-"""The config.json of a model, without its weights: of a folder, of the hub, or a public model's
-from the package where the hub cannot be reached.
+"""The config.json of a model, without its weights: from a folder, the hub, or, for public models,
+the package, since planning must work offline.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from jalign.models import hub
 
 
 def known() -> dict[str, dict[str, Any]]:
-    """Public models: hub name -> config.json, of which what says nothing of shapes is left out. One
-    that has the shapes of another is kept as its name.
+    """Public models: hub name -> config.json, reduced to what decides shapes. A model with the
+    shapes of another is stored as that one's name.
     """
-    read = json.loads(resources.files("jalign.plan").joinpath("models.json").read_text())
-    return {name: read[x] if isinstance(x, str) else x for name, x in read.items()}
+    content = json.loads(resources.files("jalign.plan").joinpath("models.json").read_text())
+    return {name: content[x] if isinstance(x, str) else x for name, x in content.items()}
 
 
 def config_of(name: str) -> tuple[dict[str, Any], str]:
-    """The config.json of a model, and where it is from in words.
+    """The config.json of a model, and its source in words.
 
     Raises:
-      ValueError: it is neither a folder nor a model that is known or can be reached.
+      ValueError: neither a folder, a model in the package, nor one that the hub returns.
     """
     if Path(name).is_dir():
         return hub.read_config(Path(name)), name
@@ -38,7 +38,7 @@ def config_of(name: str) -> tuple[dict[str, Any], str]:
         file = huggingface_hub.hf_hub_download(name, "config.json")
     except (OSError, HFValidationError, HfHubHTTPError) as e:
         raise ValueError(
-            f"{name!r} is neither a folder here, nor a model that is known without the hub"
-            f"{did_you_mean(name, known())}, nor one that the hub can be asked about: {e}"
+            f"{name!r} is neither a folder, nor one of the architectures in the package"
+            f"{did_you_mean(name, known())}, nor on the hub: {e}"
         ) from e
     return hub.read_config(Path(file).parent), f"the hub's {name}"

@@ -1,4 +1,4 @@
-"""Compile a program for a target and read what it needs."""
+"""Compile a program for a target and read its memory and traffic."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _EXCEEDS = re.compile(r"\(([\d.]+)([BKMGT])\w*\) exceeds? available HBM")
 
 
 class Memory(NamedTuple):
-    """Bytes on one device, as the compiler laid them out; what is in the host's memory is left out.
+    """Bytes on one device, by the compiler's layout; host memory is not counted.
 
     Attributes:
-      arguments: what is there before the program runs.
-      outputs: of which `aliased` take the place of arguments.
-      temporary: activations, gradients and whatever else lives in between.
+      arguments: live before the program runs.
+      outputs: of which `aliased` reuse the buffers of arguments.
+      temporary: activations, gradients and other intermediate values.
       code: the program itself.
-      peak: the most of it that lives at once.
+      peak: the most that is live at once.
     """
 
     arguments: float
@@ -44,11 +44,11 @@ class Program:
     """One compiled program.
 
     Attributes:
-      name: what it does.
-      memory: None where the compiler found that the device has not enough.
-      needed: bytes it would take, where the compiler refused.
+      name: of the program.
+      memory: None if the compiler refused it for lack of memory.
+      needed: bytes it would take, if the compiler refused it.
       collectives: kind -> traffic.
-      arguments: what it is called with, so that the same arrays in two programs count once.
+      arguments: of the call, so that arrays shared by two programs count once.
       seconds: of compiling.
     """
 
@@ -62,8 +62,8 @@ class Program:
 
 @contextmanager
 def little_effort() -> Iterator[None]:
-    """Compile without searching for the fastest program: a TPU's compiler then takes a fifth of
-    its time, and the memory it finds is a few per cent above that of the program that will run.
+    """Compile without searching for the fastest program. A TPU's compiler then takes a fifth of its
+    time, and plans a few percent more memory than that of the final program.
     """
     before = getattr(jax.config, _EFFORT)
     jax.config.update(_EFFORT, "O0")
@@ -80,10 +80,10 @@ def compile_program(
 
     Args:
       args, keywords: shapes in their shardings, and static arguments.
-      trips: how often the loops run whose end is not known to the compiler.
+      trips: iterations of loops whose end the compiler does not know.
 
     Raises:
-      whatever the compiler raises, but for want of memory.
+      JaxRuntimeError: any error of the compiler but a lack of memory.
     """
     started = time.perf_counter()
     lowered = function.lower(*args, **keywords)
@@ -101,26 +101,26 @@ def compile_program(
         a.alias_size_in_bytes,
         a.temp_size_in_bytes,
         a.generated_code_size_in_bytes,
-        # libtpu counts what lies in the host's memory in its peak, though it asks no device for it
+        # libtpu's peak includes buffers in host memory, which take nothing on the device
         a.peak_memory_in_bytes
         - a.host_argument_size_in_bytes
         - (a.host_output_size_in_bytes - a.host_alias_size_in_bytes),
     )
-    found = traffic(compiled.as_text(), trips)
-    return Program(name, memory, 0.0, found, args, time.perf_counter() - started)
+    collectives = traffic(compiled.as_text(), trips)
+    return Program(name, memory, 0.0, collectives, args, time.perf_counter() - started)
 
 
 def needed_bytes(message: str) -> float | None:
-    """What a program would take, from the TPU compiler's refusal; None for another error."""
+    """Bytes that a program would take, by the TPU compiler's refusal; None for another error."""
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
-    found = _NEEDED.search(message) or _EXCEEDS.search(message)
-    return float(found[1]) * _UNITS[found[2]] if found else float("inf")
+    match = _NEEDED.search(message) or _EXCEEDS.search(message)
+    return float(match[1]) * _UNITS[match[2]] if match else float("inf")
 
 
 def bytes_on_one(tree: Any, seen: set[int] | None = None, *, host: bool = False) -> float:
-    """Bytes that arrays take on one device; `seen` holds those that have been counted. With `host`
-    those that one device's share of the arrays in the host's memory takes there.
+    """Bytes of arrays on one device; `seen` holds the ids of those counted already. With `host`,
+    bytes of one device's share of the arrays in host memory.
     """
     total = 0.0
     for x in jax.tree.leaves(tree):

@@ -1,4 +1,4 @@
-"""The batches of a run whose examples are all as long as its config lets them be."""
+"""The batches of a run whose examples all have the longest allowed length."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from jalign.run.batches import batches_of, reads_mismatched
 from jalign.train.micro_batches import bin_shape, fit_into, lay_out_packing
 from jalign.train.source import SPLIT
 
-LIST = 4  # responses to a prompt, where the data alone say how many
+LIST = 4  # assumed responses per prompt, where only the data know their number
 
 
 def longest(options: RunOptions, spec: Spec) -> tuple[int, int]:
-    """Most tokens of a prompt and of a response, as far as the model has positions."""
+    """Most tokens of a prompt and of a response, within the model's learned positions."""
     room = spec.learned_positions
     prompt, response = options.data.max_prompt_len, options.data.max_response_len
     if options.algorithm.experience:
@@ -41,12 +41,12 @@ def longest(options: RunOptions, spec: Spec) -> tuple[int, int]:
 
 
 def steps_of(options: RunOptions) -> int:
-    """Steps of the run; 0 where they follow from data that cannot be read here and now."""
+    """Steps of the run; 0 if they depend on data that cannot be read locally."""
     if options.steps:
         return options.steps
     names = build_data.names_of(options.data.train)
     if not all(name in EMBEDDED or Path(name).expanduser().exists() for name in names):
-        return 0  # nothing is downloaded for a plan
+        return 0  # a plan downloads nothing
     try:
         count = len(build_data.all_rows(options)[0])
     except (ValueError, OSError):
@@ -64,7 +64,7 @@ def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatc
 
 
 def responses_of(options: RunOptions) -> int:
-    """Responses of an example of an offline run's data."""
+    """Responses per example of an offline run's data."""
     if reads_mismatched(options):
         return 1
     return options.algorithm.format.k or LIST
@@ -91,7 +91,7 @@ def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatch
         fields["pretraining"] = Field("", np.float32)
         examples.extras["pretraining"] = np.zeros(slots, np.float32)
     packing = fit_into(demands_of(examples.lengths), shape, count)
-    assert packing is not None  # the shape is for the longest
+    assert packing is not None  # the shape was computed for these lengths
     return (lay_out_packing(packing, examples, range(slots), slice(None), fields),)
 
 
@@ -107,24 +107,22 @@ def abstract(mesh: Mesh, data: tuple[MicroBatches, ...]) -> tuple[MicroBatches, 
 
 
 def rows_of(data: tuple[MicroBatches, ...]) -> list[Rows]:
-    """What the model runs over in a step."""
-    found = []
+    """Shapes of the model's inputs in a step."""
+    shapes = []
     for stack in data:
         layout, count = stack.batch.layout, int(stack.count)
         streams, tokens = layout.tokens.shape[1:]
         rows, length = (1, tokens) if layout.rows is None else layout.rows.shape[2:]
         scored = layout.at.shape[-1]
         n = count * streams
-        found.append(Rows(n * tokens, n * rows, length, n * scored))
-    return found
+        shapes.append(Rows(n * tokens, n * rows, length, n * scored))
+    return shapes
 
 
 def step_flops(
     options: RunOptions, spec: Spec, data: tuple[MicroBatches, ...]
 ) -> tuple[float, float]:
-    """FLOPs of an optimizer step on these batches: those of the mathematics, and those that the
-    machine does.
-    """
+    """FLOPs of an optimizer step on these batches: without and with recomputation."""
     algorithm, rows = options.algorithm, rows_of(data)
     counted = partial(
         work.step,
@@ -134,16 +132,16 @@ def step_flops(
         remat=options.model.remat,
     )
     reads_reference = algorithm.needs_reference() and options.reference != "cached"
-    found = counted(
-        # an online run reads its reference once per rollout, before its steps
+    flops = counted(
+        # an online run scores with its reference once per rollout, before its steps
         reference=reads_reference and not algorithm.experience,
         again=algorithm.batch_coupled and sum(int(stack.count) for stack in data) > 1,
         vocabulary=not algorithm.needs_value_head,
     )
     if not algorithm.needs_critic or options.model.critic == "shared":
-        return found
+        return flops
     critic = counted(vocabulary=False)
-    return found[0] + critic[0], found[1] + critic[1]
+    return flops[0] + critic[0], flops[1] + critic[1]
 
 
 def real_tokens(data: tuple[MicroBatches, ...]) -> int:
@@ -166,10 +164,10 @@ def _extras(options: RunOptions) -> list[str]:
 
 
 def _axes(options: RunOptions, name: str) -> str:
-    """Axes of a column behind [B], as `data.collate` calls them."""
+    """Axes of a column after [B], in the letters of `data.collate`."""
     form = options.algorithm.format
     axes = form.axes.get(name, "B").removeprefix("B").replace("R", "KR")
-    # every sample is an example of its own
+    # each sample is an example of its own
     return "K" if form.policy_samples and not axes else axes
 
 
@@ -192,7 +190,7 @@ def _with_reference(
 
 
 def longest_examples(options: RunOptions, spec: Spec, count: int, k: int) -> Examples:
-    """So many examples of the longest kind, each with a prompt of its own."""
+    """`count` examples of the longest allowed length, with different prompts."""
     prompt_len, response_len = longest(options, spec)
     sizes = {"R": response_len, "K": k, "A": options.model.heads}
 
@@ -204,7 +202,9 @@ def longest_examples(options: RunOptions, spec: Spec, count: int, k: int) -> Exa
     def one(i: int) -> Example:
         prompt = np.full(prompt_len, i % spec.vocab_size, np.int32)
         response = np.zeros(response_len, np.int32)
-        scored = np.arange(response_len) >= (prompt_len == 0)  # nothing stands before the first
+        scored = np.arange(response_len) >= (
+            prompt_len == 0
+        )  # without a prompt the first token has no context
         extras = {name: extra(name, i) for name in _extras(options)}
         return Example(prompt, (response,) * k, (scored,) * k, extras)
 

@@ -1,4 +1,4 @@
-"""What a plan found, as a record and as text."""
+"""The report of a plan, as a record and as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jalign.plan.compile import Program
 from jalign.plan.targets import Target
 
 MFU = 0.4
-_CUDA_ROOM = 0.92  # of a card's memory: the driver, cuDNN and fragments have the rest
+_CUDA_ROOM = 0.92  # of a card's memory: the driver, cuDNN and fragmentation take the rest
 
 
 @dataclass
@@ -20,22 +20,20 @@ class Report:
     Attributes:
       config, target: what was planned.
       facts: name -> words, for the head of the report.
-      parts: bytes on one device that stay: name -> bytes.
-      host_parts: the same of what is offloaded to the host's memory, per device.
-      programs: as compiled, and what else stands in memory while each runs.
-      beside: bytes on one device beside the arguments of each program.
-      flops: of one optimizer step over all devices: of the mathematics, and with what is computed
-        twice.
+      parts: role -> bytes resident on one device.
+      host_parts: role -> bytes offloaded to host memory, per device.
+      programs: as compiled.
+      beside: bytes resident on one device besides the arguments of each program.
+      flops: of one optimizer step over all devices, without and with recomputation.
       bytes_moved: between one device and its memory in a step, at least.
       tokens: of the examples of one step.
       cache: bytes of keys and values on one device while sampling.
-      steps: of the whole run; 0 where the data that decide it cannot be read here.
+      steps: of the run; 0 if they depend on data that cannot be read here.
       rollouts: of an online run.
-      sampling_s: seconds that the longest responses of a rollout take at least, by what must be
-        read from a device's memory.
-      saved: bytes of a checkpoint, of all devices together.
-      kept: checkpoints on disk at once, at most: `checkpoint.keep`, the one that is being written,
-        and the best.
+      sampling_s: least seconds for a rollout of the longest responses, by memory bandwidth.
+      saved: bytes of a checkpoint over all devices.
+      kept: most checkpoints on disk at once: `checkpoint.keep`, the one being written, and the
+        best.
     """
 
     config: str
@@ -57,13 +55,13 @@ class Report:
 
     @property
     def room(self) -> float:
-        """Bytes of a device that programs can have."""
-        whole = self.target.accelerator.memory
-        return whole * (_CUDA_ROOM if self.target.platform == "cuda" else 1.0)
+        """Bytes of a device that programs can use."""
+        memory = self.target.accelerator.memory
+        return memory * (_CUDA_ROOM if self.target.platform == "cuda" else 1.0)
 
     @property
     def peaks(self) -> list[float]:
-        """Bytes on one device while each program runs, all that stays included."""
+        """Bytes on one device while each program runs, resident arrays included."""
         return [
             (p.needed if p.memory is None else p.memory.peak) + beside
             for p, beside in zip(self.programs, self.beside, strict=True)
@@ -77,7 +75,7 @@ class Report:
 
     @property
     def floor_s(self) -> dict[str, float]:
-        """Seconds that a step takes at least, by what bounds it."""
+        """Least seconds of a step, by the resource that bounds it."""
         a, n = self.target.accelerator, self.target.devices
         sent = sum(t.bytes for t in self.programs[0].collectives.values())
         return {
@@ -200,12 +198,12 @@ class Report:
 
     def _duration(self) -> str:
         if not self.steps:
-            return "how many steps the run has is not known: its data cannot be read here"
-        said = f"{self.steps} steps {_time(self.steps * self.step_s)}"
+            return "the number of steps is unknown: the data cannot be read here"
+        training = f"{self.steps} steps {_time(self.steps * self.step_s)}"
         if not self.rollouts:
-            return f"{said}, evaluations and compiling aside"
+            return f"{training}, evaluations and compiling aside"
         return (
-            f"{said}; to sample {self.rollouts} rollouts comes on top, "
+            f"{training}; to sample {self.rollouts} rollouts comes on top, "
             f"{_time(self.rollouts * self.sampling_s)} at least"
         )
 

@@ -1,4 +1,4 @@
-"""What makes a run fit, in the order of what it costs."""
+"""Changes that make a run fit, the cheapest first."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jalign.run.devices import usual_tokens
 
 
 def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOptions]]:
-    """(words, changed config), each change on top of those before it: first those that leave the
-    mathematics as it is, the cheapest first.
+    """(words, changed options), each change on top of the earlier ones: first those that keep the
+    numbers, the cheapest first.
     """
     words: list[str] = []
 
-    def said(text: str, **sections: Any) -> tuple[str, RunOptions]:
+    def changed(text: str, **sections: Any) -> tuple[str, RunOptions]:
         nonlocal options
         options = replace(options, **sections)
         words.append(text)
@@ -33,45 +33,45 @@ def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOpt
     split = goal.devices // (goal.slices * mesh.tensor * mesh.context)
     if mesh.data != goal.slices or mesh.fsdp not in (-1, split):
         rest = replace(mesh, data=goal.slices, fsdp=-1)
-        yield said("parameters split over all devices (mesh.fsdp: -1)", mesh=rest)
+        yield changed("parameters split over all devices (mesh.fsdp: -1)", mesh=rest)
     if options.model.remat != "full":
-        yield said("model.remat: full", model=replace(options.model, remat="full"))
+        yield changed("model.remat: full", model=replace(options.model, remat="full"))
     least = _least_tokens(options)
     if (options.data.max_tokens or usual_tokens(goal.platform)) > least:
         fewer = replace(options.data, max_tokens=least)
-        yield said(f"one example at a time (data.max_tokens: {least})", data=fewer)
+        yield changed(f"one example at a time (data.max_tokens: {least})", data=fewer)
     if options.reference == "step" and not options.model.lora:
-        with suppress(ValueError):  # not every algorithm can have it
-            yield said("the reference read once (reference: cached)", reference="cached")
-    on_host = goal.platform == "tpu"  # JAX cannot plan it for others
+        with suppress(ValueError):  # not every algorithm allows it
+            yield changed("the reference read once (reference: cached)", reference="cached")
+    on_host = goal.platform == "tpu"  # JAX cannot compile host offload ahead of time for others
     if on_host and options.model.reference_offload == "none":
-        with suppress(ValueError):  # there need be no reference
+        with suppress(ValueError):  # there may be no reference
             model = replace(options.model, reference_offload="host")
-            yield said(
+            yield changed(
                 "the reference in the host's memory (model.reference_offload: host)", model=model
             )
     full = not (options.model.lora or options.model.adapter)  # adapters have few moments
     if on_host and full and options.optim.offload == "none":
         with suppress(ValueError):
             optim = replace(options.optim, offload="host")
-            yield said("the optimizer in the host's memory (optim.offload: host)", optim=optim)
+            yield changed("the optimizer in the host's memory (optim.offload: host)", optim=optim)
     if full and options.optim.moments == "float32":
         with suppress(ValueError):  # not every optimizer has moments
             optim = replace(options.optim, moments="int8")
-            yield said("moments in 8 bits (optim.moments: int8)", optim=optim)
+            yield changed("moments in 8 bits (optim.moments: int8)", optim=optim)
     if full:
         with suppress(ValueError):
-            # the reference is then the frozen base that the adapters stand on
-            apart = options.model.reference_offload if options.model.reference else "none"
-            model = replace(options.model, lora=LoraConfig(), reference_offload=apart)
-            yield said("LoRA (model.lora: {})", model=model)
+            # the frozen base under the adapters is then the reference
+            offload = options.model.reference_offload if options.model.reference else "none"
+            model = replace(options.model, lora=LoraConfig(), reference_offload=offload)
+            yield changed("LoRA (model.lora: {})", model=model)
     if options.model.quant == "none":
         with suppress(ValueError):
-            yield said("QLoRA (model.quant: nf4)", model=replace(options.model, quant="nf4"))
+            yield changed("QLoRA (model.quant: nf4)", model=replace(options.model, quant="nf4"))
 
 
 def _least_tokens(options: RunOptions) -> int:
-    """Places of a micro-batch that holds one example of the longest kind."""
+    """Tokens of a micro-batch that holds one example of the longest allowed length."""
     row = options.algorithm
     k, response = row.format.k or LIST, options.data.max_response_len
     if row.experience:

@@ -45,8 +45,8 @@ class Target:
 
     Attributes:
       name: as above.
-      accelerator: what each device is.
-      slices: TPU slices that only a data centre network joins; 1 for GPUs.
+      accelerator: the kind of each device.
+      slices: TPU slices that only a data center network joins; 1 for GPUs.
       topology: chips along each axis of a slice ("4x4"); for GPUs "1x1xN".
       devices: of all slices, as JAX counts them.
     """
@@ -79,9 +79,8 @@ def target(name: str) -> Target:
     if match:
         count, kind, size = int(match[1] or 1), _ALIASES.get(match[2], match[2]), match[3]
         if kind in _TPU and size and count:
-            found = _slice(name, kind, int(size), count)
-            if found:
-                return found
+            if tpu := _slice(name, kind, int(size), count):
+                return tpu
         elif kind in ACCELERATORS and kind not in _TPU and not size and count in (1, _HOST):
             return Target(name, ACCELERATORS[kind], 1, f"1x1x{count}", count)
     known = names()
@@ -110,7 +109,7 @@ def topology(target: Target) -> list[Any]:
 
     if target.platform == "tpu":
         _needs("libtpu", "tpu")
-        # libtpu asks for a machine it is on, and for a lock so that two do not share one
+        # libtpu queries its host's metadata server, and locks the chips against a second process
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -119,17 +118,17 @@ def topology(target: Target) -> list[Any]:
         more: dict[str, Any] = {"num_slices": target.slices} if target.slices > 1 else {}
         if target.topology == "1x1":  # a host with one chip; the usual one has four or eight
             more["chips_per_host_bounds"] = (1, 1, 1)
-        found = topologies.get_topology_desc(platform="tpu", topology_name=shape, **more)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=shape, **more)
     else:
         _needs("jax_cuda13_plugin", "cuda")
-        os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there is no driver
-        found = topologies.get_topology_desc(
+        os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # no driver is installed
+        description = topologies.get_topology_desc(
             platform="cuda",
             topology_name=target.name,
             topology=target.topology,
             target_config=gpu_config(target.accelerator),
         )
-    return list(found.devices)
+    return list(description.devices)
 
 
 def _libtpu_name(target: Target) -> str:

@@ -1,4 +1,4 @@
-"""What devices send each other in a compiled program, read from its text (HLO)."""
+"""Communication between devices in a compiled program, read from its HLO text."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _UNTIL = re.compile(r"^\s+ROOT .* compare\(%?[\w.\-]+, %?([\w.\-]+)\), direction
 
 
 class Traffic(NamedTuple):
-    """Of one kind of collective: how often it runs, and the bytes of its results on one device."""
+    """Calls of one kind of collective, and the bytes of their results on one device."""
 
     count: float  # pyright: ignore[reportIncompatibleMethodOverride]  # no tuple.count
     bytes: float
 
 
 def traffic(text: str, unknown_trips: float = 1) -> dict[str, Traffic]:
-    """Collectives by kind, each as often as the loops around it say.
+    """Collectives by kind, multiplied by the trip counts of the loops around them.
 
     Args:
       text: `compiled.as_text()`.
-      unknown_trips: how often a loop runs whose end the compiler does not know.
+      unknown_trips: iterations of a loop whose end the compiler does not know.
     """
     computations, ends = _computations(text)
     counts: dict[str, float] = defaultdict(float)
@@ -59,11 +59,11 @@ _Operation = tuple[str | None, float, list[str], float | str]
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, float]]:
-    """Of every computation the operations that matter: (collective or None, bytes of its result,
-    computations it calls, how often, or the name of the loop's condition); and of conditions that
-    compare with a constant, that.
+    """Relevant operations by computation: (collective or None, bytes of its result, computations it
+    calls, how often, or the name of the loop's condition); and the constants that conditions
+    compare with.
     """
-    found: dict[str, list[_Operation]] = {}
+    computations: dict[str, list[_Operation]] = {}
     ends: dict[str, float] = {}
     current: list[_Operation] = []
     constants: dict[str, float] = {}
@@ -72,7 +72,7 @@ def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, flo
         if line and not line[0].isspace():
             if start := _COMPUTATION.match(line):
                 inside, constants = start[1], {}
-                current = found.setdefault(inside, [])
+                current = computations.setdefault(inside, [])
             continue
         if constant := _CONSTANT.match(line):
             constants[constant[1]] = float(constant[2])
@@ -95,12 +95,12 @@ def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, flo
             condition, known = _CONDITION.search(rest), _KNOWN.search(rest)
             trips = float(known[1]) if known else condition[1] if condition else ""
         current.append((kind, _result_bytes(shape, name), called, trips))
-    return found, ends
+    return computations, ends
 
 
 def _result_bytes(shape: str, name: str) -> float:
-    """Bytes of a result; that of an asynchronous start holds its operands too, and is the larger
-    half.
+    """Bytes of a result. The tuple of an asynchronous start holds the operands too; the result is
+    the larger half.
     """
     sizes = [_bytes(kind, axes) for kind, axes in _SHAPE.findall(shape) if kind in _BITS]
     if name.endswith("-start") and len(sizes) > 1:

@@ -1,8 +1,8 @@
 """Arithmetic and memory traffic of a step, counted from the architecture and the shapes.
 
-A compiler's own count takes the body of a loop once, so these are counted here: multiplications
-and additions of the matrix products, attention only where a token looks, and the weights, states
-and cache that must be read at least once.
+XLA's own cost analysis counts the body of a loop once. Counted here: multiplications and additions
+of the matrix products, attention only over visible tokens, and the weights, states and cache that
+must be read at least once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     """Shapes of a step, over all devices and micro-batches.
 
     Attributes:
-      tokens: places in streams, on which the linear layers run.
+      tokens: positions in streams, on which the linear layers run.
       rows, row_len: rows that attention reads, and their length.
       scored: tokens whose log-probs are computed.
     """
@@ -58,7 +58,7 @@ def parameters(spec: Spec) -> int:
 
 
 def seen(length: int, window: int | None) -> float:
-    """Pairs of (token, token it looks at) in a row."""
+    """Pairs of (token, token it attends to) in a row."""
     if window is None or window >= length:
         return length * (length + 1) / 2
     return window * (window + 1) / 2 + (length - window) * window
@@ -85,14 +85,14 @@ def step(
     again: bool = False,
     vocabulary: bool = True,
 ) -> tuple[float, float]:
-    """FLOPs of an optimizer step: those of the mathematics, and those that the machine does.
+    """FLOPs of an optimizer step: without and with recomputation.
 
     Args:
-      adapters: the matrices are frozen, so that they have no gradient of their own.
-      remat: none | dots | full: "full" runs every layer forward twice but for its last product,
-        which no gradient needs, "dots" its attention.
-      reference: another model runs forward.
-      again: a batch-coupled loss runs the policy forward once more.
+      adapters: the matrices are frozen and get no gradient.
+      remat: none | dots | full: "full" runs every layer forward twice except for its last product,
+        which no gradient needs; "dots" its attention.
+      reference: a second model runs forward.
+      again: a batch-coupled loss runs the policy forward twice.
     """
     f = forward(spec, shapes, vocabulary=vocabulary)
     backward = (1 if adapters else 2) * (f.linear + f.head) + 2 * f.attention
@@ -103,8 +103,8 @@ def step(
 
 
 def decode_bytes(spec: Spec, rows: int, prompt: int, new: int, itemsize: int) -> float:
-    """Bytes that writing `new` tokens in each of `rows` rows must read: for every token all
-    weights once, and each row's keys and values so far.
+    """Bytes read to decode `new` tokens in each of `rows` rows: all weights once per token, and
+    each row's keys and values so far.
     """
     weights = (layer_parameters(spec) + head_parameters(spec)) * itemsize
     return new * weights + rows * cache_entry(spec, itemsize) * (new * prompt + new * new / 2)

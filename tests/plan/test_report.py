@@ -54,7 +54,7 @@ def test_a_plan_says_how_long_the_run_takes_and_what_its_checkpoints_need():
     assert record["checkpoints"]["gib_on_disk"] == 9
     online = report(flops=(0.4 * peak, 0.0), steps=100, rollouts=50, sampling_s=4.0)
     assert "to sample 50 rollouts comes on top, 3.33 minutes at least" in "\n".join(online.lines())
-    assert "how many steps the run has is not known" in "\n".join(report().lines())
+    assert "the number of steps is unknown" in "\n".join(report().lines())
 
 
 def test_steps_follow_from_data_that_are_here_and_are_unknown_of_others(tmp_path):
