@@ -154,7 +154,7 @@ def test_the_best_checkpoint_is_evaluated_sampled_from_and_exported(folder, tmp_
     sample([out, "hello", "--step", "best", "--max_new_tokens", "2"], quiet)
     with pytest.raises(ValueError, match=r"or best, got 'bset'; did you mean 'best'"):
         sample([out, "hello", "--step", "bset"], quiet)
-    with pytest.raises(ValueError, match=r"chooses a checkpoint of a run, and .* is none"):
+    with pytest.raises(ValueError, match=r"names a checkpoint of a run; .* is not a run"):
         sample([str(folder / "model"), "hello", "--step", "best"], quiet)
 
 
