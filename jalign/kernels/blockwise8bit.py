@@ -1,8 +1,8 @@
-"""Optimizer moments in 8 bits: block-wise dynamic quantisation.
+"""Optimizer moments in 8 bits: block-wise dynamic quantization.
 
 Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization, sections 2.1 and 3,
 https://arxiv.org/abs/2110.02861. The largest magnitude of a block is its scale; every entry is the
-nearest of levels that stand closer together the smaller they are (dynamic tree quantisation). The
+nearest of levels that stand closer together the smaller they are (dynamic tree quantization). The
 linear int8 of `jalign.kernels.nf4` would round to 0 whatever is below 1/254 of the largest
 entry, which most second moments are.
 

@@ -21,7 +21,7 @@ class Accelerator(NamedTuple):
       memory: bytes that programs can use.
       flops: multiplications and additions per second, bfloat16.
       bandwidth: bytes per second from its memory.
-      link: bytes per second to its neighbours, all links together.
+      link: bytes per second to its neighbors, all links together.
       capability: compute capability of a CUDA device.
     """
 

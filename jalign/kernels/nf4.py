@@ -1,13 +1,13 @@
 """Frozen matrices in 4 or 8 bits, and products with them.
 
-Block-wise quantisation of QLoRA (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, section
+Block-wise quantization of QLoRA (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, section
 3): of 64 entries that follow each other along the input axis, the largest magnitude is the block's
 scale and every entry the nearest of the levels, -1 to 1, times it. nf4: the 16 quantiles of a
 normal distribution (appendix E), two to a byte; int8: -127/127 ... 127/127. The scales are
-quantised too (double quantisation): 8 bits with a step for each 256 of them along the output axis,
+quantized too (double quantization): 8 bits with a step for each 256 of them along the output axis,
 around their mean. That makes 4.13 or 8.13 bits per entry.
 
-Deviations: the paper's second quantisation is an 8-bit float, here it is an 8-bit integer; where an
+Deviations: the paper's second quantization is an 8-bit float, here it is an 8-bit integer; where an
 axis is no multiple of the block, the largest divisor of both is taken.
 
 Shape letters: ... stacked matrices, i inputs, o outputs, b = i / 64 blocks, g = o / 256 groups.
@@ -49,7 +49,7 @@ def encode(w: Float[Array, "... i o"], kind: str) -> QuantizedArrays:
       ValueError: for an unknown kind, or an odd number of inputs with nf4.
     """
     if kind not in KINDS:
-        raise ValueError(f"quantisation {kind!r} is unknown; there is: {', '.join(KINDS)}")
+        raise ValueError(f"quantization {kind!r} is unknown; there is: {', '.join(KINDS)}")
     *stack, i, o = w.shape
     if kind == "nf4" and i % 2:
         raise ValueError(f"nf4 packs two inputs to a byte, and this matrix has {i}")

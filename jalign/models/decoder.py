@@ -145,7 +145,7 @@ class Decoder(nnx.Module):
         return self._run(tokens, positions, None, None, None, None, keep=True)[2]
 
     def logits(self, hidden: Float[Array, "*P D"]) -> Float[Array, "*P V"]:
-        """Unnormalised log-probabilities in float32, scaled and soft-capped. For few positions:
+        """Unnormalized log-probabilities in float32, scaled and soft-capped. For few positions:
         training never builds them.
         """
         weight, vocab_axis = self.head()

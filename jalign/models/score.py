@@ -52,7 +52,7 @@ def score(
     the `top_k` likeliest (drawn with `key`, the likeliest without). values: the scalar head before
     the token. scores: the scalar head at the token itself. attributes: all outputs of that head,
     [B, K, R, A]. Against `reference`, over the whole vocabulary: kl_to_ref: KL(model || reference),
-    kl_from_ref: KL(reference || model), jsd_to_ref: generalised Jensen-Shannon divergence; and the
+    kl_from_ref: KL(reference || model), jsd_to_ref: generalized Jensen-Shannon divergence; and the
     first three of the reference itself, as ref_token_logps and so on. Where the batch's mask is
     False the result is arbitrary but finite.
 

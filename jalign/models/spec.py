@@ -34,9 +34,9 @@ class Spec:
       norm: rms | rms_plus_one (Gemma: the weight is stored minus 1) | layer (mean removed, with
         bias).
       norm_eps: added to the mean square.
-      post_norms: attention and MLP outputs are normalised too, before they are added (Gemma 2 and
+      post_norms: attention and MLP outputs are normalized too, before they are added (Gemma 2 and
         3).
-      qk_norm: queries and keys are normalised per head (Qwen 3, Gemma 3).
+      qk_norm: queries and keys are normalized per head (Qwen 3, Gemma 3).
       qkv_bias, o_bias, mlp_bias: which linear layers have one.
       embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as
         in training.

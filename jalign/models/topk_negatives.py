@@ -1,4 +1,4 @@
-"""The tokens that stand in a token's way: the model's likeliest others at the same place (CRINGE).
+"""Top-k negative tokens for CRINGE: the model's likeliest tokens other than the target.
 
 Shape letters: S streams (an optional leading axis), Q tokens per stream, D width, V vocabulary.
 """

@@ -193,7 +193,7 @@ def decayed(params: PyTree) -> PyTree:
 
 
 def _muon_axes(params: Any) -> Any:
-    """Each layer's matrix [L, in, out] is orthogonalised by itself; the rest goes to Adam."""
+    """Each layer's matrix [L, in, out] is orthogonalized by itself; the rest goes to Adam."""
     spec = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: spec if _STACKED_MATRIX.search(path_name(path)) else None, params

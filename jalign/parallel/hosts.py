@@ -195,7 +195,7 @@ def check_processes_agree(name: str, value: object) -> None:
 
 
 def gather(x: jax.Array) -> np.ndarray:
-    """All of an array on this host; every process must ask when it is spread over several."""
+    """Gather an array to this host. Collective if it is sharded over several processes."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))

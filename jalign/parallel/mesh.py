@@ -58,7 +58,7 @@ def batch_shards(mesh: Mesh) -> int:
 
 
 def _slices(devices: Sequence[Any]) -> int:
-    """TPU slices, which only a data centre network joins."""
+    """TPU slices, which only a data center network joins."""
     return len({getattr(d, "slice_index", None) for d in devices if d.platform == "tpu"})
 
 

@@ -1,4 +1,4 @@
-"""The one loop."""
+"""The training loop."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class StepInfo(NamedTuple):
 
 
 Hook = Callable[[StepInfo], bool | None]
-"""True from one ends the run after this step: the hooks after it see that it is the last."""
+"""Return True to stop after this step; later hooks see `last=True`."""
 
 
 class StopTraining(Exception):

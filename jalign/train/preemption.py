@@ -1,4 +1,4 @@
-"""Being told to stop: notice it, save, and end with a code that a launcher understands."""
+"""Preemption: notice SIGTERM or Ctrl-C, so that the run saves and exits with a code for launchers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Where the state lives: its shardings, its creation on the mesh, the copy that is the
-reference.
-"""
+"""The training state on the mesh: its shardings, its creation, and the reference copy."""
 
 import re
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """LoRA: a low-rank update beside a frozen kernel, y = x W + s x A B.
 
-Hu et al. 2021. https://arxiv.org/abs/2106.09685; rank-stabilised scale: Kalajdzievski 2023.
+Hu et al. 2021. https://arxiv.org/abs/2106.09685; rank-stabilized scale: Kalajdzievski 2023.
 https://arxiv.org/abs/2312.03732. A and B are stacked over layers like the kernel they stand
 beside, so one scan over layers slices all three.
 
@@ -33,7 +33,7 @@ class Lora(nnx.Module):
 
     Attributes:
       a, b: `nnx.LoRAParam`; without the leading L inside the scan over layers.
-      scale: s = alpha / r, or alpha / sqrt(r) when rank-stabilised.
+      scale: s = alpha / r, or alpha / sqrt(r) when rank-stabilized.
       dropout: probability of zeroing an input feature; only applied when a key is given.
     """
 

@@ -15,7 +15,7 @@ def family_of(config: Config) -> Family:
     lists none.
 
     Raises:
-      ValueError: code of its own, quantised weights, or an architecture that is not here; names
+      ValueError: code of its own, quantized weights, or an architecture that is not here; names
         what is.
     """
     if "auto_map" in config:
@@ -24,7 +24,7 @@ def family_of(config: Config) -> Family:
         )
     if config.get("quantization_config"):
         raise ValueError(
-            "this checkpoint is quantised (quantization_config); only plain weights load"
+            "this checkpoint is quantized (quantization_config); only plain weights load"
         )
     by_class = {name: f for f in FAMILIES.values() for name in (f.causal, f.scalar)}
     given = config.get("architectures") or []

@@ -1,4 +1,4 @@
-"""Qwen 2, 2.5 (biases on q, k, v) and 3 (normalised queries and keys)."""
+"""Qwen 2, 2.5 (biases on q, k, v) and 3 (normalized queries and keys)."""
 
 from jalign.models.families.base import LLAMA_ROWS, Config, Family, decoder_numbers, windowed
 from jalign.models.spec import Spec
