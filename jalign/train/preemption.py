@@ -1,4 +1,4 @@
-"""Preemption: notice SIGTERM or Ctrl-C, so that the run saves and exits with a code for launchers."""
+"""Preemption: notice SIGTERM or Ctrl-C, save, and exit with a code that launchers understand."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_int8_is_at_most_half_a_step_off():
     w = matrix()
     parts = encode(w, "int8")
     blocks = np.abs(np.asarray(w)).reshape(2, 64, 96).max(1)
-    # the scale itself is within half a step of the double quantisation
+    # the scale itself is within half a step of the double quantization
     slack = np.asarray(parts["steps"]).repeat(32, 1) / 2
     step = np.repeat((blocks + slack) / 127, 64, 0)
     clipped = np.repeat(slack, 64, 0)

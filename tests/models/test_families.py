@@ -122,7 +122,7 @@ def test_early_gemma_configs_that_say_gelu_mean_its_tanh_approximation():
         ({"architectures": ["T5Model"]}, "there is: GPT2"),
         ({"architectures": None, "model_type": "lama"}, "did you mean 'llama'"),
         ({"auto_map": {"AutoModel": "mine.Model"}}, "its own Python code"),
-        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"quantization_config": {"bits": 4}}, "quantized"),
         ({"rope_parameters": {"rope_type": "mrope"}}, "'mrope' is not supported; there is: "),
         ({"rope_parameters": {"rope_type": "longrope"}}, "'longrope' needs 'short_factor'"),
         ({"rope_parameters": {"rope_type": "linear"}}, "'linear' needs 'factor'"),
