@@ -37,5 +37,5 @@ print("gradient", gradient)
 
 # %% Train it. On the command line: --algorithm.name 05_custom_loss.py:row
 policy = jalign.load("embedded", lora=8)
-run = jalign.offline(row, policy, data="embedded", margin=2.0, batch_size=8)
+run = jalign.offline(row, policy, data="embedded", limit=256, eval_limit=32, margin=2.0)
 run.fit(steps=20, optimizer=optax.adamw(1e-3), out="runs/hinge_dpo")

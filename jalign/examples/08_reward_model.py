@@ -7,7 +7,7 @@ import optax
 import jalign
 
 policy = jalign.load("embedded")
-run = jalign.reward_model("bradley_terry", policy, data="embedded", batch_size=16)
+run = jalign.reward_model("bradley_terry", policy, data="embedded", eval_limit=64)
 run.fit(steps=40, optimizer=optax.adamw(3e-4), out="runs/rm")
 print({name: round(value, 3) for name, value in run.evaluate().items()})
 
