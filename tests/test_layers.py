@@ -113,6 +113,12 @@ def test_only_the_checkpoint_package_knows_orbax():
     assert users == {"checkpointer.py", "orbax_s3.py", "reader.py"}
 
 
+def test_nothing_but_the_command_line_knows_the_command_line_or_its_config():
+    for who, others in ALLOWED.items():
+        assert "cli" not in others or who in ("__main__", "cli"), who
+        assert "config" not in others or who in ("config", "cli"), who
+
+
 def test_no_file_is_longer_than_450_lines_and_none_is_called_utils():
     for path in ROOT.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 470, path
