@@ -1,16 +1,21 @@
 """Shared by label, revise and prompts: input rows, resumable output, the judge's report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
+
+import jax
 
 from jalign.data.journal import Make, Row, make_file
 from jalign.log.display import Display
 from jalign.options import LabelConfig, PromptsConfig, ReviseConfig
-from jalign.options.judge import TRANSPORT_KEYS
+from jalign.options.judge import TRANSPORT_KEYS, LanguageModelConfig
+from jalign.parallel.mesh import make_mesh
 from jalign.rewards.judge import Judge
 from jalign.rewards.server import ServerJudge
 from jalign.run import data as build_data
+from jalign.run.judge import judge_of
 
 FeedbackConfig = LabelConfig | ReviseConfig | PromptsConfig
 
@@ -21,6 +26,19 @@ _NOT_IDENTITY = ("out", "file", "limit", *TRANSPORT_KEYS)
 def rows_of(options: FeedbackConfig) -> list[Row]:
     """The input rows, at most `limit` of them."""
     return build_data.rows_of(options.file, "train")[: options.limit or None]
+
+
+@contextmanager
+def loaded_judge(options: LanguageModelConfig) -> Iterator[Judge]:
+    """A judge over all devices, whose connections are closed in the end."""
+    mesh = make_mesh(fsdp=-1)
+    with jax.set_mesh(mesh):
+        judge = judge_of(options, mesh)
+        try:
+            yield judge
+        finally:
+            if isinstance(judge, ServerJudge):
+                judge.close()
 
 
 def write(

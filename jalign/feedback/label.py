@@ -3,21 +3,17 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import jax
-
 from jalign.data.journal import Made, Row
 from jalign.data.records import Record
 from jalign.feedback import common
 from jalign.log.display import Display
 from jalign.options import LabelConfig
-from jalign.parallel.mesh import make_mesh
 from jalign.rewards import constitutional
 from jalign.rewards import label as labels
 from jalign.rewards.judge import Judge
 from jalign.rewards.preference import BothOrders
 from jalign.rewards.rating import Ratings, additive_ratings, direct_score
 from jalign.rewards.rlaif import Comparison, labeler
-from jalign.run.judge import judge_of
 from jalign.signatures import check_options
 
 ASK_FUNCTIONS: dict[str, Callable] = {
@@ -53,9 +49,7 @@ def label(options: LabelConfig, display: Display | None = None) -> list[Row]:
     display = display or Display()
     records = [labels.candidates(row) for row in common.rows_of(options)]
     items = [{"prompt": record.prompt, "responses": record.responses} for record in records]
-    mesh = make_mesh(fsdp=-1)
-    with jax.set_mesh(mesh):
-        judge = judge_of(options.judge, mesh)
+    with common.loaded_judge(options.judge) as judge:
         prefer = _prefer_function(options, judge)
         judged: Callable[[Sequence[Record]], list[Made]] = (
             partial(labels.preferences, prefer)

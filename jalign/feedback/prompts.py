@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 
-import jax
-
 from jalign.data.journal import Made, Row, fingerprint
 from jalign.feedback import common
 from jalign.log.display import Display
 from jalign.options import PromptsConfig
-from jalign.parallel.mesh import make_mesh
 from jalign.rewards.label import text_of
 from jalign.rewards.self_instruct import generate_prompts
 from jalign.run import data as build_data
-from jalign.run.judge import judge_of
 from jalign.signatures import check_options
 
 
@@ -34,9 +30,7 @@ def prompts(options: PromptsConfig, display: Display | None = None) -> list[Row]
     messages = build_data.prompts_of(common.rows_of(options), display.say)
     seeds = list(dict.fromkeys(text for x in messages if (text := text_of(x).strip())))
     attempts = list(range(options.count * options.attempts))
-    mesh = make_mesh(fsdp=-1)
-    with jax.set_mesh(mesh):
-        writer = judge_of(options.writer, mesh)
+    with common.loaded_judge(options.writer) as writer:
 
         def make(batch: Sequence[int], first: int, rows: list[Row]) -> list[Made]:
             del first

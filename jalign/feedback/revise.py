@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 
-import jax
-
 from jalign.data.journal import Made, Row
 from jalign.feedback import common
 from jalign.log.display import Display
 from jalign.options import ReviseConfig
-from jalign.parallel.mesh import make_mesh
 from jalign.rewards.constitutional import Revision, principles
 from jalign.rewards.constitutional import revise as revisions_of
 from jalign.rewards.label import candidates, text_of
-from jalign.run.judge import judge_of
 
 
 def check(options: ReviseConfig) -> None:
@@ -37,9 +33,7 @@ def revise(options: ReviseConfig, display: Display | None = None) -> list[Row]:
         for record in records
         for response in record.responses
     ]
-    mesh = make_mesh(fsdp=-1)
-    with jax.set_mesh(mesh):
-        writer = judge_of(options.writer, mesh)
+    with common.loaded_judge(options.writer) as writer:
         improve = partial(
             revisions_of,
             writer,
