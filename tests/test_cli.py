@@ -218,7 +218,7 @@ def test_a_killed_sample_goes_on_with_the_next_prompts_and_writes_the_same(
     code, said = sampled("rows.jsonl", "--top_p", 0.9)
     assert code == 3 and "top_p: 1.0 then, 0.9 now" in said.err
     code, said = sampled("rows.jsonl")
-    assert code == 0 and "going on after 4 of 9" in said.out and len(calls) == 4
+    assert code == 0 and "resuming after 4 of 9" in said.out and len(calls) == 4
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 

@@ -363,7 +363,7 @@ def test_a_killed_pipeline_goes_on_in_its_labels_asks_nothing_twice_and_trains(t
         assert not (out / "labels.jsonl").exists()
         process = start(path)
         said = process.communicate(timeout=300)[0]
-        assert process.returncode == 0 and "going on after" in said, said
+        assert process.returncode == 0 and "resuming after" in said, said
     assert len(sources.read(out / "labels.jsonl")) == 16
     assert len(set(asked)) == 32 and len(asked) <= 32 + 2 * size  # at most one lot was lost
     assert (out / "reward" / "checkpoints" / "2").is_dir()

@@ -1,6 +1,15 @@
 """Chooses the static bin shapes of a data set: row-length classes, and for each a token budget.
 
-The shapes are searched on sampled batches by the cost model of `batch_spec.Cost`: VERDICT
+The shapes are searched on sampled batches by the cost model of `batch_spec.Cost`, because fixed
+shapes cost more than the search saves. Cost of a batch relative to that of the search (token
+lengths of nine data sets: the embedded pairs and lists, HH-RLHF, GSM8K, HellaSwag, OpenAssistant,
+..; batches of 8 and 32 on one stream of at most 2048 tokens, of 64 and 256 on 8 of 8192):
+
+    two row classes, N the mean batch, nothing tried              1.28 on average, 1.96 at worst
+    at most 12 candidates: 1-3 row classes x 1-4 bins per batch   1.13 on average, 1.42 at worst
+    at most 36 candidates: those x three amounts of spare room    1.08 on average, 1.39 at worst
+
+The search tries 35 to 950 candidates in 0.2 to 13 s of one busy core, once per data set.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ class Template:
         marked = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
         probe = cls(tokenizer, source, marked, None, "", False)
         text = probe.rendered([*_TURN, *_TURN], tools)[0]
-        said = text.split(_PROBE)
-        if len(said) < 2:
+        around = text.split(_PROBE)
+        if len(around) < 2:
             raise ValueError("the chat template does not render what the assistant says")
         bos = cast("str | None", tokenizer.bos_token)
         added = set(cast(Any, tokenizer).get_added_vocab())
@@ -111,14 +111,14 @@ class Template:
         special = sorted(added, key=len, reverse=True)
         tokens = "|".join(map(re.escape, special)) or r"(?!)"
         # What follows a turn may depend on whether another follows; the end is what they share.
-        pairs = zip(said[-2] if len(said) > 2 else said[-1], said[-1], strict=False)
+        pairs = zip(around[-2] if len(around) > 2 else around[-1], around[-1], strict=False)
         shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         ends = re.match(rf"\s*((?:{tokens})*)", shared)
         closing = ends.group(1) if ends else ""
-        closing = closing or "".join(re.findall(rf"\A\s*({tokens})", said[-1])[:1])
+        closing = closing or "".join(re.findall(rf"\A\s*({tokens})", around[-1])[:1])
         end = re.findall(tokens, closing)[-1] if closing else None
         leads = bool(bos) and text.startswith(bos) and text.count(bos) == 1
-        return cls(tokenizer, source, marked, end, "" if end else said[-1], leads, tool_source)
+        return cls(tokenizer, source, marked, end, "" if end else around[-1], leads, tool_source)
 
     def render(
         self, messages: Sequence[Message], tools: list[Any] | None = None, open_turn: bool = False

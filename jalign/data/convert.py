@@ -189,11 +189,11 @@ def to_records(
       ValueError: unrecognized columns, a row that does not parse (with its place), a filter that
         is unknown or does not apply to this kind of data.
     """
-    chosen = [select.parse_filter(text) for text in filters]
-    if numeric is not None and (soft_labels or any(c.name == "min_margin" for c in chosen)):
+    specs = [select.parse_filter(text) for text in filters]
+    if numeric is not None and (soft_labels or any(c.name == "min_margin" for c in specs)):
         numeric = {*numeric, "margin"}
     names = sorted({row.get(SOURCE_COLUMN, "") for row in rows} - {""})
-    report = Report(read=len(rows), sources=tuple(names), places=Places(rows))
+    report = Report(read=len(rows), sources=tuple(names), locations=Places(rows))
     sources = sources_of(rows, wanted, numeric)
     targets = {("prompts" if wanted == "samples" else wanted) or s.kind for s in sources}
     if len(targets) > 1:
@@ -203,17 +203,17 @@ def to_records(
     read = [r for s in sources for r in parsed(s, bad_rows == "drop", unread, report)]
     read = _with_weights(read)
     kinds = {s.name: s.kind for s in sources}
-    early, late = select.stages(chosen, set(kinds.values()), target)
+    early, late = select.stages(specs, set(kinds.values()), target)
     read = select.keep(sorted(read, key=lambda r: r.row), early, report)
     out: list[Record] = []
     for record in read:
-        made = _conversion(kinds[record.source], target)(record)
+        new = _conversion(kinds[record.source], target)(record)
         if target == "prompts" and not _asks(record.prompt):
             report.drop("empty prompt")
             continue
-        if not made:
+        if not new:
             report.drop(f"nothing to learn as {target}")
-        out += made
+        out += new
     out = select.keep(_in_one_order(out, report), late, report)
     if soft_labels:
         out = [_with_soft_label(record, soft_labels) for record in out]
@@ -258,13 +258,13 @@ def _in_one_order(records: list[Record], report: Report) -> list[Record]:
         return records
     report.attributes, out = tuple(first), []
     for record in records:
-        found = record.extras.get("attribute_ratings", {})
-        if set(found) != set(first):
+        by_name = record.extras.get("attribute_ratings", {})
+        if set(by_name) != set(first):
             raise ValueError(
-                f"{record.where} rates {', '.join(found) or 'no attributes'}, the rows before it "
+                f"{record.where} rates {', '.join(by_name) or 'no attributes'}, the rows before it "
                 f"{', '.join(first)}: every row must name the same (null where there is no rating)"
             )
-        ratings = [found[name] for name in first]
+        ratings = [by_name[name] for name in first]
         if all(map(math.isnan, ratings)) and "rating" not in record.extras:
             report.drop("no attribute is rated")
             continue

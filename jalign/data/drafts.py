@@ -86,9 +86,11 @@ def _conversation(record: Record, chat: Template, turns: str) -> tuple[str, list
     begun = bool(prompt) and prompt[-1]["role"] == "assistant"
     if len(responses) == 1 and turns == "last":
         (response,) = responses
-        said = [i for i, m in enumerate(response) if m["role"] == "assistant"]
-        last = max((i for i in said if response[i].get("train") is not False), default=said[-1])
-        if begun and last and said[0] == 0:
+        assistant = [i for i, m in enumerate(response) if m["role"] == "assistant"]
+        last = max(
+            (i for i in assistant if response[i].get("train") is not False), default=assistant[-1]
+        )
+        if begun and last and assistant[0] == 0:
             response = [joined(prompt.pop(), response[0]), *response[1:]]
         prompt, responses = [*prompt, *response[:last]], [response[last : last + 1]]
         begun = begun and not last

@@ -96,8 +96,8 @@ class Encoder:
         token each, with a space before it where the tokenizer has such a token.
         """
         for space in (" ", ""):
-            found = self.continuations([space + letter for letter in LETTERS])
-            tokens = {ids[0] for ids in found if len(ids) == 1}
+            ids_of_letters = self.continuations([space + letter for letter in LETTERS])
+            tokens = {ids[0] for ids in ids_of_letters if len(ids) == 1}
             tokens.discard(cast(int, self.tokenizer.unk_token_id))
             if len(tokens) == len(LETTERS):
                 return "" if space else " ", {letter: space + letter for letter in LETTERS}

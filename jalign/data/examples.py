@@ -77,7 +77,7 @@ class Report:
       sources: names behind the integers of `extras["source"]`, when the rows name their source.
       attributes: names of the places of `extras["attribute_ratings"]`.
       warnings: what a person should look at, in sentences.
-      places: where each row that was read stands; `extras["row"]` is its number here.
+      locations: where each row was read from; `extras["row"]` is its number here.
     """
 
     kind: str = ""
@@ -97,7 +97,7 @@ class Report:
     sources: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
-    places: Places = field(default_factory=lambda: Places(()))
+    locations: Places = field(default_factory=lambda: Places(()))
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Counts rows that were left out."""

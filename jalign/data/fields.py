@@ -61,9 +61,9 @@ class Fields:
             raise ValueError(f"{name} must be a list, got {value!r:.80}")
         return list(value)
 
-    def number(self, name: str, made: str = "") -> tuple[str, Any] | None:
-        """Column and value of an optional number, where it (or what is made of it) is read."""
-        if self.numeric is not None and (made or name) not in self.numeric:
+    def number(self, name: str, derived: str = "") -> tuple[str, Any] | None:
+        """Column and value of an optional number, where it (or what is derived from it) is read."""
+        if self.numeric is not None and (derived or name) not in self.numeric:
             return None
         own = optional_column(name, self.row)
         if own is None or self.row[own] is None:

@@ -63,5 +63,5 @@ def _text(value: str | list[Message]) -> str:
 
 def _line(message: Message) -> str:
     calls: Any = message.get("tool_calls")
-    said = [message["content"].strip(), json.dumps(calls, sort_keys=True) if calls else ""]
-    return f"{message['role']}: {' '.join(filter(None, said))}"
+    words = [message["content"].strip(), json.dumps(calls, sort_keys=True) if calls else ""]
+    return f"{message['role']}: {' '.join(filter(None, words))}"

@@ -70,16 +70,16 @@ def make_file(
     journal = path.with_name(path.name + ".part")
     known = json.loads(json.dumps({**identity, "items": fingerprint(items)}))
     with _locked(journal, path) as file:
-        made = _begun(file, journal, known, say)
-        if made:
-            say(f"going on after {len(made)} of {len(items)}")
-        rows = [row for one in made for row in one.rows]
-        while len(made) < len(items) and (most is None or len(rows) < most):
-            lot = make(items[len(made) : len(made) + size], len(made), rows)
+        results = _begun(file, journal, known, say)
+        if results:
+            say(f"resuming after {len(results)} of {len(items)}")
+        rows = [row for result in results for row in result.rows]
+        while len(results) < len(items) and (most is None or len(rows) < most):
+            lot = make(items[len(results) : len(results) + size], len(results), rows)
             _append(file, [list(one) for one in lot])
-            made += lot
+            results += lot
             rows += [row for one in lot for row in one.rows]
-        dropped = Counter(reason for one in made for reason in one.dropped)
+        dropped = Counter(reason for result in results for reason in result.dropped)
         if rows:
             write(path, rows[:most])
         journal.unlink()  # while it is locked: another process must not go on with it

@@ -109,11 +109,11 @@ def recognize(
     candidates = [wanted, *MADE_FROM.get(wanted, ())] if wanted else list(NEEDS)
     for kind in candidates:
         for needed in NEEDS[kind]:
-            found = {name: c for name in needed if (c := column(name, columns))}
-            if len(found) == len(needed):
+            columns_of = {name: c for name in needed if (c := column(name, columns))}
+            if len(columns_of) == len(needed):
                 if kind == "pairs" and (prompt := column("prompt", columns)):
-                    found = {"prompt": prompt} | found
-                return kind, _explain(kind, found, columns, rows, wanted, numeric)
+                    columns_of = {"prompt": prompt} | columns_of
+                return kind, _explain(kind, columns_of, columns, rows, wanted, numeric)
     raise ValueError(_cannot(columns, wanted))
 
 
@@ -131,13 +131,13 @@ def optional_column(name: str, row: Row) -> str | None:
     """The column of an optional number. One of another name counts only where it holds a number:
     a `preference` of words means something else.
     """
-    found = column(name, row)
-    return found if found == name or (found and is_number(row[found])) else None
+    alias = column(name, row)
+    return alias if alias == name or (alias and is_number(row[alias])) else None
 
 
 def _explain(
     kind: str,
-    found: Mapping[str, str],
+    columns_of: Mapping[str, str],
     columns: list[str],
     rows: Sequence[Row],
     wanted: str | None,
@@ -153,9 +153,9 @@ def _explain(
             return " (messages)"
         return f" ({type(value).__name__})" if value is not None else ""
 
-    names = [f"{c if c == n else f'{c} as {n}'}{form(c)}" for n, c in found.items()]
+    names = [f"{c if c == n else f'{c} as {n}'}{form(c)}" for n, c in columns_of.items()]
     text = f"{kind}, from the columns {', '.join(names)}"
-    if kind == "pairs" and "prompt" not in found:
+    if kind == "pairs" and "prompt" not in columns_of:
         text += "; the prompt is what chosen and rejected both begin with"
     row = rows[0] if rows else dict.fromkeys(columns, 0.0)
     read = [n for n in OPTIONAL[kind] if numeric is None or n in numeric]

@@ -78,20 +78,20 @@ def _turns(tokens: Tokens) -> int:
 def cut_warnings(report: Report, limits: Limits, responses: int) -> Iterator[str]:
     """What was lost to the limits, and which of them to raise."""
 
-    def said(cut: int, of: int, what: str) -> str:
+    def share(cut: int, of: int, what: str) -> str:
         return f"{cut:,} of {of:,} {what} ({max(100 * cut / of, 0.1):.1f} %) are over the limits"
 
     if report.truncated_responses:
         turns = f" and {report.lost_turns:,} turns or steps" if report.lost_turns else ""
         end = "" if limits.keep_eos else ", and the model does not learn where those end"
         yield (
-            f"{said(report.truncated_responses, responses, 'responses')} ({_set(limits)}): "
+            f"{share(report.truncated_responses, responses, 'responses')} ({_set(limits)}): "
             f"{report.lost_tokens:,} scored tokens{turns} at their ends are lost{end}; the longest "
             f"has {report.longest_response:,} tokens: raise data.max_response_len"
         )
     if report.truncated_prompts:
         yield (
-            f"{said(report.truncated_prompts, report.kept, 'prompts')} ({_set(limits)}) and lose "
+            f"{share(report.truncated_prompts, report.kept, 'prompts')} ({_set(limits)}) and lose "
             f"their front; the longest has {report.longest_prompt:,} tokens: raise "
             "data.max_prompt_len"
         )

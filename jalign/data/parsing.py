@@ -99,8 +99,8 @@ def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Reco
             report.drop(bad.reason)
     records = _complete(records, drop, report)
     columns = columns_of(source.rows.values())
-    said = set(re.findall(r"[\w-]+", source.explanation))
-    beside = [c for c in columns if c in used and c in CONTEXT and c not in said]
+    named = set(re.findall(r"[\w-]+", source.explanation))
+    beside = [c for c in columns if c in used and c in CONTEXT and c not in named]
     rest = [c for c in columns if c not in used]
     explanation = source.explanation + f"; with {', '.join(beside)}" * bool(beside)
     explanation += f"; {unread}: {', '.join(rest)}" * bool(rest)
@@ -174,8 +174,8 @@ def _numeric_columns(
 
     if numeric is None:
         read = {n for n in OPTIONAL[kind] if rows and all(holds(n, row) for row in rows)}
-        made = {"margin"} if {"score_chosen", "score_rejected"} <= read else set()
-        return frozenset(read | made | {"rating", "attribute_ratings"})
+        derived = {"margin"} if {"score_chosen", "score_rejected"} <= read else set()
+        return frozenset(read | derived | {"rating", "attribute_ratings"})
     no_weight = not any(holds("weight", row) for row in rows)
     return frozenset(set(numeric) - ({"weight"} if no_weight else set()))
 

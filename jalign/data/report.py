@@ -31,14 +31,14 @@ def render(
         if (lengths.scored_lens != lengths.response_lens).any():
             console.print(_histogram("scored tokens", lengths.scored_lens[present]))
     if len(examples) and n > 0:
-        legend = Text("colours: ", style="bold")
+        legend = Text("colors: ", style="bold")
         for name, style in STYLES.items():
             legend.append(f"{name} ", style)
         console.print(legend.append("special token", SPECIAL))
     for i in np.unique(np.linspace(0, len(examples) - 1, min(n, len(examples))).astype(int)):
         example, title = examples[i], f"example {i}"
         row = int(example.extras.get("row", i))
-        if (place := examples.report.places[row]) != f"row {row}":
+        if (place := examples.report.locations[row]) != f"row {row}":
             rest = {name: value for name, value in example.extras.items() if name != "row"}
             example, title = example._replace(extras=rest), f"{title}, {place}"
         console.print(example_text(example, tokenizer, title, examples.report.kind))
@@ -77,8 +77,8 @@ def sentences(report: Report) -> list[str]:
 
 
 def _line(title: str, counts: dict[str, int]) -> str:
-    said = [f"{n:,} {what}" for what, n in counts.items() if n]
-    return f"{title}: {', '.join(said)}" if said else ""
+    counted = [f"{n:,} {what}" for what, n in counts.items() if n]
+    return f"{title}: {', '.join(counted)}" if counted else ""
 
 
 def example_text(
@@ -126,7 +126,7 @@ def _append(
 def _runs(
     ids: np.ndarray, kinds: list[str], special: set[int]
 ) -> Iterator[tuple[list[int], str, bool]]:
-    """Neighbours of one kind, special tokens apart from others."""
+    """Neighbors of one kind, special tokens apart from others."""
     run: list[int] = []
     key: tuple[str, bool] = ("", False)
     for token, kind in zip(ids.tolist(), kinds, strict=True):

@@ -100,14 +100,14 @@ RULES: dict[str, Rule] = {
 }
 
 
-class Chosen(NamedTuple):
+class FilterSpec(NamedTuple):
     """A rule with its number, as a config asks for it."""
 
     name: str
     number: float = 0.0
 
 
-def parse_filter(text: str) -> Chosen:
+def parse_filter(text: str) -> FilterSpec:
     """`no_duplicates` or `min_margin=0.5` as a rule with its number.
 
     Raises:
@@ -120,38 +120,38 @@ def parse_filter(text: str) -> Chosen:
     if least is None:
         if equals:
             raise ValueError(f"the filter {name} takes no number, got {text!r}")
-        return Chosen(name)
+        return FilterSpec(name)
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if not (number >= least and math.isfinite(number)):
         raise ValueError(f"the filter {name} needs a number >= {least:g}: {name}=3; got {text!r}")
-    return Chosen(name, number)
+    return FilterSpec(name, number)
 
 
 def stages(
-    chosen: Sequence[Chosen], read: set[str], made: str
-) -> tuple[list[Chosen], list[Chosen]]:
+    specs: Sequence[FilterSpec], read: set[str], target: str
+) -> tuple[list[FilterSpec], list[FilterSpec]]:
     """Which filters look at records of the kinds `read`, and which at those made from them.
 
     Raises:
       ValueError: a filter that knows neither.
     """
-    early = [c for c in chosen if read <= set(RULES[c.name].kinds)]
-    late = [c for c in chosen if c not in early]
+    early = [c for c in specs if read <= set(RULES[c.name].kinds)]
+    late = [c for c in specs if c not in early]
     for c in late:
-        if read and made not in (kinds := RULES[c.name].kinds):
+        if read and target not in (kinds := RULES[c.name].kinds):
             raise ValueError(
                 f"the filter {c.name} is for {' or '.join(kinds)}; this is "
-                f"{', '.join(sorted({*read, made}))}"
+                f"{', '.join(sorted({*read, target}))}"
             )
     return early, late
 
 
-def keep(records: list[Record], chosen: Iterable[Chosen], report: Report) -> list[Record]:
+def keep(records: list[Record], specs: Iterable[FilterSpec], report: Report) -> list[Record]:
     """The records that every filter keeps; the report counts the others by their reason."""
-    for name, number in chosen:
+    for name, number in specs:
         check = RULES[name].make(number, records)
         kept = []
         for record in records:

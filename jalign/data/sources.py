@@ -95,10 +95,10 @@ def mixture(
         if names.count(str(name)) > 1:
             raise ValueError(f"{name} is in the mixture twice; give it one weight")
         rows = read(name, split, bad_rows=bad_rows)
-        whole, part = int(weight), round((weight - int(weight)) * len(rows))
+        copies, part = int(weight), round((weight - int(weight)) * len(rows))
         some = sorted(sorted(range(len(rows)), key=lambda i: _hash(str(i)))[:part])
         marked = [replaced(row, {**row, SOURCE_COLUMN: str(name)}) for row in rows]
-        out += marked * whole + [marked[i] for i in some]
+        out += marked * copies + [marked[i] for i in some]
     return out
 
 
@@ -229,13 +229,13 @@ def files_of(folder: Path, split: str) -> list[Path]:
     for_training = splits.family(split) == "train"
     if for_training and plain and not any(splits.family(n) == "train" for n in names):
         return plain  # what is not for testing
-    chosen = splits.pick(names, split, str(folder))
+    picked = splits.pick(names, split, str(folder))
     if for_training and plain:
         raise ValueError(
             f"{folder}: {plain[0].relative_to(folder)} (one of {len(plain)} such files) names no "
             f"split, beside {', '.join(sorted(names))}; name the files to train on in data.train"
         )
-    return [path for path, name in by_file.items() if name == chosen]
+    return [path for path, name in by_file.items() if name == picked]
 
 
 def _by_file(folder: Path) -> dict[Path, str | None]:

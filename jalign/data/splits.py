@@ -99,11 +99,11 @@ def held_out(there: Iterable[str], train: str, wanted: str = "test") -> str | No
         if own:
             return own[0]
         try:
-            found = pick(names, name, "")
+            split = pick(names, name, "")
         except ValueError:
             continue
-        if family(found) != "train":
-            return found
+        if family(split) != "train":
+            return split
     return None
 
 

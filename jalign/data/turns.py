@@ -25,16 +25,16 @@ def split(
     continues: bool,
 ) -> tuple[str, list[Segment]]:
     """As `Template.split`, by this very template."""
-    said = [i for i, m in enumerate(response) if m["role"] == "assistant"]
-    if not said:
+    assistant = [i for i, m in enumerate(response) if m["role"] == "assistant"]
+    if not assistant:
         raise ValueError("the response has no assistant turn")
-    response = [_without_end(template, m) for m in response[: said[-1] + 1]]
+    response = [_without_end(template, m) for m in response[: assistant[-1] + 1]]
     begun = ""
-    if continues and said[0] == 0:
+    if continues and assistant[0] == 0:
         begun = template.render(prompt, tools, open_turn=True)
         prompt, response = prompt[:-1], [joined(prompt[-1], response[0]), *response[1:]]
     conversation = [*prompt, *response]
-    at = [len(prompt) + i for i in said]
+    at = [len(prompt) + i for i in assistant]
     if template.marked:
         text, marks = template.rendered(conversation, tools, return_assistant_tokens_mask=True)
         groups = _by_turn(template, text, marks, conversation, at, tools)
@@ -57,7 +57,8 @@ def split(
             )
         groups[0][0] = (len(begun), end)
     learned = [
-        response[i].get("train") is not False and (turns == "all" or i == said[-1]) for i in said
+        response[i].get("train") is not False and (turns == "all" or i == assistant[-1])
+        for i in assistant
     ]
     spans = [(a, b, scored) for g, scored in zip(groups, learned, strict=True) for a, b in g]
     start = place = spans[0][0]
@@ -125,13 +126,13 @@ def _own_words(
     *prompt, message = conversation
     if message.get("tool_calls") or not prompt:
         return None
-    text, said = template.render(prompt, tools, open_turn=True), message["content"]
+    text, content = template.render(prompt, tools, open_turn=True), message["content"]
     thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
     if text.rstrip().endswith("<think>"):
-        if "</think>" in said:
-            said = said.lstrip().removeprefix("<think>").lstrip("\n")
+        if "</think>" in content:
+            content = content.lstrip().removeprefix("<think>").lstrip("\n")
         else:
-            said = f"{thoughts.strip()}\n</think>\n\n{said.lstrip()}"
+            content = f"{thoughts.strip()}\n</think>\n\n{content.lstrip()}"
     elif thoughts:
         return None
     template.notes.add(
@@ -139,7 +140,7 @@ def _own_words(
         "it: responses are the text of the messages"
     )
     scored = message.get("train") is not False
-    return text, [(said + (template.end_of_turn or ""), scored)]
+    return text, [(content + (template.end_of_turn or ""), scored)]
 
 
 def _by_turn(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from jalign import algorithms
 from jalign.data import write
 from jalign.data.examples import Report
-from jalign.data.kinds import NEEDS, nearest
+from jalign.data.kinds import NEEDS
 from jalign.options import RunOptions
 from jalign.run import data as build_data
+from jalign.signatures import nearest
 
 
 def kind_named(name: str) -> str:

@@ -121,5 +121,5 @@ def _check_longest(
 def _where(examples: Examples, i: int, what: str) -> str:
     """The row that an example was made of, as in its file where that is known."""
     row = int(examples.extras["row"][i]) if "row" in examples.extras else i
-    place = examples.report.places[row]
+    place = examples.report.locations[row]
     return f"{place} of {what}" if place == f"row {row}" else f"{place}, in {what},"

@@ -47,7 +47,7 @@ def test_a_killed_file_goes_on_with_the_next_lot_and_is_the_same_in_the_end(tmp_
         assert not path.exists()
     assert write(path, calls, said=said) == whole
     assert calls == [0, 2, 4, 6]
-    assert said == ["going on after 4 of 7", "going on after 6 of 7"]
+    assert said == ["resuming after 4 of 7", "resuming after 6 of 7"]
     assert path.read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == [name]
     rows, dropped = whole
