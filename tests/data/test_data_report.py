@@ -58,7 +58,7 @@ def test_everything_that_a_report_holds_is_said_before_training():
         assert f"{value:,}" in text
     for part in ("because", "sources: here", "attributes: good", "warning: careful", "7 bad row"):
         assert part in text
-    assert set(values) | set(words) == {f.name for f in fields(Report)} - {"places"}
+    assert set(values) | set(words) == {f.name for f in fields(Report)} - {"locations"}
     assert sentences(Report(kind="pairs")) == ["pairs", "0 of 0 rows kept, dropped: none"]
 
 
