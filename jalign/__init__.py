@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Policy": "jalign.run.policy",
     "Run": "jalign.run.run",
-    "load": "jalign.run.api",
+    "load": "jalign.run.load",
     "offline": "jalign.run.api",
     "online": "jalign.run.api",
     "open": "jalign.run.api",

@@ -1,12 +1,10 @@
-"""The front door: `jalign.load`, `online`, `offline`, `reward_model`, `score`, `open`."""
+"""`jalign.online`, `offline`, `reward_model` and `open`: runs from Python objects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
-
-import jax
 
 from jalign import algorithms
 from jalign.core import Algorithm
@@ -14,95 +12,28 @@ from jalign.data.rows import Row
 from jalign.options import (
     DataConfig,
     JudgeConfig,
-    LoraConfig,
-    MeshConfig,
     ModelConfig,
     RewardConfig,
     RolloutConfig,
     RunOptions,
     Sources,
 )
-from jalign.rewards.model import RewardModel
-from jalign.run.decoders import Source, trained_decoder
-from jalign.run.devices import mesh_of
-from jalign.run.policy import Policy, model_path, tokenizer_of
+from jalign.run.arguments import (
+    FEW_ROWS,
+    HOLDOUT,
+    Data,
+    rows_or_sources,
+    sort_options,
+    with_rewards,
+)
+from jalign.run.policy import Policy
 from jalign.run.run import Run, open_run
 from jalign.run.setup import Inputs, model_options
-from jalign.signatures import did_you_mean
 from jalign.train.protocols import Sampler
 from jalign.train.source import Source as BatchSource
 
-Data = Sources | Sequence[Row]
-"""A file, a folder, a hub name, several of them, {source: weight}; or rows."""
-
 IN_MEMORY = "rows given from Python"
 """data.train of such a run's config.json."""
-
-HOLDOUT = 0.05
-FEW_ROWS = 40
-"""Of rows in memory without `eval` this fraction is held out; of fewer rows than this, one."""
-
-
-def load(
-    name: str,
-    *,
-    lora: int | LoraConfig | None = None,
-    adapter: str | None = None,
-    quant: str = "none",
-    dtype: str = "auto",
-    tokenizer: str | None = None,
-    template: str | None = None,
-    mesh: MeshConfig | None = None,
-    seed: int = 0,
-    **model: Any,
-) -> Policy:
-    """A language model to train, sample from or score with.
-
-    Args:
-      name: a folder or hub name of Hugging Face, "embedded", or a run (RUN, RUN@STEP, RUN@best).
-      lora: rank of new adapters (alpha is twice that), or all their options; the base is frozen.
-      adapter: a PEFT folder whose adapters are trained on.
-      quant: nf4 or int8 keeps the matrices under adapters in 4 or 8 bits.
-      dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU.
-      tokenizer: folder or hub name; the model's own when not given.
-      template: a chat template instead of the tokenizer's: a built-in one, a .jinja file, a text.
-      mesh: axes that the devices form; all devices are one fsdp axis when not given.
-      seed: of new adapters.
-      model: further fields of `jalign.options.ModelConfig`, such as remat or attention.
-
-    Raises:
-      ValueError: there is no such model, or an option has no such value.
-    """
-    known = {f.name for f in fields(ModelConfig)} - {"reference", "critic", "heads"}
-    _check_names("load", model, known)
-    if isinstance(lora, int):
-        lora = LoraConfig(rank=lora, alpha=2.0 * lora) if lora else None
-    c = ModelConfig(
-        path=name,
-        lora=lora,
-        adapter=adapter,
-        quant=quant,  # type: ignore[arg-type]
-        dtype=dtype,  # type: ignore[arg-type]
-        tokenizer=tokenizer,
-        **model,
-    )
-    options = RunOptions(
-        algorithm=algorithms.get("sft"),
-        model=c,
-        mesh=mesh or MeshConfig(),
-        data=DataConfig(template=template),
-        seed=seed,
-    )
-    devices = mesh_of(options.mesh)
-    text = tokenizer_of(options)
-    path = model_path(name)
-    with jax.set_mesh(devices):
-        source = Source(devices)
-        decoder, base = trained_decoder(options, source, path, heads=0, seed=0, lm_head=True)
-    return Policy(
-        decoder, text, path, devices, replace(c, path=path), options.mesh, base,
-        facts={"base_model": path},
-    )  # fmt: skip
 
 
 def online(
@@ -155,8 +86,8 @@ def online(
     if row.experience is None:
         raise ValueError(f"{row.name} learns from fixed data: use jalign.offline")
     sections = {"rollout": rollout, "reward": reward, "data": data}
-    sections, numbers = _sorted_options(row, sections, options, dict(hyper or {}))
-    sections["reward"], functions = _rewards(sections["reward"], rewards or {})
+    sections, numbers = sort_options(row, sections, options, dict(hyper or {}))
+    sections["reward"], functions = with_rewards(sections["reward"], rewards or {})
     if judge is not None:
         sections["reward"] = replace(sections["reward"], judge=judge)
     if isinstance(reward_model, Run):
@@ -168,8 +99,8 @@ def online(
         row.with_hyper(**numbers),
         policy,
         sections,
-        _rows_or_sources(prompts, texts=True),
-        _rows_or_sources(eval, texts=True),
+        rows_or_sources(prompts, texts=True),
+        rows_or_sources(eval, texts=True),
         model=model,
         steps=steps,
         batch_size=batch_size,
@@ -219,14 +150,14 @@ def offline(
         raise ValueError(f"{row.name} samples its own data: use jalign.online")
     if (data is None) == (source is None):
         raise ValueError("give data or source")
-    sections, numbers = _sorted_options(row, {"data": data_options}, options, dict(hyper or {}))
+    sections, numbers = sort_options(row, {"data": data_options}, options, dict(hyper or {}))
     model = ModelConfig(heads=heads, reference=reference if isinstance(reference, str) else None)
     return _run(
         row.with_hyper(**numbers),
         policy,
         sections,
-        ([], None) if source is not None else _rows_or_sources(data),
-        _rows_or_sources(eval),
+        ([], None) if source is not None else rows_or_sources(data),
+        rows_or_sources(eval),
         model=model,
         steps=steps,
         epochs=epochs,
@@ -277,77 +208,6 @@ def _live(reference: str | Policy | None) -> Policy | None:
     return reference if isinstance(reference, Policy) else None
 
 
-def _rewards(
-    options: RewardConfig, rewards: Mapping[str, Any]
-) -> tuple[RewardConfig, dict[str, Any]]:
-    """Options with the name and weight of every reward, and those that are Python objects."""
-    weights, live = dict(options.functions), {}
-    for name, entry in rewards.items():
-        reward, weight = entry if isinstance(entry, tuple) else (entry, 1.0)
-        if isinstance(reward, int | float):
-            weights[name] = float(reward)
-        elif isinstance(reward, Run | str):
-            folder = reward.options.out if isinstance(reward, Run) else reward
-            options = replace(options, model=folder, model_weight=float(weight))
-        elif isinstance(reward, RewardModel):
-            live[name] = reward, float(weight)
-        elif callable(reward):
-            weights[name], live[name] = float(weight), reward
-        else:
-            raise TypeError(
-                f"rewards[{name!r}] must be a function, (function, weight), a run of a reward "
-                f"model, its folder, or the weight of a reward that jalign knows; got {reward!r}"
-            )
-    return replace(options, functions=weights), live
-
-
-def _rows_or_sources(
-    data: Data | Sequence[str] | None, *, texts: bool = False
-) -> tuple[Sequence[Any] | None, Sources | None]:
-    """(rows, None) of what is in memory, (None, names) of what must be read.
-
-    Args:
-      texts: a list of strings holds prompts, not names of files.
-    """
-    if data is None or isinstance(data, str):
-        return None, data
-    if isinstance(data, Mapping):
-        return None, dict(data)  # type: ignore[arg-type]
-    items = list(data)
-    if not texts and items and all(isinstance(x, str) for x in items):
-        return None, items  # type: ignore[return-value]
-    return items, None
-
-
-def _sorted_options(
-    row: Algorithm,
-    sections: dict[str, Any],
-    options: Mapping[str, Any],
-    hyper: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(sections of options, hyper-parameters) from keyword arguments."""
-    kinds = {"rollout": RolloutConfig, "data": DataConfig, "reward": RewardConfig}
-    made = {name: section or kinds[name]() for name, section in sections.items()}
-    names = {n: {f.name for f in fields(kinds[n])} for n in made}
-    for name, value in options.items():
-        section = next((n for n in made if name in names[n]), None)
-        if name in row.hyperparameters and section:
-            raise TypeError(
-                f"{name} is a hyper-parameter of {row.name} and an option: give it as "
-                f"hyper={{'{name}': ..}} or in {section}={kinds[section].__name__}(..)"
-            )
-        if section:
-            made[section] = replace(made[section], **{name: value})
-        elif name in row.hyperparameters:
-            hyper[name] = value
-        else:
-            known = set(row.hyperparameters).union(*names.values())
-            raise TypeError(
-                f"{row.name} has no option or hyper-parameter {name!r}{did_you_mean(name, known)}"
-            )
-    return made, hyper
-
-
 def _run(
     row: Algorithm,
     policy: Policy,
@@ -376,9 +236,3 @@ def _run(
     run.check(replace(described, steps=steps))
     _ = run.setup  # bad rows and missing rewards are reported here, not in fit
     return run
-
-
-def _check_names(function: str, options: Mapping[str, Any], known: set[str]) -> None:
-    for name in options:
-        if name not in known:
-            raise TypeError(f"{function} has no option {name!r}{did_you_mean(name, known)}")

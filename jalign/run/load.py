@@ -1,0 +1,75 @@
+"""`jalign.load`: a policy from a folder, the hub, or a run."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import jax
+
+from jalign import algorithms
+from jalign.options import DataConfig, LoraConfig, MeshConfig, ModelConfig, RunOptions
+from jalign.run.arguments import check_names
+from jalign.run.decoders import Source, trained_decoder
+from jalign.run.devices import mesh_of
+from jalign.run.policy import Policy, model_path, tokenizer_of
+
+
+def load(
+    name: str,
+    *,
+    lora: int | LoraConfig | None = None,
+    adapter: str | None = None,
+    quant: str = "none",
+    dtype: str = "auto",
+    tokenizer: str | None = None,
+    template: str | None = None,
+    mesh: MeshConfig | None = None,
+    seed: int = 0,
+    **model: Any,
+) -> Policy:
+    """A language model to train, sample from or score with.
+
+    Args:
+      name: a folder or hub name of Hugging Face, "embedded", or a run (RUN, RUN@STEP, RUN@best).
+      lora: rank of new adapters (alpha is twice that), or all their options; the base is frozen.
+      adapter: a PEFT folder whose adapters are trained on.
+      quant: nf4 or int8 keeps the matrices under adapters in 4 or 8 bits.
+      dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU.
+      tokenizer: folder or hub name; the model's own when not given.
+      template: a chat template instead of the tokenizer's: a built-in one, a .jinja file, a text.
+      mesh: axes that the devices form; all devices are one fsdp axis when not given.
+      seed: of new adapters.
+      model: further fields of `jalign.options.ModelConfig`, such as remat or attention.
+
+    Raises:
+      ValueError: there is no such model, or an option has no such value.
+    """
+    known = {f.name for f in fields(ModelConfig)} - {"reference", "critic", "heads"}
+    check_names("load", model, known)
+    if isinstance(lora, int):
+        lora = LoraConfig(rank=lora, alpha=2.0 * lora) if lora else None
+    c = ModelConfig(
+        path=name,
+        lora=lora,
+        adapter=adapter,
+        quant=quant,  # type: ignore[arg-type]
+        dtype=dtype,  # type: ignore[arg-type]
+        tokenizer=tokenizer,
+        **model,
+    )
+    options = RunOptions(
+        algorithm=algorithms.get("sft"),
+        model=c,
+        mesh=mesh or MeshConfig(),
+        data=DataConfig(template=template),
+        seed=seed,
+    )
+    devices = mesh_of(options.mesh)
+    text = tokenizer_of(options)
+    path = model_path(name)
+    with jax.set_mesh(devices):
+        source = Source(devices)
+        decoder, base = trained_decoder(options, source, path, heads=0, seed=0, lm_head=True)
+    facts = {"base_model": name}
+    return Policy(decoder, text, path, devices, c, options.mesh, base, facts=facts)
