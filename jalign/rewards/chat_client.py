@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -95,15 +96,20 @@ class ChatClient:
         self._openai = _openai()
         self.base_url, self.key_env, self.retries = base_url, key_env, retries
         self.counts, self._lock = Counts(), threading.Lock()
-        # The package does not report its retries; a hook of the HTTP client sees every request.
-        hooks = {"request": [lambda request: self.count(requests=1)]}
+        # The package does not report its retries; a hook of the HTTP client sees every request. It
+        # holds a weak reference: a cycle would keep the sockets open until a garbage collection.
+        count = weakref.WeakMethod(self.count)
+        hooks = {"request": [lambda request: (call := count()) and call(requests=1)]}
+        http_client = self._openai.DefaultHttpxClient(event_hooks=hooks)
+        # The package closes the HTTP client it makes itself, but not one that it is given.
+        weakref.finalize(self, http_client.close)
         self._client = self._openai.OpenAI(
             base_url=base_url,
             # Never the package's own OPENAI_API_KEY: that key belongs to another server.
             api_key=os.environ.get(key_env) or "none",
             timeout=timeout_s,
             max_retries=retries,
-            http_client=self._openai.DefaultHttpxClient(event_hooks=hooks),
+            http_client=http_client,
         )
 
     def close(self) -> None:
