@@ -10,7 +10,7 @@ PACKAGE = count(ROOT / "jalign")
 
 
 # What is not yet as it should be, and may only become less.
-BANNED_LEFT, BRITISH_LEFT, ANY_SHARE = 45, 17, 0.12
+BANNED_LEFT, BRITISH_LEFT, ANY_SHARE = 18, 15, 0.12
 
 
 def test_identifiers_are_the_fields_words():
