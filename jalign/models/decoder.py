@@ -136,6 +136,10 @@ class Decoder(nnx.Module):
         x, cache, _ = self._run(tokens, positions, rows, inverse, cache, key, keep=False)
         return self.final_norm(x), cache
 
+    def empty_cache(self, rows: int, slots: int) -> KVCache:
+        """A cache for `rows` rows of up to `slots` tokens."""
+        return KVCache.empty(self.spec, rows, slots, self.dtype)
+
     def hidden_by_layer(
         self, tokens: Int[Array, "S N"], positions: Int[Array, "S N"]
     ) -> Float[Array, "{self.spec.depth}+1 S N D"]:

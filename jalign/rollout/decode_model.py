@@ -18,6 +18,7 @@ from jalign.kernels import devices
 from jalign.models.block import Layer
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
+from jalign.models.own import OwnDecoder
 from jalign.rollout.unrolled import (
     TRANSPOSE_FROM_ROWS,
     Unrolled,
@@ -30,7 +31,7 @@ from jalign.rollout.unrolled import (
 class DecodeModel(NamedTuple):
     """A model that decodes one token per row; `head` and `vocab_axis` as in `SamplingWeights`."""
 
-    model: Decoder
+    model: Decoder | OwnDecoder
     head: Array
     vocab_axis: int
 
@@ -66,12 +67,13 @@ class SamplingWeights:
     graphdef: nnx.GraphDef[Decoder] = struct.field(pytree_node=False)
     vocab_axis: int = struct.field(pytree_node=False)
 
-    def model(self) -> Decoder:
+    def model(self) -> Decoder | OwnDecoder:
         return nnx.merge(self.graphdef, self.state)
 
 
-Model = Decoder | tuple[nnx.GraphDef[Decoder], nnx.State] | SamplingWeights
-"""What can be sampled from: a decoder, its `nnx.split`, or the result of `for_sampling`."""
+Model = Decoder | OwnDecoder | tuple[nnx.GraphDef[Decoder], nnx.State] | SamplingWeights
+"""What can be sampled from: a decoder (or a module of your own in its place), its `nnx.split`, or
+the result of `for_sampling`."""
 
 
 def for_sampling(model: Model, rows: int) -> SamplingWeights:
@@ -96,7 +98,8 @@ def relayout(
     model = nnx.merge(graphdef, state)
     weight, vocab_axis = model.head()
     # [D, V] and not emb.T of a tied head: for one row the transposed product takes 4x the time.
-    layers = unstack_layers(model, transposed=transposed) if devices.platform() == "cpu" else None
+    stacked = isinstance(model, Decoder) and devices.platform() == "cpu"
+    layers = unstack_layers(model, transposed=transposed) if stacked else None
     return weight if vocab_axis == (0 if transposed else 1) else weight.T, layers
 
 
@@ -108,7 +111,7 @@ def prefill(
     """
     b, p = prompts.shape
     model = weights.model()
-    cache = KVCache.empty(model.spec, b, p + t, model.dtype)
+    cache = model.empty_cache(b, p + t)
     positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
     hidden, cache = model(prompts, positions, cache=cache)
     assert cache is not None

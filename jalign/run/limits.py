@@ -15,7 +15,7 @@ from jalign.models.limits import check_length, check_token
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
 from jalign.run.batches import reads_mismatched
-from jalign.run.policy import model_path
+from jalign.run.policy import OWN, model_path
 from jalign.run.roles import SHARED_CRITIC
 from jalign.run.samples import sample_prompts
 
@@ -67,6 +67,7 @@ def specs_of(options: RunOptions) -> dict[str, Spec]:
     named = {c.path: c.path} | {
         f"{key} ({path})": path for key, path in others.items() if path and path != SHARED_CRITIC
     }
+    named = {name: path for name, path in named.items() if path != OWN}  # it has no config
     specs = {name: hub.spec_of(model_path(path)) for name, path in named.items()}
     resized = vocabulary_of(c.adapter) if c.adapter else None
     if resized:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -22,8 +23,11 @@ from jalign.models.adapters import peft
 from jalign.models.adapters.lora import trainable_filter
 from jalign.models.decoder import Decoder
 from jalign.models.functional import functional
+from jalign.models.own import Hidden, OwnDecoder, Unembedding
 from jalign.options import MeshConfig, ModelConfig, RunOptions
+from jalign.parallel.rules import shardings
 from jalign.run.decoders import FrozenBase
+from jalign.run.devices import mesh_of
 from jalign.train.objective import Apply
 
 if TYPE_CHECKING:
@@ -61,6 +65,36 @@ class Policy:
     def eos(self) -> tuple[int, ...]:
         """Ids of the tokens that end a response."""
         return eos_ids(self.path, self.tokenizer)
+
+    @classmethod
+    def of_module(
+        cls,
+        module: nnx.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        hidden: Hidden,
+        unembedding: Unembedding,
+        vocab_size: int,
+        width: int,
+        depth: int = 1,
+        mesh: MeshConfig | None = None,
+    ) -> Policy:
+        """A policy of a flax nnx module of your own; see `jalign.models.own.OwnDecoder`.
+
+        It is trained, evaluated, scored and sampled from as any other; what needs to know its
+        layers (LoRA, quantization, `save`) is refused.
+        """
+        axes = mesh or MeshConfig()
+        devices = mesh_of(axes)
+        decoder = OwnDecoder(
+            module, hidden=hidden, unembedding=unembedding, vocab_size=vocab_size, width=width,
+            depth=depth,
+        )  # fmt: skip
+        state = nnx.state(decoder)
+        nnx.update(decoder, jax.device_put(state, shardings(devices, state)))
+        options = ModelConfig(path=OWN)
+        facts = {"base_model": type(module).__name__}
+        return cls(decoder, tokenizer, OWN, devices, options, axes, facts=facts)  # type: ignore[arg-type]
 
     @property
     def weights(self) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
@@ -130,7 +164,13 @@ class Policy:
         """
         from jalign.run.export.exported import save
 
+        if self.path == OWN:
+            raise ValueError("a module of your own has no Hugging Face format: save its nnx.state")
         save(self, Path(folder), adapter=adapter, dtype=dtype, overwrite=overwrite)
+
+
+OWN = "a module from Python"
+"""model.path of a run whose policy is no model that jalign could load."""
 
 
 def model_path(name: str) -> str:
@@ -165,6 +205,8 @@ def eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Ids that end a response wherever one is sampled: the tokenizer's EOS, the end of turn of its
     chat template, and the EOS tokens of the model's generation config (else of its config).
     """
+    if path == OWN:
+        return tuple(sorted(ends_of(tokenizer)))
     ids, folder = set(ends_of(tokenizer)), hub.find(path)
     files = (folder / name for name in ("generation_config.json", "config.json"))
     if file := next((file for file in files if file.is_file()), None):
