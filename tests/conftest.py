@@ -28,7 +28,7 @@ install_import_hook([f"jalign.{part}" for part in CHECKED], "beartype.beartype")
 # Files of few and long tests, which train whole runs or compile for hardware that is not here.
 LONG = (
     "several_processes", "online", "runs", "plan", "roles", "configs", "memory_options", "stop",
-    "object_store", "readme", "cli_pipeline", "cli_reward", "cli_feedback", "cli", "cli_merge",
+    "object_store", "readme", "examples", "cli_pipeline", "cli_reward", "cli_feedback", "cli", "cli_merge",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ OPTIMIZED = (
 
 # Left out by --fast: runs, processes, compilers for absent hardware, and what compiles models.
 SLOW = (
-    *LONG, "examples", "exit_codes", "own_algorithm", "pitfalls", "run_model", "cli_export",
+    *LONG, "exit_codes", "own_algorithm", "pitfalls", "run_model", "cli_export",
     "judged_rewards", "response_end", "token_limits", "summary", "described", "launch", "ending",
     "checkpoint", "step", "hosts", "preemption", "diverged_runs", "missing_rewards", "offload",
     "weight", "rounding", "moments", "hooks", "judge", "reward_model", "process_model",
