@@ -28,7 +28,8 @@ install_import_hook([f"jalign.{part}" for part in CHECKED], "beartype.beartype")
 # Files of few and long tests, which train whole runs or compile for hardware that is not here.
 LONG = (
     "several_processes", "online", "runs", "plan", "roles", "configs", "memory_options", "stop",
-    "object_store", "readme", "examples", "cli_pipeline", "cli_reward", "cli_feedback", "cli", "cli_merge",
+    "object_store", "readme", "example_scripts", "cli_pipeline", "cli_reward", "cli_feedback",
+    "cli", "cli_merge",
 )  # fmt: skip
 
 
