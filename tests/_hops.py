@@ -1,22 +1,16 @@
-"""The functions that one DPO pair and one GRPO prompt pass from the file to the gradient.
+"""The functions that are handed one DPO pair or one GRPO prompt on its way to the gradient.
 
 usage: python tests/_hops.py CHECKOUT [--all]
 
-Definition. A real training of the embedded model (one example, batch 1, one step, no evaluation,
-checkpoint or sampling) runs under sys.setprofile on all threads.
+Definition. A real training of the embedded model (one example of rare words, batch 1, one step, no
+evaluation or sampling) runs under sys.setprofile on all threads. A function of jalign/ is a hop if
+an argument of one of its calls carries the example: a text with a rare word, an array with the id
+of one, a container or a data object of either, or, once the training loop has begun, a traced
+array. It counts once, where that is first so; the last hop is the last function of `losses/`.
+Calls into the log, checkpoints, hooks and configuration (APART) do not count.
 
-* It begins with the function of `data/` that opens the training file, and ends with the last
-  function of `losses/` that is called before the first step returns.
-* Each function of jalign/ counts once, where it is first called: a hop. Comprehensions and module
-  bodies do not count.
-* Before the training loop only what handles data counts: functions of DATA, and callers of them.
-* Calls into the log, checkpoints, hooks, configuration and the like (APART) are dropped with
-  everything below them.
-
-Package changes are counted along that order of first calls, a package being a folder of jalign/ or
-one of its files; returns into cli are the changes that lead into cli/ after it was left. Helpers
-count as much as what they help, so the numbers are two to three times those of a chain picked by
-hand; they compare commits, not styles.
+Package changes are counted along that order, a package being a folder of jalign/ or one of its
+files; returns into cli are the changes that lead into cli/.
 """
 
 import gzip
@@ -30,102 +24,119 @@ import threading
 from itertools import pairwise
 from pathlib import Path
 
-DATA = ("data", "layout", "embedded", "rollout", "rewards", "formats")
-SOURCES = ("train/source.py", "train/online.py")
+import numpy as np
+
+RARE = ("Zanzibar", "Kilimanjaro", "Ouagadougou")
+ROW = {
+    "prompt": f"Once upon a time {RARE[0]} was a dog.",
+    "chosen": f" He ran {RARE[1]}.",
+    "rejected": f" No {RARE[2]}.",
+}
 APART = re.compile(
     r"^(log|config|options|store|about|signatures|user_code|plan|bench|checkpoint)(\.py$|/)"
     r"|^train/(checkpoint|manifest|fingerprint|resume|preemption|hooks|stopping|divergence|rounding)"
-    r"|^(cli|run)/(summary|runs|folder|identity|described|dated|trainer_log)"
+    r"|^(cli|run)/(summary|runs|folder|identity|described|dated|limits|check_tokens)"
     r"|^parallel/(preflight|deterministic|memory)|^kernels/(backend|devices)"
 )
-FIT, STEP = "train/loop.py", "train/step.py"
+HOLDERS = re.compile(
+    r"^jalign\.(data|rollout|layout|core|train\.(source|online)|\w+\.(prompts|reward_parts))"
+)
+"""Modules whose objects may hold the example in an attribute."""
+LARGEST = 100_000  # entries of an array that is looked through: weights are larger
+DEPTH, WIDTH = 3, 20  # of containers that are looked through
 
 
-class Calls:
-    """Calls of jalign functions of all threads, in order: (path, name, parent, thread)."""
+class Example:
+    """Recognizes the example wherever it is passed."""
 
-    def __init__(self, package: Path, data_file: str) -> None:
-        self.prefix = str(package) + os.sep
-        self.data_file = data_file
-        self.calls: list[tuple[str, str, int]] = []
-        self.returned: dict[int, int] = {}  # call -> how many calls there were when it returned
-        self.opened: int | None = None
-        self.stacks = threading.local()
+    def __init__(self, rare_ids: set[int]) -> None:
+        self.ids, self.traced = rare_ids, False
 
-    def stack(self) -> list[tuple[object, int]]:
-        if not hasattr(self.stacks, "calls"):
-            self.stacks.calls = []
-        return self.stacks.calls
+    def carried_by(self, x: object, depth: int = 0) -> bool:
+        """Whether `x` is or holds the example."""
+        import jax
 
-    def profile(self, frame: object, event: str, _: object) -> None:
-        if event not in ("call", "return"):
+        if isinstance(x, str):
+            return any(word in x for word in RARE)
+        if isinstance(x, jax.core.Tracer):
+            return self.traced
+        if isinstance(x, np.ndarray | jax.Array):
+            kind = getattr(x.dtype, "kind", "")  # a random key has none
+            if kind not in ("i", "u") or x.size > LARGEST:
+                return False
+            return bool(np.isin(np.asarray(x), list(self.ids)).any())
+        if depth == DEPTH:
+            return False
+        if isinstance(x, list | tuple) and x and isinstance(x[0], int):
+            return any(i in self.ids for i in x if isinstance(i, int))
+        if isinstance(x, dict):
+            parts = list(x.values())
+        elif isinstance(x, list | tuple):
+            parts = list(x)
+        elif HOLDERS.match(type(x).__module__):
+            parts = list(getattr(x, "__dict__", {}).values())
+        else:
+            return False
+        return any(self.carried_by(part, depth + 1) for part in parts[:WIDTH])
+
+
+def profiler(prefix: str, example: Example, hops: dict[tuple[str, str], None]):
+    """A profile function that fills `hops`."""
+
+    def profile(frame, event: str, _: object) -> None:
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(prefix):
             return
-        path = frame.f_code.co_filename
-        if not path.startswith(self.prefix) or frame.f_code.co_name.startswith("<"):
+        path = code.co_filename.removeprefix(prefix)
+        hop = path, code.co_qualname
+        example.traced |= hop == ("train/loop.py", "fit")
+        if hop in hops or code.co_name.startswith("<") or APART.search(path):
             return
-        stack = self.stack()
-        if event == "return":
-            if stack and stack[-1][0] is frame:
-                self.returned[stack.pop()[1]] = len(self.calls)
-            return
-        parent = stack[-1][1] if stack else -1
-        stack.append((frame, len(self.calls)))
-        self.calls.append((path.removeprefix(self.prefix), frame.f_code.co_qualname, parent))
+        # co_flags: 4 is *args, 8 is **kwargs
+        count = code.co_argcount + code.co_kwonlyargcount
+        count += bool(code.co_flags & 4) + bool(code.co_flags & 8)
+        arguments = [frame.f_locals[n] for n in code.co_varnames[:count] if n in frame.f_locals]
+        try:
+            if any(map(example.carried_by, arguments)):
+                hops[hop] = None
+        except RuntimeError:  # a deleted (donated) array holds nothing
+            pass
 
-    def audit(self, event: str, args: tuple) -> None:
-        if event == "open" and self.opened is None and str(args[0]) == self.data_file:
-            above = [i for _, i in self.stack() if self.calls[i][0].startswith("data/")]
-            self.opened = above[0] if above else None
-
-    def hops(self) -> list[tuple[str, str]]:
-        calls, first = self.calls, self.opened
-        assert first is not None, "no function of data/ opened the training file"
-        fit = next(i for i, (path, name, _) in enumerate(calls) if (path, name) == (FIT, "fit"))
-        step = next(i for i, c in enumerate(calls) if c[0] == STEP and i > fit and "step" in c[1])
-        losses = [i for i in range(step, self.returned[step]) if calls[i][0].startswith("losses/")]
-        apart, data_below = set(), set()
-        for i, (path, _, parent) in enumerate(calls):
-            if parent in apart or APART.search(path):
-                apart.add(i)
-            elif path.split("/")[0].removesuffix(".py") in DATA or path in SOURCES:
-                while parent >= 0 and parent not in data_below:
-                    data_below.add(parent)
-                    parent = calls[parent][2]
-                data_below.add(i)
-        way = (
-            calls[i][:2]
-            for i in range(first, losses[-1] + 1)
-            if i not in apart and (i >= fit or i in data_below)
-        )
-        return list(dict.fromkeys(way))
+    return profile
 
 
-def package(path: str) -> str:
-    return path.split("/")[0].removesuffix(".py")
+def rare_ids(model: str) -> set[int]:
+    """Ids of tokens that only the rare words have."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    text = " ".join(ROW.values())
+    plain = re.sub("|".join(RARE), "", text)
+    return {*tokenizer(text)["input_ids"]} - {*tokenizer(plain)["input_ids"], 0, 1, 2, 3}
 
 
 def trace(checkout: Path, algorithm: str) -> list[tuple[str, str]]:
     sys.path.insert(0, str(checkout))
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
+    from jalign import embedded
     from jalign.cli.main import main
 
-    row = {"prompt": "Once upon a time there was a dog.", "chosen": " He ran.", "rejected": " No."}
+    hops: dict[tuple[str, str], None] = {}
+    example = Example(rare_ids(str(embedded.path())))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "pairs.jsonl.gz")
-        rows = [row] if algorithm == "dpo" else [{"prompt": row["prompt"]}]
-        with gzip.open(file, "wt") as out:
-            out.writelines(json.dumps(r) + "\n" for r in rows)
+        row = ROW if algorithm == "dpo" else {"prompt": ROW["prompt"]}
+        file.write_bytes(gzip.compress(json.dumps(row).encode() + b"\n"))
         options = {
             "algorithm.name": algorithm, "out": f"{folder}/run", "model.path": "embedded",
             "data.train": str(file), "batch_size": 1, "steps": 1, "data.holdout": 0,
-            "eval_every": 0, "checkpoint.every": 0, "optim.schedule": "constant",
+            "eval_every": 0, "checkpoint.every": 0, "optim.schedule": "constant", "mesh.fsdp": 1,
         }  # fmt: skip
         if algorithm == "grpo":
             options |= {"rollout.max_new_tokens": 4, "reward.functions": "{repetition: 1.0}"}
-        calls = Calls(checkout / "jalign", str(file))
-        sys.addaudithook(calls.audit)
-        threading.setprofile(calls.profile)
-        sys.setprofile(calls.profile)
+        profile = profiler(str(checkout / "jalign") + os.sep, example, hops)
+        threading.setprofile(profile)
+        sys.setprofile(profile)
         try:
             main(["train", *(t for k, v in options.items() for t in (f"--{k}", str(v)))])
         except SystemExit as ending:
@@ -133,21 +144,25 @@ def trace(checkout: Path, algorithm: str) -> list[tuple[str, str]]:
         finally:
             sys.setprofile(None)
             threading.setprofile(None)
-    return calls.hops()
+    ordered = list(hops)
+    last = max(i for i, (path, _) in enumerate(ordered) if path.startswith("losses/"))
+    return ordered[: last + 1]
 
 
-def is_public(name: str) -> bool:
-    """No part of it is private; `__call__` and the like are not."""
-    return all(not part.startswith("_") or part.endswith("__") for part in name.split("."))
+def package(path: str) -> str:
+    return path.split("/")[0].removesuffix(".py")
+
+
+STEP = ("core", "formats", "kernels", "layout", "losses", "models", "parallel")
 
 
 def summary(algorithm: str, hops: list[tuple[str, str]]) -> str:
     packages = [package(path) for path, _ in hops]
     changes = [b for a, b in pairwise(packages) if a != b]
-    files = len({path for path, _ in hops})
-    public = sum(is_public(name) for _, name in hops)
+    steps = ("train/step.py", "train/objective.py")
+    step = sum(package(path) in STEP or path in steps for path, _ in hops)
     return (
-        f"{algorithm}: {len(hops)} hops ({public} public functions) in {files} files, "
+        f"{algorithm}: {len(hops)} hops ({step} of them of the step and the model), "
         f"{len(changes)} package changes, {changes.count('cli')} returns into cli"
     )
 
