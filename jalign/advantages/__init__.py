@@ -1,7 +1,7 @@
-"""What a reward becomes before a loss sees it: pure functions of arrays, in float32.
+"""Advantages and other transformations of rewards: pure functions of arrays, in float32.
 
-Letters: B prompts, K responses per prompt, N responses, R tokens. Nothing here knows a model, a
-loss or a reduction. Places that `valid` or a mask leaves out may hold NaN.
+Letters: B prompts, K responses per prompt, N responses, R tokens. Nothing here depends on a
+model, a loss or a reduction. Entries outside of `valid` or a mask may be NaN.
 """
 
 from jalign.advantages.group import (

@@ -1,7 +1,7 @@
 """Advantages of responses from scores: against a group, the batch, a greedy response, each other.
 
-Scores are [B, K], K responses to each of B prompts; `valid` marks the slots that hold one. What is
-at the others, NaN too, does not matter, and their advantage is 0. No gradient is meant to flow.
+Scores are [B, K], K responses to each of B prompts; `valid` marks the slots that hold one. Other
+slots are ignored, even if NaN, and their advantage is 0. Advantages are used without gradient.
 """
 
 import jax
@@ -56,6 +56,7 @@ def leave_one_out(scores: Scores, valid: Valid) -> Scores:
     >>> leave_one_out(jnp.array([[1.0, 3.0, 5.0]]), jnp.ones((1, 3), bool)).tolist()
     [[-3.0, 0.0, 3.0]]
     """
+    # n / (n - 1) times the distance from the mean of all is that from the mean of the others
     n = jnp.sum(valid, -1, keepdims=True)
     return centered(scores, valid, -1) * (n / jnp.maximum(n - 1, 1))
 
@@ -79,12 +80,13 @@ def greedy_baseline(scores: Scores, greedy_scores: Float[Array, "B"]) -> Scores:
     >>> greedy_baseline(jnp.array([[1.0, 4.0]]), jnp.array([3.0])).tolist()
     [[-2.0, 1.0]]
     """
+    # no mask: a missing score is NaN and stays NaN, so that the caller can tell it from 0
     greedy_scores = jnp.asarray(greedy_scores, jnp.float32)
     return jnp.asarray(scores, jnp.float32) - greedy_scores[:, None]
 
 
 def win_rates_over_others(win_probs: Float[Array, "B K K"]) -> Scores:
-    """The mean of P(i is preferred to j) over the OTHER responses j: the reward of SPO.
+    """Mean of P(i is preferred to j) over the OTHER responses j: the reward of SPO.
 
     Swamy et al. 2024, "A Minimaximalist Approach to Reinforcement Learning from Human Feedback",
     https://arxiv.org/abs/2401.04056. In [0, 1], and 1/2 on average where P is antisymmetric.
@@ -96,6 +98,7 @@ def win_rates_over_others(win_probs: Float[Array, "B K K"]) -> Scores:
     >>> win_rates_over_others(beats).tolist()
     [[0.75, 0.125, 0.625]]
     """
+    # the response against itself is no comparison; counted as 1/2 it would pull rates to the middle
     itself = jnp.eye(win_probs.shape[-1], dtype=bool)
     compared = ~jnp.isnan(win_probs) & ~itself
     wins = jnp.sum(kept(win_probs, compared), -1)
@@ -115,6 +118,7 @@ def win_rates(win_probs: Float[Array, "B K K"]) -> Scores:
     [[0.75, 0.25]]
     """
     itself = jnp.eye(win_probs.shape[-1], dtype=bool)
+    # itself counts as 1/2 (the authors' code), so no response is without a comparison
     compared = ~jnp.isnan(win_probs) | itself
     return jnp.sum(kept(jnp.where(itself, 0.5, win_probs), compared), -1) / jnp.sum(compared, -1)
 
@@ -142,6 +146,7 @@ def process_advantages(
     [[[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]
     """
     require(epsilon >= 0, f"epsilon must be >= 0, got {epsilon}")
+    # over steps at or after the token: what came before cannot be its doing
     return jax.lax.cumsum(_normalized(step_scores, ends, (-2, -1), epsilon), 2, reverse=True)
 
 
@@ -149,8 +154,10 @@ def _normalized(
     x: Array, where: Array, axis: int | tuple[int, ...], epsilon: float
 ) -> Float[Array, "..."]:
     """Equal numbers are 0 by decision: their rounding errors over epsilon would not be."""
+    # centered before squaring: the mean of squares minus the squared mean cancels in float32
     away = centered(x, where, axis)
     n = jnp.sum(where, axis, keepdims=True)
+    # n - 1, as TRL, verl and OpenRLHF; for a group of 2 that is a factor of 1.4
     std = jnp.sqrt(jnp.sum(away**2, axis, keepdims=True) / jnp.maximum(n - 1, 1))
     some = jnp.expand_dims(differ(x, where, axis), axis)
     return jnp.where(some, away / (jnp.where(some, std, 1.0) + epsilon), 0.0)

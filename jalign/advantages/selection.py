@@ -1,7 +1,7 @@
 """Which responses to learn from, and what best-of-n reaches.
 
-Scores are [B, K], K responses to each of B prompts; `valid` marks the slots that hold one. What is
-at the others, NaN too, does not matter.
+Scores are [B, K], K responses to each of B prompts; `valid` marks the slots that hold one. Other
+slots are ignored, even if NaN.
 """
 
 import jax
@@ -66,8 +66,10 @@ def top_share(
     [False, True, False, True, False]
     """
     require(0 < alpha <= 1, f"alpha must be in (0, 1], got {alpha}")
+    # argsort is stable, so of equal scores the first ones are kept
     best_first = jnp.argsort(jnp.where(valid, scores, -jnp.inf), descending=True)
     rank = jnp.argsort(best_first)
+    # at least one: rounding down keeps nothing of a small rollout
     return valid & (rank < jnp.maximum(jnp.round(alpha * jnp.sum(valid)), 1))
 
 
@@ -79,7 +81,7 @@ def statistical_rejection(
     beta: float = 0.5,
     accept: int = 8,
 ) -> tuple[Int[Array, "B A"], Bool[Array, "B"]]:
-    """Sweep after sweep accepts what is left with probability exp((score - highest) / beta): RSO.
+    """Each sweep accepts remaining responses with probability exp((score - highest) / beta): RSO.
 
     Liu et al. 2023, "Statistical Rejection Sampling Improves Preference Optimization",
     https://arxiv.org/abs/2309.06657, Algorithm 1. What it accepts are samples of
@@ -94,8 +96,8 @@ def statistical_rejection(
         accepted, towards infinity the first responses whatever their scores.
       accept: responses A to accept, from 1 to K; the paper has 8 of 64.
     Returns:
-      The indices of the accepted responses in the order they were accepted, and whether there were
-      as many. Where not, the first indices are all valid ones and the others mean nothing.
+      The indices of the accepted responses in order of acceptance, and whether `accept` responses
+      were accepted. If not, the first indices are all valid ones and the others mean nothing.
     Raises:
       ValueError: a number out of its range.
     Deviations: equal texts are responses of their own, where the paper's code keys by text.
@@ -115,6 +117,7 @@ def statistical_rejection(
         # relative to the best response that is left, so a sweep accepts at least that one
         highest = jnp.max(jnp.where(left, scores, -jnp.inf), -1, keepdims=True)
         here = left & (u < jnp.exp((scores - highest) / beta))
+        # accepted so far + the place in this sweep: the order of acceptance, without a loop over k
         slot = jnp.sum(valid & ~left, -1, keepdims=True) + jnp.cumsum(here, -1) - 1
         here &= slot < accept
         return (left & ~here, jnp.where(here, slot, order)), None

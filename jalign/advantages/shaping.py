@@ -1,4 +1,4 @@
-"""What is done to scores before they become advantages, and weights that correct for the sampler.
+"""Penalties and clipping of scores, importance weights of the sampler, and the KL controller.
 
 Scores and lengths have any shape, one number per response.
 """
@@ -27,6 +27,7 @@ def missing_eos(scores: Responses, finished: Bool[Array, "*P"], *, penalty: floa
     """
     require(penalty >= 0, f"penalty must be >= 0, got {penalty}")
     scores = jnp.asarray(scores, jnp.float32)
+    # subtracted, as TRL: replacing the score would hide which truncated response was the better one
     return jnp.where(finished, scores, scores - penalty)
 
 
@@ -64,6 +65,7 @@ def soft_over_long(
         0 < cache_length < max_length,
         f"cache_length must be between 0 and max_length {max_length}, got {cache_length}",
     )
+    # lengths count EOS, as max_new_tokens does
     under = (max_length - cache_length) - jnp.asarray(lengths, jnp.float32)
     return jnp.clip(under / cache_length, -1.0, 0.0)
 
@@ -92,6 +94,7 @@ def importance_weights(
     """
     require(cap > 0, f"cap must be > 0, got {cap}")
     log_ratio = kept(old_token_logps, mask) - kept(sampler_token_logps, mask)
+    # the cap is applied to the logarithm: where evaluates both branches, and exp may be inf
     high = log_ratio > jnp.log(cap)
     return kept(jnp.where(high, cap, jnp.exp(jnp.where(high, 0.0, log_ratio))), mask)
 
@@ -123,5 +126,6 @@ def adaptive_kl(
     """
     require(target > 0, f"target must be > 0, got {target}")
     require(horizon > 0, f"horizon must be > 0, got {horizon}")
+    # clipped: an odd rollout moves beta by 20 % of n / horizon at most
     error = jnp.clip(jnp.asarray(kl, jnp.float32) / target - 1, -0.2, 0.2)
     return jnp.asarray(beta, jnp.float32) * (1 + error * n / horizon)

@@ -1,9 +1,9 @@
 """Rewards, returns and advantages of tokens, for methods with a critic or a KL reward.
 
-Arrays are [N, R], one row per response. `mask` is True at scored tokens. Holes in it (what a tool
-or another turn wrote) take no time: rewards and values there are not read, nothing is discounted,
-and the next scored token follows directly. Results are 0 at unscored positions. The state before a
-token is what its value is of; past the last scored token all values are 0.
+Arrays are [N, R], one row per response. `mask` is True at scored tokens. Gaps in it (tokens of
+a tool or another turn) take no time: rewards and values there are not read, nothing is discounted,
+and the next scored token follows directly. Results are 0 at unscored positions. The value at a
+token is that of the state before it; after the last scored token all values are 0.
 """
 
 import jax
@@ -21,8 +21,8 @@ Mask = Bool[Array, "N R"]
 def k1(token_logps: Float[Array, "*P"], ref_token_logps: Float[Array, "*P"]) -> Float[Array, "*P"]:
     """log p - log p_ref: the estimate of KL(p || p_ref) to put into a reward.
 
-    Of the policy that sampled. As a reward it gives the gradient of the KL divergence of whole
-    responses; as a loss it would give none.
+    For log-probs of the policy that sampled. As a reward it has the gradient of the KL of whole
+    responses; as a loss it would have none.
 
     >>> k1(jnp.array([-1.0]), jnp.array([-1.5])).tolist()
     [0.5]
@@ -31,7 +31,7 @@ def k1(token_logps: Float[Array, "*P"], ref_token_logps: Float[Array, "*P"]) -> 
 
 
 def k3(token_logps: Float[Array, "*P"], ref_token_logps: Float[Array, "*P"]) -> Float[Array, "*P"]:
-    """exp(-d) - 1 + d, d = log p - log p_ref: an estimate of KL(p || p_ref) to look at.
+    """exp(-d) - 1 + d, d = log p - log p_ref: an estimate of KL(p || p_ref) for logging.
 
     Never negative and of less variance than `k1`; as a reward its gradient is biased. d is clamped
     to +-20.
@@ -39,6 +39,7 @@ def k3(token_logps: Float[Array, "*P"], ref_token_logps: Float[Array, "*P"]) -> 
     >>> round(float(k3(jnp.array(-1.0), jnp.array(-3.0))), 4)
     1.1353
     """
+    # exp(-d) overflows from 89 nats on, where a mean over tokens would be inf
     d = jnp.clip(k1(token_logps, ref_token_logps), -20.0, 20.0)
     return jnp.expm1(-d) + d
 
@@ -62,6 +63,7 @@ def token_rewards(
     [[-0.25, 1.75, 0.0]]
     """
     require(kl_coef >= 0, f"kl_coef must be >= 0, got {kl_coef}")
+    # the last SCORED token: at the last position of a padded row the score would be masked away
     last = mask & (jnp.cumsum(mask, -1) == jnp.sum(mask, -1, keepdims=True))
     scores = jnp.asarray(scores, jnp.float32)[:, None]
     return jnp.where(last, scores, 0.0) - kl_coef * kept(kl, mask)
@@ -77,6 +79,7 @@ def rewards_to_go(rewards: Tokens, mask: Mask, *, gamma: float = 1.0) -> Tokens:
     >>> rewards_to_go(jnp.array([[1.0, 2.0, 4.0]]), jnp.ones((1, 3), bool), gamma=0.5).tolist()
     [[3.0, 4.0, 4.0]]
     """
+    # with V = 0 and lam = 1 GAE is the discounted return
     return gae(rewards, jnp.zeros_like(rewards), mask, gamma=gamma, lam=1.0)[0]
 
 
@@ -116,6 +119,7 @@ def gae(
         after = jnp.where(here, value, value_after), jnp.where(here, advantage, advantage_after)
         return after, advantage
 
+    # V = 0 after the end, also for a response cut off at the limit: nothing is known beyond it
     nothing = jnp.zeros_like(values[:, 0])
     steps = rewards.T, values.T, mask.T
     _, advantages = jax.lax.scan(back, (nothing, nothing), steps, reverse=True)
@@ -128,7 +132,7 @@ def whiten(
 ) -> Float[Array, "*P"]:
     """(x - mean) / sqrt(variance + 1e-8), plus the mean where it is not shifted; over all tokens.
 
-    Over everything given: give the whole rollout, not a micro-batch.
+    Statistics are over the whole array: pass the whole rollout, not a micro-batch.
 
     Args:
       shift_mean: False keeps the mean, which rewards want: their sign means something.
@@ -138,6 +142,7 @@ def whiten(
     [-1.0, 1.0, 0.0]
     """
     away = centered(x, mask)
+    # added under the root: equal numbers have variance 0 and stay 0
     scaled = away * jax.lax.rsqrt(mean(away**2, mask) + 1e-8)
     return scaled if shift_mean else kept(scaled + mean(x, mask), mask)
 
@@ -155,5 +160,6 @@ def explained_variance(
     0.5
     """
     variance = mean(centered(returns, mask) ** 2, mask).reshape(())
+    # of V - R itself, not of its variance, which would forgive a critic that is off by a constant
     error = mean((kept(values, mask) - kept(returns, mask)) ** 2, mask).reshape(())
     return jnp.where(variance > 0, 1 - error / jnp.where(variance > 0, variance, 1.0), jnp.nan)

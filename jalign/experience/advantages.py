@@ -65,6 +65,7 @@ def gae_whitened(
       gamma, gae_lambda: as in `gae`.
     """
     rewards = token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
+    # the mean stays: shifted, every reward would change its sign with the batch
     scaled = whitened(rewards, mask, shift_mean=False)
     return gae_fields(scaled, values, mask, gamma, gae_lambda)
 
@@ -87,6 +88,7 @@ def returns_minus_value(
     """
     rewards = token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     returns = rewards_to_go(rewards, mask, gamma)
+    # `values` is garbage outside of the mask, and so is the difference
     return {"advantages": jnp.where(mask, returns - values, 0.0), "returns": returns}
 
 
@@ -108,6 +110,7 @@ def returns_whitened(
     """
     rewards = token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     returns = rewards_to_go(rewards, mask, gamma)
+    # over the rollout, not a micro-batch: there would be another scale in each of them
     return {"advantages": whitened(returns, mask)}
 
 
@@ -129,6 +132,7 @@ def minus_greedy(
     """
     rewards = token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     returns = rewards_to_go(rewards, mask, gamma)
+    # the greedy response's score has no KL in it: a baseline may be any number of the prompt
     return {"advantages": jnp.where(mask, returns - greedy_scores[:, None, None], 0.0)}
 
 
@@ -148,6 +152,7 @@ def returns_minus_batch_mean(
     Args:
       kl_coef: as in `gae`.
     """
+    # the KL is in the reward, so its baseline is taken of both together
     total = minus_sequence_kl(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     return {"advantages": on_tokens(adv.batch_centred(total, valid), mask)}
 
@@ -177,6 +182,7 @@ def group_mean_whitened(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     """REINFORCE++ with a baseline: the score minus the mean of its group, whitened over all tokens
     of the rollout; the KL term is the loss's.
     """
+    # group mean first: whitening alone would favor the prompts that are easy
     return {"advantages": whitened(on_tokens(adv.group_centred(scores, valid), mask), mask)}
 
 
@@ -207,6 +213,7 @@ def steps_normalized(step_scores: Tokens, mask: Mask) -> Fields:
     the scores of the steps that end at a token or after it, normalized over all steps of the
     group.
     """
+    # NaN marks tokens that end no step: 0 is a legitimate score
     ends = mask & ~jnp.isnan(step_scores)
     return {"advantages": jnp.where(mask, adv.process_advantages(step_scores, ends), 0.0)}
 

@@ -35,6 +35,7 @@ def best_and_worst_with_origin(scores: Scores, valid: Valid) -> Fields:
     was drawn from the reference, which wrote the last one.
     """
     fields = best_and_worst(scores, valid)
+    # the reference writes the LAST response (Experience.opponent)
     from_reference = fields["take"][:, 0] == scores.shape[1] - 1
     return fields | {"ref_response": from_reference.astype(jnp.float32)}
 
@@ -49,6 +50,7 @@ def best_and_worst_win_rate(
     Args:
       least_margin: prompts whose win rates differ by no more are left out, in [0, 1); 0.
     """
+    # over the others: itself at 1/2 would shrink the margin that least_margin is compared with
     rates = adv.win_rates_over_others(win_probs)
     best, worst, differ = adv.best_and_worst(rates, valid)
     take = jnp.stack([best, worst], -1)
@@ -80,6 +82,7 @@ def top_share(scores: Scores, valid: Valid, *, alpha: float = 0.2) -> Fields:
       alpha: share of the rollout that is learned from, in (0, 1]; 0.2.
     """
     fields = best(scores, valid)
+    # one candidate per prompt, since an example of the format is one response
     highest = jnp.take_along_axis(scores, fields["take"], -1)[:, 0]
     return fields | {"keep": adv.top_share(highest, fields["keep"], alpha=alpha)}
 
@@ -97,6 +100,7 @@ def rejection_sampled(
       rejection_beta: temperature of the scores in the acceptance probability, > 0; 0.5. Near 0 the
         best are taken, at infinity the first.
     """
+    # two accepted ones make one pair; the paper's eight make four of the same samples
     take, enough = adv.statistical_rejection(scores, valid, uniforms, beta=rejection_beta, accept=2)
     first, second = jnp.take_along_axis(scores, take, -1).T
     chosen_first = jnp.where((first >= second)[:, None], take, take[:, ::-1])

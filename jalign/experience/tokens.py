@@ -30,6 +30,7 @@ def minus_sequence_kl(
     scores: Scores, logps: Tokens, ref_logps: Tokens, mask: Mask, kl_coef: float
 ) -> Scores:
     """score - kl_coef * k1 of the response."""
+    # masked before the sum: log-probs of unscored positions are garbage in both models
     return scores - kl_coef * jnp.where(mask, logps - ref_logps, 0.0).sum(-1)
 
 
@@ -61,6 +62,7 @@ def gae_fields(
         rows(rewards), rows(values), rows(mask), gamma=gamma, lam=gae_lambda
     )
     return {
+        # whitened after the returns are taken: the critic learns returns in the reward's own units
         "advantages": adv.whiten(advantages, rows(mask), shift_mean=True).reshape(mask.shape),
         "returns": returns.reshape(mask.shape),
         # unscored entries hold whatever the critic computed there

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from jalign.losses._math import f32
 
-FAR = -1e30  # in the place of -inf, which would make 0 * inf and inf - inf; exp() of it is 0
+FAR = -1e30  # instead of -inf, which would make 0 * inf and inf - inf; exp() of it is 0
 
 
 def kept(valid: Bool[Array, "B K"], *arrays: Float[Array, "B K"]) -> tuple[Array, ...]:
@@ -21,6 +21,7 @@ def kept(valid: Bool[Array, "B K"], *arrays: Float[Array, "B K"]) -> tuple[Array
 
 def above(ratings: Float[Array, "B K"], valid: Bool[Array, "B K"]) -> Bool[Array, "B K K"]:
     """[b, i, j] is True where both responses exist and i is rated higher than j."""
+    # strictly: a tie counted in both directions would pull the two responses against each other
     better = ratings[:, :, None] > ratings[:, None, :]
     return better & valid[:, :, None] & valid[:, None, :]
 
@@ -37,17 +38,19 @@ def leads(scores: Float[Array, "B K"]) -> Float[Array, "B K K"]:
 
 def best(ratings: Float[Array, "B K"], valid: Bool[Array, "B K"]) -> Bool[Array, "B K"]:
     """True at the response with the highest rating, the first of equals; nowhere if empty."""
+    # one index, not ratings == maximum: of several best only one is the supervised target
     first = jnp.argmax(jnp.where(valid, ratings, -jnp.inf), -1, keepdims=True)
     return valid & (jnp.arange(valid.shape[-1]) == first)
 
 
 def log_sum_exp(x: Float[Array, "*P K"], mask: Bool[Array, "*P K"]) -> Float[Array, "*P"]:
-    """log sum exp over the last axis where `mask`; far below everything where it is all False."""
+    """Masked log sum exp over the last axis; about FAR if the mask is empty."""
     return jax.nn.logsumexp(jnp.where(mask, x, FAR), axis=-1)
 
 
 def log_softmax(x: Float[Array, "B K"], valid: Bool[Array, "B K"]) -> Float[Array, "B K"]:
     """log softmax over the responses that exist; 0 at the others."""
+    # in an empty list log_sum_exp is about FAR, and x minus it would be 1e30
     return jnp.where(valid, x - log_sum_exp(x, valid)[:, None], 0.0)
 
 
@@ -57,6 +60,7 @@ def plackett_luce_nll(
     """-log probability of the order of `ratings` when responses are drawn one after the other,
     each with probability softmax(scores) among itself and those rated lower.
     """
+    # a response is a candidate of its own draw, so the lowest one has probability 1 and adds 0
     itself = jnp.eye(valid.shape[-1], dtype=bool) & valid[:, None, :]
     left = jnp.broadcast_to(scores[:, None, :], itself.shape)
     left = log_sum_exp(left, above(ratings, valid) | itself)

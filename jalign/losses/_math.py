@@ -11,7 +11,8 @@ def f32(*arrays: Array) -> tuple[Array, ...]:
 
 
 def require(ok: bool | Array, message: str) -> None:
-    """Refuse a number out of range. A traced number has no value yet and passes."""
+    """Raise ValueError if a concrete condition is False; traced values are not checked."""
+    # a hyper-parameter may be traced, and bool() of a tracer raises
     if not isinstance(ok, Tracer) and not bool(ok):
         raise ValueError(message)
 
@@ -21,6 +22,7 @@ def log1mexp(x: Array) -> Array:
 
     Both branches are evaluated, so each gets an argument at which its gradient is finite.
     """
+    # -log 2: above it 1 - exp(x) cancels, below it log1p has the digits that expm1 loses
     near = x > -0.6931472
     small = jnp.log(-jnp.expm1(jnp.where(near, x, -0.5)))
     large = jnp.log1p(-jnp.exp(jnp.where(near, -1.0, x)))

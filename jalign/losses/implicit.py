@@ -1,10 +1,10 @@
-"""The reward that a policy trained with a DPO-like loss holds, of responses and of tokens.
+"""The implicit reward of a policy trained with a DPO-like loss, per response and per token.
 
 Rafailov et al. 2023 (DPO), https://arxiv.org/abs/2305.18290; of tokens: Rafailov et al. 2024, "From
 r to Q*: Your Language Model is Secretly a Q-Function", https://arxiv.org/abs/2404.12358.
 
-Plain functions of log-probabilities, not losses: to log, to rank, or to train on. The gradient is
-not stopped: who uses them as rewards of reinforcement learning stops it.
+Plain functions of log-probabilities, not losses: for logging, ranking or training. The gradient is
+not stopped; stop it to use them as rewards in reinforcement learning.
 """
 
 import jax.numpy as jnp
@@ -47,8 +47,8 @@ def token_rewards(
     """beta * (log p(token) - log p_ref(token)) where `mask`, 0 elsewhere.
 
     In the token-level view each is Q*(state, token) - V*(state), the advantage of the token; their
-    sum over a response is its implicit reward. Of use as credit assignment, as a dense reward, and
-    as the score of a beam search.
+    sum over a response is its implicit reward. Useful for credit assignment, as a dense reward,
+    and as the score of a beam search.
 
     Args:
       token_logps, ref_token_logps: of policy and reference, nats, <= 0.
@@ -65,4 +65,5 @@ def token_rewards(
     """
     require(beta > 0, f"beta must be > 0, got {beta}")
     logps, ref_logps = f32(token_logps, ref_token_logps)
+    # masked after a difference, whose derivative is constant: a NaN cannot reach the gradient
     return beta * jnp.where(mask, logps - ref_logps, 0.0)

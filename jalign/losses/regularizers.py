@@ -33,6 +33,7 @@ def forward_kl_on_chosen(
     [0.25]
     """
     kl, length = f32(chosen_kl_from_ref, chosen_len)
+    # divided here and weighted by chosen_len in the reduction: the mean over the tokens of the step
     loss = kl / length
     return loss, {"chosen_kl": loss}
 
@@ -65,8 +66,8 @@ def length_margin(
     """(mean chosen - mean rejected log p) * (n_w - n_l) / (n_w + n_l): margin that follows length.
 
     The margin is in nats per token, the second factor the relative difference of the lengths, in
-    (-1, 1). Positive where the longer response is the likelier, so over a batch its mean says how
-    far the margin goes with length, and as a small penalty it works against that.
+    (-1, 1). Positive where the longer response is the likelier, so its mean over a batch
+    measures how far the margin follows length, and a small weight on it works against that.
 
     Linear, so unbounded below: where the chosen response is the shorter one it asks for more
     margin, without end. Give it a small weight beside a loss that bounds the margin.
@@ -86,6 +87,8 @@ def length_margin(
     chosen, rejected, n_chosen, n_rejected = f32(
         chosen_logps, rejected_logps, chosen_len, rejected_len
     )
+    # per token, else the margin of sums would itself grow with the length it is compared with
     margin = chosen / n_chosen - rejected / n_rejected
+    # relative to the sum of lengths: bounded by 1, so that one long pair cannot dominate a batch
     loss = margin * (n_chosen - n_rejected) / (n_chosen + n_rejected)
     return loss, {"length_margin": loss}

@@ -24,6 +24,7 @@ def sft(
     [[1.0, 0.5]]
     """
     (token_logps,) = f32(token_logps)
+    # not masked: the reduction ignores entries of weight 0, even if NaN
     return -token_logps, {}
 
 
@@ -43,6 +44,7 @@ def nll(
     [2.0]
     """
     chosen_logps, chosen_len = f32(chosen_logps, chosen_len)
+    # per token here and weighted by chosen_len in the reduction: the mean over chosen tokens
     loss = -chosen_logps / chosen_len
     return loss, {"nll_loss": loss}
 
@@ -64,6 +66,7 @@ def nll_desirable(
     [2.0, 0.0]
     """
     logps, len, label = f32(logps, len, label)
+    # a comparison, since labels come from the data as float32
     loss = jnp.where(label > 0.5, -logps / len, 0.0)
     return loss, {"nll_loss": loss}
 
@@ -89,6 +92,7 @@ def nll_best(
     [4.0]
     """
     logps, lens, ratings = f32(logps, lens, ratings)
+    # -inf, not 0: ratings may be negative, and an empty slot must never be the best
     best = jnp.argmax(jnp.where(valid, ratings, -jnp.inf), -1)[:, None]
     loss = -jnp.take_along_axis(logps / lens, best, -1)[:, 0]
     return loss, {"nll_loss": loss}

@@ -45,4 +45,5 @@ def apo_zero_unpaired(
     require(beta > 0, f"beta must be > 0, got {beta}")
     logps, ref_logps = f32(logps, ref_logps)
     rewards = beta * (logps - ref_logps)
+    # the sign goes inside: 1 - sigmoid(r) loses its digits at a large r
     return jax.nn.sigmoid(jnp.where(label > 0.5, -rewards, rewards)), {"rewards": rewards}

@@ -101,6 +101,7 @@ def bco_udm(
     require(min_ratio >= 0, f"min_ratio must be >= 0, got {min_ratio}")
     require(max_ratio >= min_ratio, f"max_ratio must be >= min_ratio, got {max_ratio}")
     (ratio,) = f32(density_ratio)
+    # a prompt that the classifier is sure of has a ratio without bound
     weight = jnp.clip(ratio, min_ratio, max_ratio)
     return _classify(logps, ref_logps, label, present, delta, weight, beta, momentum, axis_name)
 
@@ -121,6 +122,7 @@ def _classify(
     logps, ref_logps, old = f32(logps, ref_logps, delta)
     rewards = beta * jnp.where(present, logps - ref_logps, 0.0)
     good, bad = present & (label > 0.5), present & ~(label > 0.5)
+    # the shift is a baseline: with a gradient the loss could fall by moving it alone
     fixed = jax.lax.stop_gradient(rewards)
     # a batch may hold one class only; averaging in the 0 of the other would halve the shift
     classes = sum((total(x, axis_name) > 0).astype(jnp.float32) for x in (good, bad))

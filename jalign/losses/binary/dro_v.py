@@ -1,4 +1,4 @@
-"""DRO-V: direct reward optimization with a learned value, from single responses with a rating.
+"""DRO-V: direct reward optimization with a learned value, from single rated responses.
 
 Richemond et al. 2024, "Offline Regularized Reinforcement Learning for Large Language Models
 Alignment". https://arxiv.org/abs/2405.19107, Sec. 3.3 and Algorithm 1.
@@ -31,8 +31,8 @@ def dro_v(
     Policy and critic are separate networks and each part sends no gradient to the other's, so one
     sum trains both.
 
-    Do not watch this loss: the policy part has the right gradient, but its VALUE means nothing and
-    may rise while all is well. Watch `joint`, which should fall.
+    Do not monitor this loss: the policy part has the right gradient, but its VALUE has no meaning
+    and may rise while training goes well. Monitor `joint`, which should fall.
 
     Args:
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.
@@ -59,6 +59,7 @@ def dro_v(
     logps, rating, values, count, ratio, value, joint = _parts(
         logps, ref_logps, rating, token_values, mask, tau
     )
+    # a constant: else the critic would be trained to make the policy's term small
     advantage = jax.lax.stop_gradient(rating - value)
     policy_loss = -(logps * advantage - 0.5 * tau * ratio**2)
     # each model has the other's output as a constant, as in Algorithm 1
@@ -112,6 +113,7 @@ def _parts(
     """logps, rating and token values in float32; token count, log-ratio, V and the joint square."""
     require(tau > 0, f"tau must be > 0, got {tau}")
     logps, ref_logps, rating, values = f32(logps, ref_logps, rating, token_values)
+    # before the mean: padded positions hold whatever the critic computed there
     values = jnp.where(mask, values, 0.0)
     count = jnp.maximum(mask.sum(-1), 1)
     value, ratio = values.sum(-1) / count, logps - ref_logps

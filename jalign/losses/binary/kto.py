@@ -58,11 +58,14 @@ def kto(
     require(desirable_weight >= 0, f"desirable_weight must be >= 0, got {desirable_weight}")
     require(undesirable_weight >= 0, f"undesirable_weight must be >= 0, got {undesirable_weight}")
     logps, ref_logps, kl_logps, ref_kl_logps = f32(logps, ref_logps, kl_logps, ref_kl_logps)
+    # a mismatched response beside an empty slot is not part of the estimate
     counted = kl_present & present
+    # no gradient through z0: it would train the policy on responses to other prompts
     shift = mean_where(jax.lax.stop_gradient(kl_logps - ref_kl_logps), counted, axis_name)
     # a KL divergence is >= 0, but its estimate on mismatched pairs need not be
     z0 = jnp.maximum(shift, 0.0)
     ratio = logps - ref_logps
+    # sigmoid(-x), not 1 - sigmoid(x), which loses its digits where an example is very right
     loss = jnp.where(
         label,
         desirable_weight * jax.nn.sigmoid(beta * (z0 - ratio)),

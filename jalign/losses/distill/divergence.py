@@ -1,7 +1,7 @@
 """Divergences between two distributions over a vocabulary, from their logits.
 
-Agarwal et al. 2023 (GKD), https://arxiv.org/abs/2306.13649. For research code and as what the
-blocked computation of the scorer is tested against: this one holds [tokens, vocabulary] arrays.
+Agarwal et al. 2023 (GKD), https://arxiv.org/abs/2306.13649. For research code and as the
+reference in tests of the scorer's blocked computation: this one holds [tokens, vocabulary] arrays.
 """
 
 import jax
@@ -45,9 +45,11 @@ def generalized_jsd(
     """
     require(0 <= beta <= 1, f"beta must be in [0, 1], got {beta}")
     require(temperature > 0, f"temperature must be > 0, got {temperature}")
+    # temperature divides logits: log-probs divided by it are not normalized
     student, teacher = (
         jax.nn.log_softmax(x / temperature, -1) for x in f32(logits, teacher_logits)
     )
+    # the general form is 0 at both ends; here, as in TRL, they are the KLs it tends to
     if beta == 0:
         return _kl(teacher, student)
     if beta == 1:
@@ -62,5 +64,6 @@ def generalized_jsd(
 def _kl(log_p: Array, log_q: Array) -> Array:
     """sum_v p_v (log p_v - log q_v), where 0 log 0 is 0."""
     there = log_p > -jnp.inf
+    # both sides are replaced: -inf - -inf is NaN, in value and in gradient
     apart = jnp.where(there, log_p, 0.0) - jnp.where(there, log_q, 0.0)
     return jnp.sum(jnp.exp(log_p) * apart, -1)

@@ -6,8 +6,8 @@ Mistakes". https://arxiv.org/abs/2306.13649. Reverse KL for language models also
 
 Nothing is computed here. A divergence between two distributions over the vocabulary needs both
 models at once and must not hold [tokens, vocabulary] arrays, so the scorer computes it, in blocks.
-The TEACHER takes the place of the reference (`ref`) of other methods and must be another model. The
-same divergences of logits at hand: `jalign.losses.distill.divergence`.
+The TEACHER is the reference (`ref`) here and must be another model than the policy. The same
+divergences from logits: `jalign.losses.distill.divergence`.
 """
 
 from jax import Array
@@ -37,6 +37,7 @@ def gkd(jsd_to_ref: Float[Array, "B R"]) -> Out:
     >>> gkd(jnp.array([[0.25, 0.5]]))[0].tolist()
     [[0.25, 0.5]]
     """
+    # nothing to compute: the scorer has the gradient too, block by block of the vocabulary
     (loss,) = f32(jsd_to_ref)
     return loss, {"jsd": loss}
 

@@ -52,6 +52,7 @@ def nash_md(
     """
     lead, logps, d = _parts(token_logps, ref_token_logps, win_prob, mask, tau)
     kl = d.sum(-1)
+    # the weight is a reward: a gradient of its d would add tau * log p * grad log p
     loss = -jax.lax.stop_gradient(lead - tau * kl) * logps.sum(-1)
     return loss, {"win_prob": lead + 0.5, "kl_k1": kl}
 
@@ -95,5 +96,6 @@ def _parts(
     require(tau > 0, f"tau must be > 0, got {tau}")
     logps, ref = scored(mask, token_logps, ref_token_logps)
     (p,) = f32(win_prob)
+    # minus 1/2, the value of a fair game: a baseline, which leaves the gradient unbiased
     lead = jnp.where(mask.any(-1), jax.lax.stop_gradient(p) - 0.5, 0.0)
     return lead, logps, logps - ref

@@ -48,6 +48,7 @@ def exo_list(
     0.0711
     """
     log_f, log_q, rewards = _both(logps, ref_logps, ratings, valid, beta, reward_temperature)
+    # masked before the sum: `log_softmax` is 0 at an empty slot, and exp of it is 1
     divergence = jnp.where(valid, jnp.exp(log_f) * (log_f - log_q), 0.0)
     return jnp.sum(divergence, -1), {"rewards": rewards}
 
@@ -85,6 +86,7 @@ def dpo_list(
     1.1271
     """
     log_f, log_q, rewards = _both(logps, ref_logps, ratings, valid, beta, reward_temperature)
+    # likewise: q of an empty slot reads as 1
     return -jnp.sum(jnp.where(valid, jnp.exp(log_q) * log_f, 0.0), -1), {"rewards": rewards}
 
 
@@ -99,6 +101,7 @@ def _both(
     """log f, log q and the implicit rewards."""
     require(beta > 0, f"beta must be > 0, got {beta}")
     require(reward_temperature > 0, f"reward_temperature must be > 0, got {reward_temperature}")
+    # replaced first: one NaN of an empty slot would spread through the softmax of its list
     logps, ref_logps, ratings = kept(valid, logps, ref_logps, ratings)
     rewards = beta * (logps - ref_logps)
     return log_softmax(rewards, valid), log_softmax(ratings / reward_temperature, valid), rewards

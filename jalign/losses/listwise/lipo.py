@@ -52,6 +52,7 @@ def lipo_lambda(
     require(beta > 0, f"beta must be > 0, got {beta}")
     logps, ref_logps, ratings = kept(valid, logps, ref_logps, ratings)
     scores = beta * (logps - ref_logps)
+    # inf: empty slots sort last and take no rank from a response
     order = jnp.argsort(jnp.where(valid, -jax.lax.stop_gradient(scores), jnp.inf), -1)
     # the argsort of an argsort is the rank; it is piecewise constant, so it has no gradient
     rank = jnp.argsort(order, -1) + 1.0

@@ -51,6 +51,7 @@ def nca_list(
     1.4234
     """
     rewards, log_w = _rewards(logps, ref_logps, ratings, valid, beta, reward_temperature)
+    # of this list, not K: padded slots must not weaken the noise term
     n = jnp.maximum(valid.sum(-1, keepdims=True), 1)
     data = jnp.exp(log_w) * jax.nn.log_sigmoid(rewards)
     noise = jax.nn.log_sigmoid(-rewards) / n
@@ -90,6 +91,7 @@ def info_nca_list(
     1.1271
     """
     rewards, log_w = _rewards(logps, ref_logps, ratings, valid, beta, reward_temperature)
+    # masked below: w of an empty slot reads as 1
     entropy = jnp.exp(log_w) * log_softmax(rewards, valid)
     return -jnp.sum(jnp.where(valid, entropy, 0.0), -1), {"rewards": rewards}
 

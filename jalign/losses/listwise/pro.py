@@ -51,6 +51,7 @@ def pro(
     """
     require(sft_coef >= 0, f"sft_coef must be >= 0, got {sft_coef}")
     logps, ratings = kept(valid, logps, ratings)
+    # 1 where there is no response: 0 / 0 would be NaN before any mask
     lens = jnp.where(valid, f32(lens)[0], 1.0)
     scores = logps / lens
     lower, itself = above(ratings, valid), jnp.eye(valid.shape[-1], dtype=bool)

@@ -45,6 +45,7 @@ def lipo_logistic(
     1.3911
     """
     scores, ratings = _scores(logps, ref_logps, ratings, valid, beta)
+    # a sum, as in the paper: a longer list weighs more; `k_wise` is the mean over pairs
     loss = over_pairs(above(ratings, valid), -jax.nn.log_sigmoid(leads(scores)))
     return loss, {"rewards": scores}
 
@@ -153,6 +154,7 @@ def lipo_softmax(
     share = jnp.maximum(ratings, 0.0)
     total = jnp.sum(share, -1)
     entropy = -jnp.sum(share * log_softmax(scores, valid), -1)
+    # not maximum(total, 1): a total below 1 is legitimate where ratings are probabilities
     return entropy / jnp.where(total > 0, total, 1.0), {"rewards": scores}
 
 

@@ -53,8 +53,10 @@ def rrhf(
     require(rank_coef >= 0, f"rank_coef must be >= 0, got {rank_coef}")
     require(length_exponent >= 0, f"length_exponent must be >= 0, got {length_exponent}")
     logps, ratings = kept(valid, logps, ratings)
+    # 1 where there is no response: 0 / 0 would be NaN before any mask
     lens = jnp.where(valid, f32(lens)[0], 1.0)
     scores = logps / lens**length_exponent
+    # no margin, as in the paper: a pair in the right order costs nothing
     rank = over_pairs(above(ratings, valid), jax.nn.relu(-leads(scores)))
     nll, _ = nll_best(logps, lens, ratings, valid)
     metrics = {"rewards": scores, "rank_loss": rank, "nll_loss": nll}

@@ -1,4 +1,4 @@
-"""Gradient ascent on the likelihood of what is to be unlearnt: a control, not a method to use.
+"""Gradient ascent on the loss of responses to unlearn: a control, not a method to use.
 
 Jang et al. 2022, "Knowledge Unlearning for Mitigating Privacy Risks in Language Models".
 https://arxiv.org/abs/2210.01504; as a control in NPO, https://arxiv.org/abs/2404.05868.
@@ -27,4 +27,5 @@ def gradient_ascent(
     [-9.5]
     """
     (rejected,) = f32(rejected_logps)
+    # no minus: minimizing log p is the ascent
     return rejected, {}

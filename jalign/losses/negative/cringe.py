@@ -47,6 +47,7 @@ def cringe(
     """
     require(alpha >= 0, f"alpha must be >= 0, got {alpha}")
     logps, competitor = f32(token_logps, competitor_logps)
+    # masked before the softplus, whose derivative would pass a NaN on
     logps, competitor = jnp.where(mask, logps, 0.0), jnp.where(mask, competitor, 0.0)
     loss = jnp.where((label > 0.5)[:, None], -logps, alpha * _contrast(logps, competitor))
     return jnp.where(mask, loss, 0.0), {}
@@ -103,6 +104,7 @@ def pairwise_cringe(
     chosen_sum, rejected_sum = chosen.sum(-1), rejected.sum(-1)
     # the gate only weighs a pair: with a gradient, closing it would lower the loss
     gate = jax.lax.stop_gradient(jax.nn.sigmoid((bias - chosen_sum + rejected_sum) / temperature))
+    # each by its own length: one divisor for both lets a long response shrink its partner's term
     nll = -chosen_sum / jnp.maximum(chosen_mask.sum(-1), 1)
     contrast = jnp.where(rejected_mask, _contrast(rejected, competitor), 0.0).sum(-1)
     contrast = contrast / jnp.maximum(rejected_mask.sum(-1), 1)
@@ -112,4 +114,5 @@ def pairwise_cringe(
 
 def _contrast(logps: Array, competitor: Array) -> Array:
     """softplus(log p(token) - log p(competitor)), overflowing nowhere."""
+    # log(1 + exp(x)) as written overflows from x = 89 on
     return -jax.nn.log_sigmoid(competitor - logps)

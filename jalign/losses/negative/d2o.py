@@ -24,8 +24,8 @@ def d2o(
     """-log sigmoid(beta * mean_k d_k - alpha * d_neg), d the log-ratio SUMMED over tokens.
 
     The negative is the response with the lowest rating (the first of several), the anchors k are
-    all others that exist: responses the model wrote itself, no better than it is, that keep it from
-    collapsing while it leaves the negative. Their ratings matter only in being higher.
+    all others that exist: the model's own samples, which keep it from collapsing while the
+    negative becomes less likely. Their ratings matter only in being higher.
 
     Args:
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.
@@ -56,6 +56,7 @@ def d2o(
     negative = valid & (jnp.arange(valid.shape[-1]) == lowest)
     rewards = jnp.where(negative, alpha, beta) * ratio
     anchors = jnp.sum(jnp.where(negative, 0.0, rewards), -1)
+    # all but the negative, and once: a public copy divides by their number twice
     count = jnp.maximum(valid.sum(-1) - 1, 1)
     against = jnp.sum(jnp.where(negative, rewards, 0.0), -1)
     return -jax.nn.log_sigmoid(anchors / count - against), {"rewards": rewards}

@@ -41,4 +41,5 @@ def npo(
     require(beta > 0, f"beta must be > 0, got {beta}")
     rejected, ref_rejected = f32(rejected_logps, ref_rejected_logps)
     rewards = beta * (rejected - ref_rejected)
+    # 2 / beta: the slope at the reference is then 1 for every beta, that of gradient ascent
     return -2 / beta * jax.nn.log_sigmoid(-rewards), {"rejected_rewards": rewards}

@@ -35,6 +35,8 @@ def unlikelihood(
     0.9163
     """
     (logps,) = f32(rejected_token_logps)
+    # -1, not 0: log(1 - exp(0)) is -inf, and its gradient NaN even under a mask
     logps = jnp.where(rejected_mask, logps, -1.0)
+    # only the value is capped: minimum has no gradient at p = 1, where p must fall most
     capped = logps + jax.lax.stop_gradient(jnp.minimum(logps, -1e-7) - logps)
     return -jnp.sum(jnp.where(rejected_mask, log1mexp(capped), 0.0), -1), {}

@@ -48,11 +48,13 @@ def alphapo(
     (0.0035, 0.0486)
     """
     require(beta > 0, f"beta must be > 0, got {beta}")
+    # gamma is subtracted from rewards that are multiplied by beta already, as in `simpo`
     require(gamma >= 0, f"gamma must be >= 0, got {gamma}")
     require(abs(alpha) < math.inf, f"alpha must be finite, got {alpha}")
     chosen, rejected, n_chosen, n_rejected = f32(
         chosen_logps, rejected_logps, chosen_len, rejected_len
     )
+    # of the mean per token: p of a whole response would underflow before it is shaped
     chosen_rewards = beta * _shaped(chosen / n_chosen, alpha)
     rejected_rewards = beta * _shaped(rejected / n_rejected, alpha)
     loss = -jax.nn.log_sigmoid(chosen_rewards - rejected_rewards - gamma)
@@ -62,5 +64,6 @@ def alphapo(
 def _shaped(logp: Array, alpha: float) -> Array:
     """(1 - exp(-alpha * logp)) / alpha, which expm1 keeps exact for a small alpha."""
     at_limit = jnp.abs(alpha) < 1e-20
+    # where evaluates both branches: at alpha = 0 the other would divide by 0, NaN in the gradient
     safe = jnp.where(at_limit, 1.0, alpha)
     return jnp.where(at_limit, logp, -jnp.expm1(jnp.minimum(-safe * logp, 80.0)) / safe)

@@ -57,6 +57,7 @@ def aot(
     chosen, rejected, ref_chosen, ref_rejected = f32(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
     )
+    # ratios within one model: here the policy's margins are compared with the reference's
     u, v = chosen - rejected, ref_chosen - ref_rejected
     loss = _by_rank(u, v, present, beta, label_smoothing, axis_name)
     return loss, _rewards(chosen - ref_chosen, rejected - ref_rejected, beta)
@@ -114,10 +115,12 @@ def _by_rank(
     )
     # empty slots may hold NaN, and NaN times a gradient of 0 is NaN
     own = jnp.where(present, u, 0.0), jnp.where(present, v, 0.0), present
+    # ranks are those of the global batch: sorted per device, the loss would depend on the mesh
     u, v, present = (of_all_devices(x, axis_name) for x in own)
     # empty slots sort last on both sides, so they are partners of each other only
     rank = jnp.argsort(jnp.argsort(jnp.where(present, u, jnp.inf)))
     partner = v[jnp.argsort(jnp.where(present, v, jnp.inf))][rank]
+    # each device returns its own pairs: returning all would count a pair once per device
     h = of_this_device(beta * (u - partner), axis_name)
     return -(1 - label_smoothing) * jax.nn.log_sigmoid(h) - label_smoothing * jax.nn.log_sigmoid(-h)
 

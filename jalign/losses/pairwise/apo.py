@@ -1,4 +1,4 @@
-"""APO: anchored preference optimization, which says where BOTH responses should go.
+"""APO: anchored preference optimization, which sets the direction of BOTH responses.
 
 D'Oosterlinck et al. 2024, "Anchored Preference Optimization and Contrastive Revisions: Addressing
 Underspecification in Alignment". https://arxiv.org/abs/2408.06266, Eq. 7 and 8.
@@ -82,6 +82,7 @@ def apo_down(
     chosen, rejected = _rewards(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta
     )
+    # sigmoid(rejected - chosen) is 1 - sigmoid(chosen - rejected) without the cancellation
     loss = jax.nn.sigmoid(chosen) + jax.nn.sigmoid(rejected - chosen)
     return loss, {"chosen_rewards": chosen, "rejected_rewards": rejected}
 

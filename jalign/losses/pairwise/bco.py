@@ -50,8 +50,8 @@ def bco_pair(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-log sigmoid(r_w - delta) - log sigmoid(-(r_l - delta)), with r = beta * log-ratio.
 
-    Log-ratios are SUMMED over tokens. A classifier says "chosen" or "rejected" of each response
-    alone. delta, the reward shift, is a running mean without gradient of half the sum of the mean
+    Log-ratios are SUMMED over tokens. A classifier labels each response alone as chosen or
+    rejected. delta, the reward shift, is a running mean without gradient of half the sum of the mean
     chosen and the mean rejected reward, this batch included. The loss of a pair so depends on the
     others: compute it on the global batch.
 
@@ -81,6 +81,7 @@ def bco_pair(
     chosen, rejected, ref_chosen, ref_rejected, old = f32(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, delta
     )
+    # empty slots may hold NaN, and a batch statistic would spread it to every pair
     chosen_rewards = beta * jnp.where(present, chosen - ref_chosen, 0.0)
     rejected_rewards = beta * jnp.where(present, rejected - ref_rejected, 0.0)
     # a constant of this step that is averaged over steps

@@ -1,4 +1,4 @@
-"""beta-DPO: DPO with a beta that follows the batch, on the pairs whose gap is not an outlier.
+"""beta-DPO: DPO with a beta adapted to each batch, without pairs whose gap is an outlier.
 
 Wu et al. 2024, "beta-DPO: Direct Preference Optimization with Dynamic beta".
 https://arxiv.org/abs/2407.08639, at the scale of the authors' code (see Deviations).
@@ -82,6 +82,7 @@ def beta_dpo(
     chosen_ratio = jnp.where(present, chosen - ref_chosen, 0.0)
     rejected_ratio = jnp.where(present, rejected - ref_rejected, 0.0)
     ratio_gap = chosen_ratio - rejected_ratio
+    # M selects pairs and sets beta; with a gradient the policy could lower its loss through beta
     gap, noise, there = (
         of_all_devices(x, axis_name) for x in (jax.lax.stop_gradient(ratio_gap), noise, present)
     )
@@ -100,6 +101,7 @@ def beta_dpo(
     n = jnp.maximum(jnp.floor(keep * count * (1 + 2.5e-7)), 1.0)  # 0.42 * 150 is 62.99.. in float32
     drawn = there & (rank < n)
 
+    # beta <= 0 would reverse the preference, and one batch far below the running mean asks for it
     beta_batch = jnp.maximum(beta * (1 + alpha * (mean_where(gap, drawn) - mean)), 1e-3)
     drawn = of_this_device(drawn, axis_name)
     loss = jnp.where(drawn, -jax.nn.log_sigmoid(beta_batch * ratio_gap) * (count / n), 0.0)

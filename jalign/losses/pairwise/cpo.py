@@ -36,6 +36,7 @@ def cpo(
     """
     require(beta > 0, f"beta must be > 0, got {beta}")
     chosen, rejected = f32(chosen_logps, rejected_logps)
+    # sums: with means per token this would be SimPO without a margin, not DPO without a reference
     chosen_rewards, rejected_rewards = beta * chosen, beta * rejected
     loss = -jax.nn.log_sigmoid(chosen_rewards - rejected_rewards)
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

@@ -57,7 +57,9 @@ def discopop(
     chosen_rewards = beta * (chosen - ref_chosen)
     rejected_rewards = beta * (rejected - ref_rejected)
     h = chosen_rewards - rejected_rewards
+    # sigmoid(-x) is 1 - m without the cancellation at a large h
     logistic = -jax.nn.sigmoid(-h / tau) * jax.nn.log_sigmoid(h)
+    # one exponential: far below 0 the factors are m = 0 and exp(-h) = inf, whose product is NaN
     exponential = jnp.exp(jnp.minimum(jax.nn.log_sigmoid(h / tau) - h, 80.0))
     return logistic + exponential, {
         "chosen_rewards": chosen_rewards,

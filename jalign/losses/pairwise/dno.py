@@ -51,5 +51,6 @@ def dno(
     chosen_rewards = beta * (chosen - ref_chosen)
     rejected_rewards = beta * (rejected - ref_rejected)
     h = chosen_rewards - rejected_rewards
+    # log_sigmoid(-h), since log(1 - sigmoid(h)) is -inf in float32 from about h = 17 on
     loss = -p * jax.nn.log_sigmoid(h) - (1 - p) * jax.nn.log_sigmoid(-h)
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

@@ -48,9 +48,11 @@ def dpo(
     require(
         0 <= label_smoothing < 0.5, f"label_smoothing must be in [0, 0.5), got {label_smoothing}"
     )
+    # float32 before the differences: at 300 nats bfloat16 has steps of 2
     chosen, rejected, ref_chosen, ref_rejected = f32(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
     )
+    # ratios to the reference first: at step 0 they are exactly 0, and so is h
     chosen_rewards = beta * (chosen - ref_chosen)
     rejected_rewards = beta * (rejected - ref_rejected)
     h = chosen_rewards - rejected_rewards

@@ -52,5 +52,6 @@ def dpop(
     chosen_ratio, rejected_ratio = chosen - ref_chosen, rejected - ref_rejected
     # nats by which the chosen response fell below the reference; 0 and no gradient above it
     lost = jax.nn.relu(-chosen_ratio)
+    # inside the sigmoid (Eq. 3): outside, the penalty would keep its gradient on right pairs
     loss = -jax.nn.log_sigmoid(beta * (chosen_ratio - rejected_ratio - lam * lost))
     return loss, {"chosen_rewards": beta * chosen_ratio, "rejected_rewards": beta * rejected_ratio}

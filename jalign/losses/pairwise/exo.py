@@ -24,10 +24,10 @@ def exo_pair(
     """q * (log q - log(1 - e)) + (1 - q) * (log(1 - q) - log e), with q = sigmoid(h).
 
     h = beta * (chosen - rejected log-ratio), SUMMED over tokens. This is the REVERSE divergence
-    KL(q || 1 - e) between what the policy says of the pair and the smoothed label; cDPO with the
+    KL(q || 1 - e) between the policy's preference and the smoothed label; cDPO with the
     same e is the forward one. The minimum is 0 at h = log((1 - e) / e), and the slope
-    q (1 - q) (h - log((1 - e) / e)) vanishes far on BOTH sides: a pair that is very wrong teaches
-    nothing.
+    q (1 - q) (h - log((1 - e) / e)) vanishes far on BOTH sides: a pair that is very wrong has no
+    gradient.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
@@ -47,6 +47,7 @@ def exo_pair(
     1.2763
     """
     require(beta > 0, f"beta must be > 0, got {beta}")
+    # no label_smoothing of 0: log e is then -inf, and the reverse divergence infinite
     require(
         (label_smoothing > 0) & (label_smoothing < 0.5),
         f"label_smoothing must be in (0, 0.5), got {label_smoothing}",

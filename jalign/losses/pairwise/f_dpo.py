@@ -54,6 +54,7 @@ def f_dpo_forward_kl(
     0.2691
     """
     ratios = _ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
+    # 80, since exp overflows float32 at 88.7 and the difference of two values must stay finite
     return _compare(lambda d: -jnp.expm1(jnp.minimum(-d, 80.0)), ratios, beta)
 
 
@@ -85,6 +86,7 @@ def f_dpo_js(
     0.4741
     """
     ratios = _ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
+    # + log 2, so that g is 0 at the reference and the logged rewards start at 0
     return _compare(lambda d: math.log(2) + jax.nn.log_sigmoid(d), ratios, beta)
 
 
@@ -119,6 +121,7 @@ def f_dpo_alpha(
     """
     require((alpha > 0) & (alpha < 1), f"alpha must be in (0, 1), got {alpha}")
     ratios = _ratios(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
+    # expm1, since 1 - exp(-alpha d) loses its digits at a small alpha
     return _compare(lambda d: -jnp.expm1(jnp.minimum(-alpha * d, 80.0)) / alpha, ratios, beta)
 
 
@@ -142,6 +145,7 @@ def _compare(
 ) -> tuple[Array, dict[str, Array]]:
     """The logistic loss of the values of g."""
     chosen, rejected = ratios
+    # TRL logs beta * d; a reward that the loss does not compare would mislead
     chosen_rewards, rejected_rewards = beta * g(chosen), beta * g(rejected)
     loss = -jax.nn.log_sigmoid(chosen_rewards - rejected_rewards)
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

@@ -113,6 +113,7 @@ def gpo_exponential(
     0.8187
     """
     x, rewards = _margin(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
+    # clamped: unbounded, a single flipped label would make up the gradient of its step
     return jnp.exp(-jnp.maximum(x, -20.0)), rewards
 
 
@@ -145,6 +146,7 @@ def gpo_truncated_quadratic(
     0.64
     """
     x, rewards = _margin(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
+    # relu inside the square: beyond 1 neither value nor gradient, where the plain square pulls back
     return jax.nn.relu(1 - x) ** 2, rewards
 
 
@@ -178,6 +180,7 @@ def gpo_savage(
     0.2026
     """
     x, rewards = _margin(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta)
+    # 1 / (1 + exp(x))^2 has the gradient 0 * inf = NaN from x = 89 on
     return jax.nn.sigmoid(-x) ** 2, rewards
 
 

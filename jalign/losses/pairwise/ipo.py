@@ -43,6 +43,7 @@ def ipo(
     chosen, rejected, ref_chosen, ref_rejected, n_chosen, n_rejected = f32(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, chosen_len, rejected_len
     )
+    # per token: 1 / (2 tau) is nats per token, so one tau is not the same loss as in ipo_sum
     return _squared((chosen - ref_chosen) / n_chosen, (rejected - ref_rejected) / n_rejected, tau)
 
 

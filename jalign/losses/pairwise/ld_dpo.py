@@ -1,4 +1,4 @@
-"""LD-DPO: DPO in which the tokens that only the longer response has count less.
+"""LD-DPO: DPO that downweights tokens beyond the length of the shorter response.
 
 Liu et al. 2024, "Length Desensitization in Direct Preference Optimization".
 https://arxiv.org/abs/2409.06411.
@@ -26,9 +26,9 @@ def ld_dpo(
     """-log sigmoid(beta * (d_w - d_l)), d = SUM_{t <= n} d_t + alpha * SUM_{t > n} d_t.
 
     d_t is the log-ratio of the t-th token of a response and n the length of the SHORTER response of
-    the pair. The paper writes it as a probability whose excess tokens stand to the power alpha, in
-    policy and reference alike. The shorter response keeps its whole log-ratio; of the longer one
-    the tail, whose share of the gradient grows with its length, is damped.
+    the pair. The paper raises the probability of the excess tokens to the power alpha, in policy
+    and reference alike. The shorter response keeps its whole log-ratio; the tail of the longer one,
+    whose share of the gradient grows with its length, is damped.
 
     Args:
       chosen_token_logps, rejected_token_logps: nats, one per token.
@@ -57,6 +57,7 @@ def ld_dpo(
     chosen, rejected, ref_chosen, ref_rejected = f32(
         chosen_token_logps, rejected_token_logps, ref_chosen_token_logps, ref_rejected_token_logps
     )
+    # counted per pair from the masks: the padded width is that of the longest in the batch
     shared = jnp.minimum(chosen_mask.sum(-1), rejected_mask.sum(-1))[:, None]
 
     def reward(logps: Array, ref_logps: Array, mask: Array) -> Array:

@@ -47,6 +47,7 @@ def nca_pair(
     )
     chosen_rewards = beta * (chosen - ref_chosen)
     rejected_rewards = beta * (rejected - ref_rejected)
+    # each response against noise by itself: a difference of rewards, as in DPO, lets both fall
     noise = jax.nn.log_sigmoid(-chosen_rewards) + jax.nn.log_sigmoid(-rejected_rewards)
     loss = -jax.nn.log_sigmoid(chosen_rewards) - 0.5 * noise
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

@@ -49,6 +49,7 @@ def dpo_norm(
     chosen, rejected, ref_chosen, ref_rejected, n_chosen, n_rejected = f32(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, chosen_len, rejected_len
     )
+    # n counts exactly the summed tokens: with another count beta would differ from pair to pair
     chosen_rewards = beta * (chosen - ref_chosen) / n_chosen
     rejected_rewards = beta * (rejected - ref_rejected) / n_rejected
     loss = -jax.nn.log_sigmoid(chosen_rewards - rejected_rewards)

@@ -36,8 +36,8 @@ def orpo(
     Raises:
       ValueError: beta < 0.
     Deviations: the mean log-probability is clamped to <= -1e-7, where 1 - p is still a float32. TRL
-      averages the NLL over prompt and response, the authors over the response unless told
-      otherwise.
+      averages the NLL over prompt and response, the authors over the response by
+      default.
     >>> import jax.numpy as jnp
     >>> x = [jnp.array([v]) for v in (-4.0, -9.0, 4.0, 3.0)]
     >>> round(float(orpo(*x)[0][0]), 4)
@@ -50,6 +50,7 @@ def orpo(
     # log(1 - p) is -inf at p = 1, which a short memorized response reaches in float32
     chosen = jnp.minimum(chosen / n_chosen, -1e-7)
     rejected = jnp.minimum(rejected / n_rejected, -1e-7)
+    # log p - log(1 - p) of means per token: the odds of a whole response would all be about 0
     log_odds = (chosen - rejected) - (log1mexp(chosen) - log1mexp(rejected))
     ratio = jax.nn.log_sigmoid(log_odds)
     return -beta * ratio, {

@@ -54,6 +54,7 @@ def r_dpo(
     )
     chosen_rewards = beta * (chosen - ref_chosen)
     rejected_rewards = beta * (rejected - ref_rejected)
+    # plus: a minus would ask a longer chosen response for more margin, and so teach length
     h = chosen_rewards - rejected_rewards + alpha * (n_chosen - n_rejected)
     loss = -jax.nn.log_sigmoid(h)
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

@@ -46,6 +46,7 @@ def robust_dpo(
     0.1883
     """
     require(beta > 0, f"beta must be > 0, got {beta}")
+    # below 1/2: at 1/2 labels say nothing and 1 - 2 e is 0, above it the loss changes its sign
     require(
         (label_smoothing >= 0) & (label_smoothing < 0.5),
         f"label_smoothing must be in [0, 0.5), got {label_smoothing}",

@@ -43,5 +43,6 @@ def simpo(
         chosen_logps, rejected_logps, chosen_len, rejected_len
     )
     chosen_rewards, rejected_rewards = beta * chosen / n_chosen, beta * rejected / n_rejected
+    # gamma is not multiplied by beta: the authors' code has beta * (difference - gamma / beta)
     loss = -jax.nn.log_sigmoid(chosen_rewards - rejected_rewards - gamma)
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

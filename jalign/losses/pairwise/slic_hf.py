@@ -20,8 +20,8 @@ def slic_hf(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """max(0, delta - chosen + rejected) - sft_coef * chosen, with SUMMED log-probabilities.
 
-    A hinge on the calibration of the pair and the likelihood of the chosen response, which stands
-    for the paper's regularization target; no reference model. The hinge of GPO and TRL,
+    A hinge on the calibration of the pair and the likelihood of the chosen response, which replaces
+    the paper's regularization target; no reference model. The hinge of GPO and TRL,
     max(0, 1 - beta * D) on log-RATIOS, is another loss (RSO's).
 
     Args:
@@ -42,5 +42,6 @@ def slic_hf(
     require(delta >= 0, f"delta must be >= 0, got {delta}")
     require(sft_coef >= 0, f"sft_coef must be >= 0, got {sft_coef}")
     chosen, rejected = f32(chosen_logps, rejected_logps)
+    # both terms are per response: HALOs broadcasts [B] to [B, T], one hinge for every token
     loss = jax.nn.relu(delta - chosen + rejected) - sft_coef * chosen
     return loss, {"chosen_rewards": chosen, "rejected_rewards": rejected}

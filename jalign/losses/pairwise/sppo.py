@@ -56,6 +56,7 @@ def sppo(
         chosen_win_rate,
         rejected_win_rate,
     )
+    # minus 1/2: a response that wins half of the time must not move
     total, rewards = _squares(
         chosen - ref_chosen, rejected - ref_rejected, p_chosen - 0.5, p_rejected - 0.5, beta
     )
@@ -91,6 +92,7 @@ def sppo_hard(
     chosen, rejected, ref_chosen, ref_rejected = f32(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
     )
+    # no half, unlike `sppo`: TRL's loss_type sppo_hard sums the squares
     return _squares(chosen - ref_chosen, rejected - ref_rejected, 0.5, -0.5, beta)
 
 

@@ -54,6 +54,7 @@ def tdpo1(
         rejected_kl_from_ref,
         beta,
     )
+    # no stop_gradient, as in the paper's first form: it also raises S of the chosen response
     loss = -jax.nn.log_sigmoid(beta * (chosen - rejected - (s_rejected - s_chosen)))
     return loss, _rewards(chosen, rejected, s_chosen, s_rejected, beta)
 
@@ -129,6 +130,7 @@ def _rewards(
     chosen: Array, rejected: Array, s_chosen: Array, s_rejected: Array, beta: float
 ) -> dict[str, Array]:
     return {
+        # without alpha, so that the rewards of both forms can be compared, as the authors log them
         "chosen_rewards": beta * (chosen + s_chosen),
         "rejected_rewards": beta * (rejected + s_rejected),
     }

@@ -1,4 +1,4 @@
-"""WPO: DPO in which a pair counts as much as the policy itself might have written it.
+"""WPO: DPO that weights a pair by how likely the policy is to write it.
 
 Zhou et al. 2024, "WPO: Enhancing RLHF with Weighted Preference Optimization".
 https://arxiv.org/abs/2406.11827, Eq. 2, with sampled alignment of the weights.
@@ -58,6 +58,7 @@ def wpo(
     usual_chosen, usual_rejected, n_chosen, n_rejected = f32(
         chosen_log_sum_p_squared, rejected_log_sum_p_squared, chosen_len, rejected_len
     )
+    # means: the exponential of a sum over tokens would be 0 for every long response
     aligned = (chosen - usual_chosen) / n_chosen + (rejected - usual_rejected) / n_rejected
     # clamped at 1 as the authors do; unbounded, a pair that the policy likes would dominate
     weight = jax.lax.stop_gradient(jnp.exp(jnp.minimum(aligned, 0.0)))

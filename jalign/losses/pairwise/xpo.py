@@ -1,4 +1,4 @@
-"""XPO: exploratory preference optimization, online DPO that pays for novelty.
+"""XPO: exploratory preference optimization, online DPO with an exploration bonus.
 
 Xie et al. 2024, "Exploratory Preference Optimization: Harnessing Implicit Q*-Approximation for
 Sample-Efficient RLHF". https://arxiv.org/abs/2405.21046, Algorithm 1.
@@ -25,8 +25,8 @@ def xpo(
     """-log sigmoid(h) + alpha * log p(y~), h as in DPO, y~ the response that the REFERENCE wrote.
 
     One response of each pair is drawn from the policy, the other from the reference. The second
-    term lowers the probability of what the reference says anyway, chosen or not: probability is
-    freed for responses that nobody has seen, whose reward is unknown and may be high.
+    term lowers the probability of the reference's response, chosen or not, which frees probability
+    for responses that were never sampled, whose reward is unknown and may be high.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
@@ -50,5 +50,7 @@ def xpo(
     require(alpha >= 0, f"alpha must be >= 0, got {alpha}")
     pair = f32(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
     loss, metrics = dpo(*pair, beta=beta)
+    # either side may be the reference's, whichever of the two the reward preferred
     explored = jnp.where(ref_response > 0.5, pair[0], pair[1])
+    # plus: minimizing lowers log p of what the reference already writes; a minus would imitate it
     return loss + alpha * explored, metrics | {"ref_response_logps": explored}

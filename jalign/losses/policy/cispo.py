@@ -49,6 +49,7 @@ def cispo(
     [[6.0, -2.0]]
     """
     require(0 <= ratio_min <= 1, f"ratio_min must be in [0, 1], got {ratio_min}")
+    # a cap below 1 scales every gradient down: TRL reads its epsilon_high 0.2 as this cap
     require(
         ratio_max >= 1,
         f"ratio_max must be >= 1: it is the largest weight, not a distance from 1; got {ratio_max}",

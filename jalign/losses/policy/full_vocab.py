@@ -1,4 +1,4 @@
-"""Terms of the whole distribution of the next token: the exact KL divergence, and the entropy.
+"""Terms over the full next-token distribution: the exact KL divergence, and the entropy.
 
 Schulman et al. 2017, https://arxiv.org/abs/1707.06347, Eq. 9 (entropy); Ziegler et al. 2019,
 https://arxiv.org/abs/1909.08593 (KL from the initial policy).
@@ -28,12 +28,13 @@ def kl_exact(kl_to_ref: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Out:
     >>> kl_exact(jnp.array([[0.5, 9.0]]), jnp.array([[True, False]]))[0].tolist()
     [[0.5, 0.0]]
     """
+    # from the scorer: [tokens, vocabulary] logits exist only block by block inside it
     (loss,) = scored(mask, kl_to_ref)
     return loss, {"kl_exact": loss}
 
 
 def entropy_bonus(entropy: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Out:
-    """-H(p) of the next token: with a positive weight the policy is kept from certainty.
+    """-H(p) of the next token: a positive weight keeps the policy from collapsing.
 
     Args:
       entropy: H(p) at each token, nats, >= 0.
@@ -46,4 +47,5 @@ def entropy_bonus(entropy: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Out
     [[-0.5, -0.0]]
     """
     (entropy,) = scored(mask, entropy)
+    # terms are minimized: a positive entropy_coef must raise the entropy
     return -entropy, {"entropy": entropy}

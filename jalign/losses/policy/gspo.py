@@ -57,8 +57,10 @@ def gspo(
     [-3.0]
     """
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
+    # the mean is clamped, not the tokens: these would lose their gradient within the bounds of s
     ratio = jnp.exp(bounded(mean_of_response(log_ratio, mask)))
     (a,) = recorded(mask, advantages)
+    # the clip acts on a whole response, so its tokens must agree on the sign of A
     loss, metrics = clipped(ratio, of_response(a, mask), clip_low, clip_high)
     kl = mean_of_response(approx_kl(log_ratio), mask)
     return loss, metrics | {"ratio": ratio, "approx_kl": kl}

@@ -46,6 +46,7 @@ def kl_k2(token_logps: Tokens, ref_token_logps: Tokens, mask: Mask) -> Out:
     [[2.0, 0.5]]
     """
     logps, ref = scored(mask, token_logps, ref_token_logps)
+    # unclamped, unlike k3: a square does not overflow, and a clamp would let a far token go
     loss = 0.5 * (logps - ref) ** 2
     return loss, {"kl_k2": loss}
 
@@ -93,6 +94,7 @@ def kl_k3_ratio(
     0.6886
     """
     logps, ref = scored(mask, token_logps, ref_token_logps)
+    # rho keeps its gradient: k3 alone has that of the forward KL
     loss = jnp.exp(bounded(log_ratios(token_logps, old_token_logps, mask))) * _k3(logps - ref)
     return loss, {"kl_k3_ratio": loss}
 
@@ -111,10 +113,13 @@ def kl_k3_straight_through(token_logps: Tokens, ref_token_logps: Tokens, mask: M
     1.1353
     """
     value, slope = (f(token_logps, ref_token_logps, mask)[0] for f in (kl_k3, kl_k2))
+    # `slope` cancels in value and stays in the gradient
     loss = slope + jax.lax.stop_gradient(value - slope)
     return loss, {"kl_k3": loss}
 
 
 def _k3(d: Array) -> Array:
     d = bounded(d)
+    # expm1: near d = 0 the value is d^2 / 2, which exp(-d) - 1 + d rounds away. MOST as in verl: a
+    # token that the reference excludes would otherwise outweigh the batch
     return jnp.minimum(jnp.expm1(-d) + d, MOST)

@@ -59,9 +59,11 @@ def ppo_clip(
     require(dual_clip == 0 or dual_clip > 1, f"dual_clip must be 0 (off) or > 1, got {dual_clip}")
     (a,) = recorded(mask, advantages)
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
+    # exp of a difference: p / p_old of an improbable token is 0 / 0 in float32
     ratio = jnp.exp(bounded(log_ratio))
     # only for A < 0: there the clip leaves a large ratio unbounded
     far = (a < 0) & (ratio > jnp.where(dual_clip > 0, dual_clip, jnp.inf))
+    # dual_clip is a constant there, so a token beyond it gets no gradient at all
     loss, metrics = clipped(jnp.where(far, dual_clip, ratio), a, clip_low, clip_high)
     return loss, metrics | {
         "ratio": ratio,
@@ -110,5 +112,7 @@ def ppo(
     require(value_coef >= 0, f"value_coef must be >= 0, got {value_coef}")
     clips = {"clip_low": clip_low, "clip_high": clip_high, "dual_clip": dual_clip}
     policy, metrics = ppo_clip(token_logps, old_token_logps, advantages, mask, **clips)
+    # through the module: the keyword argument value_clip hides the function's name
     critic, more = value.value_clip(values, old_values, returns, mask, value_clip=value_clip)
+    # one sum trains both: each term has a gradient in its own model only, unless they share weights
     return policy + value_coef * critic, metrics | more

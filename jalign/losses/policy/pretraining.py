@@ -1,8 +1,7 @@
-"""The likelihood of text that the policy did not write: what PPO-ptx keeps up.
+"""The pretraining loss of PPO-ptx: the NLL of text that the policy did not write.
 
 Ouyang et al. 2022 (InstructGPT), https://arxiv.org/abs/2203.02155, Eq. 2: RLHF makes a model worse
-at tasks that its pretraining had taught it; some of that text beside each batch of samples prevents
-it.
+at tasks it had learned in pretraining; mixing pretraining text into each batch prevents this.
 """
 
 from jax import Array
@@ -28,4 +27,5 @@ def pretraining_nll(token_logps: Float[Array, "B R"], pretraining_mask: Bool[Arr
     [[0.5, 0.0]]
     """
     (logps,) = scored(pretraining_mask, token_logps)
+    # 0 - x: negating the zeros of unscored positions gives -0.0
     return 0.0 - logps, {"pretraining/nll": 0.0 - logps}

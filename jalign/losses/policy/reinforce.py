@@ -20,7 +20,7 @@ def reinforce(token_logps: Tokens, advantages: Tokens, mask: Bool[Array, "B R"])
     """-A log p(token), whose gradient on samples of the policy itself is the policy gradient.
 
     For one gradient step per rollout: nothing corrects for samples of an older policy (use
-    `ppo_clip`). The value is meaningless, only its gradient matters.
+    `ppo_clip`). The value has no meaning, only the gradient does.
 
     Args:
       token_logps: log p of each scored token, nats, at the temperature of sampling.
@@ -29,12 +29,13 @@ def reinforce(token_logps: Tokens, advantages: Tokens, mask: Bool[Array, "B R"])
       mask: scored positions; values elsewhere are ignored.
     Returns:
       The unreduced loss, 0 at unscored positions, and no metrics.
-    Deviations: ReMax's authors discount with gamma 0.99 and clip; that is the advantages' business.
+    Deviations: ReMax's authors discount with gamma 0.99 and clip; that is part of the advantages.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> reinforce(a(-1.0, -0.5), a(2.0, -3.0), a(True, True))[0].tolist()
     [[2.0, -1.5]]
     """
+    # log p, not a ratio: on fresh samples both have the same gradient, and nothing must be recorded
     (logps,), (a,) = scored(mask, token_logps), recorded(mask, advantages)
     return -a * logps, {}
 
@@ -67,6 +68,8 @@ def reinforce_with_value(
     [[3.0, -1.5]]
     """
     require(value_coef >= 0, f"value_coef must be >= 0, got {value_coef}")
+    # A comes from recorded values, so the policy term has no gradient in the critic
     policy, _ = reinforce(token_logps, advantages, mask)
+    # unclipped: in a rollout's first step values have not moved, so a clip would not hold
     critic, metrics = value_loss(values, returns, mask)
     return policy + value_coef * critic, metrics

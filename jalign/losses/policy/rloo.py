@@ -58,6 +58,7 @@ def rloo(
     # the sum over a long response overflows exp in float32
     ratio = jnp.exp(bounded(log_ratio.sum(-1)))
     (a,) = recorded(mask, advantages)
+    # a response is one action: its advantage is repeated at every token and read once
     loss, metrics = clipped(ratio, of_response(a, mask), clip_low, clip_high)
     kl = mean_of_response(approx_kl(log_ratio), mask)
     return loss, metrics | {"ratio": ratio, "approx_kl": kl}

@@ -21,11 +21,11 @@ def value_loss(values: Tokens, returns: Tokens, mask: Bool[Array, "B R"]) -> Out
 
     Args:
       values: V, of the critic, before each token.
-      returns: R, what it should say; no gradient.
+      returns: R, the target; no gradient.
       mask: scored positions; values elsewhere are ignored.
     Returns:
       The unreduced loss, 0 at unscored positions, and it again as `value/loss`.
-    Deviations: the half is of the codes; RLAIF (https://arxiv.org/abs/2309.00267) has none.
+    Deviations: the half is that of public code; RLAIF (https://arxiv.org/abs/2309.00267) has none.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> value_loss(a(1.0, 2.0), a(3.0, 2.5), a(True, True))[0].tolist()
@@ -72,6 +72,7 @@ def value_clip(
     far = jnp.where(value_clip > 0, value_clip, jnp.inf)
     near = old + jnp.clip(v - old, -far, far)
     plain, held = (v - r) ** 2, (near - r) ** 2
+    # only where the clipped square is larger: a V that moved away from R needs its gradient
     bound = (jnp.abs(v - old) > far) & (held > plain)
     loss = 0.5 * jnp.where(bound, held, plain)
     return loss, {"value/loss": loss, "value/clip_ratio": bound.astype(jnp.float32)}

@@ -28,6 +28,7 @@ def bradley_terry(
     0.3133
     """
     chosen, rejected = f32(chosen_scores, rejected_scores)
+    # of the difference: softmax as written, exp(chosen) / (..), overflows from a score of 89 on
     loss = -jax.nn.log_sigmoid(chosen - rejected)
     return loss, {"chosen_rewards": chosen, "rejected_rewards": rejected}
 
@@ -54,6 +55,7 @@ def bradley_terry_margin(
     2.1269
     """
     chosen, rejected, margin = f32(chosen_scores, rejected_scores, margin)
+    # the margin is data, not a hyper-parameter: it differs by how clear the preference was
     loss = -jax.nn.log_sigmoid(chosen - rejected - margin)
     return loss, {"chosen_rewards": chosen, "rejected_rewards": rejected}
 
@@ -83,6 +85,7 @@ def bradley_terry_soft(
     """
     chosen, rejected, p = f32(chosen_scores, rejected_scores, chosen_prob)
     z = chosen - rejected
+    # log_sigmoid(-z), since log(1 - sigmoid(z)) is -inf in float32 from about z = 17 on
     loss = -p * jax.nn.log_sigmoid(z) - (1 - p) * jax.nn.log_sigmoid(-z)
     return loss, {"chosen_rewards": chosen, "rejected_rewards": rejected}
 
@@ -100,4 +103,5 @@ def reward_centering(
     [4.0]
     """
     chosen, rejected = f32(chosen_scores, rejected_scores)
+    # of the sum, the one direction that `bradley_terry` leaves free; squares of each would fight it
     return (chosen + rejected) ** 2, {}

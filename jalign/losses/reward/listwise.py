@@ -43,6 +43,7 @@ def k_wise(
     scores, ratings = kept(valid, scores, ratings)
     pairs = above(ratings, valid)
     loss = over_pairs(pairs, -jax.nn.log_sigmoid(leads(scores)))
+    # by the pairs that exist: with ties K (K - 1) / 2 would shrink the prompt's weight
     return loss / jnp.maximum(pairs.sum((1, 2)), 1), {"rewards": scores}
 
 
@@ -70,7 +71,9 @@ def pick_best(
     1.0239
     """
     scores, ratings = kept(valid, scores, ratings)
+    # -inf, not 0: all ratings of a list may be negative
     highest = jnp.max(jnp.where(valid, ratings, -jnp.inf), -1, keepdims=True)
+    # the winners' total probability: a mean of their log-probs would set equals against each other
     loss = log_sum_exp(scores, valid) - log_sum_exp(scores, valid & (ratings == highest))
     return loss, {"rewards": scores}
 

@@ -40,5 +40,6 @@ def fit_normalization(
     (scores,) = f32(scores)
     spread = jnp.std(scores)
     require(spread > 0, f"scores must differ to be normalized, got {scores.size} equal ones")
+    # under jit the check above cannot look at values: the floor keeps the gain finite
     gain = std / jnp.maximum(spread, 1e-8)
     return gain, mean - gain * jnp.mean(scores)

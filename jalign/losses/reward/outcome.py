@@ -1,4 +1,4 @@
-"""Outcome reward model: is the answer right?
+"""Outcome reward model: a verifier of final answers.
 
 Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems".
 https://arxiv.org/abs/2110.14168.
@@ -31,5 +31,6 @@ def outcome(
     [0.3133, 1.0633]
     """
     scores, label = f32(scores, label)
+    # a product and not a where: labels may be shares of votes
     loss = -label * jax.nn.log_sigmoid(scores) - (1 - label) * jax.nn.log_sigmoid(-scores)
     return loss, {"rewards": scores}

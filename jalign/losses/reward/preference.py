@@ -38,6 +38,7 @@ def pair_rm(
     0.5877
     """
     chosen, rejected = f32(chosen_scores, rejected_scores)
+    # each logit has its own sigmoid: one sigmoid of the difference leaves their sum free
     loss = -0.5 * (jax.nn.log_sigmoid(chosen) + jax.nn.log_sigmoid(-rejected))
     return loss, {"chosen_rewards": chosen, "rejected_rewards": rejected}
 
@@ -62,6 +63,7 @@ def preference_ab(
     [0.5]
     """
     (chosen,) = f32(chosen_logps)
+    # over the whole vocabulary: normalized over A and B alone, both letters may become improbable
     return -chosen, {"answer_prob": jnp.exp(chosen)}
 
 
@@ -97,5 +99,6 @@ def pointwise_from_pairwise(p: Float[Array, "*N"]) -> Float[Array, "*N"]:
     >>> round(float(pointwise_from_pairwise(jnp.array([0.75]))[0]), 4)
     1.0986
     """
+    # first: a certain comparison would have an infinite score and a NaN gradient
     p = jnp.clip(f32(p)[0], CLOSEST, 1 - CLOSEST)
     return jnp.log(p) - jnp.log1p(-p)

@@ -1,4 +1,4 @@
-"""Process reward models: is each step right? And what to make of the steps' scores.
+"""Process reward models: a score per step, and aggregates of the steps' scores.
 
 Uesato et al. 2022. https://arxiv.org/abs/2211.14275; Lightman et al. 2023, "Let's Verify Step by
 Step". https://arxiv.org/abs/2305.20050; Wang et al. 2023, "Math-Shepherd".
@@ -37,6 +37,7 @@ def process_reward(
     """
     scores, labels = f32(token_scores, step_labels)
     loss = -labels * jax.nn.log_sigmoid(scores) - (1 - labels) * jax.nn.log_sigmoid(-scores)
+    # above 1/2, since soft labels (the share of right continuations) are not classes
     right = ((scores > 0) == (labels > 0.5)).astype(jnp.float32)
     return loss, {"step_prob": jax.nn.sigmoid(scores), "step_accuracy": right}
 
@@ -57,6 +58,7 @@ def step_product(token_scores: Float[Array, "B R"], mask: Bool[Array, "B R"]) ->
     0.0871
     """
     logs = jnp.where(mask, jax.nn.log_sigmoid(_kept(token_scores, mask)), 0.0)
+    # the empty product is 1 and would rank a response without any judged step first
     return jnp.where(mask.any(-1), jnp.exp(logs.sum(-1)), 0.0)
 
 
@@ -70,6 +72,7 @@ def step_min(token_scores: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Flo
     0.1192
     """
     probs = jnp.where(mask, jax.nn.sigmoid(_kept(token_scores, mask)), 1.0)
+    # likewise: the minimum over no steps is 1
     return jnp.where(mask.any(-1), probs.min(-1), 0.0)
 
 
@@ -82,6 +85,7 @@ def step_last(token_scores: Float[Array, "B R"], mask: Bool[Array, "B R"]) -> Fl
     >>> round(float(step_last(*x)[0]), 4)
     0.1192
     """
+    # the last True, not the count of them: steps end at scattered positions
     last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[-1]), 0), -1, keepdims=True)
     score = jnp.take_along_axis(_kept(token_scores, mask), last, -1)[:, 0]
     return jnp.where(mask.any(-1), jax.nn.sigmoid(score), 0.0)
@@ -106,6 +110,7 @@ def potential_differences(
     [1.0, -3.0, 0.0]
     """
     scores = _kept(token_scores, mask)
+    # shifted by one with a 0 in front, so that the sum telescopes to the last score
     before = jnp.pad(scores[:, :-1], ((0, 0), (1, 0)))
     return jnp.where(mask, scores - before, 0.0)
 

@@ -82,6 +82,7 @@ def multi_attribute(
     """
     scores, ratings = f32(attribute_scores, attribute_ratings)
     rated = ~jnp.isnan(ratings)
+    # both sides are replaced: (score - NaN)^2 masked afterwards has a NaN gradient
     error = jnp.where(rated, scores, 0.0) - jnp.where(rated, ratings, 0.0)
     loss = jnp.sum(error**2, -1) / jnp.maximum(rated.sum(-1), 1)
     return loss, {"rewards": scores.mean(-1)}

@@ -22,8 +22,8 @@ def token_bradley_terry(
     """-log sigmoid(sum of chosen token rewards - sum of rejected token rewards).
 
     The SUM over tokens, not divided by the length: a response's reward is the return of its tokens,
-    so what the head says of a token can be handed to RL as its dense reward and adds up to what was
-    learned. The price: a head that gives every token the same reward prefers by length alone, and a
+    so the head's output at a token can serve RL as a dense reward, and these add up to the learned
+    reward. The price: a head that gives every token the same reward prefers by length alone, and a
     reward's scale shrinks with the length of responses.
 
     Args:
@@ -31,8 +31,8 @@ def token_bradley_terry(
       chosen_mask, rejected_mask: where there is a token.
     Returns:
       The unreduced loss per pair, and the two sums as `chosen_rewards`, `rejected_rewards`.
-    Deviations: the paper reads the token rewards off a policy trained by DPO; nobody's code is
-      followed here. TRL has none.
+    Deviations: the paper reads the token rewards off a policy trained by DPO; this follows
+      no public code. TRL has none.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> x = a(1.0, 0.5), a(0.25, 9.0), a(True, True), a(True, False)
@@ -40,6 +40,7 @@ def token_bradley_terry(
     0.2519
     """
     chosen, rejected = f32(chosen_token_scores, rejected_token_scores)
+    # masked first: the head has an output at every position, padding included
     chosen = jnp.sum(jnp.where(chosen_mask, chosen, 0.0), -1)
     rejected = jnp.sum(jnp.where(rejected_mask, rejected, 0.0), -1)
     loss = -jax.nn.log_sigmoid(chosen - rejected)
