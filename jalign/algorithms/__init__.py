@@ -27,6 +27,7 @@ from jalign.algorithms.unpaired import UNPAIRED
 from jalign.algorithms.verifiers import VERIFIERS
 from jalign.core import Algorithm, Format, LossFn
 
+# the order of the table that `jalign algorithms` prints
 ROWS = (
     *SUPERVISION,
     *DPO,
@@ -46,11 +47,12 @@ ROWS = (
     *GAMES,
 )
 ALGORITHMS = {row.name: row for row in ROWS}
+# a dict keeps the last of two equal names without a word
 assert len(ALGORITHMS) == len(ROWS), "two rows share a name"
 
 
 def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> Algorithm:
-    """The row of a name, or a row of one's own.
+    """The row of a name, or a user's own row.
 
     Args:
       name: a name of the catalogue; `file.py:row` or `package.module:row`, where `row` is an
@@ -58,7 +60,7 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
       format: of a loss function whose arrays are those of several formats.
 
     Raises:
-      ValueError: an unknown name; it names the nearest, or how a known method is done here.
+      ValueError: an unknown name; the message has the nearest, or how to get a known method.
       TypeError: no row can be made of the object.
     """
     if isinstance(name, Algorithm):
@@ -67,6 +69,7 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
         return custom.from_loss(name, format)
     if name in ALGORITHMS:
         return ALGORITHMS[name]
+    # after the catalogue, whose names have no colon: a file cannot hide a row
     if ":" in str(name):
         return custom.from_file(str(name))
     raise ValueError(f"no algorithm {str(name)!r}{_what_else(str(name))}")
@@ -79,6 +82,7 @@ def name_of(row: Algorithm) -> str:
 
 def _what_else(name: str) -> str:
     """The end of the error for an unknown name."""
+    # before the nearest names: a known method is not a misspelling of a row
     if here := elsewhere(name):
         return f"; here it is {here}"
     near = difflib.get_close_matches(normalized(name), ALGORITHMS, n=4)

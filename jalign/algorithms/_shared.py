@@ -1,4 +1,4 @@
-"""What several rows have in common."""
+"""Constants and constructors shared by several rows."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from jalign.core import (
 )
 from jalign.formats import SAMPLES
 
+# only for what `taxonomy` cannot derive from the arrays of a loss
 NASH, LENGTH, SFT, NEGATIVE = (frozenset({x}) for x in ("nash", "length", "sft", "negative"))
 
 # The reference is the policy of the last iteration, and a rollout, which it samples, lasts as long.
@@ -36,6 +37,7 @@ def rl(
     responses: int,
     *,
     reduce: Reduction = mean_over_tokens,
+    # immutable: a default argument is shared by all rows
     defaults: Mapping[str, float] = MappingProxyType({}),
     aux_losses: Mapping[str, AuxLoss] = MappingProxyType({}),
     tags: frozenset[str] = frozenset(),

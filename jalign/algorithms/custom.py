@@ -1,4 +1,4 @@
-"""Rows that users write: in a file or module, or handed over as a Python object."""
+"""Rows that users write: in a file or module, or passed as a Python object."""
 
 from __future__ import annotations
 
@@ -73,8 +73,9 @@ def _is_row_or_loss(value: Any) -> bool:
 
 def registered_name(row: Algorithm, catalogue: Mapping[str, Algorithm]) -> str:
     """The name by which this process finds a row again: that of the catalogue, or `here:NAME` for a
-    row that was handed over as an object.
+    row that was passed as an object.
     """
+    # a run saves hyper-parameters beside the name, so they do not make it another row
     unset = replace(row, hyper={})
     of_run = isinstance(row.reduce, SumOverLongest)  # a run has filled in its longest response
     listed = replace(unset, reduce=sum_over_longest) if of_run else unset
@@ -92,4 +93,5 @@ def code_digest(name: str, row: Algorithm) -> str | None:
     functions = [row.loss, *(aux.loss for aux in row.aux_losses.values())]
     functions += [row.experience.fn] if row.experience else []
     files |= source_files(*functions)
+    # jalign's own files change with its version; only a user's code is compared here
     return digest_of_files(path for path in files if JALIGN not in path.parents)

@@ -14,6 +14,7 @@ DPO = (
         "starts from, or model.reference. beta 0.1 as in TRL.",
     ),
     Algorithm(
+        # the same function as dpo: a second implementation would drift apart from it
         "cdpo",
         losses.dpo,
         PAIRS,
@@ -45,6 +46,7 @@ DPO = (
         losses.beta_dpo,
         PAIRS,
         "2407.08639",
+        # in checkpoints: a resumed run would otherwise pick pairs and beta by other statistics
         carry=Carry(("gap_mean", "gap_std")),
         batch_coupled=True,
         about="dpo whose beta follows the mean margin of each step's pairs, and which leaves out "
@@ -53,6 +55,7 @@ DPO = (
         "evaluation the pairs are chosen without noise.",
     ),
     Algorithm(
+        # per token, since TRL's and HALOs' results are; the formula of the paper is ipo_sum
         "ipo",
         losses.ipo,
         PAIRS,
@@ -69,6 +72,7 @@ DPO = (
         "tau) nats per response, whatever its length. TRL averages over tokens (ipo).",
     ),
     Algorithm(
+        # an alias: the family is complete under its own names
         "gpo_logistic",
         losses.dpo,
         PAIRS,

@@ -23,6 +23,7 @@ DPO_REGULARIZED = (
         "reference (TRL: f_divergence_type js_divergence).",
     ),
     Algorithm(
+        # alpha is the authors': a value copied from TRL must become 1 - alpha
         "f_dpo_alpha",
         losses.f_dpo_alpha,
         PAIRS,
@@ -39,6 +40,7 @@ DPO_REGULARIZED = (
         "itself, under the family's name.",
     ),
     Algorithm(
+        # no length tag: it reads lengths, which `taxonomy` sees
         "r_dpo",
         losses.r_dpo,
         PAIRS,
@@ -47,6 +49,7 @@ DPO_REGULARIZED = (
         "is not what is learned. alpha is per token; tune it to the spread of lengths in the data.",
     ),
     Algorithm(
+        # with the tag: it reads masks and no lengths
         "ld_dpo",
         losses.ld_dpo,
         PAIRS,
@@ -72,6 +75,7 @@ DPO_REGULARIZED = (
         "off-policy pairs teach as on-policy ones would. beta 0.01 as in the paper.",
     ),
     Algorithm(
+        # KL over the vocabulary needs both models in one pass, so the reference cannot be cached
         "tdpo1",
         losses.tdpo1,
         PAIRS,

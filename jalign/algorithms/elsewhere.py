@@ -1,4 +1,4 @@
-"""Methods that are a pipeline, a setting or another command here, by the names people know."""
+"""Known names of methods that jalign has as a pipeline, a setting or another command."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ ELSEWHERE = {
     "lipo": "lipo_lambda, lipo_logistic, lipo_hinge or lipo_softmax",
     "dro": "dro_v or dro_v_joint",
 }
-"""Names people know -> where that is here."""
+"""Known name -> how to get the method in jalign."""
 
 SYNONYMS = {
     "cai": "constitutional_ai",
@@ -85,11 +85,12 @@ SYNONYMS = {
     "dora": "lora",
     "merge": "model_soup",
 }
-"""Other names of the names above."""
+"""Synonyms of the keys of `ELSEWHERE`."""
 
 
 def elsewhere(name: str) -> str | None:
     """How to get a method that is not a row of the catalogue; None if the name is unknown."""
+    # people write Best-of-N, best_of_n and best of n
     plain = normalized(name)
     return ELSEWHERE.get(SYNONYMS.get(plain, plain))
 

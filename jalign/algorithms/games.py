@@ -11,6 +11,7 @@ GAMES = (
         losses.nash_md,
         SAMPLES,
         "2312.00886",
+        # 2: the policy's response and the opponent's; a third would not be read
         experience=Experience(experience.against_last, 2, "mixture"),
         tags=NASH,
         about="Self-play towards the equilibrium of a preference: samples of the policy against "
@@ -34,6 +35,8 @@ GAMES = (
         losses.nash_md,
         SAMPLES,
         "2312.00886",
+        # the opponent is the moving average itself, so it is sampled as a reference, not as a
+        # mixture
         {"ref_sync_steps": 1, "ref_mixup_alpha": 0.01},
         experience=Experience(experience.against_last, 2, "reference"),
         tags=NASH,
@@ -50,6 +53,7 @@ GAMES = (
         ITERATIVE,
         experience=Experience(experience.win_rates, 5, iterative=True),
         tags=NASH,
+        # a square is right whoever drew the sample: no ratio, and log-probs at temperature 1
         regression=True,
         about="SPPO on all five samples of a prompt, with their win rates among themselves. They "
         "are the reference's, which becomes the policy every ref_sync_steps 64 optimizer steps; a "
@@ -58,6 +62,8 @@ GAMES = (
         "the worst (sppo).",
     ),
     rl(
+        # the paper leaves the RL method open: a response is preferred as a whole, and rloo acts on
+        # wholes
         "spo",
         losses.rloo,
         "2401.04056",
@@ -70,6 +76,7 @@ GAMES = (
         "here it is rloo, with its KL in the reward and its clip.",
     ),
     Algorithm(
+        # DNO-Prct, which the authors train: their soft form is `dno` on fixed data
         "dno_prct",
         losses.dpo,
         PAIRS,

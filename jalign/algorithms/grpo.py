@@ -4,6 +4,7 @@ from jalign import experience, losses
 from jalign.algorithms._shared import rl
 from jalign.core import AuxLoss, mean_over_examples, mean_over_responses, sum_over_longest
 
+# reduced as grpo's loss is; the format's own KL terms are means over all tokens of the step
 _K3 = {"kl_k3_coef": AuxLoss(losses.kl_k3, 0.04, mean_over_responses, is_kl=True)}
 
 GRPO = (
@@ -38,6 +39,7 @@ GRPO = (
         "2503.20783",
         experience.group_centred,
         8,
+        # a constant: the longest response of a batch as divisor brings the length bias back
         reduce=sum_over_longest,
         about="grpo without its two biases: no division by the group's deviation, and the sum "
         "over tokens divided by the constant responses * rollout.max_new_tokens, not by lengths "
@@ -51,6 +53,7 @@ GRPO = (
         "2503.14476",
         experience.informative_groups,
         8,
+        # clip_low stays: the paper raises only the bound that keeps rare tokens from growing
         defaults={"clip_high": 0.28},
         about="grpo with a higher upper clip (0.28), the mean over all tokens of the step, no KL, "
         "and groups left out whose scores are all equal; rollout.attempts above 1 samples others "
@@ -59,6 +62,7 @@ GRPO = (
         "over the same tokens.",
     ),
     rl(
+        # mean over examples: the loss has one value per response
         "gspo",
         losses.gspo,
         "2507.18071",
@@ -70,6 +74,7 @@ GRPO = (
         "reduced as this loss is; TRL puts beta inside the loss of each token.",
     ),
     rl(
+        # this mean makes value and gradient those of gspo
         "gspo_token",
         losses.gspo_token,
         "2507.18071",

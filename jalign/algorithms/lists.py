@@ -47,6 +47,7 @@ LISTWISE = (
         "softmax baseline.",
     ),
     Algorithm(
+        # the tag, since the NLL is inside the loss, where `taxonomy` cannot see it
         "rrhf",
         losses.rrhf,
         LISTS,

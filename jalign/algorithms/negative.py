@@ -1,4 +1,4 @@
-"""Rows that are driven by responses to avoid."""
+"""Rows that learn from dispreferred responses."""
 
 from jalign import losses
 from jalign.algorithms._shared import NEGATIVE as FROM_NEGATIVES
@@ -8,6 +8,7 @@ from jalign.formats import BINARY, LISTS, PAIRS
 
 NEGATIVE = (
     Algorithm(
+        # pairs, though one side is read: the retain terms need a chosen response
         "npo",
         losses.npo,
         PAIRS,
@@ -44,6 +45,7 @@ NEGATIVE = (
         "reference for both; the paper may take two.",
     ),
     Algorithm(
+        # an alias, from the title of the paper
         "nn",
         losses.d2o,
         LISTS,
@@ -53,6 +55,7 @@ NEGATIVE = (
         "same loss and numbers.",
     ),
     Algorithm(
+        # mean over tokens: the authors divide by the tokens of good and bad responses together
         "cringe",
         losses.cringe,
         BINARY,

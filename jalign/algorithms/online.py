@@ -18,6 +18,7 @@ ONLINE = (
     ),
     Algorithm(
         "online_ipo",
+        # OAIF's IPO is over sums, so not TRL's mean per token that `ipo` has
         losses.ipo_sum,
         PAIRS,
         "2402.04792",
@@ -37,6 +38,7 @@ ONLINE = (
         "SLiC, beta 0.002 as in the paper.",
     ),
     Algorithm(
+        # half of the responses are the reference's: the loss needs one of them in every pair
         "xpo",
         losses.xpo,
         PAIRS,
@@ -79,6 +81,8 @@ ONLINE = (
         "rollout.prompts says otherwise.",
     ),
     Algorithm(
+        # iterative: with the reference of step 0 the policy would soon tell its own samples from
+        # the data
         "spin_online",
         losses.dpo,
         PAIRS,

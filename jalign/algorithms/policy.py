@@ -4,11 +4,14 @@ from jalign import experience, losses
 from jalign.algorithms._shared import rl
 from jalign.core import AuxLoss, mean_over_examples, mean_over_pretraining_tokens, mean_over_tokens
 
+# k2: as a loss its gradient is that of KL(policy
+#  reference), which k3's is not
 _K2 = {"kl_k2_coef": AuxLoss(losses.kl_k2, 0.01, mean_over_tokens, is_kl=True)}
 _PTX = {"ptx_coef": AuxLoss(losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
 
 POLICY = (
     rl(
+        # one response per prompt: the baseline is the critic, not the other responses
         "ppo",
         losses.ppo,
         "2203.02155",
@@ -50,6 +53,7 @@ POLICY = (
         "likelihood as such is meant.",
     ),
     rl(
+        # no ratio, so that a second step on a rollout would be biased: see needs_fresh_samples
         "reinforce",
         losses.reinforce,
         "2402.14740",
@@ -70,6 +74,7 @@ POLICY = (
         "importance ratio: one step per rollout.",
     ),
     rl(
+        # whitening over the rollout needs no group, so one response per prompt is enough
         "reinforce_pp",
         losses.ppo_clip,
         "2501.03262",
@@ -89,6 +94,7 @@ POLICY = (
         "rollout; the KL is the loss's, k2 with weight 0.01, a mean over all tokens of the step.",
     ),
     rl(
+        # mean over examples: the response is the action, and the loss has one value for it
         "rloo",
         losses.rloo,
         "2402.14740",

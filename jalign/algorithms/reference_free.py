@@ -37,6 +37,7 @@ WITHOUT_REFERENCE = (
         losses.cpo,
         PAIRS,
         "2401.08417",
+        # a term beside the loss: it is a mean over tokens, the contrast one over pairs
         aux_losses=nll(1.0),
         about="Contrast of summed log-probabilities without a reference, plus the NLL of the "
         "chosen response (nll_coef 1, a mean over all chosen tokens of the step; TRL's counts "
@@ -52,6 +53,8 @@ WITHOUT_REFERENCE = (
         "the chosen response (nll_coef 1). TRL: loss_type simpo with cpo_alpha above 0.",
     ),
     Algorithm(
+        # the NLL is a term and not in the loss: its mean is over tokens, that of the odds over
+        # pairs
         "orpo",
         losses.orpo,
         PAIRS,
@@ -62,6 +65,7 @@ WITHOUT_REFERENCE = (
         "a reference. beta is the paper's lambda, 0.1.",
     ),
     Algorithm(
+        # cpo's contrast alone: a uniform reference cancels in the difference
         "dpo_reference_free",
         losses.cpo,
         PAIRS,

@@ -4,6 +4,7 @@ from jalign import losses
 from jalign.core import Algorithm, AuxLoss, mean_over_examples
 from jalign.formats import LISTS, PAIRS, RATED
 
+# off, as in TRL; the paper's weight is 0.01
 _CENTER = {"center_coef": AuxLoss(losses.reward_centering, 0.0, mean_over_examples)}
 
 REWARDS = (
@@ -43,6 +44,7 @@ REWARDS = (
         about="A reward of every token whose sum is the reward of the response.",
     ),
     Algorithm(
+        # lists: as pairs a response is seen K - 1 times per epoch, and the model overfits
         "k_wise",
         losses.k_wise,
         LISTS,

@@ -27,6 +27,7 @@ SELF_IMITATION = (
         "longer than a step.",
     ),
     Algorithm(
+        # ranked over all prompts, where raft ranks the responses to each
         "raft_top",
         losses.sft,
         SUPERVISED,

@@ -1,4 +1,4 @@
-"""Pairs that come from samples: selected, ranked by win rates, or played against oneself."""
+"""Rows that learn from pairs of samples: selected, ranked by win rates, or from self-play."""
 
 from jalign import losses
 from jalign.algorithms._shared import NASH, nll
@@ -11,6 +11,7 @@ SELF_PLAY = (
         losses.dpo,
         PAIRS,
         "2309.06657",
+        # RSO's gamma; dpo's own default 0.1 is that of TRL
         {"beta": 0.05},
         about="The loss of RSO's sigmoid-norm form (beta is its gamma, 0.05) on pairs that are "
         "given. RSO's pairs come from statistical rejection sampling: rso_online makes them.",
@@ -72,6 +73,7 @@ SELF_PLAY = (
         "the log-ratio. beta and tau 0.05 as in TRL and the authors' code.",
     ),
     Algorithm(
+        # of the two papers called RPO this is iterative reasoning: TRL's rpo_alpha is its alpha
         "rpo",
         losses.dpo,
         PAIRS,
@@ -85,6 +87,7 @@ SELF_PLAY = (
         "responses of about n tokens that is beta 0.05 with nll_coef 0.00025 n.",
     ),
     Algorithm(
+        # soft AND delayed: TRL's defaults, though the paper takes one of the two at a time
         "tr_dpo",
         losses.dpo,
         PAIRS,

@@ -26,6 +26,7 @@ SUPERVISION = (
         "gkd_on_policy.",
     ),
     Algorithm(
+        # a row of its own: one sweep over the vocabulary, where gkd with jsd_beta 0 takes two
         "gkd_forward",
         losses.forward_kl,
         SUPERVISED,

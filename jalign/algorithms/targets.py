@@ -26,6 +26,7 @@ TARGETS = (
         losses.aot,
         PAIRS,
         "2406.05882",
+        # ranks over the step: sorted per device or micro-batch it would be another loss
         batch_coupled=True,
         about="Optimal transport of margins: sorted margins of the policy against sorted margins "
         "of the reference, over the pairs of the whole step, on all devices and micro-batches; "
@@ -42,6 +43,7 @@ TARGETS = (
         "come as pairs.",
     ),
     Algorithm(
+        # EXO needs a soft label: with a hard one the reverse divergence is infinite
         "exo",
         losses.exo_pair,
         PAIRS,
@@ -71,6 +73,7 @@ TARGETS = (
         losses.bco_pair,
         PAIRS,
         "2404.04656",
+        # in checkpoints: a shift that starts anew would move every reward after a resume
         carry=Carry(("delta",)),
         batch_coupled=True,
         about="A classifier of chosen against rejected responses whose logit is the implicit "

@@ -10,12 +10,14 @@ UNPAIRED = (
         losses.kto,
         BINARY,
         "2402.01306",
+        # z0 is one mean of the global batch; TRL's mean per rank changes with the devices
         batch_coupled=True,
         about="Single responses, desirable or not; beta 0.1 and both weights 1 as in the paper and "
         "TRL. The mismatched response of an example is that of another prompt of the same step; z0 "
         "is the mean over the whole step, on all devices and micro-batches.",
     ),
     Algorithm(
+        # the shift is averaged over steps, since one batch may hold one class only
         "bco",
         losses.bco,
         BINARY,

@@ -6,6 +6,7 @@ from jalign.formats import BINARY, JOINT, STEPWISE
 
 VERIFIERS = (
     Algorithm(
+        # binary data: right and wrong are its labels
         "orm",
         losses.outcome,
         BINARY,
@@ -23,6 +24,8 @@ VERIFIERS = (
         "the batch. The paper has three labels; here a number in [0, 1].",
     ),
     Algorithm(
+        # a joint prompt: no response has a score of its own, so it cannot be a reward model of a
+        # run
         "pair_rm",
         losses.pair_rm,
         JOINT,

@@ -1,4 +1,4 @@
-"""One row of the catalogue: a pure loss and the settings that turn it into an algorithm."""
+"""The algorithm row: a pure loss, and the settings that make it an algorithm."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class Algorithm:
     hyper: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
+        # rows may be written with plain tuples; __setattr__, since the class is frozen
         aux = {name: AuxLoss(*x) for name, x in self.aux_losses.items()}
         object.__setattr__(self, "aux_losses", aux)
         check_row(self)
@@ -115,6 +116,7 @@ class Algorithm:
         hyper = hyper_of(self.loss)
         if self.experience:
             hyper |= hyper_of(self.experience.fn)
+        # only terms that have a weight: one at 0 must not ask for a reference or a scorer's numbers
         aux = (x.loss for x in self.available_aux_losses.values() if x.weight)
         arrays = [name for fn in (self.loss, *aux) for name in arrays_of(fn)]
         for output in self.outputs(arrays):
@@ -124,6 +126,7 @@ class Algorithm:
     @property
     def hyperparameters(self) -> dict[str, float]:
         """Every hyper-parameter of this algorithm, with its default or the value set for a run."""
+        # the later wins: the loss's defaults, the row's, the weights, the run's
         weights = {name: x.weight for name, x in self.available_aux_losses.items()}
         return self.unweighted_hyper() | dict(self.defaults) | weights | dict(self.hyper)
 
@@ -165,6 +168,7 @@ class Algorithm:
         aux = [
             Term(name, float(hyper[name]), x.loss, {}, x.reduce)
             for name, x in self.available_aux_losses.items()
+            # left out at 0, so that arrays only this term reads are never computed
             if hyper[name] != 0
         ]
         return (main, *aux)
@@ -200,6 +204,7 @@ class Algorithm:
     # ---- models
 
     def _reads_reference(self, names: Iterable[str]) -> bool:
+        # with a KL in the reward the experience reads the reference, and the loss does not
         names = (*names, *self.rollout_inputs())
         return (
             any(n.startswith("ref_") for n in names)
@@ -249,8 +254,8 @@ class Algorithm:
 
     @property
     def data_kind(self) -> str:
-        """The kind of record that it reads: of an online algorithm prompts, with a response if the
-        data write one.
+        """The kind of record that it reads; for an online algorithm prompts, with a response if the
+        opponent is the data.
         """
         if self.experience is None:
             return self.format.name

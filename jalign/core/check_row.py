@@ -1,4 +1,4 @@
-"""Mistakes in a row of the catalogue, found when the row is made."""
+"""Checks of a row of the catalogue at construction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_row(row: Algorithm) -> None:
-    """Refuse names that nothing would provide or read.
+    """Raise for names that nothing would provide or read.
 
     A misspelled array must fail when the row is made, not as a KeyError in a compiled step.
 

@@ -64,7 +64,7 @@ class Experience:
 
     @property
     def relative(self) -> Relative:
-        """What `jalign.experience.relative_to` declares of `fn`."""
+        """The mark of `jalign.experience.relative_to` on `fn`."""
         return getattr(self.fn, "relative", Relative())
 
     @property

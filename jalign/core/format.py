@@ -1,4 +1,4 @@
-"""The vocabulary of one kind of data: which named arrays a loss may read, and where they come from.
+"""The fields of one kind of data: which named arrays a loss may read, and their origin.
 
 `jalign.formats` defines the formats.
 """
@@ -83,7 +83,7 @@ class Format:
       metrics: (fields, what the loss returned) -> {TRL name: (unreduced values, weights)}.
       aux_losses: losses that any policy loss of this format may be combined with; their weights are
         0 unless a row sets them.
-      feedback: what is known of the responses: none (demonstrations), pair, binary, rating, list,
+      feedback: labels of the responses: none (demonstrations), pair, binary, rating, list,
         steps, score.
       policy_samples: each response is a sample of the policy that is weighted by an advantage or a
         win rate. False: an experience selects responses, or the data are fixed.

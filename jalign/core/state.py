@@ -1,4 +1,4 @@
-"""What a training step carries: the state that changes, and what stays frozen beside it."""
+"""The state of a training step: what it updates, and what stays frozen."""
 
 from __future__ import annotations
 

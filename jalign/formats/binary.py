@@ -36,6 +36,7 @@ def _binary(out: Arrays, batch: Batch) -> Arrays:
 
 
 def _binary_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
+    # a copy, since `pop` below must not change the caller's
     metrics, present = dict(metrics), fields["present"]
     good, bad = present & (fields["label"] > 0.5), present & ~(fields["label"] > 0.5)
     named = {}

@@ -19,6 +19,7 @@ from jalign.formats._fields import (
 from jalign.layout import Batch
 
 _SIDES = ("chosen", "rejected")  # slots 0 and 1 of K, the order in which data packs a pair
+# None: the scorer's output has the same name
 _SUMMED = {"logps": "token_logps", "log_sum_p_squared": None, "kl_from_ref": None}
 _OF_TOKENS = ("token_logps", "token_scores", "competitor_logps")
 

@@ -61,6 +61,7 @@ SAMPLES = Format(
             "pretraining_mask",
             *_SAMPLE_READS,
             *(f"ref_{n}" for n in _SAMPLE_READS),
+            # all but win_prob, which has one value per response
             *_SAMPLE_DATA[:-1],
         ),
         "BR",

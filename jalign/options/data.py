@@ -70,6 +70,7 @@ class DataConfig:
     split: str = "train"
     eval: Sources | None = None
     eval_split: str = "test"
+    # None is not 0: without held-out data of their own 0.05 of the prompts are kept
     holdout: float | None = None
     bad_rows: Literal["error", "drop"] = "error"
     pretraining: Sources | None = None
@@ -85,8 +86,10 @@ class DataConfig:
     loss_on: Literal["response", "all"] = "response"
     loss_turns: Literal["last", "all"] = "last"
     template: str | None = None
+    # None becomes the date of the first start: a resumed run must build the same prompts
     date: str | None = None
     layout: Literal["flat", "padded"] = "flat"
+    # None until the device is known, which a config does not name
     max_tokens: int | None = None
     group_by_length: int = 0
     soft_labels: float = 0.0

@@ -37,6 +37,7 @@ class ExportConfig:
     normalize_reward: bool = False
 
     def __post_init__(self):
+        # before a model is loaded, which takes minutes
         if self.adapter and self.normalize_reward:
             raise ValueError("--normalize_reward scales the head, which --adapter leaves out")
         if self.adapter and self.dtype != "base":

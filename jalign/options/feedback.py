@@ -109,6 +109,7 @@ class PromptsConfig:
     batch_size: int = 32
 
     def __post_init__(self):
+        # a dict, so that each command names only what it has
         least = {"count": 1, "attempts": 1, "temperature": 0, "max_tokens": 1}
         _check(self, "writer", **least, limit=0, batch_size=1)
 
@@ -117,6 +118,7 @@ def _check(config: Any, model: str, **least: float) -> None:
     """Raise ValueError without a model, for another output format, or a number out of range."""
     if not getattr(config, model).model:
         raise ValueError(f"set {model}.model: a folder, a run, or the model's name at the server")
+    # rows are appended while a command runs, and a killed one continues: only JSON Lines can
     if not config.out.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"out must end in .jsonl or .jsonl.gz, got {config.out}")
     for name, smallest in least.items():

@@ -33,6 +33,7 @@ class GenerateConfig:
 
     model: str
     prompts: list[str] = field(default_factory=list)
+    # text, since "best" is a step, too
     step: str | None = None
     file: str | None = None
     out: str | None = None
@@ -51,6 +52,7 @@ class GenerateConfig:
 
     def __post_init__(self):
         self._check_best_of()
+        # greedy decoding reads none of them, and an option must not be ignored silently
         samples = self.responses > 1 or self.top_k is not None or self.top_p < 1
         if self.temperature == 0 and samples:
             raise ValueError("--responses, --top_k and --top_p need a --temperature above 0")
@@ -68,5 +70,6 @@ class GenerateConfig:
             raise ValueError(f"--best_of must be at least 1, got {self.best_of}")
         if self.responses != 1:
             raise ValueError("--best_of sets the number of samples: leave out --responses")
+        # greedy samples are equal: the best of them costs N times as much and is the first
         if self.temperature == 0:
             raise ValueError("--best_of needs a --temperature above 0: greedy samples are equal")

@@ -58,6 +58,7 @@ class MergeConfig:
 
     def __post_init__(self):
         if self.method is None:
+            # the dataclass is frozen; here the default depends on the number of models
             object.__setattr__(self, "method", "ties" if len(self.models) > 1 else "linear")
         self.hyper()
 
@@ -70,6 +71,8 @@ class MergeConfig:
         assert self.method is not None
         reads = READS[self.method]
         names = dict.fromkeys(name for options in READS.values() for name in options)
+        # None means not passed: with the defaults here, an option of another method would go
+        # unnoticed
         values = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         for name in values:
             if name not in reads:
@@ -77,6 +80,7 @@ class MergeConfig:
                     f"--{name} does not apply to {self.method}, which reads "
                     + ", ".join(f"--{option}" for option in reads)
                 )
+        # slerp is a path between two points; more of them would depend on their order
         n = len(self.models)
         if self.method == "slerp" and n != 2:
             raise ValueError(f"slerp interpolates between two models: --models needs two, got {n}")
@@ -84,6 +88,7 @@ class MergeConfig:
             raise ValueError(
                 f"{self.method} needs --drop, the probability that an entry is dropped"
             )
+        # a default for `weights` needs the number of models, so it is not in DEFAULTS
         filled = DEFAULTS | {"weights": [1.0] * n} | values
         return {name: filled[name] for name in reads}
 
@@ -91,6 +96,7 @@ class MergeConfig:
         """What this merge loses or adds that may not be intended."""
         hyper, one = self.hyper(), len(self.models) == 1
         warnings = []
+        # a warning and not an error: trimming a single delta is a legitimate compression
         density = hyper.get("density", 1.0)
         if density < 1 and one:
             warnings.append(

@@ -53,9 +53,12 @@ class ModelConfig:
 
     path: str = "embedded"
     tokenizer: str | None = None
+    # parameters stay float32: bfloat16 swallows updates below 1/256 of a weight
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # none: recomputing costs a third more time, and many models fit without it
     remat: Literal["none", "dots", "full"] = "none"
     attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = "auto"
+    # None trains every parameter; a section with defaults could not be told from that
     lora: LoraConfig | None = None
     adapter: str | None = None
     quant: Literal["none", "nf4", "int8"] = "none"

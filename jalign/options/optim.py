@@ -46,9 +46,11 @@ class OptimConfig:
     """
 
     name: OptimizerName = "adamw"
+    # None until RunOptions, which knows the algorithm, fills it in
     learning_rate: float | None = None
     schedule: ScheduleName = "cosine"
     warmup_steps: int = 0
+    # a fraction: an absolute rate would have to change with learning_rate
     final_lr_fraction: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
@@ -66,6 +68,7 @@ class OptimConfig:
         Raises:
           ValueError: an option is out of range, or does not apply to the optimizer or schedule.
         """
+        # refused here: the compiler's own error names neither option
         if self.offload == "host" and self.moments == "int8" and jax.__version_info__ < (0, 12):
             raise ValueError(
                 "offload: host with moments: int8 needs JAX 0.12: TPU compilers before it hold no "
@@ -75,6 +78,7 @@ class OptimConfig:
             raise ValueError(
                 "offload: host does not apply to sgd without momentum: it has no state"
             )
+        # outside of a run nothing says which rate is usual
         if self.learning_rate is None:
             raise ValueError("optim.learning_rate: only a run with an algorithm has a usual one")
         schedule = make_schedule(

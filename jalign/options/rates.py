@@ -23,6 +23,7 @@ def usual(row: Algorithm, *, adapters: bool) -> tuple[float, str]:
     """
     if row.format.feedback == "none":
         kind = "demonstrations"
+    # before experience: no reward model samples, and its rate is its own
     elif row.needs_value_head:
         kind = "a reward model"
     else:
@@ -30,4 +31,6 @@ def usual(row: Algorithm, *, adapters: bool) -> tuple[float, str]:
     rate = BY_KIND[kind]
     if not adapters:
         return rate, kind
+    # ten times for every kind: low-rank factors need larger steps than the matrices they stand in
+    # for
     return rate * ADAPTERS, f"adapters on {kind}"

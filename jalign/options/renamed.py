@@ -15,6 +15,7 @@ class Renamed(NamedTuple):
     values: Mapping[Any, Any] = {}
 
 
+# refused and not translated in configs: two names for one key would stay forever
 RENAMED = {
     "data.train_on": Renamed("data.loss_on"),
     "data.turns": Renamed("data.loss_turns"),
@@ -61,6 +62,7 @@ def _with_new_keys(saved: Mapping[str, Any], sections: Mapping[str, str]) -> dic
         content = result.get(section)
         if not isinstance(content, Mapping) or old_name not in content:
             continue
+        # a copy: what was read from the file stays as it is
         content = dict(content)
         value = content.pop(old_name)
         result[section] = content | {new.partition(".")[2]: values.get(value, value)}

@@ -52,6 +52,7 @@ class RewardConfig:
         return self.scores or self.judge.ask == "preference"
 
     def __post_init__(self):
+        # names from here on: the run's config.json has to find the functions again
         if any(callable(fn) for fn in self.functions):
             named = {name_of(x) if callable(x) else x: w for x, w in self.functions.items()}
             object.__setattr__(self, "functions", named)
@@ -60,9 +61,11 @@ class RewardConfig:
         for name in ("missing_eos_penalty", "clip"):
             if getattr(self, name) < 0:
                 raise ValueError(f"reward.{name} must be >= 0, got {getattr(self, name)}")
+        # split by an empty text, every character would be a step
         if not self.step_separator:
             raise ValueError("reward.step_separator must not be empty")
         if not self.temperature > 0:
             raise ValueError(f"reward.temperature must be > 0, got {self.temperature}")
+        # a misspelled name would otherwise leave its function with the defaults
         if unknown := sorted(set(self.options) - set(self.functions)):
             raise ValueError(f"reward.options are for functions that are not used: {unknown}")

@@ -41,11 +41,13 @@ class RolloutConfig(RolloutRules):
     stop: list[str] = field(default_factory=list)
     sample_batch: int = 0
     rows: int = 0
+    # sharded by default: a gathered copy needs room for the model on every device
     weights: Literal["sharded", "gathered"] = "sharded"
     mixture: float = 0.5
     record: bool = False
 
     def __post_init__(self):
+        # RolloutRules' fields too: they come from the same section of a config
         least = {
             "prompts": 0, "responses": 0, "epochs": 1, "max_new_tokens": 1, "top_k": 0,
             "sample_batch": 0, "rows": 0, "kl_target": 0, "kl_horizon": 1, "importance_cap": 0,
@@ -54,8 +56,10 @@ class RolloutConfig(RolloutRules):
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ValueError(f"rollout.{name} must be >= {smallest}, got {getattr(self, name)}")
+        # every text contains the empty one, so each response would end at once
         if "" in self.stop:
             raise ValueError("rollout.stop: stop strings must not be empty")
+        # greedy responses to a prompt are equal, and log-probs divide logits by the temperature
         if self.temperature <= 0:
             raise ValueError(f"rollout.temperature must be > 0, got {self.temperature}")
         for name in ("top_p", "mixture"):

@@ -55,7 +55,9 @@ class RunOptions:
 
     def __post_init__(self):
         if not self.algorithm_name:
+            # from Python a row comes without the name by which a config finds it
             object.__setattr__(self, "algorithm_name", algorithms.name_of(self.algorithm))
+        # AdamW's rates: those usual for sgd, lion or muon differ by orders of magnitude
         if self.optim.learning_rate is None and self.optim.name in ("adamw", "adafactor"):
             adapters = bool(self.model.lora or self.model.adapter)
             rate, _ = usual(self.algorithm, adapters=adapters)
@@ -84,11 +86,13 @@ class RunOptions:
         Raises:
           ValueError: a key or an algorithm is unknown; it names the nearest.
         """
+        # first: the checks below know today's keys only
         saved = with_new_keys(saved)
         row = dict(saved["algorithm"])
         name = row.pop("name")
         rest = {n: x for n, x in saved.items() if n != "algorithm"}
         sections = _from_json(cls, rest, "", skipped=_ROW)
+        # dr_grpo divides by it, and runs of older versions may have saved no rollout section
         most = sections["rollout"].max_new_tokens if "rollout" in sections else 64
         algorithm = algorithms.get(name).with_hyper(**row).with_longest_response(most)
         return cls(algorithm=algorithm, algorithm_name=name, **sections)
@@ -101,6 +105,7 @@ def _from_json(
     kind: type, saved: dict[str, Any], path: str, skipped: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The keyword arguments of a dataclass; sections become dataclasses themselves."""
+    # resolved: under `from __future__ import annotations` a field's type is a string
     hints = {n: t for n, t in get_type_hints(kind).items() if n not in skipped}
     out = {}
     for name, value in saved.items():
@@ -108,6 +113,7 @@ def _from_json(
             near = did_you_mean(name, hints)
             raise ValueError(f"config.json has an unknown key {path}{name}{near}")
         section = _section(hints[name])
+        # null stays None: model.lora is a section or nothing
         if section is not None and isinstance(value, dict):
             value = section(**_from_json(section, value, f"{path}{name}."))
         out[name] = value

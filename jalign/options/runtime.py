@@ -21,6 +21,7 @@ class MeshConfig:
     """
 
     data: int = 1
+    # shards by default: copies (data) need room for the whole state on every device
     fsdp: int = -1
     tensor: int = 1
     context: int = 1
@@ -60,5 +61,6 @@ class CheckpointConfig:
 
     every: int = 100
     keep: int = 2
+    # auto, so that the command that started a run is the one that resumes it
     resume: Literal["auto", "never", "must"] | int = "auto"
     allow_mismatch: list[str] = field(default_factory=list)

@@ -12,6 +12,7 @@ from jalign.options.data import is_embedded
 if TYPE_CHECKING:
     from jalign.options.run import RunOptions
 
+# null passes: it is a default that is filled in later
 MINIMUM = {
     "log_every": 1, "max_bad_steps": 1, "eval_every": 0, "data.limit": 0, "data.eval_limit": 0,
     "data.holdout": 0, "data.soft_labels": 0, "sample.prompts": 0, "sample.every": 0,
@@ -27,6 +28,7 @@ def check_hyper(options: RunOptions) -> Iterator[str]:
             f"{options.optim.name}"
         )
     try:
+        # the losses check their own ranges, which are thus the same from YAML and from Python
         options.algorithm.trace()
     except ValueError as error:
         yield str(error)
@@ -40,6 +42,7 @@ def check_general(options: RunOptions) -> Iterator[str]:
         yield f"batch_size must be >= 1, got {options.batch_size}"
     if options.steps < 0 or (options.steps == 0 and options.epochs <= 0):
         yield "set steps > 0, or epochs > 0"
+    # ranks, means and mismatched pairs of a single example are all trivial
     if row.batch_coupled and options.batch_size < 2:
         yield f"{row.name} compares the examples of a batch: batch_size must be >= 2"
     for name in ("score", "every"):

@@ -88,6 +88,7 @@ def _why_not_cached(options: RunOptions) -> str | None:
         return "its reference moves (ref_sync_steps)"
     if "kl_present" in inputs:
         return "which mismatched response an example gets changes with its batch"
+    # a cache of them would hold the whole vocabulary for every token
     if any(output in TWO_MODELS for output in row.outputs(inputs)):
         return "it compares policy and reference over the whole vocabulary"
     if any(name.removeprefix("ref_") in row.format.token_fields for name in inputs):

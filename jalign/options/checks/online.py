@@ -43,6 +43,7 @@ def check_data_source(options: RunOptions) -> Iterator[str]:
         yield from _check_experience(options)
         return
     for name, section in (("rollout", options.rollout), ("reward", options.reward)):
+        # a section set to its defaults passes: nothing in it would have an effect
         if section != type(section)():
             yield f"{name} does not apply to {row.name}: its data are fixed"
 
@@ -98,6 +99,7 @@ def _check_kl(options: RunOptions) -> Iterator[str]:
     row = options.algorithm
     hyper, in_reward = row.hyperparameters, row.experience_hyper().get("kl_coef", 0)
     for name, aux in row.available_aux_losses.items():
+        # both would count the divergence twice, with different gradients
         if in_reward and aux.is_kl and hyper[name]:
             yield (
                 f"{row.name} has the KL divergence in its reward (kl_coef: {in_reward}) and in its "

@@ -21,6 +21,7 @@ def check_stopping(options: RunOptions) -> Iterator[str]:
             yield f"stop.{name} does not apply to {row.name}: it answers no held-out prompts"
     if stop.kl_budget and not row.needs_reference():
         yield f"stop.kl_budget does not apply: {row.name} reads no reference"
+    # the distance to a reference that follows says nothing about drift from the start
     if stop.kl_budget and row.moves_reference():
         yield (
             f"stop.kl_budget does not apply: the reference of {row.name} follows the policy "
