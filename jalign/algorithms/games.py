@@ -62,8 +62,7 @@ GAMES = (
         "the worst (sppo).",
     ),
     rl(
-        # the paper leaves the RL method open: a response is preferred as a whole, and rloo acts on
-        # wholes
+        # the paper leaves the RL method open; to rloo, as to preferences, a response is one action
         "spo",
         losses.rloo,
         "2401.04056",

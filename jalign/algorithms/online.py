@@ -81,8 +81,7 @@ ONLINE = (
         "rollout.prompts says otherwise.",
     ),
     Algorithm(
-        # iterative: with the reference of step 0 the policy would soon tell its own samples from
-        # the data
+        # iterative: SPIN's opponent is the policy of the last iteration, here the reference
         "spin_online",
         losses.dpo,
         PAIRS,

@@ -25,9 +25,11 @@ def algorithms(args: Sequence[str], console: Console) -> None:
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown")
     options = parsed(parser, args)
     if options.markdown:
+        # not by rich, which would wrap the table's lines
         print(markdown())
         return
     words = options.words
+    # a name before a search: dpo is a row, and a part of many names
     if any(word in ALGORITHMS or ":" in word for word in words):
         for word in words:
             show_row(get(word), console)

@@ -34,6 +34,7 @@ def bench(args: Sequence[str], console: Console) -> None:
     what, *rest = args
     if what not in BENCHES:
         raise ValueError(f"no benchmark {what!r}{did_you_mean(what, BENCHES)}")
+    # both sides have options of the same names: behind -- are those of the config
     end = rest.index("--") if "--" in rest else len(rest)
     rest, changes = rest[:end], rest[end + 1 :]
     kind, measure = BENCHES[what]
@@ -52,4 +53,5 @@ def bench(args: Sequence[str], console: Console) -> None:
         for name, value in row.items():
             table.add_row(name, str(value))
         console.print(table)
+        # flushed: a later, larger size may be killed for its memory
         print(json.dumps(row), flush=True)

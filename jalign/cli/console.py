@@ -1,4 +1,4 @@
-"""The console of a command, whose reader may close the pipe."""
+"""The console of a command; handles a closed pipe."""
 
 from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""`jalign doctor`: what this machine computes on, with which kernels, and what is missing."""
+"""`jalign doctor`: devices, kernels, versions and missing packages of this machine."""
 
 import json
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ def doctor(args: Sequence[str], console: Console) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print {name: [fact, ...]} instead")
     if parsed(parser, args).json:
+        # not by rich, which would wrap and color it
         print(json.dumps(machine.facts(), indent=1))
         return
     for line in machine.report():

@@ -54,7 +54,7 @@ def end_with(command: Callable[[], int | None]) -> NoReturn:
 
 
 def code_of(error: BaseException) -> ExitCode | None:
-    """The exit code of an error; None for a bug of ours, which keeps its traceback."""
+    """The exit code of an error; None for a bug in jalign, which keeps its traceback."""
     from jalign.checkpoint.errors import CheckpointError
     from jalign.checkpoint.resume import ResumeError
     from jalign.options.errors import ConfigError

@@ -1,4 +1,4 @@
-"""`jalign eval CONFIG|RUN [RUN ...]`: held-out metrics of a model as it is, or of runs."""
+"""`jalign eval CONFIG|RUN [RUN ...]`: held-out metrics of an untrained model, or of runs."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -42,6 +42,7 @@ def evaluations_of(args: Sequence[str], display: Display) -> Iterator[Evaluation
     """One evaluation per run that is named first, or one of the model of a config."""
     names = list(takewhile(runs.is_run, args))
     rest = list(args[len(names) :])
+    # no run: the first word, if any, is a config
     if not names:
         options, values = read_options(rest, "eval", add_options)
         if values.step is not None:

@@ -42,7 +42,7 @@ COMMANDS = {
 `jalign --help` answers at once."""
 
 WRITING = ("train", "label", "revise", "prompts", "pipeline", "export", "merge", "bench")
-"""Commands that do their work even if nobody reads their output."""
+"""Commands that continue when the reader of their output closes the pipe."""
 
 _HELP = """jalign aligns language models in JAX.
 
@@ -97,6 +97,7 @@ def _run(args: list[str]) -> int | None:
     _keep_compiled_programs()
     from jalign.cli.console import CommandConsole
 
+    # after the cache is set: an import may compile
     module, _, name = COMMANDS[args[0]].partition(":")
     console = CommandConsole(writes_files=args[0] in WRITING)
     return getattr(import_module(module), name)(args[1:], console)
@@ -118,6 +119,7 @@ def _keep_compiled_programs() -> None:
         # Under the home folder, not /tmp: whoever can write to a program cache can run code.
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jalign" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+    # JAX skips programs that compile in under a second, of which a command has dozens
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

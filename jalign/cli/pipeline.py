@@ -43,11 +43,13 @@ def pipeline(args: Sequence[str], console: Console) -> int:
     for name, value in values.items() if isinstance(values, dict) else ():
         if str(value).startswith("configs/"):  # files that ship with jalign, in a wheel elsewhere
             file["values"][name] = packaged.find(value)
+    # checks the options of every stage: a typo in the last must not cost the hours before it
     stages = expand(file, options.values, options.overrides, COMMANDS)
     names = [stage.name for stage in stages]
     for name in options.redo:
         if name not in names:
             raise ConfigError(f"--redo: no stage {name!r}{did_you_mean(name, names)}")
+    # before `out` exists: a dry run writes nothing
     if options.dry_run:
         for stage in stages:
             print(shlex.join(["jalign", *stage.args]))

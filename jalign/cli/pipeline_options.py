@@ -39,6 +39,7 @@ def options_of(args: Sequence[str]) -> PipelineOptions:
     words = list(args)
     if not words or words[0].startswith("-"):
         raise ConfigError("usage: jalign pipeline FILE [--name value ...]")
+    # --dry-run is the one option without a value, so it is taken out first
     options = PipelineOptions(words.pop(0), {}, {}, [], "--dry-run" in words)
     words = [word for word in words if word != "--dry-run"]
     while words:

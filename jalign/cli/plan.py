@@ -1,4 +1,4 @@
-"""`jalign plan CONFIG --target NAME`: memory and speed on hardware that is not here."""
+"""`jalign plan CONFIG --target NAME`: memory and speed on other hardware than this."""
 
 import json
 import re
@@ -54,4 +54,5 @@ def plan(args: Sequence[str], console: Console) -> int:
     if values.json:
         record = report.record() | ({"suggestions": tries} if values.suggest else {})
         Path(values.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    # an exit code, so that a launch script can stop here
     return 0 if report.fits else 1

@@ -1,4 +1,4 @@
-"""What a run can be told. One YAML file and `--dotted.key value` overrides fill these dataclasses
+"""The config of a run. One YAML file and `--dotted.key value` overrides fill these dataclasses
 (jsonargparse).
 
 An algorithm's hyper-parameters are not declared here: `algorithm: {name: dpo, beta: 0.1}` is
@@ -99,11 +99,13 @@ class Config:
     deterministic: bool = False
 
     def __post_init__(self):
+        # before options_of, whose KeyError would not name the section
         if "name" not in self.algorithm:
             raise ValueError(f"algorithm needs a name, got {self.algorithm!r}")
+        # built here for its errors, so that YAML and Python users get the same ones
         options_of(self).check()
 
     @property
-    def hyper(self) -> dict[str, Any]:
+    def hyper(self) -> dict[str, float]:
         """The algorithm's hyper-parameters that the config sets."""
         return {k: v for k, v in self.algorithm.items() if k != "name"}

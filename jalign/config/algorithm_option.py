@@ -19,13 +19,13 @@ OPTION = "--algorithm"
 
 
 class Section:
-    """The section so far, and a message each time hyper-parameters are dropped."""
+    """The merged section, and a message each time hyper-parameters are dropped."""
 
     def __init__(self) -> None:
         self.value: dict[str, Any] = {}
         self.lines: list[str] = []
 
-    def add(self, layer: dict[str, Any]) -> None:
+    def add(self, layer: dict[str, object]) -> None:
         """Merge a layer of the same algorithm, or of none; a layer of another one replaces all."""
         before, after = self.value.get("name"), layer.get("name")
         if before is None or after is None or before == after:
@@ -89,6 +89,7 @@ def resolved(args: Sequence[str], find: Callable[[str], str]) -> tuple[list[str]
     ):  # the run may be read from another folder
         section.value["name"] = absolute(name)
     if section.value:
+        # one option, and last: jsonargparse would merge it key by key into the file's section
         rest.append(f"{OPTION}={_in_one_line(section.value)}")
     return rest, section
 
@@ -110,6 +111,7 @@ def without_other_hyper(
     args = [f"--{key}={value}" for key, value in section.items()]
     args = ["--config", options["config"], *args] if "config" in options else args
     before = resolved(args, find)[1]
+    # the same algorithm: its hyper-parameters stay
     if before.value.get("name") in (None, new):
         return options, []
     before.add({"name": new})
@@ -124,5 +126,6 @@ def _value(text: str) -> Any:
 
 
 def _in_one_line(value: dict[str, Any]) -> str:
+    # safe_dump wraps at 80 columns, and an option's value is one line
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9)
     return re.sub(r"\n\s*", " ", text).strip()

@@ -96,7 +96,7 @@ def wanted(args: Sequence[str]) -> bool:
 
 
 def text(options: ArgumentParser, args: Sequence[str], algorithm: str | None) -> str:
-    """The help of all sections, or of the one that is named behind --help.
+    """The help of all sections, or of the one named after --help.
 
     Raises:
       ValueError: no such section, or no such algorithm.
@@ -143,10 +143,12 @@ def _keys(options: ArgumentParser, before: str) -> Iterator[_Key]:
             "algorithm",
         ):
             continue
+        # by name: the class is private to jsonargparse and moves between versions
         if type(action).__name__ == "_ActionConfigLoad":  # a whole section
             continue
         if name in _OPTIONAL_SECTIONS:
             yield _Key(name, "", None, f"{action.help} Any key of it is enough")
+            # a section that may be null is one option to jsonargparse, without its keys
             inside = ArgumentParser()
             inside.add_class_arguments(_OPTIONAL_SECTIONS[name])
             yield from _keys(inside, f"{name}.")

@@ -1,4 +1,4 @@
-"""A config to start from: usual values for this kind of run, and comments on those to choose."""
+"""`jalign init`: a starting config with usual values for the kind of run, and comments."""
 
 import re
 from pathlib import Path
@@ -41,6 +41,7 @@ def write_config(options: InitConfig) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     try:
+        # read back, so that a config that would be refused is never left behind
         read_config([str(file)])
     except ValueError:  # of this algorithm and these options, which the checks above cannot know
         file.unlink()
@@ -50,11 +51,13 @@ def write_config(options: InitConfig) -> Path:
 
 def config_text(row: Algorithm, options: InitConfig) -> str:
     """The YAML, with a comment on every line that a user may want to change."""
+    # no adapters where the reference is an average of weights: factors cannot be averaged
     adapters = options.lora > 0 and options.model != "embedded" and not _averages_weights(row)
     rate, kind = usual(row, adapters=adapters)
     online, writes = row.experience is not None, not row.needs_value_head
     name = absolute(options.algorithm) if ":" in options.algorithm else row.name
     hyper = "".join(_hyper_line(*x) for x in about.hyperparameters(row).items() if x[1][0])
+    # ref_mixup_alpha does nothing then, and a config that sets it is refused
     if not row.moves_reference():
         hyper = re.sub(r"\n  ref_mixup_alpha: .*", "", hyper)
     lines = [

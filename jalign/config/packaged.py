@@ -34,6 +34,7 @@ def find(name: str) -> str:
     """
     if Path(name).is_file() or not name:
         return name
+    # as written in a checkout: its paths work from a wheel, too
     inside = name.removeprefix("configs/")
     for ending in ("", ".yaml"):
         if (file := folder() / f"{inside}{ending}").is_file():

@@ -38,6 +38,7 @@ AddOptions = Callable[[ArgumentParser], object]
 
 def parser(command: str = "train", add: AddOptions = lambda _: None) -> ArgumentParser:
     """The parser of a command that takes the config of a run, and perhaps options of its own."""
+    # no abbreviations: one would change its meaning when a key is added
     result = ArgumentParser(
         prog=f"jalign {command} [CONFIG]", exit_on_error=False, allow_abbrev=False
     )
@@ -133,6 +134,7 @@ def parsed(
     names = {action.dest for action in options._actions}
     takes_config = options.prog.endswith("[CONFIG]")  # bench has a --config of another kind
     args = [_with_underscores(arg, names) for arg in args]
+    # before parsing: jsonargparse would only say that the option is unknown
     for name in option_names(args):
         if renamed := refusal(name):
             raise ConfigError(renamed)
@@ -144,9 +146,11 @@ def parsed(
         args = _with_algorithm(args) if "algorithm" in names else _with_config_files(args)
     try:
         return build(options.instantiate(options.parse_args(args)))
+    # its message is for the user already; `_explain` would only look for a key in it
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
+        # --print_config has printed, and exits with 0
         if isinstance(error, SystemExit) and not error.code:
             raise
         if re.search(r"required: algorithm\b", str(error)):
@@ -176,6 +180,7 @@ def _with_config_files(args: list[str]) -> list[str]:
 def _with_algorithm(args: list[str]) -> list[str]:
     """The arguments with the algorithm's section in one piece."""
     args, section = algorithm_option.resolved(args, packaged.find)
+    # is_main() starts JAX's backends, which jax.distributed.initialize must come before
     alone = not jax.distributed.is_initialized()
     for line in section.lines if alone or hosts.is_main() else ():
         print(f"jalign: {line}", file=sys.stderr)

@@ -43,7 +43,7 @@ class Mean(NamedTuple):
 
 
 def mean_over_examples(fields: dict[str, Array]) -> tuple[Array, Array]:
-    """Every example counts the same."""
+    """Every example has the same weight."""
     return fields["present"], jnp.sum(fields["present"], dtype=jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""How each online method turns scored samples into training data: pure functions of a rollout.
+"""Experiences: how an online method turns a rollout into training data, as pure functions.
 
 A function reads arrays of a rollout by the names of its positional parameters (`core.ROLLOUT`) and
 returns data fields of its format, and perhaps `take` [B, k], the responses that become the example,

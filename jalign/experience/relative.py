@@ -1,4 +1,4 @@
-"""A mark on experiences that compare scores, read as `Experience.relative`."""
+"""The decorator of experiences that compare scores, read as `Experience.relative`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewards and advantages of tokens: what the recipes of this package are composed of."""
+"""Rewards and advantages of tokens: the building blocks of the experiences."""
 
 from __future__ import annotations
 

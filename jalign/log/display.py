@@ -26,6 +26,7 @@ SHOWN = {
 # Notebooks give `!command` a terminal, and keep every frame of a moving bar as a line of its own.
 _NOTEBOOKS = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG")
 
+# a log file with a line per batch of an evaluation would be unreadable
 _QUIET_S = 30.0  # between two lines of one phase without a terminal
 
 
@@ -41,12 +42,14 @@ class Display:
             and not console.is_dumb_terminal
             and not any(name in os.environ for name in _NOTEBOOKS)
         )
+        # bars in a pipe would be thousands of lines of control codes
         self._bars = _bars(console) if console and moving else None
         self._training: TaskID | None = None
 
     def say(self, message: str) -> None:
         """Print a line."""
         if self.console:
+            # not markup: rich reads [brackets] in texts and file names as styles
             self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
@@ -62,6 +65,7 @@ class Display:
             return
         self._bars.start()
         task = self._bars.add_task(name, total=total, speed="")
+        # at once: a blocking call such as a compilation may start before the next refresh
         self._bars.refresh()
         try:
             yield partial(self._bars.advance, task)
@@ -115,7 +119,7 @@ class Display:
         self.say("  ".join([head, *cells]))
 
     def close(self) -> None:
-        """Stop moving; the last state of the bars stays on the screen."""
+        """Stop the bars; their last state stays on the screen."""
         if self._bars:
             self._bars.stop()
 
@@ -146,6 +150,7 @@ def _bars(console: Console) -> Progress:
         TextColumn("{task.fields[speed]}"),
         console=console,
         refresh_per_second=4,
+        # seconds; in rich's default of 30 there may be a single step
         speed_estimate_period=300,
     )
 

@@ -25,10 +25,11 @@ class Lines:
 
     def __init__(self, path: Path):
         self.path = path
+        # unbuffered: after a kill every line is there whose append returned
         self._file = path.open("ab", buffering=0)
         self._waiting, self._failing = b"", False
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         self._waiting += (json.dumps(record, ensure_ascii=False) + "\n").encode()
         try:
             # Unbuffered writes may be partial: only the bytes that were taken leave the queue.
@@ -45,7 +46,7 @@ class Lines:
             LOG.warning("%s is written again, nothing is missing", self.path)
         self._failing = False
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[dict[str, object]]:
         """All records, those in memory included."""
         return parse(self.path.read_bytes() + self._waiting)[0]
 
@@ -61,11 +62,13 @@ def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
     partial line of a killed process.
     """
     records, damaged = [], 0
+    # at b"\n" only: splitlines also splits at characters that texts may contain
     for line in data.split(b"\n")[:-1]:
         record: Any = None
         try:
             record = json.loads(line)
             sound = isinstance(record["step"], int) and isinstance(record["kind"], str)
+        # RecursionError: damage may look like very deep brackets
         except (ValueError, TypeError, KeyError, RecursionError):
             sound = False
         if sound:
@@ -89,5 +92,6 @@ def drop_after(path: Path, step: int) -> int:
     kept = [record for record in records if step and record["step"] <= step]
     last = max((record["step"] for record in records), default=0)
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+    # replaced as a whole: a kill here must not lose the record of the run
     store.write(path, lambda file: file.write(text.encode()))
     return last if len(kept) < len(records) else 0

@@ -1,14 +1,14 @@
-"""What training needs from a log: implement it to send metrics elsewhere."""
+"""The logging protocol of training: implement it to send metrics elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Logger(Protocol):
-    """Where the hooks of a run write. `RunLog` implements it; Weights & Biases, say, would too.
+    """The sink that the hooks of a run write to. `RunLog` implements it, and a user's logger may.
 
     Attributes:
       aside_s: seconds spent in phases so far; training speed excludes them.
@@ -21,7 +21,7 @@ class Logger(Protocol):
         """Record scalars of a step. `kind` is "train", "eval" or "samples"."""
         ...
 
-    def text(self, step: int, name: str, rows: list[dict[str, Any]]) -> None:
+    def text(self, step: int, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Record a table of texts, such as sampled continuations."""
         ...
 

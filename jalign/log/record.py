@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class RunLog:
             self._lines = Lines(folder / self.path.name)
             self._board = TensorBoard(
                 folder,
+                # TensorBoard has no way to delete points: it hides them from this step on
                 purge_step=start + 1 if start else None,
                 suffix=f".{start}" if self._spool else "",  # an object is replaced
             )
@@ -60,6 +61,7 @@ class RunLog:
 
     def write(self, step: int, metrics: Mapping[str, float], kind: str = "train") -> None:
         """Record scalars of one step; a number that is not finite is written as null."""
+        # JSON has no NaN: json.dumps would write one, which other readers refuse
         finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         record = {"step": step, "kind": kind, "time": round(time.time(), 3), **finite}
         self._append(record)
@@ -67,14 +69,15 @@ class RunLog:
             self._board.scalars(step, kind, finite)
         self.display.metrics(kind, step, self._steps, metrics)
 
-    def text(self, step: int, name: str, rows: list[dict[str, Any]]) -> None:
+    def text(self, step: int, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Record a table of texts (sample generations)."""
         self._append({"step": step, "kind": name, "rows": rows})
         if self._lines:
+            # from the file, so that a resumed run still compares with the first samples
             first, *later = self.rows(name)
             self._board.texts(step, name, _beside(first["rows"], rows) if later else rows)
 
-    def settings(self, config: Mapping[str, Any]) -> None:
+    def settings(self, config: Mapping[str, object]) -> None:
         """Show the config of the run beside its curves."""
         if self._lines:
             self._board.settings(config)
@@ -116,12 +119,14 @@ class RunLog:
         if self._spool:
             self._spool.close()
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, record: Mapping[str, object]) -> None:
         if self._lines:
             self._lines.append(record)
 
 
-def _beside(first: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _beside(
+    first: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, object]]:
     """Continuations of the same prompts with those before the first step, to be compared."""
     if not all("continuation" in row for row in (*first, *rows)):
         return rows

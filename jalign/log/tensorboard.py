@@ -42,6 +42,7 @@ class TensorBoard:
     def __init__(self, folder: Path, *, purge_step: int | None = None, suffix: str = ""):
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
         assert self._writer.file_writer is not None
+        # private, since tensorboardX has no hook for a failing write
         events = self._writer.file_writer.event_writer._ev_writer
         events._py_recordio_writer = _Forgiving(events._py_recordio_writer)
 
@@ -51,15 +52,16 @@ class TensorBoard:
             if value is not None:
                 self._writer.add_scalar(tag(kind, name), value, step)
 
-    def settings(self, config: Mapping[str, Any]) -> None:
+    def settings(self, config: Mapping[str, object]) -> None:
         """The config as text, and its numbers and words in the HParams tab."""
         flat = {name: x for name, x in _flat(config).items() if isinstance(x, str | int | float)}
         assert self._writer.file_writer is not None
+        # without the third, which marks the session as ended
         for summary in hparams(flat, dict.fromkeys(_OUTCOMES, 0.0))[:2]:
             self._writer.file_writer.add_summary(summary)
         self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", 0)
 
-    def texts(self, step: int, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def texts(self, step: int, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Rows of equal columns as a table."""
         if not rows:
             return
@@ -109,6 +111,7 @@ class _Forgiving:
 def _cell(value: Any) -> str:
     """Text that stays within its cell of a Markdown table."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    # & first: the others are replaced by texts that contain it
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
     return "<br>".join(text.strip().splitlines())
 

@@ -1,6 +1,6 @@
 """The values that describe a run or a command: one dataclass per section, checked when constructed.
 
-`jalign.config` reads them from YAML and the command line; `jalign.run` and the other libraries take
+`jalign.config` reads them from YAML and the command line; `jalign.run` and the other packages take
 them as they are.
 """
 

@@ -109,7 +109,6 @@ class PromptsConfig:
     batch_size: int = 32
 
     def __post_init__(self):
-        # a dict, so that each command names only what it has
         least = {"count": 1, "attempts": 1, "temperature": 0, "max_tokens": 1}
         _check(self, "writer", **least, limit=0, batch_size=1)
 

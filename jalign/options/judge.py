@@ -35,7 +35,6 @@ class LanguageModelConfig:
     seed: int | None = None
 
     def __post_init__(self):
-        # not concurrency: it has a default that suits both, and resuming with another is harmless
         of_server = ("cache", "timeout_s", "retries", "prompt_price", "completion_price")
         # compared with the defaults: a frozen dataclass does not record which fields were passed
         plain = {f.name: f.default for f in fields(LanguageModelConfig)}
@@ -76,7 +75,6 @@ class JudgeConfig(LanguageModelConfig):
                 raise ValueError("reward.judge.ask must be set: score, points or preference")
         elif not self.model:
             raise ValueError("reward.judge needs a model: a folder, or its name at the server")
-        # last: ranges only matter once there is a judge
         super().__post_init__()
 
 

@@ -44,12 +44,12 @@ def refusal(key: str) -> str | None:
     return f"option {key!r} is now {new!r}" + (f" ({pairs})" if pairs else "")
 
 
-def with_new_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_keys(saved: Mapping[str, object]) -> dict[str, Any]:
     """A run's config.json, whatever version wrote it, under today's keys."""
     return _with_new_keys(saved, {})
 
 
-def identity_with_new_keys(facts: Mapping[str, Any]) -> dict[str, Any]:
+def identity_with_new_keys(facts: Mapping[str, object]) -> dict[str, object]:
     """The identity in a checkpoint, whatever version wrote it, under today's keys."""
     return _with_new_keys(facts, _IDENTITY_SECTIONS)
 

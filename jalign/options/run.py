@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -80,7 +81,7 @@ class RunOptions:
         return {"algorithm": {"name": self.algorithm_name} | dict(self.algorithm.hyper)} | plain
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> RunOptions:
+    def from_json(cls, saved: Mapping[str, object]) -> RunOptions:
         """The options that `to_json` wrote, of this version or an older one.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What is wrong with the options of a run, before any data or device is touched.
+"""Checks of the options of a run, before any data or device is touched.
 
 The rules read fields of the row, never its name, so that a new row meets them without a change
 here: `general` for every run, `models` for weights and reference, `online` for rollouts, `rewards`

@@ -35,7 +35,7 @@ def check_hyper(options: RunOptions) -> Iterator[str]:
 
 
 def check_general(options: RunOptions) -> Iterator[str]:
-    """Ranges of numbers, and options of samples and held-out data that have nothing to act on."""
+    """Ranges of numbers, and options of samples and held-out data that have no effect."""
     yield from _check_ranges(options)
     row, data, sample = options.algorithm, options.data, options.sample
     if options.batch_size < 1:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_models(options: RunOptions) -> Iterator[str]:
-    """Models that the algorithm needs, and none that it would not read."""
+    """Every model that the algorithm needs is set, and no other."""
     row, model = options.algorithm, options.model
     yield from _check_adapters(options)
     if options.reference == "cached" and not row.needs_reference():

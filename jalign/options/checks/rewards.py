@@ -30,7 +30,7 @@ def check_rewards(options: RunOptions) -> Iterator[str]:
 
 
 def _check_unread(options: RunOptions) -> Iterator[str]:
-    """Numbers of preferences and reward models where there are none."""
+    """Options of preferences and reward models that nothing reads."""
     row, reward, default = options.algorithm, options.reward, RewardConfig()
     read = row.rollout_inputs()
     preferences = reward.judge.ask == "preference"
