@@ -98,7 +98,7 @@ def win_rates_over_others(win_probs: Float[Array, "B K K"]) -> Scores:
     >>> win_rates_over_others(beats).tolist()
     [[0.75, 0.125, 0.625]]
     """
-    # the response against itself is no comparison; counted as 1/2 it would pull rates to the middle
+    # a response is not compared with itself: counted as 1/2 it would pull rates to the middle
     itself = jnp.eye(win_probs.shape[-1], dtype=bool)
     compared = ~jnp.isnan(win_probs) & ~itself
     wins = jnp.sum(kept(win_probs, compared), -1)
@@ -137,7 +137,7 @@ def process_advantages(
       ends: where a step ends. Nothing else is read; a response without any gets 0.
       epsilon: as in `group_normalized`.
     Returns:
-      The advantage of every token, 0 after the last step. Mask what is no response token.
+      The advantage of every token, 0 after the last step. Mask tokens outside of the response.
     Raises:
       ValueError: epsilon < 0.
     Deviations: as in `group_normalized`.

@@ -50,8 +50,8 @@ def top_share(
 ) -> Bool[Array, "N"]:
     """Whether a score is among the alpha * n highest of all n: RAFT's selection over a batch.
 
-    Dong et al. 2023, https://arxiv.org/abs/2304.06767: what is kept are the best answers, and so
-    more of the prompts that are easy to answer well.
+    Dong et al. 2023, https://arxiv.org/abs/2304.06767: it keeps the best answers, and so more
+    of the prompts that are easy to answer well.
 
     Args:
       alpha: share that is kept, in (0, 1]; 0.2 in the authors' code.

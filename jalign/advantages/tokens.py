@@ -96,7 +96,7 @@ def gae(
       rewards: r, at each token.
       values: V, of the critic, before each token.
       gamma: discount per scored token, in [0, 1]; 1.
-      lam: in [0, 1]; 0.95. With 1 the return is the reward to go, with 0 one step is looked ahead.
+      lam: in [0, 1]; 0.95. With 1 the return is the reward to go, with 0 it is the one-step target.
     Returns:
       Advantages, not whitened, and returns.
     Raises:

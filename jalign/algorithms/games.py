@@ -35,8 +35,7 @@ GAMES = (
         losses.nash_md,
         SAMPLES,
         "2312.00886",
-        # the opponent is the moving average itself, so it is sampled as a reference, not as a
-        # mixture
+        # the opponent is the moving average itself: it is sampled as the reference
         {"ref_sync_steps": 1, "ref_mixup_alpha": 0.01},
         experience=Experience(experience.against_last, 2, "reference"),
         tags=NASH,

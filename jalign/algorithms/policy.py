@@ -4,8 +4,7 @@ from jalign import experience, losses
 from jalign.algorithms._shared import rl
 from jalign.core import AuxLoss, mean_over_examples, mean_over_pretraining_tokens, mean_over_tokens
 
-# k2: as a loss its gradient is that of KL(policy
-#  reference), which k3's is not
+# k2: as a loss its gradient is that of KL(policy || reference), which k3's is not
 _K2 = {"kl_k2_coef": AuxLoss(losses.kl_k2, 0.01, mean_over_tokens, is_kl=True)}
 _PTX = {"ptx_coef": AuxLoss(losses.pretraining_nll, 0.05, mean_over_pretraining_tokens)}
 

@@ -53,8 +53,7 @@ WITHOUT_REFERENCE = (
         "the chosen response (nll_coef 1). TRL: loss_type simpo with cpo_alpha above 0.",
     ),
     Algorithm(
-        # the NLL is a term and not in the loss: its mean is over tokens, that of the odds over
-        # pairs
+        # the NLL is a term of its own: its mean is over tokens, that of the odds over pairs
         "orpo",
         losses.orpo,
         PAIRS,

@@ -24,8 +24,7 @@ VERIFIERS = (
         "the batch. The paper has three labels; here a number in [0, 1].",
     ),
     Algorithm(
-        # a joint prompt: no response has a score of its own, so it cannot be a reward model of a
-        # run
+        # a joint prompt: no response has a score of its own, as a run's reward.model needs
         "pair_rm",
         losses.pair_rm,
         JOINT,

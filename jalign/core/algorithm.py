@@ -148,7 +148,7 @@ class Algorithm:
                 raise TypeError(
                     f"{self.name} has no hyper-parameter {name!r}{did_you_mean(name, hyper)}"
                 )
-            # bool is an int in Python, and `true` in YAML is no number
+            # bool is an int in Python, and `true` in YAML is not a number
             integer = isinstance(hyper[name], int)
             if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
                 kind = "a whole number" if integer else "a number"

@@ -40,7 +40,7 @@ def gae(
     Args:
       kl_coef: weight of the KL divergence to the reference in the reward, per nat; 0.05.
       gamma: discount from token to token, in [0, 1]; 1 is none.
-      gae_lambda: how far rewards are looked at (1) rather than values (0), in [0, 1]; 0.95.
+      gae_lambda: weight of rewards (1) against values (0) in the estimate, in [0, 1]; 0.95.
     """
     rewards = token_rewards(scores, old_token_logps, ref_token_logps, mask, kl_coef)
     return gae_fields(rewards, values, mask, gamma, gae_lambda)

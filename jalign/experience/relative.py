@@ -21,7 +21,7 @@ def relative_to(
     """
 
     def mark(fn: ExperienceFn) -> ExperienceFn:
-        # on the function, not in a table: a user's own experience can carry it, too
+        # on the function, not in a table: a user's own experience can have it, too
         fn.relative = Relative(to, min_responses)  # type: ignore[attr-defined]
         return fn
 

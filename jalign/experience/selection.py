@@ -23,7 +23,7 @@ def against_last(win_probs: Float[Array, "B K K"]) -> Fields:
 @relative_to("group", min_responses=2)
 def best_and_worst(scores: Scores, valid: Valid) -> Fields:
     """Online DPO (https://arxiv.org/abs/2402.04792): the best response is chosen, the worst
-    rejected; a prompt whose scores are all equal teaches nothing.
+    rejected; a prompt whose scores are all equal is left out.
     """
     best, worst, differ = adv.best_and_worst(scores, valid)
     return {"take": jnp.stack([best, worst], -1), "keep": differ}
@@ -93,7 +93,7 @@ def rejection_sampled(
 ) -> Fields:
     """RSO (https://arxiv.org/abs/2309.06657): the first two responses that statistical rejection
     sampling with the temperature `rejection_beta` of the scores accepts; the one with the higher
-    score is chosen, and two of equal scores teach nothing. The paper accepts 8 of 64 responses of
+    score is chosen, and two of equal scores are left out. The paper accepts 8 of 64 responses of
     the model that training starts from and makes four pairs of them.
 
     Args:

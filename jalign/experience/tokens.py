@@ -57,7 +57,7 @@ def whitened(x: Tokens, mask: Mask, *, shift_mean: bool = True) -> Tokens:
 def gae_fields(
     rewards: Tokens, values: Tokens, mask: Mask, gamma: float, gae_lambda: float
 ) -> Fields:
-    """Whitened generalized advantages, and what the critic learns from."""
+    """Whitened generalized advantages, and the critic's targets."""
     advantages, returns = adv.gae(
         rows(rewards), rows(values), rows(mask), gamma=gamma, lam=gae_lambda
     )

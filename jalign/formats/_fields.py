@@ -22,7 +22,7 @@ def at_last_token(x: Array, mask: Array) -> Array:
 
 
 def length(mask: Array) -> Array:
-    """Scored tokens, at least 1 so that an empty slot divides by something."""
+    """Number of scored tokens, at least 1, so that an empty slot can be divided by it."""
     return jnp.maximum(jnp.sum(mask, -1), 1).astype(jnp.float32)
 
 

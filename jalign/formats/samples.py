@@ -1,4 +1,4 @@
-"""Samples: responses of the policy itself, each an example of its own."""
+"""Samples: responses of the policy itself, one example each."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Supervised: one response per prompt, every scored token an example of its own."""
+"""Supervised: one response per prompt, with a loss per scored token."""
 
 from jalign import losses
 from jalign.core.format import Arrays, AuxLoss, Format

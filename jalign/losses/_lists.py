@@ -1,4 +1,4 @@
-"""Pieces of losses over lists of K responses, some of which may be missing.
+"""Helpers of losses over lists of K responses, some of which may be missing.
 
 Values of a missing response may be NaN: they are replaced before anything is computed from it.
 Responses of equal rating are never compared with each other.

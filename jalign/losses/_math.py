@@ -1,4 +1,4 @@
-"""Float32 pieces that several losses share."""
+"""Float32 helpers shared by several losses."""
 
 import jax.numpy as jnp
 from jax import Array

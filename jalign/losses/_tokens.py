@@ -1,4 +1,4 @@
-"""Pieces of losses over the tokens of sampled responses.
+"""Helpers of losses over the tokens of sampled responses.
 
 Values at unscored positions may be NaN: they are replaced before any arithmetic, so that they reach
 neither the loss nor the gradient.
@@ -64,8 +64,8 @@ def clipped(
 ) -> tuple[Float[Array, "*P"], dict[str, Float[Array, "*P"]]]:
     """max(-A ratio, -A clip(ratio, 1 - clip_low, 1 + clip_high)), and where the bound is active.
 
-    The bound is constant, so there is no gradient where it holds: above where A > 0, below where
-    A < 0. A ratio on the wrong side, which the step should bring back, keeps its gradient.
+    The bound is constant, so the gradient is 0 where it is active: above for A > 0, below for A <
+    0. A ratio on the wrong side, which the step should bring back, keeps its gradient.
     """
     require(clip_low > 0, f"clip_low must be > 0, got {clip_low}")
     require(clip_high > 0, f"clip_high must be > 0, got {clip_high}")

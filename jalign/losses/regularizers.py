@@ -2,7 +2,7 @@
 
 `forward_kl_on_chosen` is the KL term on retained text of Zhang et al. 2024 (NPO),
 https://arxiv.org/abs/2404.05868; `forward_kl_per_token` the same for single responses.
-`length_margin` is our own, there is no paper.
+`length_margin` is our own; it has no paper.
 """
 
 from jax import Array
@@ -69,8 +69,8 @@ def length_margin(
     (-1, 1). Positive where the longer response is the likelier, so its mean over a batch
     measures how far the margin follows length, and a small weight on it works against that.
 
-    Linear, so unbounded below: where the chosen response is the shorter one it asks for more
-    margin, without end. Give it a small weight beside a loss that bounds the margin.
+    Linear, so unbounded below: if the chosen response is the shorter one, more margin always lowers
+    it. Give it a small weight beside a loss that bounds the margin.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
@@ -78,7 +78,7 @@ def length_margin(
     Returns:
       The unreduced term, nats per token; 0 where the lengths are equal; it again as
       `length_margin`.
-    Deviations: there is no paper to deviate from.
+    Deviations: none; there is no paper.
     >>> import jax.numpy as jnp
     >>> x = [jnp.array([v]) for v in (-4.0, -9.0, 5.0, 3.0)]
     >>> round(float(length_margin(*x)[0][0]), 4)

@@ -1,4 +1,4 @@
-"""The error of a run, a command or a pipeline that is described wrongly."""
+"""The error of a wrong config, option or pipeline file."""
 
 
 class ConfigError(ValueError):

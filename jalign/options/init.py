@@ -1,4 +1,4 @@
-"""What `jalign init` needs to write a config."""
+"""Options of `jalign init`."""
 
 from __future__ import annotations
 

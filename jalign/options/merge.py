@@ -71,8 +71,7 @@ class MergeConfig:
         assert self.method is not None
         reads = READS[self.method]
         names = dict.fromkeys(name for options in READS.values() for name in options)
-        # None means not passed: with the defaults here, an option of another method would go
-        # unnoticed
+        # None means not passed: defaults here would hide an option that does not apply
         values = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
         for name in values:
             if name not in reads:

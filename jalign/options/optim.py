@@ -63,7 +63,7 @@ class OptimConfig:
     offload: Literal["none", "host"] = "none"
 
     def make(self, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        """The optimizer and schedule of a run of this many steps.
+        """The optimizer and schedule for this number of steps.
 
         Raises:
           ValueError: an option is out of range, or does not apply to the optimizer or schedule.

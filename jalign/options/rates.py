@@ -31,6 +31,5 @@ def usual(row: Algorithm, *, adapters: bool) -> tuple[float, str]:
     rate = BY_KIND[kind]
     if not adapters:
         return rate, kind
-    # ten times for every kind: low-rank factors need larger steps than the matrices they stand in
-    # for
+    # the same factor for every kind of run
     return rate * ADAPTERS, f"adapters on {kind}"

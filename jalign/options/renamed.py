@@ -1,5 +1,5 @@
-"""Config keys that were renamed: an old key is refused with its new name, but what older runs wrote
-(config.json, the identity in checkpoints) stays readable.
+"""Renamed config keys: an old key is refused with its new name, but files of older runs
+(config.json, the identity in checkpoints) stay readable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RENAMED = {
     "stop.least_diversity": Renamed("stop.min_diversity"),
     "stop.least_gain": Renamed("stop.min_delta"),
 }
-"""Old key -> what it is called now."""
+"""Old key -> its new name."""
 
 # A checkpoint's identity has a section under another name than the config.
 _IDENTITY_SECTIONS = {"optim": "optimizer"}
@@ -45,12 +45,12 @@ def refusal(key: str) -> str | None:
 
 
 def with_new_keys(saved: Mapping[str, object]) -> dict[str, Any]:
-    """A run's config.json, whatever version wrote it, under today's keys."""
+    """A run's config.json, of any version, with today's keys."""
     return _with_new_keys(saved, {})
 
 
 def identity_with_new_keys(facts: Mapping[str, object]) -> dict[str, object]:
-    """The identity in a checkpoint, whatever version wrote it, under today's keys."""
+    """The identity in a checkpoint, of any version, with today's keys."""
     return _with_new_keys(facts, _IDENTITY_SECTIONS)
 
 

@@ -28,10 +28,10 @@ def bco(
 ) -> Out:
     """-log sigmoid(r - delta) if desirable, -log sigmoid(delta - r) if not; r = beta * log-ratio.
 
-    A classifier that tells the two classes apart, with the implicit reward (SUMMED log-ratio) as
-    its logit. delta, the reward shift, is half the sum of the mean reward of the desirable and the
-    mean reward of the undesirable, a running mean over steps, this batch included, without
-    gradient. Where the batch has one class only, its mean is used for both. The loss of an example
+    A classifier of the two classes whose logit is the implicit reward (SUMMED log-ratio). delta,
+    the reward shift, is half the sum of the mean reward of the desirable and the mean reward of the
+    undesirable, a running mean over steps, this batch included, without gradient. Where the batch
+    has one class only, its mean is used for both. The loss of an example
     so depends on the others: compute it on the global batch.
 
     Args:

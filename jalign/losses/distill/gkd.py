@@ -43,7 +43,7 @@ def gkd(jsd_to_ref: Float[Array, "B R"]) -> Out:
 
 
 def forward_kl(kl_from_ref: Float[Array, "B R"]) -> Out:
-    """KL(teacher || student) at each token: the student covers all that the teacher does.
+    """KL(teacher || student) at each token: the student covers all modes of the teacher.
 
     Word-level knowledge distillation: up to the teacher's entropy, cross-entropy with the teacher's
     probabilities as labels. `gkd` with b = 0.
@@ -62,7 +62,7 @@ def forward_kl(kl_from_ref: Float[Array, "B R"]) -> Out:
 
 
 def reverse_kl(kl_to_ref: Float[Array, "B R"]) -> Out:
-    """KL(student || teacher) at each token: the student keeps to what the teacher finds likely.
+    """KL(student || teacher) at each token: the student keeps to the teacher's likely tokens.
 
     `gkd` with b = 1.
 

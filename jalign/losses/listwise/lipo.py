@@ -25,13 +25,13 @@ def lipo_lambda(
 
     w_ij = |2^rating_i - 2^rating_j| * |1 / log(1 + rank_i) - 1 / log(1 + rank_j)|: how much DCG
     would change if the two swapped places. rank is the place of a response when the list is sorted
-    by s (1 is the highest), so a mistake at the top of what the POLICY prefers weighs most. The
+    by s (1 is the highest), so a mistake at the top of the POLICY's ranking weighs most. The
     weight (Lambda, or Delta) has no gradient. All-pairs DPO is the case of equal weights.
 
     Args:
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.
       ratings: higher is better, best in [0, 1] (the paper: the mean probability to win against
-        another response of the list). The gain is exponential: what is beyond 127 overflows.
+        another response of the list). The gain is exponential: ratings above 127 overflow.
       valid: where there is a response.
       beta: scale of s, > 0; 0.05.
     Returns:

@@ -67,7 +67,7 @@ def lipo_hinge(
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.
       ratings: higher is better; only their order matters.
       valid: where there is a response.
-      beta: 1 / beta nats is the lead a pair must reach to stop teaching, > 0; 0.05.
+      beta: a pair has no gradient beyond a lead of 1 / beta nats, > 0; 0.05.
     Returns:
       The unreduced loss per prompt, a sum over its pairs (0 without any), and s as `rewards`
       [B, K], 0 where there is no response.

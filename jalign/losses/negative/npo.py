@@ -20,7 +20,7 @@ def npo(
     """-(2 / beta) * log sigmoid(-beta * d), with d the log-ratio of the rejected response.
 
     DPO without the chosen response. d is SUMMED over tokens. Its gradient by d, 2 sigmoid(beta d),
-    is 1 at the reference, tends to 1 everywhere as beta goes to 0 (`gradient_ascent`), and dies out
+    is 1 at the reference, tends to 1 everywhere as beta goes to 0 (`gradient_ascent`), and vanishes
     as the response becomes unlikely, so that the model does not collapse.
 
     Args:

@@ -17,9 +17,9 @@ def unlikelihood(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-sum_t log(1 - p_t) over the tokens of the rejected response.
 
-    Near 0 for tokens that are unlikely already; its gradient by log p_t, p_t / (1 - p_t), presses
-    hardest on those that the model is surest of. Nothing keeps the model on language: the paper
-    adds the NLL of positive text (`losses.nll`).
+    Near 0 for tokens that are unlikely already; its gradient by log p_t, p_t / (1 - p_t), is
+    largest for the most probable ones. Nothing preserves fluency: the paper adds the NLL of
+    positive text (`losses.nll`).
 
     Args:
       rejected_token_logps: log-probability of each token, nats, <= 0.

@@ -31,7 +31,7 @@ def aot(
     """-(1 - e) log sigmoid(h) - e log sigmoid(-h), with h_j = beta * (u_j - v of equal rank).
 
     u = log p(chosen) - log p(rejected) under the policy, v the same under the reference, both
-    SUMMED over tokens: the policy's margins shall dominate the reference's ("paired" AOT). The
+    SUMMED over tokens: the policy's margins should dominate the reference's ("paired" AOT). The
     value belongs to the pair of u_j. It depends on the other pairs: compute it on the global
     batch, and a large one.
 
@@ -76,8 +76,9 @@ def aot_unpaired(
 ) -> Out:
     """As `aot`, with u the log-ratios of the chosen responses and v those of the rejected ones.
 
-    The rewards of what is liked shall dominate the rewards of what is not; which rejected response
-    is paired with which chosen one does not matter. Gradients flow through both sorted samples.
+    The distribution of chosen rewards should dominate that of rejected rewards; which rejected
+    response is paired with which chosen one does not matter. Gradients flow through both sorted
+    samples.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.

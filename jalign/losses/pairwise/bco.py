@@ -50,8 +50,8 @@ def bco_pair(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-log sigmoid(r_w - delta) - log sigmoid(-(r_l - delta)), with r = beta * log-ratio.
 
-    Log-ratios are SUMMED over tokens. A classifier labels each response alone as chosen
-    or rejected. delta, the reward shift, is a running mean without gradient of half the sum of the
+    Log-ratios are SUMMED over tokens. A classifier labels each response alone as chosen or
+    rejected. delta, the reward shift, is a running mean without gradient of half the sum of the
     mean chosen and the mean rejected reward, this batch included. The loss of a pair so depends on
     the others: compute it on the global batch.
 

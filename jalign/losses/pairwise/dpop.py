@@ -22,7 +22,7 @@ def dpop(
 ) -> tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]:
     """-log sigmoid(beta * (d_w - d_l - lam * max(0, -d_w))), d the summed log-ratio of a response.
 
-    d_w is of the chosen and d_l of the rejected response. DPO is content where both fall as long as
+    d_w is of the chosen and d_l of the rejected response. DPO's loss also falls where both fall, if
     the rejected one falls faster; here every nat that the chosen response loses against the
     reference costs as much as lam nats of margin.
 

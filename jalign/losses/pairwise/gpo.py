@@ -31,7 +31,7 @@ def gpo_hinge(
 ) -> Result:
     """max(0, 1 - x), x = beta * (chosen - rejected log-ratio): the hinge-norm loss of RSO.
 
-    A pair whose x exceeds 1 teaches nothing more, all others pull alike. RSO (2309.06657) calls it
+    A pair whose x exceeds 1 has no gradient, all others the same. RSO (2309.06657) calls it
     hinge-norm, TRL `loss_type="hinge"`. It is not SLiC-HF, which has no reference.
 
     Args:
@@ -63,7 +63,7 @@ def gpo_squared(
 ) -> Result:
     """(x - 1)^2, x = beta * (chosen - rejected log-ratio): IPO up to a factor.
 
-    It pulls x back to 1 from either side. With beta = 2 tau it is 4 tau^2 times `ipo_sum`.
+    It moves x towards 1 from either side. With beta = 2 tau it is 4 tau^2 times `ipo_sum`.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
@@ -94,7 +94,7 @@ def gpo_exponential(
 ) -> Result:
     """exp(-x), x = beta * (chosen - rejected log-ratio): the loss of AdaBoost.
 
-    The more a pair is wrong the harder it pulls, without bound: labels that are flipped dominate.
+    The gradient grows without bound the more a pair is wrong: flipped labels dominate.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
@@ -161,7 +161,7 @@ def gpo_savage(
     """sigmoid(-x)^2 = 1 / (1 + exp(x))^2, x = beta * (chosen - rejected log-ratio).
 
     Bounded by 1 and not convex, though the framework asks for convexity: a pair that is very wrong
-    hardly pulls, so that a flipped label does little harm.
+    has almost no gradient, so a flipped label does little harm.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.

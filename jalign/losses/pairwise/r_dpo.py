@@ -25,8 +25,8 @@ def r_dpo(
     """-log sigmoid(beta * (d_w - d_l) + alpha * (len_w - len_l)), d the summed log-ratio.
 
     The sign is PLUS: a chosen response that is the longer one is credited with what its length
-    explains, so that the pair teaches less; a shorter chosen response teaches more. Lengths are
-    constants, so only the weight of a pair's gradient changes, not its direction.
+    explains, so that the pair's gradient is smaller; that of a shorter chosen response is larger.
+    Lengths are constants, so only the weight of a pair's gradient changes, not its direction.
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.

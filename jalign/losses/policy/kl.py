@@ -11,8 +11,8 @@ With d = log p(token) - log p_ref(token), on samples of the policy p itself:
     k3           e^-d-1+d  KL(p || ref)       gradient of KL(ref || p)
     rho * k3               KL(p || ref)       gradient of KL(p || ref)
 
-So k1 is not offered: as a loss it does nothing on average, whatever its value shows. It belongs
-into the reward (`jalign.advantages`), and there k3 does not. All hold token by token: none follows
+So k1 is not offered: as a loss its gradient is 0 on average, whatever its value. It belongs in
+the reward (`jalign.advantages`), where k3 does not. All hold token by token: none follows
 how a token changes those after it, as a KL in the reward does.
 """
 

@@ -96,13 +96,13 @@ def ppo(
       returns: advantages + old_values before any whitening; no gradient.
       clip_low, clip_high, dual_clip: as in `ppo_clip`.
       value_clip: how far a value may move from the old one, > 0; 0 is off.
-      value_coef: weight of the critic's loss, >= 0; 0.1. It matters little to a critic of its own
+      value_coef: weight of the critic's loss, >= 0; 0.1. It has little effect on a separate critic
         under Adam, and much where the two share weights.
     Returns:
       The unreduced loss, and the metrics of `ppo_clip` and of `value_clip`.
     Raises:
       ValueError: a number out of its range.
-    Deviations: those of `ppo_clip`. An entropy bonus is a term of its own.
+    Deviations: those of `ppo_clip`. An entropy bonus is a separate term.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> x = a(-1.0, -2.0), a(-1.0, -2.0), a(2.0, -1.0), a(0.5, 1.0), a(0.5, 1.0), a(1.5, 3.0)

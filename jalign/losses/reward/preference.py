@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from jalign.losses._math import f32
 
-CLOSEST = 1e-6  # to certainty; a float32 near 1 still tells 1 - p to 6 %
+CLOSEST = 1e-6  # to certainty; in float32 near 1, 1 - p still has a precision of 6 %
 
 
 def pair_rm(

@@ -51,7 +51,7 @@ def step_product(token_scores: Float[Array, "B R"], mask: Bool[Array, "B R"]) ->
     Returns:
       One number in [0, 1] per response, to rank responses by; 0 without any step, so that a
       response that was not judged does not win.
-    Deviations: a response of many steps has a low product whatever they are worth.
+    Deviations: a response of many steps has a low product however good they are.
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, -2.0, 9.0]]), jnp.array([[True, True, False]])
     >>> round(float(step_product(*x)[0]), 4)
