@@ -97,7 +97,6 @@ def _run(args: list[str]) -> int | None:
     _keep_compiled_programs()
     from jalign.cli.console import CommandConsole
 
-    # after the cache is set: an import may compile
     module, _, name = COMMANDS[args[0]].partition(":")
     console = CommandConsole(writes_files=args[0] in WRITING)
     return getattr(import_module(module), name)(args[1:], console)

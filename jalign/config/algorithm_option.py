@@ -89,7 +89,7 @@ def resolved(args: Sequence[str], find: Callable[[str], str]) -> tuple[list[str]
     ):  # the run may be read from another folder
         section.value["name"] = absolute(name)
     if section.value:
-        # one option, and last: jsonargparse would merge it key by key into the file's section
+        # one option, and last: single keys would leave the file's other hyper-parameters in place
         rest.append(f"{OPTION}={_in_one_line(section.value)}")
     return rest, section
 

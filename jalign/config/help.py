@@ -143,7 +143,7 @@ def _keys(options: ArgumentParser, before: str) -> Iterator[_Key]:
             "algorithm",
         ):
             continue
-        # by name: the class is private to jsonargparse and moves between versions
+        # by name, since the class is private to jsonargparse
         if type(action).__name__ == "_ActionConfigLoad":  # a whole section
             continue
         if name in _OPTIONAL_SECTIONS:

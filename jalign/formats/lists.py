@@ -47,6 +47,7 @@ def _list_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
         above = ratings[:, :, None] > ratings[:, None, :]
         above &= valid[:, :, None] & valid[:, None, :]
         right = jnp.where(above, wins(rewards[:, :, None], rewards[:, None, :]), 0.0)
+        # at least 1: a list of equal ratings has no pair, and an accuracy of 0
         pairs = jnp.maximum(above.sum((1, 2)), 1)
         high, low = at(rewards, best), at(rewards, worst)
         metrics |= {

@@ -14,6 +14,7 @@ def _rated(out: Arrays, batch: Batch) -> Arrays:
         named["scores"] = at_last_token(out["scores"][:, 0], mask)
     if "attributes" in out:
         named["attribute_scores"] = at_last_token(out["attributes"][:, 0], mask)
+    # every token's value, not the last: the critic learns at each of them
     if "values" in out:
         named["token_values"] = out["values"][:, 0]
     return named

@@ -16,6 +16,7 @@ def _stepwise(out: Arrays, batch: Batch) -> Arrays:
         labels = batch.extras["step_labels"].reshape(mask.shape[0], -1)
         # where every example has one step, the data say so with one column
         missing = mask.shape[1] - labels.shape[1]
+        # 0 is read nowhere: only the ends of steps are scored
         named["step_labels"] = jnp.pad(labels, ((0, 0), (0, missing)))
     if "scores" in out:
         named["token_scores"] = out["scores"][:, 0]

@@ -62,7 +62,6 @@ def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
     partial line of a killed process.
     """
     records, damaged = [], 0
-    # at b"\n" only: splitlines also splits at characters that texts may contain
     for line in data.split(b"\n")[:-1]:
         record: Any = None
         try:

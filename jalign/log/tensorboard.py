@@ -54,6 +54,7 @@ class TensorBoard:
 
     def settings(self, config: Mapping[str, object]) -> None:
         """The config as text, and its numbers and words in the HParams tab."""
+        # HParams accepts numbers and words only; lists and nulls are in the text
         flat = {name: x for name, x in _flat(config).items() if isinstance(x, str | int | float)}
         assert self._writer.file_writer is not None
         # without the third, which marks the session as ended

@@ -1,8 +1,8 @@
 """Pure alignment losses: positional arrays, keyword-only numbers, unreduced results.
 
-Every loss of the catalogue returns `(loss, metrics)`: the loss per example `[B]` (or per token `[B,
-R]`) and named arrays of the same shape. Log-probabilities are in nats. Nothing here depends on a
-model, a config or a device.
+Every loss of the catalogue returns `(loss, metrics)`: the loss per example `[B]` (or per token
+`[B, R]`) and named arrays of the same shape. Log-probabilities are in nats. Nothing here depends on
+a model, a config or a device.
 """
 
 from jalign.losses.binary.apo import apo_zero_unpaired

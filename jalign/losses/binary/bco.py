@@ -31,8 +31,8 @@ def bco(
     A classifier of the two classes whose logit is the implicit reward (SUMMED log-ratio). delta,
     the reward shift, is half the sum of the mean reward of the desirable and the mean reward of the
     undesirable, a running mean over steps, this batch included, without gradient. Where the batch
-    has one class only, its mean is used for both. The loss of an example
-    so depends on the others: compute it on the global batch.
+    has one class only, its mean is used for both. The loss of an example so depends on the others:
+    compute it on the global batch.
 
     Args:
       logps, ref_logps: log p(response | prompt) of policy and reference, nats, summed.

@@ -21,8 +21,8 @@ def slic_hf(
     """max(0, delta - chosen + rejected) - sft_coef * chosen, with SUMMED log-probabilities.
 
     A hinge on the calibration of the pair and the likelihood of the chosen response, which replaces
-    the paper's regularization target; no reference model. The hinge of GPO and TRL, max(0, 1 - beta
-    * D) on log-RATIOS, is another loss (RSO's).
+    the paper's regularization target; no reference model. The hinge of GPO and TRL,
+    max(0, 1 - beta * D) on log-RATIOS, is another loss (RSO's).
 
     Args:
       chosen_logps, rejected_logps: nats, summed over response tokens.
