@@ -42,6 +42,7 @@ class Cost(NamedTuple):
         """Cost of one filled bin."""
         attention = shape.row_slots * (self.row_slot + self.pair * shape.row_len)
         head = self.head * shape.streams * shape.scored
+        # Streams of a padded bin are single rows: the fixed cost is not paid for each of them.
         streams = 1 if shape.padded else shape.streams
         return shape.slots + attention + head + self.bin * streams
 
@@ -92,6 +93,7 @@ class BatchSpec:
         for name in ("batch_size", "streams", "multiple"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        # Every process contributes as many streams, as the parts of a global array have one shape.
         if self.streams % self.process_count or not 0 <= self.process_index < self.process_count:
             raise ValueError(
                 f"streams ({self.streams}) must be a multiple of process_count "

@@ -137,6 +137,7 @@ def most_bins(fractions: np.ndarray, batch_size: int, groups: int, copies: int =
     rank, before = np.arange(1, len(v) + 1), np.cumsum(v) - v
     least = max(int(1 / v[0] + 1e-9), 1)
     room = np.maximum(1 - v, 1e-9)
+    # Rounded up: a bound one too small would stop a run, one too large costs little.
     by_fraction = np.maximum(np.ceil(before / room + 1e-6), 1)
     streams = np.minimum(by_fraction, 1 + (rank - 1) // least).max()
     return -(-int(streams) // groups)
@@ -224,6 +225,7 @@ class _Search:
                 for move in moves:
                     moved = candidates[i]._replace(**move)
                     other = sorted([*candidates[:i], moved, *candidates[i + 1 :]])
+                    # Two candidates of one class and size hold the same: a wasted compilation.
                     if len({x[:2] for x in other}) == len(candidates) and other != candidates:
                         shapes = self._measure(classes, other)
                         if shapes.cost < best.cost:
@@ -242,7 +244,9 @@ class _Search:
                     f"max_tokens = {max_tokens}"
                 )
             fit = min(max_tokens // row, each)
+            # The smallest size for each number of bins; sizes in between need as many bins.
             return sorted({min(fit, -(-each // bins)) for bins in range(1, each + 1)})
+        # + 1: the last token of a stream is the dummy that unused entries point at.
         least = _round_up(most + 1, spec.multiple)
         if least > max_tokens:
             raise ValueError(
@@ -267,6 +271,7 @@ class _Search:
         most, mean = c.demands.max(0), c.demands.mean(0)
         rows = int(np.ceil(candidate.spare_rows * size * mean[1] / mean[0]))
         scored = _round_up(int(candidate.spare_scored * size * mean[2] / mean[0]), spec.multiple)
+        # Every single example must fit: `assign` never splits one over streams.
         rows = max(int(most[1]), min(rows, spec.batch_size * c.responses))
         scored = max(_round_up(max(int(most[2]), 1), spec.multiple), min(scored, size))
         # With no missing response rows run out before prompts do.
@@ -280,6 +285,7 @@ class _Search:
         shapes = tuple(self._shape(classes[x.home], x) for x in candidates)
         if shapes in self.measured:  # descents meet the same candidates again and again
             return self.measured[shapes]
+        # Uneven: spreading changes no number of bins, and this is the search's innermost loop.
         filled = [
             [len(bins) for bins in assign(demands, shapes, even=False)] for demands in self.batches
         ]
@@ -313,6 +319,7 @@ class _Search:
                 if i == j:
                     fractions = np.max(classes[home].demands / np.array(to.capacity), 1)
                     bound += most_bins(fractions, self.spec.batch_size, to.groups, self.copies)
+                # Only the last bin of a shape shrinks, so each larger shape adds one at most.
                 elif to.smaller_than(shapes[j]) and to.row_len >= shapes[j].row_len:
                     bound += 1
             bounds.append(bound)

@@ -74,6 +74,7 @@ class Template:
         Raises:
           ValueError: as `template_source`, or a template that refuses a plain chat.
         """
+        # A tokenizer may name several templates, one for tools; the user's template serves all.
         named = tokenizer.chat_template if template is None else None
         tools = named.get("tool_use") if isinstance(named, dict) else None
         return cls._probed(tokenizer, template_source(tokenizer, template), tools)
@@ -84,6 +85,7 @@ class Template:
         if self.tool_source is None:
             return None
         template = self._probed(self.tokenizer, self.tool_source, tools=[_TOOL])
+        # One set of notes for both: warnings are read from the template that the data named.
         return replace(template, notes=self.notes)
 
     def used_with(self, tools: list[Any] | None) -> Template:
@@ -117,6 +119,7 @@ class Template:
         closing = ends.group(1) if ends else ""
         closing = closing or "".join(re.findall(rf"\A\s*({tokens})", around[-1])[:1])
         end = re.findall(tokens, closing)[-1] if closing else None
+        # Once: templates such as Llama 2's repeat the BOS in every turn, which leads nothing.
         leads = bool(bos) and text.startswith(bos) and text.count(bos) == 1
         return cls(tokenizer, source, marked, end, "" if end else around[-1], leads, tool_source)
 
@@ -168,6 +171,7 @@ class Template:
     def _joins_arguments(self) -> bool:
         """Whether the template writes the arguments of tool calls as text, not as JSON."""
         function = {"name": "a", "arguments": {_KEY: "a"}}
+        # Nine characters: Mistral's templates refuse a call id of any other length.
         call = {"type": "function", "id": "call00001", "function": function}
         chat = [_TURN[0], {"role": "assistant", "content": "", "tool_calls": [call]}]
         try:
@@ -179,6 +183,7 @@ class Template:
         return f"'{_KEY}'" in text  # a dict as Python shows it
 
     def _for_template(self, message: Message) -> Message:
+        # `train` is our mark; a template may print every key of a message.
         message = {name: value for name, value in message.items() if name != "train"}
         if message.get("tool_calls") and self._joins_arguments:
             message["tool_calls"] = [_with_text(call) for call in message["tool_calls"]]

@@ -60,6 +60,7 @@ def fields_of(examples: Examples, indices: Iterable[int]) -> dict[str, Field]:
                     f"one per response [{k}], or one per scored token [{k}, length]"
                 )
             width = value.size if axes == "A" else 0
+            # A value of one entry may be [K] or [K, R]; the other examples tell which.
             if name in fields:
                 axes = max(axes, fields[name].axes, key=len)
             fields[name] = Field(axes, dtype, width)

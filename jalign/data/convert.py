@@ -18,6 +18,7 @@ from jalign.data.rows import Places
 
 def _without(record: Record, kind: str, *names: str) -> dict:
     """The extras, less these and the optional ones of `kind` that say nothing of one response."""
+    # The weight is the example's, not a response's: every conversion keeps it.
     gone = {*names, *OPTIONAL[kind]} - {"weight"}
     return {k: v for k, v in record.extras.items() if k not in gone}
 
@@ -191,6 +192,7 @@ def to_records(
     """
     specs = [select.parse_filter(text) for text in filters]
     if numeric is not None and (soft_labels or any(c.name == "min_margin" for c in specs)):
+        # The loss may not read margin; filters and soft labels do.
         numeric = {*numeric, "margin"}
     names = sorted({row.get(SOURCE_COLUMN, "") for row in rows} - {""})
     report = Report(read=len(rows), sources=tuple(names), locations=Places(rows))
@@ -203,7 +205,9 @@ def to_records(
     read = [r for s in sources for r in parsed(s, bad_rows == "drop", unread, report)]
     read = _with_weights(read)
     kinds = {s.name: s.kind for s in sources}
+    # Before conversion where possible: pairs made binary have lost their margin.
     early, late = select.stages(specs, set(kinds.values()), target)
+    # Sources were parsed one after another; rows regain their order here.
     read = select.keep(sorted(read, key=lambda r: r.row), early, report)
     out: list[Record] = []
     for record in read:

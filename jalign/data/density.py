@@ -36,6 +36,7 @@ def density_ratio(features: np.ndarray, labels: np.ndarray, *, ridge: float = 1.
     x = np.concatenate([x, np.ones((len(x), 1))], 1)
     weights = np.where(y, 0.5 / y.mean(), 0.5 / (1 - y.mean()))
     penalty = np.full(x.shape[1], ridge)
+    # The intercept is free; not 0, so that the curvature stays invertible when p saturates.
     penalty[-1] = 1e-8
     theta = np.zeros(x.shape[1])
     for _ in range(STEPS):

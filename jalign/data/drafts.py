@@ -41,6 +41,7 @@ def draft_of(
         return Draft(record, cast(str, record.prompt) + space, segments, None, encoder.bos, none)
     steps = any(isinstance(r, list) and isinstance(r[0], str) for r in record.responses if r)
     if isinstance(record.prompt, str) and not is_chat(record):
+        # A text may end with its EOS spelled out: it is kept, and no second one follows.
         last = tuple(cast("list[str]", encoder.tokenizer.convert_ids_to_tokens(sorted(ends))))
         segments = [_plain(response, last) for response in record.responses]
         eos = None if steps else encoder.eos
@@ -54,6 +55,7 @@ def draft_of(
             text, segments = _conversation(record, chat, turns)
     except ERRORS as error:
         raise RowError(error, record.where) from error
+    # The template for tools may end its turns with another token than the plain one.
     end = chat.used_with(record.tools).end_of_turn
     eos = encoder.id(end) if end else encoder.eos
     first = chat.tokenizer.bos_token if chat.leads_with_bos else None
@@ -90,6 +92,7 @@ def _conversation(record: Record, chat: Template, turns: str) -> tuple[str, list
         last = max(
             (i for i in assistant if response[i].get("train") is not False), default=assistant[-1]
         )
+        # This message continues the prompt's open turn: in the prompt both must be one message.
         if begun and last and assistant[0] == 0:
             response = [joined(prompt.pop(), response[0]), *response[1:]]
         prompt, responses = [*prompt, *response[:last]], [response[last : last + 1]]
@@ -97,6 +100,7 @@ def _conversation(record: Record, chat: Template, turns: str) -> tuple[str, list
     done = [
         chat.split(prompt, r, turns=turns, tools=record.tools, continues=begun) for r in responses
     ]
+    # Responses share the prompt's tokens in a stream, so it must be the same text for all.
     texts = {text for text, _ in done}
     if len(texts) > 1:
         raise ValueError("the chat template renders the prompt in another way for each response")

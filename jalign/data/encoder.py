@@ -80,6 +80,7 @@ class Encoder:
         # An anchor that merged with the text is no border any more: such a text keeps its own ids.
         lengths = [len(heads[anchor]) for anchor in anchors]
         merged = [i for i, x in enumerate(ids) if x[: lengths[i]] != heads[anchors[i]]]
+        # Second try behind a line break; a text that merges with that, too, is encoded alone.
         again = self.continuations if before else self.starts
         plain = dict(zip(merged, again([texts[i] for i in merged]), strict=True))
         return [plain.get(i, x[n:]) for i, (x, n) in enumerate(zip(ids, lengths, strict=True))]
@@ -98,6 +99,7 @@ class Encoder:
         for space in (" ", ""):
             ids_of_letters = self.continuations([space + letter for letter in LETTERS])
             tokens = {ids[0] for ids in ids_of_letters if len(ids) == 1}
+            # Letters that the tokenizer does not know would all be this one token.
             tokens.discard(cast(int, self.tokenizer.unk_token_id))
             if len(tokens) == len(LETTERS):
                 return "" if space else " ", {letter: space + letter for letter in LETTERS}

@@ -137,6 +137,7 @@ class Examples(Sequence[Example]):
         Raises:
           ValueError: responses and masks that do not line up, or extras that not every example has.
         """
+        # One buffer in the end: an array has 100 bytes of its own, more than a short response.
         tokens, scored, first = [], [], [0]
         extras: dict[str, list[np.ndarray]] = {}
         for i, example in enumerate(examples):
@@ -154,6 +155,7 @@ class Examples(Sequence[Example]):
             tokens += [prompt, *responses]
             scored += [np.zeros(len(prompt), bool), *masks]
             first.append(len(tokens))
+        # int64: a data set may have more than 2^31 tokens.
         bounds = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
         return cls(
             np.concatenate(tokens).astype(np.int32) if tokens else np.zeros(0, np.int32),
@@ -175,6 +177,7 @@ class Examples(Sequence[Example]):
         """The example at an index (negative: from the end), or those of a slice."""
         if isinstance(index, slice):
             return self.take(range(len(self))[index])
+        # A range counts negative indices from the end and raises IndexError, which ends a loop.
         i = range(len(self))[index]
         prompt, responses = self.segments(i)
         return Example(
@@ -207,6 +210,7 @@ class Examples(Sequence[Example]):
     def lengths(self) -> Lengths:
         """Token counts of every prompt and response."""
         segment_len = np.diff(self.bounds).astype(np.int32)
+        # Differences of running sums: no Python loop over millions of responses.
         running = np.concatenate([[0], np.cumsum(self.scored)])
         segment_scored = np.diff(running[self.bounds]).astype(np.int32)
         count = np.diff(self.first) - 1

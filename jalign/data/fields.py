@@ -25,6 +25,7 @@ class Fields:
     def find(self, name: str) -> str | None:
         """What the column of this name is called here; None where there is none, or only nulls."""
         there = [alias for alias in names_of(name) if alias in self.row]
+        # A column of nulls was read, too: the report must not list it as not read.
         self.used |= set(there[:1])
         own = next((alias for alias in there if self.row[alias] is not None), None)
         self.used |= {own} if own else set()

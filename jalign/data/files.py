@@ -87,6 +87,7 @@ def _text(path: Path) -> str:
 
 def _decoded(raw: bytes, path: Path, number: int) -> str:
     try:
+        # Windows programs put a byte order mark at the start of a file.
         return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from error
@@ -130,6 +131,7 @@ def _unwrapped(value: Any, path: Path, split: str) -> list[Any]:
         return value
     inside = {k: v for k, v in value.items() if isinstance(v, list) and v and _objects(v)}
     by_split = {k for k in inside if splits.family(k)}
+    # Only where all lists are splits: else one of them is a column with such a name.
     if by_split and len(by_split) == len(inside):
         return inside[splits.pick(by_split, split, str(path))]
     wrapped = [k for k in inside if k in WRAPPERS] or (list(inside) if len(value) == 1 else [])
@@ -137,12 +139,15 @@ def _unwrapped(value: Any, path: Path, split: str) -> list[Any]:
 
 
 def _objects(values: list[Any]) -> bool:
+    # A list of messages is a value of one row, not a table of rows.
     return all(isinstance(v, dict) and not {"role", "from"} & set(v) for v in values)
 
 
 def _csv(path: Path, split: str) -> list[SourceRow]:
     del split
+    # Inside a quoted cell csv keeps the \r, which would be a token of the text.
     text = _text(path).replace("\r\n", "\n")
+    # csv.Sniffer looks at the cells, which are prose and full of commas.
     header = text.partition("\n")[0]
     delimiter = "\t" if suffix_of(path) == ".tsv" else max(DELIMITERS, key=header.count)
     csv.field_size_limit(CELL_LIMIT)
@@ -151,6 +156,7 @@ def _csv(path: Path, split: str) -> list[SourceRow]:
     try:
         for row in reader:
             at = {"where": str(path), "number": len(rows), "line": reader.line_num}
+            # DictReader puts surplus cells under the key None and fills missing ones with None.
             uneven = None in row or None in row.values()
             error = "not as many columns as the header" if uneven else ""
             rows.append(SourceRow({} if uneven else row, **at, error=error))
@@ -162,6 +168,7 @@ def _csv(path: Path, split: str) -> list[SourceRow]:
 def _parquet(path: Path, split: str) -> list[SourceRow]:
     del split
     import pyarrow
+    # Imported here: a run on JSON Lines starts without it.
     import pyarrow.parquet
 
     try:

@@ -28,6 +28,7 @@ def joint(record: Record) -> list[Record]:
     responses: the same in every run, and A as often as B.
     """
     content = json.dumps([record.prompt, record.responses], sort_keys=True)
+    # No random generator: it would depend on the order in which rows are read.
     side = hashlib.sha256(content.encode()).digest()[0] % 2
     return both_orders(record)[side : side + 1]
 

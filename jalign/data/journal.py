@@ -68,6 +68,7 @@ def make_file(
     path = check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = path.with_name(path.name + ".part")
+    # As it comes back from the file: tuples are lists, keys are strings.
     known = json.loads(json.dumps({**identity, "items": fingerprint(items)}))
     with _locked(journal, path) as file:
         results = _begun(file, journal, known, say)
@@ -81,6 +82,7 @@ def make_file(
             rows += [row for one in lot for row in one.rows]
         dropped = Counter(reason for result in results for reason in result.dropped)
         if rows:
+            # Before the journal goes: after a kill in between the same file is written again.
             write(path, rows[:most])
         journal.unlink()  # while it is locked: another process must not go on with it
     if not rows:
@@ -132,6 +134,7 @@ def _begun(
             f"{journal} was begun otherwise ({of}): delete it, or choose another --out"
         )
     lots = [_parsed(line, list) for line in lines[1:]]
+    # An append behind half a line would damage that lot, too: cut to the intact lines.
     intact = lots.index(None) if None in lots else len(lots)
     if intact < len(lots):
         say(f"{journal}: line {intact + 2} is damaged; what stands there and below is made again")
@@ -144,6 +147,7 @@ def _parsed(line: bytes, kind: type) -> Any:
     try:
         value = json.loads(line)
         if kind is list:
+            # JSON of another shape is damage as well.
             [Made(*one) for one in value]
     except (ValueError, TypeError):
         return None
@@ -153,4 +157,5 @@ def _parsed(line: bytes, kind: type) -> Any:
 def _append(file: Any, value: Any) -> None:
     file.write(json.dumps(value) + "\n")  # ASCII: no line breaks but its own
     file.flush()
+    # A lot may be answers of a paid judge: on disk before the next one is asked for.
     os.fsync(file.fileno())

@@ -36,6 +36,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "responses": ("responses", "completions", "answers", "outputs", "candidates"),
     "ratings": ("ratings", "scores", "rewards"),
     "ranks": ("ranks", "rank"),
+    # `completions` are also the responses of a list; the column `labels` tells them apart.
     "steps": ("completions", "steps"),
     "labels": ("labels",),
     "chosen_prob": ("chosen_prob", "prob", "preference", "soft_label"),
@@ -47,6 +48,7 @@ not here has no other."""
 
 _ANSWERS = (("prompt", "completion"), ("messages",), ("text",))
 
+# Richer kinds first: the columns of a supervised record are also in a binary one.
 NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "stepwise": (("prompt", "steps", "labels"),),
     "lists": (("prompt", "responses", "ratings"), ("prompt", "responses", "ranks")),
@@ -106,6 +108,7 @@ def recognize(
         near = nearest(wanted, NEEDS)
         raise ValueError(f"unknown kind of data {wanted!r}{near}; there is: {', '.join(NEEDS)}")
     columns = list(columns)
+    # The kind itself first: a conversion loses columns.
     candidates = [wanted, *MADE_FROM.get(wanted, ())] if wanted else list(NEEDS)
     for kind in candidates:
         for needed in NEEDS[kind]:

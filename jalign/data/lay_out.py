@@ -66,6 +66,8 @@ def lay_out(
         sizes = [(s, n), (s, n), (s, q), (s, q), (s, 1, 1, r)]
     else:
         sizes = [(s, n), (s, n), (s, q), (s, q), (s, p, k, r), (s, m, t), (s, n, k)]
+    # Always `room` bins, so that one compiled step serves every batch; the count of bins
+    # that are filled is an argument of it.
     layout = Layout(*(np.zeros((room, *size), np.int32) for size in sizes))
     mask = np.zeros((room, shape.examples, k, r), bool)
     extras = {

@@ -37,6 +37,7 @@ class Choice(NamedTuple):
 
 
 def _index(value: Any) -> Any:
+    # Tables with missing values write integers as floats.
     return {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "-1": TIE}[str(value).lower()]
 
 
@@ -54,6 +55,7 @@ def _first_if_1(value: Any) -> Any:
     return 1 - _index(value)
 
 
+# PKU-SafeRLHF has two verdicts per row: helpfulness comes first, so it counts.
 CHOICES = (
     Choice("response_0", "response_1", "better_response_id", _index),  # PKU-SafeRLHF
     Choice("response_0", "response_1", "safer_response_id", _index),
@@ -93,6 +95,7 @@ def described(rows: Iterable[Row]) -> str:
 
 
 def _chat(text: str) -> list[Any] | None:
+    # Cheap tests before JSON: every text of these columns comes here.
     if not text.lstrip().startswith("[") or "{" not in text:
         return None
     try:
@@ -135,6 +138,7 @@ def _unfold(values: dict[str, Any], name: str) -> None:
     text = _key(items, TEXTS)
     values["responses"] = [x.get(text) for x in items]
     rating, rank = _key(items, RATINGS), _key(items, RANKS)
+    # A column of ratings counts more than ratings inside the responses.
     if rank and not {"ranks", "ratings", "scores"} & set(values):
         values["ranks"] = [x.get(rank) for x in items]
     elif rating and not {"ranks", "ratings", "scores"} & set(values):

@@ -45,17 +45,20 @@ def fit(
     prompt_limit = _least(len(prompt), limits.max_prompt_len)
     response_limit = _least(longest, limits.max_response_len)
     if limits.max_len is not None and prompt_limit + response_limit > limits.max_len:
+        # The prompt gives way first, down to half: what is learned is in the response.
         prompt_limit = min(prompt_limit, max(limits.max_len - response_limit, limits.max_len // 2))
         response_limit = min(response_limit, limits.max_len - prompt_limit)
     if len(prompt) > prompt_limit or longest > response_limit:
         what = f"prompt of {len(prompt)} and response of {longest} tokens"
         if limits.over_long == "error":
             raise ValueError(f"{d.record.where}: {what}, over the limits {_set(limits)}")
+        # A joint prompt that is cut would lose a candidate.
         if limits.over_long == "drop" or d.record.joint:
             return report.drop("over the length limits")
     cut = [_cut_response(tokens, response_limit, d.eos, limits.keep_eos) for tokens in responses]
     if not all(_has_content(tokens, d.ends) for tokens in cut):
         return report.drop("response cut to nothing")
+    # A pair that differs only behind the limit has no preference to learn.
     if len(cut) > 1 and all(tokens == cut[0] for tokens in cut):
         return report.drop("equal responses")
     report.truncated_prompts += len(prompt) > prompt_limit
@@ -107,6 +110,7 @@ def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:
     """The end of a prompt, behind its BOS."""
     if len(ids) <= limit:
         return ids
+    # The front goes: a chat begins with its oldest turn and ends with the question.
     head = ids[:1] if ids[0] == bos else []
     return head + ids[len(ids) - (limit - len(head)) :]
 

@@ -90,6 +90,7 @@ def _messages(m: Any) -> list[Message]:
             f"unknown role {name!r}{nearest(str(name), ROLES)}; there is: {', '.join(ROLES)}"
         )
     taken = ("role", "content", "from", "value", "tool_calls", "function_call", *MARKS)
+    # Other keys stay: templates read name, tool_call_id and reasoning_content.
     rest = {k: cleaned(v) for k, v in m.items() if k not in taken and v is not None}
     calls = m.get("tool_calls")
     if str(name).lower() in CALLS and not calls:
@@ -108,6 +109,7 @@ def _messages(m: Any) -> list[Message]:
 def _content(content: Any, role: str) -> str:
     if isinstance(content, list | tuple):
         content = "".join(_text_part(part) for part in content)
+    # Some data sets keep a tool's result as an object; templates print text.
     if role == "tool" and isinstance(content, Mapping):
         content = json.dumps(cleaned(content), ensure_ascii=False)
     if content is not None and not isinstance(content, str):
@@ -128,6 +130,7 @@ def _mark(m: Mapping[str, Any]) -> bool | None:
     if m.get("train_detail") is not None:
         raise ValueError("train_detail of a message is not supported: split the message")
     given = {}
+    # Two keys are role and content, as in most messages: nothing to look for.
     for key in MARKS if len(m) > 2 else ():
         if (value := m.get(key)) is not None:
             known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}

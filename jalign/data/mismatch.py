@@ -30,6 +30,7 @@ def mismatched_ids(examples: Examples, indices: np.ndarray, row_len: int) -> lis
     for j in range(size):
         order = (j + 1 + np.arange(size - 1)) % size
         fits = (names[order] != names[j]) & (lengths.response_lens[order, 0] <= room[j])
+        # The first that fits, not a random one: the same on every host and after a resume.
         ids.append(int(indices[order[fits.argmax()]]) if fits.any() else None)
     return ids
 

@@ -160,6 +160,7 @@ def assign(demands: Demands, shapes: Sequence[Shape], *, even: bool = True) -> l
         free: list[list[float]] = []
         _first_fit(_descending(at_this, fractions), demands, streams, free, shape)
         waiting.difference_update(at_this)
+        # The shape is static: a bin has all its streams, also empty ones.
         while len(streams) % groups:
             streams.append([])
             free.append(list(shape.capacity))
@@ -168,6 +169,7 @@ def assign(demands: Demands, shapes: Sequence[Shape], *, even: bool = True) -> l
         waiting.difference_update(set(shorter).difference(left))
         for first in range(0, len(streams), groups):
             members, to = streams[first : first + groups], c
+            # Only the last bin can be nearly empty: first-fit fills a stream before it opens one.
             if first + groups == len(streams):
                 members, to = _shrink(members, demands, shapes, c)
             spread = even and groups > 1
@@ -198,6 +200,7 @@ def _check_fits(
 
 
 def _descending(items: Sequence[int], fractions: Sequence[float]) -> list[int]:
+    # The sort is stable, so every host packs equal examples alike.
     return sorted(items, key=fractions.__getitem__, reverse=True)
 
 

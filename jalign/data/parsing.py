@@ -17,6 +17,7 @@ SOURCE_COLUMN = "_source"
 """Column in which a mixture notes where a row comes from."""
 CONTEXT = (*names_of("system"), *names_of("tools"), "history", "input")
 NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios")
+# What malformed values raise inside the parsers; anything else is our own mistake.
 ERRORS = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError)
 
 
@@ -117,6 +118,7 @@ def _checked(row: Row, source: Source, used: set[str]) -> Record:
         raise ValueError(row.error)
     record = parse(row, source.kind, numeric=source.numeric, used=used)
     try:
+        # JSON allows a lone surrogate; the tokenizer would fail on it, far from its row.
         json.dumps(record[:2], ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
@@ -137,6 +139,7 @@ class RowError(ValueError):
         known = isinstance(error, ValueError)
         text = str(error) if known else f"{type(error).__name__}: {error}"
         super().__init__(f"{place}: {text} (data.bad_rows: drop leaves such rows out)")
+        # Without the value: a reason per row would make the report as long as the data.
         for mark in (", got", "; ", ": {", ": '", " ("):
             text = text.partition(mark)[0]
         self.reason = f"bad row: {text}"
@@ -176,6 +179,7 @@ def _numeric_columns(
         read = {n for n in OPTIONAL[kind] if rows and all(holds(n, row) for row in rows)}
         derived = {"margin"} if {"score_chosen", "score_rejected"} <= read else set()
         return frozenset(read | derived | {"rating", "attribute_ratings"})
+    # Every loss can read weights, so they are asked for also where the data has none.
     no_weight = not any(holds("weight", row) for row in rows)
     return frozenset(set(numeric) - ({"weight"} if no_weight else set()))
 

@@ -66,6 +66,7 @@ class Batches:
             )
         n, b = len(examples), spec.batch_size
         batches = [self._lengths(indices, self._mismatched(indices)) for indices in sample]
+        # A batch that straddles two epochs can hold an example twice: copies=2.
         self.shapes: BatchShapes = choose(
             lengths, batches, spec, copies=1 if n % b == 0 or n < b else 2
         )
@@ -93,7 +94,9 @@ class Batches:
         self, start_step: int = 0, *, threads: int = 2, ahead: int = 4
     ) -> Iterator[tuple[MicroBatches, ...]]:
         """`batch(start_step)`, `batch(start_step + 1)`, ... prepared by threads ahead of time."""
+        # A MapDataset has a length; no run reaches this one.
         steps = grain.MapDataset.range(start_step, 2**62).map(self.batch)
+        # Threads: grain's worker processes need parsed absl flags and a guarded __main__.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         return iter(steps.to_iter_dataset(options))
 
@@ -142,6 +145,7 @@ class Batches:
         n, b = len(self.examples), self.spec.batch_size
         if n < b:
             return [np.arange(n)]
+        # Over the whole epoch: files are often sorted by source or length.
         steps = np.linspace(0, n // b - 1, max(SAMPLE_BATCHES, SAMPLE_EXAMPLES // b)).astype(int)
         return [self.order[int(s)] for s in np.unique(steps)]
 
@@ -167,6 +171,7 @@ class Batches:
     def _build(self, indices: np.ndarray) -> tuple[MicroBatches, ...]:
         mismatched = self._mismatched(indices)
         shapes, bounds = self.shapes.shapes, self.shapes.bounds
+        # Every host assigns all examples and writes its own streams: no communication.
         assigned = assign(demands_of(self._lengths(indices, mismatched)), shapes)
         return tuple(
             lay_out(

@@ -189,6 +189,7 @@ def _reply(prompt: str | list[Message], response: str | list[Message]):
         ]
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}] if prompt else []
+    # UltraFeedback and others repeat the prompt's messages in every response.
     if response[: len(prompt)] == prompt:
         response = response[len(prompt) :]
     if not prompt and response:
@@ -291,6 +292,7 @@ def _sides(f: Fields) -> list[tuple[Any, str]]:
 
 def _shared_prefix(chosen: Any, rejected: Any):
     """What both begin with is the prompt; text ends before a space or after HH's `Assistant:`."""
+    # Binary search: slices are compared in C, characters would be in Python.
     n, over = 0, min(len(chosen), len(rejected)) + 1
     while over - n > 1:
         middle = (n + over) // 2
@@ -302,6 +304,7 @@ def _shared_prefix(chosen: Any, rejected: Any):
             n -= 1
     elif chosen.startswith("\n\nHuman:") and HH_ASSISTANT in chosen[:n]:
         n = chosen.rindex(HH_ASSISTANT, 0, n) + len(HH_ASSISTANT)
+    # The space goes to the response: tokenizers join it to the word behind it.
     elif n and chosen[n - 1] == " ":
         n -= 1
     n = max(n, 0)

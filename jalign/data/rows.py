@@ -55,6 +55,7 @@ class Places:
         self._files = tuple(dict.fromkeys(r.where for r in known))
         number = {name: i for i, name in enumerate(self._files)}
         here = known if len(known) == len(rows) else []
+        # Numbers, not texts: the report keeps the place of every row that was read.
         self._at = np.array([(number[r.where], r.number, r.line) for r in here], np.int32)
 
     def __getitem__(self, row: int) -> str:

@@ -58,6 +58,7 @@ def drop_duplicates() -> Filter:
 
     The copies that a weight above 1 makes in a mixture are duplicates too.
     """
+    # The filter has a memory: `Rule.make` builds a new one for each pass.
     seen: set[str] = set()
 
     def check(record: Record) -> bool | str:
@@ -180,6 +181,7 @@ def balance(records: list[Record], kind: str, report: Report, *, seed: int = 0) 
             "undesirable responses"
         )
     fewer, more = sorted((good, bad), key=len)
+    # A fixed seed: a resumed run must leave out the same rows.
     picked = np.random.default_rng(seed).choice(len(more), len(fewer), replace=False)
     if dropped := len(more) - len(fewer):
         report.drop("larger class, to balance", dropped)

@@ -128,6 +128,7 @@ def split(
     """
     if not holdout > 0 or (isinstance(holdout, float) and holdout >= 1) or holdout >= len(rows):
         raise ValueError(f"holdout must be in (0, 1) or below the {len(rows)} rows, got {holdout}")
+    # 2^64 is above every hash: a row without a key stays on the training side.
     hashes = [_hash(f"{seed} {key}") if key else 2**64 for key in _keys(rows, wanted, bad_rows)]
     counted = isinstance(holdout, int)
     limit = sorted(hashes)[holdout - 1] + 1 if counted else holdout * 2.0**64
@@ -155,11 +156,13 @@ def _keys(items: Sequence[Any], wanted: str | None, bad_rows: str) -> Iterator[s
 
 
 def _hash(text: str) -> int:
+    # surrogatepass: a row with half a character is refused later, with its place.
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
 def _no_name(source: str | Path) -> bool:
     """Whether this can only be meant as a path."""
+    # A name on the hub has one slash at most.
     name = str(source)
     return bool(suffix_of(Path(name))) or name.startswith((".", "/", "~")) or name.count("/") > 1
 
@@ -191,6 +194,7 @@ def _loaded(name: str, config: str | None, split: str) -> Any:
     try:
         return datasets.load_dataset(name, config, split=split)
     except ValueError as error:
+        # datasets raises ValueError for many reasons; only the text tells a missing split.
         if "split" not in str(error).lower():
             raise
         there = datasets.get_dataset_split_names(name, config)

@@ -138,10 +138,12 @@ def _encode(
                 else:
                     starts.append(text)
                 place = (place + text)[-NEARBY:]
+    # Two calls per chunk: a fast tokenizer spreads a list over the cores, not single texts.
     start_ids = iter(encoder.starts(starts))
     rest_ids = iter(encoder.continuations(rests, before))
     for d in drafts:
         prompt = next(start_ids)
+        # The template may have written it: never a second BOS.
         if d.bos is not None and prompt[:1] != [d.bos]:
             prompt = [d.bos, *prompt]
         responses = []
@@ -164,6 +166,7 @@ def _encode(
 
 def _example(prompt: list[int], responses: list[Tokens], bos: int | None, loss_on: str) -> Example:
     if loss_on == "all":
+        # The BOS remains the prompt, as nothing before it could predict it.
         head = prompt[:1] if prompt[:1] == [bos] else []
         ids = prompt[len(head) :] + responses[0][0]
         prompt, responses = head, [(ids, [bool(head)] + [True] * (len(ids) - 1))]
@@ -190,6 +193,7 @@ def _extras(
         name: np.asarray(record.extras[name], np.float32) for name in names
     }
     if "step_labels" in extras:
+        # A response that was cut has lost its last steps, and their labels.
         extras["step_labels"] = extras["step_labels"][: int(example.scored[0].sum())]
     extras["row"] = np.asarray(record.row, np.int32)
     if report.sources:

@@ -73,6 +73,7 @@ def split(
 
 def _without_end(template: Template, message: Message) -> Message:
     """An assistant message whose text does not bring its own end of turn."""
+    # Sampled text often keeps its EOS; the template would write a second one.
     text = message["content"].rstrip() if message["role"] == "assistant" else ""
     eos = cast("str | None", template.tokenizer.eos_token)
     ends = tuple(t for t in (template.end_of_turn, eos) if t)

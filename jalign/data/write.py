@@ -62,6 +62,7 @@ def to_rows(
             if name == "label":
                 value = bool(value)
             elif name == "attribute_ratings" and value is not None:
+                # JSON has no NaN: a missing rating is null.
                 given = zip(attributes, value, strict=True)
                 value = {name: None if math.isnan(x) else x for name, x in given}
             row[COLUMNS.get(name, name)] = value
@@ -88,5 +89,6 @@ def write(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """
     path = check_name(path)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    # gzip would store the time otherwise, and equal rows would give other bytes.
     content = gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
     store.write(path, lambda file: file.write(content))
