@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 
 def arrays_of(fn: Callable) -> tuple[str, ...]:
@@ -28,6 +27,7 @@ def hyper_of(fn: Callable) -> dict[str, float]:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing when no name is near."""
+    # str: keys of YAML and columns of tables need not be text.
     near = difflib.get_close_matches(str(name), list(map(str, allowed)), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -38,7 +38,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     return nearest(name, allowed) or f"; there is: {', '.join(allowed) or 'none'}"
 
 
-def check_options(options: Mapping[str, Any], fn: Callable, reserved: Sequence[str] = ()) -> None:
+def check_options(options: Iterable[str], fn: Callable, reserved: Sequence[str] = ()) -> None:
     """Raise ValueError for a key that is no keyword argument of `fn`, or is reserved."""
     allowed = set(hyper_of(fn)) - set(reserved)
     for name in options:

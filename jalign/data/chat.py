@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import takewhile
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
@@ -23,6 +23,9 @@ from jalign.data.records import Message
 from jalign.data.templates import template_source
 from jalign.data.tokenizers import load_tokenizer as load_tokenizer
 from jalign.data.turns import Segment, Span, split
+
+if TYPE_CHECKING:
+    from jalign.data.messages import Tools
 
 TURNS = ("last", "all")
 _PROBE, _KEY = "PROBE", "KEY"
@@ -88,7 +91,7 @@ class Template:
         # One set of notes for both: warnings are read from the template that the data named.
         return replace(template, notes=self.notes)
 
-    def used_with(self, tools: list[Any] | None) -> Template:
+    def used_with(self, tools: Tools | None) -> Template:
         """This template, or that for conversations with tools."""
         return self.tool_use if tools and self.tool_use else self
 
@@ -98,7 +101,7 @@ class Template:
         tokenizer: PreTrainedTokenizerBase,
         source: str,
         tool_source: str | None = None,
-        tools: list[Any] | None = None,
+        tools: Tools | None = None,
     ) -> Template:
         marked = bool(re.search(r"\{%-?\s*generation\s*-?%\}", source))
         probe = cls(tokenizer, source, marked, None, "", False)
@@ -124,7 +127,7 @@ class Template:
         return cls(tokenizer, source, marked, end, "" if end else around[-1], leads, tool_source)
 
     def render(
-        self, messages: Sequence[Message], tools: list[Any] | None = None, open_turn: bool = False
+        self, messages: Sequence[Message], tools: Tools | None = None, open_turn: bool = False
     ) -> str:
         """The text of a conversation; `open_turn` adds what an assistant turn starts with, or
         leaves the last turn open where it is the assistant's.
@@ -141,7 +144,7 @@ class Template:
         response: Sequence[Message],
         *,
         turns: str = "last",
-        tools: list[Any] | None = None,
+        tools: Tools | None = None,
         continues: bool = False,
     ) -> tuple[str, list[Segment]]:
         """Text of the prompt and segments of the response, whose assistant turns are scored.
@@ -190,7 +193,7 @@ class Template:
         return message
 
     def rendered(
-        self, messages: Sequence[Message], tools: list[Any] | None, **options: bool
+        self, messages: Sequence[Message], tools: Tools | None, **options: bool
     ) -> tuple[str, list[Span]]:
         """The text, and what is marked in it; `options` are those of transformers."""
         try:

@@ -51,7 +51,7 @@ class Fields:
         own = self.find(name)
         return self.row[own] if own else None
 
-    def sequence(self, name: str) -> list[Any]:
+    def sequence(self, name: str) -> list[object]:
         """The values of a column of lists.
 
         Raises:
@@ -62,7 +62,7 @@ class Fields:
             raise ValueError(f"{name} must be a list, got {value!r:.80}")
         return list(value)
 
-    def number(self, name: str, derived: str = "") -> tuple[str, Any] | None:
+    def number(self, name: str, derived: str = "") -> tuple[str, object] | None:
         """Column and value of an optional number, where it (or what is derived from it) is read."""
         if self.numeric is not None and (derived or name) not in self.numeric:
             return None

@@ -57,12 +57,12 @@ def read_file(path: Path, split: str = "train", *, drop: bool = False) -> list[S
     return rows
 
 
-def from_table(rows: Iterable[Any], where: str) -> list[SourceRow]:
+def from_table(rows: Iterable[object], where: str) -> list[SourceRow]:
     """Rows of a table without lines."""
     return [_row(value, where, i) for i, value in enumerate(rows)]
 
 
-def _row(value: Any, where: str, number: int, line: int = 0) -> SourceRow:
+def _row(value: object, where: str, number: int, line: int = 0) -> SourceRow:
     if isinstance(value, dict):
         return SourceRow(value, where=where, number=number, line=line)
     error = f"a row must be a JSON object, got {type(value).__name__}"
@@ -167,8 +167,8 @@ def _csv(path: Path, split: str) -> list[SourceRow]:
 
 def _parquet(path: Path, split: str) -> list[SourceRow]:
     del split
-    import pyarrow
     # Imported here: a run on JSON Lines starts without it.
+    import pyarrow
     import pyarrow.parquet
 
     try:

@@ -40,10 +40,10 @@ Make = Callable[[Sequence[Any], int, list[Row]], list[Made]]
 
 def make_file(
     path: str | Path,
-    items: Sequence[Any],
+    items: Sequence[object],
     make: Make,
     *,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     size: int,
     most: int | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -93,7 +93,7 @@ def make_file(
     return rows[:most], dropped
 
 
-def fingerprint(items: Any) -> str:
+def fingerprint(items: object) -> str:
     """SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
@@ -113,7 +113,7 @@ def _locked(journal: Path, path: Path) -> IO[str]:
 
 
 def _begun(
-    file: IO[str], journal: Path, identity: Mapping[str, Any], say: Callable[[str], None]
+    file: IO[str], journal: Path, identity: Mapping[str, object], say: Callable[[str], None]
 ) -> list[Made]:
     """What a journal holds in intact lines, to which it is cut; one without any is begun."""
     *lines, _ = journal.read_bytes().split(b"\n")  # behind the last line break is half a line
@@ -154,7 +154,7 @@ def _parsed(line: bytes, kind: type) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def _append(file: Any, value: Any) -> None:
+def _append(file: IO[str], value: object) -> None:
     file.write(json.dumps(value) + "\n")  # ASCII: no line breaks but its own
     file.flush()
     # A lot may be answers of a paid judge: on disk before the next one is asked for.

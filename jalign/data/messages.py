@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jalign.signatures import nearest
 
 Message = dict[str, Any]
+if TYPE_CHECKING:
+    Tools = Sequence[Mapping[str, object]]
 
 ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant",
@@ -28,7 +30,7 @@ MARKS = ("train", "loss", "loss_scale", "training", "weight", "masked")
 """Keys that say whether a message is trained on: false or 0, or `masked` true, is no."""
 
 
-def messages_of(value: Any) -> list[Message]:
+def messages_of(value: object) -> list[Message]:
     """Messages with the keys role and content, from these, ShareGPT's from and value, or turns of
     input and output. `"train": False` marks an assistant message that is not to be scored.
 
@@ -48,7 +50,7 @@ def cleaned(value: Any) -> Any:
     return [cleaned(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def tools_of(value: Any) -> list[Any] | None:
+def tools_of(value: object) -> list[Mapping[str, object]] | None:
     """Tool schemas from a list of objects, a list of JSON texts, or one JSON text.
 
     Raises:
@@ -66,12 +68,12 @@ def tools_of(value: Any) -> list[Any] | None:
     return tools
 
 
-def is_messages(value: Any) -> bool:
+def is_messages(value: object) -> bool:
     """Whether this is a list of messages."""
     return isinstance(value, list) and bool(value) and all(map(_is_message, value))
 
 
-def _is_message(value: Any) -> bool:
+def _is_message(value: object) -> bool:
     return isinstance(value, Mapping) and (
         {"role", "content"} <= set(value) or {"from", "value"} <= set(value)
     )
@@ -117,7 +119,7 @@ def _content(content: Any, role: str) -> str:
     return content or ""
 
 
-def _text_part(part: Any) -> str:
+def _text_part(part: object) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):

@@ -6,8 +6,7 @@ needs the step number only, and every process lays out its own part of the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -100,7 +99,7 @@ class Batches:
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         return iter(steps.to_iter_dataset(options))
 
-    def position(self, step: int) -> dict[str, Any]:
+    def position(self, step: int) -> dict[str, object]:
         """What a checkpoint stores, so that `check` notices other data after a restart."""
         spec = self.spec
         return {
@@ -115,7 +114,7 @@ class Batches:
             "fingerprint": self.examples.fingerprint,
         }
 
-    def check(self, position: dict[str, Any]) -> None:
+    def check(self, position: Mapping[str, object]) -> None:
         """Raises ValueError unless a stored `position` belongs to the same sequence of batches."""
         differs = [
             f"{name} was {position.get(name)!r} and is {value!r}"

@@ -41,7 +41,7 @@ class SourceRow(dict[str, Any]):
         """`pairs.jsonl, row 49 (line 50)`."""
         return f"{self.where}, row {self.number}" + (f" (line {self.line})" if self.line else "")
 
-    def replaced(self, values: Mapping[str, Any]) -> SourceRow:
+    def replaced(self, values: Row) -> SourceRow:
         """Other columns at the same place."""
         at = {"where": self.where, "number": self.number, "line": self.line}
         return SourceRow(values, **at, error=self.error)
@@ -71,7 +71,7 @@ def place_of(row: Row, number: int) -> str:
     return row.place if isinstance(row, SourceRow) else f"row {number}"
 
 
-def replaced(row: Row, values: Mapping[str, Any]) -> dict[str, Any]:
+def replaced(row: Row, values: Row) -> dict[str, object]:
     """Other columns at the place of a row."""
     return row.replaced(values) if isinstance(row, SourceRow) else dict(values)
 
@@ -85,7 +85,7 @@ def is_number(value: Any) -> bool:
     return True
 
 
-def rename(rows: Iterable[Row], columns: Mapping[str, str]) -> list[dict[str, Any]]:
+def rename(rows: Iterable[Row], columns: Mapping[str, str]) -> list[dict[str, object]]:
     """Rows with columns renamed, `{our name: their name}`; it replaces one that has our name."""
     rows = list(rows)
     there = dict.fromkeys(name for row in rows for name in row)

@@ -26,7 +26,7 @@ DESCRIPTIONS = (
 
 def read(
     source: str | Path, split: str = "train", *, bad_rows: str = "error"
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Every row of a source; each knows its place (`kinds.SourceRow`).
 
     Args:
@@ -76,7 +76,7 @@ def _hub_splits(source: str) -> tuple[str, ...]:
 
 def mixture(
     parts: Sequence[tuple[str, float]], split: str = "train", *, bad_rows: str = "error"
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Rows of several sources, weighted, each with its source in the column `_source`.
 
     A weight says how often a source is seen in one epoch of the mixture: 1 is every row once, 2

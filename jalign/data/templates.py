@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jalign.data.encoder import default_bos
 from jalign.signatures import nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEMPLATES = {
     # Anthropic's HH-RLHF; a system message stands before the first turn. Its line breaks are inside
@@ -37,7 +40,7 @@ TEMPLATES = {
 """Source by name. Where the tokenizer puts a BOS before a text, it stands before these too."""
 
 
-def template_source(tokenizer: Any, template: str | None) -> str:
+def template_source(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:
     """The Jinja source of the tokenizer's own template (None), of a built-in one by name, of a
     file that ends in .jinja, or of the source itself.
 

@@ -16,7 +16,6 @@ Rules, each of which has a test:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -115,7 +114,9 @@ def tokenize(
     return out
 
 
-def _template(records: list[Record], tokenizer: Any, template: str | None) -> Template | None:
+def _template(
+    records: list[Record], tokenizer: PreTrainedTokenizerBase, template: str | None
+) -> Template | None:
     conversational = any(is_chat(r) for r in records)
     if template is not None and not conversational and records:
         raise ValueError(f"template {template!r} cannot apply: the data is text, not messages")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from jalign.data.messages import Message
 
 if TYPE_CHECKING:
     from jalign.data.chat import Template
+    from jalign.data.messages import Tools
 
 Segment = tuple[str, bool]
 Span = tuple[int, int]
@@ -21,7 +22,7 @@ def split(
     prompt: Sequence[Message],
     response: Sequence[Message],
     turns: str,
-    tools: list[Any] | None,
+    tools: Tools | None,
     continues: bool,
 ) -> tuple[str, list[Segment]]:
     """As `Template.split`, by this very template."""
@@ -85,7 +86,7 @@ def _without_end(template: Template, message: Message) -> Message:
 
 
 def _span(
-    template: Template, text: str, conversation: Sequence[Message], i: int, tools: list[Any] | None
+    template: Template, text: str, conversation: Sequence[Message], i: int, tools: Tools | None
 ) -> Span:
     """Where message i stands in the text, up to its end of turn."""
     start = _start(template, text, conversation, i, tools)
@@ -102,7 +103,7 @@ def _span(
 
 
 def _start(
-    template: Template, text: str, conversation: Sequence[Message], i: int, tools: list[Any] | None
+    template: Template, text: str, conversation: Sequence[Message], i: int, tools: Tools | None
 ) -> int:
     """Where the text of assistant message i begins, behind what opens the turn."""
     earlier, before = conversation[:i], None
@@ -118,7 +119,7 @@ def _start(
 
 
 def _own_words(
-    template: Template, conversation: Sequence[Message], tools: list[Any] | None
+    template: Template, conversation: Sequence[Message], tools: Tools | None
 ) -> tuple[str, list[Segment]] | None:
     """The last message as the model has to write it behind the prompt's open turn, for
     templates that render it otherwise: those of reasoning models open the thoughts, and leave
@@ -150,7 +151,7 @@ def _by_turn(
     marks: list[Span],
     conversation: Sequence[Message],
     at: list[int],
-    tools: list[Any] | None,
+    tools: Tools | None,
 ) -> list[list[Span]]:
     """The marked spans of each assistant turn in `at`, each up to its end of turn."""
     turns = [i for i, m in enumerate(conversation) if m["role"] == "assistant"]

@@ -12,6 +12,7 @@ from typing import Any
 from jalign import store
 from jalign.data.parsing import SOURCE_COLUMN
 from jalign.data.records import Record
+from jalign.data.rows import Row
 
 ENDINGS = (".jsonl", ".jsonl.gz")
 
@@ -37,7 +38,7 @@ COLUMNS = {"step_labels": "labels", "attribute_ratings": "attributes"}
 
 def to_rows(
     records: Sequence[Record], kind: str, attributes: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Rows that read again are these records. Texts without any prompt stand in a column `text`; a
     number that only some records have is null in the others.
 
@@ -83,7 +84,7 @@ def check_name(path: str | Path) -> Path:
     return store.local(path, "a file of rows")
 
 
-def write(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+def write(path: str | Path, rows: Iterable[Row]) -> None:
     """JSON Lines, compressed where the name ends in .gz; the same rows give the same bytes, which
     appear all at once.
     """

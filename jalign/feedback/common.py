@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jalign.data.journal import Make, Row, make_file
+from jalign.data.journal import Made, Make, Row, make_file
 from jalign.log.display import Display
 from jalign.options import LabelConfig, PromptsConfig, ReviseConfig
 from jalign.options.judge import TRANSPORT_KEYS, LanguageModelConfig
@@ -31,6 +31,7 @@ def rows_of(options: FeedbackConfig) -> list[Row]:
 @contextmanager
 def loaded_judge(options: LanguageModelConfig) -> Iterator[Judge]:
     """A judge over all devices, whose connections are closed in the end."""
+    # Weights are split over all devices, so a judge may be larger than one of them.
     mesh = make_mesh(fsdp=-1)
     with jax.set_mesh(mesh):
         judge = judge_of(options, mesh)
@@ -43,13 +44,13 @@ def loaded_judge(options: LanguageModelConfig) -> Iterator[Judge]:
 
 def write(
     options: FeedbackConfig,
-    items: Sequence[Any],
+    items: Sequence[object],
     make: Make,
     what: str,
     display: Display,
     *,
     judge: Judge,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
     most: int | None = None,
 ) -> list[Row]:
     """Write the output file of a command, and show what was dropped and why.
@@ -69,9 +70,10 @@ def write(
     done = 0
     with display.phase(f"asking for {what}", len(items)) as advance:
 
-        def counted(batch: Sequence[Any], first: int, rows: list[Row]) -> Any:
+        def counted(batch: Sequence[Any], first: int, rows: list[Row]) -> list[Made]:
             nonlocal done
             results = make(batch, first, rows)
+            # A resumed journal begins behind 0; the first advance covers what it holds.
             advance(first + len(batch) - done)
             done = first + len(batch)
             return results
@@ -87,6 +89,7 @@ def write(
                 say=display.say,
             )
         except ValueError as error:
+            # `make_file` only knows that no row came; the server's error is the reason.
             if failure := last_failure(judge):
                 raise ValueError(f"{error}; {failure}") from error
             raise

@@ -47,7 +47,9 @@ def label(options: LabelConfig, display: Display | None = None) -> list[Row]:
     """
     check(options)
     display = display or Display()
+    # Rows are parsed before the judge loads, which takes much longer.
     records = [labels.candidates(row) for row in common.rows_of(options)]
+    # Only what the judge reads: other columns may change between two tries.
     items = [{"prompt": record.prompt, "responses": record.responses} for record in records]
     with common.loaded_judge(options.judge) as judge:
         prefer = _prefer_function(options, judge)

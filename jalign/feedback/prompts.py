@@ -28,7 +28,9 @@ def prompts(options: PromptsConfig, display: Display | None = None) -> list[Row]
     check(options)
     display = display or Display()
     messages = build_data.prompts_of(common.rows_of(options), display.say)
+    # The order is kept: which prompts are shown is drawn by position.
     seeds = list(dict.fromkeys(text for x in messages if (text := text_of(x).strip())))
+    # Numbers, from which each draw follows: a resumed call repeats none.
     attempts = list(range(options.count * options.attempts))
     with common.loaded_judge(options.writer) as writer:
 
@@ -45,6 +47,7 @@ def prompts(options: PromptsConfig, display: Display | None = None) -> list[Row]
                 **options.options,
             )
 
+        # The shown prompts are no items, but a journal of other ones must be refused.
         facts = {"prompts to show": fingerprint(seeds)}
         rows = common.write(
             options,

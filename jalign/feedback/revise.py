@@ -29,6 +29,7 @@ def revise(options: ReviseConfig, display: Display | None = None) -> list[Row]:
     by = principles(options.principles)
     records = [candidates(row) for row in common.rows_of(options)]
     items = [
+        # An item per response: a batch is then a fixed number of requests.
         {"prompt": record.prompt, "response": response}
         for record in records
         for response in record.responses

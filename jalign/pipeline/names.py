@@ -18,9 +18,10 @@ class Binding(NamedTuple):
     stage: str | None = None
 
 
-def check_name(name: Any, what: str) -> None:
+def check_name(name: object, what: str) -> None:
     """Raise ConfigError unless a value or a stage may have this name."""
     allowed = isinstance(name, str) and name.isascii() and name.isidentifier()
+    # `out` is the pipeline's folder, `iteration` the loop's counter: neither may be hidden.
     if not allowed or name in ("out", "iteration"):
         raise ConfigError(
             f"{name!r} cannot be the name of a {what}: use letters, digits and _, and neither out "
@@ -28,7 +29,7 @@ def check_name(name: Any, what: str) -> None:
         )
 
 
-def resolve(value: Any, where: str, names: Mapping[str, Binding], needs: set[str]) -> Any:
+def resolve(value: object, where: str, names: Mapping[str, Binding], needs: set[str]) -> object:
     """The value with every `$name` in it replaced; a `$name` alone keeps its type.
 
     Args:
@@ -47,6 +48,7 @@ def resolve(value: Any, where: str, names: Mapping[str, Binding], needs: set[str
         return [resolve(x, where, names, needs) for x in value]
     if not isinstance(value, str):
         return value
+    # $name, as braces already mean something in YAML and in JSON options.
     text = Template(value)
     if not text.is_valid():
         raise ConfigError(f"{where}: stray $ in {value!r}; write $$ for a literal $")
@@ -62,6 +64,6 @@ def resolve(value: Any, where: str, names: Mapping[str, Binding], needs: set[str
     return text.substitute({name: as_word(names[name].value) for name in identifiers})
 
 
-def as_word(value: Any) -> str:
+def as_word(value: object) -> str:
     """A value as a word of a command line."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -22,6 +22,7 @@ def locked(out: Path, say: Callable[[str], None]) -> Iterator[int]:
     """Lock the folder; the lock is held until this process and its stages end."""
     with (out / ".lock").open("w") as file:
         try:
+            # flock ends with the last process that holds the file: no stale lock after kill -9.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(f"waiting: another pipeline, or a stage that outlived one, still works in {out}")
@@ -52,6 +53,7 @@ class Runner:
         signal killed it.
         """
         signals = (signal.SIGTERM, signal.SIGINT)
+        # Before the stage starts: a SIGTERM in between would end us and leave it running.
         before = {number: signal.signal(number, self._handle) for number in signals}
         command = [*self._command, *stage.args]
         try:
@@ -62,9 +64,11 @@ class Runner:
         finally:
             self._process = None
             for number, handler in before.items():
+                # None is a handler that C code set; Python cannot put it back.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if self.stop_requested and code < 0:
             return int(ExitCode.PREEMPTED)
+        # Popen has -N for a signal; shells and schedulers expect 128 + N.
         return code if code >= 0 else 128 - code
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ from jalign.pipeline.stages import Stage, digest
 
 def _version(stage: Stage) -> int | None:
     """Modification time of the file that a stage writes; None without one."""
+    # The time is enough: files are replaced in one piece, never edited.
     return stage.out.stat().st_mtime_ns if stage.out.is_file() else None
 
 
@@ -38,6 +39,7 @@ class Records:
         new = shlex.join(word for word in now if word not in before)
         if before != now:
             what = f"{gone or 'nothing'} then, {new or 'nothing'} now"
+        # The arguments only name the config file; its content can have changed.
         elif record["config"] != stage.config:
             what = "the config file that it names"
         else:
@@ -72,6 +74,8 @@ class Records:
             return
         if stage.out.is_dir():
             shutil.rmtree(stage.out)
+        # The journal too, or the stage would resume. The record last: after a kill in between
+        # the stage is still known as begun and is forgotten again.
         for path in (stage.out, stage.out.with_name(stage.out.name + ".part"), self._path(stage)):
             path.unlink(missing_ok=True)
 

@@ -27,6 +27,7 @@ def run_stages(
     Raises:
       ConfigError: a stage that began has another definition now.
     """
+    # All checks come before anything is deleted or run.
     again = _dependent(stages, redo)
     for stage in stages:
         if stage not in again:
@@ -38,6 +39,7 @@ def run_stages(
         if _is_done(stage, records, heading, say):
             continue
         say(f"{heading}: {shlex.join(['jalign', *stage.args])}")
+        # On disk before it starts: a killed stage must not resume with another definition.
         records.begin(stage)
         started = time.perf_counter()
         if code := runner.run(stage):

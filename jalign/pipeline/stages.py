@@ -75,8 +75,8 @@ class Stage(NamedTuple):
 
 
 def expand(
-    file: Mapping[str, Any],
-    values: Mapping[str, Any],
+    file: Mapping[str, object],
+    values: Mapping[str, object],
     overrides: Overrides,
     commands: Mapping[str, Command],
 ) -> list[Stage]:
@@ -139,6 +139,7 @@ class _Expansion:
         n = override.get("iterations", body["iterations"])
         if not str(n).isdecimal() or int(n) < 1:
             raise ConfigError(f"{path}.iterations must be an integer above 0, got {n!r}")
+        # Loops nest: behind an inner loop the outer counter is back.
         outer = self.names.get("iteration")
         for i in range(1, int(n) + 1):
             self.names["iteration"] = Binding(i)
@@ -154,7 +155,7 @@ class _Expansion:
         _check_keys(body, self.commands, f"{path}: no stage is a command")
         command, needs = self.commands[command_name], set[str]()
         content = _mapping(content, f"{path}.{command_name}")
-        content = dict(resolve(content, path, self.names, needs))
+        content = dict(resolve(content, path, self.names, needs))  # type: ignore[call-overload]
         override = self.overrides.get(name, {})
         lists = {
             key: content.pop(key) for key in command.lists if key in content and key not in override
@@ -165,12 +166,14 @@ class _Expansion:
         out = self.out / f"{path}{command.ending}"
         args = _arguments(options | {"out": str(out)}, lists, command, f"{path}: {command_name}")
         try:
+            # Every stage is parsed before the first runs: a typo in the last one costs no night.
             command.check(args)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: {error}") from error
         config = options.get("config")
         digest = hashlib.sha256(Path(config).read_bytes()).hexdigest() if config else None
         self.stages.append(Stage(path, [command_name, *args], out, sorted(needs), digest))
+        # Bound last: the stage itself may read the output of the previous iteration's namesake.
         self.names[name] = Binding(str(out), path)
 
     def _overridden(
@@ -219,7 +222,7 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Options:
     return out
 
 
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where} must be a mapping, got {value!r:.80}")
     return value

@@ -16,7 +16,9 @@ MARK = "####"
 BOX = r"\boxed{"
 LONGEST = 64  # characters of a number: longer ones are no answer, and costly
 
+# Three digits of exponent: Fraction('1e999999999') would fill the memory.
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+"
+# A sign right behind a word, a number or a closing bracket is an operator: 5-3, (a)-1.
 _NUMBER = re.compile(rf"(?:(?<![\w)\]}}.%])[-+])?(?:{_UNSIGNED})(?:\s?/\s?(?:{_UNSIGNED}))?")
 _FRAC = re.compile(r"\\[dt]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}")
 _CURRENCY = re.compile(r"\\?\$(?=[\d.])")
@@ -33,6 +35,7 @@ def final_answer(text: str) -> str:
     >>> final_answer("so it is \\boxed{\\frac{1}{2}} of it"), final_answer("3 + 4\n#### 7\n")
     ('\\frac{1}{2}', '7')
     """
+    # The last box: solutions also box intermediate results.
     if BOX in text:
         return _balanced(text, text.rindex(BOX) + len(BOX)).strip()
     text = text.strip()
@@ -57,6 +60,7 @@ def last_number(text: str) -> Fraction | None:
         answer = answer.replace(ours, theirs)
     match = None
     answer = _CURRENCY.sub("", _FRAC.sub(r"\1/\2", answer)).replace("$", " ")
+    # The last match without a list of all: a policy may write a million numbers.
     for match in _NUMBER.finditer(answer):  # noqa: B007
         pass
     return None if match is None else _value(match[0])
@@ -74,6 +78,7 @@ def _value(written: str) -> Fraction | None:
 
 def _balanced(text: str, start: int) -> str:
     """From `start` to the brace that closes what was open there; nothing if none does."""
+    # A counter, as a regular expression for nested braces would backtrack.
     depth = 1
     for i in range(start, len(text)):
         depth += (text[i] == "{") - (text[i] == "}")

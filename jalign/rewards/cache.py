@@ -24,15 +24,16 @@ class DiskCache:
         self.folder = Path(folder).expanduser()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, question: Any) -> Any:
+    def get(self, question: object) -> Any:
         """The answer; None where there is none, or a file that is damaged or cannot be read."""
         try:
             entry = json.loads(self._path(question).read_text("utf-8"))
+            # The question is compared, not its hash alone: an edited or moved file is no answer.
             return entry["answer"] if entry["question"] == _plain(question) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def put(self, question: Any, answer: Any) -> None:
+    def put(self, question: object, answer: object) -> None:
         """Keep an answer. Both are what JSON can hold.
 
         Raises:
@@ -40,21 +41,25 @@ class DiskCache:
         """
         path = self._path(question)
         path.parent.mkdir(exist_ok=True)
+        # In the same folder: os.replace is atomic only within one file system.
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump({"question": _plain(question), "answer": answer}, file)
             os.replace(temporary, path)
+        # Ctrl-C, too, must leave no temporary file.
         except BaseException:
             os.unlink(temporary)
             raise
 
-    def _path(self, question: Any) -> Path:
+    def _path(self, question: object) -> Path:
+        # NaN differs from itself: such a question would never be found again.
         text = json.dumps(question, sort_keys=True, allow_nan=False)
         name = hashlib.sha256(text.encode()).hexdigest()
+        # 256 subfolders: network file systems are slow with millions of files in one.
         return self.folder / name[:2] / f"{name}.json"
 
 
-def _plain(question: Any) -> Any:
+def _plain(question: object) -> Any:
     """As it comes back from a file: tuples are lists."""
     return json.loads(json.dumps(question))

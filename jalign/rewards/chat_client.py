@@ -116,7 +116,7 @@ class ChatClient:
         """Close the connections."""
         self._client.close()
 
-    def send(self, request: Mapping[str, Any]) -> Answer | None:
+    def send(self, request: Mapping[str, object]) -> Answer | None:
         """The answer to a request; None, counted as failed, if there is none after all retries.
 
         Args:
@@ -134,6 +134,7 @@ class ChatClient:
             except _Malformed as malformed:
                 error = f"not a chat completion: {malformed}"
             except self._openai.APIStatusError as refused:
+                # A wrong key must end the run, not count thousands of failures.
                 if refused.status_code in FATAL_STATUS:
                     raise self._fatal(refused, request["model"]) from None
                 error = f"status {refused.status_code}: {refused.message:.200}"
@@ -149,6 +150,7 @@ class ChatClient:
 
     def count(self, error: str = "", **more: int) -> None:
         """Add to the totals; the first and the last error are kept."""
+        # `ServerJudge` sends from many threads, and += is not atomic.
         with self._lock:
             for name, n in more.items():
                 setattr(self.counts, name, getattr(self.counts, name) + n)
@@ -172,7 +174,7 @@ class ChatClient:
         self.count("", **{name: _token_count(usage, name) for name in names})
         return answer
 
-    def _fatal(self, error: Any, model: str) -> FatalStatus:
+    def _fatal(self, error: Any, model: object) -> FatalStatus:
         key = f"the key in ${self.key_env}" if os.environ.get(self.key_env) else "no key"
         # Servers repeat a rejected key in the message of a 401: do not log it.
         detail = "" if error.status_code == 401 else f": {error.message:.200}"

@@ -76,6 +76,7 @@ def principles(path: str | Path | None = None) -> list[Principle]:
         if not all(isinstance(text, str) and text.strip() for text in row.values()):
             raise ValueError(f"{file}: every field of principle {i} must be a text")
     parsed = [Principle(**row) for row in rows]
+    # Rows name their principle; two of one name could not be told apart.
     if len({p.name for p in parsed}) < len(parsed):
         raise ValueError(f"{file}: two principles have one name")
     return parsed
@@ -121,6 +122,7 @@ def revise(
         now = {i: {"prompt": texts[i][0], "response": _last(out[i], texts[i][1])} for i in active}
         requests = [critique.fill(**now[i], request=principle_of[i].critique) for i in active]
         critiques = _answered(active, say(requests))
+        # Without a critique there is nothing to revise: no further request for this response.
         active = list(critiques)
         requests = [
             revision.fill(**now[i], critique=critiques[i], request=principle_of[i].revision)
@@ -154,6 +156,7 @@ def comparison(
     if not by:
         raise ValueError("there must be principles")
     fields = ("prompt", "response_1", "response_2", "principle")
+    # Templates are checked before the first request, which may cost money.
     feedback = load("feedback", (*fields, "thoughts"))
     asking = None if thoughts is None else load(thoughts, fields)
 

@@ -59,7 +59,7 @@ class Scored(NamedTuple):
             metrics[f"rewards/{name}/absent"] = float(self.absent[name])
         return metrics
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """As JSON, for other processes."""
         each = {name: x.tolist() for name, x in self.each.items()}
         arrays = {"total": self.total.tolist(), "applies": self.applies.tolist()}
@@ -134,6 +134,7 @@ class RewardFunctions:
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {name} must be finite, got {weight}")
             fn = callables[name] if name in callables else find(name)
+            # Functions of one name from two files are told apart by their files.
             shown = display_name(name) if names.count(display_name(name)) == 1 else name
             signature, own = Signature.of(fn, name), dict(options.get(name, {}))
             if not signature.everything:
@@ -191,8 +192,11 @@ class RewardFunctions:
                 scored.errors[name] = error
             if isinstance(result, BaseException):
                 scored.tracebacks[name] = _traceback(result)
+            # Weight 0 is to watch: its failures must not cost a response its reward.
             if part.weight:
                 applies |= ~absent
+                # A failure's NaN reaches the total on purpose; only `absent` adds 0.
+                # In place: a NamedTuple cannot be assigned to.
                 np.add(scored.total, np.where(absent, 0.0, part.weight * values), out=scored.total)
         scored.total[~applies] = math.nan
         return scored
@@ -268,6 +272,7 @@ def _values(result: Any, n: int) -> tuple[np.ndarray, np.ndarray, str]:
 
 def _number(value: Any) -> float:
     """As a float; NaN for what is no number that float32 can hold."""
+    # float('1') would succeed; a text instead of a number is a mistake of the function.
     if isinstance(value, str) or np.ndim(value):
         return math.nan
     try:

@@ -14,7 +14,7 @@ from jalign.rewards.rules import RULES
 from jalign.user_code import digest, digest_of_files, source_files
 
 
-def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
+def function_digest(name: str, fn: Callable[..., object] | None = None) -> str:
     """A digest of the files that a reward function is written in: the one its name says, and the
     one it is defined in. What those import is not part of it.
 
@@ -25,6 +25,7 @@ def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
     Raises:
       ValueError, TypeError: as `find`.
     """
+    # Not the digest of rules.py: an edit of one rule would refuse to resume runs of others.
     if fn is None and name in RULES:
         return f"jalign:{name}"
     inner = fn or find(name)
@@ -35,8 +36,10 @@ def function_digest(name: str, fn: Callable[..., Any] | None = None) -> str:
     files = set()
     if fn is None and where.endswith(".py"):
         files.add(Path(where).expanduser().absolute())
+    # A module may re-export the function: both files decide what it is.
     if fn is None and where in sys.modules:
         files |= source_files(sys.modules[where])
+    # An object with __call__ is defined where its class is.
     files |= source_files(inner) or source_files(type(inner))
     if files:
         return digest_of_files(files)

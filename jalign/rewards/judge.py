@@ -75,6 +75,7 @@ def choose(
     for i, logps in zip(indices, judge.option_logps(texts, spellings), strict=True):
         x = np.array(math.nan if logps is None else logps, np.float64)
         if x.shape == (len(spellings),) and not np.isnan(x).any() and np.isfinite(x.max()):
+            # Relative to the largest: log-probs of long options underflow in exp.
             p = np.add.reduceat(np.exp(x - x.max()), starts)
             out[i] = p / p.sum()
     return out
@@ -104,6 +105,7 @@ class ModelJudge:
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        # Split once: jit takes the state as an argument, else weights become its constants.
         self._split = model if isinstance(model, tuple) else nnx.split(model)
         self._spec = nnx.merge(*self._split).spec
         self._tokenizer = tokenizer
@@ -197,6 +199,7 @@ class ModelJudge:
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             length = _rounded(max(len(rows[i][0]) for i in batch) + width, least=32)
+            # Rounded: every new shape compiles the model again.
             count = min(_rounded(len(batch), least=1), self.batch_size)
             layout = _layout([rows[i] for i in batch], count, length, width)
             next_logps = hosts.gather(_token_logps(*self._split, layout))

@@ -7,7 +7,7 @@ pair). What a judge does not answer is left out and counted, never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,8 +15,8 @@ from jalign.data.journal import Made
 from jalign.data.kinds import column
 from jalign.data.layouts import canonical
 from jalign.data.parsing import ERRORS
-from jalign.data.records import Record, parse
-from jalign.data.rows import SourceRow
+from jalign.data.records import Message, Record, parse
+from jalign.data.rows import Row, SourceRow
 from jalign.rewards.preference import PreferenceFn
 from jalign.rewards.rating import Ratings
 
@@ -24,7 +24,7 @@ Rate = Callable[[Sequence[str], Sequence[str]], Ratings]
 """`(prompts, responses) -> points of each`."""
 
 
-def candidates(row: Mapping[str, Any]) -> Record:
+def candidates(row: Row) -> Record:
     """A row's prompt and responses: those in `responses`, as `jalign sample` writes them, or the
     two of a pair, or the one of a supervised row.
 
@@ -34,12 +34,13 @@ def candidates(row: Mapping[str, Any]) -> Record:
     try:
         return _candidates(canonical(row))
     except ERRORS as error:
+        # Rows read from a file know their line, which errors should name.
         if isinstance(row, SourceRow):
             raise ValueError(f"{row.place}: {error}") from error
         raise
 
 
-def _candidates(row: Mapping[str, Any]) -> Record:
+def _candidates(row: Row) -> Record:
     if "better" in row:  # whichever it is
         return parse({**row, "better": 0}, "pairs", numeric=())._replace(extras={})
     own = column("responses", row)
@@ -50,7 +51,7 @@ def _candidates(row: Mapping[str, Any]) -> Record:
     return parse(row, kind, numeric=())._replace(extras={})
 
 
-def text_of(value: Any) -> str:
+def text_of(value: str | Sequence[Message]) -> str:
     """What a judge reads: a text as it is, messages with who says each; one message alone needs no
     name.
     """
@@ -116,6 +117,7 @@ def ratings(rate: Rate, records: Sequence[Record]) -> list[Made]:
         [text_of(response) for _, response in questions],
     )
     if results:
+        # Judgments are counted over all responses: the first item carries them to the report.
         results[0].dropped.extend(["a judgment names no points"] * rated_by_judge.unparsable)
     rated: list[list[tuple[Any, float]]] = [[] for _ in records]
     for (number, response), score in zip(questions, rated_by_judge.scores, strict=True):

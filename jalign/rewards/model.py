@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
+from transformers import PreTrainedTokenizerBase
 
 from jalign.data.chat import load_tokenizer
 from jalign.data.examples import Example, Examples
@@ -69,7 +70,7 @@ class RewardModel:
     def __init__(
         self,
         model: Decoder | tuple[nnx.GraphDef, nnx.State],
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         bias: float = 0.0,
         max_prompt_len: int | None = None,
@@ -78,6 +79,7 @@ class RewardModel:
         template: str | None = None,
         batch_size: int = BATCH_SIZE,
     ):
+        # Split once: jit takes the state as an argument, else weights become its constants.
         self._split = model if isinstance(model, tuple) else nnx.split(model)
         decoder = nnx.merge(*self._split)
         if decoder.value is None:
@@ -91,6 +93,7 @@ class RewardModel:
         self.step: int | None = None  # of the run that it was read from
         self._spec, self._warned = decoder.spec, False
         self._limits: dict[str, Any] = {
+            # A table of positions ends; rotary ones do not, and `check_rows` warns of those.
             "max_len": decoder.spec.learned_positions,
             "max_prompt_len": max_prompt_len,
             "max_response_len": max_response_len,
@@ -104,7 +107,7 @@ class RewardModel:
         *,
         dtype: DTypeLike = jnp.float32,
         mesh: Mesh | None = None,
-        **options: Any,
+        **options: object,
     ) -> RewardModel:
         """A sequence-classification model with one label: a folder that `jalign export` wrote, or
         any other in Hugging Face's format (also on the hub).
@@ -118,12 +121,13 @@ class RewardModel:
           ValueError: weights without `score.weight`, or with more than one label.
         """
         folder = hub.find(name)
+        # The header alone: a folder without a head is refused before its weights are read.
         with Checkpoint(folder) as checkpoint:
             shape = checkpoint.shapes.get(SCORE)
         if shape is None:
             raise ValueError(f"{name} is no reward model: its weights have no {SCORE}")
         model = hub.load(folder, dtype=dtype, param_dtype=dtype, value_head=shape[0], mesh=mesh)
-        return cls(model, load_tokenizer(folder), **_beside(folder) | options)
+        return cls(model, load_tokenizer(folder), **_beside(folder) | options)  # type: ignore
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """[n] float32 rewards; -inf where a response is empty or blank.
@@ -176,6 +180,7 @@ class RewardModel:
     def tokenized(self, records: Sequence[Record]) -> Examples:
         """The records as in training; those that it would have dropped are missing."""
         chat = any(not isinstance(record.prompt, str) for record in records)
+        # `tokenize` refuses a template for plain text.
         template = self.template if chat else None
         examples = tokenize(records, self.tokenizer, template=template, **self._limits)
         self._check(examples)
@@ -210,6 +215,7 @@ class RewardModel:
         by_row = [np.zeros(0, np.float32)] * len(rows)
         for start in range(0, len(rows), self.batch_size):
             batch = padded(rows, order[start : start + self.batch_size], self.batch_size)
+            # One transfer per batch; converting in the loop below would wait for each row.
             scores = hosts.gather(scores_of(*self._split, batch.layout))
             for i, x, mask in zip(batch.extras["index"], scores, batch.mask, strict=True):
                 if i >= 0:

@@ -52,8 +52,10 @@ def exclusive(ids: Sequence[tuple[int, ...]], logps: Sequence[float]) -> list[fl
     """
     left: dict[tuple[int, ...], float] = {}
     known = dict(zip(ids, logps, strict=True))
+    # Longest first: an option must be known before it is taken off the shorter one.
     for option in sorted(known, key=len, reverse=True):
         longer = sum(p for other, p in left.items() if _goes_on(option, other))
+        # Rounding can make the longer options more probable than what they begin with.
         left[option] = max(math.exp(known[option]) - longer, 0.0)
     # An option that none goes on from keeps its logarithm, however small the probability is.
     return [
@@ -85,6 +87,7 @@ def from_steps(steps: Sequence[TokenLogprobs], options: Sequence[str]) -> list[f
         listed = {**step.others, step.text: step.logp}
         spelled = {before + token for token in listed}
         for token, logp in listed.items():
+            # Servers round log-probabilities; a sum above 0 would be a probability above 1.
             text, mass = before + token, math.exp(min(so_far + logp, 0.0))
             if text in masses:
                 masses[text] += mass
@@ -94,6 +97,7 @@ def from_steps(steps: Sequence[TokenLogprobs], options: Sequence[str]) -> list[f
                 loose += mass
         before, so_far = before + step.text, so_far + step.logp
         owner = before if before in masses else owner
+        # What follows can no longer change which option was answered.
         if not any(_goes_on(before, option) for option in options):
             break
     total = sum(masses.values())

@@ -58,6 +58,7 @@ class BothOrders:
         """
         prompts, first, second = list(prompts), list(first), list(second)
         n = _same_length(prompts, first, second)
+        # One call: a server answers both orders at the same time.
         both = self.prefer(prompts * 2, first + second, second + first)
         probs: list[float | None] = []
         same = 0
@@ -66,6 +67,7 @@ class BothOrders:
                 probs.append(None)
                 continue
             probs.append((a + 1 - b) / 2)
+            # Both answers on one side of 1/2: the same slot won in both orders.
             same += (a - 0.5) * (b - 0.5) > 0
         failed = probs.count(None)
         self._pairs, self._failed = self._pairs + n, self._failed + failed

@@ -45,5 +45,6 @@ def step_probabilities(
     rows = np.asarray(examples.extras["row"])
     for i, logits in zip(rows.tolist(), model.at_scored(examples), strict=True):
         probabilities[i][: len(logits)] = 1 / (1 + np.exp(-logits))
+        # A blank step still has the token of its line break, and so a logit.
         probabilities[i][[not step.strip() for step in steps[int(i)]]] = np.nan
     return probabilities

@@ -53,6 +53,7 @@ def direct_score(
     rows = zip(prompts, responses, strict=True)
     requests = [text.fill(prompt=p, response=r, **scale) for p, r in rows]
     grades = range(low, high + 1)
+    # Both spellings: whether a number comes with a space depends on tokenizer and template.
     probs = choose(judge, requests, [(f" {i}", f"{i}") for i in grades])
     expected = [None if p is None else float(np.dot(p, grades)) for p in probs]
     return [None if s is None else 2 * (s - low) / (high - low) - 1 for s in expected]
@@ -98,6 +99,7 @@ def additive_ratings(
     text = load(template, ("prompt", "response"))
     requests = [text.fill(prompt=p, response=r) for p, r in zip(prompts, responses, strict=True)]
     each = [prompt for prompt in requests for _ in range(samples)]
+    # One call for all samples: a server works on them together.
     written = judge.complete(each, max_tokens=max_tokens, temperature=temperature)
     points = [points_in(judgment) for judgment in written]
     scores: list[float | None] = []

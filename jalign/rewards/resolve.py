@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jalign.core import did_you_mean
 from jalign.rewards.rules import RULES
 from jalign.user_code import attribute
 
 
-def find(text: str) -> Callable[..., Any]:
+def find(text: str) -> Callable[..., object]:
     """The function that a text names.
 
     Raises:
@@ -58,7 +58,7 @@ class Signature(NamedTuple):
     placed: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, fn: Callable[..., Any], name: str) -> Signature:
+    def of(cls, fn: Callable[..., object], name: str) -> Signature:
         """As the function declares it.
 
         Raises:
@@ -79,6 +79,7 @@ class Signature(NamedTuple):
         none = frozenset(p.name for p in rest if p.default is None)
         needed = frozenset(p.name for p in rest if p.default is p.empty)
         everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        # A column of the data called `prompts` would be a second value for the parameter.
         first = frozenset(p.name for p in placed[:2])
         return cls(frozenset(p.name for p in rest) - needed, needed, none, everything, first)
 

@@ -78,6 +78,7 @@ class Comparison:
             e = _exemplar(given, i)
             if e.preferred not in (1, 2):
                 raise ValueError(f"exemplar {i}: preferred must be 1 or 2, got {e.preferred!r}")
+            # A judge imitates its exemplars: their form must be the one that is asked for.
             if bool(e.reasons) != (reasons is not None):
                 what = "has no reasons" if reasons is not None else "has reasons nobody asks for"
                 raise ValueError(f"exemplar {i} {what}")

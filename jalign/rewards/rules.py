@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -24,6 +23,7 @@ THINK_ANSWER = r"<think>.*?</think>\s*<answer>.*?</answer>"
 
 @cache
 def _vader() -> SentimentIntensityAnalyzer:
+    # Reads its lexicon from disk, hence once per process.
     return SentimentIntensityAnalyzer()
 
 
@@ -46,7 +46,7 @@ def sentiment_reward(prompts: Texts, responses: Texts) -> Scores:
     return [*sentiment(responses)]
 
 
-def exact_match(prompts: Texts, responses: Texts, *, answer: Sequence[Any]) -> Scores:
+def exact_match(prompts: Texts, responses: Texts, *, answer: Sequence[object]) -> Scores:
     r"""1 where the final answer of the response is that of `answer`, else 0.
 
     Compared are the texts that `answers.final_answer` finds (in `\boxed{}`, behind `####`, else
@@ -61,7 +61,7 @@ def exact_match(prompts: Texts, responses: Texts, *, answer: Sequence[Any]) -> S
 
 
 def numeric_match(
-    prompts: Texts, responses: Texts, *, answer: Sequence[Any], tolerance: float = 0.0
+    prompts: Texts, responses: Texts, *, answer: Sequence[object], tolerance: float = 0.0
 ) -> Scores:
     """1 where the last number of the response is that of `answer`, else 0, also without a number.
 
@@ -84,6 +84,7 @@ def numeric_match(
         if wanted is None:
             out.append(None)
         else:
+            # Fractions: at tolerance 0 no rounding decides whether an answer is right.
             near = number is not None and abs(number - wanted) <= tolerance * abs(wanted)
             out.append(float(near))
     return out
@@ -134,6 +135,7 @@ def length_target(prompts: Texts, responses: Texts, *, target: int = 100) -> Sco
     del prompts
     if target < 1:
         raise ValueError(f"target must be at least 1 word, got {target}")
+    # 0.0 - x: -x would be -0.0 for a response on target.
     return [0.0 - min(1.0, abs(len(text.split()) - target) / target) for text in responses]
 
 
@@ -179,6 +181,7 @@ def soft_over_long(
     if not 1 <= buffer <= max_length:
         raise ValueError(f"buffer must be in [1, max_length = {max_length}], got {buffer}")
     start = max_length - buffer
+    # 0.0 - x: -x would be -0.0 for a short response.
     return [0.0 - min(1.0, max(0.0, (tokens - start) / buffer)) for tokens in response_tokens]
 
 

@@ -84,6 +84,7 @@ def generate_prompts(
         elif any(rouge_l(mine, other) >= most_alike for other in known):
             results.append(Made([], ["a prompt is too like one that is there"]))
         else:
+            # New prompts count at once: requests of one batch often give the same prompt.
             known.append(mine)
             results.append(Made([{"prompt": prompt}], []))
     return results

@@ -147,12 +147,14 @@ class ServerJudge:
         messages = [*messages, {"role": "user", "content": prompt}]
         request = {"model": self.model, "messages": messages, **body, **self.extra}
         if self.seed is not None:
+            # One seed for all samples would give the same answer every time.
             request["seed"] = self.seed + number
         question = {"server": self._client.base_url, "request": request, "sample": number}
         if self._cache and (entry := self._cache.get(question)):
             self._client.count(cached=1)
             return Answer(entry["text"], [TokenLogprobs(*step) for step in entry["steps"]])
         answer = self._client.send(request)
+        # Not kept without the log-probs asked for: after a server's update they may come.
         if answer and (answer.steps or not body.get("logprobs")):
             self._keep(question, answer)
         return answer

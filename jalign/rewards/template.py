@@ -33,6 +33,7 @@ class Template:
     """
 
     def __init__(self, text: str, name: str = "template"):
+        # Editors end files with a line break; in a prompt it would change the next token.
         self.text, self.name = text.removesuffix("\n"), name
         fields = list(_PART.finditer(self.text))
         for part in fields:
@@ -76,6 +77,7 @@ class Template:
         for name, value in values.items():
             if not isinstance(value, str):
                 raise TypeError(f"{self.name}: {name} must be text, got {value!r:.80}")
+        # One pass: a response that contains a field's name is not filled a second time.
         return _PART.sub(lambda part: values[part[1]] if part[1] else _BRACES[part[0]], self.text)
 
 
