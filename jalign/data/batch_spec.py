@@ -1,4 +1,4 @@
-"""What batches are asked for, and what their work costs."""
+"""Specification of batches, and the cost model of their shapes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LAYOUTS = ("flat", "padded")
 
 
 class Cost(NamedTuple):
-    """The cost model by which shapes are chosen, in token slots: 1 is what the linear layers cost
-    for one token. A filled bin costs, per stream,
+    """Cost model that selects shapes, in token slots: 1 is the cost of the linear layers for one
+    token. A filled bin costs, per stream,
 
         N + M*T*(row_slot + pair*T) + head*Q + bin
 
@@ -22,10 +22,10 @@ class Cost(NamedTuple):
         numbers each way against the 24 D^2 operations of the linear layers.
       pair: causal attention of a row is 2 T^2 D operations per layer, so 1 / (12 D).
       head: the unembedding of a scored token, 2 V D operations against 24 D^2 per layer.
-      bin: what a bin costs whatever its size: reading the weights and adding up gradients.
+      bin: fixed cost of a bin: reading the weights and accumulating gradients.
 
     The defaults are those of a model of width 2048 with 20 layers and a vocabulary of 100,000 on an
-    accelerator. Which shapes come out depends little on them.
+    accelerator. The selected shapes depend little on them.
     """
 
     row_slot: float = 0.05
@@ -63,7 +63,7 @@ class BatchSpec:
       seed: of the order.
       shuffle: a new permutation in every epoch, or the order of the data set.
       group_by_length: window in batches: its examples are sorted by length, cut into batches, and
-        the batches shuffled, so that a batch holds examples of like length. 0: off.
+        the batches shuffled, so that a batch holds examples of similar length. 0: off.
       mismatch: give every example a second response, that of another example of the batch
         (`jalign.data.mismatch`).
       process_index, process_count: which contiguous part of every bin this process lays out.

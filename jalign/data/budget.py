@@ -151,11 +151,11 @@ class _Class(NamedTuple):
     row_len: int
     response_len: int
     responses: int
-    demands: np.ndarray  # [n, 4] the most that each example that can be at home here takes
+    demands: np.ndarray  # [n, 4] upper bound for each example whose home this may be
 
 
 def _classes(lengths: Lengths, rows: Sequence[int], mismatch: bool) -> list[_Class]:
-    """Row lengths and the worst that can be at home there; those without members are left out."""
+    """Row lengths with upper bounds of their members; classes without members are left out."""
     classes, below, response_len = [], 0, 1
     longest = np.array(demands_of(lengths).longest)
     for t in rows:
@@ -214,7 +214,7 @@ class _Search:
         candidates: list[_Candidate],
         spare: bool = False,
     ) -> tuple[BatchShapes, list[_Candidate]]:
-        """Changes one number of one shape at a time until nothing improves."""
+        """Change one parameter of one shape at a time until the cost stops improving."""
         best, before = self._measure(classes, candidates), None
         while best.cost != before:
             before = best.cost

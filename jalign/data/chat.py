@@ -1,4 +1,4 @@
-"""Chat templates: messages become a prompt text and response texts, with what is scored kept apart.
+"""Chat templates: render messages to a prompt text and response segments, scored or not.
 
 A response is cut into segments (text, scored), and prompt and segments together are the text that
 the template renders, up to the end of the last assistant turn.
@@ -48,17 +48,17 @@ def ends_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Template:
-    """A chat template and what a probe says about it.
+    """A chat template and its properties, found by rendering a probe.
 
     Attributes:
       tokenizer: gives the special tokens the template may name.
       source: the Jinja source.
-      marked: the template marks what the assistant says with `{% generation %}`.
-      end_of_turn: the special token with which it closes an assistant turn; None when it does not.
-      tail: what it writes after an assistant turn that it does not close.
-      leads_with_bos: what it renders starts with the BOS token, once.
+      marked: the template marks assistant text with `{% generation %}`.
+      end_of_turn: the special token that closes an assistant turn, or None.
+      tail: text after an assistant turn if no special token closes it.
+      leads_with_bos: rendered text starts with the BOS token and has no other.
       tool_source: that of the template for conversations with tools, where the tokenizer has one.
-      notes: what a person should know of the conversations that were rendered, in sentences.
+      notes: warnings about the rendered conversations, one sentence each.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -156,17 +156,17 @@ class Template:
           response: messages; the first is an assistant turn.
           turns: "last": only the last assistant turn is scored; "all": every one in `response`.
             One with `train: False` never is.
-          continues: the prompt ends with an assistant message, and the response goes on with it.
+          continues: the prompt ends with an assistant message that the response continues.
 
         Raises:
-          ValueError: a response without an assistant turn, or a template that renders the start of
-            a conversation in another way once it goes on.
+          ValueError: a response without an assistant turn, or a template that changes earlier
+            turns when the conversation continues.
         """
         return split(self.used_with(tools), prompt, response, turns, tools, continues)
 
     @cached_property
     def header(self) -> str:
-        """What opens an assistant turn."""
+        """Text that opens an assistant turn."""
         closed = self.rendered(_TURN[:1], None)[0]
         return self.rendered(_TURN[:1], None, add_generation_prompt=True)[0].removeprefix(closed)
 
@@ -181,7 +181,7 @@ class Template:
             text = self._jinja(chat, [_TOOL])[0]
         except TypeError:
             return True
-        except Exception:  # it refuses such a chat, for which data has its own error
+        except Exception:  # it refuses such a chat; real data raises its own error
             return False
         return f"'{_KEY}'" in text  # a dict as Python shows it
 
@@ -195,7 +195,7 @@ class Template:
     def rendered(
         self, messages: Sequence[Message], tools: Tools | None, **options: bool
     ) -> tuple[str, list[Span]]:
-        """The text, and what is marked in it; `options` are those of transformers."""
+        """The text and its marked spans; `options` are those of transformers."""
         try:
             return self._jinja([self._for_template(m) for m in messages], tools, **options)
         except (jinja2.TemplateError, TypeError, ValueError) as error:

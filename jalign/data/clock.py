@@ -1,5 +1,5 @@
-"""The time that chat templates see: one that can be fixed, so that a run renders its data tomorrow
-as it does today.
+"""The time that chat templates see. It can be fixed, so that a run renders its data the same on any
+day.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import transformers.utils.chat_template_utils as rendering
 
 
 class Clock:
-    """What transformers' `strftime_now` asks.
+    """Replacement for `datetime` in transformers' `strftime_now`.
 
     Attributes:
       fixed: the time it shows; None is the time that it is.
@@ -41,5 +41,5 @@ class Clock:
 CLOCK = Clock()
 """Of all templates of this process."""
 
-# it takes no function of ours for a template's, and asks `datetime.now()` where it has its own
+# transformers offers no hook for `strftime_now`, which calls `datetime.now()`
 rendering.datetime = CLOCK

@@ -1,4 +1,4 @@
-"""Numbers that come with examples, stacked to arrays beside the tokens."""
+"""Stack the extra columns of examples into arrays of the batch."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ class Field(NamedTuple):
 _DTYPES = {"b": np.bool_, "i": np.int32, "u": np.int32, "f": np.float32}
 _INFERRED = ("", "K", "KR")
 AXES = {"step_labels": "KR", "attribute_ratings": "A"}
-"""Axes of extras whose shape does not tell them. With one response [length] stands for [1, length]
-of "KR"."""
+"""Axes of extras whose shape is ambiguous. With one response, [length] means [1, length]."""
 
 
 def fields_of(examples: Examples, indices: Iterable[int]) -> dict[str, Field]:
     """The extras of some examples as fields of a batch; 64-bit numbers become 32-bit.
 
-    With one response, [length] stands for [1, length] unless every length is 1.
+    With one response, [length] means [1, length] unless every length is 1.
 
     Raises:
       ValueError: an extra that is neither a scalar, nor [k], nor [k, scored tokens] numbers, or
@@ -68,7 +67,7 @@ def fields_of(examples: Examples, indices: Iterable[int]) -> dict[str, Field]:
 
 
 def _axes(value: np.ndarray, k: int) -> str | None:
-    """Axes by the shape of a value; None where it fits nothing."""
+    """Axes inferred from the shape of a value; None if no axes match."""
     rank = 2 if k == 1 and value.ndim == 1 and len(value) != 1 else value.ndim
     if rank > 2 or (rank and k > 1 and len(value) != k):
         return None

@@ -1,4 +1,4 @@
-"""From rows to records of the kind wanted, converting where that makes sense."""
+"""Rows to records of the wanted kind, converted from another kind if possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jalign.data.rows import Places
 
 
 def _without(record: Record, kind: str, *names: str) -> dict:
-    """The extras, less these and the optional ones of `kind` that say nothing of one response."""
+    """The extras without these names and the optional ones of `kind`; the weight stays."""
     # The weight is the example's, not a response's: every conversion keeps it.
     gone = {*names, *OPTIONAL[kind]} - {"weight"}
     return {k: v for k, v in record.extras.items() if k not in gone}
@@ -137,7 +137,7 @@ CONVERSIONS: dict[tuple[str, str], Callable[[Record], list[Record]]] = {
 
 
 def convert(records: Iterable[Record], kind: str, wanted: str) -> list[Record]:
-    """Records of one kind made into another; a record that says nothing in the new kind disappears.
+    """Convert records to another kind; records without a signal in the new kind are dropped.
 
     Raises:
       ValueError: there is no such conversion.
@@ -171,15 +171,15 @@ def to_records(
     """Rows, also of a mixture, as records of one kind, and a report to hand on to `tokenize`.
 
     Args:
-      wanted: the kind of record; None: what the columns make.
+      wanted: the kind of record; None: the recognized one.
       numeric: the optional numbers (`kinds.OPTIONAL`) that somebody reads; they must be numbers in
         all rows or in none. None: those that are numbers in all rows. The weight of an example is
         one only where a row holds a number in that column.
       bad_rows: a row that does not parse is an "error", or "drop": left out and counted.
-      unread: what the report says of columns that were not read.
+      unread: words of the report for columns that were not read.
       filters: what is left out, as `select.parse_filter` reads it, in this order. A filter looks at
         the records as they are read where it knows their kind, else at what was made from them.
-      balance: drop binary records of the larger class, so that both labels are as many.
+      balance: drop binary records of the larger class until both labels are equally frequent.
       weights: of desirable and undesirable responses in the loss; binary data that they leave
         unbalanced are a warning in the report.
       soft_labels: where above 0, pairs get chosen_prob = sigmoid(soft_labels * margin): how likely
@@ -229,7 +229,7 @@ def to_records(
 
 
 def _asks(prompt: str | list[Message]) -> bool:
-    """Whether a prompt says anything."""
+    """Whether a prompt has any text."""
     texts = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
     return any(text.strip() for text in texts)
 

@@ -1,8 +1,8 @@
-"""How much likelier a prompt is to come with a desirable response than with an undesirable one.
+"""Density ratio of prompts with desirable and with undesirable responses (BCO).
 
 BCO (Jung et al. 2024, https://arxiv.org/abs/2404.04656, Sec. 4.3) weighs undesirable examples by
-this ratio where the two sets of prompts differ: a logistic classifier on prompt embeddings tells
-them apart, and p / (1 - p) is the ratio of the densities.
+this ratio where the two sets of prompts differ: a logistic classifier on prompt embeddings
+separates them, and p / (1 - p) is the ratio of the densities.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ def density_ratio(features: np.ndarray, labels: np.ndarray, *, ridge: float = 1.
     """p(desirable | prompt) / p(undesirable | prompt) of every example, [n] float32.
 
     A logistic regression with an L2 penalty, fitted by Newton's method on standardized features;
-    the classes count the same however many examples they have, so a prompt of no information
-    has ratio 1.
+    both classes have the same total weight, so an uninformative prompt has ratio 1.
 
     Args:
       features: [n, d], such as the mean token embedding of each prompt.
@@ -26,7 +25,7 @@ def density_ratio(features: np.ndarray, labels: np.ndarray, *, ridge: float = 1.
       ridge: weight of the penalty against the mean loss times n; the intercept is free.
 
     Raises:
-      ValueError: only one class is there.
+      ValueError: all labels are the same.
     """
     y = np.asarray(labels, float) > 0.5
     if y.all() or not y.any():

@@ -14,13 +14,13 @@ from jalign.data.turns import Segment, joined
 
 @dataclass
 class Draft:
-    """An example on its way: texts first, then ids."""
+    """An example before tokenization."""
 
     record: Record
     prompt_text: str
     segments: list[list[Segment]]  # of each response
     eos: int | None  # ends every response; None: steps and letters, which have no end
-    bos: int | None  # stands first, also in a prompt that is cut
+    bos: int | None  # first token, also of a prompt that is cut
     ends: frozenset[int]  # a response that ends with one of them gets no EOS
 
 
@@ -68,8 +68,8 @@ def draft_of(
 
 
 def _plain(response: str | list[str], ends: tuple[str, ...] = ()) -> list[Segment]:
-    """Text is one segment, which may bring its own end; steps are one each, with a line break as
-    theirs. Blanks are none.
+    """A text is one segment, which may contain its own EOS; each step is a segment that ends with a
+    line break. Blank text has no segment.
     """
     if isinstance(response, str):
         stripped = response.rstrip()
@@ -112,7 +112,7 @@ def _says_something(m: Message) -> bool:
 
 
 def chat_warnings(records: list[Record], chat: Template, encoder: Encoder) -> list[str]:
-    """What a person should know of how a template renders these conversations."""
+    """Warnings about how a template renders these conversations."""
     notes = set(chat.notes)
     if chat.tail.strip():
         notes.add(

@@ -1,9 +1,9 @@
-"""Text to ids, so that what is tokenized in parts has the ids of the whole text.
+"""Tokenize text in parts such that the ids equal those of the full text.
 
-An added token (special ones are) ends what a tokenizer looks at: text behind it is normalized anew,
-where SentencePiece puts a space before it, and may lose its first line break to the token. A text
-that goes on is therefore encoded behind an anchor: what stands before it from the last added token
-on, or a line break where there is none nearby. The anchor's own ids are then taken off.
+Tokenizers normalize the text behind an added token (special tokens are added ones) separately:
+SentencePiece inserts a space, and the token may absorb a line break. A continuation is therefore
+encoded behind an anchor, the text before it from the last added token on, or a line break if there
+is none nearby. The ids of the anchor are then removed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from jalign.data.joint import LETTERS
 
-ANCHOR = "\n"  # takes the space that SentencePiece would put before a text
+ANCHOR = "\n"  # absorbs the space that SentencePiece inserts before a text
 NEARBY = 80  # characters before a text in which an added token is looked for
 
 
 class Encoder:
-    """Text to ids, a text at the start of a sequence apart from one that goes on.
+    """Tokenize texts at the start of a sequence, and texts that continue one.
 
     Attributes:
       bos: id that the tokenizer puts first by default, or None.
@@ -40,7 +40,7 @@ class Encoder:
         self.eos = self.id(tokenizer.eos_token)
         self.bos = default_bos(tokenizer)
         self._anchor = self.starts([ANCHOR])[0]
-        # SentencePiece puts a space before a text; within a sequence that is a token too many.
+        # SentencePiece inserts a space before a text; inside a sequence that is an extra token.
         self._prefixes = (
             self.starts(["a"])[0] != self.starts([ANCHOR + "a"])[0][len(self._anchor) :]
         )
@@ -66,10 +66,10 @@ class Encoder:
     def continuations(
         self, texts: Sequence[str], before: Sequence[str] | None = None
     ) -> list[list[int]]:
-        """Ids of texts that stand after others.
+        """Ids of texts that follow other text.
 
         Args:
-          before: what stands before each; None: text, of which nothing matters.
+          before: the text before each; None: any text.
         """
         if not (self._prefixes or (self._strips and before)):
             return self.starts(texts)
@@ -77,7 +77,7 @@ class Encoder:
         distinct = list(dict.fromkeys(anchors))
         heads = dict(zip(distinct, self.starts(distinct), strict=True))
         ids = self.starts([anchor + text for anchor, text in zip(anchors, texts, strict=True)])
-        # An anchor that merged with the text is no border any more: such a text keeps its own ids.
+        # An anchor that merged with the text cannot be cut off: such a text is encoded again.
         lengths = [len(heads[anchor]) for anchor in anchors]
         merged = [i for i, x in enumerate(ids) if x[: lengths[i]] != heads[anchors[i]]]
         # Second try behind a line break; a text that merges with that, too, is encoded alone.
@@ -86,15 +86,15 @@ class Encoder:
         return [plain.get(i, x[n:]) for i, (x, n) in enumerate(zip(ids, lengths, strict=True))]
 
     def _anchor_of(self, before: str) -> str:
-        """What stands before a text from the last added token on, or a line break."""
+        """The text before, from its last added token on, or a line break."""
         tail = before[-NEARBY:]
         starts = [match.start() for match in self._added.finditer(tail)]
         return tail[starts[-1] :] if starts else ANCHOR
 
     @cached_property
     def answers(self) -> tuple[str, dict[str, str]]:
-        """What a prompt ends with before an answer letter, and the letters as they then stand: one
-        token each, with a space before it where the tokenizer has such a token.
+        """End of a prompt before an answer letter, and the letters as one token each, with a
+        leading space if the tokenizer has such tokens.
         """
         for space in (" ", ""):
             ids_of_letters = self.continuations([space + letter for letter in LETTERS])

@@ -1,4 +1,4 @@
-"""Tokenized examples: a prompt, K responses, which tokens are scored, numbers beside them."""
+"""Tokenized examples: a prompt, K responses, masks of scored tokens, extra columns."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Example(NamedTuple):
     Attributes:
       prompt: [p] int32, the BOS first when the tokenizer adds one; p may be 0.
       responses: K arrays [r_k] int32, the EOS last; r_k >= 1.
-      scored: K arrays [r_k] bool, True on the tokens the model answers for. When p is 0 the first
-        token of a response is False, as nothing stands before it that could predict it.
+      scored: K arrays [r_k] bool, True on tokens that enter the loss. When p is 0 the first
+        token of a response is False, as no token precedes it.
       extras: numpy scalars and arrays: margin, label, weight, rating, ratings [K],
         attribute_ratings [A], step_labels [steps], row, source, ...
     """
@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """Token counts. K is the largest number of responses; places without a response hold 0.
+    """Token counts. K is the largest number of responses; missing responses have length 0.
 
     Attributes:
       prompt_len: [n] int32.
@@ -61,7 +61,7 @@ Responses = list[tuple[np.ndarray, np.ndarray]]
 
 @dataclass
 class Report:
-    """What happened between rows and examples. Counts are in examples unless a name says tokens.
+    """Statistics of data preparation. Counts are in examples unless the name contains tokens.
 
     Attributes:
       kind: the recognized kind of record.
@@ -76,7 +76,7 @@ class Report:
       prompt_tokens, response_tokens, scored_tokens: totals over what was kept.
       sources: names behind the integers of `extras["source"]`, when the rows name their source.
       attributes: names of the places of `extras["attribute_ratings"]`.
-      warnings: what a person should look at, in sentences.
+      warnings: for the user, one sentence each.
       locations: where each row was read from; `extras["row"]` is its number here.
     """
 

@@ -1,4 +1,4 @@
-"""The columns of one row by jalign's names; those that were read are remembered."""
+"""Access to the columns of a row by jalign's names; records which ones were read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Fields:
     """A row on its way to a record.
 
     Attributes:
-      row: its columns. One that holds null counts only where no other name of it holds anything.
+      row: its columns. A null column is used only if no alias holds a value.
       numeric: which optional numbers are read; None: all.
       used: the columns that were asked for.
     """
@@ -23,7 +23,7 @@ class Fields:
         self.row, self.numeric, self.used = row, numeric, set[str]()
 
     def find(self, name: str) -> str | None:
-        """What the column of this name is called here; None where there is none, or only nulls."""
+        """Name of this column in the row; None if it is missing or null."""
         there = [alias for alias in names_of(name) if alias in self.row]
         # A column of nulls was read, too: the report must not list it as not read.
         self.used |= set(there[:1])
@@ -63,7 +63,7 @@ class Fields:
         return list(value)
 
     def number(self, name: str, derived: str = "") -> tuple[str, object] | None:
-        """Column and value of an optional number, where it (or what is derived from it) is read."""
+        """Column and value of an optional number, if it (or a number derived from it) is read."""
         if self.numeric is not None and (derived or name) not in self.numeric:
             return None
         own = optional_column(name, self.row)

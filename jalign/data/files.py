@@ -1,4 +1,4 @@
-"""Rows of one file, each with its place in it."""
+"""Read the rows of a file, each with its location."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRAPPERS = ("data", "rows", "examples", "instances", "items", "records")
 
 
 def suffix_of(path: Path) -> str:
-    """The known ending of a file name without .gz, or nothing."""
+    """The ending of a file name without .gz if it can be read, else ""."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     return suffix if suffix in READERS else ""
 
@@ -35,12 +35,12 @@ def read_file(path: Path, split: str = "train", *, drop: bool = False) -> list[S
     """Every row of a file.
 
     Args:
-      split: which one of a JSON object that keeps rows by split.
-      drop: a line that is no row becomes an empty row that says why, instead of an error.
+      split: of a JSON object with rows by split.
+      drop: an invalid line becomes an empty row with an `error`, instead of raising.
 
     Raises:
-      ValueError: naming the file and, where there are lines, the line: an unknown ending, nothing
-        in it, a damaged file, bytes that are not UTF-8, something that is not a JSON object.
+      ValueError: an unknown ending, an empty or damaged file, bytes that are not UTF-8, a value
+        that is not a JSON object; names the file and the line.
     """
     suffix = suffix_of(path)
     if not suffix:
@@ -58,7 +58,7 @@ def read_file(path: Path, split: str = "train", *, drop: bool = False) -> list[S
 
 
 def from_table(rows: Iterable[object], where: str) -> list[SourceRow]:
-    """Rows of a table without lines."""
+    """Rows of a table, without line numbers."""
     return [_row(value, where, i) for i, value in enumerate(rows)]
 
 
@@ -113,7 +113,7 @@ def _json_lines(path: Path, split: str) -> list[SourceRow]:
 
 
 def _json(path: Path, split: str) -> list[SourceRow]:
-    """An array of objects, or an object that keeps one; anything else is read as JSON Lines."""
+    """An array of objects, or an object that contains one; anything else is read as JSON Lines."""
     first = next((raw for _, raw in _lines(path) if raw.strip()), b"").removeprefix(b"\xef\xbb\xbf")
     if first.lstrip()[:1] not in (b"[", b"{"):
         return _json_lines(path, split)

@@ -1,11 +1,11 @@
-"""Both responses of a pair in one prompt, which is answered by the letter of the better one.
+"""Both responses of a pair in one prompt; the answer is the letter of the better one.
 
 Dong et al. 2024 (RLHFlow), the pairwise preference model. https://arxiv.org/abs/2405.07863. The
 text is plain, also where the data are conversations: their context is written as lines `role:
 content`.
 
-A joint record has two responses as a pair has, the letter that is right before the other one, so
-that what reads pairs reads it too. Each is a single token without an EOS. Its prompt is never cut,
+A joint record has two responses like a pair, the correct letter first, so algorithms for pairs can
+read it. Each is a single token without an EOS. Its prompt is never cut,
 as that would hide a candidate: a record over the prompt's limit is dropped, and counted.
 """
 
@@ -22,10 +22,10 @@ ASKED = "\n\nThe better response is"
 
 
 def joint(record: Record) -> list[Record]:
-    """A pair as one joint record; none when a side says nothing or both say the same.
+    """A pair as one joint record; none if a response is empty or both are equal.
 
-    The side on which the chosen response stands is a coin flip by the SHA-256 of prompt and
-    responses: the same in every run, and A as often as B.
+    The SHA-256 of prompt and responses decides the position of the chosen response: the same in
+    every run, and A as often as B.
     """
     content = json.dumps([record.prompt, record.responses], sort_keys=True)
     # No random generator: it would depend on the order in which rows are read.
@@ -34,8 +34,8 @@ def joint(record: Record) -> list[Record]:
 
 
 def both_orders(record: Record) -> list[Record]:
-    """The two joint records of a pair: its chosen response as A, then as B; none when a side says
-    nothing or both say the same.
+    """The two joint records of a pair: its chosen response as A, then as B; none if a response is
+    empty or both are equal.
 
     For an evaluation that must not depend on the order: P(chosen is better) is the mean of P(A) of
     the first and P(B) of the second.

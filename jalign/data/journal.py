@@ -1,9 +1,9 @@
-"""Rows made of one item after another, kept as they come, so that a killed command goes on.
+"""Write rows item by item with a journal, so that a killed command can resume.
 
-While a file is being made, its journal stands beside it as FILE.part: a first line that says what
-is being made of what, then one line for every lot of items. The file itself appears at the end, in
-one piece. Half a line, where a kill came in between, counts as none, and lots have the same borders
-in every life: what is made does not depend on how often it was interrupted.
+The journal of an unfinished file is FILE.part: a first line with the identity of the command, then
+one line per lot of items. The file itself is written at the end, in one piece. A partial line after
+a kill is ignored, and lots have the same borders after a resume: the rows do not depend on
+interruptions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 class Made(NamedTuple):
-    """What came of an item.
+    """Result of an item.
 
     Attributes:
       rows: any number of them.
@@ -35,7 +35,7 @@ class Made(NamedTuple):
 
 
 Make = Callable[[Sequence[Any], int, list[Row]], list[Made]]
-"""`(items, number of the first, rows so far) -> what came of each`."""
+"""`(items, index of the first, rows so far) -> result of each`."""
 
 
 def make_file(
@@ -48,15 +48,15 @@ def make_file(
     most: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Row], Counter[str]]:
-    """Write the rows of all items to a file, going on with its journal where there is one.
+    """Write the rows of all items to a file, resuming from its journal if there is one.
 
     Args:
-      path: of the file, .jsonl or .jsonl.gz; what stands there is replaced at the end.
+      path: of the file, .jsonl or .jsonl.gz; an existing file is replaced at the end.
       items: what JSON can hold.
-      identity: everything else that decides what the rows will be, by name.
+      identity: all other facts that determine the rows, by name.
       size: items of a lot.
       most: rows after which no further lot is made, and none are kept; None: no limit.
-      say: told where it goes on.
+      say: prints the point of resumption.
 
     Returns:
       The rows, and how often each reason to leave something out occurred.
@@ -109,14 +109,14 @@ def _locked(journal: Path, path: Path) -> IO[str]:
             raise
         if journal.exists() and os.path.samestat(os.fstat(file.fileno()), journal.stat()):
             return file
-        file.close()  # who held it ended, and deleted it, after it was opened
+        file.close()  # its holder deleted it after we had opened it
 
 
 def _begun(
     file: IO[str], journal: Path, identity: Mapping[str, object], say: Callable[[str], None]
 ) -> list[Made]:
-    """What a journal holds in intact lines, to which it is cut; one without any is begun."""
-    *lines, _ = journal.read_bytes().split(b"\n")  # behind the last line break is half a line
+    """The results in the intact lines of a journal, which is cut to them; starts an empty one."""
+    *lines, _ = journal.read_bytes().split(b"\n")  # a partial line at the end
     if not lines:
         os.truncate(journal, 0)
         _append(file, identity)
@@ -143,7 +143,7 @@ def _begun(
 
 
 def _parsed(line: bytes, kind: type) -> Any:
-    """The JSON of a line; None where it is none, or another kind of thing."""
+    """The JSON value of a line; None if it is invalid or of another type."""
     try:
         value = json.loads(line)
         if kind is list:

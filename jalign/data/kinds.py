@@ -1,9 +1,9 @@
-"""Which kind of record the columns of a data set make.
+"""Recognize the kind of record from the columns of a data set.
 
 Kinds, named after the formats of the algorithms that read them:
 
 * supervised: `text`, or prompt + completion, or `messages` (also ShareGPT's `conversations`)
-* pairs: chosen + rejected; the prompt stands in its own column or is what both begin with
+* pairs: chosen + rejected; the prompt is a column of its own or the shared prefix
 * binary: completion + label (True: desirable)
 * rated: completion + rating (a number), or + attributes (numbers by name; HelpSteer's columns)
 * lists: responses + ratings (or scores) or ranks (1 is best)
@@ -43,8 +43,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "score_chosen": ("score_chosen", "chosen_score", "chosen_rating", "chosen-rating"),
     "score_rejected": ("score_rejected", "rejected_score", "rejected_rating", "rejected-rating"),
 }
-"""What we call a column -> what data sets call it, the first that is there counts. A name that is
-not here has no other."""
+"""Our name of a column -> names in data sets, the first match is used. Names that are not listed
+have no alias."""
 
 _ANSWERS = (("prompt", "completion"), ("messages",), ("text",))
 
@@ -95,13 +95,13 @@ def recognize(
 
     Args:
       columns: names of the columns.
-      rows: a few rows; they tell text from messages.
+      rows: a few rows, to distinguish text from messages.
       wanted: the kind the algorithm reads. It is returned when the columns hold it; otherwise the
         kind that `jalign.data.convert` can make it from.
       numeric: the optional numbers that are read; None: all.
 
     Raises:
-      ValueError: nothing fits; says what is there, what is needed and the nearest match.
+      ValueError: no kind matches; lists the columns, what is missing and the nearest match.
     """
     wanted = "prompts" if wanted == "samples" else wanted
     if wanted is not None and wanted not in NEEDS:
@@ -121,18 +121,18 @@ def recognize(
 
 
 def column(name: str, columns: Iterable[str]) -> str | None:
-    """What the column of this name is called here; None when it is not there."""
+    """Name of this column in `columns`; None if it is missing."""
     return next((alias for alias in names_of(name) if alias in columns), None)
 
 
 def names_of(name: str) -> tuple[str, ...]:
-    """What data sets call this column."""
+    """Names of this column in data sets."""
     return NAMES.get(name, (name,))
 
 
 def optional_column(name: str, row: Row) -> str | None:
-    """The column of an optional number. One of another name counts only where it holds a number:
-    a `preference` of words means something else.
+    """The column of an optional number. An alias is used only if it holds a number: a `preference`
+    in words means something else.
     """
     alias = column(name, row)
     return alias if alias == name or (alias and is_number(row[alias])) else None
@@ -182,7 +182,7 @@ def _cannot(columns: list[str], wanted: str | None) -> str:
         gaps = {x: [n for n in x if column(n, columns) is None] for x in NEEDS[kind]}
         fewest = min(map(len, gaps.values()), default=0)
         for needed, missing in gaps.items():
-            if len(missing) == fewest:  # the ways that are nearest to what is there
+            if len(missing) == fewest:  # the nearest matches only
                 hints = "".join(f" {n!r} is missing{nearest(n, columns)}" for n in missing)
                 lines.append(f"  {kind} needs {', '.join(needed)}:{hints}")
     aim = f"these columns do not make {wanted!r} data" if wanted else "unrecognized columns"

@@ -1,7 +1,7 @@
-"""Layouts of known data sets whose columns mean something only together.
+"""Layouts of public data sets whose columns have a meaning only together.
 
-`canonical` writes such a row with the columns that `jalign.data.kinds` knows; `LAYOUTS` is the
-table of them.
+`canonical` rewrites such a row to the columns that `jalign.data.kinds` recognizes; `CHOICES` lists
+the layouts of pairs.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CHATS = ("messages", "conversations", "conversation", "prompt", "chosen", "rejec
 
 
 class Choice(NamedTuple):
-    """Two responses side by side and a column that says which is the better one.
+    """Two responses and a column that names the better one.
 
     Attributes:
       first, second, better: names of the columns.
       side: the verdict as the data write it -> 0 (the first is better), 1, or TIE.
-      prompt: the column of the prompt, where it is none of the usual names.
+      prompt: the column of the prompt if it has an unusual name.
     """
 
     first: str
@@ -65,13 +65,13 @@ CHOICES = (
     Choice("response_a", "response_b", "winner", _winner),
     Choice("human_ref_A", "human_ref_B", "labels", _first_if_1, "history"),  # SHP
 )
-"""The first that fits counts."""
+"""The first match is used."""
 
 
 def canonical(row: Row) -> Row:
     """The row with the usual columns: both responses of a choice as first, second and better;
     responses that hold their own ratings or ranks as lists; messages that are JSON text as lists.
-    A verdict that is none stays as it is, and is refused when the row is read.
+    An invalid verdict is kept, and the parser refuses it.
     """
     values = dict(row)
     for name in CHATS:
@@ -85,7 +85,7 @@ def canonical(row: Row) -> Row:
 
 
 def described(rows: Iterable[Row]) -> str:
-    """What `canonical` did to the columns of these rows, for people, or nothing."""
+    """What `canonical` did to the columns of these rows, in words, or ""."""
     for row in rows:
         if choice := _choice(row):
             return f"first, second, better are {choice.first}, {choice.second}, {choice.better}"

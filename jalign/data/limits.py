@@ -1,4 +1,4 @@
-"""Most tokens of prompts and responses, and what becomes of those that have more."""
+"""Length limits of prompts and responses, and how longer ones are cut or dropped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OVER_LONG = ("truncate", "drop", "error")
 
 @dataclass
 class Limits:
-    """Most tokens of a prompt, a response, a prompt with its longest response; None: any."""
+    """Maximum tokens of a prompt, a response, and a prompt with its longest response; None: any."""
 
     max_len: int | None = None
     max_prompt_len: int | None = None
@@ -34,7 +34,7 @@ class Limits:
 def fit(
     d: Draft, prompt: list[int], responses: list[Tokens], limits: Limits, report: Report
 ) -> tuple[list[int], list[Tokens]] | None:
-    """Prompt and responses within the limits, or None (counted) when nothing is left to learn."""
+    """Cut prompt and responses to the limits; None (counted) if no scored token is left."""
     if not prompt and (d.eos is None or not responses):
         return report.drop("empty prompt")
     if any(len(ids) > 1 and not any(mask) for ids, mask in responses):
@@ -73,13 +73,13 @@ def fit(
 
 
 def _turns(tokens: Tokens) -> int:
-    """Scored stretches: assistant turns, or steps."""
+    """Number of scored spans: assistant turns, or steps."""
     mask = tokens[1]
     return sum(b and not a for a, b in zip([False, *mask], mask, strict=False))
 
 
 def cut_warnings(report: Report, limits: Limits, responses: int) -> Iterator[str]:
-    """What was lost to the limits, and which of them to raise."""
+    """Warnings: how many tokens the limits cost, and which limit to raise."""
 
     def share(cut: int, of: int, what: str) -> str:
         return f"{cut:,} of {of:,} {what} ({max(100 * cut / of, 0.1):.1f} %) are over the limits"
@@ -107,7 +107,7 @@ def _has_content(tokens: Tokens, ends: frozenset[int]) -> bool:
 
 
 def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:
-    """The end of a prompt, behind its BOS."""
+    """The BOS, then the last tokens of the prompt."""
     if len(ids) <= limit:
         return ids
     # The front goes: a chat begins with its oldest turn and ends with the question.
@@ -116,7 +116,7 @@ def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:
 
 
 def _cut_response(tokens: Tokens, limit: int, eos: int | None, keep_eos: bool) -> Tokens:
-    """The start of a response and its EOS, less what would stand unscored at its end."""
+    """The start of a response and its EOS, without unscored tokens at the end."""
     ids, mask = tokens
     if len(ids) <= limit:
         return tokens

@@ -1,9 +1,9 @@
-"""Messages of the usual spellings become `{"role", "content"}` with their tool calls.
+"""Normalize messages of all common layouts to `{"role", "content"}` with tool calls.
 
-A null inside a message or a tool schema is taken for a key that is not there: a table (Parquet,
-Arrow, and JSON written from one) gives every object the keys of all objects of its column, and
-nobody can tell such a null from one that was meant (`"default": null`). Where null is meant, write
-the schemas, or the arguments of a call, as JSON text: that is read as it stands.
+A null inside a message or a tool schema counts as a missing key: tables (Parquet, Arrow, and JSON
+written from them) give every object the keys of all objects in its column, so an intended null
+(`"default": null`) cannot be recognized. To keep nulls, write the schemas or the arguments of a
+call as JSON text, which is read unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROLES = {
 }  # fmt: skip
 CALLS = ("function_call", "tool_call")  # roles whose text is a call
 MARKS = ("train", "loss", "loss_scale", "training", "weight", "masked")
-"""Keys that say whether a message is trained on: false or 0, or `masked` true, is no."""
+"""Keys that mark whether a message is trained on; false, 0, or `masked: true` excludes it."""
 
 
 def messages_of(value: object) -> list[Message]:
@@ -44,7 +44,7 @@ def messages_of(value: object) -> list[Message]:
 
 
 def cleaned(value: Any) -> Any:
-    """Without the keys that hold null, at every depth; a null in a list stays."""
+    """Remove keys with null values at every depth; nulls in lists stay."""
     if isinstance(value, Mapping):
         return {k: cleaned(v) for k, v in value.items() if v is not None}
     return [cleaned(v) for v in value] if isinstance(value, list | tuple) else value
@@ -54,7 +54,7 @@ def tools_of(value: object) -> list[Mapping[str, object]] | None:
     """Tool schemas from a list of objects, a list of JSON texts, or one JSON text.
 
     Raises:
-      ValueError: a text that is no JSON, or something that is no object.
+      ValueError: a text that is not JSON, or a tool that is not an object.
     """
     value = _from_json(value, "tools") if isinstance(value, str) and value.strip() else value
     value = [value] if isinstance(value, Mapping) else value
@@ -98,7 +98,7 @@ def _messages(m: Any) -> list[Message]:
     if str(name).lower() in CALLS and not calls:
         calls, content = _from_json(content, str(name)), None
     elif calls is None and m.get("function_call"):
-        calls = m["function_call"]  # as OpenAI had it before tools
+        calls = m["function_call"]  # OpenAI's format before tools
     message = {"role": role, "content": _content(content, role)} | rest
     if calls and (calls := _calls(calls)):
         message["tool_calls"] = calls
@@ -128,7 +128,7 @@ def _text_part(part: object) -> str:
 
 
 def _mark(m: Mapping[str, Any]) -> bool | None:
-    """Whether a message asks to be trained on; None where it says nothing."""
+    """Whether a message is marked to be trained on; None without a mark."""
     if m.get("train_detail") is not None:
         raise ValueError("train_detail of a message is not supported: split the message")
     given = {}
@@ -145,7 +145,7 @@ def _mark(m: Mapping[str, Any]) -> bool | None:
 
 
 def _calls(value: Any) -> list[Any]:
-    """Tool calls whose arguments are objects, also where the data write them as JSON text."""
+    """Tool calls with arguments as objects; arguments given as JSON text are parsed."""
     value = _from_json(value, "tool_calls") if isinstance(value, str) else value
     value = [value] if isinstance(value, Mapping) else value
     if not isinstance(value, Sequence) or not all(isinstance(c, Mapping) for c in value):
@@ -168,7 +168,7 @@ def _with_arguments(function: Mapping[str, Any]) -> dict[str, Any]:
         try:
             read = json.loads(arguments) if arguments.strip() else {}
         except json.JSONDecodeError:
-            read = None  # what a model wrote need not be JSON
+            read = None  # text by a model may be invalid JSON
         arguments = read if isinstance(read, dict) else arguments
     else:
         arguments = cleaned(arguments or {})

@@ -1,4 +1,4 @@
-"""A second response for every example: that of another prompt in the batch.
+"""A second response for every example: that of another prompt in the batch (KTO).
 
 KTO (Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, Sec. 4.1) estimates the KL divergence
 of policy and reference from responses to prompts they do not belong to.

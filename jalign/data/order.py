@@ -1,4 +1,4 @@
-"""Which examples a step consumes: a function of the step number alone."""
+"""The examples of a step, as a function of the step number alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jalign.data.batch_spec import BatchSpec
 class Order:
     """An endless sequence of examples that is a new permutation of the data set in every epoch.
 
-    Nothing is remembered between steps, so that a resumed run needs the step number only.
+    Steps have no state: a resumed run needs the step number only.
 
     Args:
       spec: batch_size, seed, shuffle and group_by_length count.

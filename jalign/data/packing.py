@@ -130,11 +130,10 @@ def fractions_of_stream(demands: Sequence[Demand], shape: Shape) -> list[float]:
 def assign(demands: Demands, shapes: Sequence[Shape], *, even: bool = True) -> list[list[Bin]]:
     """Which example goes to which bin and stream: for each shape its filled bins.
 
-    The home of an example is the shape with the shortest rows that hold its longest one, and of
-    several such shapes the last. Shapes are filled from the longest rows down: first-fit-decreasing
-    opens bins for the examples at home, the room that is left is offered to the shorter ones, and
-    the last bin shrinks to a smaller shape that holds its examples, so that few bins stay half
-    empty.
+    The home of an example is the shape with the shortest rows that hold its longest one (the last
+    of several such shapes). Shapes are filled from the longest rows down: first-fit-decreasing
+    opens bins for the examples at home, shorter examples fill the remaining room, and the last bin
+    shrinks to the smallest shape that holds its examples, so few bins stay half empty.
 
     Args:
       demands: of the examples of one step.
@@ -178,7 +177,7 @@ def assign(demands: Demands, shapes: Sequence[Shape], *, even: bool = True) -> l
 
 
 def _homes(longest: Sequence[int], row_lens: Sequence[int]) -> list[list[int]]:
-    """For each shape the examples that are at home in it."""
+    """For each shape the examples whose home it is."""
     at_home: list[list[int]] = [[] for _ in row_lens]
     for i, n in enumerate(longest):
         if n > row_lens[-1]:
@@ -211,10 +210,10 @@ def _first_fit(
     free: Sequence[list[float]],
     new: Shape | None = None,
 ) -> list[int]:
-    """Puts each item, in order, into the first stream with room; `free` is what is left of each.
+    """Put each item, in order, into the first stream with room; `free` is the room left in each.
 
     Args:
-      new: the shape of a stream that is opened for an item without room. None: it is left over.
+      new: shape of the streams opened for items without room; None: open none.
 
     Returns:
       The items that are left over.
@@ -242,7 +241,7 @@ def _first_fit(
 
 
 def _shrink(members: Bin, demands: Demands, shapes: Sequence[Shape], c: int) -> tuple[Bin, int]:
-    """The same examples in the smallest shape whose one bin holds them, and its number."""
+    """The same examples in one bin of the smallest shape that holds them, and its index."""
     items = [i for stream in members for i in stream]
     longest = max(demands.longest[i] for i in items)
     for to in sorted(range(len(shapes)), key=lambda j: shapes[j].slots):
@@ -259,12 +258,12 @@ def _shrink(members: Bin, demands: Demands, shapes: Sequence[Shape], c: int) -> 
 
 
 def _spread(members: Bin, demands: Demands, shape: Shape) -> Bin:
-    """The same bin with evenly filled streams: each example goes where there is most room."""
+    """The same bin with evenly filled streams: each example goes to the emptiest one."""
     free = [list(shape.capacity) for _ in members]
     spread: Bin = [[] for _ in members]
     fractions = fractions_of_stream(demands.each, shape)
     for i in _descending([i for stream in members for i in stream], fractions):
         order = sorted(range(len(members)), key=lambda j: -free[j][0])
         if _first_fit([i], demands, [spread[j] for j in order], [free[j] for j in order]):
-            return members  # an even order that does not fit; the first one does
+            return members  # the even assignment does not fit, the first-fit one does
     return spread

@@ -1,4 +1,4 @@
-"""All rows of a data set as records, source by source, and what became of their columns."""
+"""Parse the rows of a data set into records, source by source, and report unread columns."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ class Source(NamedTuple):
 def sources_of(
     rows: Sequence[Row], wanted: str | None = None, numeric: Collection[str] | None = None
 ) -> list[Source]:
-    """The sources of a mixture (or the only one), each recognized for itself, so that their columns
-    may differ.
+    """The sources of a mixture (or the only one). Each is recognized separately.
 
     Raises:
       ValueError: unrecognized columns.
@@ -65,7 +64,7 @@ def _source(
     try:
         kind, _ = recognize(columns, some, wanted)
     except ValueError:
-        columns = columns_of(some, empty=True)  # ratings of a kind that nobody gave
+        columns = columns_of(some, empty=True)  # ratings that are null in all rows
         kind, _ = recognize(columns, some, wanted)
     read = _numeric_columns(some, kind, numeric)
     _, explanation = recognize(columns, some, wanted, read)
@@ -83,7 +82,7 @@ def columns_of(rows: Collection[Row], *, empty: bool = False) -> list[str]:
 
 
 def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Record]:
-    """The records of a source; what is left out, and columns that nobody read, are reported."""
+    """The records of a source; dropped rows and unread columns go to the report."""
     used: set[str] = set()
     records = []
     for i, row in source.rows.items():
@@ -132,7 +131,7 @@ class RowError(ValueError):
     """A row that cannot be read.
 
     Attributes:
-      reason: what is the same for all rows that cannot be read for this reason.
+      reason: error message without the values of this row, to count rows by.
     """
 
     def __init__(self, error: Exception, place: str):
@@ -146,7 +145,7 @@ class RowError(ValueError):
 
 
 def _complete(records: list[Record], drop: bool, report: Report) -> list[Record]:
-    """Optional numbers are there in all records of a source."""
+    """Require optional numbers in all records of a source or in none."""
     names = {name for record in records for name in record.extras}
     kept = []
     for record in records:

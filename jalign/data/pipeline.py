@@ -1,4 +1,4 @@
-"""Batches of examples by step number: stateless, the same on any number of hosts.
+"""Batches of examples by step number: stateless, and equal on any number of hosts.
 
 Step s consumes the examples `Order` gives it. Nothing is remembered between steps, so a resumed run
 needs the step number only, and every process lays out its own part of the same bins.
@@ -26,7 +26,7 @@ SAMPLE_BATCHES = 24  # at least
 
 
 class Batches:
-    """What an optimizer step consumes, laid out in bins of static shapes.
+    """The batches of optimizer steps, laid out in bins of static shapes.
 
     Args:
       examples: the data set.
@@ -100,7 +100,7 @@ class Batches:
         return iter(steps.to_iter_dataset(options))
 
     def position(self, step: int) -> dict[str, object]:
-        """What a checkpoint stores, so that `check` notices other data after a restart."""
+        """Facts for the checkpoint, from which `check` detects changed data after a restart."""
         spec = self.spec
         return {
             "examples_seen": step * spec.batch_size,
@@ -149,7 +149,7 @@ class Batches:
         return [self.order[int(s)] for s in np.unique(steps)]
 
     def _mismatched(self, indices: np.ndarray) -> list[int | None]:
-        """Whose responses become second ones of these examples; empty without `spec.mismatch`."""
+        """Index of the second response of each example; empty without `spec.mismatch`."""
         if not self.spec.mismatch:
             return []
         return mismatched_ids(self.examples, indices, self._row_len)

@@ -1,6 +1,6 @@
 """Rows of any of the usual layouts become records of one shape.
 
-`jalign.data.kinds` says which columns make which kind of record; here they are read.
+`jalign.data.kinds` decides which columns form which kind of record; this module reads them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Record(NamedTuple):
       tools: tool schemas for the chat template.
       row: number of the row this came from.
       source: name of the source in a mixture.
-      place: where the row stands in its file, where that is known.
+      place: file and line of the row, if known.
     """
 
     prompt: str | list[Message]
@@ -52,7 +52,7 @@ class Record(NamedTuple):
 
 
 class NothingToLearn(ValueError):
-    """A row that is right and says nothing, such as a pair of which neither side is better."""
+    """A valid row without a training signal, such as a pair in which neither side is better."""
 
 
 def parse(
@@ -60,9 +60,9 @@ def parse(
 ) -> Record:
     """One row as a record of a kind that `recognize` found.
 
-    What stands before every response comes first in the prompt: a column `system` (a message of
-    messages, a paragraph of text), then `history` (pairs of a question and an answer). A leading
-    assistant message is a part of the prompt, as nothing stands before it that it could answer.
+    Context comes first in the prompt: a column `system` (a message, or a paragraph of text), then
+    `history` (pairs of a question and an answer). A leading assistant message belongs to the
+    prompt, since no message precedes it.
 
     Args:
       row: with the columns of `layouts.canonical`.
@@ -82,7 +82,7 @@ def parse(
 
 
 def prompt_key(item: Row | Record, kind: str | None = None) -> str:
-    """What tells prompts apart when data is split: the prompt, or the text where there is none.
+    """Key by which data is split: the prompt, or the text of a row without one.
 
     Args:
       kind: of the row; None: what its columns make.
@@ -97,7 +97,7 @@ def prompt_key(item: Row | Record, kind: str | None = None) -> str:
 
 
 def _for_its_prompt(row: Row, kind: str | None) -> Record:
-    # what an answer was judged to be is nobody's business here, and may be a column of words
+    # Labels are irrelevant here, and the column may hold words.
     judged = ("binary", "rated")
     if kind:
         return parse(row, "supervised" if kind in judged else kind, numeric=())
@@ -182,7 +182,7 @@ def _tools(f: Fields) -> list[Any] | None:
 
 
 def _reply(prompt: str | list[Message], response: str | list[Message]):
-    """Prompt and response in one and the same form: both text, or both messages."""
+    """Prompt and response in the same form: both text, or both messages."""
     if isinstance(response, str):
         return prompt, response if isinstance(prompt, str) else [
             {"role": "assistant", "content": response}
@@ -235,7 +235,7 @@ def _label(value: Any) -> float:
 
 
 def _first_reply(messages: list[Message]) -> int:
-    """Where the assistant first answers somebody; the length where it never does.
+    """Index of the first assistant message after another role; the length if there is none.
 
     Raises:
       ValueError: nothing but the assistant's messages.
@@ -291,14 +291,14 @@ def _sides(f: Fields) -> list[tuple[Any, str]]:
 
 
 def _shared_prefix(chosen: Any, rejected: Any):
-    """What both begin with is the prompt; text ends before a space or after HH's `Assistant:`."""
+    """Split off the shared prefix as the prompt; text ends before a space or after `Assistant:`."""
     # Binary search: slices are compared in C, characters would be in Python.
     n, over = 0, min(len(chosen), len(rejected)) + 1
     while over - n > 1:
         middle = (n + over) // 2
         n, over = (middle, over) if chosen[:middle] == rejected[:middle] else (n, middle)
     if not isinstance(chosen, str):
-        # A reply that both share is no prompt of its own: never leave a side without a reply.
+        # A reply that both sides share is not part of the prompt: each side keeps a reply.
         n = min(n, len(chosen) - 1, len(rejected) - 1)
         while n > 0 and "assistant" not in (chosen[n]["role"], rejected[n]["role"]):
             n -= 1
@@ -328,10 +328,10 @@ def _rated(f: Fields) -> Record:
 
 
 def _attributes(f: Fields) -> dict[str, float]:
-    """Ratings by name, NaN where there is none; nothing where the row has no such columns."""
+    """Ratings by name, NaN for a missing one; empty if the row has no such columns."""
     if "attributes" in f.row:
         value = f.get("attributes")
-        with suppress(json.JSONDecodeError):  # a text that is no JSON is refused below
+        with suppress(json.JSONDecodeError):  # text that is not JSON is refused below
             value = json.loads(value) if isinstance(value, str) else value
         if not isinstance(value, Mapping) or not value:
             raise ValueError(f"attributes must be numbers by name, got {value!r:.80}")

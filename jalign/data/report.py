@@ -1,4 +1,4 @@
-"""What became of the data, for people: counts, lengths, drops, and a few examples in color."""
+"""Data report for the terminal: counts, lengths, drops, and a few examples in color."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def render(
 
 
 def sentences(report: Report) -> list[str]:
-    """Everything that a report counts, one line each; what is 0 is left out but for the rows."""
+    """All counts of a report, one line each; zeros are left out except for rows."""
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.items()) or "none"
     lines = [
         report.explanation or report.kind,

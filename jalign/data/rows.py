@@ -1,4 +1,4 @@
-"""One row of a data set, and where it stands."""
+"""A row of a data set with its location."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Row = Mapping[str, Any]
 
 
 class SourceRow(dict[str, Any]):
-    """A row that knows where it stands.
+    """A row with its location.
 
     Attributes:
       where: the file or data set.
       number: of the row in it, the first is 0.
       line: of the row in the file, the first is 1; 0 where there are no lines.
-      error: why it could not be read, or nothing.
+      error: why it could not be read, or "".
     """
 
     __slots__ = ("error", "line", "number", "where")
@@ -42,13 +42,13 @@ class SourceRow(dict[str, Any]):
         return f"{self.where}, row {self.number}" + (f" (line {self.line})" if self.line else "")
 
     def replaced(self, values: Row) -> SourceRow:
-        """Other columns at the same place."""
+        """A row with other columns and the same location."""
         at = {"where": self.where, "number": self.number, "line": self.line}
         return SourceRow(values, **at, error=self.error)
 
 
 class Places:
-    """Where rows stand, kept small: what `SourceRow.place` says of each."""
+    """Compact locations of rows: `SourceRow.place` for each."""
 
     def __init__(self, rows: Sequence[Row]):
         known = [r for r in rows if isinstance(r, SourceRow)] if rows else []
@@ -59,7 +59,7 @@ class Places:
         self._at = np.array([(number[r.where], r.number, r.line) for r in here], np.int32)
 
     def __getitem__(self, row: int) -> str:
-        """The place of a row; `row 3` where it came from no file."""
+        """Location of a row; `row 3` if it was not read from a file."""
         if row >= len(self._at):
             return f"row {row}"
         file, number, line = self._at[row].tolist()
@@ -67,12 +67,12 @@ class Places:
 
 
 def place_of(row: Row, number: int) -> str:
-    """Where a row stands: in its file, or (rows that come from elsewhere) in the list of rows."""
+    """Location of a row: in its file, or its index in the list of rows."""
     return row.place if isinstance(row, SourceRow) else f"row {number}"
 
 
 def replaced(row: Row, values: Row) -> dict[str, object]:
-    """Other columns at the place of a row."""
+    """A row with other columns and the location of `row`."""
     return row.replaced(values) if isinstance(row, SourceRow) else dict(values)
 
 

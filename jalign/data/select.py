@@ -1,4 +1,4 @@
-"""Which records are left out: filters against noise, and balance between labels.
+"""Filters against noisy records, and balancing of labels.
 
 A filter is any function of a record; those that a config can name are in `RULES`.
 """
@@ -18,7 +18,7 @@ from jalign.data.records import Record, prompt_key
 from jalign.signatures import nearest
 
 Filter = Callable[[Record], bool | str]
-"""Whether a record is kept; a text says why it is not."""
+"""True: the record is kept; a text: the reason to drop it."""
 
 KTO_RATIO = (1.0, 4 / 3)
 """Where Ethayarajh et al. 2024 (KTO) keep lambda_D n_D / (lambda_U n_U)."""
@@ -27,7 +27,7 @@ _JUDGED = ("label", "rating", "ratings", "attribute_ratings", "step_labels")
 
 
 def keep_margin(minimum: float) -> Filter:
-    """Pairs whose two sides differ by at least so much; |margin| is what counts."""
+    """Keep pairs with |margin| >= `minimum`."""
 
     def check(record: Record) -> bool | str:
         if "margin" not in record.extras:
@@ -41,8 +41,8 @@ def keep_margin(minimum: float) -> Filter:
 
 
 def max_length_ratio(most: float) -> Filter:
-    """Records whose longest response is at most so many times as long as the shortest, counted in
-    characters.
+    """Keep records whose longest response has at most `most` times the characters of the
+    shortest.
     """
 
     def check(record: Record) -> bool | str:
@@ -54,9 +54,9 @@ def max_length_ratio(most: float) -> Filter:
 
 
 def drop_duplicates() -> Filter:
-    """The first of records that say the same and judge it the same.
+    """Keep the first of records with equal texts and labels.
 
-    The copies that a weight above 1 makes in a mixture are duplicates too.
+    Copies made by a weight above 1 in a mixture are duplicates too.
     """
     # The filter has a memory: `Rule.make` builds a new one for each pass.
     seen: set[str] = set()
@@ -72,8 +72,8 @@ def drop_duplicates() -> Filter:
 
 
 def drop_conflicting(records: Iterable[Record]) -> Filter:
-    """Records that no other one contradicts: pairs of the same two responses to the same prompt in
-    opposite order, or one response with both labels. All that take part are dropped.
+    """Drop contradicting records: pairs of the same two responses to the same prompt in opposite
+    order, or one response with both labels.
     """
     there = {_claim(record, as_is=True) for record in records}
     return lambda record: _claim(record, as_is=False) not in there or "contradicts another record"
@@ -151,7 +151,7 @@ def stages(
 
 
 def keep(records: list[Record], specs: Iterable[FilterSpec], report: Report) -> list[Record]:
-    """The records that every filter keeps; the report counts the others by their reason."""
+    """The records that pass all filters; the report counts the others by reason."""
     for name, number in specs:
         check = RULES[name].make(number, records)
         kept = []
@@ -166,8 +166,7 @@ def keep(records: list[Record], specs: Iterable[FilterSpec], report: Report) -> 
 
 
 def balance(records: list[Record], kind: str, report: Report, *, seed: int = 0) -> list[Record]:
-    """Binary records with as many labels of one kind as of the other: of the larger class a random
-    part is kept, in its order.
+    """Subsample the larger class of binary records to the size of the smaller; order is kept.
 
     Raises:
       ValueError: records of another kind, or with one label only.
@@ -190,7 +189,7 @@ def balance(records: list[Record], kind: str, report: Report, *, seed: int = 0) 
 
 
 def label_warning(records: Sequence[Record], weights: tuple[float, float] = (1.0, 1.0)) -> str:
-    """What to do about labels whose weighted counts are not where KTO keeps them, or nothing.
+    """Advice for labels whose weighted counts are out of KTO's range, or "".
 
     Args:
       weights: lambda_D and lambda_U, KTO's desirable_weight and undesirable_weight.
@@ -221,7 +220,7 @@ def _by_label(records: Sequence[Record]) -> tuple[list[int], list[int]]:
 
 
 def _claim(record: Record, *, as_is: bool) -> str:
-    """What a record says of its responses, or the opposite of it."""
+    """Key of the preference that a record states, or of the opposite one."""
     prompt, responses = prompt_key(record), list(record.responses)
     if "label" in record.extras:
         label = bool(record.extras["label"] > 0)
@@ -234,7 +233,7 @@ def _key(*content: object) -> str:
 
 
 def _length(response: object) -> int:
-    """Characters of a text, of what messages say, or of steps."""
+    """Characters of a text, of messages, or of steps."""
     if isinstance(response, str):
         return len(response)
     assert isinstance(response, list)

@@ -21,13 +21,13 @@ DESCRIPTIONS = (
     "config.json", "dataset_info.json", "dataset_infos.json", "metadata.json", "package.json",
     "README.json", "state.json", "dataset_dict.json",
 )  # fmt: skip
-"""Files beside data that hold none."""
+"""Names of files with metadata, not rows."""
 
 
 def read(
     source: str | Path, split: str = "train", *, bad_rows: str = "error"
 ) -> list[dict[str, object]]:
-    """Every row of a source; each knows its place (`kinds.SourceRow`).
+    """Every row of a source with its location (`rows.SourceRow`).
 
     Args:
       source: a file (.jsonl, .json, .csv, .tsv, each also .gz; .parquet, .arrow), a folder saved by
@@ -35,7 +35,7 @@ def read(
         `owner/name:config`. Of files whose paths name splits only those of `split` are read.
       split: which split of a folder or hub data set; `train` also means the only one for training
         (`train_sft`).
-      bad_rows: "error", or "drop": a line that is no row becomes an empty one with an `error`.
+      bad_rows: "error", or "drop": an invalid line becomes an empty row with an `error`.
 
     Raises:
       ValueError: naming the file and, where there are lines, the line: nothing in it, bytes that
@@ -52,7 +52,7 @@ def read(
 
 
 def split_names(source: str | Path) -> list[str]:
-    """The splits of a folder or of a name on the hub; none of a file, or where nobody knows."""
+    """The splits of a folder or of a data set on the hub; empty for a file or if unknown."""
     path = Path(source).expanduser()
     if path.is_dir() and (path / "dataset_dict.json").exists():
         return list(json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"])
@@ -70,7 +70,7 @@ def _hub_splits(source: str) -> tuple[str, ...]:
     name, _, config = source.partition(":")
     try:
         return tuple(map(str, datasets.get_dataset_split_names(name, config or None)))
-    except Exception:  # no connection, no such name: reading it says so
+    except Exception:  # no connection or no such name: reading raises the error
         return ()
 
 
@@ -79,10 +79,10 @@ def mixture(
 ) -> list[dict[str, object]]:
     """Rows of several sources, weighted, each with its source in the column `_source`.
 
-    A weight says how often a source is seen in one epoch of the mixture: 1 is every row once, 2
-    every row twice, 0.25 a quarter of the rows, 2.25 every row twice and a quarter of them a third
-    time. The part of a source of n rows is the round(fraction * n) rows with the smallest SHA-256
-    of their number, hence the same in every run. Sources follow one another in the order given.
+    A weight is the number of times that a source is seen in one epoch of the mixture: 1 is every
+    row once, 0.25 a quarter of the rows, 2.25 every row twice and a quarter of them a third time.
+    A fraction of n rows is the round(fraction * n) rows with the smallest SHA-256 of their index,
+    hence the same in every run. Sources are concatenated in order.
 
     Raises:
       ValueError: a weight that is not positive, or a source named twice.
@@ -118,7 +118,7 @@ def split(
 
     Args:
       holdout: fraction in (0, 1), or a number of rows.
-      seed: another seed, another choice.
+      seed: of the hash, hence of the choice.
       wanted: the kind of record that rows will be read as; None: what their columns make.
       bad_rows: a row that does not parse is an "error", or stays on the training side ("drop"),
         where `to_records` counts it.
@@ -140,7 +140,7 @@ def split(
 
 
 def _keys(items: Sequence[Any], wanted: str | None, bad_rows: str) -> Iterator[str]:
-    """What tells the prompts of items apart, or nothing of one that does not parse."""
+    """The prompt key of each item; "" for one that does not parse."""
     rows = [item for item in items if not isinstance(item, Record)]
     kinds = {s.name: s.kind for s in sources_of(rows, wanted)} if wanted else {}
     for i, item in enumerate(items):
@@ -161,7 +161,7 @@ def _hash(text: str) -> int:
 
 
 def _no_name(source: str | Path) -> bool:
-    """Whether this can only be meant as a path."""
+    """Whether this is a path, not a name on the hub."""
     # A name on the hub has one slash at most.
     name = str(source)
     return bool(suffix_of(Path(name))) or name.startswith((".", "/", "~")) or name.count("/") > 1
@@ -222,8 +222,8 @@ def files_of(folder: Path, split: str) -> list[Path]:
     """The files of a split, in the order of their paths; all where no path names a split.
 
     Raises:
-      ValueError: no file, no such split, several that would be mixed, or files of which nobody
-        knows whether they are to be trained on.
+      ValueError: no file, no such split, several splits that would be mixed, or files whose
+        split is unclear.
     """
     by_file = _by_file(folder)
     names = {name for name in by_file.values() if name}
@@ -232,7 +232,7 @@ def files_of(folder: Path, split: str) -> list[Path]:
         return plain
     for_training = splits.family(split) == "train"
     if for_training and plain and not any(splits.family(n) == "train" for n in names):
-        return plain  # what is not for testing
+        return plain  # files that no split name marks as test data
     picked = splits.pick(names, split, str(folder))
     if for_training and plain:
         raise ValueError(
@@ -243,7 +243,7 @@ def files_of(folder: Path, split: str) -> list[Path]:
 
 
 def _by_file(folder: Path) -> dict[Path, str | None]:
-    """Data files of a folder -> their split. Hidden ones and descriptions of data are none."""
+    """Data files of a folder -> their split, without hidden files and metadata."""
     files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
     files = [
         p

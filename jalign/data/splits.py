@@ -1,4 +1,4 @@
-"""Which split of a data set a file belongs to, by the words of its path.
+"""Infer the split of a file from the words of its path.
 
 The keywords are those of `datasets.data_files`, with two rules more, so that rows of a test split
 are never trained on by accident: a longer name is a split of its own (`train_sft` is not `train`),
@@ -19,7 +19,7 @@ FAMILIES = {
     "validation": ("validation", "valid", "dev", "val", "devset", "valset"),
     "test": ("test", "testing", "testset", "eval", "evaluation", "evalset", "heldout", "holdout"),
 }
-"""What a split is for -> the words that say so."""
+"""Purpose of a split -> the words that name it."""
 
 _FAMILY = {word: family for family, words in FAMILIES.items() for word in words}
 _BARE = {"eval": "eval", "evaluation": "eval", "evalset": "eval"}  # beside a test split another one
@@ -32,7 +32,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}.*")
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a name that may say something: no numbers, no `data`, `part`, `shard`."""
+    """The informative words of a name: no numbers, no `data`, `part`, `shard`."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _SHARD.sub("", name))  # HelpfulTest
     words = re.findall(r"[a-z]+", re.sub(r"h[eo]ld[-_. ]out", "heldout", apart.lower()))
     return [w for w in words if w not in _FILLERS]
@@ -62,7 +62,7 @@ def splits_of(paths: Sequence[PurePath]) -> dict[PurePath, str | None]:
 
 
 def pick(there: Iterable[str], wanted: str, where: str) -> str:
-    """The split that is meant by `wanted`: that of this name, or the only one of its family.
+    """The split that `wanted` refers to: that of this name, or the only one of its family.
 
     Raises:
       ValueError: none, or several that would be mixed.
@@ -88,9 +88,8 @@ def pick(there: Iterable[str], wanted: str, where: str) -> str:
 
 
 def held_out(there: Iterable[str], train: str, wanted: str = "test") -> str | None:
-    """The split to evaluate on where nothing is said: `test_prefs` beside `train_prefs`, else the
-    one that is meant by `wanted`, else that for validation; None where there is none of these, or
-    several.
+    """The default split for evaluation: `test_prefs` beside `train_prefs`, else the match of
+    `wanted`, else the validation split; None if no split matches, or several.
     """
     names = set(there) - {train}
     rest = words_of(train)[1:]

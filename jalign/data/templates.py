@@ -1,4 +1,4 @@
-"""Chat templates that come with jalign, and where the source of any other is."""
+"""Built-in chat templates, and lookup of a template's source."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEMPLATES = {
 {{- m.content | trim + '<end_of_turn>\n' }}
 {%- endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}""",
 }
-"""Source by name. Where the tokenizer puts a BOS before a text, it stands before these too."""
+"""Source by name. If the tokenizer adds a BOS by default, these start with it too."""
 
 
 def template_source(tokenizer: PreTrainedTokenizerBase, template: str | None) -> str:

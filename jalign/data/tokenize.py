@@ -1,14 +1,14 @@
-"""Records become examples: one BOS, an EOS where a response ends, no token over a border.
+"""Tokenize records: one BOS, an EOS at the end of responses, no token across a border.
 
 Rules, each of which has a test:
 
-* The BOS stands once, first in the prompt: of a text where the tokenizer adds one by default, of a
-  chat where its template writes it, as when the model is asked.
+* The prompt starts with exactly one BOS: for text if the tokenizer adds one by default, for a chat
+  if its template writes one, as at inference.
 * The EOS belongs to the response and is scored. It is the template's end-of-turn token where it has
-  one, else the tokenizer's EOS. Nothing here looks at the pad token.
-* Prompt and response are tokenized apart, as when the model is asked; their ids are those of the
-  text of both (`jalign.data.encoder`).
-* Prompts are cut at the front (the BOS stays), responses at the end, where a cut one has no EOS.
+  one, else the tokenizer's EOS. The pad token is never used.
+* Prompt and response are tokenized separately, as at inference; their ids equal those of the
+  joined text (`jalign.data.encoder`).
+* Prompts are cut at the front (the BOS stays), responses at the end; a cut response has no EOS.
 * A text without a prompt is a response to [BOS]; without a BOS its first token is not scored.
 * The answer of a joint record is one token without an EOS, and its prompt is never cut.
 """
@@ -29,7 +29,7 @@ from jalign.data.parsing import RowError
 from jalign.data.records import Record
 
 LOSS_ON = ("response", "all")
-CHUNK = 2000  # records tokenized in one call: enough for all cores, small against the data
+CHUNK = 2000  # records per call: enough to use all cores, small compared to the data
 
 
 def tokenize(
@@ -47,7 +47,7 @@ def tokenize(
     bad_rows: str = "error",
     report: Report | None = None,
 ) -> Examples:
-    """Token ids and masks of every record worth keeping; the report counts the others.
+    """Token ids and masks of all usable records; the report counts the dropped ones.
 
     Extras of an example: those of its record as float32, `row` (number of the row, int32) and, in a
     mixture, `source` (place in `report.sources`, int32). In stepwise examples only the last token
@@ -67,7 +67,7 @@ def tokenize(
         per record the prompt is everything before the first scored turn.
       template: chat template by name or .jinja file; None: the tokenizer's own. Text refuses it.
       bad_rows: a record that the template refuses is an "error", or "drop": left out and counted.
-      report: continued when given (as made by `to_records`).
+      report: of `to_records`, to be continued; None: a new one.
 
     Raises:
       ValueError: an option out of range, a tokenizer without EOS, messages without a template, an
@@ -160,7 +160,7 @@ def _encode(
             if d.eos is not None and ids and ids[-1] not in d.ends:
                 ids, mask = [*ids, d.eos], [*mask, mask[-1]]
             if not prompt and mask:
-                mask[0] = False  # nothing stands before it that could predict it
+                mask[0] = False  # no token before it could predict it
             responses.append((ids, mask))
         yield d, prompt, responses
 

@@ -1,4 +1,4 @@
-"""Where the assistant's turns stand in the text of a conversation."""
+"""Locate the assistant's turns in the text of a conversation."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _without_end(template: Template, message: Message) -> Message:
 def _span(
     template: Template, text: str, conversation: Sequence[Message], i: int, tools: Tools | None
 ) -> Span:
-    """Where message i stands in the text, up to its end of turn."""
+    """Span of message i in the text, up to its end of turn."""
     start = _start(template, text, conversation, i, tools)
     last = i + 1 == len(conversation)
     until = text if last else template.rendered(conversation[: i + 1], tools)[0]
@@ -96,7 +96,7 @@ def _span(
     if closed := template.end_of_turn:
         at = until.rfind(closed, start)
         end = at + len(closed) if at >= 0 else len(until.rstrip())
-    # what stands behind a turn may depend on whether another follows, as Phi-3's EOS does
+    # Text behind a turn may depend on whether another follows, as Phi-3's EOS does.
     if not text.startswith(until[:end]):
         raise _Rewritten
     return start, end
@@ -105,7 +105,7 @@ def _span(
 def _start(
     template: Template, text: str, conversation: Sequence[Message], i: int, tools: Tools | None
 ) -> int:
-    """Where the text of assistant message i begins, behind what opens the turn."""
+    """Start of the text of assistant message i, behind the header of the turn."""
     earlier, before = conversation[:i], None
     with suppress(ValueError):
         before = template.rendered(earlier, tools, add_generation_prompt=True)[0]
@@ -121,9 +121,9 @@ def _start(
 def _own_words(
     template: Template, conversation: Sequence[Message], tools: Tools | None
 ) -> tuple[str, list[Segment]] | None:
-    """The last message as the model has to write it behind the prompt's open turn, for
-    templates that render it otherwise: those of reasoning models open the thoughts, and leave
-    them out of what was said.
+    """The last message as the model has to write it behind the prompt's open turn, for templates
+    that render it differently: those of reasoning models open the thoughts in the prompt, and
+    drop them from earlier turns.
     """
     *prompt, message = conversation
     if message.get("tool_calls") or not prompt:
@@ -157,7 +157,7 @@ def _by_turn(
     turns = [i for i, m in enumerate(conversation) if m["role"] == "assistant"]
     if len(marks) == len(turns):
         groups = [[mark] for mark in marks][-len(at) :]
-    else:  # several in a turn, as when the end is a block of its own
+    else:  # several marks per turn, such as a separate block for its end
         starts = [_start(template, text, conversation, i, tools) for i in at]
         groups = [
             [m for m in marks if a <= m[0] < b]
@@ -171,7 +171,7 @@ def _by_turn(
 
 
 def _closed(template: Template, text: str, spans: list[Span]) -> list[Span]:
-    """The spans of a turn up to its end of turn, which may stand in one or right behind."""
+    """The spans of a turn including its end of turn, which may be inside or right behind one."""
     end = template.end_of_turn
     if end is None:
         return spans
@@ -191,7 +191,7 @@ def joined(first: Message, then: Message) -> Message:
 
 
 class _Rewritten(ValueError):
-    """A template that rewrites what was said before."""
+    """A template that changes earlier turns."""
 
     def __init__(self, turns: str = "last"):
         advice = ", or set data.loss_turns to last" if turns == "all" else ""

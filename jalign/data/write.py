@@ -33,17 +33,17 @@ RESPONSES: dict[str, Callable[[Record], dict[str, Any]]] = {
 """Kind -> the columns of its responses. Joint records have none: they are made from pairs."""
 
 COLUMNS = {"step_labels": "labels", "attribute_ratings": "attributes"}
-"""Extra -> its column, where that is called something else."""
+"""Extra -> its column, if the name differs."""
 
 
 def to_rows(
     records: Sequence[Record], kind: str, attributes: Sequence[str] = ()
 ) -> list[dict[str, object]]:
-    """Rows that read again are these records. Texts without any prompt stand in a column `text`; a
+    """Rows from which the same records are read. Texts without a prompt get a column `text`; a
     number that only some records have is null in the others.
 
     Args:
-      kind: what the records are.
+      kind: of the records.
       attributes: names of the places of `attribute_ratings`.
 
     Raises:
