@@ -14,7 +14,7 @@ def arrays_of(fn: Callable) -> tuple[str, ...]:
 
 
 AXIS_NAME = "axis_name"
-"""The keyword of a loss that is no hyper-parameter: the mesh axis its batch is split over."""
+"""Keyword of a loss that is not a hyper-parameter: the mesh axis that splits its batch."""
 
 
 def hyper_of(fn: Callable) -> dict[str, float]:

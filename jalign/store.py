@@ -1,8 +1,8 @@
-"""Where a run's files are: a folder on disk, or a prefix in a bucket (gs://, s3://).
+"""Storage of a run's files: a folder on disk, or a prefix in a bucket (gs://, s3://).
 
-An object store has no folders, no append and no rename; an object appears whole or not at all. So
-files are written in one piece, files that grow are written on local disk and put when a checkpoint
-is due, and folders are moved by copying their objects inside the store.
+An object store has no folders, no append and no rename, and writes of objects are atomic. So files
+are written in one piece, growing files are written on local disk and uploaded with checkpoints, and
+folders are moved by copying their objects inside the store.
 """
 
 import errno
@@ -34,7 +34,7 @@ _EXTRAS = {"gs": "gcs", "s3": "s3"}
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a place in an object store."""
+    """Whether this is a path in an object store."""
     return "://" in os.fspath(path)
 
 
@@ -66,12 +66,12 @@ def as_path(name: str | os.PathLike[str]) -> StorePath:
 def _set_up() -> None:
     # TensorFlow, where it is installed, would be taken instead of the libraries named above
     os.environ.setdefault("EPATH_USE_TF", "false")
-    for protocol in ("gcs", "gs", "s3"):  # other processes, and tensorstore, write there too
+    for protocol in ("gcs", "gs", "s3"):  # other processes and tensorstore write there, too
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
 
 
 def local(name: str | os.PathLike[str], what: str) -> Path:
-    """The path of something that is written to disk only.
+    """The path of a file or folder that must be on local disk.
 
     Raises:
       ValueError: it is in an object store.
@@ -82,8 +82,8 @@ def local(name: str | os.PathLike[str], what: str) -> Path:
 
 
 def check_writable(folder: StorePath) -> None:
-    """So that a run that could not be saved does not begin. In a bucket an object is put and
-    deleted; on disk nothing is left behind.
+    """Refuse a run that could not be saved. In a bucket a test object is written and deleted; on
+    disk nothing is written.
 
     Raises:
       ValueError: the bucket does not exist, nothing may be written there, or the folder, or one
@@ -121,8 +121,8 @@ def _check_on_disk(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: StorePath) -> Iterator[None]:
-    """While this is open no other process of this host may open it for the same folder. The lock
-    goes with the process, however it ends; stores, and disks that know no locks, have none.
+    """Lock a folder against other processes of this host. The lock ends with the process, however
+    it ends; object stores, and file systems without locks, are not locked.
 
     Raises:
       ValueError: another process holds it.
@@ -160,7 +160,7 @@ def write(path: StorePath, fill: Callable[[IO[bytes]], object]) -> None:
       fill: writes the content.
     """
     if is_remote(path):
-        content = io.BytesIO()  # what a failed `fill` has written must not become an object
+        content = io.BytesIO()  # the partial output of a failed `fill` must not become an object
         fill(content)
         path.write_bytes(content.getvalue())
         return
@@ -179,7 +179,7 @@ def write(path: StorePath, fill: Callable[[IO[bytes]], object]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The new name is on disk too; some file systems do not know this, and need not."""
+    """Flush the new name to disk; file systems that do not support this do not need it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -193,10 +193,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def move(folder: StorePath, target: StorePath, mark: str) -> None:
-    """Rename a folder that holds a `mark` of completeness; a target that is there is replaced.
+    """Rename a folder that contains a `mark` of completeness; an existing target is replaced.
 
-    In a store the mark is the last object copied and the first deleted: after a kill the folder
-    is whole and the target is not, or the folder is not and the target is.
+    In a store the mark is the last object copied and the first deleted: after a kill at least
+    one of folder and target is complete.
     """
     if not is_remote(folder):
         if target.exists():
@@ -216,11 +216,11 @@ def move(folder: StorePath, target: StorePath, mark: str) -> None:
 
 
 class UploadQueue:
-    """A local folder for files of a run that grow; `put` copies them to the store.
+    """A local folder for growing files of a run; `put` uploads them to the store.
 
     Args:
       folder: of the run, in a store.
-      fetch: names of files that go on where the store's copies end.
+      fetch: names of files that continue the store's copies.
     """
 
     def __init__(self, folder: StorePath, *fetch: str):
@@ -231,7 +231,7 @@ class UploadQueue:
                 (self.local / name).write_bytes((folder / name).read_bytes())
 
     def put(self) -> bool:
-        """Copy what has changed; False, and an error in the log, if that cannot be done."""
+        """Upload changed files; on failure log an error and return False."""
         try:
             for file in sorted(p for p in self.local.rglob("*") if p.is_file()):
                 now = (file.stat().st_size, file.stat().st_mtime_ns)
@@ -239,13 +239,13 @@ class UploadQueue:
                     target = self.folder / file.relative_to(self.local).as_posix()
                     target.write_bytes(file.read_bytes())
                     self._stored[file] = now
-        except Exception as error:  # the record is no reason to end a run; the next time may do
+        except Exception as error:  # a failed upload must not end a run; the next one may succeed
             log.error("the record of the run was not written to %s: %s", self.folder, error)
             return False
         return True
 
     def close(self) -> None:
-        """Copy for the last time; the local folder goes, unless that failed."""
+        """Upload for the last time; the local folder is deleted unless that failed."""
         if self.put():
             shutil.rmtree(self.local, ignore_errors=True)
         else:

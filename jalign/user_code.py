@@ -1,5 +1,5 @@
-"""What users wrote themselves, by name: `package.module:name` is imported from what is installed or
-from the working folder, `file.py:name` is read from that file. Both run the user's code.
+"""User code by name: `package.module:name` is imported from installed packages or the working
+folder, `file.py:name` is read from that file. Both run the user's code.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from jalign.signatures import did_you_mean
 
 
 def attribute(text: str, what: str = "function", fits: Callable[[Any], bool] = callable) -> Any:
-    """What `file.py:name` or `package.module:name` names.
+    """The object that `file.py:name` or `package.module:name` refers to.
 
     Args:
-      what: in words, for the errors.
-      fits: whether something is one.
+      what: kind of object, for errors.
+      fits: whether an object is of this kind.
 
     Raises:
       ValueError: no such file, module or name; names the nearest.
-      TypeError: it is something else.
+      TypeError: the object is of another kind.
     """
     where, _, name = text.rpartition(":")
     if where == HERE:
@@ -41,7 +41,7 @@ def attribute(text: str, what: str = "function", fits: Callable[[Any], bool] = c
         return _HERE[text]
     try:
         module = _file(Path(where).expanduser()) if where.endswith(".py") else _module(where)
-    except SystemExit as error:  # or the process would end as if all were done
+    except SystemExit as error:  # else the process would end as if it had succeeded
         raise ValueError(
             f"{where} ends the process while it is read (exit code {error.code!r}); what it does "
             "as a program belongs under: if __name__ == '__main__'"
@@ -61,10 +61,10 @@ HERE = "here"
 
 
 def name_of(value: object, stem: str = "") -> str:
-    """A name that `attribute` knows in this process, for an object that has no place in a file.
+    """A name that `attribute` resolves in this process, for an object that is not in a file.
 
     Args:
-      stem: of the name; by default what the object is called.
+      stem: of the name; by default the object's own name.
     """
     stem = stem or getattr(value, "__name__", type(value).__name__)
     names = (f"{HERE}:{stem}{'' if n == 1 else n}" for n in itertools.count(1))
@@ -74,7 +74,7 @@ def name_of(value: object, stem: str = "") -> str:
 
 
 def absolute(text: str) -> str:
-    """The name with its file's whole path, so that it means the same from another folder."""
+    """The name with the absolute path of its file, valid from any folder."""
     where, colon, name = text.rpartition(":")
     if not where.endswith(".py"):
         return text
@@ -82,8 +82,8 @@ def absolute(text: str) -> str:
 
 
 def source_files(*functions: Callable) -> set[Path]:
-    """The files that functions are defined in, inside partials and decorators; none of what is
-    written in C, or typed at a prompt. What those files import is not among them.
+    """Source files of functions, also inside partials and decorators; none for C functions and
+    interactive ones. Imports of those files are not included.
     """
     files = set()
     for fn in functions:
@@ -110,17 +110,17 @@ def digest_of_files(files: Iterable[Path]) -> str:
 
 def _module(name: str) -> ModuleType:
     here = str(Path.cwd())
-    if not {here, ""} & set(sys.path):  # what is installed comes first
+    if not {here, ""} & set(sys.path):  # last: installed packages have priority
         sys.path.append(here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and what it imports is not
+            raise  # the module exists, one of its imports does not
         above, _, last = error.name.rpartition(".")
         path = getattr(importlib.import_module(above), "__path__", []) if above else None
         near = did_you_mean(last, {m.name for m in pkgutil.iter_modules(path)}) if last else ""
-        near = near if "did you mean" in near else ""  # all installed modules are no help
+        near = near if "did you mean" in near else ""  # not a list of all modules
         raise ValueError(f"no module {error.name!r}{near}") from error
 
 
@@ -136,7 +136,7 @@ def _file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there while the file runs
+    sys.modules[name] = module  # dataclasses look up their module there while the file runs
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -57,7 +57,7 @@ class Command(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A command with what it needs.
+    """A command and its dependencies.
 
     Attributes:
       name: unique; LOOP/ITERATION/NAME in a loop.
@@ -107,7 +107,7 @@ def expand(
 
 
 class _Expansion:
-    """The stages so far, and the values of names at this point of the file."""
+    """The stages expanded so far, and the values of names at this point of the file."""
 
     def __init__(
         self,

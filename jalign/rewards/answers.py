@@ -1,10 +1,10 @@
-r"""The final answer in a text, and the number in it.
+r"""Extract the final answer of a text, and the number in it.
 
-Where solutions put it: in `\boxed{}` (MATH, Hendrycks et al. 2021, https://arxiv.org/abs/2103.03874)
+Solutions put it in `\boxed{}` (MATH, Hendrycks et al. 2021, https://arxiv.org/abs/2103.03874)
 or behind `####` on their last line (GSM8K, Cobbe et al. 2021, https://arxiv.org/abs/2110.14168).
 
-What is read here was written by a model in training, which will find whatever a reader can be made
-to do: nothing below is slower than the text is long, and numbers have an end.
+The input is written by a model in training, which exploits any weakness of a parser: parsing takes
+linear time, and the length of numbers is limited.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractions import Fraction
 
 MARK = "####"
 BOX = r"\boxed{"
-LONGEST = 64  # characters of a number: longer ones are no answer, and costly
+LONGEST = 64  # characters of a number: longer ones are not answers, and slow to parse
 
 # Three digits of exponent: Fraction('1e999999999') would fill the memory.
 _UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\d))?|\.\d+"
@@ -26,11 +26,10 @@ _SAME = {"\u2212": "-", "\u2013": "-", "{,}": ",", r"\,": "", r"\!": ""}
 
 
 def final_answer(text: str) -> str:
-    r"""What the last `\boxed{}` holds; else what stands behind `####` on the last line that is not
-    blank; else the whole text, without the space around it.
+    r"""The content of the last `\boxed{}`; else the text behind `####` on the last line that is not
+    blank; else the full text, stripped.
 
-    A box that never closes, as in a response that was cut, is empty. `####` anywhere else is a
-    heading.
+    A box that is not closed, as in a truncated response, is empty. `####` elsewhere is a heading.
 
     >>> final_answer("so it is \\boxed{\\frac{1}{2}} of it"), final_answer("3 + 4\n#### 7\n")
     ('\\frac{1}{2}', '7')
@@ -44,13 +43,13 @@ def final_answer(text: str) -> str:
 
 
 def last_number(text: str) -> Fraction | None:
-    r"""The last number of the final answer, exactly; None where there is none.
+    r"""The last number of the final answer, exactly; None if there is none.
 
-    Read are signs, thousands in groups of three (1,234.5), decimals, exponents of up to three
-    digits (2e-3), fractions (3/4, \frac{3}{4}); a minus directly behind a word or a number is an
-    operator. What stands around a number (a currency, a unit, a percent sign) is not looked at:
-    50% is 50. A mixed number (1 1/2) is read as its fraction, and nothing is computed: of
-    \frac{\sqrt{3}}{2} the last number is 2.
+    It may have a sign, thousands in groups of three (1,234.5), decimals, an exponent of up to three
+    digits (2e-3), or be a fraction (3/4, \frac{3}{4}); a minus directly behind a word or a number
+    is an operator. Text around a number (a currency, a unit, a percent sign) is ignored: 50% is 50.
+    A mixed number (1 1/2) is read as its fraction, and nothing is computed: of \frac{\sqrt{3}}{2}
+    the last number is 2.
 
     >>> [last_number(text) for text in ("not 3 but -1,250.50", "half, so 50%.", "none")]
     [Fraction(-2501, 2), Fraction(50, 1), None]
@@ -77,7 +76,7 @@ def _value(written: str) -> Fraction | None:
 
 
 def _balanced(text: str, start: int) -> str:
-    """From `start` to the brace that closes what was open there; nothing if none does."""
+    """The text from `start` to the matching closing brace; "" without one."""
     # A counter, as a regular expression for nested braces would backtrack.
     depth = 1
     for i in range(start, len(text)):

@@ -1,4 +1,4 @@
-"""Answers on disk, by what was asked: a judge that was paid once need not be paid again."""
+"""On-disk cache of judge answers, keyed by the request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 class DiskCache:
     """A folder with one JSON file per question, named by the question's hash.
 
-    Files are written under another name and then moved into place, so that several runs may use one
-    folder: a reader finds a whole answer or none, and of two writers the last one stays.
+    Files are written under a temporary name and then moved into place, so several runs can share a
+    folder: a reader finds a complete answer or none, and the last of two writers wins.
 
     Args:
-      folder: made when it is missing. Whoever can write there decides what the judge said.
+      folder: created if missing. Anyone who can write there can change the judge's answers.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -25,7 +25,7 @@ class DiskCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, question: object) -> Any:
-        """The answer; None where there is none, or a file that is damaged or cannot be read."""
+        """The answer; None if there is none, or its file is damaged or unreadable."""
         try:
             entry = json.loads(self._path(question).read_text("utf-8"))
             # The question is compared, not its hash alone: an edited or moved file is no answer.
@@ -34,10 +34,10 @@ class DiskCache:
             return None
 
     def put(self, question: object, answer: object) -> None:
-        """Keep an answer. Both are what JSON can hold.
+        """Store an answer. Both must be JSON values.
 
         Raises:
-          OSError: it cannot be written, as where the disk is full.
+          OSError: it cannot be written, for example because the disk is full.
         """
         path = self._path(question)
         path.parent.mkdir(exist_ok=True)
@@ -61,5 +61,5 @@ class DiskCache:
 
 
 def _plain(question: object) -> Any:
-    """As it comes back from a file: tuples are lists."""
+    """The value as JSON returns it: tuples become lists."""
     return json.loads(json.dumps(question))

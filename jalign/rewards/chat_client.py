@@ -1,6 +1,6 @@
 """OpenAI-compatible chat client with retries and token accounting.
 
-Needs the `openai` package (`pip install jalign[judge]`), which retries what is worth a retry.
+Needs the `openai` package (`pip install jalign[judge]`), which retries transient errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Constitutional AI: responses improved, and compared, by principles.
+"""Constitutional AI: revise and compare responses by principles.
 
-Bai et al. 2022, https://arxiv.org/abs/2212.08073: section 3.1, critiques and revisions (their
-revised responses are what is then trained on), and section 4.1, preferences by the feedback model.
+Bai et al. 2022, https://arxiv.org/abs/2212.08073: section 3.1, critiques and revisions (the
+training data are the revised responses), and section 4.1, preferences of the feedback model.
 Principles and wording are our own (`templates/principles.json`).
 """
 
@@ -23,18 +23,18 @@ from jalign.rewards.template import FOLDER, load
 
 SLOTS = ((" (A)", "(A)"), (" (B)", "(B)"))
 CLAMP = (0.4, 0.6)
-"""Where the paper keeps probabilities that follow a chain of thought, which are near 0 or 1
-otherwise, and badly calibrated."""
+"""The paper's clamp of probabilities after a chain of thought, which are otherwise near 0 or 1 and
+badly calibrated."""
 
 
 class Principle(NamedTuple):
-    """What responses should be like.
+    """A principle that responses should follow.
 
     Attributes:
       name: of it, unique.
-      critique: asks what is wrong with a response.
-      revision: asks for a better one.
-      comparison: asks which of two responses is better.
+      critique: request for the faults of a response.
+      revision: request for a better response.
+      comparison: question which of two responses is better.
     """
 
     name: str
@@ -93,10 +93,10 @@ def revise(
     temperature: float = 1.0,
     max_tokens: int = 512,
 ) -> list[list[Revision]]:
-    """Rounds of critique and revision, each by another principle and of what the last one wrote.
+    """Rounds of critique and revision, each by another principle, starting from the last revision.
 
-    The paper trains on the revisions of all rounds, so all are returned. Which principles a
-    response meets, and in what order, follows from the seed and the texts alone.
+    The paper trains on the revisions of all rounds, so all are returned. The principles of a
+    response and their order depend on the seed and the texts alone.
 
     Args:
       judge: writes both; in the paper the model that wrote the responses.
@@ -145,8 +145,8 @@ def comparison(
 ) -> PreferenceFn:
     """P(first is better) by a principle drawn for the pair, in the order given.
 
-    The softmax over the log-probabilities of (A) and (B). A pair meets the same principle in both
-    orders: it follows from the seed and the texts.
+    The softmax over the log-probabilities of (A) and (B). Both orders of a pair get the same
+    principle, drawn by the seed and the texts.
 
     Args:
       thoughts: template that asks for thoughts first (chain of thought, `feedback_thoughts` ships);
@@ -195,7 +195,7 @@ def feedback(judge: Judge, **options: object) -> BothOrders:
 
 
 def _rng(seed: int, *texts: str) -> np.random.Generator:
-    """Draws that follow from a seed and texts, not from the batch they are in."""
+    """Random generator that depends on a seed and texts, not on the batch."""
     text = json.dumps([seed, *texts]).encode()
     return np.random.default_rng(list(hashlib.sha256(text).digest()))
 
@@ -205,6 +205,6 @@ def _last(revisions: Sequence[Revision], response: str) -> str:
 
 
 def _answered(indices: Sequence[int], texts: Sequence[str | None]) -> dict[int, str]:
-    """Index -> text, of those that got one."""
+    """Index -> text of the answered ones."""
     pairs = zip(indices, texts, strict=True)
     return {i: text.strip() for i, text in pairs if text and text.strip()}

@@ -1,8 +1,8 @@
 """Weighted sum of named reward functions; failures are counted, never silent.
 
-A function that returns None does not apply to a response, and the others decide, as in TRL. One
-that fails leaves its response without a reward, NaN, and is counted. Neither counts as 0, which
-would be a judgment.
+A function that returns None does not apply to a response, and the others decide, as in TRL. If one
+fails, the reward of the response is NaN and the failure is counted. Neither case is a reward of 0,
+which would be a judgment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Scored(NamedTuple):
     Attributes:
       total: [n] float64, sum of weight * reward over the functions that apply; NaN where one with a
         weight other than 0 failed, or none of those applies.
-      each: name -> [n] float64 rewards, NaN where there is none.
+      each: name -> [n] float64 rewards, NaN if missing.
       failed: name -> responses for which the function failed.
       absent: name -> responses to which it does not apply.
       errors: name -> why, for the first of them; only functions that failed.
@@ -60,7 +60,7 @@ class Scored(NamedTuple):
         return metrics
 
     def record(self) -> dict[str, object]:
-        """As JSON, for other processes."""
+        """As JSON values, to be sent to other processes."""
         each = {name: x.tolist() for name, x in self.each.items()}
         arrays = {"total": self.total.tolist(), "applies": self.applies.tolist()}
         return self._asdict() | arrays | {"each": each}
@@ -74,10 +74,10 @@ class Scored(NamedTuple):
 
 
 LARGEST = float(np.finfo(np.float32).max)
-"""Losses are computed in float32: what is beyond it would be infinite there."""
+"""Losses are computed in float32, where larger rewards would be infinite."""
 
 _FATAL = (KeyboardInterrupt, FatalStatus)
-"""Not counted as failures of a response: Ctrl-C, and a server that refuses every request."""
+"""Raised, not counted as failures: Ctrl-C, and a server that refuses every request."""
 
 
 class _Part(NamedTuple):
@@ -96,17 +96,16 @@ class RewardFunctions:
     for each response, or None where it does not apply. Coroutine functions run concurrently, in an
     event loop of this call.
 
-    A failure is: what is no number in the range of float32, an exception in a number's stead, all
-    of a call that raises (`sys.exit` too), and all of one that returns another number of values
-    than there are responses. Only Ctrl-C, and a server that refuses the key, model or address of a
-    judge (`FatalStatus`), end it all.
+    A response fails if its value is not a number in the range of float32 or is an exception. All
+    responses of a call fail if it raises (`sys.exit` too) or returns a wrong number of values. Only
+    Ctrl-C, and a server that refuses the key, model or address of a judge (`FatalStatus`), raise.
 
     Args:
       weights: name (or function) -> weight; 0 is only reported (a total of none but these is 0, for
         those who add a reward of their own). A name is that of a rule, of a function as
         `jalign.rewards.resolve.find` takes it, or out of `callables`.
       options: name -> keyword options of the function.
-      callables: name -> a function, or anything else that can be called like one.
+      callables: name -> a function or another callable.
 
     Raises:
       ValueError: no function, a weight that is not finite, an unknown name, an option
@@ -143,7 +142,7 @@ class RewardFunctions:
                     raise ValueError(f"{name} has no option {option!r}{near}")
             if any(
                 fn is rule for rule in RULES.values()
-            ):  # they check their options first, also for no responses
+            ):  # they check their options even without responses
                 fn([], [], **own, **{column: [] for column in signature.required})
             self._parts.append(_Part(shown, fn, float(weight), own, signature))
 
@@ -206,7 +205,7 @@ class RewardFunctions:
             near = did_you_mean(missing[0], columns)
             raise ValueError(f"{part.name} needs the column {missing[0]!r} of the data{near}")
         given = part.signature.columns(columns)
-        return {name: columns[name] for name in given} | part.options  # what is set counts
+        return {name: columns[name] for name in given} | part.options  # options override columns
 
 
 def _by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -219,12 +218,12 @@ def _called(fn: Callable[..., Any], prompts: Any, responses: Any, keywords: dict
         return fn(prompts, responses, **keywords)
     except _FATAL:
         raise
-    except BaseException as error:  # what a response made a function run may call exit()
+    except BaseException as error:  # code from a response, run by a function, may call exit()
         return error
 
 
 def _awaited(results: list[Any]) -> list[Any]:
-    """The same, coroutines run to their end: what they return or raise."""
+    """The results; coroutines are replaced by what they return or raise."""
     waiting: dict[int, Awaitable[Any]] = {
         i: x for i, x in enumerate(results) if inspect.isawaitable(x)
     }
@@ -236,19 +235,19 @@ def _awaited(results: list[Any]) -> list[Any]:
             return await one
         except _FATAL:
             raise
-        except BaseException as error:  # SystemExit would end the loop, and all others with it
+        except BaseException as error:  # SystemExit would end the loop with all other coroutines
             return error
 
     async def together() -> list[Any]:
         return await asyncio.gather(*map(guarded, waiting.values()))
 
-    with ThreadPoolExecutor(1) as thread:  # where this is called from a loop may run already
+    with ThreadPoolExecutor(1) as thread:  # the caller's thread may already run a loop
         done = dict(zip(waiting, thread.submit(asyncio.run, together()).result(), strict=True))
     return [done.get(i, x) for i, x in enumerate(results)]
 
 
 def _values(result: Any, n: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """[n] float64, [n] where the function does not apply, and why the first other NaN is one."""
+    """Rewards [n] float64, mask [n] of absent ones, and the reason of the first failure."""
     out, absent = np.full(n, math.nan), np.zeros(n, bool)
     if isinstance(result, BaseException):
         return out, absent, _words(result)
@@ -271,7 +270,7 @@ def _values(result: Any, n: int) -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _number(value: Any) -> float:
-    """As a float; NaN for what is no number that float32 can hold."""
+    """The value as a float; NaN unless it is a number in the range of float32."""
     # float('1') would succeed; a text instead of a number is a mistake of the function.
     if isinstance(value, str) or np.ndim(value):
         return math.nan

@@ -1,4 +1,4 @@
-"""What a reward is, as a few digits: the code of a function, the text of a template."""
+"""Digests that identify a reward: the code of a function, the text of a template."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jalign.user_code import digest, digest_of_files, source_files
 
 
 def function_digest(name: str, fn: Callable[..., object] | None = None) -> str:
-    """A digest of the files that a reward function is written in: the one its name says, and the
-    one it is defined in. What those import is not part of it.
+    """Digest of the source files of a reward function: the one in its name and the one that defines
+    it. Their imports are not included.
 
     Args:
-      name: as in `jalign.rewards.resolve.find`. A rule that ships is known by its name alone.
-      fn: the function, where it was given as one.
+      name: as in `jalign.rewards.resolve.find`. A built-in rule is identified by its name.
+      fn: the function, if it was passed as an object.
 
     Raises:
       ValueError, TypeError: as `find`.
@@ -50,6 +50,6 @@ def function_digest(name: str, fn: Callable[..., object] | None = None) -> str:
 
 
 def template_digests(options: Mapping[str, Any]) -> dict[str, str]:
-    """option -> a digest of the file that it names; templates that ship have none."""
+    """option -> digest of the file that it names; built-in templates have none."""
     files = {n: Path(x).expanduser() for n, x in options.items() if str(x).endswith(".txt")}
     return {name: digest(path.read_bytes()) for name, path in files.items() if path.is_file()}

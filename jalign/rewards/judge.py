@@ -1,8 +1,7 @@
 """LLM-as-a-judge.
 
-A judge can do two things, of which most uses need one: write text, and score how probable each of
-a few answers is. `ModelJudge` does both in this process, `jalign.rewards.server.ServerJudge` asks a
-server.
+A judge writes text and scores the probability of each of a few answers; most uses need one of the
+two. `ModelJudge` runs in this process, `jalign.rewards.server.ServerJudge` queries a server.
 """
 
 from __future__ import annotations
@@ -36,21 +35,19 @@ Generate = Callable[..., list[str]]
 
 
 class Judge(Protocol):
-    """What judging needs of a model. None stands for a prompt that got no answer."""
+    """Interface of a judge. None means that a prompt got no answer."""
 
     def complete(
         self, prompts: Sequence[str], *, max_tokens: int, temperature: float
     ) -> list[str | None]:
-        """A text after each prompt, of at most so many tokens; at temperature 0 the same text
-        whenever the prompt is the same.
-        """
+        """A continuation of each prompt, at most `max_tokens`; deterministic at temperature 0."""
         ...
 
     def option_logps(
         self, prompts: Sequence[str], options: Sequence[str]
     ) -> list[list[float] | None]:
-        """For each prompt, log P (nats) of every option as the next text after it, and of no longer
-        one of the options (`jalign.rewards.options`).
+        """For each prompt, log P (nats) that the next text is this option and not a longer one
+        (`jalign.rewards.options`).
         """
         ...
 
@@ -61,9 +58,9 @@ def choose(
     """softmax over the options of log P(option): [options] float64 for each prompt.
 
     Args:
-      prompts: None is one that is not asked, and stays None.
-      options: each with its spellings, whose probabilities add up: a tokenizer may know "1" and
-        " 1", and which of them comes is not the question.
+      prompts: None is skipped and stays None.
+      options: each with its spellings, whose probabilities are summed: a tokenizer may have "1"
+        and " 1".
     """
     spellings = [text for option in options for text in option]
     indices = [i for i, prompt in enumerate(prompts) if prompt is not None]
@@ -82,15 +79,15 @@ def choose(
 
 
 class ModelJudge:
-    """A model of jalign as a judge.
+    """A jalign model as a judge.
 
     Args:
       model: a decoder, or its `nnx.split`.
       tokenizer: its tokenizer.
-      template: how a prompt becomes the user's turn of a conversation; None gives the model the
-        bare text, as a base model wants it.
-      generate: writes; None is a judge that can only choose among options. It takes token ids, as
-        the BOS is in them already (`cli` makes one from `rollout`).
+      template: renders a prompt as the user's turn of a conversation; None passes the plain text,
+        for a base model.
+      generate: samples text; None is a judge that can only choose among options. It takes token
+        ids, which include the BOS.
       batch_size: most rows of one call of the model.
     """
 
@@ -121,7 +118,7 @@ class ModelJudge:
     def complete(
         self, prompts: Sequence[str], *, max_tokens: int, temperature: float
     ) -> list[str | None]:
-        """As `Judge.complete`; None where prompt and answer are more than the model has positions.
+        """As `Judge.complete`; None if prompt and answer exceed the model's positions.
 
         Raises:
           ValueError: a judge without `generate`.
@@ -141,8 +138,8 @@ class ModelJudge:
     ) -> list[list[float] | None]:
         """As `Judge.option_logps`, by the chain rule; None where a prompt is too long.
 
-        A row of the model holds a prompt and the first tokens that some options share, and all of
-        their next tokens are read from its end: ten numbers take one or two rows, not ten.
+        A row of the model holds a prompt and a token prefix that some options share; all of their
+        next tokens are scored at its end: ten numbers take one or two rows, not ten.
 
         Raises:
           ValueError: no options, or an empty one.
@@ -173,7 +170,7 @@ class ModelJudge:
         return room is None or tokens <= room
 
     def _check(self, rows: Sequence[Sequence[int]], more: int) -> None:
-        """That all tokens have embeddings; once, whether rows are beyond the trained context."""
+        """Check that all tokens have embeddings; warn once if rows exceed the trained context."""
         where = {"tokenizer": self._tokenizer, "model": "the judge", "what": "the judge's prompt"}
         warning = check_rows(rows, self._spec, sampled=more, **where)
         if warning and not self._warned:
@@ -181,8 +178,8 @@ class ModelJudge:
             LOG.warning("%s", warning)
 
     def _encoded(self, prompts: Sequence[str]) -> list[Ids]:
-        """Ids of prompts: a text with the BOS that the tokenizer puts, a chat as its template
-        writes it.
+        """Ids of prompts: text with the tokenizer's default BOS, or a chat as rendered by its
+        template.
         """
         texts, bos = list(prompts), self._encoder.bos
         if (template := self._template) is not None:
@@ -192,7 +189,7 @@ class ModelJudge:
         return [x if bos is None or x[:1] == (bos,) else (bos, *x) for x in encoded]
 
     def _next_logps(self, rows: Sequence[tuple[Ids, list[int]]]) -> list[list[float]]:
-        """log P (nats) of the given next tokens of each row, rows of like length together."""
+        """log P (nats) of the given next tokens of each row; similar lengths share a batch."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
         width = max((len(nexts) for _, nexts in rows), default=0)
         out: list[list[float]] = [[] for _ in rows]
@@ -209,8 +206,8 @@ class ModelJudge:
 
 
 def _layout(rows: Sequence[tuple[Ids, list[int]]], count: int, length: int, width: int) -> Layout:
-    """Padded rows that are read at their ends, once for every next token. These are put in what is
-    otherwise padding, after everything that is read."""
+    """Padded rows, scored at their ends once per next token. The next tokens are stored in the
+    padding, behind all positions that are read."""
     tokens, positions = np.zeros((2, count, length), np.int32)
     before, at = np.zeros((2, count, width), np.int32)
     for row, (ids, nexts) in enumerate(rows):
@@ -224,5 +221,5 @@ def _layout(rows: Sequence[tuple[Ids, list[int]]], count: int, length: int, widt
 
 @partial(jax.jit, static_argnums=0)
 def _token_logps(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
-    """[places, width] log-probs, nats."""
+    """[rows, width] log-probs, nats."""
     return score(nnx.merge(graphdef, state), layout, ("token_logps",))["token_logps"][:, 0, :]

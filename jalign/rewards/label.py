@@ -2,7 +2,7 @@
 
 Lee et al. 2023, https://arxiv.org/abs/2309.00267, section 2.1 (soft labels of pairs); Yuan et al.
 2024, https://arxiv.org/abs/2401.10020, section 2.3 (ratings, of which the best and the worst make a
-pair). What a judge does not answer is left out and counted, never guessed.
+pair). Unanswered questions are dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Rate = Callable[[Sequence[str], Sequence[str]], Ratings]
 
 
 def candidates(row: Row) -> Record:
-    """A row's prompt and responses: those in `responses`, as `jalign sample` writes them, or the
-    two of a pair, or the one of a supervised row.
+    """Prompt and responses of a row: those in `responses`, as `jalign sample` writes them, both of
+    a pair, or the one of a supervised row.
 
     Raises:
       ValueError: none of these.
@@ -41,19 +41,19 @@ def candidates(row: Row) -> Record:
 
 
 def _candidates(row: Row) -> Record:
-    if "better" in row:  # whichever it is
+    if "better" in row:  # the verdict is irrelevant here
         return parse({**row, "better": 0}, "pairs", numeric=())._replace(extras={})
     own = column("responses", row)
     if own and column("prompt", row):
-        rated = {**row, "ratings": [0.0] * len(row[own])}  # parsed as a list, whoever rated it
+        rated = {**row, "ratings": [0.0] * len(row[own])}  # placeholders
         return parse(rated, "lists", numeric=())._replace(extras={})
     kind = "pairs" if {"chosen", "rejected"} <= set(row) else "supervised"
     return parse(row, kind, numeric=())._replace(extras={})
 
 
 def text_of(value: str | Sequence[Message]) -> str:
-    """What a judge reads: a text as it is, messages with who says each; one message alone needs no
-    name.
+    """Text for the judge: plain text unchanged, messages with their roles; a single message without
+    one.
     """
     if isinstance(value, str):
         return value
@@ -64,7 +64,7 @@ def text_of(value: str | Sequence[Message]) -> str:
 
 def preferences(prefer: PreferenceFn, records: Sequence[Record]) -> list[Made]:
     """Pairs with `chosen_prob`, the probability in [0.5, 1] that the chosen response is the better
-    one; of more than two responses every two are compared.
+    one; with more than two responses all pairs are compared.
     """
     results = [Made([], []) for _ in records]
     questions: list[tuple[int, int, int]] = []
@@ -87,7 +87,7 @@ def preferences(prefer: PreferenceFn, records: Sequence[Record]) -> list[Made]:
     for (number, i, j), p in zip(questions, probs, strict=True):
         if p is None:
             results[number].dropped.append("the judge gave no answer")
-        elif abs(p - 0.5) < 1e-9:  # as of a judge that always names the same slot
+        elif abs(p - 0.5) < 1e-9:  # such as from a judge that always chooses the same slot
             results[number].dropped.append("the judge prefers neither response")
         else:
             first, second = (records[number].responses[x] for x in ((i, j) if p > 0.5 else (j, i)))
@@ -97,8 +97,8 @@ def preferences(prefer: PreferenceFn, records: Sequence[Record]) -> list[Made]:
 
 
 def ratings(rate: Rate, records: Sequence[Record]) -> list[Made]:
-    """Lists of responses with their ratings, of which data readers make pairs of the best and the
-    worst. A list says nothing where fewer than two responses are rated, or all alike.
+    """Lists of responses with ratings, which can be converted to pairs of the best and the worst. A
+    list is dropped if fewer than two responses are rated, or all ratings are equal.
     """
     results = [Made([], []) for _ in records]
     questions: list[tuple[int, Any]] = []

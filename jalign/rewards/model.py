@@ -1,6 +1,6 @@
 """A trained reward model as a function of texts.
 
-The reward is read at the last token of a response, its EOS where it was not cut, as in training
+The reward is read at the last token of a response (its EOS unless it was cut), as in training
 (Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, section 3.4).
 """
 
@@ -40,12 +40,12 @@ from jalign.parallel import hosts
 LOG = logging.getLogger(__name__)
 
 REWARD_FILE = "reward.json"
-"""Beside an exported reward model: its bias (a head in Hugging Face's format has none), the gain
-that is in its weights already, and the limits it was trained with. Each may be missing."""
+"""File beside an exported reward model: its bias (Hugging Face's heads have none), the gain already
+folded into its weights, and its length limits in training. Each may be missing."""
 
-PLACEHOLDER = "a"  # a response whose EOS is wanted
+PLACEHOLDER = "a"  # a response of which only the EOS is scored
 
-BATCH_SIZE = 32  # responses of one call of the model
+BATCH_SIZE = 32  # responses per call of the model
 
 Prompt = str | Sequence[Message]
 
@@ -56,10 +56,10 @@ class RewardModel:
     Args:
       model: a decoder with a scalar head of one output, or its `nnx.split`.
       tokenizer: the one it was trained with.
-      bias: added to what the head says (`losses.fit_normalization`).
+      bias: added to the output of the head (`losses.fit_normalization`).
       max_prompt_len, max_response_len: as in training, in tokens: a longer prompt loses its front,
         a longer response its end. None: any.
-      keep_eos: as in training: a response that is cut ends with an EOS all the same.
+      keep_eos: as in training: a cut response still ends with an EOS.
       template: as in training, for prompts that are messages; None is the tokenizer's own.
       batch_size: most responses of one call of the model.
 
@@ -115,7 +115,7 @@ class RewardModel:
         Args:
           dtype: of the computation and of the parameters, which are not trained.
           mesh: where the parameters are spread; None is one device.
-          options: of the class; they count more than what `reward.json` says.
+          options: of the class; they override `reward.json`.
 
         Raises:
           ValueError: weights without `score.weight`, or with more than one label.
@@ -132,9 +132,8 @@ class RewardModel:
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """[n] float32 rewards; -inf where a response is empty or blank.
 
-        A prompt is text, or messages, to which the response is the assistant's reply. What stands
-        in the text is all there is: an EOS is put at the end, also of a response that a limit of
-        the sampler cut.
+        A prompt is text, or messages to which the response is the assistant's reply. An EOS is
+        appended to every response, including those that the sampler truncated.
 
         Raises:
           ValueError: not as many prompts as responses.
@@ -151,9 +150,10 @@ class RewardModel:
         return rewards
 
     def of_sampled(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        """[n] float32 rewards as of a call, but an empty or blank response has one, too: what the
-        head says at an EOS right after the prompt. A policy that stops at once learns what that is
-        worth. -inf only where the prompt has no token either.
+        """[n] float32 rewards as of a call, except for empty or blank responses.
+
+        Their reward is the output of the head at an EOS right after the prompt, so a policy that
+        stops at once learns its value. -inf only if the prompt has no token either.
         """
         blank = [not text.strip() for text in responses]
         rewards = self(prompts, responses)
@@ -178,7 +178,7 @@ class RewardModel:
         return self._split[1]
 
     def tokenized(self, records: Sequence[Record]) -> Examples:
-        """The records as in training; those that it would have dropped are missing."""
+        """The records tokenized as in training, without those that training would drop."""
         chat = any(not isinstance(record.prompt, str) for record in records)
         # `tokenize` refuses a template for plain text.
         template = self.template if chat else None
@@ -187,7 +187,7 @@ class RewardModel:
         return examples
 
     def _check(self, examples: Examples) -> None:
-        """That all tokens have embeddings; once, whether rows are beyond the trained context."""
+        """Check that all tokens have embeddings; warn once if rows exceed the trained context."""
         rows = [np.concatenate([e.prompt, response]) for e in examples for response in e.responses]
         what = "the reward model's response"
         warning = check_rows(
@@ -198,13 +198,13 @@ class RewardModel:
             LOG.warning("%s", warning)
 
     def of_examples(self, examples: Iterable[Example]) -> np.ndarray:
-        """float32 rewards of every response of every example, one after the other."""
+        """float32 rewards of the responses of all examples, concatenated."""
         rewards = [scores[-1] + self.bias for scores in self.at_scored(examples)]
         return np.array(rewards, np.float32)
 
     def at_scored(self, examples: Iterable[Example]) -> list[np.ndarray]:
-        """What the head says at every scored token, [scored tokens] float32, of every response of
-        every example, one after the other; responses of like length go together.
+        """Outputs of the head at the scored tokens, [scored tokens] float32, for the responses of
+        all examples, concatenated; responses of similar length share a batch.
         """
         rows = Examples.from_list(
             Example(e.prompt, (response,), (scored,), {})
@@ -224,8 +224,8 @@ class RewardModel:
 
 
 def padded(rows: Examples, indices: np.ndarray, most: int) -> Batch:
-    """A batch of padded rows, of few shapes, since each is compiled: their length and, up to
-    `most`, their count are rounded up to 2^k or 3 * 2^k.
+    """A batch of padded rows in one of few shapes, since each is compiled: length and count (up to
+    `most`) are rounded up to 2^k or 3 * 2^k.
     """
     length = _rounded(rows.lengths.row_tokens[indices].max(), least=32)
     slots = min(_rounded(len(indices), least=1), most)
@@ -235,12 +235,12 @@ def padded(rows: Examples, indices: np.ndarray, most: int) -> Batch:
 
 @partial(jax.jit, static_argnums=0)
 def scores_of(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
-    """[B, 1, R] head at every scored token; arbitrary elsewhere."""
+    """[B, 1, R] outputs of the head at scored tokens; arbitrary elsewhere."""
     return score(nnx.merge(graphdef, state), layout, ("scores",))["scores"]
 
 
 def _beside(folder: Path) -> dict[str, Any]:
-    """What `reward.json` says, if there is one."""
+    """The content of `reward.json`, if it exists."""
     file = folder / REWARD_FILE
     try:
         limits = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

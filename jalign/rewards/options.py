@@ -1,11 +1,11 @@
-"""How probable each of a few answers is, from the probabilities of tokens.
+"""Probabilities of answer options from token log-probs.
 
-The probability of an option is that of all ways in which a text can go on with it and not with a
-longer one of the options: where a tokenizer makes "10" of the tokens "1" and "0",
+The probability of an option is that of all continuations that start with it and not with a longer
+option: if a tokenizer splits "10" into "1" and "0",
 
     P("10") = P("1") P("0" | "1")        P("1") = P("1") - P("10"),
 
-and where "10" is a token of its own, P("1") stays what it is.
+and if "10" is one token, P("1") is unchanged.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 LOOSE = 0.01
-"""Share of the options' probability that may hang on tokens a server did not follow."""
+"""Maximum share of the options' probability on tokens that the server did not follow."""
 
 
 LEAST = 0.1
-"""Probability that options must have together to be the answer: what begins with its thoughts, or
-with a greeting, has not said which."""
+"""Minimum total probability of the options: an answer that begins with thoughts or a greeting has
+chosen none."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -31,7 +31,7 @@ class TokenLogprobs(NamedTuple):
     Attributes:
       text: of the token that was taken.
       logp: its log-probability, nats.
-      others: text -> log-probability of the most probable tokens at its place.
+      others: text -> log-probability of the most probable tokens at its position.
     """
 
     text: str
@@ -40,7 +40,7 @@ class TokenLogprobs(NamedTuple):
 
 
 def exclusive(ids: Sequence[tuple[int, ...]], logps: Sequence[float]) -> list[float]:
-    """log P(an option and none that goes on from it), nats.
+    """log P(an option and no longer one that starts with it), nats.
 
     Args:
       ids: tokens of each option, at least one.
@@ -57,7 +57,7 @@ def exclusive(ids: Sequence[tuple[int, ...]], logps: Sequence[float]) -> list[fl
         longer = sum(p for other, p in left.items() if _goes_on(option, other))
         # Rounding can make the longer options more probable than what they begin with.
         left[option] = max(math.exp(known[option]) - longer, 0.0)
-    # An option that none goes on from keeps its logarithm, however small the probability is.
+    # An option that no longer one starts with keeps its log-prob, which may underflow in exp.
     return [
         known[x] if not any(_goes_on(x, y) for y in known) else _log(left[x], -math.inf)
         for x in ids
@@ -67,15 +67,15 @@ def exclusive(ids: Sequence[tuple[int, ...]], logps: Sequence[float]) -> list[fl
 def from_steps(steps: Sequence[TokenLogprobs], options: Sequence[str]) -> list[float] | None:
     """log-probabilities (nats) of options, from an answer with the alternatives to its tokens.
 
-    An option counts with every alternative that spells it out. One that is listed nowhere gets the
-    most it can have: what the list leaves over, or the last probability in it if that is less.
-    Alternatives that were not taken are not followed. An answer that ends at an option has not gone
-    on to a longer one.
+    An option gets the probability of every alternative that spells it out. An unlisted option gets
+    its upper bound: the remainder of the list, or the lowest probability in it if that is less.
+    Alternatives that were not taken are not followed. An answer that ends at an option has not
+    chosen a longer one.
 
     Returns:
-      One number per option; None where those that are listed have less than `LEAST` of the
-      probability together, or where more than `LOOSE` of theirs stands at the beginning of an
-      option that was not followed ("1" of a "10" that is two tokens): then nobody knows.
+      One number per option; None (unknown) if the listed options have a total probability below
+      `LEAST`, or more than the share `LOOSE` of it is on the first token of an option that was not
+      followed ("1" of a "10" that is two tokens).
 
     >>> steps = [TokenLogprobs("1", math.log(0.6), {"2": math.log(0.3)})]
     >>> [round(math.exp(p), 6) for p in from_steps(steps, ["1", "2", "3"])]
@@ -112,12 +112,12 @@ def _goes_on(short: Sequence, long: Sequence) -> bool:
 
 
 def _open(text: str, options: Iterable[str], spelled: set[str]) -> bool:
-    """Whether an option begins with this text, goes on, and is not spelt out by another token."""
+    """Whether an option is longer than this text, which begins it, and not spelled out."""
     return any(_goes_on(text, option) and option not in spelled for option in options)
 
 
 def _most_unlisted(listed: Mapping[str, float]) -> float:
-    """Log of the most probability that a token outside of a list can have."""
+    """Log of the maximum probability of a token that is not listed."""
     rest = 1.0 - sum(math.exp(min(logp, 0.0)) for logp in listed.values())
     return min(math.log(max(rest, 1e-9)), *listed.values())  # the listed ones are rounded
 

@@ -1,7 +1,7 @@
 """Pairwise preference probabilities, from any source.
 
-Everything here takes and gives `PreferenceFn`s, so that a method that learns from preferences need
-not know whether a reward model, a judge or a rule stands behind them.
+Functions here take and return `PreferenceFn`s, so that methods that learn from preferences do not
+depend on their source: a reward model, a judge or a rule.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 PreferenceFn = Callable[[Sequence[str], Sequence[str], Sequence[str]], "list[float | None]"]
-"""`(prompts, first, second) -> P(first is preferred)` for each, in [0, 1]; None: not known."""
+"""`(prompts, first, second) -> P(first is preferred)` for each, in [0, 1]; None: unknown."""
 
 
 class Labels(NamedTuple):
@@ -22,7 +22,7 @@ class Labels(NamedTuple):
     Attributes:
       probs: P(first is preferred), the mean of both orders; None where an order has no answer.
       position_bias: share of the pairs with both answers in which the same slot won in both
-        orders, whatever stood in it; NaN without such a pair.
+        orders, whichever response it held; NaN without such a pair.
       failed: pairs without a label.
     """
 
@@ -51,7 +51,7 @@ class BothOrders:
         return self.label(prompts, first, second).probs
 
     def label(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> Labels:
-        """Labels of n pairs, and how much the order counted.
+        """Labels of n pairs, with the position bias.
 
         Raises:
           ValueError: lengths that differ.
@@ -76,8 +76,8 @@ class BothOrders:
 
     @property
     def biased(self) -> bool:
-        """Whether it hardly counts what stands in a slot: the same one won in both orders in more
-        than 3 of 4 of the pairs with both answers, of which there are at least 4.
+        """Whether the position decides: the same slot won in both orders in more than 3 of 4 pairs
+        with both answers, of which there are at least 4.
         """
         known = self._pairs - self._failed
         return known >= 4 and self._same_slot > 0.75 * known
@@ -96,8 +96,8 @@ def preference_matrix(
 ) -> np.ndarray:
     """[B, K, K] float32: P[b, i, j] that response i of prompt b is preferred to response j.
 
-    P[b, i, i] = 0.5 and P[b, j, i] = 1 - P[b, i, j]: only i < j is asked, all in one call, and
-    equal texts are 0.5 unasked. NaN where there is no answer.
+    P[b, i, i] = 0.5 and P[b, j, i] = 1 - P[b, i, j]: only i < j is queried, all in one call, and
+    equal texts are 0.5 without a query. NaN without an answer.
 
     Args:
       prompts: [B].

@@ -1,4 +1,4 @@
-"""A process reward model as a function of texts: is each step of a response right?
+"""A process reward model as a function of texts: probability that each step is correct.
 
 Lightman et al. 2023, "Let's Verify Step by Step", https://arxiv.org/abs/2305.20050. The steps are
 tokenized as in training, where each ends with a line break, and the logit is read at the last token
@@ -18,14 +18,14 @@ from jalign.rewards.model import Prompt, RewardModel
 def step_probabilities(
     model: RewardModel, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
 ) -> list[np.ndarray]:
-    """Of every response [steps] float32: the probability that a step is right, given those before.
+    """[steps] float32 per response: probability that a step is correct, given the previous ones.
 
-    NaN for a blank step, and where the response is longer than the model was trained with.
+    NaN for a blank step, and for steps beyond the length limits of training.
 
     Args:
       model: a run of `prm`.
       prompts: one per response: text, or messages.
-      steps: the steps of each response, without what separates them.
+      steps: the steps of each response, without separators.
 
     Raises:
       ValueError: not as many prompts as responses.

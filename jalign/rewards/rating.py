@@ -35,16 +35,16 @@ def direct_score(
 ) -> list[float | None]:
     """2 (s - low) / (high - low) - 1 in [-1, 1], with s = SUM_i i P(i) over i = low..high.
 
-    P is the softmax over the log-probabilities of the numbers, each with and without a space before
-    it. The paper says that s is brought to [-1, 1], not how; the affine map is ours. A 10 of two
-    tokens counts as what it is (`jalign.rewards.options`); a server may not be able to tell, and a
-    scale of one digit (low=0, high=9) spares it the question.
+    P is the softmax over the log-probabilities of the numbers, each with and without a leading
+    space. The paper scales s to [-1, 1] without a formula; the affine map is ours. A 10 of two
+    tokens is handled exactly (`jalign.rewards.options`), but a server may not report enough
+    alternatives for it: a scale of one digit (low=0, high=9) avoids that.
 
     Args:
       template: with the fields prompt and response, and perhaps low and high.
 
     Returns:
-      One number per response; None where the judge gave none.
+      One number per response; None without an answer of the judge.
     """
     if not 0 <= low < high:
         raise ValueError(f"a scale goes from low >= 0 to a higher number, got {low} to {high}")
@@ -83,13 +83,13 @@ def additive_ratings(
 ) -> Ratings:
     """Points in [0, 5], each for a quality the response has: the mean of several judgments.
 
-    A judgment is free text that ends in "Score: N". One that does not, or names more than 5, is
-    counted and left out; it is never a 0.
+    A judgment is free text that ends in "Score: N". One without a score, or with more than 5, is
+    counted and excluded, never taken as 0.
 
     Args:
       template: with the fields prompt and response.
-      samples: judgments per response. One alone gives whole numbers, which tie too often to make
-        pairs of.
+      samples: judgments per response. A single one gives integers, which tie too often to form
+        pairs.
       temperature, max_tokens: of the judgments (not from the paper).
     """
     if samples < 1:
@@ -112,12 +112,12 @@ def additive_ratings(
 def self_reward(
     judge: Judge, prompts: Sequence[str], responses: Sequence[str], **options: object
 ) -> list[float | None]:
-    """The scores of `additive_ratings`, as a reward function has them."""
+    """The scores of `additive_ratings`, as a reward function."""
     return additive_ratings(judge, prompts, responses, **options).scores  # type: ignore[arg-type]
 
 
 def points_in(judgment: str | None) -> float | None:
-    """What stands behind the last "Score:", in [0, 5]; None where nothing does.
+    """The number behind the last "Score:", in [0, 5]; None without one.
 
     >>> points_in("Clear and to the point.\\n**Score:** 4"), points_in("Score: 50"), points_in("4")
     (4.0, None, None)

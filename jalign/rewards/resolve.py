@@ -1,4 +1,4 @@
-"""Reward functions by name: one that ships, or one of the user's own.
+"""Reward functions by name: built-in rules and user functions.
 
 `exact_match` is a rule of `jalign.rewards.rules`, `package.module:function` is imported from what
 is installed, and `file.py:function` is read from that file. Both of the latter run the user's code.
@@ -19,8 +19,8 @@ def find(text: str) -> Callable[..., object]:
     """The function that a text names.
 
     Raises:
-      ValueError: no such rule, file, module or function; says what is nearest to the name.
-      TypeError: something that cannot be called.
+      ValueError: no such rule, file, module or function; names the nearest match.
+      TypeError: the object is not callable.
     """
     if ":" in text:
         return attribute(text)
@@ -33,7 +33,7 @@ def find(text: str) -> Callable[..., object]:
 
 
 def display_name(text: str) -> str:
-    """What a function is called in logs: its name without the place it is from."""
+    """Name of a function in logs, without its module or file."""
     return text.rpartition(":")[2]
 
 
@@ -41,14 +41,14 @@ _RESPONSES = ("responses", "completions", "response", "completion")  # never wha
 
 
 class Signature(NamedTuple):
-    """What a reward function takes beside prompts and responses.
+    """Parameters of a reward function besides prompts and responses.
 
     Attributes:
       options: keywords with a default, which a config may set. Never filled from the data.
       required: keywords without a default: columns that the data must have.
       optional: keywords whose default is None: columns that are passed where the data has them.
       everything: takes all other columns too (`**columns`).
-      placed: what prompts and responses are called: columns of these names are not passed.
+      placed: parameter names of prompts and responses: columns of these names are not passed.
     """
 
     options: frozenset[str]
@@ -59,14 +59,14 @@ class Signature(NamedTuple):
 
     @classmethod
     def of(cls, fn: Callable[..., object], name: str) -> Signature:
-        """As the function declares it.
+        """Read the signature of a function.
 
         Raises:
           TypeError: a function that does not take prompts and responses by position.
         """
         try:
             parameters = list(inspect.signature(fn).parameters.values())
-        except ValueError:  # some that are written in C do not say
+        except ValueError:  # some C functions have no signature
             return cls(frozenset(), frozenset(), frozenset(), False)
         several = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -40,14 +40,14 @@ class Exemplar(NamedTuple):
 class Comparison:
     """P(the response in the first slot is better), in the order given: a `PreferenceFn`.
 
-    Judges prefer a slot whatever stands in it; `labeler` asks in both orders.
+    Judges have a position bias; `labeler` asks in both orders.
 
     Args:
       judge: the model that is asked.
       preamble, sample, ending: names of templates, or files; the sample has the fields prompt,
         response_1 and response_2, the others none.
-      reasons: template that asks for reasons; then the judge first writes them (chain of thought,
-        at temperature 0) and answers in sight of them. None: it answers at once.
+      reasons: template that asks for reasons, which the judge writes before its answer (chain of
+        thought, at temperature 0). None: it answers directly.
       exemplars: shown before the sample.
       instructions: put after the preamble; OAIF's way to steer.
       max_reason_tokens: most tokens of the reasons.
@@ -107,14 +107,14 @@ class Comparison:
         return [None if p is None else float(p[0]) for p in probs]
 
     def _asked(self, sample: str, reasons: str) -> str:
-        """A sample up to where the number of the better response comes."""
+        """A sample up to the position of the answer."""
         if self._reasons is None:
             return f"{sample}\n\n{self._ending}"
         return f"{sample}\n\n{self._reasons} {reasons.strip()}\n\n{self._ending}"
 
 
 def _exemplar(given: Exemplar | Mapping[str, Any], number: int) -> Exemplar:
-    """As it is, or of its fields by name, as a config has them."""
+    """The exemplar itself, or one built from its fields by name, as in a config."""
     if isinstance(given, Exemplar):
         return given
     needed = set(Exemplar._fields) - set(Exemplar._field_defaults)

@@ -49,8 +49,8 @@ def sentiment_reward(prompts: Texts, responses: Texts) -> Scores:
 def exact_match(prompts: Texts, responses: Texts, *, answer: Sequence[object]) -> Scores:
     r"""1 where the final answer of the response is that of `answer`, else 0.
 
-    Compared are the texts that `answers.final_answer` finds (in `\boxed{}`, behind `####`, else
-    everything), runs of space as one. Without an answer: None.
+    Compares the results of `answers.final_answer` (in `\boxed{}`, behind `####`, else the full
+    text) with whitespace normalized. None if the row has no answer.
 
     >>> exact_match(["2 + 2?"] * 2, ["It is \\boxed{4}", "5"], answer=["4", "4"])
     [1.0, 0.0]
@@ -97,7 +97,7 @@ def format_match(
     policy_prompt: Texts | None = None,
     pattern: str = THINK_ANSWER,
 ) -> Scores:
-    r"""1 where the whole response, less the space around it, matches a regular expression, else 0.
+    r"""1 if the full response, stripped, matches a regular expression, else 0.
 
     Where the prompt ends with a tag, such as the <think> that many templates open the reply with,
     the response begins with that tag.
@@ -121,7 +121,7 @@ def format_match(
 
 
 def response_length_words(prompts: Texts, responses: Texts) -> Scores:
-    """Words of the response, split at space: to watch, or against length with a negative weight."""
+    """Words of the response, as a metric or, with a negative weight, a length penalty."""
     del prompts
     return [float(len(text.split())) for text in responses]
 
@@ -166,7 +166,7 @@ def soft_over_long(
 ) -> Scores:
     """DAPO's soft over-long punishment (https://arxiv.org/abs/2503.14476, Eq. 13), in [-1, 0]:
 
-    0 up to max_length - buffer tokens, falling linearly to -1 at max_length, -1 beyond.
+    0 up to max_length - buffer tokens, then linear to -1 at max_length, -1 beyond.
 
     Args:
       response_tokens: tokens of each response, its EOS included.
@@ -194,4 +194,4 @@ _SHIPPED = (
     length_target, repetition, soft_over_long,
 )  # fmt: skip
 RULES: dict[str, Callable[..., Scores]] = {rule.__name__: rule for rule in _SHIPPED}
-"""The reward functions that ship, by name."""
+"""The built-in reward functions by name."""

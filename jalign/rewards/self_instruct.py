@@ -1,9 +1,9 @@
 """Generate new prompts from few-shot examples.
 
-Wang et al. 2022, "Self-Instruct", https://arxiv.org/abs/2212.10560, section 2.2: the model goes on
-with a list of eight tasks, six of people and two of its own, and what is too like one that is there
-is left out. Self-rewarding models (Yuan et al. 2024, https://arxiv.org/abs/2401.10020, section 2.3)
-get their prompts so. There is no list of forbidden words here, and no top-p. Wording is our own.
+Wang et al. 2022, "Self-Instruct", https://arxiv.org/abs/2212.10560, section 2.2: the model
+continues a list of eight tasks, six by people and two of its own, and near-duplicates are left out.
+Self-rewarding models (Yuan et al. 2024, https://arxiv.org/abs/2401.10020, section 2.3) get their
+prompts this way. There is no list of forbidden words here, and no top-p. Wording is our own.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def generate_prompts(
       attempts: numbers; which prompts are shown follows from the seed and the number.
       template: with the fields examples ("Task 1: ...") and number, that of the next task.
       shots: prompts that are shown.
-      own_shots: how many of them are the model's own, once there are so many.
-      most_alike: ROUGE-L (F1, of words) to a prompt that is there from which on a new one is left
-        out.
+      own_shots: maximum of generated prompts among them.
+      most_alike: a new prompt is left out if its ROUGE-L (F1, of words) to an existing one is at
+        least this.
       min_words, max_words: shorter and longer prompts are left out.
-      temperature, max_tokens: of what is written.
+      temperature, max_tokens: of the generated text.
 
     Raises:
       ValueError: numbers out of range, or fewer seeds than are shown.

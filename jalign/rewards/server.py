@@ -1,4 +1,4 @@
-"""A judge behind a server that speaks OpenAI's chat completions: a hosted one, or one's own.
+"""A judge on a server with OpenAI's chat completions API, hosted or self-hosted.
 
 Needs the `openai` package (`pip install jalign[judge]`).
 """
@@ -22,9 +22,9 @@ LOG = logging.getLogger(__name__)
 class ServerJudge:
     """`jalign.rewards.judge.Judge` by HTTP. Every prompt is one user turn.
 
-    A prompt that has no answer after all attempts, or that the server refuses, is None and counted.
+    A prompt without an answer after all attempts, or refused by the server, is None and counted.
     `option_logps` reads one answer at temperature 0 with the alternatives to each of its tokens;
-    an option that is not among them gets the most it can have (`options.from_steps`).
+    an option that is not listed gets its upper bound (`options.from_steps`).
 
     Args:
       base_url: of the server, up to where chat/completions would follow.
@@ -34,8 +34,8 @@ class ServerJudge:
       cache: folder of a `DiskCache`, by server and full request; None: no cache. Equal prompts of
         one call at a temperature above 0 are samples 0, 1, ... of it, and cached apart.
       seed: sample k is asked for with seed + k; None sends none.
-      top_logprobs: alternatives to ask for; most servers tell 20 at most.
-      token_limit: what the request calls its limit (some servers: max_completion_tokens).
+      top_logprobs: alternatives to request; most servers return 20 at most.
+      token_limit: name of the limit in a request (some servers: max_completion_tokens).
       prompt_price, completion_price: per million tokens, in any currency.
       extra: further fields of every request.
       connection: options of `ChatClient`: key_env, timeout_s, retries.
@@ -72,7 +72,7 @@ class ServerJudge:
 
     @property
     def counts(self) -> Counts:
-        """What was asked so far."""
+        """Totals so far."""
         return self._client.counts
 
     def complete(
@@ -89,9 +89,9 @@ class ServerJudge:
     def option_logps(
         self, prompts: Sequence[str], options: Sequence[str]
     ) -> list[list[float] | None]:
-        """As `Judge.option_logps`; None, counted, also where the server tells no log-probabilities,
-        or the options have too little of the probability (`options.LEAST`): a judge that thinks, or
-        greets, before it answers should be asked for points. Errors as in `complete`.
+        """As `Judge.option_logps`; also None, and counted, if the server returns no log-probs, or
+        the options have too little probability (`options.LEAST`): ask for points if the judge
+        thinks, or greets, before it answers. Errors as in `complete`.
         """
         most = max(len(option.encode()) for option in options)  # no token is less than a byte
         body = {self.token_limit: most, "temperature": 0.0, "logprobs": True}
@@ -107,7 +107,7 @@ class ServerJudge:
 
     def metrics(self) -> dict[str, float]:
         """`judge/requests`, `judge/cached`, `judge/failed` and tokens, all so far, and
-        `judge/cost` where a price is known.
+        `judge/cost` if a price is set.
         """
         c = self.counts
         cost = (c.prompt_tokens * self.prices[0] + c.completion_tokens * self.prices[1]) / 1e6
@@ -126,7 +126,7 @@ class ServerJudge:
         self.close()
 
     def _ask(self, prompts: Sequence[str], body: Mapping[str, Any]) -> list[Answer | None]:
-        """The answer to each prompt; what is the same request is sent once."""
+        """The answer to each prompt; equal requests are sent once."""
         seen: Counter[str] = Counter()
         keys: list[tuple[str, int]] = []
         for prompt in prompts:
@@ -137,7 +137,7 @@ class ServerJudge:
             try:
                 return [futures[key].result() for key in keys]
             finally:
-                for future in futures.values():  # the first error ends it all
+                for future in futures.values():  # after an error no further request is sent
                     future.cancel()
 
     def _answer(self, key: tuple[str, int], body: Mapping[str, Any]) -> Answer | None:
@@ -160,7 +160,7 @@ class ServerJudge:
         return answer
 
     def _keep(self, question: Mapping[str, Any], answer: Answer) -> None:
-        """Into the cache. Where that is full what was paid for is still an answer."""
+        """Store an answer in the cache; a failure (full disk) does not lose the answer."""
         if self._cache is None or self._cache_failed:
             return
         try:

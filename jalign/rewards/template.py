@@ -1,7 +1,7 @@
-"""Texts for judges, kept in files that anybody can edit.
+"""Prompt templates for judges, in editable text files.
 
-`{name}` is a field, `{{` and `}}` are braces. All fields are filled at once, so that a response in
-which `{prompt}` stands stays as it is.
+`{name}` is a field, `{{` and `}}` are braces. All fields are filled in one pass, so a response that
+contains `{prompt}` is unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Template:
     """A text with fields.
 
     Args:
-      text: the text; one line break at its end does not count.
+      text: the text; one line break at its end is removed.
       name: what errors call it.
 
     Raises:
@@ -45,10 +45,10 @@ class Template:
         self.fields = frozenset(part[1] for part in fields if part[1])
 
     def check(self, needs: Iterable[str], may: Iterable[str] = ()) -> Template:
-        """Itself, if it has every field in `needs` and none but those and the ones in `may`.
+        """Returns itself if it has all fields in `needs` and no others but those in `may`.
 
         Raises:
-          ValueError: a field that is missing, or one that nobody would fill.
+          ValueError: a missing or an unknown field.
         """
         needs = frozenset(needs)
         known = needs | frozenset(may)
@@ -65,7 +65,7 @@ class Template:
 
         Raises:
           ValueError: a field without a value, or a value without a field.
-          TypeError: a value that is no text.
+          TypeError: a value that is not text.
         """
         if missing := sorted(self.fields - set(values)):
             raise ValueError(
@@ -82,8 +82,7 @@ class Template:
 
 
 def load(name: str | Path, needs: Iterable[str] = (), may: Iterable[str] = ()) -> Template:
-    """A template that ships (its name), or one from a file (a path that ends in .txt), with its
-    fields checked.
+    """Load a built-in template by name, or one from a .txt file, and check its fields.
 
     Raises:
       ValueError: no such template, or fields as in `Template.check`.

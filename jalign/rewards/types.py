@@ -1,4 +1,4 @@
-"""What rewards say of a rollout."""
+"""The rewards of a rollout."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy import ndarray
 
 
 class Judged(NamedTuple):
-    """What rewards say of K responses to each of B prompts; None where nothing was asked.
+    """Rewards of K responses to each of B prompts; None if not computed.
 
     Attributes:
-      scores: [B, K] float64 reward of a response, NaN where it is missing.
+      scores: [B, K] float64 reward of a response, NaN if missing.
       win_probs: [B, K, K] probability that the first response is preferred to the second, NaN where
         that is not known.
       metrics: means of the parts of the reward, and counts of failures, for the log.
