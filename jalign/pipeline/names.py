@@ -29,7 +29,7 @@ def check_name(name: object, what: str) -> None:
         )
 
 
-def resolve(value: object, where: str, names: Mapping[str, Binding], needs: set[str]) -> object:
+def resolve(value: object, where: str, names: Mapping[str, Binding], needs: set[str]) -> Any:
     """The value with every `$name` in it replaced; a `$name` alone keeps its type.
 
     Args:

@@ -155,7 +155,7 @@ class _Expansion:
         _check_keys(body, self.commands, f"{path}: no stage is a command")
         command, needs = self.commands[command_name], set[str]()
         content = _mapping(content, f"{path}.{command_name}")
-        content = dict(resolve(content, path, self.names, needs))  # type: ignore[call-overload]
+        content = dict(resolve(content, path, self.names, needs))
         override = self.overrides.get(name, {})
         lists = {
             key: content.pop(key) for key in command.lists if key in content and key not in override

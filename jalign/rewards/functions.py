@@ -59,7 +59,7 @@ class Scored(NamedTuple):
             metrics[f"rewards/{name}/absent"] = float(self.absent[name])
         return metrics
 
-    def record(self) -> dict[str, object]:
+    def record(self) -> Mapping[str, object]:
         """As JSON values, to be sent to other processes."""
         each = {name: x.tolist() for name, x in self.each.items()}
         arrays = {"total": self.total.tolist(), "applies": self.applies.tolist()}
