@@ -153,7 +153,7 @@ def lock(file: IO, refusal: str) -> None:
 
 
 def write(path: StorePath, fill: Callable[[IO[bytes]], object]) -> None:
-    """Make or replace a file, whose content appears all at once and is on disk on return.
+    """Write or replace a file atomically; its content is on disk on return.
 
     Args:
       path: its folder is made.

@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 
     @classmethod
     def of_model(cls, width: int, depth: int, vocab_size: int, bin: float) -> Cost:
-        """For a decoder of this size; `bin` is a device's: about 32 on a CPU, 128 elsewhere."""
+        """Costs of a decoder of this size; `bin` is about 32 on a CPU, 128 elsewhere."""
         return cls(pair=1 / (12 * width), head=vocab_size / (12 * width * depth), bin=bin)
 
     def of(self, shape: Shape) -> float:

@@ -1,4 +1,4 @@
-"""Chooses the static bin shapes of a data set: row-length classes, and for each a token budget.
+"""Choose the static bin shapes of a data set: row-length classes with a token budget each.
 
 The shapes are searched on sampled batches by the cost model of `batch_spec.Cost`, because fixed
 shapes cost more than the search saves. Cost of a batch relative to that of the search (token
@@ -174,7 +174,7 @@ def _classes(lengths: Lengths, rows: Sequence[int], mismatch: bool) -> list[_Cla
 
 
 class _Candidate(NamedTuple):
-    """What is searched for one shape: its class, N (padded: examples per stream) and spare room."""
+    """Search variables of a shape: its class, N (padded: examples per stream) and spare room."""
 
     home: int
     size: int
@@ -192,7 +192,7 @@ class _Search:
     measured: dict[tuple[Shape, ...], BatchShapes] = field(default_factory=dict)
 
     def run(self, classes: list[_Class]) -> BatchShapes:
-        """One shape per class; for one also a smaller shape for what is left, where that pays."""
+        """One shape per class; one class may get a second, smaller one if that pays."""
         sizes = [self._sizes(c) for c in classes]
         start = [_Candidate(c, s[len(s) // 2]) for c, s in enumerate(sizes)]
         best, candidates = self._descend(classes, sizes, start)
@@ -233,7 +233,7 @@ class _Search:
         return best, candidates
 
     def _sizes(self, c: _Class) -> list[int]:
-        """What N (padded: examples per stream) may be, ascending."""
+        """Candidates for N (padded: examples per stream), ascending."""
         spec, max_tokens = self.spec, self.spec.max_tokens
         most, mean = int(c.demands[:, 0].max()), c.demands[:, 0].mean()
         if spec.padded:

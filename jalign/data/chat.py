@@ -129,8 +129,8 @@ class Template:
     def render(
         self, messages: Sequence[Message], tools: Tools | None = None, open_turn: bool = False
     ) -> str:
-        """The text of a conversation; `open_turn` adds what an assistant turn starts with, or
-        leaves the last turn open where it is the assistant's.
+        """The text of a conversation; `open_turn` adds the header of an assistant turn, or leaves
+        the last turn open if it is the assistant's.
         """
         used = self.used_with(tools)
         last = messages[-1]["role"] if messages else ""

@@ -43,7 +43,7 @@ def pairs_to_supervised(record: Record) -> list[Record]:
 
 
 def lists_to_pairs(record: Record) -> list[Record]:
-    """The best response against the worst; not when all tie.
+    """The best response against the worst; none if all tie.
 
     margin is the difference in rating; chosen_win_rate and rejected_win_rate the share of the list
     that each is rated above, equals counting half and each its own equal (SPPO's estimate of
@@ -71,7 +71,7 @@ def _win_rate(ratings: Sequence[float], i: int) -> float:
 
 
 def lists_to_supervised(record: Record) -> list[Record]:
-    """The best response, the first of equals."""
+    """The best response; the first of several."""
     if not record.responses:
         return []
     best = int(np.argmax(record.extras["ratings"]))
@@ -168,7 +168,7 @@ def to_records(
     weights: tuple[float, float] | None = None,
     soft_labels: float = 0.0,
 ) -> tuple[list[Record], Report]:
-    """Rows, also of a mixture, as records of one kind, and a report to hand on to `tokenize`.
+    """Rows, also of a mixture, as records of one kind, and a report for `tokenize` to continue.
 
     Args:
       wanted: the kind of record; None: the recognized one.

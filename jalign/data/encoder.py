@@ -52,7 +52,7 @@ class Encoder:
         self._strips = any(t.rstrip for t in added)
 
     def id(self, token: Any) -> int:
-        """Number of a token."""
+        """Id of a token."""
         return cast(int, self.tokenizer.convert_tokens_to_ids(token))
 
     def starts(self, texts: Sequence[str]) -> list[list[int]]:

@@ -46,7 +46,7 @@ class Lengths(NamedTuple):
     scored_lens: np.ndarray
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Lengths:
-        """Those of some examples."""
+        """The lengths of some examples."""
         return Lengths(*(x[np.asarray(indices, int)] for x in self))
 
     @property
@@ -224,7 +224,7 @@ class Examples(Sequence[Example]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything an example holds; the report does not count."""
+        """SHA-256 (hex) of all examples, without the report."""
         digest = hashlib.sha256()
         for array in (self.tokens, self.scored, self.bounds, self.first):
             digest.update(array.tobytes())

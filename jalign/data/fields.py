@@ -11,7 +11,7 @@ from jalign.signatures import nearest
 
 
 class Fields:
-    """A row on its way to a record.
+    """A row while it is parsed.
 
     Attributes:
       row: its columns. A null column is used only if no alias holds a value.

@@ -54,7 +54,7 @@ def both_orders(record: Record) -> list[Record]:
 
 
 def _text(value: str | list[Message]) -> str:
-    """Text as it is; of messages, a single answer as it is and a conversation as lines."""
+    """Plain text unchanged; a single answer as its text, other messages as lines."""
     if isinstance(value, str):
         return value.strip()
     if len(value) == 1 and value[0]["role"] == "assistant" and not value[0].get("tool_calls"):

@@ -52,7 +52,7 @@ def make_file(
 
     Args:
       path: of the file, .jsonl or .jsonl.gz; an existing file is replaced at the end.
-      items: what JSON can hold.
+      items: JSON values.
       identity: all other facts that determine the rows, by name.
       size: items of a lot.
       most: rows after which no further lot is made, and none are kept; None: no limit.
@@ -94,12 +94,12 @@ def make_file(
 
 
 def fingerprint(items: object) -> str:
-    """SHA-256 of what JSON can hold."""
+    """SHA-256 of a JSON value."""
     return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
 
 
 def _locked(journal: Path, path: Path) -> IO[str]:
-    """The journal, open for this process alone."""
+    """The journal, opened and locked by this process."""
     while True:
         file = journal.open("a", encoding="utf-8")
         try:

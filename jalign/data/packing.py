@@ -90,7 +90,7 @@ Demand = tuple[int, int, int, int]
 
 
 class Demands(NamedTuple):
-    """What examples take of a stream.
+    """Demands of examples on a stream.
 
     Attributes:
       each: the demand of each example.
@@ -106,7 +106,7 @@ class Demands(NamedTuple):
 
 
 def demands_of(lengths: Lengths) -> Demands:
-    """What each of n examples takes, from its lengths."""
+    """Demands of n examples, from their lengths."""
     prompt, response, scored = lengths
     rows, total = (response > 0).sum(1), response.sum(1)
     # lists of Python ints: the loops below compare single numbers, which numpy does 10 times slower

@@ -85,8 +85,8 @@ def check_name(path: str | Path) -> Path:
 
 
 def write(path: str | Path, rows: Iterable[Row]) -> None:
-    """JSON Lines, compressed where the name ends in .gz; the same rows give the same bytes, which
-    appear all at once.
+    """JSON Lines, compressed where the name ends in .gz; the same rows give the same bytes. The
+    write is atomic.
     """
     path = check_name(path)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

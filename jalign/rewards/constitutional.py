@@ -53,7 +53,7 @@ class Revision(NamedTuple):
 
 def principles(path: str | Path | None = None) -> list[Principle]:
     """The principles of a JSON file, a list of objects with the fields of `Principle`; None reads
-    those that ship.
+    the built-in ones.
 
     Raises:
       ValueError: no such file, another content, or two of one name.

@@ -148,7 +148,7 @@ class RewardFunctions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the functions, as in `Scored`."""
+        """Names of the functions, as in `Scored`."""
         return tuple(part.name for part in self._parts)
 
     def __call__(
@@ -209,7 +209,7 @@ class RewardFunctions:
 
 
 def _by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """The keys that are functions replaced by their names."""
+    """The mapping with functions as keys replaced by their names."""
     return {name_of(x) if callable(x) else x: value for x, value in values.items()}
 
 
@@ -286,7 +286,7 @@ def _words(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Of an error in a function, without the frames that called it."""
+    """Traceback of an error in a function, without our frames."""
     inner = error.__traceback__
     while inner and inner.tb_next and inner.tb_frame.f_code.co_filename == __file__:
         inner = inner.tb_next

@@ -136,7 +136,7 @@ class ModelJudge:
     def option_logps(
         self, prompts: Sequence[str], options: Sequence[str]
     ) -> list[list[float] | None]:
-        """As `Judge.option_logps`, by the chain rule; None where a prompt is too long.
+        """As `Judge.option_logps`, by the chain rule; None if a prompt is too long.
 
         A row of the model holds a prompt and a token prefix that some options share; all of their
         next tokens are scored at its end: ten numbers take one or two rows, not ten.

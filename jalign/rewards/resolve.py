@@ -84,7 +84,7 @@ class Signature(NamedTuple):
         return cls(frozenset(p.name for p in rest) - needed, needed, none, everything, first)
 
     def columns(self, names: Iterable[str]) -> list[str]:
-        """Those of the columns that the function is given."""
+        """The columns that are passed to the function."""
         wanted, hidden = self.required | self.optional, self.options | self.placed
         return [n for n in names if n in wanted or (self.everything and n not in hidden)]
 

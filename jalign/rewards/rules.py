@@ -47,7 +47,7 @@ def sentiment_reward(prompts: Texts, responses: Texts) -> Scores:
 
 
 def exact_match(prompts: Texts, responses: Texts, *, answer: Sequence[object]) -> Scores:
-    r"""1 where the final answer of the response is that of `answer`, else 0.
+    r"""1 if the final answer of the response equals that of `answer`, else 0.
 
     Compares the results of `answers.final_answer` (in `\boxed{}`, behind `####`, else the full
     text) with whitespace normalized. None if the row has no answer.
@@ -63,7 +63,7 @@ def exact_match(prompts: Texts, responses: Texts, *, answer: Sequence[object]) -
 def numeric_match(
     prompts: Texts, responses: Texts, *, answer: Sequence[object], tolerance: float = 0.0
 ) -> Scores:
-    """1 where the last number of the response is that of `answer`, else 0, also without a number.
+    """1 if the last number of the response equals that of `answer`, else 0 (also without a number).
 
     How numbers are read: `answers.last_number`. Without a number in the answer: None.
 
