@@ -74,6 +74,7 @@ def cached_attention(
     The cache already holds the new tokens' own keys and values at `positions`. Other arguments as
     in `attention`.
     """
+    # Slots that are not written yet need no mask of their own: they lie after every position.
     slots = jnp.arange(k.shape[2])
     seen = slots <= positions[..., None]
     if window is not None:
@@ -114,6 +115,7 @@ def _plain(
     if softcap is not None:
         z = softcap * jnp.tanh(z / softcap)
     p = jax.nn.softmax(jnp.where(seen[:, None, None], z, MASKED), axis=-1)
+    # Rounded to the cache's type also where it was widened, so that CPU and accelerators agree.
     p = p.astype(kept).astype(v.dtype)
     o = jnp.einsum(f"bgrns,{order}->bngrc", p, v, preferred_element_type=jnp.float32)
     return o.astype(q.dtype).reshape(b, n, h, c)
@@ -131,6 +133,7 @@ def _cudnn(
         k,
         v,
         scale=scale,
+        # No mask beside it: right padding needs none, and one of [B, H, T, T] takes 9 x the memory.
         is_causal=True,
         # (to the left, to the right), the token itself not counted
         local_window_size=None if window is None else (window - 1, 0),

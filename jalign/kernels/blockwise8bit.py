@@ -90,6 +90,7 @@ def encode(x: Float[Array, "..."], *, signed: bool) -> Quantized8bit:
     if signed:
         codes = (jnp.sign(parts).astype(jnp.int32) * code).astype(jnp.int8)
     else:
+        # A second moment rounded to 0 would turn the next step into one of 1 / eps.
         codes = jnp.maximum(code, (parts > 0).astype(jnp.int32)).astype(jnp.uint8)
     return Quantized8bit(codes.reshape(x.shape), scales.squeeze(axis + 1))
 
@@ -99,8 +100,11 @@ def decode(coded: Quantized8bit) -> Float[Array, "..."]:
     codes, scales = coded
     signed = codes.dtype == jnp.int8
     bits = 7 if signed else 8
+    # The block axis is not stored: it is the one whose size differs, since blocks have at least 16
+    # entries.
     axis = next(a for a, n in enumerate(codes.shape) if scales.shape[a] != n)
     c = jnp.abs(codes.astype(jnp.int32))
+    # The decade is the highest bit of the code: exact, where a float logarithm could round up.
     e = 31 - jax.lax.clz(jnp.maximum(c, 1))
     j = c - jnp.left_shift(1, e)
     level = _pick(e, levels(bits)[2 ** np.arange(bits)]) + j * _pick(e, _widths(bits))

@@ -34,6 +34,8 @@ class Accelerator(NamedTuple):
     capability: tuple[int, int] | None = None
 
 
+# TPU memory is the limit that XLA enforces (15.75 of a v5e's 16 GiB). CUDA programs over the
+# limit compile without an error, so a plan has to compare them with these figures.
 ACCELERATORS = {
     "v5e": Accelerator("TPU v5 lite", "tpu", 15.75 * GIB, 197e12, 819e9, 200e9),
     "v5p": Accelerator("TPU v5", "tpu", 95.74 * GIB, 459e12, 2765e9, 600e9),

@@ -69,6 +69,7 @@ def _expand_bwd(inverse: Array, g: Array):
     flat = _flatten(g)
     if inverse.shape[-1] == 1:
         return _take(flat, inverse[:, 0]), None, None
+    # A prompt shared by K responses sums K gradients; bfloat16 would round every partial sum.
     copies = [_take(flat, inverse[:, k]).astype(jnp.float32) for k in range(inverse.shape[-1])]
     return sum(copies[1:], copies[0]).astype(g.dtype), None, None
 

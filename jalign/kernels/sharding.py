@@ -30,6 +30,7 @@ def shard_over_rows_and_heads(
     free = {
         name: size
         for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+        # Manual axes belong to a caller's own shard_map, which has split them already.
         if kind != AxisType.Manual
     }
     if math.prod(free.values()) == 1:
@@ -38,6 +39,7 @@ def shard_over_rows_and_heads(
     if q.shape[0] % math.prod(free[a] for a in batch):
         batch = ()
     heads = tuple(a for a in HEAD_AXES if a in free)
+    # Key/value heads decide: there are fewer of them, and each needs its query heads beside it.
     if k.shape[2] % math.prod(free[a] for a in heads):
         heads = ()
     spec = PartitionSpec(batch or None, None, heads or None)

@@ -58,6 +58,7 @@ def _local(
         return jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
 
     o: Any = jax.vmap(attend)(
+        # splash takes no scale.
         heads_first((q * scale).astype(q.dtype)), heads_first(k), heads_first(v)
     )
     return o.transpose(0, 2, 1, 3)[:, :tokens]

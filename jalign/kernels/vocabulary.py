@@ -179,8 +179,8 @@ Side = tuple[Head, Array]  # a head and its weight
 
 
 def sweep(sides: Sequence[Side], body: Callable[..., Carry], carry: Carry) -> Carry:
-    """carry = body(carry, first, block of each side) over all blocks; the last one is shorter,
-    never padded, and comes first.
+    """carry = body(carry, first, block of each side) over all blocks; the shorter remainder block
+    is processed first.
 
     A block holds entries first, first + 1, ... of every shard, [b, D] or [D, b]. All heads have the
     same vocabulary and cut it alike.
@@ -201,9 +201,9 @@ def sweep(sides: Sequence[Side], body: Callable[..., Carry], carry: Carry) -> Ca
     def step(i: Any, carry: Carry) -> Carry:
         return body(carry, i * size, *blocks(i * size, size))
 
-    if (
-        rest
-    ):  # first, because what a loop leaves is written in place and what follows a loop is a copy
+    # Not padded: logits of padding would count in the logsumexp (elsewhere up to 1.5 nat wrong).
+    # First, since the loop's result is written in place and what follows a loop copies it.
+    if rest:
         carry = body(carry, full * size, *blocks(full * size, rest))
     return jax.lax.fori_loop(0, full, step, carry) if full > 1 else step(0, carry)
 

@@ -83,6 +83,7 @@ class Attention(nnx.Module):
             linear(x, key).reshape(*streams, -1, spec.head_dim)
             for linear, key in zip((self.q, self.k, self.v), keys, strict=False)
         )
+        # Before the rotation, as in Qwen 3 and Gemma 3.
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if layer_type.rope is not None:
@@ -98,6 +99,7 @@ class Attention(nnx.Module):
             kv = write(kv, layer, k, v, inputs.positions, inputs.fresh)
         if inputs.rows is not None and inputs.inverse is not None:
             y = _on_flat_stream(on_rows, (q, k, v), inputs.rows, inputs.inverse)
+        # A prefill sees its own tokens only: the training kernel skips the empty rest of the cache.
         elif kv is None or inputs.fresh:
             y = on_rows(q, k, v)
         else:
@@ -124,6 +126,8 @@ def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
 def _on_flat_stream(on_rows, qkv: tuple[Array, ...], rows: Array, inverse: Array) -> Array:
     """Attention of [S, N, heads, C] streams on the rows gathered from them."""
     s, m, t = rows.shape
+    # On TPUs heads of 64 are padded to 128 lanes in these gathers. Gathering [N, H * 64] and
+    # splitting the heads afterwards would take half the time there (7.1 of 13.9 ms on a v6e).
     y = on_rows(*(expand(a, rows, inverse).reshape(s * m, t, *a.shape[2:]) for a in qkv))
     return collapse(y.reshape(s, m, t, *y.shape[2:]), rows, inverse)
 

@@ -144,6 +144,7 @@ def _kl_forward(
         shrink, other_shrink = jnp.exp(c["top"] - top), jnp.exp(c["other"] - other)
         e = jnp.exp(z - top[:, None])
         apart = (z - top[:, None]) - (u - other[:, None])
+        # e * (z - u) was summed relative to the old maxima; both shifts are made up for here.
         moved = (c["apart"] + c["sum"] * ((c["top"] - top) - (c["other"] - other))) * shrink
         return {
             "top": top,
@@ -172,6 +173,7 @@ def _kl_forward(
 def _kl_fwd(p: Head, q: Head, *primals):
     h, w, other_h, other_w = (x.value for x in primals)
     out = _kl_forward(p, q, h, w, other_h, other_w)
+    # Not booleans: residuals are pytrees, and a bool would come back as a traced array.
     marks = tuple(() if x.perturbed else None for x in primals)
     return out["kl"], (h, w, other_h, other_w, out, marks)
 
@@ -195,6 +197,7 @@ def _kl_bwd(p: Head, q: Head, residuals, g):
     return *ours, *theirs
 
 
+# symbolic_zeros says which inputs are differentiated: a frozen side costs no backward pass.
 _kl.defvjp(_kl_fwd, _kl_bwd, symbolic_zeros=True)
 
 
@@ -218,6 +221,7 @@ def _jsd(p: Head, q: Head, beta: float, h: Array, w: Array, other_h: Array, othe
 def _logs(beta: float, z: Array, total: Array, u: Array, other: Array) -> tuple[Array, ...]:
     """log p, log q and log m of a block."""
     log_p, log_q = z - total, u - other
+    # In logs, since p and q underflow at unlikely tokens.
     return log_p, log_q, jnp.logaddexp(math.log(beta) + log_q, math.log1p(-beta) + log_p)
 
 

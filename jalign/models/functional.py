@@ -49,6 +49,7 @@ def functional(
     Raises:
       ValueError: when the filter selects nothing.
     """
+    # Split once: nnx.jit on modules costs 4 to 19 ms of host time per step, plain pytrees 0.3 to 2.
     split = {"policy": nnx.split(model, trainable, ...)}
     if critic is not None:
         split["critic"] = nnx.split(critic, trainable, ...)
@@ -64,6 +65,7 @@ def functional(
             return nnx.merge(params.graphdef, _layers_may_wait(params.state))
         return nnx.merge(graphdefs["policy"], _layers_may_wait(params), base)
 
+    # Weights are arguments: what a jitted function captures is compiled in as constants.
     def apply(
         params: Any,
         base: Any,

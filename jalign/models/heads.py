@@ -37,4 +37,5 @@ class ScalarHead(nnx.Module):
     def attributes(self, hidden: Float[Array, "*P D"]) -> Float[Array, "*P A"]:
         """Every output."""
         kernel = self.kernel[...].astype(jnp.float32)
+        # HIGHEST, since TPUs multiply float32 in bfloat16 otherwise.
         return jnp.matmul(hidden.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST)

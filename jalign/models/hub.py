@@ -39,6 +39,7 @@ from jalign.parallel.rules import Rules, shardings
 
 LOG = logging.getLogger(__name__)
 
+# Neither pickles nor Python files are read, so they are not downloaded either.
 WANTED = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -113,6 +114,7 @@ def load(
         if spec.tied and lm_head and not _same_tables(family, checkpoint):
             spec = dataclasses.replace(spec, tied=False)
             config["tie_word_embeddings"] = False
+        # Shapes only: no parameter exists before its shard is read.
         model = nnx.eval_shape(
             lambda: Decoder(
                 spec,
@@ -144,6 +146,7 @@ def load(
                 head_key = jax.random.key(0) if key is None else key
                 fresh = initial_kernel(head_key, *leaf.shape)
                 arrays.append(jax.device_put(fresh.astype(leaf.dtype), sharding))
+    # Raised once all have been read, so that one error names every tensor.
     if broken:
         raise ValueError(f"{folder}: weights that are not finite: {', '.join(sorted(broken))}")
     return nnx.merge(graphdef, jax.tree.unflatten(structure, arrays))
@@ -247,6 +250,7 @@ def save(
         "tie_word_embeddings": model.spec.tied,
         **(settings or {}),
     }
+    # Last: a folder without config.json does not load, so a killed save leaves no half model.
     (folder / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
 
 
@@ -299,6 +303,7 @@ def stored_dtype(name: str | os.PathLike) -> np.dtype:
         sizes: collections.Counter[str] = collections.Counter()
         for tensor, shape in checkpoint.shapes.items():
             sizes[checkpoint.dtypes[tensor]] += math.prod(shape)
+    # JAX has no float64 unless x64 is enabled for the whole process.
     kinds = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     return jnp.dtype(kinds[sizes.most_common(1)[0][0]])
 
@@ -332,6 +337,7 @@ def _same_tables(family: Family, checkpoint: Checkpoint) -> bool:
         return True
     if shapes[HEAD] != shapes[embed]:
         return False
+    # In slices of the mapped files: neither table is in memory at once.
     rows = shapes[embed][0]
     parts = (slice(i, min(i + 4096, rows)) for i in range(0, rows, 4096))
     return all(
@@ -359,6 +365,7 @@ def _config_to_save(
 ) -> dict[str, Any]:
     config = {k: v for k, v in config.items() if k not in ("id2label", "label2id", "num_labels")}
     config |= {"architectures": [family.scalar if labels else family.causal]}
+    # transformers 4 writes torch_dtype, 5 dtype.
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype.name
     if labels:  # transformers counts the labels it is given
         names = [f"LABEL_{i}" for i in range(labels)]

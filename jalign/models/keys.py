@@ -124,6 +124,7 @@ def reader(
         start, stop = bounds[-1]
         slices = [slice(*b) for b in bounds[:-1]] + [slice(start + part.offset, stop + part.offset)]
         values = read(name, tuple(slices[::-1] if entry.row.transposed else slices))
+        # safetensors loads NaN without an error.
         if not np.isfinite(values).all():
             broken.add(name)
         return values.T if entry.row.transposed else values
@@ -131,6 +132,7 @@ def reader(
     def callback(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
         if bounds not in done:
+            # One tensor at a time into its slot: stacking would hold every layer twice.
             out = np.empty([stop - start for start, stop in bounds], dtype)
             if entry.layers is not None:
                 for i in range(*bounds[0]):

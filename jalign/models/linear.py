@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from jalign.parallel.axes import BATCH_AXES, CONTEXT, TENSOR
 from jalign.parallel.rules import constrain
 
+# GPT-2's, and the default initializer_range of transformers.
 INIT_STD = 0.02
 
 
@@ -69,6 +70,7 @@ class Linear(nnx.Module):
         kernel = jax.random.normal(rngs.params(), (*stack, fan_in, fan_out), param_dtype)
         self.kernel: nnx.Param | Kernel = nnx.Param(kernel * jnp.asarray(INIT_STD, param_dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros((*stack, fan_out), param_dtype)) if bias else None)
+        # Marked as data while it is None, so that an adapter can be attached later.
         self.lora: Adapter | None = nnx.data(None)
         self.dtype = dtype
 

@@ -155,6 +155,7 @@ def _forward(
         c = sweep([(head, weight)], functools.partial(_update, head, blk["h"]), start)
         log_sum, values, out = jnp.log(c["sum"]), {}, {}
         if "token_logps" in names:
+            # The target's logit by itself: in the sweep every block would have to look for it.
             own = head.own(weight, blk["y"])
             z = head.logits(jnp.sum(blk["h"].astype(jnp.float32) * own, -1))
             # The two ways to z round differently, and above 0 an odds ratio's log(1 - p) would be
@@ -199,11 +200,13 @@ def _statistics_fwd(head: Head, names: tuple[str, ...], hidden, weight, targets)
     direction = "token_logps" in names and not weight.perturbed
     out = _forward(head, names, hidden.value, weight.value, targets.value, direction)
     saved = {"h": hidden.value, "y": targets.value, **out}
+    # () and not True: residuals are pytrees, and a bool would come back as a traced array.
     return out["values"], (saved, weight.value, () if weight.perturbed else None)
 
 
 def _statistics_bwd(head: Head, names: tuple[str, ...], residuals, cotangents):
     saved, weight, trained = residuals
+    # A statistic that the loss does not differentiate costs nothing in the backward pass.
     given = {
         n: g for n, g in zip(names, cotangents, strict=True) if not isinstance(g, SymbolicZero)
     }

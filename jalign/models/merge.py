@@ -211,6 +211,7 @@ def _trim(leaves: Sequence[Any], density: float) -> list[Array]:
     if count == 0:
         return [jnp.zeros_like(x) for x in leaves]
     every = np.concatenate([x.ravel() for x in sizes])
+    # Linear time: with trim="global" these are all entries of a model.
     every.partition(n - count)
     least = every[n - count]  # what is larger stays, and of what is as large the first `spare`
     spare = count - int(np.sum(every[n - count :] > least))
@@ -227,6 +228,7 @@ def _trim(leaves: Sequence[Any], density: float) -> list[Array]:
 def _elect_and_merge(tensors: Sequence[Sequence[Array]], weights: Sequence[float]) -> list[Array]:
     """Steps 2 and 3 of TIES; `tensors` has the models' trimmed versions of each tensor."""
     elected = [jnp.sign(_weighted(models, weights)) for models in tensors]
+    # int32 per tensor: a float32 sum of signs stops counting at 2^24.
     majority = np.sign(sum(int(jnp.sum(g.astype(jnp.int32))) for g in elected))
     out = []
     for models, g in zip(tensors, elected, strict=True):

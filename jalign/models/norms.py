@@ -33,6 +33,7 @@ class Norm(nnx.Module):
         if self.style == "layer":
             y = y - jnp.mean(y, -1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + self.eps)
+        # transformers' Llama rounds before this product, its Gemma after it; here always after it.
         y = y * (1.0 + weight if self.style == "rms_plus_one" else weight)
         if self.bias is not None:
             y = y + self.bias[...].astype(jnp.float32)

@@ -91,6 +91,7 @@ class OwnDecoder(nnx.Module):
 
     def empty_cache(self, rows: int, slots: int) -> KVCache:
         """The ids of up to `slots` tokens per row, in the place of keys."""
+        # The shape of a Decoder's cache, so that samplers repeat and refill it alike.
         ids = jnp.zeros((1, rows, 1, slots, 1), jnp.int32)
         return KVCache(KeysValues(ids, ids), jnp.zeros(rows, jnp.int32), fresh=True)
 

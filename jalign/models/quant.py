@@ -75,6 +75,7 @@ def quantize_in_place(model: nnx.Module, kind: str) -> None:
         if isinstance(linear.kernel, Quantized):
             raise ValueError(f"{path} is quantized already")
         kernel = linear.kernel[...]
+        # Op by op every intermediate of encode would be a float32 array as large as the matrix.
         arrays = jax.jit(encode, static_argnums=1)(kernel, kind)
         linear.kernel = nnx.data(Quantized(arrays, kernel.dtype))
 

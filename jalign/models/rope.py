@@ -99,6 +99,7 @@ def row_lengths(
     first = rows[:, :, 0]
     stream = jnp.arange(s)[:, None]
     longest = jnp.zeros_like(positions).at[stream, first].max(own)
+    # Tokens in no row (the dummy) have an inverse past the end.
     row = jnp.minimum(inverse[:, :, 0] // t, m - 1)
     return jnp.take_along_axis(longest, jnp.take_along_axis(first, row, axis=1), axis=1)
 

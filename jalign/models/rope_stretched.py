@@ -57,6 +57,7 @@ class Yarn(Rope):
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, d - 1)
+        # As transformers: the ramp would divide by 0.
         high = high + 0.001 if low == high else high
         divided = np.clip((np.arange(len(freqs)) - low) / (high - low), 0.0, 1.0)
         return freqs / self.factor * divided + freqs * (1.0 - divided)
@@ -129,6 +130,7 @@ class DynamicNTK(Rope):
         if lengths is None:
             return jnp.asarray(freqs, jnp.float32)
         d = 2 * len(freqs)
+        # Within the original context growth is 1: the plain base.
         tokens = jnp.maximum(lengths, self.original_tokens).astype(jnp.float32)
         growth = self.factor * tokens / self.original_tokens - (self.factor - 1)
         power = jnp.asarray(-np.arange(0, d, 2) / (d - 2), jnp.float32)

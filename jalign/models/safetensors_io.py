@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+# Weights in F8 or integers come with scales, which a plain read would ignore.
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes
 
 
@@ -65,6 +66,7 @@ class Checkpoint:
     def _files(self) -> list[str]:
         if (self.folder / INDEX).is_file():
             names = sorted(set(_weight_map(self.folder / INDEX).values()))
+            # An index is not trusted: a name such as ../x would read other files of this host.
             outside = [n for n in names if Path(n).name != n or n in (".", "..")]
             if outside:
                 raise ValueError(f"{INDEX} names files outside its folder: {', '.join(outside)}")
@@ -132,6 +134,7 @@ def write_sharded(
     source = iter(tensors)
     for title, names in zip(titles, files, strict=True):
         write(folder / title, dict(next(source) for _ in names))
+    # An index left from an earlier save would win over the new file.
     (folder / INDEX).unlink(missing_ok=True)
     if n > 1:
         where = {name: title for title, names in zip(titles, files, strict=True) for name in names}
@@ -144,5 +147,6 @@ def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.unlink(missing_ok=True)
     path.touch()
     mode = path.stat().st_mode
+    # transformers refuses files that do not name their format.
     save_file(tensors, path, metadata={"format": "pt"})  # from 0.8 on for its owner alone
     path.chmod(mode)

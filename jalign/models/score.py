@@ -106,6 +106,7 @@ def _against(
     """What needs the reference, from one run of it."""
     (h, w, head), stop = mine, jax.lax.stop_gradient
     ref_w, ref_head = _head(reference)
+    # Stopped before the divergence, which then skips the backward pass of that side.
     ref_h = stop(_apart(_take(_hidden(reference, layout, None), layout.before)))
     ref_w = stop(ref_w)
     out = {}

@@ -69,5 +69,6 @@ def topk_negatives(
     best = {name: head.join(x, *hidden.shape[:2]) for name, x in blocks.items()}
     if key is None or top_k == 1:
         return best["ids"][..., 0].reshape(shape)
+    # Logits of the kept tokens suffice: the normalizer over V cancels among them.
     drawn = jax.random.categorical(key, best["values"])
     return jnp.take_along_axis(best["ids"], drawn[..., None], -1)[..., 0].reshape(shape)

@@ -32,6 +32,7 @@ def quantize_moments(inner: optax.GradientTransformation) -> optax.GradientTrans
 
 def _coded(state: Any) -> Any:
     def one(path: tuple, x: Any) -> Any:
+        # optax's states are named tuples: only their field names tell moments from other arrays.
         names = {key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)}
         moment = names & (_SIGNED | _NEVER_NEGATIVE)
         if not moment or blocks(x.shape) is None:

@@ -26,6 +26,7 @@ READS: dict[str, tuple[str, ...]] = {
 }
 _NOT_DECAYED = re.compile(r"norm|bias")
 _ADAPTER = re.compile(r"lora\.[ab]$")
+# Embeddings and heads are matrices too, but Muon is meant for hidden layers.
 _STACKED_MATRIX = re.compile(r"layers\..*(kernel|lora\.[ab])$")
 
 
@@ -66,6 +67,7 @@ def make_schedule(
     }[name]()
     if not warmup_steps:
         return after
+    # From 0, as optax's own warm-up, the first step would change nothing.
     first = learning_rate / warmup_steps
     warmup = optax.linear_schedule(first, learning_rate, max(warmup_steps - 1, 1))
     return optax.join_schedules([warmup, after], [warmup_steps])
@@ -96,6 +98,7 @@ def make_optimizer(
     if not l1 >= 0:
         raise ValueError(f"l1 must be >= 0, got {l1}")
     given = {"b1": b1, "b2": b2, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+    # An option that is silently ignored makes a sweep over it look like a result.
     for number, value in given.items():
         if number not in READS[name] and value != _DEFAULTS[number]:
             raise ValueError(
@@ -114,6 +117,7 @@ def make_optimizer(
         "lion": lambda: optax.lion(schedule, b1, b2, weight_decay=weight_decay, mask=decayed),
         "adafactor": lambda: optax.adafactor(
             schedule,
+            # Otherwise steps scale with a parameter's size, and LoRA's B starts at 0.
             multiply_by_parameter_scale=False,
             weight_decay_rate=weight_decay or None,
             weight_decay_mask=decayed,

@@ -59,6 +59,7 @@ def initialize(
     if heartbeat_timeout_s is None:
         heartbeat_timeout_s = _integer("JALIGN_HEARTBEAT_S", os.environ.get("JALIGN_HEARTBEAT_S"))
     timeouts: dict[str, Any] = {
+        # JAX's default of 100 s kept the peers of a killed process waiting for 92 s.
         "heartbeat_timeout_seconds": heartbeat_timeout_s or 60,
         "initialization_timeout": initialization_timeout_s,
     }
@@ -93,6 +94,7 @@ def initialize(
 
 def _in_cluster() -> bool:
     """Whether something started this process that JAX can ask who the others are."""
+    # JAX's own detection raises where there is no cluster, which is the usual case.
     env = os.environ
     if any(int(env.get(n) or 1) > 1 for n in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
         return True
@@ -158,11 +160,13 @@ def call_on_main(make: Callable[[], Result], *, everywhere: bool = False) -> Res
     if is_main():
         try:
             text = json.dumps({"result": make()})
+        # Whatever happens, something must be broadcast: the other processes are waiting for it.
         except (Exception, SystemExit) as error:
             failure = error
             message = f"process 0 failed: {type(error).__name__}: {error}"
             text = json.dumps({"error": message, "user": isinstance(error, _OF_THE_USER)})
     sent = np.frombuffer(text.encode(), np.uint8)
+    # The length goes first: a broadcast needs the same shape on every process.
     padded = np.zeros(broadcast_int(len(sent)), np.uint8)
     padded[: len(sent)] = sent
     reply = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))))

@@ -73,6 +73,7 @@ def _over_slices(sizes: dict[str, int], slices: int, devices: Sequence[Any]) -> 
         )
     within = (sizes[DATA] // slices, *list(sizes.values())[1:])
     between = (slices, *[1] * (len(sizes) - 1))
+    # Without split axes a mesh such as (1, 8, 2) on a 4 x 4 slice raises NotImplementedError.
     return mesh_utils.create_hybrid_device_mesh(
         within, between, devices=devices, allow_split_physical_axes=True
     )

@@ -50,6 +50,7 @@ def code() -> str:
 
 def _clocks() -> None:
     hosts.barrier("jalign clocks")
+    # An integer, since float32 seconds since 1970 come in steps of 128.
     times = multihost_utils.process_allgather(np.uint32(time.time())).astype(int)
     if times.max() - times.min() > MOST_SKEW_S:
         ahead = ", ".join(f"process {i}: {t - times[0]:+d} s" for i, t in enumerate(times))

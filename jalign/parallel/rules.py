@@ -31,6 +31,7 @@ DEFAULT: Rules = (
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, FSDP_AXES, TENSOR)),
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.bias", P(None, TENSOR)),
     (r"layers\.(attn\.o|mlp\.down)\.kernel", P(None, TENSOR, FSDP_AXES)),
+    # Split such that x A B lands where x W does; the rank is too small to split.
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.a", P(None, FSDP_AXES, None)),
     (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.b", P(None, None, TENSOR)),
     (r"layers\.(attn\.o|mlp\.down)\.lora\.a", P(None, TENSOR, None)),
@@ -40,6 +41,7 @@ DEFAULT: Rules = (
         P(None, FSDP_AXES, TENSOR),
     ),
     (r"layers\.(attn\.o|mlp\.down)\.kernel\.parts\.(codes|scales)", P(None, TENSOR, FSDP_AXES)),
+    # One step per 16,384 entries: replicating them costs nothing.
     (r"layers\..*\.kernel\.parts\.(steps|mean)", P()),
     (r"embed\.weight", P(TENSOR, FSDP_AXES)),
     (r"positions\.weight", P(None, FSDP_AXES)),

@@ -112,12 +112,14 @@ def prefill(
     b, p = prompts.shape
     model = weights.model()
     cache = model.empty_cache(b, p + t)
+    # -1 marks padding, so that a row's length in the cache counts real tokens only.
     positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
     hidden, cache = model(prompts, positions, cache=cache)
     assert cache is not None
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
     cache = dataclasses.replace(
         cache,
+        # The K responses share one prefill of their prompt.
         kv=jax.tree.map(lambda a: jnp.repeat(a, k, 1), cache.kv),
         lengths=jnp.repeat(cache.lengths, k),
     )

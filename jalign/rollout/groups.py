@@ -39,6 +39,7 @@ def respond(
         are left have no responses.
     """
     rows, k = batch_size * settings.responses, settings.responses
+    # Once for all batches, since changing the layout copies the weights.
     model = for_sampling(model, rows)
     other = None if other is None else for_sampling(other, rows)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

@@ -105,6 +105,7 @@ def respond_refilling(
             slots[: len(batch)] = free[: len(batch)]
             for row, request in zip(free, batch, strict=False):
                 owner[row] = request
+            # Always `together` keys, or the last admissions would compile programs of their own.
             request_ids = np.arange(admitted, admitted + together)
             keys = jax.vmap(partial(jax.random.fold_in, key))(request_ids)
             pool = _admit(weights, pool, ids, lengths, keys, slots, settings)
@@ -132,11 +133,13 @@ def _collect(pool: _Pool, owner: list[tuple[int, int] | None], rollout: Rollout)
 def _empty(weights: SamplingWeights, longest: int, rows: int, settings: Settings) -> _Pool:
     t, model = settings.max_new_tokens, weights.model()
     cache = KVCache.empty(model.spec, rows, longest + t, model.dtype)
+    # A fresh cache would let tokens attend to themselves alone.
     cache = dataclasses.replace(cache, fresh=False)
     zeros = jnp.zeros(rows, jnp.int32)
     return _Pool(
         cache if weights.layers is None else split_cache(cache),
         token=zeros,
+        # The position of an empty row is start + count - 1 and must lie in the cache.
         start=zeros + 1,
         count=zeros,
         key=jax.random.split(jax.random.key(0), rows),
@@ -159,6 +162,7 @@ def _admit(
 ) -> _Pool:
     """Put requests into the rows `slots`; a slot out of range holds no request."""
     r, t = len(lengths), settings.max_new_tokens
+    # Not repeated K times: responses to one prompt may be admitted at different moments.
     _, cache, logits = prefill(weights, prompts, lengths, 1, t)
     first, logp = _draw(logits, keys, jnp.zeros(r, jnp.int32), settings)
 
@@ -200,6 +204,7 @@ def _advance(weights: SamplingWeights, pool: _Pool, settings: Settings, chunk: i
         hidden, cache = decoder.model(pool.token[:, None], positions, cache=pool.cache)
         token, logp = _draw(decoder.logits(hidden[:, 0]), pool.key, pool.count, settings)
         live = ~pool.done
+        # Column t is past the end: mode="drop" leaves rows that are done as they are.
         at = (jnp.arange(n), jnp.where(live, pool.count, t))
         count = pool.count + live
         ended = pool.ended | (live & jnp.isin(token, eos))

@@ -126,6 +126,7 @@ def sample(
     for weights in models:
         rows = [p[:n] for p, n in zip(prompts, lengths, strict=True)]
         check_rows(rows, weights.model().spec, sampled=settings.max_new_tokens)
+    # Without buckets every new longest prompt would compile the whole program again.
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
     return _sample(models, prompts, lengths, key, settings)
@@ -156,6 +157,7 @@ def _sample(
         i, token, done, seen, caches, tokens, mask, token_logps = carry
         logits, caches = _advance(decoders, caches, token, start + i - 1)
         token, logp = _choose(logits, seen, jax.random.fold_in(key, i), settings)
+        # Rows that have ended run on until all have: in one program no row can stop alone.
         tokens = write(tokens, i, jnp.where(done, 0, token))
         token_logps = write(token_logps, i, jnp.where(done, 0.0, logp))
         mask = write(mask, i, ~done)
@@ -163,9 +165,11 @@ def _sample(
         return i + 1, token, done | jnp.isin(token, eos), seen, caches, tokens, mask, token_logps
 
     seen = None
+    # [n, V] flags are carried only where a penalty reads them.
     if settings.repetition_penalty != 1:
         seen = jnp.repeat(_seen(prompts, lengths, begun[0][2].shape[-1]), k, 0)
     logits = [logits for _, _, logits in begun]
+    # The prefill has the logits of the first token, so the loop starts at the second.
     first, logps = _choose(logits, seen, jax.random.fold_in(key, 0), settings)
     seen = None if seen is None else seen.at[jnp.arange(n), first].set(True)
     carry = (

@@ -39,6 +39,7 @@ def step_ends(tokenizer: TokenDecoder, tokens: np.ndarray, separator: str) -> li
 
     @cache
     def separators(n: int) -> int:
+        # Prefixes, since a separator may be spread over several tokens.
         text = decode(tokenizer, tokens[:n], special=True)
         return text.count(separator)
 

@@ -115,6 +115,7 @@ class Rollout(NamedTuple):
         if not more:
             return self
         if more < 0:
+            # Empty columns may go: a sampler may pad to more than the run allows.
             if self.mask[..., length:].any():
                 raise ValueError(
                     f"a response has {int(self.lengths.max())} tokens, more than the {length} that "

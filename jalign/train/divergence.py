@@ -58,6 +58,7 @@ def diverged(
     if last.get(MARGIN, -math.inf) > first.get(MARGIN, 0.0):
         return None
     was, now = first["loss"], last["loss"]
+    # At least 1, or a loss that starts near 0 would diverge by a tiny rise.
     if now - was > limit * max(abs(was), 1.0):
         return f"the loss is {now:.4g}, and was {was:.4g} before the first step"
     return None
@@ -101,6 +102,7 @@ class Trend:
     def add(self, step: int, rows: Iterable[Metrics]) -> None:
         """The metrics of the steps up to this one."""
         rows = [{n: row[n] for n in ("loss", MARGIN, CHOSEN) if n in row} for row in rows]
+        # Only then do the rows begin at step 1; a resumed run gets it from its checkpoint.
         if len(rows) == step:
             self.first, *rows = rows
         self.recent = [*self.recent, *rows][-_STEPS:]

@@ -12,6 +12,7 @@ class ExitCode(enum.IntEnum):
     DIVERGED = 4
     CHECKPOINT_FAILED = 5
     NOTHING_LEARNED = 6
+    # xpk restarts on 42 and from 127 up unless told otherwise; the usual 75 would stay down.
     PREEMPTED = 42
     INTERRUPTED = 130
 

@@ -56,6 +56,7 @@ def fit(
       source: gives the data of the next step; it must stand at `state.step`.
       hooks: called after every step, in order; one may return True or raise `StopTraining`.
     """
+    # `state.step` is read once: reading it in the loop would wait for every step.
     for taken in range(int(state.step) + 1, steps + 1):
         state, metrics = step(state, frozen, source(state, frozen))
         last = taken == steps

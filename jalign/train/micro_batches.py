@@ -69,6 +69,7 @@ def bin_shape(
     per_stream = -(-examples // streams)
     fit = max(1, max_tokens // tokens)
     count = -(-per_stream // fit)
+    # Evenly: a full micro-batch and a nearly empty one cost the same.
     fit = -(-per_stream // count)
     shape = Shape(
         streams=streams,
@@ -146,6 +147,7 @@ class MicroBatchPacker:
         streams = batch_shards(self.mesh)
         demands = demands_of(examples.lengths.take(indices))
         packing = self.packing(demands, responses, max(len(indices), room), streams)
+        # Every process plans all streams, for the same shapes everywhere, and lays out its own.
         local = streams // jax.process_count()
         mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
         stack = lay_out_packing(packing, examples, indices, mine, fields)
@@ -170,6 +172,7 @@ class MicroBatchPacker:
             for p in PROMPT_LEVELS
             for r in RESPONSE_LEVELS
         ]
+        # The cheapest first: a step costs what its slots cost, filled or not.
         for shape, count in sorted(shapes, key=lambda x: x[0].slots * x[1]):
             if packing := fit_into(demands, shape, count):
                 return packing

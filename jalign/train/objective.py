@@ -86,6 +86,7 @@ class Objective(NamedTuple):
         """The noise that the loss reads, if it does."""
         if NOISE not in self.inputs:
             return {}
+        # Keyed by example, not by position: another cut into micro-batches draws the same noise.
         index = fields.get("index", jnp.arange(fields["present"].shape[0]))
         if key is None:
             return {NOISE: jnp.zeros(index.shape)}
@@ -108,6 +109,7 @@ class Objective(NamedTuple):
             loss, named = term.loss(**{n: fields[n] for n in arrays_of(term.loss)}, **term.hyper)
             weights, plain = term.reduce(fields)
             share = Mean.of(loss, weighted(weights, plain, fields)[0]).total
+            # A step without scored tokens divides 0 by this, and its update is discarded.
             total += term.weight * share / jnp.maximum(divisor, 1e-20)
             if term is self.terms[0]:
                 metrics |= self.algorithm.format.metrics(fields, named)

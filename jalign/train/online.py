@@ -98,6 +98,7 @@ class Online:
         self.algorithm, self.spec, self.seed = algorithm, spec, seed
         self.prompts, self.sampler, self.reward, self.greedy = prompts, sampler, reward, greedy
         self.on_rollout, self.pretraining = on_rollout, pretraining
+        # Random access: prompts follow from the rollout's number, with no iterator state to save.
         self._order: Any = (
             grain.MapDataset.source(range(len(prompts))).seed(seed).shuffle().repeat()
         )
@@ -161,6 +162,7 @@ class Online:
         """
         self.step, self.tokens = step, position["num_tokens"]
         self.kl_coef, self.recent = position["kl_coef"], list(position["recent"])
+        # Checkpoints of older versions have no such counts.
         self.idle = self.idle.after(position.get("idle", {}))
         if not self.begins:
             checksum = position.get("under_way")
@@ -190,6 +192,7 @@ class Online:
 
     def _roll_out(self, number: int, state: TrainState, frozen: Frozen) -> Examples:
         """Sample and judge until there are enough examples, or attempts are used up."""
+        # A moving reference is in the state, and every array of a rollout must see the same one.
         frozen, spec = with_reference(frozen, state), self.spec
         attempts: list[Attempt] = []
         while len(attempts) < spec.attempts and sum(a.kept for a in attempts) < spec.prompts:
@@ -203,6 +206,7 @@ class Online:
         )
         self.idle.add(taught=taught, rewarded=rewarded, failures=failures)
         means["rollout/idle_in_a_row"] = float(self.idle.in_a_row)
+        # For the next rollout: the experience of this one has used the old coefficient.
         if spec.kl_target and self.kl_coef is not None:
             self.kl_coef = steered_kl_coef(spec, self.kl_coef, means["objective/kl"])
             means["objective/kl_coef"] = self.kl_coef
@@ -213,6 +217,7 @@ class Online:
 
     def _attempt(self, number: int, attempt: int, state: TrainState, frozen: Frozen) -> Attempt:
         spec = self.spec
+        # Every attempt has prompts reserved, used or not: a rollout's prompts depend on nothing else.
         first = (number * spec.attempts + attempt) * spec.prompts
         indices = [int(self._order[i]) for i in range(first, first + spec.prompts)]
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), 3), first)
@@ -264,9 +269,11 @@ class Online:
         per_epoch = self.spec.prompts // self.spec.batch_size
         epoch, batch = divmod(step, per_epoch)
         rng = np.random.default_rng((self.seed, number, epoch))
+        # array_split, since a rollout may keep fewer prompts than its steps have room for.
         return np.array_split(rng.permutation(len(examples)), per_epoch)[batch]
 
     def _micro_batches(self, examples: Examples, indices: np.ndarray) -> tuple[MicroBatches, ...]:
+        # Shapes for a full batch also where fewer were kept, or each count would compile a program.
         k, room = examples.k or self.spec.responses, self.spec.batch_size
         if self.pretraining:
             examples = self.pretraining.beside(examples.take(indices), self.step)

@@ -24,6 +24,7 @@ def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
     known = np.where(valid, scores, np.nan)
     if not valid.any():
         return {"reward": float("nan")}
+    # numpy warns about a group without any reward and gives NaN.
     some = valid.any(-1)
     spread = np.nanstd(known[some], -1)
     return {

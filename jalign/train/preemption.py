@@ -48,9 +48,11 @@ class Preemption:
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Preemption:
+        # After jax.distributed.initialize a Python handler would silently disable JAX's notifier.
         if not self._several:
             self._old = {s: signal.signal(s, self._hear) for s in (signal.SIGTERM, signal.SIGINT)}
             self._ears = socket.socketpair()
+            # set_wakeup_fd refuses a blocking socket.
             self._ears[1].setblocking(False)
             self._woken = signal.set_wakeup_fd(self._ears[1].fileno(), warn_on_full_buffer=False)
             self._teller = threading.Thread(target=self._tell, daemon=True)
@@ -62,6 +64,7 @@ class Preemption:
             return
         signal.set_wakeup_fd(self._woken)
         for number, handler in self._old.items():
+            # None is a handler from below Python, which cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._old = {}
         self._ears[1].close()  # what ends the thread
@@ -82,6 +85,7 @@ class Preemption:
                     while self._ears[0].recv(1):
                         pass
                 except TimeoutError:
+                    # sys.exit would end this thread only; the main one may be compiling.
                     os._exit(ExitCode.INTERRUPTED)
                 return
             if len(heard) == 1:

@@ -43,6 +43,7 @@ def reference_columns(
     digest = hashlib.sha256(json.dumps(key | {"names": names}, sort_keys=True).encode()).hexdigest()
     path = folder / f"ref-{digest[:16]}.npz"
     n_examples = len(source.batches.examples)
+    # Process 0 decides: a shared folder may show a new file to some hosts earlier than to others.
     if hosts.broadcast_int(path.exists()):
         kept, why = _read(path, names, n_examples)
         if not hosts.any_process(kept is None):
@@ -54,6 +55,7 @@ def reference_columns(
     def reference(frozen: Frozen, batch: Any) -> Any:
         return objective.reference_fields(apply, frozen, batch)
 
+    # NaN, so that an example in no batch is noticed below.
     columns = {n: np.full(n_examples, np.nan, np.float32) for n in names}
     for data in source.eval_batches():
         for stack in data:
@@ -67,6 +69,7 @@ def reference_columns(
                             f"{algorithm.name}: {name} is not one number per example, so it "
                             "cannot be cached"
                         )
+                    # Empty slots have index -1, which numpy takes for the last example.
                     columns[name][index[index >= 0]] = values[index >= 0]
     missing = int(sum((~np.isfinite(c)).sum() for c in columns.values()))
     if missing:

@@ -38,6 +38,7 @@ def reward_arrays(
     if "win_probs" in read:
         assert judged.win_probs is not None
         arrays["win_probs"] = judged.win_probs
+        # A response against itself is not a comparison.
         others = ~np.eye(judged.win_probs.shape[-1], dtype=bool)
         valid = valid & (np.isfinite(judged.win_probs) & others).any(-1)
     return arrays, valid, metrics

@@ -33,6 +33,7 @@ def rollout_arrays(
     read, (b, k) = set(algorithm.rollout_inputs()), rollout.finished.shape
     by_policy = policy_columns(algorithm, k)
     arrays, valid, metrics = reward_arrays(algorithm, judged, spec.response_len, by_policy)
+    # A sampler that was interrupted leaves prompts without responses.
     valid = valid & rollout.mask.any(-1)
     if greedy is not None:
         assert greedy.scores is not None

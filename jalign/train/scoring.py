@@ -27,6 +27,7 @@ def model_fields(apply: Apply, temperature: float) -> Callable[..., Arrays]:
     def read(params: PyTree, frozen: Frozen, batch: Batch, names: tuple[str, ...]) -> Arrays:
         fields, shape = {}, batch.mask.shape
         of_policy = {"old_token_logps": "token_logps", "values": "values"}
+        # At the sampler's temperature: at another one ratios of equal weights would not be 1.
         if outputs := tuple(of_policy[n] for n in of_policy if n in names):
             out = apply(params, frozen.base, batch.layout, outputs, None, temperature=temperature)
             fields |= {n: out[o] for n, o in of_policy.items() if n in names}
@@ -104,6 +105,7 @@ class ResponseScorer:
         for stack in self.packer.pack(examples, range(b), k, {}, b):
             for i in range(int(stack.count)):
                 batch = stack.micro_batch(i)
+                # Sorted: `names` is static, and another order would compile again.
                 out = self._read(params, frozen, batch, names=tuple(sorted(names)))
                 index = hosts.gather(batch.extras["index"])
                 for name, x in out.items():

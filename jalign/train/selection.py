@@ -52,6 +52,7 @@ class Selection:
         if take is not None:
             rollout, learned = rollout.take(take), np.take_along_axis(learned, take, 1)
             if old is not None:
+                # Pairs have no ratio: their losses compare with the reference.
                 old = np.take_along_axis(old, take[..., None], 1) if policy_samples else None
         if old is not None:
             fields["old_token_logps"] = old

@@ -144,6 +144,7 @@ def with_columns(
     def extended(batch: Batch) -> Batch:
         index = batch.extras["index"]
         looked_up = {
+            # Empty slots have index -1, which numpy takes for the last example.
             name: np.where(index >= 0, column[index], 0).astype(np.float32)
             for name, column in columns.items()
         }

@@ -68,6 +68,7 @@ def init_state(
     """The state before the first step, created in its shardings; `params` are float32 masters."""
     create = _creator(optimizer, algorithm, seed, **hyper)
     abstract = abstract_state(mesh, params, optimizer, algorithm, seed, offload=offload, **hyper)
+    # Created in its shardings: no device ever holds more than its part.
     return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))(params)
 
 
@@ -98,6 +99,7 @@ def _creator(
     optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, **hyper: float | str
 ) -> Callable[[Any], TrainState]:
     def create(params: PyTree) -> TrainState:
+        # bfloat16 masters would swallow small updates.
         params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
         return create_state(params, optimizer, algorithm, jax.random.key(seed), **hyper)
 
@@ -133,6 +135,8 @@ def gathered_copy_fn(params: PyTree, dtype: DTypeLike) -> tuple[Callable[[PyTree
 
 def _copy(params: PyTree, dtype: DTypeLike) -> PyTree:
     def one(path: tuple, x: jax.Array) -> jax.Array:
+        # A copy even of the same dtype: jit returns an unchanged argument as the same buffer, and
+        # the next step donates the policy's.
         return jnp.astype(x, dtype if _MATRIX.search(path_name(path)) else x.dtype, copy=True)
 
     return jax.tree_util.tree_map_with_path(one, params)

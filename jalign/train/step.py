@@ -50,6 +50,7 @@ def create_state(
         key=key,
         skipped=jnp.int32(0),
         skipped_in_a_row=jnp.int32(0),
+        # Copied, since the policy's buffers are donated to the step.
         ref=jax.tree.map(jnp.copy, policy_of(params)) if moving else None,
     )
 
@@ -94,8 +95,10 @@ def make_train_step(
 
     def step(state: TrainState, frozen: Frozen, data: Data) -> tuple[TrainState, Arrays]:
         stacks, frozen = as_micro_batches(data), with_reference(frozen, state)
+        # A base key and the step number: no key state that a resumed run could lose.
         key = jax.random.fold_in(state.key, state.step)
         divisors = _divisors(objective, stacks)
+        # A single micro-batch is the global batch: one pass is exact there.
         coupled = algorithm.batch_coupled and not _is_single(stacks)
         gradient = _two_pass_gradient if coupled else _summed_gradient
         grads, loss, means = gradient(objective, apply, state, frozen, stacks, divisors, key)
@@ -114,6 +117,8 @@ def make_train_step(
         # `where` would promote a dtype silently; then the next step compiles again, and the state
         # no longer fits its checkpoint. An optimizer or carry of a user's own is the likely cause.
         chex.assert_trees_all_equal_shapes_and_dtypes(new, old)
+        # Selected on the device, so that the state can be donated and the host does not wait.
+        # optax.apply_if_finite would let a bad update through after a number of them.
         scored = jnp.any(divisors > 0)
         new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
         if state.ref is not None:
@@ -194,6 +199,7 @@ def _summed_gradient(objective, apply, state, frozen, stacks, divisors, key):
             more = gradient_of(_at(stack, i), jax.random.fold_in(keys, i))
             return jax.tree.map(jnp.add, total, more)
 
+        # `count` is traced: micro-batches that are not filled cost nothing.
         total = jax.lax.fori_loop(0, stack.count, body, total)
     return total
 
@@ -207,6 +213,7 @@ def _two_pass_gradient(objective, apply, state, frozen, stacks, divisors, key):
     sizes = [s["present"].shape[0] for s in stacked]
     read = [n for n in objective.inputs if n in objective.algorithm.format.reads]
     joined = concatenate(stacked)
+    # Over the joined batch: the noise belongs to examples, whichever micro-batch they are in.
     joined |= objective.noise(joined, key)
 
     def loss_of(scores):
@@ -225,6 +232,7 @@ def _two_pass_gradient(objective, apply, state, frozen, stacks, divisors, key):
         keys = jax.random.fold_in(key, n)
 
         def body(i, grads, stack=stack, share=share, keys=keys):
+            # The keys of the first pass: other dropout would not fit the cotangents.
             batch, part_key = _at(stack, i), jax.random.fold_in(keys, i)
 
             def scores_of(params):

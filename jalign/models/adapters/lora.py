@@ -56,11 +56,13 @@ class Lora(nnx.Module):
         if key is not None and self.dropout > 0.0:
             keep = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
             x = jnp.where(keep, x / (1.0 - self.dropout), 0.0).astype(x.dtype)
+        # Stored in float32, since small updates vanish in bfloat16; cast for the products.
         a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
         return (x @ a) @ b * self.scale
 
     def delta(self) -> Float[Array, "... i o"]:
         """s A B, what `merge` adds to the kernel; float32."""
+        # TPUs would multiply in bfloat16, and the merged model would differ from the adapter.
         return self.scale * jnp.matmul(self.a[...], self.b[...], precision="highest")
 
 

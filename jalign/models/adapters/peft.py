@@ -75,6 +75,7 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     for matrix in table:
         parts = [(path, loras.get(path)) for path in matrix.paths]
         a, b, scale = _side_by_side(parts, linear_layers(model))
+        # Ranks that `load_adapter` filled up with zeros are written as they were.
         used = [(x != 0).any(0) | (y != 0).any(1) for x, y in zip(a, b, strict=True)]
         used = used if np.any(used) else [u | True for u in used]
         counts = [int(u.sum()) for u in used]
@@ -195,6 +196,7 @@ def _side_by_side(
     row, column = 0, 0
     for (_, lora), width in zip(parts, widths, strict=True):
         if lora is not None:
+            # PEFT has one scale per module, so a part's own goes into its B.
             block = gather(lora.b[...]) * (lora.scale / scale)
             b[:, row : row + lora.rank, column : column + width] = block
             row += lora.rank
@@ -210,6 +212,7 @@ def _config(
         name: scale * (math.sqrt(ranks[name]) if lora.rank_stabilized else ranks[name])
         for name, scale in scales.items()
     }
+    # PEFT's patterns name exceptions: the commonest value becomes the default.
     rank, alpha = (Counter(x.values()).most_common(1)[0][0] for x in (ranks, alphas))
     return {
         "peft_type": "LORA",

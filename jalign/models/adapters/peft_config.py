@@ -20,6 +20,7 @@ PICKLE = "adapter_model.bin"
 PLAIN: dict[str, tuple] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
+    # Those that leave the base as it is; pissa, olora and loftq change it.
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
     **dict.fromkeys(
         (
@@ -87,6 +88,7 @@ def scale(config: dict, name: str, rank: int) -> float:
 def alpha(config: dict, name: str) -> float:
     """lora_alpha of a module, or what alpha_pattern says."""
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
+        # PEFT's own rule: the first pattern that matches counts.
         if re.match(rf"(.*\.)?({pattern})$", name):
             return float(alpha)
     return float(config["lora_alpha"])

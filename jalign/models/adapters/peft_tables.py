@@ -120,6 +120,7 @@ def vocabulary_of(folder: str | os.PathLike) -> int | None:
 def _base(tensors: Tensors, name: str) -> np.ndarray | None:
     """The table that the adapter brings, if it does."""
     tables = [tensors.pop(f"{PREFIX}{name}.{end}", None) for end in ENDS]
+    # The base's own table, which PEFT may store beside its replacement.
     tensors.pop(f"{PREFIX}{name}.original_module.weight", None)
     return next((x for x in tables if x is not None), None)
 

@@ -82,6 +82,7 @@ def decoder_numbers(config: Config, **defaults: object) -> dict:
         "width": width,
         "depth": required(config, "num_hidden_layers"),
         "heads": heads,
+        # Configs from before grouped attention have no such key, or null.
         "kv_heads": config.get("num_key_value_heads") or heads,
         "head_dim": config.get("head_dim") or width // heads,
         "mlp_width": required(config, "intermediate_size"),

@@ -35,6 +35,7 @@ def _common(config: Config, **more: Any) -> dict[str, Any]:
     bias = config.get("attention_bias", False)
     return decoder_numbers(
         config,
+        # Not width / heads, from which Gemma's heads differ.
         head_dim=config.get("head_dim") or 256,
         activation=activation("gelu_pytorch_tanh" if act == "gelu" else act),
         norm="rms_plus_one",
@@ -58,6 +59,7 @@ def _alternating(config: Config, full_every: int, **more: Any) -> Spec:
         post_norms=True,
         window=config.get("sliding_window", 4096),
         windowed=windowed(config) or tuple((i + 1) % full_every != 0 for i in range(depth)),
+        # Not head_dim ** -0.5: Gemma 2 27B scales by width / heads.
         attn_scale=config.get("query_pre_attn_scalar", 256) ** -0.5,
     )
 
@@ -75,6 +77,7 @@ def _gemma3(config: Config) -> Spec:
     if "rope_parameters" in config:
         local = rope(config, layer_type="sliding_attention")
     else:
+        # Windowed layers see no more than before, so only the global ones are stretched.
         local = rope({"rope_theta": config.get("rope_local_base_freq", 10000.0)})
     return _alternating(
         config,

@@ -10,6 +10,7 @@ ROWS = (
     same("transformer.wpe.weight", "positions.weight"),
     same("transformer.ln_f.weight", "final_norm.weight"),
     same("transformer.ln_f.bias", "final_norm.bias"),
+    # A Linear beside Conv1D layers, so stored the other way round.
     turned("lm_head.weight", "lm_head.kernel"),
     turned("score.weight", "value.kernel"),
     same("transformer.h.{}.ln_1.weight", "layers.attn_norm.weight"),
@@ -72,6 +73,7 @@ FAMILIES = (
         _spec,
         ROWS,
         prefix="transformer.",
+        # Causal masks, which older checkpoints store as buffers.
         ignored=(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",),
     ),
 )

@@ -5,6 +5,7 @@ from jalign.models.spec import Spec
 
 
 def _window(config: Config) -> dict:
+    # Qwen's configs name a sliding_window that only use_sliding_window turns on.
     if not config.get("use_sliding_window") or config.get("sliding_window") is None:
         return {}
     first, depth = config.get("max_window_layers", 28), config["num_hidden_layers"]
@@ -13,6 +14,7 @@ def _window(config: Config) -> dict:
 
 
 def _qwen2(config: Config) -> Spec:
+    # These biases are in no config: transformers hard-codes them.
     return Spec(**decoder_numbers(config), **_window(config), qkv_bias=True)
 
 

@@ -55,6 +55,7 @@ def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None
         stretch = (number(n) for n in ("factor", "low_freq_factor", "high_freq_factor"))
         return Rope(base, fraction, llama3=Llama3Stretch(*stretch, original))
     if kind == "dynamic":
+        # transformers' dynamic NTK takes max_position_embeddings for the original context.
         tokens = limit or original
         return DynamicNTK(base, fraction, factor=float(number("factor")), original_tokens=tokens)
     given = p.get("attention_factor")

@@ -46,6 +46,7 @@ class Evaluations:
           ValueError: it is the first and lacks a metric that a stop rule reads.
         """
         self.log.write(step, metrics, "eval")
+        # NaN is not JSON, and would compare false with everything in the rules.
         finite = {name: float(x) for name, x in metrics.items() if np.isfinite(x)}
         self.so_far.append({"step": step} | finite)
         if len(self.so_far) == 1:
