@@ -1,10 +1,10 @@
 """Causal self-attention over right-padded rows: one function, several implementations.
 
-All of them give the same values and gradients. Right padding needs no mask: a real token attends
-only to what stands before it, and that is never padding. Softmax is always in float32. Which one
-fits a device is `jalign.kernels.backend.choose_attention`'s business.
+All implementations give the same values and gradients. Right padding needs no mask: a real token
+attends only to earlier tokens, which are never padding. Softmax is always in float32.
+`jalign.kernels.backend.choose_attention` selects the one for a device.
 
-Shape letters: B rows, T tokens, S cache places, N query tokens, H query heads, G key/value heads,
+Shape letters: B rows, T tokens, S cache slots, N query tokens, H query heads, G key/value heads,
 C head dim.
 """
 
@@ -32,7 +32,7 @@ def attention(
     softcap: float | None = None,
     implementation: str,
 ) -> Float[Array, "B T H C"]:
-    """softmax(cap(scale * q k^T)) v over the tokens at and before each query.
+    """softmax(cap(scale * q k^T)) v over the tokens up to each query.
 
     Args:
       scale: factor of the logits, usually C ** -0.5.
@@ -68,7 +68,7 @@ def cached_attention(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B N H C"]:
-    """Attention of new tokens to a key/value cache: a query at position p sees cache places j <= p
+    """Attention of new tokens to a key/value cache: a query at position p sees cache slots j <= p
     (and j > p - window).
 
     The cache already holds the new tokens' own keys and values at `positions`. Other arguments as

@@ -1,7 +1,6 @@
-"""Which device, which attention kernel, and why: one decision and one printable report.
+"""Select the attention kernel for a device, and report devices, kernel and reason.
 
-The choice is made from facts about the device that are passed in, so that it can also be made for
-hardware that is not here.
+The choice depends only on the arguments, so that it also works for hardware that is not attached.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ def choose_attention(
     Args:
       platform: cpu | cuda | rocm | tpu ("gpu" is taken for cuda).
       dtype: what attention computes in.
-      window: every implementation has windows; it is taken so that a caller can pass all it knows.
-      compute_capability: of a CUDA device, "9.0" or (9, 0); None is not known, and cuDNN's wider
+      window: has no effect, since every implementation supports windows.
+      compute_capability: of a CUDA device, "9.0" or (9, 0); None is unknown, and cuDNN's wider
         limits are assumed.
       device_kind: the device's name, for the reason only.
-      requested: an implementation asked for by name.
+      requested: an implementation selected by name.
 
     Raises:
       ValueError: when `requested` is unknown or cannot run there.
@@ -81,8 +80,8 @@ def describe(
     window: int | None = None,
     requested: str | None = None,
 ) -> list[str]:
-    """Lines that say what this process computes on: devices, memory per device, attention kernel
-    and why.
+    """Lines that describe the hardware of this process: devices, memory per device, and the
+    attention kernel with its reason.
     """
     device = jax.local_devices()[0]
     name, reason = choose_attention(

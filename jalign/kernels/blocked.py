@@ -1,4 +1,4 @@
-"""Causal attention for CPUs: blocks that skip what the mask hides, one row of the batch at a time.
+"""Causal attention for CPUs: blocks that skip masked keys, one row of the batch at a time.
 
 The forward pass keeps one number per query (the log of its softmax's denominator), and the backward
 pass recomputes the probabilities from it. Blocks of queries are unrolled at trace time, so the keys

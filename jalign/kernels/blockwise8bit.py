@@ -2,19 +2,17 @@
 
 Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization, sections 2.1 and 3,
 https://arxiv.org/abs/2110.02861. The largest magnitude of a block is its scale; every entry is the
-nearest of levels that stand closer together the smaller they are (dynamic tree quantization). The
-linear int8 of `jalign.kernels.nf4` would round to 0 whatever is below 1/254 of the largest
-entry, which most second moments are.
+nearest of levels that are denser near 0 (dynamic tree quantization). The linear int8 of
+`jalign.kernels.nf4` would round everything below 1/254 of the largest entry to 0, which includes
+most second moments.
 
-With n magnitude bits the code c = 2**e + j, 0 <= j < 2**e, stands for the middle of the j-th of
-2**e equal parts of the decade 10**(e - n) to 10**(e - n + 1), and 0 for 0. int8 codes have a sign
-and 7 bits (1 to 5.5e-7 of the largest), uint8 codes are for what is never negative and have 8 bits
-(1 to 5.5e-8).
+With n magnitude bits the code c = 2**e + j, 0 <= j < 2**e, is the middle of the j-th of 2**e equal
+parts of the decade 10**(e - n) to 10**(e - n + 1); code 0 is 0. int8 codes have a sign and 7 bits
+(1 to 5.5e-7 of the largest), uint8 codes are for non-negative arrays and have 8 bits (1 to 5.5e-8).
 
 Deviations: blocks lie along one axis, so that codes have the shape of the array and are sharded as
 it is; the paper's are 2048 entries of the flattened array. The top level is the scale itself, where
-the paper adds a code for it. What is not negative and not 0 is never rounded to 0: a second moment
-of 0 would turn a small step into one of 1 / eps.
+the paper adds a code for it. Positive entries of uint8 codes are never rounded to 0.
 """
 
 from __future__ import annotations
@@ -46,8 +44,8 @@ class Quantized8bit(NamedTuple):
 
 
 def blocks(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """(axis, entries of a block): along the one of the last two axes that allows the larger blocks,
-    the last where both do. None for an array that is not worth coding.
+    """(axis, entries of a block): along whichever of the last two axes allows larger blocks, the
+    last in a tie. None for an array too small to quantize.
     """
     if math.prod(shape) < LEAST_ENTRIES:
         return None
@@ -57,7 +55,7 @@ def blocks(shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def levels(bits: int) -> np.ndarray:
-    """[2**bits] float32: what the codes 0, 1, 2 ... of so many magnitude bits stand for, 0 to 1."""
+    """[2**bits] float32 from 0 to 1: the level of each code of `bits` magnitude bits."""
     code = np.arange(1, 2**bits)
     e = np.floor(np.log2(code)).astype(int)
     place = 0.1 + 0.9 * ((code + 0.5) / 2.0**e - 1)
@@ -66,7 +64,7 @@ def levels(bits: int) -> np.ndarray:
 
 
 def encode(x: Float[Array, "..."], *, signed: bool) -> Quantized8bit:
-    """The codes of an array whose shape has `blocks`."""
+    """Quantize an array whose shape has `blocks`."""
     layout = blocks(x.shape)
     if layout is None:
         raise ValueError(f"an array of shape {x.shape} is not coded: see `blocks`")
@@ -96,7 +94,7 @@ def encode(x: Float[Array, "..."], *, signed: bool) -> Quantized8bit:
 
 
 def decode(coded: Quantized8bit) -> Float[Array, "..."]:
-    """The array of codes, float32."""
+    """Dequantize to float32."""
     codes, scales = coded
     signed = codes.dtype == jnp.int8
     bits = 7 if signed else 8

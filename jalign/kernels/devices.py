@@ -1,6 +1,6 @@
-"""Accelerators and what they are made of: memory, arithmetic, links.
+"""Accelerators: memory, arithmetic throughput, bandwidth and links.
 
-The figures are the makers' own for dense bfloat16; memory is what a program can have.
+The figures are the vendors' own for dense bfloat16; memory is what a program can use.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ ACCELERATORS = {
 
 
 class Built(NamedTuple):
-    """What a program is built for: platform (cpu | cuda | rocm | tpu), kind, and of a CUDA device
-    its compute capability, where it is known.
+    """The target of a program: platform (cpu | cuda | rocm | tpu), device kind, and the compute
+    capability of a CUDA device if it is known.
     """
 
     platform: str
@@ -64,8 +64,8 @@ class Built(NamedTuple):
 
 
 def built_for() -> Built:
-    """The device that programs traced here will run on: that of the mesh in scope
-    (`jax.set_mesh`), which need not be in this machine, or else of this process.
+    """The device that programs traced now will run on: that of the mesh in scope (`jax.set_mesh`),
+    which need not be attached, or else this process's own.
     """
     local, mesh = jax.local_devices()[0], jax.sharding.get_abstract_mesh()
     device = None if mesh.empty else mesh.abstract_device
@@ -79,12 +79,12 @@ def built_for() -> Built:
 
 
 def platform() -> str:
-    """cpu | cuda | rocm | tpu: of the device that programs traced here will run on."""
+    """cpu | cuda | rocm | tpu: the platform that programs traced now will run on."""
     return built_for().platform
 
 
 def known(kind: str) -> Accelerator | None:
-    """The figures of a `device_kind`."""
+    """The accelerator of a `device_kind`, or None."""
     return next((a for a in ACCELERATORS.values() if kind.startswith(a.kind)), None)
 
 

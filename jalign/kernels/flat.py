@@ -1,4 +1,4 @@
-"""Between the flat token stream and the rows that attention reads, with gradients that only gather.
+"""Gathers from the flat token stream to attention rows and back, with gradients that only gather.
 
 The transpose of a gather is a scatter-add, which is slow on every accelerator. Here both directions
 are known on the host (`rows` and `inverse` of `jalign.layout.Layout`), so each gather's gradient is
@@ -19,15 +19,15 @@ from jaxtyping import Int, Shaped
 def expand(
     x: Shaped[Array, "S N *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
 ) -> Shaped[Array, "S M T *F"]:
-    """Row r, place t takes stream token `rows[r, t]`; unused places take token N - 1, which is
-    never a real one.
+    """Row r, position t takes stream token `rows[r, t]`; unused positions take token N - 1, which
+    is never a real one.
 
     The gradient of a token is the sum over its copies, in float32.
 
     Args:
       x: one value per stream token; `*F` is any number of feature axes.
-      rows: place in the stream of each row's tokens.
-      inverse: places in the flattened rows [M * T] where a token stands; unused entries are M * T
+      rows: index in the stream of each row's tokens.
+      inverse: indices of a token's copies in the flattened rows [M * T]; unused entries are M * T
         or more.
     """
     return jax.vmap(_expand)(x, rows, inverse)
@@ -36,8 +36,7 @@ def expand(
 def collapse(
     y: Shaped[Array, "S M T *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
 ) -> Shaped[Array, "S N *F"]:
-    """Every stream token takes its value from its first copy in the rows; a token in no row takes
-    0.
+    """Every stream token takes the value of its first copy in the rows; a token in no row takes 0.
 
     All copies of a shared prompt hold the same value (causal attention over the same tokens), so
     reading one is enough, and the gradient goes to that one alone. Arguments as in `expand`.
@@ -46,7 +45,7 @@ def collapse(
 
 
 def _take(flat: Array, indices: Array) -> Array:
-    """`flat[places]`, and 0 where a place is past the end."""
+    """`flat[indices]`, and 0 where an index is past the end."""
     return jnp.take(flat, indices, axis=0, mode="fill", fill_value=0)
 
 
@@ -56,8 +55,7 @@ def _flatten(y: Array) -> Array:
 
 @jax.custom_vjp
 def _expand(x: Array, rows: Array, inverse: Array) -> Array:
-    # Every entry of `rows` is in range by construction; saying so spares the compiler a mask over
-    # the result.
+    # Every entry of `rows` is in range by construction; without the promise XLA masks the result.
     return x.at[rows].get(mode="promise_in_bounds")
 
 

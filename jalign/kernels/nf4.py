@@ -1,8 +1,8 @@
 """Frozen matrices in 4 or 8 bits, and products with them.
 
 Block-wise quantization of QLoRA (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, section
-3): of 64 entries that follow each other along the input axis, the largest magnitude is the block's
-scale and every entry the nearest of the levels, -1 to 1, times it. nf4: the 16 quantiles of a
+3): the scale of a block of 64 consecutive entries along the input axis is its largest magnitude,
+and every entry is the nearest of the levels, -1 to 1, times the scale. nf4: the 16 quantiles of a
 normal distribution (appendix E), two to a byte; int8: -127/127 ... 127/127. The scales are
 quantized too (double quantization): 8 bits with a step for each 256 of them along the output axis,
 around their mean. That makes 4.13 or 8.13 bits per entry.
@@ -43,7 +43,7 @@ g] float32; mean: [..., 1, 1] float32."""
 
 
 def encode(w: Float[Array, "... i o"], kind: str) -> QuantizedArrays:
-    """The codes of matrices; float32 arithmetic.
+    """Quantize matrices, in float32 arithmetic.
 
     Raises:
       ValueError: for an unknown kind, or an odd number of inputs with nf4.
@@ -80,7 +80,7 @@ def encode(w: Float[Array, "... i o"], kind: str) -> QuantizedArrays:
 
 
 def decode(arrays: QuantizedArrays, dtype: DTypeLike = jnp.float32) -> Float[Array, "... i o"]:
-    """The matrices of codes."""
+    """Dequantize matrices."""
     codes = arrays["codes"]
     if codes.dtype == jnp.int8:
         levels = codes.astype(jnp.float32) / 127
@@ -102,8 +102,8 @@ def _scales(arrays: QuantizedArrays) -> Float[Array, "... b o"]:
 
 @jax.custom_vjp
 def quantized_matmul(x: Float[Array, "n i"], arrays: QuantizedArrays) -> Float[Array, "n o"]:
-    """x W in the dtype of x. The backward pass decodes W again, so that only codes are kept for
-    it; the codes have no gradient.
+    """x W in the dtype of x. The backward pass dequantizes W again, so that only codes are saved;
+    the codes have no gradient.
     """
     return x @ decode(arrays, x.dtype)
 

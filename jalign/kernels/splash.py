@@ -18,8 +18,8 @@ BLOCK = 512
 def splash_attention(
     q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
 ) -> Array:
-    """See `jalign.kernels.attention.attention`. Rows are padded on the right to whole blocks, which
-    no real token sees.
+    """See `jalign.kernels.attention.attention`. Rows are padded on the right to a multiple of the
+    block, which no real token sees.
     """
     run = functools.partial(_local, scale=scale, window=window, softcap=softcap)
     return shard_over_rows_and_heads(run, q, k, v)
@@ -59,6 +59,8 @@ def _local(
 
     o: Any = jax.vmap(attend)(
         # splash takes no scale.
-        heads_first((q * scale).astype(q.dtype)), heads_first(k), heads_first(v)
+        heads_first((q * scale).astype(q.dtype)),
+        heads_first(k),
+        heads_first(v),
     )
     return o.transpose(0, 2, 1, 3)[:, :tokens]

@@ -1,8 +1,8 @@
 """Sweeps over a head's vocabulary in blocks, so that no [tokens, vocabulary] array ever exists.
 
 The logits are z = cap(scale * h W) / temperature, with cap(x) = softcap * tanh(x / softcap). This
-file knows how tokens and vocabulary are cut, multiplied and put together again; what is computed
-from the logits is `jalign.models.logprobs`' business.
+file cuts tokens and vocabulary into blocks, multiplies and joins them; `jalign.models.logprobs`
+and `jalign.models.divergence` compute values from the logits.
 
 Shape letters: S streams (may be sharded), Q tokens per stream, D width, V vocabulary; n = S * q
 tokens of a token block, b vocabulary entries of a vocabulary block.

@@ -36,7 +36,7 @@ ACTIVATION = {
 
 
 class AttentionInputs(NamedTuple):
-    """Where the tokens of a call stand; the same for every layer.
+    """Positions and layout of the tokens of a call; the same for every layer.
 
     Attributes:
       positions: [S, N].
@@ -109,9 +109,9 @@ class Attention(nnx.Module):
 
 
 def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
-    """[S, N, heads, C] with the tokens of a stream together and the heads apart, where the mesh
-    splits streams: the exchange of DeepSpeed-Ulysses (https://arxiv.org/abs/2309.14509). Keys and
-    values are repeated where there are too few heads of them.
+    """[S, N, heads, C] resharded from tokens to heads where the mesh splits streams, the exchange
+    of DeepSpeed-Ulysses (https://arxiv.org/abs/2309.14509). Keys and values are repeated if they
+    have too few heads.
     """
     if ways(CONTEXT) == 1:
         return q, k, v

@@ -1,10 +1,10 @@
 """Keys and values of the tokens a rollout has seen.
 
 The cache of all layers is one array that the scan over layers carries and updates in place; passed
-as scanned input and output it would be copied whole for every token. Heads stand before places, so
-that what one head reads lies together.
+as scanned input and output all of it would be copied for every token. The heads axis precedes the
+slots, so that the keys of one head are contiguous.
 
-Shape letters: L layers, B rows, S places, N new tokens, G key/value heads, C head dim.
+Shape letters: L layers, B rows, S slots, N new tokens, G key/value heads, C head dim.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class KeysValues(NamedTuple):
 
 @struct.dataclass
 class KVCache:
-    """Place s of a row holds the key and value of the row's token at position s.
+    """Slot s of a row holds the key and value of the row's token at position s.
 
     Attributes:
       kv: the arrays: `KeysValues`, or a tuple of them, one per layer (`jalign.rollout.unrolled`).
@@ -45,7 +45,7 @@ class KVCache:
 
     @classmethod
     def empty(cls, spec: Spec, rows: int, slots: int, dtype: DTypeLike) -> KVCache:
-        """A cache for `rows` rows of up to `places` tokens."""
+        """A cache for `rows` rows of up to `slots` tokens."""
         # Heads before slots: sampling on CPU is 1.6 times as fast as with slots before heads.
         shape = (spec.depth, rows, spec.kv_heads, slots, spec.head_dim)
         kv = KeysValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
@@ -56,7 +56,7 @@ class KVCache:
         return jax.tree.leaves(self.kv)[0].shape[3]
 
     def filled(self, kv: PyTree, positions: Int[Array, "B N"]) -> KVCache:
-        """The cache after tokens at `positions` were written; a row given only negative positions
+        """The cache after tokens at `positions` were written; a row with only negative positions
         keeps its length.
         """
         lengths = jnp.where(positions.max(-1) < 0, self.lengths, positions.max(-1) + 1)
@@ -71,8 +71,8 @@ def write(
     positions: Int[Array, "B N"],
     fresh: bool,
 ) -> KeysValues:
-    """Put new keys and values at `positions` of a layer; what stands at a negative position or
-    past the end is dropped.
+    """Write new keys and values at `positions` of a layer; negative positions and those past the
+    end are dropped.
     """
     if fresh:  # positions are 0..N-1; what padding writes is overwritten before anything sees it
         start = (layer, 0, 0, 0, 0)

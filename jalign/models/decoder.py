@@ -61,7 +61,7 @@ class Decoder(nnx.Module):
       attention: a kernel of `jalign.kernels.attention`, or None for the one that fits the device.
       unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about
         10 % faster.
-      value_head: adds `value`, a scalar head; a number asks for so many outputs.
+      value_head: adds `value`, a scalar head; an int sets the number of outputs.
       lm_head: False leaves out the unembedding of an untied model (reward models have none).
       rngs: the stream `params` is used.
     """
@@ -184,7 +184,7 @@ class Decoder(nnx.Module):
             # The factor is rounded to the compute dtype, as when Gemma was trained.
             x = x * jnp.asarray(self.spec.embed_scale, self.dtype)
         if self.positions is not None:
-            # Padding stands at negative positions, and JAX would read the table from its end.
+            # Padding has negative positions, which would read the table from its end.
             x = x + self.positions(jnp.maximum(positions, 0))
         ropes = {kind.rope for kind in self.spec.kinds if kind.rope is not None}
         lengths = None

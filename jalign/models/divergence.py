@@ -1,7 +1,7 @@
-"""How far two models' next-token distributions are apart, over the whole vocabulary.
+"""KL and Jensen-Shannon divergence between two models' next-token distributions.
 
-Like `jalign.models.logprobs`, in blocks of the vocabulary (`jalign.kernels.vocabulary`): neither
-forward nor backward does a [tokens, vocabulary] array exist. Per token, with p and q the two
+As in `jalign.models.logprobs` the vocabulary is swept in blocks (`jalign.kernels.vocabulary`), so
+neither pass holds a [tokens, vocabulary] array. Per token, with p and q the two
 distributions, z the logits of p and m = b q + (1 - b) p:
 
            value                                      gradient by z_v
@@ -72,11 +72,12 @@ def jsd(
     other_vocab_axis: int,
     **head_options: Any,
 ) -> Float[Array, "*S Q"]:
-    """Generalised Jensen-Shannon divergence b KL(q || m) + (1 - b) KL(p || m), m = b q + (1 - b) p.
+    """Generalized Jensen-Shannon divergence b KL(q || m) + (1 - b) KL(p || m), m = b q + (1 - b) p.
 
     Agarwal et al. 2023 (GKD), https://arxiv.org/abs/2306.13649, Eq. 1, with p the student (first
-    head) and q the teacher (other head), nats, float32. At the ends, where this is 0, it is what it
-    tends to after division by b or 1 - b: KL(q || p) for b = 0 and KL(p || q) for b = 1, as in TRL.
+    head) and q the teacher (other head), nats, float32. At the ends, where the formula gives 0, it
+    is the limit after division by b or 1 - b: KL(q || p) for b = 0 and KL(p || q) for b = 1, as in
+    TRL.
 
     Args:
       beta: b, in [0, 1]. The others as in `kl`.
@@ -197,12 +198,12 @@ def _kl_bwd(p: Head, q: Head, residuals, g):
     return *ours, *theirs
 
 
-# symbolic_zeros says which inputs are differentiated: a frozen side costs no backward pass.
+# symbolic_zeros shows which inputs are differentiated: a frozen side costs no backward pass.
 _kl.defvjp(_kl_fwd, _kl_bwd, symbolic_zeros=True)
 
 
 def _side(sides, states, tokens, dz, marks, shape) -> tuple[Array | None, Array | None]:
-    """Gradients by hidden states and weight of the first side; None where nobody asks for them."""
+    """Gradients by hidden states and weight of the first side; None where they are not needed."""
     if marks == (None, None):
         return None, None
     head = sides[0][0]
@@ -210,7 +211,7 @@ def _side(sides, states, tokens, dz, marks, shape) -> tuple[Array | None, Array 
     return head.join(dh, *shape[:2]).astype(states[0].dtype), dw
 
 
-# ---- jsd: a second sweep, since the mixture needs both normalisers
+# ---- jsd: a second sweep, since the mixture needs both normalizers
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -83,9 +83,8 @@ def load(
 ) -> Decoder:
     """A decoder with the weights of a folder, or of a model on the Hugging Face hub.
 
-    A config that ties the unembedding to the embedding does not count where the weights hold
-    another unembedding (a merged adapter's, say): such a model is untied, as in transformers 5, and
-    `save` writes it so.
+    If a config ties the unembedding to the embedding but the weights hold another unembedding (from
+    a merged adapter, say), the model is untied, as in transformers 5, and `save` writes it untied.
 
     Args:
       name: a folder with config.json and safetensors, or a hub name such as
@@ -94,7 +93,7 @@ def load(
       mesh, rules: where parameters go (`jalign.parallel.rules`); without a mesh to the first
         device.
       remat, attention: as in `Decoder`.
-      value_head: add a scalar head (a number asks for so many outputs): the checkpoint's
+      value_head: add a scalar head (an int sets the number of outputs): the checkpoint's
         `score.weight` if it has one, else a fresh one from `key`.
       lm_head: False leaves out an unembedding that is not the embedding, for models whose scalar
         head alone is read.
@@ -194,8 +193,8 @@ def save(
 ) -> None:
     """Write config.json and safetensors that `transformers` and `load` read.
 
-    With a scalar head it is a sequence-classification model, one label per output of the head,
-    which has no unembedding.
+    A model with a scalar head is written as a sequence-classification model without unembedding,
+    one label per output of the head.
 
     Args:
       model: made by `load` or by `init` from a config; adapters must be merged.
@@ -204,9 +203,9 @@ def save(
       dtype: of the written weights; None is that of the parameters.
       max_shard_bytes: larger models are split into files of at most this size.
       value_head: False writes the language model of a model that also has a scalar head.
-      settings: keys of config.json that say nothing of the weights, such as `eos_token_id`.
+      settings: keys of config.json that do not describe the weights, such as `eos_token_id`.
 
-    Until the last byte is written there is no config.json, so that a half folder does not load.
+    config.json is written last, so an incomplete folder does not load.
 
     Raises:
       ValueError: the model has no config or no such head, or carries LoRA adapters.
@@ -329,8 +328,8 @@ def _say_left_out(checkpoint: Checkpoint) -> None:
 
 
 def _same_tables(family: Family, checkpoint: Checkpoint) -> bool:
-    """Whether what a checkpoint of a tied model holds as its unembedding, if anything, is the
-    embedding: then it is only written twice.
+    """Whether a tied model's checkpoint has no unembedding of its own, or one equal to the
+    embedding.
     """
     shapes, embed = checkpoint.shapes, _embedding_name(family, checkpoint)
     if HEAD not in shapes or embed not in shapes:

@@ -1,4 +1,4 @@
-"""Between the tensors of a checkpoint and our parameters, by a family's key table."""
+"""Map checkpoint tensors to parameters and back by a family's key table."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Part(NamedTuple):
-    """A parameter, and where in its tensors it stands: `offset` along the output axis (our
-    last).
-    """
+    """A parameter and its offset in its tensors along the output axis (our last)."""
 
     path: str
     shape: tuple[int, ...]  # without the layer axis
@@ -75,8 +73,8 @@ def namer(family: Family, shapes: Shapes) -> Callable[[str], str]:
 def check(
     family: Family, plan: list[Entry], shapes: Shapes, named: Callable[[str], str], headless: bool
 ) -> None:
-    """Whether a checkpoint's tensors are exactly those of the plan; of a `headless` model it may
-    hold an unembedding too.
+    """Check that a checkpoint's tensors are exactly those of the plan; for a `headless` model an
+    unembedding is allowed too.
 
     Raises:
       ValueError: naming every tensor that is missing, unexpected or of another shape.

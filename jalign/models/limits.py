@@ -1,7 +1,6 @@
-"""Whether token ids and positions are inside of a model's tables.
+"""Check that token ids and positions are within a model's tables.
 
-Nothing else would say so: JAX clamps an index that is beyond a table, and fills NaN where a loss
-gathers.
+JAX raises no error: it clamps an index beyond a table, or fills NaN where a loss gathers.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ class NamesTokens(Protocol):
 
 
 def check_token(token: int, spec: Spec, *, text: object, where: str, model: str) -> None:
-    """That a token has an embedding.
+    """Check that a token has an embedding.
 
     Args:
       token: its id.
       text: the token as the tokenizer writes it.
       where: what holds it, such as "row 3 of the training data".
-      model: how a person knows the model: its folder, or its key in the config.
+      model: the model's name in messages: its folder, or its key in the config.
 
     Raises:
-      ValueError: it has none.
+      ValueError: the token has no embedding.
     """
     if not 0 <= token < spec.vocab_size:
         raise ValueError(
@@ -46,19 +45,19 @@ def check_token(token: int, spec: Spec, *, text: object, where: str, model: str)
 
 
 def check_length(length: int, spec: Spec, *, where: str, model: str, remedy: str) -> str | None:
-    """That a row has positions in the model.
+    """Check that a row has positions in the model.
 
     Args:
-      length: tokens of the row, those that are sampled included.
+      length: tokens of the row, including those to be sampled.
       where, model: as in `check_token`.
-      remedy: what makes rows shorter.
+      remedy: how to make rows shorter, for the message.
 
     Returns:
-      A warning, if the row is longer than the model was trained for: rotary angles have values
-      there, but nobody knows what the model makes of them.
+      A warning if the row is longer than the trained context: rotary angles exist there, but the
+      model was not trained on them.
 
     Raises:
-      ValueError: learned positions end before the row does.
+      ValueError: the row is longer than the learned position table.
     """
     room = spec.learned_positions
     if room is not None and length > room:
@@ -82,15 +81,15 @@ def check_rows(
     what: str = "prompt",
     model: str = "the model",
 ) -> str | None:
-    """That every row of token ids, and `sampled` tokens after it, fits a model.
+    """Check that every row of token ids, and `sampled` tokens after it, fits a model.
 
     Args:
-      tokenizer: says what a token without an embedding is.
-      what: a row is called that, with its number.
+      tokenizer: names a token without an embedding in the message.
+      what: what messages call a row, followed by its number.
       model: as in `check_token`.
 
     Returns:
-      A warning where the longest row is beyond the trained context.
+      A warning if the longest row is beyond the trained context.
 
     Raises:
       ValueError: a token without an embedding, or a row longer than learned positions.

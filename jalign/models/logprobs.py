@@ -1,7 +1,7 @@
-"""What a head says about tokens, without ever holding a [tokens, vocabulary] array.
+"""Token log-probs, entropy and related statistics without a [tokens, vocabulary] array.
 
 The vocabulary is swept in blocks (`jalign.kernels.vocabulary`): forward with a running maximum and
-sum (online softmax), backward by making each block of logits again. Arithmetic on logits is float32
+sum (online softmax), backward by recomputing each block of logits. Arithmetic on logits is float32
 whatever the inputs are. Per token, with L = logsumexp(z) and p = exp(z - L):
 
                        value                    gradient by z_v
@@ -44,8 +44,8 @@ def token_logps(
 ) -> Float[Array, "*S Q"]:
     """log p(target), nats, float32.
 
-    When the head is not trained (LoRA), the gradient by `hidden` is made in the forward pass and
-    only scaled in the backward pass: 2 matrix products instead of 4.
+    When the head is not trained (LoRA), the gradient by `hidden` is computed in the forward pass
+    and only scaled in the backward pass: 2 matrix products instead of 4.
 
     Args:
       hidden: states after the final norm.

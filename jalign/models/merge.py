@@ -69,7 +69,7 @@ def ties(
       trim: "tensor" counts n and takes the majority per tensor; "global", as in the paper, over the
         whole model, which holds trimmed copies of all of them at once.
 
-    Not to be jitted: entries are chosen on the host, where one index can count a whole model.
+    Do not jit it: entries are selected on the host, where an index can count all of a model's.
     """
     weights = [1.0] * len(deltas) if weights is None else weights
     _check(deltas, weights)
@@ -92,7 +92,7 @@ def ties(
 def dare(deltas: Sequence[Tree], key: Array, *, drop: float) -> list[Tree]:
     """DARE: every entry becomes 0 with probability `drop`, the others d / (1 - drop).
 
-    What comes out is merged by `linear`, or by `ties` with density=1 (mergekit's dare_ties). The
+    Merge the result by `linear`, or by `ties` with density=1 (mergekit's dare_ties). The
     masks of models and tensors are independent of each other.
     """
     if not 0 <= drop < 1:
@@ -155,7 +155,7 @@ def sign_conflict(a: Tree, b: Tree) -> float:
 
 
 def full_rank(model: nnx.Module) -> dict[str, Float[Array, "layer i o"]]:
-    """Adapters as deltas of the kernels they stand beside: name -> s A B, float32; {} without any.
+    """Adapters as deltas of their kernels: name -> s A B, float32; {} without adapters.
 
     The same as `lora.merge` minus the base, without the rounding of W + s A B to the base's dtype.
     """
@@ -172,7 +172,7 @@ def by_layer(params: dict[str, PyTree]) -> dict[str, PyTree]:
 
 
 def stacked(tensors: dict[str, PyTree]) -> dict[str, Array]:
-    """`by_layer` undone."""
+    """The inverse of `by_layer`."""
     return {name: jnp.stack(x) if isinstance(x, list) else x for name, x in tensors.items()}
 
 

@@ -28,20 +28,20 @@ Unembedding = Callable[[Any], Array]
 
 
 class OwnDecoder(nnx.Module):
-    """An adapter from a module to what jalign asks of a decoder.
+    """Wraps a module in the interface of a decoder.
 
     Sampling has no cache of keys and values: each token runs the module on the whole row, which
     costs O(T) more than a `Decoder` does.
 
     Args:
       module: any flax nnx module; its `nnx.Param` are trained.
-      hidden: its states of tokens. Called with whole rows whose first token is at position 0.
+      hidden: computes the states of tokens, called with complete rows that start at position 0.
       unembedding: its output matrix.
       vocab_size, width: V and D.
-      depth: layers, by which the cost of a token is estimated.
+      depth: number of layers, to estimate the cost of a token.
       dtype: in which the head's product is computed.
 
-    Deviations from `Decoder`: no LoRA, quantization, remat or export, which know its layers.
+    Deviations from `Decoder`: no LoRA, quantization, remat or export, which need its layers.
     """
 
     def __init__(

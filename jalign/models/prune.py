@@ -1,4 +1,4 @@
-"""A shallower model out of a deep one: the usual start of a student that is distilled."""
+"""Layer pruning: a shallower model as the start of a distilled student."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def quantize(model: Model, kind: str) -> Model:
 
 
 def quantize_in_place(model: nnx.Module, kind: str) -> None:
-    """As `quantize`, changing `model` itself.
+    """As `quantize`, but in place.
 
     Where nothing else refers to its matrices, only one of them at a time is in memory twice.
     """

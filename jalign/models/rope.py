@@ -1,8 +1,8 @@
-"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864), as it is or with
-frequencies that were changed once. Others: `jalign.models.rope_stretched`.
+"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864), plain or with fixed
+rescaled frequencies. Context extensions: `jalign.models.rope_stretched`.
 
-Halves are rotated against each other (first with second), as in every Hugging Face checkpoint, not
-neighbouring pairs.
+The first half of the features is rotated against the second, as in every Hugging Face checkpoint,
+not neighboring pairs.
 Angles are float32 whatever the compute dtype: bfloat16 cannot count beyond 256.
 """
 
@@ -66,7 +66,7 @@ class Rope:
         return 1.0
 
     def frequencies_at(self, lengths: Int[Array, "*#P"] | None, head_dim: int) -> Array:
-        """Radians per position in rows of so many tokens, float32 [d / 2] or [*#P, d / 2]."""
+        """Radians per position in rows of `lengths` tokens, float32 [d / 2] or [*#P, d / 2]."""
         del lengths
         return jnp.asarray(self.frequencies(head_dim), jnp.float32)
 

@@ -1,10 +1,10 @@
 """Rotary embeddings stretched beyond the context they were trained in: YaRN, LongRoPE, dynamic NTK.
 
-As transformers computes them, with one difference. The angles of the latter two follow the length
-of what is read. In transformers that is the longest row of a batch, and what has been cached stays
-as it was. Here it is each row's own length (with responses that share a prompt: the longest of
-them), so that a row means the same in every batch; and with a cache it is the places of the cache,
-prompt and new tokens together, so that no row changes its angles while it is sampled.
+As in transformers, with one difference: which length decides the angles of LongRoPE and dynamic
+NTK. In transformers it is the longest row of a batch, and cached keys keep their angles. Here it is
+each row's own length (the longest of the responses that share a prompt), so that a row has the same
+angles in every batch; with a cache it is the number of slots, prompt and new tokens together, so
+that no row changes its angles while it is sampled.
 
 Letter: d rotated features.
 """
@@ -32,7 +32,7 @@ class Yarn(Rope):
       original_tokens: the context it was trained in.
       fast, slow: turns within that context above which a frequency is kept, below which divided.
       multiplier: of cosines and sines, as `scale` here.
-      truncate: whether the borders are whole features.
+      truncate: round the borders to whole features.
     """
 
     factor: float = 1.0
@@ -64,7 +64,7 @@ class Yarn(Rope):
 
 
 def yarn_multiplier(factor: float, mscale: float | None, mscale_all_dim: float | None) -> float:
-    """What YaRN multiplies cosines and sines by where a config does not say."""
+    """YaRN's default multiplier of cosines and sines."""
 
     def of(m: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * m * math.log(factor) + 1.0
@@ -108,7 +108,7 @@ class LongRope(Rope):
 
 
 def longrope_multiplier(factor: float, original_tokens: int) -> float:
-    """What LongRoPE multiplies cosines and sines by where a config does not say."""
+    """LongRoPE's default multiplier of cosines and sines."""
     if factor <= 1.0:
         return 1.0
     return math.sqrt(1 + math.log(factor) / math.log(original_tokens))

@@ -143,10 +143,10 @@ def write_sharded(
 
 
 def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """Make or replace one file, with the mode that the umask gives."""
+    """Write or replace one file, with the mode given by the umask."""
     path.unlink(missing_ok=True)
     path.touch()
     mode = path.stat().st_mode
     # transformers refuses files that do not name their format.
-    save_file(tensors, path, metadata={"format": "pt"})  # from 0.8 on for its owner alone
+    save_file(tensors, path, metadata={"format": "pt"})  # 0.8 makes files private to their owner
     path.chmod(mode)

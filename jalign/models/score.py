@@ -47,7 +47,7 @@ def score(
     """The named quantities of every scored token, float32 [B, K, R]; only what is named is
     computed.
 
-    token_logps: log p(token | what stands before it), nats. entropy: of that distribution, nats.
+    token_logps: log p(token | preceding tokens), nats. entropy: of that distribution, nats.
     log_sum_p_squared: log of its sum of squares. competitor_logps: log p of another token, one of
     the `top_k` likeliest (drawn with `key`, the likeliest without). values: the scalar head before
     the token. scores: the scalar head at the token itself. attributes: all outputs of that head,

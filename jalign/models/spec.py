@@ -14,8 +14,8 @@ NORMS = ("rms", "rms_plus_one", "layer")
 
 
 class LayerType(NamedTuple):
-    """What differs from layer to layer: how far attention looks back (None = to the start) and how
-    positions turn.
+    """What differs between layers: the attention window (None: everything before) and the rotary
+    embedding.
     """
 
     window: int | None
@@ -40,8 +40,8 @@ class Spec:
       qkv_bias, o_bias, mlp_bias: which linear layers have one.
       embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as
         in training.
-      context: tokens of a row that the model was trained for where its positions are rotary, with
-        what their scaling adds; None where the config does not say. Nothing is computed with it.
+      context: tokens of a row that a model with rotary positions was trained for, scaling included;
+        None if the config does not give it. Only used for warnings.
       learned_positions: size of a learned position table that is added to the embeddings (GPT-2),
         or None.
       rope: rotary embedding, or None.

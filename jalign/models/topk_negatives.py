@@ -26,7 +26,7 @@ def topk_negatives(
     vocab_axis: int,
     **head_options: Any,
 ) -> Int[Array, "*S Q"]:
-    """For each place one of the `top_k` likeliest tokens other than the target.
+    """For each position one of the `top_k` likeliest tokens other than the target.
 
     Drawn with its probability among them, as Adolphs et al. 2022 (CRINGE,
     https://arxiv.org/abs/2211.05826, Sec. 3) do; without a key the likeliest one. Vocabulary blocks

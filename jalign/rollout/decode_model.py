@@ -1,4 +1,4 @@
-"""Token-by-token decoding: the weights laid out for it, prefill, and the logits of one token.
+"""Token-by-token decoding: weights in a decoding layout, prefill, and the logits of one token.
 
 Letters: B prompts, K responses per prompt, n rows, P prompt tokens, D width, V vocabulary.
 """
@@ -77,7 +77,7 @@ the result of `for_sampling`."""
 
 
 def for_sampling(model: Model, rows: int) -> SamplingWeights:
-    """The model for any number of calls that sample `rows` rows (or about as many) from it."""
+    """Lay out a model's weights once for many calls that sample about `rows` rows."""
     if isinstance(model, SamplingWeights):
         return model
     graphdef, state = model if isinstance(model, tuple) else nnx.split(model)

@@ -1,4 +1,4 @@
-"""One token from each row of logits, and its log-prob under the distribution it was drawn from.
+"""Sample one token from each row of logits, with its log-prob under the sampled distribution.
 
 Inverse-CDF sampling with ONE uniform per row: the same distribution as a Gumbel arg-max, which
 needs V of them per row. Everything is computed with plain reductions over the vocabulary: sort and
@@ -17,7 +17,7 @@ BLOCK = 256  # the running sum over V is taken in two levels: over block sums, t
 
 
 def greedy(logits: Float[Array, "n V"]) -> Int[Array, " n"]:
-    """The first of the largest logits: max, then the first place equal to it (both vectorize)."""
+    """The first of the largest logits: max, then the first index equal to it (both vectorize)."""
     # [8, 32000] on one core: 1.02 ms for arg-max, 0.03 for the maximum.
     ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
     top = logits.max(-1, keepdims=True)
@@ -107,7 +107,7 @@ def keep_top_p(weights: Float[Array, "n V"], top_p: float) -> Float[Array, "n V"
 
 
 def pick(weights: Float[Array, "n V"], uniform: Float[Array, " n"]) -> Int[Array, " n"]:
-    """First place whose running sum passes `uniform` times the total; never one of weight 0."""
+    """First index whose running sum passes `uniform` times the total; never one of weight 0."""
     n, size = weights.shape
     blocks = jnp.pad(weights, ((0, 0), (0, -size % BLOCK))).reshape(n, -1, BLOCK)
     sums = blocks.sum(-1)
@@ -121,7 +121,7 @@ def pick(weights: Float[Array, "n V"], uniform: Float[Array, " n"]) -> Int[Array
 
 
 def _first_past(running: Array, weights: Array, target: Array) -> Array:
-    """First place of positive weight with running > target; the last if rounding leaves none."""
+    """First index of positive weight with running > target; the last if rounding leaves none."""
     ids = jax.lax.broadcasted_iota(jnp.int32, weights.shape, 1)
     held = weights > 0
     first = jnp.where(held & (running > target[:, None]), ids, weights.shape[-1]).min(-1)

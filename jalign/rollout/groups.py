@@ -35,8 +35,8 @@ def respond(
       key: a call folds its number into it.
       batch_size: prompts per call.
       other: the second model of a mixture.
-      stop: asked before every call; once it says so there is no further one, and the prompts that
-        are left have no responses.
+      stop: called before every batch; once it returns True sampling ends, and the remaining prompts
+        have no responses.
     """
     rows, k = batch_size * settings.responses, settings.responses
     # Once for all batches, since changing the layout copies the weights.
@@ -72,5 +72,5 @@ def pad_prompts(
 
 
 def greedy(settings: Settings) -> Settings:
-    """The same settings for one most probable response."""
+    """The same settings for one greedy response."""
     return dataclasses.replace(settings, temperature=0.0, top_k=None, top_p=1.0, responses=1)

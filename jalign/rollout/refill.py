@@ -2,7 +2,7 @@
 
 Rows advance together, `chunk` tokens at a time in one compiled loop; between chunks the host
 collects the rows that have ended and admits the next prompts. Every request has its own random
-key, so its response does not depend on the row or the moment of its admission.
+key, so its response depends neither on its row nor on when it is admitted.
 
 Letters: n rows, P prompt tokens, T new tokens, r requests that are admitted together.
 """

@@ -1,8 +1,8 @@
 """Stop strings: texts that end a response.
 
 A compiled loop sees token ids, not texts, so stop strings are searched for when a response is back
-on the host, and the tokens after the one that completes a stop string are dropped. Those were
-sampled in vain, but the rest and its log-probs are what a sampler that checks every token returns.
+on the host, and the tokens after the one that completes a stop string are dropped. Those
+tokens are wasted, but the rest and its log-probs equal those of a sampler that checks every token.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def first_stop(tokenizer: TokenDecoder, tokens: np.ndarray, stops: Sequence[str]
 
 
 def _following(tokenizer: TokenDecoder, ids: list[int]) -> str:
-    """The text of tokens in the middle of a text: at its start some tokenizers drop a space, so the
-    first token is decoded twice and its first text removed.
+    """The text of tokens that continue a text. Some tokenizers drop a leading space, so the first
+    token is decoded twice and its first occurrence removed.
     """
     before = decode(tokenizer, ids[:1], special=True)
     full_text = decode(tokenizer, ids[:1] + ids, special=True)

@@ -1,4 +1,4 @@
-"""Sampling from texts to texts."""
+"""Generate text from text."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def generate(
     key: jax.Array,
     batch_size: int = 32,
 ) -> list[str]:
-    """Continuations of texts, K per text one after the other (entry b*K + k).
+    """Continuations of texts, K per text, consecutive (entry b*K + k).
 
     Args:
       model: as for `sample`.
-      tokenizer: it decides about the leading BOS of a text.
+      tokenizer: adds the leading BOS if it is configured to.
       texts: prompts, each at least one token, or their token ids.
       settings: how to sample.
       key: batches fold their number into it.
@@ -76,11 +76,11 @@ def continuation(
     *,
     prompt_text: str | None = None,
 ) -> str:
-    """A response's text as it follows the prompt. A last token among `ends` is left out, also where
-    the tokenizer does not call it special.
+    """A response's text as a continuation of the prompt. A last token in `ends` is left out, even
+    if the tokenizer does not treat it as special.
 
     Args:
-      prompt_text: the decoded prompt (special tokens skipped), where it is known already.
+      prompt_text: the decoded prompt without special tokens, if already available.
     """
     if response and response[-1] in ends:
         response = response[:-1]

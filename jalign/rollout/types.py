@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 
 
 class Rollout(NamedTuple):
-    """K responses to each of B prompts. What samples, stops, rewards, scores or packs responses
-    reads this record, so that they are padded once.
+    """K responses to each of B prompts. Sampling, stop strings, rewards, scoring and packing share
+    this record, so that responses are padded once.
 
     Attributes:
       prompts: B arrays of token ids, as the policy reads them.
@@ -57,8 +57,8 @@ class Rollout(NamedTuple):
         Args:
           prompts: B arrays of token ids.
           tokens: [B][K] token ids of responses.
-          token_logps: [B][K] their log-probs, nats; None: 0, which says that they are not known
-            (`rollout.importance_cap` then compares with nothing meaningful).
+          token_logps: [B][K] their log-probs, nats; None if unknown, stored as 0
+            (`rollout.importance_cap` is then meaningless).
           finished: [B, K]; None: all ended by themselves.
 
         Raises:

@@ -1,10 +1,10 @@
 """A decoder whose layers are separate arrays, for decoding on CPU.
 
-Of parameters or a cache stacked over layers, XLA:CPU copies every layer's slice for every token: at
-15M parameters and 32 rows that is 100 MB per step. Taken apart once, nothing is copied.
+If parameters or a cache are stacked over layers, XLA:CPU copies every layer's slice for every
+token: 100 MB per step at 15M parameters and 32 rows. Layers that are unstacked once are not copied.
 
-A product of a few rows and a large matrix is also faster there with the matrix to the left, outputs
-first: W^T x^T takes 0.75 to 0.85 of the time of x W from 4 rows on, and 1.3 times that of one row.
+On CPU a product of a few rows with a large matrix is also faster transposed: W^T x^T takes 0.75 to
+0.85 of the time of x W from 4 rows on, but 1.3 times as long for one row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRANSPOSE_FROM_ROWS = 4  # rows
 
 
 class Unrolled(Decoder):
-    """The function of the decoder it is made from, for calls with a cache from `split_cache`.
+    """The same function as its decoder, for calls with a cache from `split_cache`.
 
     Args:
       model: the decoder.
@@ -51,7 +51,7 @@ class Unrolled(Decoder):
 
 
 class TransposedKernel(nnx.Module):
-    """Stands where a kernel's `nnx.Param` stood: the same matrix, outputs first.
+    """Replaces a kernel's `nnx.Param`: the same matrix, outputs first.
 
     Attributes:
       weight: `nnx.Param` [out, in], or [L, out, in] while it is stacked over layers.
@@ -84,8 +84,8 @@ def matmul_transposed(weight: Float[Array, "o i"], x: Float[Array, "n i"]) -> Fl
 
 
 def unstack_layers(model: Decoder, *, transposed: bool) -> tuple[Layer, ...]:
-    """The layers one by one, their matrices `TransposedKernel` or not; what is quantized becomes
-    ordinary parameters.
+    """The layers one by one, with `TransposedKernel` matrices or plain ones; quantized matrices
+    become ordinary parameters.
     """
     model = dequantize(model)
     if transposed:
@@ -99,7 +99,7 @@ def unstack_layers(model: Decoder, *, transposed: bool) -> tuple[Layer, ...]:
 
 
 def split_cache(cache: KVCache) -> KVCache:
-    """The cache as `Unrolled` takes it: one pair of arrays [1, B, ...] per layer."""
+    """The cache for `Unrolled`: one pair of arrays [1, B, ...] per layer."""
     k, v = cache.kv
     layers = tuple(KeysValues(k[i : i + 1], v[i : i + 1]) for i in range(len(k)))
     return dataclasses.replace(cache, kv=layers)

@@ -217,7 +217,8 @@ class Online:
 
     def _attempt(self, number: int, attempt: int, state: TrainState, frozen: Frozen) -> Attempt:
         spec = self.spec
-        # Every attempt has prompts reserved, used or not: a rollout's prompts depend on nothing else.
+        # Every attempt has prompts reserved, used or not: a rollout's prompts depend on nothing
+        # else.
         first = (number * spec.attempts + attempt) * spec.prompts
         indices = [int(self._order[i]) for i in range(first, first + spec.prompts)]
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), 3), first)

@@ -1,8 +1,8 @@
 """LoRA: a low-rank update beside a frozen kernel, y = x W + s x A B.
 
 Hu et al. 2021. https://arxiv.org/abs/2106.09685; rank-stabilized scale: Kalajdzievski 2023.
-https://arxiv.org/abs/2312.03732. A and B are stacked over layers like the kernel they stand
-beside, so one scan over layers slices all three.
+https://arxiv.org/abs/2312.03732. A and B are stacked over layers like their kernel, so
+one scan over layers slices all three.
 
 Letters: L layers, r rank.
 """
@@ -94,7 +94,7 @@ def add_lora(
       rank: r, at least 1.
       alpha: numerator of the scale, > 0.
       dropout: in [0, 1).
-      targets: regular expression that must match whole trailing parts of a layer's path:
+      targets: regular expression that must match the trailing components of a layer's path:
         "q|v", "attn.q", "mlp[.].*".
       rank_stabilized: scale by alpha / sqrt(r) instead of alpha / r.
       rngs: the stream `params` is used.

@@ -1,8 +1,8 @@
 """LoRA adapters in the folder format of Hugging Face PEFT.
 
-Where a checkpoint fuses what we keep apart (Phi-3's qkv_proj, GPT-2's c_attn), the adapter of the
-fused matrix holds ours side by side: A stacked, B block-diagonal, its rank their sum. Reading one
-back gives each part the whole A and its own columns of B, which is the same function.
+Some checkpoints fuse matrices that are separate here (Phi-3's qkv_proj, GPT-2's c_attn). The
+adapter of a fused matrix concatenates ours: A stacked, B block-diagonal, its rank their sum. When
+it is read back, each matrix gets all of A and its own columns of B, which is the same function.
 
 Letters: L layers, r rank.
 """
@@ -155,7 +155,7 @@ def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
 
 
 def base_of(folder: str | os.PathLike) -> str:
-    """The model that an adapter says it belongs to.
+    """The base model that an adapter names.
 
     Raises:
       ValueError: it names none.
@@ -187,7 +187,7 @@ def _table(model: Decoder) -> list[FusedMatrix]:
 def _side_by_side(
     parts: list[tuple[str, Lora | None]], linears: Mapping[str, Linear]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """A [L, in, R], B [L, R, out] and scale of one adapter that does what all parts do."""
+    """A [L, in, R], B [L, R, out] and scale of one adapter equal to all of these side by side."""
     scale = next(lora.scale for _, lora in parts if lora is not None)
     present = [lora for _, lora in parts if lora is not None]
     a = np.concatenate([gather(lora.a[...]) for lora in present], axis=-1)
@@ -254,8 +254,8 @@ def _stacked(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """A [L, in, r], B [L, r, out] and alpha of what layers have, one rank and one scale for all.
 
-    Smaller ranks are filled up with zeros, which training leaves as they are, and a scale of its
-    own goes into B.
+    Smaller ranks are padded with zeros, which training does not change, and a layer's own scale
+    goes into B.
     """
     present = [(n, x) for n, x in zip(names, layers, strict=True) if x is not None]
     rank = max(a.shape[1] for _, (a, _) in present)

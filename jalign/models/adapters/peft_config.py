@@ -1,4 +1,4 @@
-"""adapter_config.json: what is a plain LoRA, and what it says of each module."""
+"""adapter_config.json: refuse what is not a plain LoRA, and read each module's settings."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def scale(config: dict, name: str, rank: int) -> float:
 
 
 def alpha(config: dict, name: str) -> float:
-    """lora_alpha of a module, or what alpha_pattern says."""
+    """lora_alpha of a module, or its entry in alpha_pattern."""
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
         # PEFT's own rule: the first pattern that matches counts.
         if re.match(rf"(.*\.)?({pattern})$", name):

@@ -1,7 +1,7 @@
-"""What a PEFT adapter has for the embedding and the unembedding: LoRA beside them, or other tables.
+"""Embedding and unembedding in a PEFT adapter: LoRA on them, or replaced tables.
 
-They are merged into the model: only what is beside the linear layers is trained on. PEFT wraps one
-of two tied tables without the other, which then stays as it was: such a model is untied.
+They are merged into the model; only adapters of linear layers continue training. PEFT wraps one of
+two tied tables and leaves the other unchanged: such a model becomes untied.
 
 Letters: V vocabulary, D width, r rank.
 """
@@ -48,7 +48,7 @@ def replace_tables(
     scale_of: Callable[[str, int], float],
     token_indices: Mapping[str, Sequence[int]],
 ) -> None:
-    """Put what `tensors` hold for the tables into the model, and take it out of them.
+    """Move the tables and their adapters from `tensors` into the model.
 
     Args:
       model: changed in place.
@@ -92,7 +92,7 @@ def replace_tables(
 
 
 def tables_to_save(model: Decoder) -> dict[str, jax.Array]:
-    """The tables that the base does not have, by their names in the checkpoint."""
+    """The tables that differ from the base, by their names in the checkpoint."""
     names, tables = module_names(model), {}
     for table in model.replaced:
         if table == EMBED or model.spec.tied:
@@ -105,7 +105,7 @@ def tables_to_save(model: Decoder) -> dict[str, jax.Array]:
 
 
 def vocabulary_of(folder: str | os.PathLike) -> int | None:
-    """V of an adapter that brings an embedding of its own; None of any other."""
+    """V of an adapter that replaces the embedding; None for any other."""
     file = Path(folder).expanduser() / "adapter_model.safetensors"
     if not file.is_file():
         return None
@@ -118,7 +118,7 @@ def vocabulary_of(folder: str | os.PathLike) -> int | None:
 
 
 def _base(tensors: Tensors, name: str) -> np.ndarray | None:
-    """The table that the adapter brings, if it does."""
+    """The adapter's replacement of a table, or None."""
     tables = [tensors.pop(f"{PREFIX}{name}.{end}", None) for end in ENDS]
     # The base's own table, which PEFT may store beside its replacement.
     tensors.pop(f"{PREFIX}{name}.original_module.weight", None)

@@ -1,4 +1,4 @@
-"""What a family is, and the pieces its config and key table are made of."""
+"""Family: how one model type's config.json and tensor names map to ours."""
 
 from __future__ import annotations
 

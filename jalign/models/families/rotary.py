@@ -101,9 +101,7 @@ def scaling(config: Config, layer_type: str | None = None) -> dict:
 
 
 def original_tokens(config: Config, p: Config) -> int | None:
-    """The context before rotary scaling; what stands outside of its parameters comes first, as in
-    transformers.
-    """
+    """The context before rotary scaling; the top-level key takes precedence, as in transformers."""
     outside = config.get("original_max_position_embeddings")
     if outside is None and config.get("model_type") == "phi3":
         outside = 4096
@@ -112,8 +110,8 @@ def original_tokens(config: Config, p: Config) -> int | None:
 
 
 def context(config: Config) -> int | None:
-    """Tokens of a row that a model with rotary positions was trained for, as far as its config
-    says: max_position_embeddings, or what its scaling makes of them.
+    """The trained context of a model with rotary positions, in tokens: max_position_embeddings,
+    extended by its scaling; None if the config does not give it.
     """
     limit = config.get("max_position_embeddings")
     p = scaling(config)

@@ -1,5 +1,5 @@
-"""Models of text and images whose text model is one of ours (Gemma 3 from 4B on, LLaVA, ...): read
-as that text model, which is what they are for text alone.
+"""Multimodal models whose text model is supported (Gemma 3 from 4B on, LLaVA, ...), read as that
+text model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from jalign.models.families import FAMILIES, family_of
 from jalign.models.families.base import Config
 
-TEXT = (  # where the text model's tensors may stand, and where they do in a text model
+TEXT = (  # prefixes of the text model's tensors, and those of a text model alone
     (re.compile(r"(model\.)?language_model\.model\."), "model."),
     (re.compile(r"model\.language_model\."), "model."),
     (re.compile(r"(model\.)?language_model\.(lm_head|score)\."), r"\2."),
@@ -22,10 +22,9 @@ SHARED = ("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype"
 
 
 def text_config(config: Config) -> dict:
-    """The config.json of the text model inside of a model of text and images; that of any other
-    model as it is.
+    """The config.json of a multimodal model's text model; any other config unchanged.
 
-    What the inner config does not say is as in transformers.
+    Missing keys of the inner config take transformers' defaults.
     """
     inner = config.get("text_config")
     if not isinstance(inner, dict) or inner.get("model_type") not in FAMILIES:
@@ -46,8 +45,8 @@ def text_config(config: Config) -> dict:
 
 
 def text_name(name: str) -> str | None:
-    """A tensor's name in the text model alone; None: it belongs to something else, such as the
-    vision tower. Names of text models stay.
+    """A tensor's name in the text model alone; None if it belongs to another part, such as the
+    vision tower. Names of text models are unchanged.
     """
     if REST.match(name):
         return None
