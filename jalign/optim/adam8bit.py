@@ -16,8 +16,8 @@ _NEVER_NEGATIVE = {"nu"}
 def quantize_moments(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """`inner` with moments stored as `Quantized8bit`: 2.06 bytes per parameter of Adam, not 8.
 
-    The step is computed in float32 and its moments are rounded after it, so that rounding acts on
-    the next step at the earliest. Arrays that `dynamic.blocks` leaves out stay float32.
+    The step is computed in float32 and the moments are rounded afterwards, so that rounding first
+    affects the next step. Arrays without `blockwise8bit.blocks` stay float32.
     """
 
     def init(params: Any) -> Any:

@@ -38,12 +38,13 @@ def make_schedule(
     warmup_steps: int = 0,
     final_lr_fraction: float = 0.0,
 ) -> optax.Schedule:
-    """Linear warm-up from 0, then constant, or linear or cosine decay to
+    """Linear warm-up, then constant, or linear or cosine decay to
     `final_lr_fraction * learning_rate` at `steps`.
 
-    The first step already has a rate above 0: step i (from 0) of the warm-up uses (i + 1) /
-      warmup_steps.
-    Raises ValueError where the numbers cannot be meant.
+    Step i (from 0) of the warm-up uses (i + 1) / warmup_steps of the rate, so the first is above 0.
+
+    Raises:
+      ValueError: a value out of range, or a final fraction of a constant schedule.
     """
     if learning_rate < 0:
         raise ValueError(f"learning_rate must be >= 0, got {learning_rate}")
@@ -89,9 +90,12 @@ def make_optimizer(
     """Clipping by global norm, then the optimizer, then, with l1 > 0, `soft_threshold`. Norms and
     biases are not decayed.
 
-    Muon's momentum is b1; what is no stacked matrix goes to Adam with b1 and b2. A number that the
-    optimizer does not read (`READS`) must be left at its default. With moments "int8" they are
-    kept as `moments.quantize_moments` says; an optimizer that has none is a ValueError.
+    Muon's momentum is b1; parameters that are not stacked matrices use Adam with b1 and b2. With
+    moments "int8" they are quantized by `adam8bit.quantize_moments`.
+
+    Raises:
+      ValueError: an option that the optimizer does not read (`READS`) differs from its default, or
+        moments "int8" for an optimizer without moments.
     """
     if clip_norm is not None and clip_norm <= 0:
         raise ValueError(f"clip_norm must be > 0, or null for no clipping, got {clip_norm}")
@@ -140,28 +144,29 @@ def make_optimizer(
 
 
 class SoftThresholdState(NamedTuple):
-    """Updates so far, and what each parameter's change is counted from."""
+    """Updates so far, and the value from which each parameter's change is measured."""
 
     step: Array
     start: Any
 
 
 def soft_threshold(schedule: optax.ScalarOrSchedule, l1: float) -> optax.GradientTransformation:
-    """Ends every update with d <- sign(d) relu(|d| - lr l1): sparse deltas, as in PAFT.
+    """Soft-threshold the change of every parameter, d <- sign(d) relu(|d| - lr l1), after each
+    update: sparse deltas, as in PAFT.
 
-    Pentyala et al. 2024, https://arxiv.org/abs/2406.17923: L = NLL + l1 ||d||_1. Of a full
-    fine-tuning d = theta - theta_start, of everything that is trained, norms and biases included.
-    Of an adapter d is the factor A or B itself (a scalar head beside it counts as fully trained):
-    sparse factors do not make the product B A sparse.
+    Pentyala et al. 2024, https://arxiv.org/abs/2406.17923: L = NLL + l1 ||d||_1. In full
+    fine-tuning d = theta - theta_start for everything that is trained, norms and biases included.
+    For an adapter d is the factor A or B itself (a scalar head counts as fully trained): sparse
+    factors do not make the product B A sparse.
 
-    theta_start is kept in the state, float32, where theta lies: 4 more bytes per fully trained
+    theta_start is kept in the state in float32, sharded like theta: 4 more bytes per fully trained
     parameter, in memory and in checkpoints. Adapters need none.
 
     Deviations: the proximal step of the norm instead of its subgradient, which never reaches 0.
-    Like AdamW's weight decay it stands beside the gradient, not in it: lr l1 is compared with steps
-    of about lr under Adam, Lion and Muon, whatever the gradient's size, so l1 is there the fraction
-    of a full step that an entry must move on average to stay. The paper's 1e-4 to 1e-3 are in
-    units of the gradient, as here with sgd.
+    Like AdamW's weight decay it is decoupled from the gradient. Under Adam, Lion and Muon, whose
+    steps are about lr whatever the gradient's size, l1 is therefore the fraction of a full step
+    that an entry must move on average to stay nonzero. The paper's 1e-4 to 1e-3 are in units of
+    the gradient, as here with sgd.
     """
 
     def start(path: tuple, x: Array) -> Array:
@@ -190,14 +195,14 @@ def soft_threshold(schedule: optax.ScalarOrSchedule, l1: float) -> optax.Gradien
 
 
 def decayed(params: PyTree) -> PyTree:
-    """True for what weight decay applies to."""
+    """True where weight decay applies."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: not _NOT_DECAYED.search(path_name(path)), params
     )
 
 
 def _muon_axes(params: Any) -> Any:
-    """Each layer's matrix [L, in, out] is orthogonalized by itself; the rest goes to Adam."""
+    """Orthogonalize each layer's matrix [L, in, out] separately; all else uses Adam."""
     spec = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: spec if _STACKED_MATRIX.search(path_name(path)) else None, params

@@ -1,1 +1,1 @@
-"""Meshes, and which parameter is split how over them."""
+"""Meshes, sharding rules and processes."""

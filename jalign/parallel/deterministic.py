@@ -10,11 +10,11 @@ FLAG = "--xla_gpu_deterministic_ops"
 
 
 def make_deterministic() -> None:
-    """Asks XLA for operations that give the same bits in every run, and for no autotuning (which
-    picks kernels by their time). XLA reads its flags once, when a backend starts.
+    """Make XLA use deterministic operations and no autotuning, which selects kernels by their time.
+    XLA reads its flags once, when a backend starts.
 
     Raises:
-      ValueError: a backend has started without the flag, or XLA_FLAGS says the contrary.
+      ValueError: a backend has started without the flag, or XLA_FLAGS contradicts it.
     """
     flags = os.environ.get("XLA_FLAGS", "").split()
     given = [f for f in flags if f.partition("=")[0] == FLAG]
@@ -22,7 +22,7 @@ def make_deterministic() -> None:
         if given[-1].partition("=")[2].lower() not in ("", "true", "1"):
             raise ValueError(f"deterministic: true contradicts XLA_FLAGS, which says {given[-1]}")
         return
-    if backends_are_initialized():  # JAX has no public name for this question
+    if backends_are_initialized():  # JAX has no public function for this
         raise ValueError(
             "deterministic: true comes too late: JAX has started its devices. Train in a process "
             f"of its own (jalign train), or start this one with XLA_FLAGS={FLAG}=true"

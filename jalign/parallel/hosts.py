@@ -1,4 +1,4 @@
-"""Several processes, one program: starting them, feeding them, checking that they agree."""
+"""Multi-process runs: start, exchange data, and check that all processes agree."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def initialize(
     heartbeat_timeout_s: int | None = None,
     initialization_timeout_s: int = 300,
 ) -> None:
-    """Joins the other processes of this run. Must be called before JAX touches a device.
+    """Join the other processes of this run. Must be called before JAX touches a device.
 
-    Without any of the three values the cluster is asked, where one started this process (Slurm's
-    srun, Open MPI, a TPU pod, an indexed Kubernetes job); elsewhere the run has one process and
-    nothing is done. JALIGN_NUM_PROCESSES=1 is one process anywhere.
+    Without any of the three values, JAX asks the cluster that started this process (Slurm's srun,
+    Open MPI, a TPU pod, an indexed Kubernetes job); without a cluster the run has one process and
+    this does nothing. JALIGN_NUM_PROCESSES=1 is one process anywhere.
 
     Args:
       coordinator: "host:port" of process 0, or "auto" to ask the cluster. Default: the environment
         variable JAX_COORDINATOR_ADDRESS.
-      num_processes: how many there are. Default: JALIGN_NUM_PROCESSES.
-      process_id: which of them this is, from 0. Default: JALIGN_PROCESS_ID.
-      heartbeat_timeout_s: after a process died, its peers end themselves within about this time, so
-        that a launcher can restart. Default: JALIGN_HEARTBEAT_S, or 60.
-      initialization_timeout_s: how long to wait for all to come up.
+      num_processes: their number. Default: JALIGN_NUM_PROCESSES.
+      process_id: index of this one, from 0. Default: JALIGN_PROCESS_ID.
+      heartbeat_timeout_s: when a process dies, its peers exit within about this time, so that a
+        launcher can restart. Default: JALIGN_HEARTBEAT_S, or 60.
+      initialization_timeout_s: how long to wait for all processes to start.
 
     Raises:
       ValueError: only some of the values are given, or they contradict each other.
@@ -93,21 +93,21 @@ def initialize(
 
 
 def _in_cluster() -> bool:
-    """Whether something started this process that JAX can ask who the others are."""
+    """Whether a cluster that JAX can query started this process."""
     # JAX's own detection raises where there is no cluster, which is the usual case.
     env = os.environ
     if any(int(env.get(n) or 1) > 1 for n in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
         return True
-    if env.get("TPU_ML_PLATFORM") == "JAX":  # which JAX sets where it finds TPU chips
+    if env.get("TPU_ML_PLATFORM") == "JAX":  # set by JAX if it detects TPU chips
         return "TPU_WORKER_HOSTNAMES" in env or "TPU_SKIP_MDS_QUERY" not in env
     if "KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env:
-        return importlib.util.find_spec("kubernetes") is not None  # JAX asks its API by this
+        return importlib.util.find_spec("kubernetes") is not None  # JAX queries the API with it
     return False
 
 
 def _release_sigterm() -> None:
-    # JAX installs its own notifier of preemption; a handler of Python's that stands already would
-    # look as if it were in charge.
+    # JAX's preemption notifier works below Python: a handler set earlier would be overridden, but
+    # still look installed.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -118,38 +118,38 @@ def is_main() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has come here."""
+    """Wait until every process has arrived."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is true on at least one process; every process must ask."""
+    """Whether `flag` is true on at least one process. Collective."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def broadcast_int(number: int) -> int:
-    """The number that process 0 has (32 bits); every process must ask."""
+    """Process 0's number (32 bits), on every process. Collective."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
 
 
 def call_on_main(make: Callable[[], Result], *, everywhere: bool = False) -> Result:
-    """What `make()` gives on process 0, on every process; every process must ask.
+    """The result of `make()` on process 0, on every process. Collective.
 
-    For what should be asked once (a server, a user's function), or might differ from host to host.
+    For calls that should happen once (a server, a user's function) or may differ between hosts.
 
     Args:
-      make: gives something JSON can tell (None, numbers with NaN, strings, lists, dicts).
-      everywhere: run it on every process, as a program over all devices must be; the others drop
-        what it gives, and an error is that of the process on which it happens.
+      make: returns something JSON can hold (None, numbers with NaN, strings, lists, dicts).
+      everywhere: run it on every process, as a program over all devices requires; the others drop
+        their results, and an error is raised on the process where it happens.
 
     Raises:
-      ValueError, RuntimeError: on the others, with the message, when `make` failed on process 0,
-        where its own error is raised. ValueError: what the user can put right.
+      ValueError, RuntimeError: on the others, with the message, if `make` failed on process 0,
+        which raises the original error. ValueError is for errors that the user can fix.
     """
     if jax.process_count() == 1:
         return make()
@@ -178,10 +178,10 @@ def call_on_main(make: Callable[[], Result], *, everywhere: bool = False) -> Res
 
 
 def check_processes_agree(name: str, value: object) -> None:
-    """Checks that `value` has the same `repr` on every process; every process must ask.
+    """Check that `value` has the same `repr` on every process. Collective.
 
     Raises:
-      ValueError: on every process, naming those that differ from process 0 and what they have.
+      ValueError: on every process, naming those that differ from process 0, with their values.
     """
     if jax.process_count() == 1:
         return
@@ -206,7 +206,7 @@ def gather(x: jax.Array) -> np.ndarray:
 
 
 def to_global(mesh: Mesh, spec: PartitionSpec, local: PyTree) -> PyTree:
-    """Makes arrays over the whole mesh from the parts that the processes hold, leaf by leaf.
+    """Build global arrays over the mesh from each process's local part, leaf by leaf.
 
     Args:
       mesh: over the devices of all processes.

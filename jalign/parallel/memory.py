@@ -1,7 +1,7 @@
-"""Arrays that wait in the host's memory until a device needs them.
+"""Offloading: arrays kept in host memory until a device needs them.
 
-An array says where it is (`memory_kind` of its sharding, and in a traced function the memory space
-of its type), so programs follow their arguments: what is on the device is left as it is.
+An array's sharding has a `memory_kind`, and its type a memory space in a traced function, so
+programs adapt to their arguments: arrays on the device are not moved.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def on_host(shardings: PyTree) -> PyTree:
     """The same shardings in the host's memory.
 
     Raises:
-      ValueError: JAX knows no such memory of these devices. Those of `jalign plan` for NVIDIA cards
-        have none, whatever the cards have.
+      ValueError: JAX has no such memory for these devices. The NVIDIA targets of `jalign plan`
+        never have it, whatever the cards have.
     """
 
     def one(sharding: Any) -> Any:
@@ -47,14 +47,14 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def to_device(tree: PyTree) -> PyTree:
-    """In a traced function: every array on the device."""
+    """In a traced function, move every array to the device."""
     return jax.tree.map(
         lambda x: jax.device_put(x, jax.memory.Space.Device) if _waits(x) else x, tree
     )
 
 
 def to_host_like(tree: PyTree, like: PyTree) -> PyTree:
-    """In a traced function: every array in the memory in which its counterpart in `like` is."""
+    """In a traced function, move every array to the memory of its counterpart in `like`."""
     return jax.tree.map(
         lambda x, was: jax.device_put(x, jax.memory.Space.Host) if _waits(was) else x, tree, like
     )

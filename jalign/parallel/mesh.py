@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from jalign.parallel.axes import BATCH_AXES, CONTEXT, DATA, FSDP, MESH_AXES, TENSOR
+
+if TYPE_CHECKING:
+    from jax._src.lib import Device  # jax.Device is a variable, which annotations may not name
 
 
 def make_mesh(
@@ -18,14 +22,14 @@ def make_mesh(
     tensor: int = 1,
     context: int = 1,
     *,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Mesh:
     """A mesh with the axes `MESH_AXES` over all devices.
 
     Args:
-      data, fsdp, tensor, context: sizes; at most one may be -1, which takes the devices the others
-        leave.
-      devices: None is all of `jax.devices()`.
+      data, fsdp, tensor, context: sizes; at most one may be -1, which takes the remaining
+        devices.
+      devices: None uses all of `jax.devices()`.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
@@ -51,19 +55,19 @@ def make_mesh(
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many shards the mesh splits a batch: a micro-batch has a multiple of that many
-    streams.
+    """The number of shards into which the mesh splits a batch; the streams of a micro-batch are a
+    multiple of it.
     """
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def _slices(devices: Sequence[Any]) -> int:
-    """TPU slices, which only a data center network joins."""
+def _slices(devices: Sequence[Device]) -> int:
+    """The number of TPU slices, which are connected by the data center network only."""
     return len({getattr(d, "slice_index", None) for d in devices if d.platform == "tpu"})
 
 
-def _over_slices(sizes: dict[str, int], slices: int, devices: Sequence[Any]) -> Any:
-    """Devices such that only copies of the model talk between slices."""
+def _over_slices(sizes: dict[str, int], slices: int, devices: Sequence[Device]) -> np.ndarray:
+    """A device array in which only `data` crosses slices."""
     from jax.experimental import mesh_utils
 
     if sizes[DATA] % slices:

@@ -1,4 +1,4 @@
-"""Dotted names of pytree leaves: how sharding rules, optimizers and checkpoints name parameters."""
+"""Dotted names of pytree leaves, used by sharding rules, optimizers and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold before several processes start to work together."""
+"""Checks before several processes start to train together."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FILE = ".jalign_preflight"
 
 
 def preflight(out: str | os.PathLike) -> None:
-    """Checks that all processes have the same code and devices, clocks that agree, one folder `out`
-    between them, and collectives that work. One process has nothing to check.
+    """Check that all processes have the same code and devices, synchronized clocks, a shared folder
+    `out` and working collectives. With one process there is nothing to check.
 
     Raises:
-      ValueError: on every process, saying what differs.
+      ValueError: on every process, naming what differs.
     """
     if jax.process_count() == 1:
         return
@@ -40,7 +40,7 @@ def preflight(out: str | os.PathLike) -> None:
 
 
 def code() -> str:
-    """Versions of what computes, and a digest of the package's source."""
+    """Versions of the numerical packages, and a digest of jalign's source."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
@@ -58,7 +58,7 @@ def _clocks() -> None:
 
 
 def _collective() -> None:
-    """Every device adds its number."""
+    """Check a sum over all devices."""
     n = jax.device_count()
     mesh = Mesh(np.array(jax.devices()), ("all",))
     sharding = NamedSharding(mesh, PartitionSpec("all"))
@@ -69,7 +69,7 @@ def _collective() -> None:
 
 
 def _folder(out: store.StorePath) -> None:
-    """Process 0 leaves a number in the folder, which all must find."""
+    """Process 0 writes a number to the folder, and all processes must read it."""
     number = hosts.broadcast_int(time.time_ns() % 2**31)
 
     def leave() -> None:
@@ -83,7 +83,7 @@ def _folder(out: store.StorePath) -> None:
         own_file.write_text("")
         own_file.unlink()
         content = (out / _FILE).read_text()
-    except Exception as error:  # a store's library has its own
+    except Exception as error:  # a store's library has error classes of its own
         content = f"{type(error).__name__}: {error}"
     try:
         hosts.check_processes_agree(f"the folder {out}, which all must share", content)

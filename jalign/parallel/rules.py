@@ -1,9 +1,9 @@
-"""Which parameter is split how: regular expressions on parameter paths -> PartitionSpec.
+"""Sharding rules: regular expressions on parameter paths -> PartitionSpec.
 
 The default is Megatron's (Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053): a layer's first
 matrices are split by column over `tensor`, its last by row, so that attention heads and MLP
-features stay on their device and each half of a layer needs one sum; the other side is split over
-`fsdp` and `context`.
+features stay on their device and each half of a layer needs one all-reduce; the other dimension is
+split over `fsdp` and `context`.
 """
 
 from __future__ import annotations
@@ -88,20 +88,20 @@ def shardings(mesh: Mesh, abstract_state: PyTree, rules: Rules | None = None) ->
 
 
 def split_like(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
-    """The same split for an array of as many axes or more, but for axes it does not divide."""
+    """The same split for an array with as many axes or more, except axes it does not divide."""
     mesh, axes = sharding.mesh, zip(sharding.spec, shape, strict=False)
     return NamedSharding(mesh, P(*(a if n % _ways(mesh, a) == 0 else None for a, n in axes)))
 
 
 def tensor_only(sharding: NamedSharding) -> NamedSharding:
-    """The same, split over `tensor` only."""
+    """The same sharding reduced to `tensor`."""
     spec = [axis if axis == TENSOR else None for axis in sharding.spec]
     return NamedSharding(sharding.mesh, P(*spec))
 
 
 def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
-    """`x` split over these axes of the mesh in scope (`jax.set_mesh`), where they divide it;
-    without a mesh just `x`.
+    """`x` constrained to be split over these axes of the mesh in scope (`jax.set_mesh`) where they
+    divide it; `x` itself without a mesh.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(jax.tree.leaves(axes)) <= set(mesh.auto_axes):
@@ -113,7 +113,7 @@ def constrain(x: Array, *axes: str | tuple[str, ...] | None) -> Array:
 
 
 def ways(*axes: str) -> int:
-    """Into how many parts these axes of the mesh in scope split; those it does not have do not."""
+    """The product of the sizes of these axes of the mesh in scope; missing axes count 1."""
     mesh = jax.sharding.get_abstract_mesh()
     sizes = {} if mesh.empty else dict(zip(mesh.axis_names, mesh.axis_sizes, strict=True))
     return math.prod(sizes.get(axis, 1) for axis in axes)
@@ -132,7 +132,7 @@ def _fit(mesh: Mesh, name: str, shape: tuple[int, ...], spec: P) -> P:
 
 
 def _ways(mesh: Any, axis: str | tuple[str, ...] | None) -> int:
-    """Into how many parts a mesh axis (or several) splits."""
+    """The product of the sizes of one mesh axis or several."""
     names = (axis,) if isinstance(axis, str) else axis or ()
     for name in names:
         if name not in mesh.shape:

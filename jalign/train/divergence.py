@@ -1,9 +1,10 @@
-"""Training that diverged although every number is finite: garbage that no error speaks of.
+"""Detect divergence although every value is finite.
 
-One sign is a loss far above the one before the first step. Overfitting raises the loss of held-out
-preferences too, but garbage prefers nothing: with margins above those of the start a run has not
-diverged. Losses that are bounded (KTO's, a sigmoid) cannot rise far: another sign is a model to
-which preferred responses are no more likely than chance.
+One sign is a loss far above its value before the first step. Overfitting raises the loss of
+held-out
+preferences too, but keeps the margins: a run whose margins exceed those of the start has not
+diverged. Bounded losses (KTO's, a sigmoid) cannot rise far, so another sign is a model to which
+preferred responses are no more likely than chance.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from jalign.data.examples import Examples
 Metrics = Mapping[str, float]
 
 MARGIN, CHOSEN = "rewards/margins", "logps/chosen"
-_STEPS = 10  # whose mean stands for the end of a run
+_STEPS = 10  # averaged for the end of a run
 
 
 def chance(examples: Examples, vocab: int) -> float:
-    """The mean log-prob (nats) of preferred responses to a model that takes all tokens for equally
-    likely: of the first ones, or of those with the label 1 where there are labels.
+    """The mean log-prob (nats) of preferred responses under a uniform distribution over tokens: of
+    the first response of each example, or of those with label 1 if there are labels.
     """
     lengths = examples.lengths.scored_lens[:, 0].astype(float)
     label = examples.extras.get("label")
@@ -36,21 +37,20 @@ def chance(examples: Examples, vocab: int) -> float:
 def diverged(
     first: Metrics, last: Metrics, limit: float, by_chance: float = -math.inf
 ) -> str | None:
-    """Why these metrics, held-out or of training, are those of a model that diverged; None: they
-    are not.
+    """Why these metrics, held-out or of training, count as diverged; None if they do not.
 
     Args:
-      first: before the first step; last: now. What is not finite is missing.
-      limit: the loss may rise by so many times its size at first, and by that much at least; 0:
-        never.
-      by_chance: of `chance`.
+      first: before the first step; last: now. Values that are not finite are left out.
+      limit: the rise of the loss that counts, in units of its first magnitude or of 1, whichever is
+        larger; 0: never.
+      by_chance: from `chance`.
     """
     if not limit or "loss" not in first:
         return None
     if "loss" not in last:
         return "the loss is not finite"
     was, now = first.get(CHOSEN, 0.0), last.get(CHOSEN, 0.0)
-    if now < 0.9 * by_chance and now < 1.5 * was:  # a model that begins at random stands there too
+    if now < 0.9 * by_chance and now < 1.5 * was:  # a randomly initialized model starts there
         return (
             f"{CHOSEN} is {now:.4g}, and was {was:.4g} before the first step; a model that knows "
             f"nothing has {by_chance:.4g}"
@@ -65,7 +65,7 @@ def diverged(
 
 
 def worse(evaluations: Sequence[Metrics]) -> list[str]:
-    """What a run has made worse on the held-out data, in words."""
+    """Warnings about held-out metrics that got worse during a run."""
     if len(evaluations) < 2:
         return []
     first, last = evaluations[0], evaluations[-1]
@@ -92,7 +92,7 @@ class Trend:
     """The metrics of the first step and of the last ones, for runs without held-out data.
 
     Attributes:
-      first: of the first step; None where nobody kept them.
+      first: of the first step; None if they were not stored.
       recent: of the last steps, without the first.
     """
 
@@ -124,6 +124,6 @@ class Trend:
 
 
 def _mean(values: list[float]) -> float:
-    """NaN only where nothing is known: a step that was skipped has no say."""
+    """The mean of finite values, so that skipped steps do not count; NaN if there are none."""
     known = [x for x in values if math.isfinite(x)]
     return sum(known) / len(known) if known else math.nan

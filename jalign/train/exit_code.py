@@ -1,4 +1,4 @@
-"""How a command ends, for people and for what starts it again."""
+"""Exit codes of commands, for people and launchers."""
 
 import enum
 

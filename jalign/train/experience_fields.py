@@ -1,4 +1,4 @@
-"""From the arrays of a rollout to the data fields of a loss."""
+"""Compute the data fields of a loss from the arrays of a rollout."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Arrays = dict[str, np.ndarray]
 def experience_fields(
     algorithm: Algorithm, arrays: Arrays, *, kl_coef: float | None, importance_cap: float
 ) -> Arrays:
-    """What the experience makes of a rollout, and what the loss reads beside it.
+    """The fields that the experience computes from a rollout, and others that the loss reads.
 
     Args:
       algorithm: a row with an experience.
-      arrays: `core.ROLLOUT` as far as it is read, and `sampler_token_logps`.
-      kl_coef: the steered coefficient, where the experience reads one.
+      arrays: those of `core.ROLLOUT` that are read, and `sampler_token_logps`.
+      kl_coef: the adaptive coefficient, if the experience reads one.
       importance_cap: see `RolloutRules`.
     """
     assert algorithm.experience is not None
@@ -38,7 +38,7 @@ def experience_fields(
 
 
 def rollout_weights(arrays: Arrays, cap: float, *, per_token: bool) -> np.ndarray:
-    """[B, K, R] truncated importance weights of tokens; else of whole responses, [B, K, 1]."""
+    """[B, K, R] truncated importance weights of tokens, or [B, K, 1] of complete responses."""
     old, sampler, mask = (arrays[n] for n in ("old_token_logps", "sampler_token_logps", "mask"))
     if not per_token:
         old, sampler = (np.where(mask, x, 0).sum(-1, keepdims=True) for x in (old, sampler))

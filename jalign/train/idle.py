@@ -1,23 +1,26 @@
-"""Rollouts that teach nothing: counted, said, and in the end a reason to end the run."""
+"""Count rollouts that teach nothing, warn about them, and finally end the run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jalign.checkpoint.manifest import Facts
 
 LOG = logging.getLogger(__name__)
 
 FAILURES = 3
-"""Rollouts in a row in which rewards fail for all responses that end a run: by then no retry of a
-server helps. At the first rollout one is enough: nothing is lost yet."""
+"""A run ends after this many rollouts in a row in which rewards fail for all responses, since
+retries no longer help. At the first rollout one is enough, since nothing is lost yet."""
 
 
 @dataclass
 class Idle:
-    """How the rollouts so far taught nothing. A rollout teaches nothing where no response has a
-    reward, or where all that have one have an advantage of 0 or are left out.
+    """Counts of rollouts that taught nothing: no response has a reward, or all that have one have
+    an advantage of 0 or are excluded.
 
     Attributes:
       limit: rollouts in a row that teach nothing before the run ends; 0: any number.
@@ -25,7 +28,7 @@ class Idle:
       failing: rollouts in a row without any reward in which a reward failed.
       rollouts: all so far.
       rewarded: whether any response of them had a reward.
-      failures: of the last rollout that had no reward: what failed and why.
+      failures: what failed and why in the last rollout that had no reward.
     """
 
     limit: int
@@ -34,10 +37,10 @@ class Idle:
     rollouts: int = 0
     rewarded: bool = False
     failures: str = ""
-    _fresh: bool = False  # a rollout was added since the run began or went on
+    _fresh: bool = False  # a rollout was added since the run began or resumed
 
     def add(self, *, taught: bool, rewarded: bool, failures: Mapping[str, str]) -> None:
-        """Count a rollout, and warn where the first of a run, or half of the limit, is idle.
+        """Count a rollout; warn at the first idle one in a row, and at half of the limit.
 
         Args:
           taught: whether there is anything to learn from it.
@@ -63,7 +66,7 @@ class Idle:
 
     @property
     def reason(self) -> str | None:
-        """Why the run should end with the step that has just been taken; None: it goes on."""
+        """Why the run should end after the step just taken; None if it continues."""
         if not (self.limit and self._fresh):
             return None
         if self.failing >= min(FAILURES, self.limit):
@@ -78,16 +81,16 @@ class Idle:
 
     @property
     def verdict(self) -> str | None:
-        """What is to be said of a run that has come to its end without a single reward."""
+        """The message for a finished run that never had a reward; None otherwise."""
         if self.reason or not (self.limit and self.rollouts) or self.rewarded:
             return self.reason
         return f"nothing was learned in {self.rollouts} rollouts: {_NONE}"
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """For a checkpoint."""
         return {n: x for n, x in asdict(self).items() if n not in ("limit", "_fresh", "failures")}
 
-    def after(self, facts: Mapping[str, Any]) -> Idle:
+    def after(self, facts: Facts) -> Idle:
         """The same limit, with the counts of a checkpoint."""
         return replace(self, **facts, _fresh=False)
 

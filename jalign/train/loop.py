@@ -9,7 +9,7 @@ from jalign.train.step import TrainStepFn
 
 
 class StepInfo(NamedTuple):
-    """What a hook sees after a step. Arrays are still on the device: reading one waits for the
+    """Arguments of a hook after a step. Arrays are still on the device: reading one waits for the
     step.
     """
 
@@ -53,7 +53,7 @@ def fit(
 
     Args:
       step: compiled `(state, frozen, data) -> (state, metrics)` that donates the state.
-      source: gives the data of the next step; it must stand at `state.step`.
+      source: returns the data of the next step; it must be positioned at `state.step`.
       hooks: called after every step, in order; one may return True or raise `StopTraining`.
     """
     # `state.step` is read once: reading it in the loop would wait for every step.

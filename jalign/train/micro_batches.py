@@ -1,8 +1,9 @@
-"""Micro-batches for sampled responses: a few static shapes, the smallest that holds what there is.
+"""Micro-batches for sampled responses: a few static shapes, of which the smallest that fits is
+used.
 
-Responses are shorter than the limit, and by how much is known only once they are sampled. One shape
-for the longest would make every step cost what the longest does; a shape for each set of lengths
-would compile in every step.
+Responses are shorter than the limit, by an amount known only after sampling. A single shape for the
+longest would make every step as expensive as the longest; a shape for each set of lengths would
+compile in every step.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ RESPONSE_LEVELS = (0.25, 0.5, 0.75, 1.0)
 
 
 class Packing(NamedTuple):
-    """Which example is in which stream of which micro-batch.
+    """The assignment of examples to streams of micro-batches.
 
     Attributes:
       shape: of a micro-batch.
-      room: micro-batches that a step has room for; those that are not filled are skipped.
+      room: most micro-batches of a step; unfilled ones are skipped.
       bins: the filled ones.
     """
 
@@ -52,13 +53,13 @@ def bin_shape(
     streams: int, multiple: int, of_prompt: float = 1.0, of_responses: float = 1.0,
     of_row: float = 1.0,
 ) -> tuple[Shape, int]:  # fmt: skip
-    """The shape of a micro-batch, and how many of it a step needs at most.
+    """The shape of a micro-batch, and the most micro-batches that a step needs.
 
     Args:
       examples: of a step, with K = `responses` each; spread evenly over the micro-batches.
       prompt_len, response_len: most tokens.
       max_tokens: of a micro-batch on one device, unless one example has more.
-      streams: devices that get examples of their own.
+      streams: number of shards of a batch.
       multiple: row lengths and token budgets are multiples of it.
       of_prompt, of_responses, of_row: fractions of the longest prompt, of the longest responses
         and, for each example, of the longest row that the examples take on average; at 1 any fit.

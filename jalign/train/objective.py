@@ -1,6 +1,5 @@
-"""From scored tokens to one number: the fields a loss reads, the divisors of the whole step,
-the weighted terms.
-"""
+"""The objective of a step: fields that the loss reads, divisors of the whole step, weighted
+terms."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,15 +27,15 @@ Apply = Callable[..., Arrays]
 
 
 class Objective(NamedTuple):
-    """An algorithm with its numbers fixed: what to score, and how the scores become a loss."""
+    """An algorithm with fixed hyper-parameters: what to score, and how the scores become a loss."""
 
     algorithm: Algorithm
     terms: tuple[Term, ...]
     inputs: tuple[str, ...]
-    scorer: dict[str, Any]  # numbers that the scorer reads
+    scorer: dict[str, Any]  # hyper-parameters that the scorer reads
 
     @classmethod
-    def of(cls, algorithm: Algorithm, **hyper: float | str) -> "Objective":
+    def of(cls, algorithm: Algorithm, **hyper: float) -> "Objective":
         inputs = algorithm.inputs(**hyper)
         hyper = algorithm.resolve_hyper(**hyper)
         outputs = algorithm.outputs(inputs)
@@ -47,10 +46,10 @@ class Objective(NamedTuple):
     def policy_fields(
         self, apply: Apply, params: PyTree, frozen: Frozen, batch: Batch, key: Array | None
     ) -> Arrays:
-        """The arrays of the loss that the trained model determines (and those of the mask).
+        """The loss's arrays that depend on the trained model (and those of the mask).
 
-        Where policy and reference are compared over the vocabulary, one run gives both and the
-        `ref_` arrays are among them.
+        If policy and reference are compared over the vocabulary, one pass computes both, and the
+        `ref_` arrays are included.
         """
         outputs = self.algorithm.outputs(self.inputs)
         if not any(output in TWO_MODELS for output in outputs):
@@ -68,7 +67,7 @@ class Objective(NamedTuple):
         return fields | self.algorithm.format.view(out, batch)
 
     def reference_fields(self, apply: Apply, frozen: Frozen, batch: Batch) -> Arrays:
-        """The `ref_` arrays, from the batch where they are cached, from the reference otherwise."""
+        """The `ref_` arrays that are not cached in the batch, computed by the reference."""
         names, outputs = self._of_reference(batch)
         if not names or any(o in TWO_MODELS for o in self.algorithm.outputs(self.inputs)):
             return {}
@@ -83,7 +82,7 @@ class Objective(NamedTuple):
         return names, self.algorithm.outputs([n.removeprefix("ref_") for n in names])
 
     def noise(self, fields: Arrays, key: Array | None) -> Arrays:
-        """The noise that the loss reads, if it does."""
+        """The noise that the loss reads, if any."""
         if NOISE not in self.inputs:
             return {}
         # Keyed by example, not by position: another cut into micro-batches draws the same noise.
@@ -94,9 +93,7 @@ class Objective(NamedTuple):
         return {NOISE: jax.vmap(lambda i: jax.random.gumbel(jax.random.fold_in(key, i)))(index)}
 
     def divisors(self, batch: Batch) -> Array:
-        """What each term is divided by, [terms], for these examples; add them over
-        micro-batches.
-        """
+        """The divisor of each term, [terms], for these examples; add them over micro-batches."""
         fields = batch.extras | self.algorithm.format.view({}, batch)
         return jnp.stack([weighted(*term.reduce(fields), fields)[1] for term in self.terms])
 
@@ -120,11 +117,11 @@ class Objective(NamedTuple):
 
 
 def weighted(weights: Array, divisor: Array, fields: Arrays) -> tuple[Array, Array]:
-    """Weights and divisor of a mean in which each example counts as often as its `weight` says.
-    What a loss finds out about the batch by itself, such as KTO's z0, knows no weights.
+    """Weights and divisor of a mean in which each example counts `weight` times. Statistics that a
+    loss computes over the batch itself, such as KTO's z0, are unweighted.
 
     Raises:
-      ValueError: samples, of which there are several to an example, have no such weight.
+      ValueError: `weight` for sampled responses, of which an example has several.
     """
     if "weight" not in fields:
         return weights, divisor
@@ -132,7 +129,7 @@ def weighted(weights: Array, divisor: Array, fields: Arrays) -> tuple[Array, Arr
     if each.shape[0] != weights.shape[0]:
         raise ValueError("weight: sampled responses count by their advantages; they have no weight")
     each = each.reshape(-1, *[1] * (weights.ndim - 1))
-    weights = jnp.where(weights > 0, weights * each, 0.0)  # an empty place may hold NaN
+    weights = jnp.where(weights > 0, weights * each, 0.0)  # an empty slot may hold NaN
     return weights, jnp.sum(weights, dtype=jnp.float32)
 
 

@@ -1,8 +1,8 @@
-"""The source of an online algorithm: sample, judge, score, make advantages, select, batch.
+"""The source of an online algorithm: sample, judge, score, compute advantages, select, batch.
 
 A rollout answers `prompts` prompts with K responses each and feeds `epochs` passes of optimizer
-steps of `batch_size` prompts. Prompts, random numbers and order follow from the number of the
-rollout alone, and a checkpoint keeps the examples of the rollout under way, so a resumed run
+steps of `batch_size` prompts. Prompts, random numbers and order depend only on the number of
+the rollout, and a checkpoint stores the examples of the current rollout, so a resumed run
 continues exactly.
 
 Letters: B prompts of a rollout, K responses per prompt, R most tokens of a response.
@@ -11,7 +11,7 @@ Letters: B prompts of a rollout, K responses per prompt, R most tokens of a resp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grain
 import jax
@@ -40,13 +40,17 @@ from jalign.train.scoring import ResponseScorer
 from jalign.train.selection import Selection
 from jalign.train.step import with_reference
 
+if TYPE_CHECKING:
+    from jalign.checkpoint.manifest import Facts
+
 
 class Attempt(NamedTuple):
     """One attempt at a rollout.
 
     Attributes:
-      selection: what is learned from it.
-      kept: prompts that the method keeps; if 0 the selection holds all, and nothing is learned.
+      selection: the prompts and responses to learn from.
+      kept: number of prompts that the method keeps; if 0 the selection holds all, but learns
+        nothing.
       metrics: for the log.
       taught: whether there is anything to learn from it.
       rewarded: whether any response has a reward.
@@ -134,7 +138,7 @@ class Online:
 
     # ---- what a checkpoint keeps
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> Facts:
         """Facts for a checkpoint; `save` writes the examples of the rollout under way."""
         examples = self._under_way()
         return {
@@ -154,7 +158,7 @@ class Online:
         if (examples := self._under_way()) is not None:
             rollout_file.write(path, examples)
 
-    def restore(self, position: Mapping[str, Any], step: int, path: store.StorePath) -> None:
+    def restore(self, position: Facts, step: int, path: store.StorePath) -> None:
         """Continue after `step` steps, with the examples at `path` if a rollout is under way.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What is logged of a rollout, under the names that TRL gave such numbers."""
+"""Metrics of a rollout, under TRL's names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jalign.rollout.types import Rollout
 
 
 def means_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """For every name the mean of the numbers that are known; NaN where none is."""
+    """The mean of the finite values of each name; NaN if there are none."""
     names = dict.fromkeys(name for row in rows for name in row)
     known = {n: [row[n] for row in rows if n in row and np.isfinite(row[n])] for n in names}
     return {n: float(np.mean(x)) if x else float("nan") for n, x in known.items()}
@@ -35,7 +35,7 @@ def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
 
 
 def length_metrics(rollout: Rollout) -> dict[str, float]:
-    """Tokens per response, and how many the limit cut."""
+    """Tokens per response, and the fraction truncated by the limit."""
     return {
         "completions/mean_length": float(np.mean(rollout.lengths)),
         "completions/clipped_ratio": float(1 - rollout.finished.mean()),
@@ -43,7 +43,7 @@ def length_metrics(rollout: Rollout) -> dict[str, float]:
 
 
 def diversity_metrics(rollout: Rollout) -> dict[str, float]:
-    """How little the responses, to whatever prompts, are alike."""
+    """Diversity of all responses together, whatever their prompts."""
     responses = [ids.tolist() for ids in rollout.responses()]
     return {"completions/distinct_2": distinct(responses, 2)}
 
@@ -64,7 +64,7 @@ def distinct(responses: Sequence[Sequence[int]], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-LOGPS = ("old_token_logps", "ref_token_logps", "sampler_token_logps")  # what they are of
+LOGPS = ("old_token_logps", "ref_token_logps", "sampler_token_logps")  # inputs of `logp_metrics`
 
 
 def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
@@ -81,7 +81,7 @@ def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str
 
 
 def critic_metrics(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """How much of the returns the critic knew beforehand; nothing without a critic."""
+    """How much of the returns' variance the critic explains; {} without a critic."""
     if not {"values", "returns"} <= set(arrays):
         return {}
     values, returns, mask = (jnp.asarray(arrays[n]) for n in ("values", "returns", "mask"))

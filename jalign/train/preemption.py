@@ -18,16 +18,16 @@ from jalign.train.exit_code import ExitCode
 __all__ = ["ExitCode", "Preemption"]
 
 ABORT_S = 10.0
-"""Within so many seconds a second Ctrl-C ends the process, whatever it is doing."""
+"""Seconds within which a second Ctrl-C ends the process, whatever it is doing."""
 
 
 class Preemption:
-    """Hears SIGTERM, and Ctrl-C, and says at the next step that it is time to save and stop.
+    """Catches SIGTERM and Ctrl-C, and reports at the next step that the run should save and stop.
 
-    One process: a handler of its own. The first SIGINT asks for an orderly stop, the second raises
-    KeyboardInterrupt, and ends the process after `ABORT_S` where nothing heeds that. What was heard
-    is said at once, also while a program compiles. Several processes: the notifier that
-    `jax.distributed` installed hears SIGTERM and makes all processes stop after the same step.
+    In a single process it installs its own handler. The first SIGINT requests an orderly stop; the
+    second raises KeyboardInterrupt, and ends the process after `ABORT_S` if that has no effect. A
+    signal is acknowledged at once, even while a program compiles. With several processes the
+    notifier of `jax.distributed` catches SIGTERM and makes all stop after the same step.
 
         with Preemption() as preemption:
             for step in ...:
@@ -38,7 +38,7 @@ class Preemption:
                     sys.exit(ExitCode.PREEMPTED)
 
     Args:
-      say: told in words what was heard; called in a thread.
+      say: called in a thread with a message about each signal.
     """
 
     def __init__(self, say: Callable[[str], object] = lambda text: None) -> None:
@@ -67,13 +67,13 @@ class Preemption:
             # None is a handler from below Python, which cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._old = {}
-        self._ears[1].close()  # what ends the thread
+        self._ears[1].close()  # ends the thread
         self._teller.join()
         self._ears[0].close()
 
     def _tell(self) -> None:
-        """Says what is heard. Python calls its handlers between two of its instructions only, which
-        a program that compiles for a minute puts off; the numbers of signals come here at once.
+        """Acknowledge signals. Python runs handlers only between two of its instructions, which a
+        compilation delays by up to a minute; the wakeup descriptor delivers signals at once.
         """
         heard: list[int] = []
         while number := self._ears[0].recv(1):
@@ -107,17 +107,17 @@ class Preemption:
         return bool(self._seen)
 
     def heard(self) -> bool:
-        """Whether this process has been told to stop: to cut an evaluation short. With several
-        processes always False, since they could not agree in the middle of it.
+        """Whether this process should stop, to cut an evaluation short. Always False with several
+        processes, which could not agree in the middle of an evaluation.
         """
         return bool(self._seen)
 
     def check(self) -> None:
-        """Self-test: SIGTERM still comes to us; loggers and monitors like to install handlers.
+        """Check that SIGTERM still reaches this handler; loggers and monitors often replace it.
 
         Raises:
-          RuntimeError: somebody else's handler is installed, so that a preemption would lose the
-            run since the last checkpoint.
+          RuntimeError: another handler is installed, so that a preemption would lose all steps
+            since the last checkpoint.
         """
         handler = signal.getsignal(signal.SIGTERM)
         # JAX's notifier is installed below Python, which then knows of no handler. One that Python

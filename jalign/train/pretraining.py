@@ -11,7 +11,7 @@ from jalign.data.examples import Example, Examples
 
 
 class Pretraining:
-    """So many texts with each step, in an order that follows from the seed alone.
+    """`count` texts for each step, in an order that depends only on the seed.
 
     Args:
       texts: one response each, which is the text.

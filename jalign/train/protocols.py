@@ -1,4 +1,4 @@
-"""What plugs into an online run: a sampler, a reward, an observer of rollouts."""
+"""Protocols of an online run's components: sampler, reward, observer of rollouts."""
 
 from __future__ import annotations
 

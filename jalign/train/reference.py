@@ -1,4 +1,4 @@
-"""Reference log-probs computed once, and kept on disk under what they depend on."""
+"""Cache of reference log-probs on disk, keyed by everything they depend on."""
 
 import hashlib
 import json
@@ -23,17 +23,17 @@ def reference_columns(
     frozen: Frozen,
     *,
     folder: store.StorePath,
-    key: dict[str, Any],
+    key: dict[str, object],
     say: Callable[[str], None],
-    compiler_options: Mapping[str, Any] | None = None,
-    **hyper: Any,
+    compiler_options: Mapping[str, bool] | None = None,
+    **hyper: float,
 ) -> dict[str, np.ndarray]:
     """`{ref_name: [examples]}` for every reference array the algorithm reads.
 
     Args:
       source: the data set, without cached columns.
       folder: where `ref-<digest>.npz` files are kept.
-      key: fingerprints of data, tokenizer and reference, and whatever else the numbers depend on.
+      key: fingerprints of data, tokenizer and reference, and anything else the values depend on.
       compiler_options: those of the training step (`jalign.train.rounding`).
     Raises:
       ValueError: the algorithm's reference arrays are not one number per example.
@@ -77,7 +77,7 @@ def reference_columns(
     if hosts.is_main():
         try:
             store.write(path, lambda file: np.savez(file, allow_pickle=False, **columns))
-        except OSError as error:  # a cache is no reason to end a run
+        except OSError as error:  # a run does not need its cache
             say(f"warning: reference log-probs: computed, and not kept in {path}: {error}")
             return columns
     say(f"reference log-probs: computed once, kept in {path}")
@@ -87,11 +87,11 @@ def reference_columns(
 def _read(
     path: store.StorePath, names: list[str], count: int
 ) -> tuple[dict[str, np.ndarray] | None, str]:
-    """The columns of a file; None, and why, where it is not what was written."""
+    """The columns of a file, or None and the reason if the file is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             columns = {n: saved[n] for n in names}
-    except Exception as error:  # what zip, numpy and disks raise of damage has no common name
+    except Exception as error:  # zip, numpy and file systems share no error class for damage
         return None, f"{type(error).__name__}: {error}"
     if not all(c.shape == (count,) and np.isfinite(c).all() for c in columns.values()):
         return None, "it does not hold one finite number per example"

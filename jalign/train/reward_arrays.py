@@ -1,6 +1,6 @@
-"""Rewards of a rollout as the arrays that a method learns from, and which responses have one.
+"""Convert the rewards of a rollout to arrays, and mark the responses that have one.
 
-One rule for all methods: a response that lacks what the method reads is left out, and no other is.
+All methods share one rule: only responses that lack what the method reads are excluded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def reward_arrays(
 
 
 def given_rewards(judged: Judged, length: int) -> dict[str, np.ndarray]:
-    """The rewards themselves, where `reward_arrays` has differences."""
+    """The raw rewards, which `reward_arrays` centers."""
     arrays = {} if judged.scores is None else {"scores": judged.scores}
     if judged.step_scores is None:
         return arrays
@@ -61,8 +61,8 @@ def padded_rewards(step_scores: np.ndarray, length: int) -> np.ndarray:
 
 
 def as_float32(scores: np.ndarray, known: np.ndarray, relative_to: str | None) -> np.ndarray:
-    """[B, K] scores, 0 where there is none. Where only differences count the mean is subtracted
-    first: float32 cannot represent 100,000,001, and the losses compute in float32.
+    """[B, K] scores, 0 where missing. If only differences matter the mean is subtracted first:
+    float32 cannot represent 100,000,001, and the losses compute in float32.
     """
     scores = np.where(known, scores, 0.0)
     if relative_to:

@@ -1,4 +1,4 @@
-"""The arrays of a rollout that an experience reads (`core.ROLLOUT`), and what is logged of them."""
+"""The arrays of a rollout that an experience reads (`core.ROLLOUT`), and their metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rollout_arrays(
     greedy: Judged | None,
     key: jax.Array,
 ) -> tuple[Arrays, dict[str, float]]:
-    """All that does not come from a model, and the metrics of rewards.
+    """All arrays that no model computes, and the metrics of rewards.
 
     Args:
       rollout: with R = spec.response_len.
@@ -42,7 +42,8 @@ def rollout_arrays(
         valid &= known[:, None]
         metrics["rewards/greedy_failed"] = float((~known).sum())
     if spec.mask_truncated and not algorithm.format.policy_samples:
-        valid &= rollout.finished  # a truncated response is never the best, chosen or rejected
+        # Truncated responses are never selected as best, chosen or rejected.
+        valid &= rollout.finished
     if "uniforms" in read:
         uniform_key = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
         arrays["uniforms"] = np.asarray(jax.random.uniform(uniform_key, (b, k, k)))

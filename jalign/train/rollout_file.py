@@ -1,4 +1,4 @@
-"""The examples of a rollout under way: beside a checkpoint, and part of it."""
+"""The examples of the current rollout, in a file of the checkpoint."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def write(path: store.StorePath, examples: Examples) -> None:
 
 
 def read(path: store.StorePath, report: Report, checksum: str | None) -> Examples:
-    """What `write` has written; every process must ask.
+    """Read what `write` wrote. Collective.
 
     Args:
       report: of the examples.
-      checksum: their fingerprint; None, as older checkpoints say, is not compared.
+      checksum: their fingerprint; None, as in older checkpoints, skips the comparison.
 
     Raises:
-      CheckpointError: on every process, where the file is missing, cannot be read on one of them,
-        or is not what was saved.
+      CheckpointError: on every process, if on any the file is missing, unreadable or different from
+        what was saved.
     """
     examples, wrong = None, None
     try:
         examples = _examples(path, report)
         if checksum not in (None, examples.fingerprint):
             wrong = "its content is not what was saved"
-    except Exception as error:  # what zip, numpy and disks raise of damage has no common name
+    except Exception as error:  # zip, numpy and file systems share no error class for damage
         wrong = f"{type(error).__name__}: {error}"
     if hosts.any_process(wrong is not None):
         raise CheckpointError(

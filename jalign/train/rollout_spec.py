@@ -1,4 +1,4 @@
-"""What a rollout is: how many prompts and responses, how they are learned from."""
+"""The size of a rollout, and the rules for learning from it."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class RolloutSpec(RolloutRules):
         return lines + self._describe_iteration(algorithm)
 
     def _describe_iteration(self, algorithm: Algorithm) -> list[str]:
-        """A warning where samples that should be the reference's are of another policy."""
+        """A warning if samples that should come from the reference come from another policy."""
         if algorithm.experience is None or not algorithm.experience.iterative:
             return []
         every, alpha = self.ref_sync_steps, self.ref_mixup_alpha

@@ -1,4 +1,4 @@
-"""Rounding of 16-bit numbers that does not depend on what a program is made of."""
+"""Rounding of 16-bit values that does not depend on how XLA fuses a program."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jalign.kernels import devices
 def same_rounding(dtype: DTypeLike) -> dict[str, bool]:
     """`compiler_options` of `jax.jit` for programs that compare log-probs of equal weights.
 
-    XLA may keep more digits between two operations than a 16-bit type has, and does where it fuses
-    them. What is differentiated is fused in other places than what is not: at step 0 the policy
-    is then up to about 0.1 nat per response away from the reference that it is. With this every
-    operation rounds as it is written: with plain attention (`xla`) both are the same, with the
-    blocked one, whose differentiated pass is other code, a mean log-ratio of 0.003 nat was left.
+    XLA may keep excess precision between fused 16-bit operations. Differentiated programs are fused
+    differently, so at step 0 the policy differs by up to about 0.1 nat per response from an equal
+    reference. With these options every operation rounds as written: with plain attention (`xla`)
+    both are then equal; with `blocked`, whose differentiated pass is separate code, a mean
+    log-ratio of 0.003 nat remained.
 
-    None in float32, and none on accelerators, where what it costs has not been measured: there that
+    No options in float32, nor on accelerators, where their cost has not been measured and the
     difference remains.
 
     Args:

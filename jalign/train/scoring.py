@@ -48,7 +48,7 @@ def examples_of(
     fields: Mapping[str, np.ndarray] | None = None,
     report: Report | None = None,
 ) -> Examples:
-    """Prompts with their K responses as packing takes them, written to the buffers in one pass.
+    """Prompts with their K responses as `Examples`, written to the buffers in one pass.
 
     Args:
       learned: [B, K]; the tokens of other responses are not scored.
@@ -71,7 +71,8 @@ def examples_of(
 
 
 class ResponseScorer:
-    """`scorer(rollout, names, params, frozen)`: what the models of a run say of responses.
+    """`scorer(rollout, names, params, frozen)`: log-probs and values of responses under a run's
+    models.
 
     Args:
       apply: the model as a pure function.

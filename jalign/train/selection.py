@@ -1,4 +1,4 @@
-"""From the arrays of a rollout to the responses that are learned from."""
+"""Select the responses of a rollout to learn from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jalign.train.scoring import examples_of
 
 @dataclass(frozen=True)
 class Selection:
-    """What a rollout teaches.
+    """The part of a rollout that is learned from.
 
     Attributes:
       rollout: prompts with the k responses that become an example.
@@ -84,5 +84,5 @@ class Selection:
         return selection.at(np.arange(min(most, len(selection.learned))))
 
     def examples(self, report: Report) -> Examples:
-        """As packing takes them."""
+        """The selection as examples for packing."""
         return examples_of(self.rollout, self.learned, self.fields, report)

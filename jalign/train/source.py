@@ -1,7 +1,9 @@
-"""Sources of training batches: what a step is taken on, where it stands, how it is resumed."""
+"""Sources of training batches, with their position for checkpoints."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
@@ -13,6 +15,9 @@ from jalign.layout import Batch, MicroBatches
 from jalign.parallel.axes import BATCH_AXES
 from jalign.parallel.hosts import to_global
 
+if TYPE_CHECKING:
+    from jalign.checkpoint.manifest import Facts
+
 BatchFn = Callable[[TrainState, Frozen], tuple[MicroBatches, ...]]
 """(state, frozen) -> the data of the next step, on the devices: all that `train.loop.fit` needs."""
 
@@ -20,11 +25,11 @@ SPLIT = PartitionSpec(None, BATCH_AXES)  # [micro-batches, streams or examples, 
 
 
 class Source(Protocol):
-    """Where the data of a run come from: a data set (`Offline`), the policy itself
-    (`train.online.Online`), or a class of your own such as a replay buffer.
+    """A source of training data: a data set (`Offline`), the policy itself (`train.online.Online`),
+    or your own class, such as a replay buffer.
 
-    A call gives the data of the next step; the rest is for the log and for checkpoints. A run
-    resumes exactly if, after `restore`, calls give what they would have given uninterrupted.
+    A call returns the data of the next step; the other methods serve the log and checkpoints. A run
+    resumes exactly if calls after `restore` return what an uninterrupted run would get.
     """
 
     @property
@@ -44,7 +49,7 @@ class Source(Protocol):
         ...
 
     def epoch(self, step: int) -> float:
-        """How often the data have been seen before a step."""
+        """Passes over the data before a step."""
         ...
 
     def metrics(self) -> dict[str, float]:
@@ -55,16 +60,16 @@ class Source(Protocol):
         """The source in words, one line each, for the start of the log."""
         ...
 
-    def position(self) -> dict[str, Any]:
-        """Facts for the checkpoint, as JSON; `num_tokens` is among them."""
+    def position(self) -> Facts:
+        """Facts for the checkpoint, JSON-serializable; they include `num_tokens`."""
         ...
 
     def save(self, path: store.StorePath) -> None:
-        """Write what `position` is too small for to a file, or nothing."""
+        """Write state that is too large for `position` to a file, if there is any."""
         ...
 
-    def restore(self, position: Mapping[str, Any], step: int, path: store.StorePath) -> None:
-        """Resume after `step` steps, from what `position` and `save` kept."""
+    def restore(self, position: Facts, step: int, path: store.StorePath) -> None:
+        """Resume after `step` steps, from what `position` and `save` stored."""
         ...
 
 
@@ -93,7 +98,7 @@ class Offline:
         return self.on_device(data)
 
     def epoch(self, step: int) -> float:
-        """How often the data set has been seen before a step."""
+        """Passes over the data set before a step."""
         return self.batches.epoch(step)
 
     def metrics(self) -> dict[str, float]:
@@ -107,7 +112,7 @@ class Offline:
     def save(self, path: store.StorePath) -> None:
         """Nothing: the data follow from the step number."""
 
-    def restore(self, position: Mapping[str, Any], step: int, path: store.StorePath) -> None:
+    def restore(self, position: Facts, step: int, path: store.StorePath) -> None:
         """Resume after `step` steps."""
         del path
         self.seek(step, position["num_tokens"])
@@ -117,10 +122,8 @@ class Offline:
         self.step, self.tokens = step, tokens
         self._iterator: Iterator = self.batches.prefetch(step)
 
-    def position(self) -> dict[str, Any]:
-        """What a checkpoint keeps: examples seen, epoch, and what the data must still be on
-        resume.
-        """
+    def position(self) -> Facts:
+        """Facts for a checkpoint: examples seen, epoch, and what identifies the data on resume."""
         return self.batches.position(self.step) | {"num_tokens": self.tokens}
 
     def eval_batches(self) -> Iterator[tuple[MicroBatches, ...]]:

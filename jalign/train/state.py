@@ -26,12 +26,12 @@ _MATRIX = re.compile(r"(kernel|embed\.weight|positions\.weight|lora\.[ab])$")
 def state_shardings(
     mesh: Mesh, abstract: TrainState, params: PyTree, *, offload: bool = False
 ) -> TrainState:
-    """Each optimizer moment lies where its parameter lies; everything else is on every device.
+    """Optimizer moments are sharded like their parameters; everything else is replicated.
 
-    A leaf is a parameter's when its path ends like the parameter's and the shapes are equal. The
-    codes of a moment in 8 bits have the parameter's path and shape too, and their scales are split
-    like it where the mesh divides them. With `offload` the optimizer's arrays are in the memory of
-    the hosts.
+    A leaf belongs to a parameter if its path ends like the parameter's and the shapes are equal.
+    The
+    codes of 8-bit moments have the parameter's path and shape too; their scales are split like it
+    where the mesh divides them. With `offload` the optimizer's arrays are in host memory.
     """
     by_name = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     by_name |= {name.removeprefix("policy."): leaf for name, leaf in by_name.items()}  # a reference
@@ -63,7 +63,7 @@ def init_state(
     seed: int,
     *,
     offload: bool = False,
-    **hyper: float | str,
+    **hyper: float,
 ) -> TrainState:
     """The state before the first step, created in its shardings; `params` are float32 masters."""
     create = _creator(optimizer, algorithm, seed, **hyper)
@@ -80,23 +80,23 @@ def abstract_state(
     seed: int,
     *,
     offload: bool = False,
-    **hyper: float | str,
+    **hyper: float,
 ) -> TrainState:
-    """What `init_state` makes of the same, as shapes in their shardings; so may `params` be."""
+    """The result of `init_state` as shapes with shardings; `params` may be shapes too."""
     create = _creator(optimizer, algorithm, seed, **hyper)
     abstract = jax.eval_shape(create, params)
     return abstract_in(abstract, state_shardings(mesh, abstract, params, offload=offload))
 
 
 def abstract_in(tree: PyTree, shardings: PyTree) -> PyTree:
-    """The shapes of arrays in these shardings."""
+    """Shapes of arrays with these shardings."""
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
     )
 
 
 def _creator(
-    optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, **hyper: float | str
+    optimizer: optax.GradientTransformation, algorithm: Algorithm, seed: int, **hyper: float
 ) -> Callable[[Any], TrainState]:
     def create(params: PyTree) -> TrainState:
         # bfloat16 masters would swallow small updates.
@@ -109,23 +109,23 @@ def _creator(
 def reference_copy(params: PyTree, dtype: DTypeLike) -> PyTree:
     """A frozen copy of the trainable parameters.
 
-    Matrices are kept in the compute dtype, to which the model casts them anyway: the reference is
-    the policy of step 0 to the bit, in half the memory where that dtype is bfloat16. Whether
-    both also compute the same: `jalign.train.rounding`.
+    Matrices are stored in the compute dtype, to which the model casts them anyway: the reference
+    equals the policy of step 0 bit for bit, in half the memory if that dtype is bfloat16. For equal
+    results of both see `jalign.train.rounding`.
     """
     copy = partial(_copy, dtype=dtype)
     return jax.jit(copy, out_shardings=jax.tree.map(lambda x: x.sharding, params))(params)
 
 
 def abstract_reference(params: PyTree, dtype: DTypeLike) -> PyTree:
-    """What `reference_copy` makes, as shapes in their shardings; so may `params` be."""
+    """The result of `reference_copy` as shapes with shardings; `params` may be shapes too."""
     shardings = jax.tree.map(lambda x: x.sharding, params)
     return abstract_in(jax.eval_shape(partial(_copy, dtype=dtype), params), shardings)
 
 
 def gathered_copy_fn(params: PyTree, dtype: DTypeLike) -> tuple[Callable[[PyTree], PyTree], PyTree]:
-    """What copies parameters for sampling, and the shapes of such a copy: as `reference_copy`, but
-    split over `tensor` only, so that no token has to gather them.
+    """A function that copies parameters for sampling, and the shapes of its result: as
+    `reference_copy`, but split over `tensor` only, so that sampling a token gathers nothing.
     """
     shardings = jax.tree.map(lambda x: tensor_only(x.sharding), params)
     copy = partial(_copy, dtype=dtype)

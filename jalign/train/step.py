@@ -33,12 +33,12 @@ def create_state(
     optimizer: optax.GradientTransformation,
     algorithm: Algorithm,
     key: Array,
-    **hyper: float | str,
+    **hyper: float,
 ) -> TrainState:
     """The state before the first step of `algorithm` with hyper-parameters `hyper`.
 
-    A reference that moves is part of it: a copy of the policy, in float32, since a slow average
-    would round its small steps away in less.
+    A moving reference is part of it: a copy of the policy in float32, since lower precision would
+    round away the small steps of a slow average.
     """
     carry = algorithm.carry.names if algorithm.carry else ()
     moving = algorithm.moves_reference(**hyper)
@@ -56,7 +56,7 @@ def create_state(
 
 
 def with_reference(frozen: Frozen, state: TrainState) -> Frozen:
-    """`frozen` with the reference that counts in this state."""
+    """`frozen` with the state's moving reference, if it has one."""
     return frozen if state.ref is None else replace(frozen, ref=state.ref)
 
 
@@ -64,19 +64,19 @@ def make_train_step(
     algorithm: Algorithm,
     apply: Apply,
     optimizer: optax.GradientTransformation,
-    **hyper: float | str,
+    **hyper: float,
 ) -> TrainStepFn:
     """Build the step of `algorithm` with hyper-parameters `hyper`; jit it with `donate_argnums=0`.
 
-    In bfloat16 also with `compiler_options=same_rounding(dtype)` (`jalign.train.rounding`): without
-    them XLA rounds the differentiated policy in other places than its reference, and at step 0 a
-    response's log-ratio is up to about 0.1 nat instead of 0.
+    In bfloat16 also pass `compiler_options=same_rounding(dtype)` (`jalign.train.rounding`): without
+    them XLA rounds the differentiated policy and its reference at different operations, and at step
+    0 a response's log-ratio is up to about 0.1 nat instead of 0.
 
-    A step whose loss or gradient is not finite changes nothing but the counters `skipped` and
-    `skipped_in_a_row` (and the step number, so that the next data come). One without any scored
-    token, or with nothing but weights of 0, changes nothing at all but the step number: momentum
-    would move the weights. A reference that is due to move does so after any step. An optimizer
-    state in the host's memory is fetched for its update, and is there again afterwards.
+    A step whose loss or gradient is not finite changes only the counters `skipped` and
+    `skipped_in_a_row`, and the step number, which selects the next data. A step without scored
+    tokens, or with weights of 0 only, changes only the step number: an update would move the
+    weights by momentum. A reference that is due to move does so after any step. An optimizer state
+    in host memory is moved to the device for its update and back.
 
     Args:
       algorithm: a row of the catalogue.
@@ -131,7 +131,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    algorithm: Algorithm, apply: Apply, **hyper: float | str
+    algorithm: Algorithm, apply: Apply, **hyper: float
 ) -> Callable[..., dict[str, Mean]]:
     """`(params, frozen, carry, data) -> {metric: Mean}` of one global batch; add the Means over
     batches.
@@ -176,7 +176,7 @@ def _at(stack: MicroBatches, i: Any) -> Batch:
 
 
 def _summed_gradient(objective, apply, state, frozen, stacks, divisors, key):
-    """Gradients of the micro-batches, added: for losses in which examples do not see each other."""
+    """Sum of the micro-batches' gradients, for losses that treat examples independently."""
 
     def loss_of(params, batch, key):
         fields = batch.extras | state.carry
@@ -205,9 +205,9 @@ def _summed_gradient(objective, apply, state, frozen, stacks, divisors, key):
 
 
 def _two_pass_gradient(objective, apply, state, frozen, stacks, divisors, key):
-    """Exact gradients of batch-coupled losses: score everything, differentiate the loss by the
-    scores, then pull each micro-batch's share back through the model. One more forward pass buys
-    the global batch.
+    """Exact gradients of batch-coupled losses: score all micro-batches, differentiate the loss by
+    the scores, then backpropagate each micro-batch's share through the model. The global batch
+    costs one more forward pass.
     """
     stacked = all_fields(objective, apply, state.params, state.carry, frozen, stacks, key)
     sizes = [s["present"].shape[0] for s in stacked]
@@ -247,8 +247,16 @@ def _two_pass_gradient(objective, apply, state, frozen, stacks, divisors, key):
     return grads, loss, means
 
 
-def all_fields(objective, apply, params, carry, frozen, stacks, key) -> list[Arrays]:
-    """Every field of every micro-batch, forward only, one dictionary of [places, ...] per stack."""
+def all_fields(
+    objective: Objective,
+    apply: Apply,
+    params: PyTree,
+    carry: Arrays,
+    frozen: Frozen,
+    stacks: tuple[MicroBatches, ...],
+    key: Array | None,
+) -> list[Arrays]:
+    """Every field of every micro-batch, forward only, one dictionary of [slots, ...] per stack."""
     out = []
     for n, stack in enumerate(stacks):
         keys = None if key is None else jax.random.fold_in(key, n)
@@ -275,8 +283,8 @@ def all_fields(objective, apply, params, carry, frozen, stacks, key) -> list[Arr
 
 
 def concatenate(fields: list[Arrays]) -> Arrays:
-    """One dictionary of all places. Token-level arrays of different lengths cannot be one array
-    and are left out; no batch-coupled loss reads any (`Algorithm` sees to that).
+    """One dictionary of all slots. Token-level arrays of different lengths cannot be concatenated
+    and are left out; no batch-coupled loss reads any (`Algorithm` ensures that).
     """
     if len(fields) == 1:
         return fields[0]
@@ -288,7 +296,7 @@ def concatenate(fields: list[Arrays]) -> Arrays:
 
 
 def _moved_reference(new: TrainState, hyper: dict[str, Any]) -> Any:
-    """alpha * policy + (1 - alpha) * reference where a synchronisation is due."""
+    """alpha * policy + (1 - alpha) * reference where a synchronization is due."""
     due = new.step % hyper["ref_sync_steps"] == 0
     alpha = hyper["ref_mixup_alpha"]
 

@@ -1,11 +1,11 @@
-"""When a run ends before its last step, and which of its checkpoints is the best.
+"""Early stopping, and which checkpoint is the best.
 
-Both follow from the held-out evaluations so far and from nothing else. They are saved with every
-checkpoint, so a run that was killed ends at the same step as one that never was, and one that has
-ended goes on if the rule that ended it is relaxed.
+Both depend only on the held-out evaluations so far. These are saved with every checkpoint, so a run
+that was killed ends at the same step as an uninterrupted one, and a run that has ended resumes if
+the rule that ended it is relaxed.
 
-The alarms are signs of reward hacking, each against the model before the first step. The reward
-that is trained on keeps rising with the KL divergence to the start while what it stands for falls:
+The alarms are signs of reward hacking, each relative to the model before the first step. The
+trained reward keeps rising with the KL divergence to the start while the true reward falls:
 Gao, Schulman, Hilton 2022, https://arxiv.org/abs/2210.10760. Responses grow because rewards like
 length: Singhal et al. 2023, https://arxiv.org/abs/2310.03716. They become alike: Kirk et al. 2023,
 https://arxiv.org/abs/2310.06452.
@@ -92,14 +92,14 @@ class StopRules:
 
     @property
     def given(self) -> bool:
-        """Whether there is any rule but the one against divergence, which waits for nothing."""
+        """Whether any rule other than divergence is set; divergence needs no evaluations."""
         return self != StopRules(divergence=self.divergence)
 
     def check(self, first: Evaluation) -> None:
-        """Checks that an evaluation before the first step has what the rules read.
+        """Check that the evaluation before the first step has the metrics that the rules read.
 
         Raises:
-          ValueError: naming the rule, and what there is.
+          ValueError: naming the rule and the available metrics.
         """
         against_start = {"length_ratio": LENGTH, "min_diversity": DIVERSITY}
         reads = {"kl_budget": KL} | against_start
@@ -120,13 +120,14 @@ class StopRules:
                 )
 
     def metric_of(self, first: Evaluation) -> str:
-        """The name of the metric, which may be auto."""
+        """The name of the metric, with auto resolved."""
         if self.metric != "auto" and self.metric is not None:
             return self.metric
         return next((name for name in AUTO if name in first), AUTO[0])
 
     def best(self, evaluations: Sequence[Evaluation]) -> Evaluation | None:
-        """The newest evaluation that was a gain; one that lacks the metric is none."""
+        """The newest evaluation that improved on all before it; those without the metric are
+        ignored."""
         if self.metric is None or not evaluations:
             return None
         name = self.metric_of(evaluations[0])
@@ -139,7 +140,7 @@ class StopRules:
         return best
 
     def reason(self, evaluations: Sequence[Evaluation], by_chance: float = -math.inf) -> str | None:
-        """Why the run ends after the last of these evaluations, in words; None: it goes on."""
+        """Why the run ends after the last of these evaluations; None if it continues."""
         if not evaluations:
             return None
         first, last = evaluations[0], evaluations[-1]
@@ -150,12 +151,12 @@ class StopRules:
     def diverged(
         self, evaluations: Sequence[Evaluation], by_chance: float = -math.inf, *, in_a_row: int = 1
     ) -> str | None:
-        """What says, in each of the last evaluations, that training has diverged.
+        """Why training has diverged, if each of the last evaluations shows it.
 
         Args:
           evaluations: oldest first.
-          by_chance: logps/chosen of a model that knows nothing.
-          in_a_row: how many must say so.
+          by_chance: logps/chosen under a uniform distribution.
+          in_a_row: how many evaluations must agree.
         """
         if len(evaluations) <= in_a_row:
             return None
@@ -184,7 +185,7 @@ class StopRules:
 
     def _kl(self, last: Evaluation) -> str | None:
         kl = last.get(KL, math.nan)
-        if not self.kl_budget or kl <= self.kl_budget:  # what is not finite is over it
+        if not self.kl_budget or kl <= self.kl_budget:  # a KL that is not finite exceeds it
             return None
         return (
             f"{KL} is {kl:.4g} nats per response (stop.kl_budget is {self.kl_budget:.4g}): the "
@@ -217,7 +218,7 @@ class StopRules:
 
 
 def _direction(metric: str) -> Literal["max", "min"] | None:
-    """Which way a metric gets better, where that is known."""
+    """Whether a higher or lower metric is better; None if unknown."""
     if metric in _LOWER:
         return "min"
     of_one_reward = metric.startswith("rewards/") and metric.endswith("/mean")

@@ -1,4 +1,4 @@
-"""What evaluation and sampling have in common: they run every few steps and may be interrupted."""
+"""Hooks that run every few steps and may be interrupted: evaluation and sampling."""
 
 from __future__ import annotations
 
