@@ -250,6 +250,8 @@ class Decoder(nnx.Module):
             scanned_layers = jax.tree.map(
                 lambda a: a[: periods * period].reshape(periods, period, *a.shape[1:]), stacked
             )
+        # 24 layers compile in 2.3 CPU-s scanned and 8.1 unrolled. The cache is carried: as scanned
+        # input and output it would be copied three times per token (TinyLlama, 64 rows: 1.56 GiB).
         carry, seen = jax.lax.scan(
             functools.partial(several, count=period, scanned=not unroll),
             (x, kv),

@@ -235,6 +235,7 @@ def save(
         return
     folder = Path(directory).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
+    # An interrupted overwrite must not leave a config beside mixed weights.
     (folder / "config.json").unlink(missing_ok=True)
     sizes = {n: math.prod(e.shape) * kind.itemsize for e in plan for n in e.names}
     write_sharded(folder, sizes, source, max_shard_bytes)

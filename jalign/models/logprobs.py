@@ -171,6 +171,7 @@ def _forward(
             values["log_sum_p_squared"] = jnp.log(c["squares"]) - 2 * log_sum
         return out | {"total": c["top"] + log_sum, "values": tuple(values[n] for n in names)}
 
+    # Gradient at 1,024 tokens and V = 131,072: 22 MiB of temporaries; 1.5 GiB with all logits.
     out = over_blocks(run, {"h": head.cut(hidden), "y": head.cut(targets)})
     return jax.tree.map(lambda x: head.join(x, *hidden.shape[:2]), out)
 

@@ -48,6 +48,7 @@ class Checkpoint:
         try:
             for name in self._files():
                 self._open(name)
+        # Ctrl-C included: mapped files must not stay open.
         except BaseException:
             self._stack.close()
             raise

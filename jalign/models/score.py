@@ -77,6 +77,7 @@ def score(
     if any(n not in HEADS for n in outputs):  # a reward model may have no unembedding at all
         options: dict[str, Any] = {"temperature": temperature}
         targets = _apart(_take(layout.tokens, layout.at))
+        # Scored tokens only: about a quarter of the tokens of real preference pairs.
         before = _apart(_take(hidden, layout.before))
         weight, head = _head(model)
         if names := tuple(n for n in STATISTICS if n in outputs):

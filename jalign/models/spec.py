@@ -119,6 +119,7 @@ class Spec:
     def period(self) -> int:
         """The shortest p for which layer i is of the same kind as layer i % p."""
         kinds = self.kinds
+        # At most the depth itself: layers that never repeat are one period.
         fits = (
             p
             for p in range(1, self.depth + 1)

@@ -51,6 +51,7 @@ def topk_negatives(
         def keep_best(c, first, block):
             z = head.logits(head.times(blk["h"], block))
             ids = jnp.broadcast_to(head.ids(weight, first, z.shape[1]), z.shape)
+            # Excluded before the top k, so that k others remain.
             z = jnp.where(ids == blk["y"][:, None], LOWEST, z)
             values = jnp.concatenate([c["values"], z], -1)
             names = jnp.concatenate([c["ids"], ids], -1)

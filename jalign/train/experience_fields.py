@@ -26,6 +26,7 @@ def experience_fields(
     assert algorithm.experience is not None
     hyper = algorithm.experience_hyper()
     if kl_coef is not None:
+        # The adaptive coefficient; the configured one is only its first value.
         hyper["kl_coef"] = kl_coef
     inputs = (jnp.asarray(arrays[name]) for name in algorithm.rollout_inputs())
     fields = {n: np.asarray(x) for n, x in algorithm.experience.fn(*inputs, **hyper).items()}

@@ -60,6 +60,7 @@ def fit(
     for taken in range(int(state.step) + 1, steps + 1):
         state, metrics = step(state, frozen, source(state, frozen))
         last = taken == steps
+        # Hooks after one that ends the run are still called: they log and save the last step.
         for hook in hooks:
             last |= hook(StepInfo(taken, last, state, frozen, metrics)) is True
         if last:

@@ -260,9 +260,11 @@ class Online:
         metrics["rollout/kept"] = kept / spec.prompts
         taught = bool(selection.scored.any())
         if "advantages" in fields:
+            # With advantages of 0 the policy gradient is 0.
             taught &= bool(np.any(fields["advantages"][arrays["mask"] & learned[..., None]]))
         rewarded = bool(arrays["valid"].any())
         if judged.scores is not None:
+            # Scores that are only logged still show that rewards work.
             rewarded |= bool(np.isfinite(judged.scores).any())
         return Attempt(selection, kept, metrics, taught, rewarded, judged.failures)
 

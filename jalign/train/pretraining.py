@@ -32,6 +32,7 @@ class Pretraining:
         """The samples of a step, and behind them its texts; the extra `pretraining` is 1 for
         texts. Every other extra of a text is 0.
         """
+        # Extras are collated over all examples, so a text needs each of them.
         zeros = {n: np.zeros(np.shape(x)[1:], np.float32) for n, x in samples.extras.items()}
         positions = range(step * self.count, (step + 1) * self.count)
         texts = (self.texts[int(self._order[i])] for i in positions)

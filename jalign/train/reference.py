@@ -89,6 +89,7 @@ def _read(
 ) -> tuple[dict[str, np.ndarray] | None, str]:
     """The columns of a file, or None and the reason if the file is damaged."""
     try:
+        # No pickle: reading a cache must not be able to run code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             columns = {n: saved[n] for n in names}
     except Exception as error:  # zip, numpy and file systems share no error class for damage

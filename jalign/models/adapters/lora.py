@@ -58,6 +58,7 @@ class Lora(nnx.Module):
             x = jnp.where(keep, x / (1.0 - self.dropout), 0.0).astype(x.dtype)
         # Stored in float32, since small updates vanish in bfloat16; cast for the products.
         a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
+        # Never x (A B): the product of the factors is as large as the kernel.
         return (x @ a) @ b * self.scale
 
     def delta(self) -> Float[Array, "... i o"]:

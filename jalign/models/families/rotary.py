@@ -104,6 +104,7 @@ def original_tokens(config: Config, p: Config) -> int | None:
     """The context before rotary scaling; the top-level key takes precedence, as in transformers."""
     outside = config.get("original_max_position_embeddings")
     if outside is None and config.get("model_type") == "phi3":
+        # The default of transformers' Phi3Config, which early checkpoints rely on.
         outside = 4096
     inside = p.get("original_max_position_embeddings")
     return outside or inside or config.get("max_position_embeddings")
