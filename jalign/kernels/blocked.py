@@ -1,6 +1,6 @@
 """Causal attention for CPUs: blocks that skip masked keys, one row of the batch at a time.
 
-The forward pass keeps one number per query (the log of its softmax's denominator), and the backward
+The forward pass saves one value per query (the log of its softmax's denominator), and the backward
 pass recomputes the probabilities from it. Blocks of queries are unrolled at trace time, so the keys
 a block cannot see (after it, or left of its window) are not touched, and a row's blocks stay in the
 cache of a core.

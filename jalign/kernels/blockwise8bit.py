@@ -36,7 +36,7 @@ class Quantized8bit(NamedTuple):
 
     Attributes:
       codes: int8 or uint8, in the shape of the array.
-      scales: float32, the same but for the axis along which blocks lie: one per block.
+      scales: float32, one per block along the block axis, otherwise the array's shape.
     """
 
     codes: Array
@@ -121,7 +121,7 @@ def _widths(bits: int) -> np.ndarray:
 
 
 def _pick(e: Array, values: np.ndarray) -> Array:
-    """values[e] for a handful of values: selections fuse where a gather would not."""
+    """values[e] for a few values: selects fuse, a gather would not."""
     picked = jnp.full(e.shape, values[0], jnp.float32)
     for n, value in enumerate(values[1:], 1):
         picked = jnp.where(e == n, value, picked)

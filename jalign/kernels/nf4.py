@@ -7,8 +7,8 @@ normal distribution (appendix E), two to a byte; int8: -127/127 ... 127/127. The
 quantized too (double quantization): 8 bits with a step for each 256 of them along the output axis,
 around their mean. That makes 4.13 or 8.13 bits per entry.
 
-Deviations: the paper's second quantization is an 8-bit float, here it is an 8-bit integer; where an
-axis is no multiple of the block, the largest divisor of both is taken.
+Deviations: the paper's second quantization is an 8-bit float, here it is an 8-bit integer; if an
+axis is not a multiple of the block, the block is the largest divisor of both.
 
 Shape letters: ... stacked matrices, i inputs, o outputs, b = i / 64 blocks, g = o / 256 groups.
 """

@@ -1,9 +1,9 @@
 """Run a kernel on each device's own rows and heads.
 
-Hand-written kernels and loops over the batch cannot be split by the compiler (a Mosaic kernel is
-refused, a loop over a sharded axis is gathered), but attention needs nothing from other rows or
-heads. So where a mesh is in scope (`jax.set_mesh`), the rows are split over its batch axes and the
-heads over its other axes by `shard_map`.
+The compiler cannot partition hand-written kernels (it refuses Mosaic) or loops over the batch (it
+gathers the sharded axis), but attention is independent across rows and heads. So with a mesh in
+scope (`jax.set_mesh`), `shard_map` splits the rows over its batch axes and the heads over its other
+axes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def shard_over_rows_and_heads(
     """`attend(q, k, v)` ([B, T, heads, C] each) with B and the heads split over the mesh in scope,
     where they divide evenly.
 
-    What does not divide evenly is computed on every device alike.
+    An axis that does not divide evenly is replicated.
     """
     mesh = jax.sharding.get_abstract_mesh()
     free = {

@@ -1,4 +1,4 @@
-"""One layer of the decoder: attention and MLP, each between norms and beside a residual.
+"""One layer of the decoder: attention and MLP, each with norms and a residual connection.
 
 Tokens are one axis [n = S * N, D] everywhere but inside attention. Shape letters: S streams, N
 tokens per stream, M rows per stream, T tokens per row, H heads, G key/value heads, C head dim, D

@@ -1,4 +1,4 @@
-"""THE decoder: one transformer whose switches (`jalign.models.spec`) make it a Llama, Mistral,
+"""The decoder: one transformer whose switches (`jalign.models.spec`) make it a Llama, Mistral,
 Gemma, Qwen, Phi-3 or GPT-2.
 
 Parameters of all layers are stacked on a leading axis and the layers are one `lax.scan`, so
@@ -53,8 +53,8 @@ class Decoder(nnx.Module):
 
     Args:
       spec: the architecture.
-      dtype: of activations and products; norms, softmax, rotary angles and logits are float32
-        whatever it is.
+      dtype: of activations and products; norms, softmax, rotary angles and logits are always
+        float32.
       param_dtype: of the stored parameters.
       remat: what the backward pass recomputes: none | dots (all but matrix products) | full (each
         layer).
@@ -125,7 +125,7 @@ class Decoder(nnx.Module):
           positions: of each token in its row.
           rows, inverse: both or neither.
           cache: from `KVCache.empty`.
-          key: of LoRA's dropout; None is no dropout.
+          key: of LoRA's dropout; None disables it.
 
         Returns:
           The hidden states and the cache with the new tokens (None without one).
@@ -146,14 +146,14 @@ class Decoder(nnx.Module):
     def hidden_by_layer(
         self, tokens: Int[Array, "S N"], positions: Int[Array, "S N"]
     ) -> Float[Array, "{self.spec.depth}+1 S N D"]:
-        """The embeddings and each layer's output before the final norm: to find the first layer
-        that differs from another.
+        """The embeddings and each layer's output before the final norm, to locate the first layer
+        that differs between two models.
         """
         return self._run(tokens, positions, None, None, None, None, keep=True)[2]
 
     def logits(self, hidden: Float[Array, "*P D"]) -> Float[Array, "*P V"]:
-        """Unnormalized log-probabilities in float32, scaled and soft-capped. For few positions:
-        training never builds them.
+        """Unnormalized log-probabilities in float32, scaled and soft-capped. For a few positions:
+        training never holds all logits.
         """
         weight, vocab_axis = self.head()
         z = jax.lax.dot_general(
@@ -206,8 +206,8 @@ class Decoder(nnx.Module):
         return flat.reshape(x.shape), None if cache is None else cache.filled(kv, positions), seen
 
     def _run_layers(self, x, inputs: AttentionInputs, kv, key, keep: bool) -> Any:
-        """Scan over whole periods of layers, then the rest; `x` is [S * N, D]. Also every layer's
-        output when `keep`.
+        """Scan over full periods of layers, then run the remaining ones; `x` is [S * N, D]. With
+        `keep` also return every layer's output.
         """
         spec = self.spec
         period = spec.period
@@ -233,7 +233,7 @@ class Decoder(nnx.Module):
 
         def several(carry, stacked, count: int, scanned: bool) -> Any:
             x, kv = carry
-            # a reference on the host: TPU programs slice what is there along one axis only
+            # An offloaded reference: TPU programs slice host arrays along one axis only.
             stacked = to_device(stacked)
             seen = []
             for i in range(count):

@@ -1,4 +1,4 @@
-"""A model, and perhaps a critic beside it, as one pure function and plain pytrees."""
+"""A model, with an optional critic, as one pure function and plain pytrees."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from jalign.parallel.paths import path_name
 
 @struct.dataclass
 class StandaloneModel:
-    """All parameters of another model, with what it takes to run it: a reference that is not a copy
-    of the policy.
+    """All parameters of another model with its graph definition: a reference that is not a copy of
+    the policy.
     """
 
     state: nnx.State
@@ -38,7 +38,7 @@ def functional(
 
     `apply(params, base, layout, outputs, key=None, reference=None, **numbers)` is `score` of the
     model with these weights; `params` and `reference` are trainable parameters as returned here, or
-    a `StandaloneModel` other model.
+    a `StandaloneModel`.
 
     Args:
       trainable: an nnx filter, such as `nnx.Param` (full fine-tuning) or `nnx.LoRAParam`; what it
@@ -99,7 +99,7 @@ def functional(
 
 
 def _layers_may_wait(params: PyTree) -> PyTree:
-    """Parameters on the device; those of the layers may stay on the host until each is run."""
+    """Parameters on the device; those of layers may stay on the host until each layer runs."""
 
     def one(path: tuple, x: Any) -> Any:
         return x if path_name(path).startswith("layers.") else to_device(x)
@@ -108,5 +108,5 @@ def _layers_may_wait(params: PyTree) -> PyTree:
 
 
 def policy_of(params: PyTree) -> PyTree:
-    """The policy's part of parameters that may hold a critic beside it."""
+    """The policy's parameters, if there is a critic beside it; else `params` itself."""
     return params["policy"] if isinstance(params, dict) and "critic" in params else params

@@ -159,8 +159,8 @@ def init(
     rules: Rules | None = None,
     **options: Any,
 ) -> Decoder:
-    """A decoder with fresh parameters, created where they belong: no device and no host ever holds
-    them all.
+    """A decoder with fresh parameters, created in their shardings: neither a device nor a host ever
+    holds all of them.
 
     Args:
       config: the content of a config.json (such a model can be saved), or a `Spec`.
@@ -230,7 +230,7 @@ def save(
     plan = [entry for entry in plan if entry.row.theirs != dropped]
     kind = jnp.dtype(leaves["embed.weight"].dtype if dtype is None else dtype)
     source = tensors(plan, leaves, kind)
-    if jax.process_index() > 0:  # the others only help to collect what is spread over hosts
+    if jax.process_index() > 0:  # other processes only take part in the gathers
         collections.deque(source, maxlen=0)
         return
     folder = Path(directory).expanduser()
@@ -255,9 +255,7 @@ def save(
 
 
 def find(name: str | os.PathLike) -> Path:
-    """The folder of a checkpoint: the one named, or that of a hub model after downloading what is
-    needed of it.
-    """
+    """The folder of a checkpoint; a hub model's necessary files are downloaded first."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -274,10 +272,10 @@ def find(name: str | os.PathLike) -> Path:
 
 
 def read_config(folder: Path) -> dict:
-    """config.json as a dict; of a model of text and images that of its text model.
+    """config.json as a dict; for a multimodal model that of its text model.
 
     Raises:
-      ValueError: it is not there, or not a JSON object.
+      ValueError: the file is missing, or not a JSON object.
     """
     path = folder / "config.json"
     try:

@@ -116,7 +116,7 @@ def reader(
       broken: names of tensors with values that are not finite are added here.
     """
     shape = part.shape if entry.layers is None else (entry.layers, *part.shape)
-    done: dict[tuple, np.ndarray] = {}  # devices that hold the same shard share one reading
+    done: dict[tuple, np.ndarray] = {}  # devices with the same shard read it once
 
     def one(name: str, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
         start, stop = bounds[-1]

@@ -109,7 +109,7 @@ class Embed(nnx.Module):
 def linear_layers(model: nnx.Module) -> dict[str, Linear]:
     """Path -> linear layer of the decoder's stack, such as `layers.attn.q`.
 
-    Those are what is quantized and what adapters attach to; the unembedding is neither.
+    Only these are quantized and carry adapters, not the unembedding.
     """
     return {
         ".".join(map(str, path)): module

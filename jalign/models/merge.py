@@ -1,4 +1,4 @@
-"""Merging models that were trained apart from the same weights: task arithmetic, TIES, DARE, SLERP.
+"""Model merging from a common base: task arithmetic, TIES, DARE, SLERP.
 
 Task arithmetic: Ilharco et al. 2022, https://arxiv.org/abs/2212.04089. TIES: Yadav et al. 2023,
 https://arxiv.org/abs/2306.01708. DARE: Yu et al. 2023, https://arxiv.org/abs/2311.03099. PAFT,
@@ -42,7 +42,7 @@ NEARLY_PARALLEL = 0.9995  # |cosine| above which SLERP is linear; mergekit's num
 
 
 def linear(deltas: Sequence[Tree], weights: Sequence[float]) -> Tree:
-    """Task arithmetic: sum_i w_i d_i. A negative weight takes away what that model learned."""
+    """Task arithmetic: sum_i w_i d_i. A negative weight subtracts that model's delta."""
     _check(deltas, weights)
     return jax.tree.map(lambda *d: _weighted(d, weights), *deltas)
 
@@ -55,7 +55,8 @@ def ties(
     weights: Sequence[float] | None = None,
     trim: str = "tensor",
 ) -> Tree:
-    """TIES: trim each delta, elect a sign per entry, average what has that sign, times `scale`.
+    """TIES: trim each delta, elect a sign per entry, average the entries with that sign, times
+    `scale`.
 
     1. Trim: of each d_i the floor(density n) entries largest in size stay, the rest is 0.
     2. Elect: g = sign(sum_i w_i d_i); where that is 0 the sign that most entries elected.
@@ -165,8 +166,8 @@ def full_rank(model: nnx.Module) -> dict[str, Float[Array, "layer i o"]]:
 def by_layer(params: dict[str, PyTree]) -> dict[str, PyTree]:
     """Parameters by name, those that are stacked over layers as lists of one tensor per layer.
 
-    So "per tensor" means here what it means for a checkpoint. What a checkpoint fuses (Phi-3's
-    qkv_proj) stays apart.
+    So "per tensor" means the same as for a checkpoint, except that matrices which a checkpoint
+    fuses (Phi-3's qkv_proj) stay separate.
     """
     return {name: list(x) if name.startswith("layers.") else x for name, x in params.items()}
 
@@ -213,7 +214,7 @@ def _trim(leaves: Sequence[Any], density: float) -> list[Array]:
     every = np.concatenate([x.ravel() for x in sizes])
     # Linear time: with trim="global" these are all entries of a model.
     every.partition(n - count)
-    least = every[n - count]  # what is larger stays, and of what is as large the first `spare`
+    least = every[n - count]  # larger entries stay, and the first `spare` of equal ones
     spare = count - int(np.sum(every[n - count :] > least))
     out = []
     for x, size in zip(leaves, sizes, strict=True):

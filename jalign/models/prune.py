@@ -15,7 +15,7 @@ _PER_LAYER = ("layer_types",)
 
 
 def first_layers(model: Decoder, depth: int) -> Decoder:
-    """A model of the first `depth` layers of `model`, with its embeddings, final norm and heads.
+    """The first `depth` layers of `model`, with its embeddings, final norm and heads.
 
     Sanh et al. 2019 (DistilBERT, https://arxiv.org/abs/1910.01108) start a student from layers of
     its teacher; they take every other one, this takes the first ones.

@@ -88,8 +88,8 @@ def row_lengths(
     rows: Int[Array, "S M T"] | None,
     inverse: Int[Array, "S N K"] | None,
 ) -> Int[Array, "S #N"]:
-    """Tokens of the row that each token of a stream is in. Rows that share their first token are
-    those of one prompt: the longest counts for all.
+    """The length of each token's row. Rows that share their first token belong to one prompt and
+    count as long as the longest of them.
     """
     if rows is None or inverse is None:
         return positions.max(-1, keepdims=True) + 1
@@ -105,7 +105,7 @@ def row_lengths(
 
 
 def rotate(x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array]) -> Float[Array, "S N H C"]:
-    """Turn the leading 2 * d/2 features of every head by the table's angles; the rest passes."""
+    """Rotate the leading 2 * d/2 features of every head by the table's angles; pass the rest."""
     cos, sin = (t[:, :, None] for t in table)
     half = cos.shape[-1]
     a, b, rest = jnp.split(x_SNHC.astype(jnp.float32), (half, 2 * half), axis=-1)

@@ -1,4 +1,4 @@
-"""The numbers and switches that make one decoder a Llama, a Gemma or a GPT-2."""
+"""The sizes and switches that make one decoder a Llama, a Gemma or a GPT-2."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Spec:
     logit_softcap: float | None = None
     logit_scale: float = 1.0
     tied: bool = True
-    # not in the repr, which is part of what a resumed run is compared by
+    # not in the repr, by which a resumed run is compared
     context: int | None = field(default=None, repr=False)
 
     def __post_init__(self):

@@ -31,7 +31,7 @@ def topk_negatives(
     Drawn with its probability among them, as Adolphs et al. 2022 (CRINGE,
     https://arxiv.org/abs/2211.05826, Sec. 3) do; without a key the likeliest one. Vocabulary blocks
     are swept with a running top k, so no [tokens, vocabulary] array exists. Has no gradient: score
-    what it returns with `logprobs.token_logps`.
+    the result with `logprobs.token_logps`.
 
     Args:
       top_k: at least 1.

@@ -19,7 +19,7 @@ def on_host(shardings: PyTree) -> PyTree:
 
     Raises:
       ValueError: JAX has no such memory for these devices. The NVIDIA targets of `jalign plan`
-        never have it, whatever the cards have.
+        never have it, although the cards do.
     """
 
     def one(sharding: Any) -> Any:

@@ -1,4 +1,4 @@
-"""K responses to each of many prompts: batches of prompts of similar length."""
+"""K responses to each of many prompts, in batches of similar prompt length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollouts on disk: one parquet file each, one row per response."""
+"""Rollouts on disk: one parquet file per attempt, one row per response."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class StopTraining(Exception):
 
     Attributes:
       reason: for people.
-      exit_code: what the process ends with (`train.preemption`).
+      exit_code: of the process (`train.exit_code`).
     """
 
     def __init__(self, reason: str, exit_code: int):

@@ -86,7 +86,7 @@ def bin_shape(
 
 
 def fit_into(demands: Demands, shape: Shape, count: int) -> Packing | None:
-    """The examples in at most `count` bins of a shape; None where they do not fit."""
+    """The examples in at most `count` bins of a shape; None if they do not fit."""
     if demands.each:
         total = np.sum(demands.each, axis=0)
         # Cheap and exact: what exceeds all bins together need not be placed to see that.
@@ -108,7 +108,7 @@ def lay_out_packing(
     """The arrays of a packing of `examples[indices]`.
 
     Args:
-      streams: those that this process lays out.
+      streams: this process's share.
       fields: extras to collate.
     """
     shape = packing.shape

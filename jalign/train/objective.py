@@ -99,7 +99,7 @@ class Objective(NamedTuple):
 
     def value(self, fields: Arrays, divisors: Array) -> tuple[Array, dict[str, Mean]]:
         """Sum over terms of weight * (weighted sum of the unreduced loss) / divisor, and
-        metrics. In those every example counts the same, whatever `weight` it has.
+        metrics. In metrics every example counts the same, regardless of `weight`.
         """
         total, metrics = jnp.float32(0.0), {}
         for term, divisor in zip(self.terms, divisors, strict=True):

@@ -253,7 +253,7 @@ class Online:
             given = given_rewards(judged, spec.response_len)
             self.on_rollout((number, attempt), indices, rollout, arrays | fields | given)
         learned = arrays["valid"] & (rollout.finished | (not spec.mask_truncated))
-        if "keep" in fields:  # a group of which the loss reads nothing is not kept
+        if "keep" in fields:  # groups without any learned response are not kept
             fields["keep"] = fields["keep"] & learned.any(-1)
         policy_samples = self.algorithm.format.policy_samples
         selection, kept = Selection.of(rollout, learned, fields, policy_samples=policy_samples)

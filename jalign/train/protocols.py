@@ -37,7 +37,7 @@ class JudgeRollout(Protocol):
 
 
 class OnRollout(Protocol):
-    """Observes everything that is sampled, also what is not learned from."""
+    """Observes all samples, including those that are not learned from."""
 
     def __call__(
         self,

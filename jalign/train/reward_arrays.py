@@ -15,8 +15,8 @@ from jalign.train.online_metrics import score_metrics
 def reward_arrays(
     algorithm: Algorithm, judged: Judged, length: int, by_policy: slice
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, float]]:
-    """The arrays of `core.ROLLOUT` that follow from rewards; [B, K] whether a response has what the
-    method reads; and what is logged.
+    """The arrays of `core.ROLLOUT` that depend on rewards; [B, K] whether a response has what the
+    method reads; and metrics.
 
     Args:
       length: R of the arrays.

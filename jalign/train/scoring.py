@@ -96,8 +96,8 @@ class ResponseScorer:
     def __call__(
         self, rollout: Rollout, names: Sequence[str], params: PyTree, frozen: Frozen
     ) -> dict[str, np.ndarray]:
-        """{name: [B, K, R]} float32 for names out of `FROM_MODELS`, with R of the packer; 0 where
-        there is no token.
+        """{name: [B, K, R]} float32 for names out of `FROM_MODELS`, with R of the packer; 0
+        outside responses.
         """
         b, k = rollout.finished.shape
         examples = examples_of(rollout, np.ones((b, k), bool))

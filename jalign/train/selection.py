@@ -35,13 +35,13 @@ class Selection:
         *,
         policy_samples: bool,
     ) -> tuple[Selection, int]:
-        """The prompts that `fields` keep, and how many they are. If none is kept all are returned
-        with nothing learned from them: a step needs examples to have a shape.
+        """The prompts that `fields` keep, and their number. If none is kept, all are returned with
+        nothing to learn: a step needs examples to have a shape.
 
         Args:
           rollout: [B, K] responses.
           learned: [B, K] those the loss may read.
-          fields: what the experience made of the rollout; `take` [B, k] selects the responses of
+          fields: the experience's result; `take` [B, k] selects the responses of
             an example, `keep` [B] the prompts.
           policy_samples: the format's examples are samples of the policy, whose loss reads
             `old_token_logps`; others (pairs) do not.

@@ -102,7 +102,7 @@ class Offline:
         return self.batches.epoch(step)
 
     def metrics(self) -> dict[str, float]:
-        """None: the steps report all there is about fixed data."""
+        """Empty: the steps report everything about fixed data."""
         return {}
 
     def describe(self) -> list[str]:

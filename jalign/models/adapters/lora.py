@@ -150,7 +150,7 @@ def merge(model: Model) -> Model:
 
 
 def trainable_filter(model: nnx.Module) -> nnx.filterlib.Filter:
-    """What training changes: every parameter, or, given adapters, those and the scalar head."""
+    """The filter of trained parameters: all, or, with adapters, those and the scalar head."""
     if not adapters(model):
         return nnx.Param
     return nnx.Any(nnx.LoRAParam, lambda path, _: path[0] == "value")

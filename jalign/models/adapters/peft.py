@@ -84,7 +84,7 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
             if u.any():
                 tensors[f"{PREFIX}{name}.lora_A.weight"] = np.ascontiguousarray(a[i][:, u].T)
                 tensors[f"{PREFIX}{name}.lora_B.weight"] = np.ascontiguousarray(b[i][u].T)
-        if len(set(counts)) == 1:  # which layer it is does not matter
+        if len(set(counts)) == 1:  # all layers agree
             ranks[matrix.short], scales[matrix.short] = counts[0], scale
             continue
         some = {matrix.module.format(i): n for i, n in enumerate(counts) if n}
@@ -97,7 +97,7 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     tensors |= {f"{PREFIX}{name}.weight": x for name, x in tables.items()}
     replaced = [name.split(".")[-1] for name in tables]
     to_save = ["score"] * (model.value is not None) + replaced
-    if jax.process_index() > 0:  # the others only help to collect what is spread over hosts
+    if jax.process_index() > 0:  # other processes only take part in the gathers
         return
     lora = next(iter(loras.values()))
     config = _config(lora, table, ranks, scales) | {
@@ -115,9 +115,9 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
 def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
     """A copy of `model` (arrays shared) with the adapters of a PEFT folder, to use or to train on.
 
-    Where layers have adapters of other ranks or scales, or none, smaller ones are filled up with
-    zeros, which training leaves as they are. What an adapter has for the embedding or unembedding
-    is merged into them (`jalign.models.adapters.peft_tables`), and stays as it is in training.
+    If layers have adapters of different ranks or scales, or none, smaller ones are padded with
+    zeros, which training does not change. Adapters of the embedding or unembedding are merged into
+    them (`jalign.models.adapters.peft_tables`) and not trained.
 
     Args:
       model: the base model, without adapters; with a scalar head where the adapter has one.
@@ -207,7 +207,7 @@ def _side_by_side(
 def _config(
     lora: Lora, table: list[FusedMatrix], ranks: dict[str, int], scales: dict[str, float]
 ) -> dict[str, Any]:
-    """adapter_config.json without the names: the usual rank and alpha, and who differs."""
+    """adapter_config.json without the names: the common rank and alpha, and the exceptions."""
     alphas = {
         name: scale * (math.sqrt(ranks[name]) if lora.rank_stabilized else ranks[name])
         for name, scale in scales.items()
@@ -230,7 +230,7 @@ def _config(
 
 
 def _targets(with_adapter: list[FusedMatrix], table: list[FusedMatrix]) -> list[str]:
-    """The last part of every chosen module's name, or more where that would match others too."""
+    """The last component of every selected module's name, or more if it would match others too."""
     last = lambda matrix: matrix.short.split(".")[-1]  # noqa: E731
     others = {last(matrix) for matrix in table if matrix not in with_adapter}
     return sorted(

@@ -35,7 +35,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def module_names(model: Decoder) -> dict[str, str]:
-    """What the checkpoint calls the two tables: `model.embed_tokens` and `lm_head`."""
+    """The checkpoint's names of the two tables, such as `model.embed_tokens` and `lm_head`."""
     assert model.source is not None
     rows = family_of(json.loads(model.source)).rows
     (embed,) = [row.theirs for row in rows if row.ours == ("embed.weight",)]
@@ -183,7 +183,7 @@ def _equal(a: jax.Array, b: jax.Array) -> bool:
 
 
 def _place_like(x: jax.Array, sharding: jax.sharding.Sharding, *, transposed: bool) -> jax.Array:
-    """Split over devices as the embedding is, or its transpose."""
+    """Place `x` in the sharding of the embedding, or of its transpose."""
     if isinstance(sharding, NamedSharding) and transposed:
         rows, columns = (*sharding.spec, None, None)[:2]
         sharding = NamedSharding(sharding.mesh, PartitionSpec(columns, rows))

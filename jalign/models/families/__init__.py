@@ -15,8 +15,8 @@ def family_of(config: Config) -> Family:
     lists none.
 
     Raises:
-      ValueError: code of its own, quantized weights, or an architecture that is not here; names
-        what is.
+      ValueError: the checkpoint brings code, quantized weights or an unknown architecture; names
+        the nearest known one.
     """
     if "auto_map" in config:
         raise ValueError(
