@@ -18,7 +18,7 @@ from jax import Array
 
 from jalign.kernels.sharding import shard_over_rows_and_heads
 
-# On one core with 1,024 tokens: 0.26 of the time of XLA's attention, 0.32 with the gradient.
+# Measured on one core: 0.3 of the time of XLA's attention, 0.3 to 0.4 with the gradient.
 BLOCK = 64  # queries per block
 MASKED = -1e30
 

@@ -145,7 +145,7 @@ def _kl_forward(
         shrink, other_shrink = jnp.exp(c["top"] - top), jnp.exp(c["other"] - other)
         e = jnp.exp(z - top[:, None])
         apart = (z - top[:, None]) - (u - other[:, None])
-        # e * (z - u) was summed relative to the old maxima; both shifts are made up for here.
+        # e * (z - u) was summed relative to the old maxima; both shifts are corrected here.
         moved = (c["apart"] + c["sum"] * ((c["top"] - top) - (c["other"] - other))) * shrink
         return {
             "top": top,

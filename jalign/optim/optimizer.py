@@ -68,7 +68,7 @@ def make_schedule(
     }[name]()
     if not warmup_steps:
         return after
-    # From 0, as optax's own warm-up, the first step would change nothing.
+    # A warm-up from 0, optax's usual one, would waste the first step.
     first = learning_rate / warmup_steps
     warmup = optax.linear_schedule(first, learning_rate, max(warmup_steps - 1, 1))
     return optax.join_schedules([warmup, after], [warmup_steps])

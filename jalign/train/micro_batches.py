@@ -173,7 +173,7 @@ class MicroBatchPacker:
             for p in PROMPT_LEVELS
             for r in RESPONSE_LEVELS
         ]
-        # The cheapest first: a step costs what its slots cost, filled or not.
+        # The cheapest first: a micro-batch costs what its slots cost, filled or not.
         for shape, count in sorted(shapes, key=lambda x: x[0].slots * x[1]):
             if packing := fit_into(demands, shape, count):
                 return packing
