@@ -90,12 +90,15 @@ def online(
     sections["reward"], functions = with_rewards(sections["reward"], rewards or {})
     if judge is not None:
         sections["reward"] = replace(sections["reward"], judge=judge)
+    # by its folder: config.json holds no Python objects, and a resumed run reads the model there
     if isinstance(reward_model, Run):
         reward_model = reward_model.options.out
     if reward_model is not None:
         sections["reward"] = replace(sections["reward"], model=reward_model)
+    # a Policy goes by `Inputs`: options hold only what config.json can
     model = ModelConfig(critic=critic, reference=reference if isinstance(reference, str) else None)
     return _run(
+        # set on the row here: a bad value is an error of this call, not of the first step
         row.with_hyper(**numbers),
         policy,
         sections,
@@ -150,6 +153,7 @@ def offline(
         raise ValueError(f"{row.name} samples its own data: use jalign.online")
     if (data is None) == (source is None):
         raise ValueError("give data or source")
+    # a source makes its batches itself, but held-out rows are tokenized as `data` says
     sections, numbers = sort_options(row, {"data": data_options}, options, dict(hyper or {}))
     model = ModelConfig(heads=heads, reference=reference if isinstance(reference, str) else None)
     return _run(
@@ -224,6 +228,7 @@ def _run(
     if held[1] is not None:
         data = replace(data, eval=held[1])
     elif train[0] is not None and held[0] is None and data.holdout is None:
+        # a fraction is a limit for the hash of a prompt: of a few rows none may be below it
         few = len(train[0]) < FEW_ROWS
         data = replace(data, holdout=min(1, len(train[0]) - 1) if few else HOLDOUT)
     name = algorithms.name_of(row)

@@ -34,6 +34,7 @@ def sort_options(
     for name, value in options.items():
         section = next((n for n in filled if name in names[n]), None)
         if name in row.hyperparameters and section:
+            # to pick one silently would leave the other at its default
             raise TypeError(
                 f"{name} is a hyper-parameter of {row.name} and an option: give it as "
                 f"hyper={{'{name}': ..}} or in {section}={kinds[section].__name__}(..)"
@@ -57,11 +58,13 @@ def with_rewards(
     weights, live = dict(options.functions), {}
     for name, entry in rewards.items():
         reward, weight = entry if isinstance(entry, tuple) else (entry, 1.0)
+        # a number is a weight: the function is in the catalogue of rewards
         if isinstance(reward, int | float):
             weights[name] = float(reward)
         elif isinstance(reward, Run | str):
             folder = reward.options.out if isinstance(reward, Run) else reward
             options = replace(options, model=folder, model_weight=float(weight))
+        # before callable(): a reward model is called, too, but with messages
         elif isinstance(reward, RewardModel):
             live[name] = reward, float(weight)
         elif callable(reward):
@@ -84,6 +87,7 @@ def rows_or_sources(
     """
     if data is None or isinstance(data, str):
         return None, data
+    # {source: weight}: a mapping is never a row here, rows come in sequences
     if isinstance(data, Mapping):
         return None, dict(data)  # type: ignore[arg-type]
     items = list(data)

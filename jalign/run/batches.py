@@ -47,6 +47,7 @@ def batches_of(
         group_by_length=options.data.group_by_length,
         shuffle=options.data.shuffle,
         mismatch=reads_mismatched(options),
+        # every process computes the same bins and fills its own of them: nothing is exchanged
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         cost=cost_of(model_spec),
@@ -56,6 +57,7 @@ def batches_of(
 
 def reads_mismatched(options: RunOptions) -> bool:
     """Whether the loss compares each response with the response to another prompt (KTO)."""
+    # the mask of mismatched responses: whatever reads it needs them in its batches
     return "kl_present" in options.algorithm.inputs()
 
 

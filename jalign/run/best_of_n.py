@@ -26,11 +26,13 @@ def best_first(rows: Sequence[Row], reward: RewardModel) -> list[Row]:
     Args:
       rows: each a prompt and its responses.
     """
+    # one call for all rows, so that batches of the reward model are full
     prompts = [row["prompt"] for row in rows for _ in row["responses"]]
     scores = iter(reward(prompts, [text for row in rows for text in row["responses"]]))
     out = []
     for row in rows:
         values = np.array([next(scores) for _ in row["responses"]])
+        # stable: equal rewards stay in the order of sampling; an empty response has the reward -inf
         order = [i for i in np.argsort(-values, kind="stable") if np.isfinite(values[i])]
         rewards = [float(values[i]) for i in order]
         ranked = {"responses": [row["responses"][i] for i in order], "rewards": rewards}

@@ -28,11 +28,13 @@ def with_cached_reference(
     for source in sources:
         if source is None:
             continue
+        # everything that the values depend on: with another of these the files on disk are stale
         key = {
             "data": source.batches.examples.fingerprint,
             "tokenizer": identity["tokenizer"],
             "reference": identity["reference"],
             "base_model": identity["base_model"],
+            # policy and reference are equal at step 0 in one type only
             "dtype": str(roles.decoder.dtype),
         }
         source.columns = reference_columns(
@@ -43,6 +45,7 @@ def with_cached_reference(
             folder=out / "reference",
             key=key,
             say=log.say,
+            # as the training step is compiled, for the same reason
             compiler_options=same_rounding(roles.decoder.dtype),
         )
     return Frozen(frozen.base, None)

@@ -33,9 +33,11 @@ def as_chats(
     texts = [isinstance(row["prompt"], str) for row in rows]
     if chat and any(texts) and not tokenizer.chat_template:
         raise ValueError("--chat needs a chat template and the tokenizer has none: give --template")
+    # an option that cannot apply is an error, never ignored
     if template and chat is False and all(texts):
         raise ValueError(f"--template {template} cannot apply: the prompts are texts, not messages")
     every = bool(template) if chat is None else chat
+    # who types a text asks the model; lines of a file may be openings to be continued
     first = bool(tokenizer.chat_template) and chat is not False
     asks = [text and (every or (first and i < typed)) for i, text in enumerate(texts)]
     chats = [
@@ -59,6 +61,7 @@ def encode_prompts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> l
 
     def encode(row: Row) -> list[int]:
         if template is None or isinstance(row["prompt"], str):
+            # without the EOS that some tokenizers append, after which a model begins a new text
             return prompt_ids(tokenizer, row["prompt"])
         text = template.render(row["prompt"], row.get("tools"), open_turn=True)
         # The template writes the BOS itself; the tokenizer would add a second one.

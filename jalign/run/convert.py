@@ -49,6 +49,7 @@ def convert(options: RunOptions, to: str) -> tuple[int, Report]:
     kind = kind_named(to)
     # Joint records have no columns of their own: they are made from pairs when they are read.
     kind = "pairs" if kind == "joint" else kind
+    # a run on the file filters and balances nothing again, so both apply now
     records, report = build_data.converted(options, kind)
     write.write(options.out, write.to_rows(records, report.kind, report.attributes))
     return len(records), report

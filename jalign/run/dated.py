@@ -13,5 +13,6 @@ def dated(options: RunOptions) -> RunOptions:
     if options.data.date:
         return options
     now = datetime.now().isoformat(timespec="minutes")
+    # one clock for all processes: the date is in every prompt, and prompts must be the same
     date = hosts.call_on_main(lambda: date_of(options.out) or now)
     return replace(options, data=replace(options.data, date=date))

@@ -92,8 +92,10 @@ def trained_decoder(
     """
     c = options.model
     freezes = bool(c.lora or c.adapter)
+    # what is trained is kept in float32: bfloat16 masters swallow small updates
     dtype = compute_dtype(c.dtype) if freezes else jnp.float32
     key = partial(_head_key, options.seed, seed)  # within `place`: a planned mesh runs nothing
+    # all that shapes the arrays or how they are computed: one difference, and nothing is shared
     origin = (path, dtype, c.remat, c.attention, c.depth, c.quant, options.mesh)
     if freezes and shared_base and shared_base.origin == origin:
         decoder = shared_base.share()
@@ -104,6 +106,7 @@ def trained_decoder(
         decoder = source.place(lambda: _base(options, source, path, dtype, load | {"key": key()}))
     if not freezes:
         return decoder, None
+    # a module of its own, because the head is taken from it; its arrays are not copied
     base = FrozenBase(origin, nnx.merge(*nnx.split(decoder)))
     base.decoder.value = None
     return source.place(lambda d: with_adapters(options, d, seed, source.mesh), decoder), base
@@ -120,10 +123,12 @@ def _base(
     """The stored model, cut to its first layers and quantized where the options ask for it."""
     c, mesh = options.model, source.mesh
     decoder = read_decoder(options, source, path, dtype, **load)
+    # cut first: coding layers that are dropped costs time and memory
     decoder = first_layers(decoder, c.depth) if c.depth else decoder
     if c.quant != "none":
         quantize_in_place(decoder, c.quant)
         state = nnx.state(decoder)
+        # the codes come out of a jit without the mesh's rules: put them where their matrices were
         places = shardings(mesh, state, rules_of(options.mesh))
         nnx.update(decoder, jax.device_put(state, places))
     return decoder
@@ -131,6 +136,7 @@ def _base(
 
 def with_head(decoder: Decoder, heads: int, dtype: Any, key: jax.Array) -> Decoder:
     """The decoder with a new scalar head."""
+    # Rngs(0) is overwritten below: a role draws its head from a key of the run's own
     head = ScalarHead(decoder.spec.width, heads, param_dtype=dtype, rngs=nnx.Rngs(0))
     head.kernel[...] = initial_kernel(key, *head.kernel.shape).astype(dtype)
     decoder.value = head
@@ -163,6 +169,7 @@ def with_adapters(options: RunOptions, decoder: Decoder, seed: int, mesh: Mesh) 
             dropout=c.lora.dropout,
             targets=c.lora.targets,
             rank_stabilized=c.lora.rank_stabilised,
+            # + 1: `_head_key` folds in the even offsets, and no two draws may be the same
             rngs=nnx.Rngs(params=jax.random.fold_in(jax.random.key(options.seed), seed + 1)),
         )
     # adapters and heads are created on one device

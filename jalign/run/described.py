@@ -9,6 +9,7 @@ from jalign.options import OptimConfig, RunOptions
 from jalign.options.rates import usual
 
 WIDTH = 80  # columns
+# textwrap breaks at ASCII spaces only: a no-break space keeps a name beside its value
 _BESIDE = "\u00a0"
 
 
@@ -18,6 +19,7 @@ def described(options: RunOptions) -> list[str]:
     """
     c, row = options, options.algorithm
     numbers = row.hyperparameters
+    # weights of 0 switch terms off; dozens of them would hide what is set
     read = {name: x for name, x in numbers.items() if x != 0}
     unused = [name for name in numbers if name not in read]
     response = "" if row.experience else f", responses of {c.data.max_response_len}"
@@ -115,6 +117,7 @@ def _wrapped(name: str, text: str) -> list[str]:
         initial_indent=head,
         subsequent_indent=" " * len(head),
         break_long_words=False,
+        # nor a path, which is there to be copied
         break_on_hyphens=False,
     )
     return [line.replace(_BESIDE, " ") for line in lines]

@@ -27,6 +27,7 @@ def rules_of(mesh: MeshConfig) -> Rules | None:
 def compute_dtype(name: str) -> Any:
     """float32 on CPU, bfloat16 on accelerators, unless named."""
     if name == "auto":
+        # on CPU a step in bfloat16 takes 1.6 times as long as in float32 (measured on a Zen 5)
         name = "float32" if devices.platform() == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
@@ -45,6 +46,7 @@ def usual_tokens(platform: str | None = None) -> int:
 
 def usual_multiple() -> int:
     """Row lengths and token budgets are multiples of it."""
+    # a TPU's vector registers have 128 lanes; on CPU shorter rows only save padding
     return 64 if devices.platform() == "cpu" else 128
 
 
@@ -53,6 +55,7 @@ def max_tokens_for(examples: Examples) -> int:
     usual = usual_tokens()
     prompt, response, _ = examples.lengths
     most = response.max(initial=0)  # a binary example gets another's response beside its own
+    # + 1: the last position of a stream stays empty, slots without a token point to it
     flat = (prompt + response.sum(1)).max(initial=0) + most + 1
     padded = max(response.shape[1], 2) * (-(-(prompt.max(initial=0) + most) // 128) * 128)
     return max(usual, -(-int(max(flat, padded)) // 128) * 128)

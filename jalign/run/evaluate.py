@@ -32,6 +32,7 @@ def held_out_metrics(run: Run) -> dict[str, float]:
     if run.session is not None:
         state, frozen = run.session.state, run.session.frozen
     else:
+        # only the parameters are read; a schedule needs a length all the same
         optimizer, _ = setup.options.optim.make(max(setup.options.steps, 1))
         state, frozen = initial_state(setup.options, setup.roles, setup.mesh, optimizer)
     frozen = with_reference(frozen, state)
@@ -50,10 +51,12 @@ def _of_data(setup: Setup, state: TrainState, frozen: Frozen) -> dict[str, float
     batches = held_source_of(options, setup.held, setup.mesh, roles.decoder.spec)
     step = jax.jit(
         make_eval_step(options.algorithm, roles.apply),
+        # as the run's own evaluation, so that both give the same digits
         compiler_options=same_rounding(roles.decoder.dtype),
     )
     means: list[Any] = [
         step(state.params, frozen, state.carry, data) for data in batches.eval_batches()
     ]
+    # sums on the host in float64: a mean must not depend on how many batches there are
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=float), *jax.device_get(means))
     return {name: float(mean.shown) for name, mean in total.items()}

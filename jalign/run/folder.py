@@ -101,7 +101,7 @@ def fitting(options: RunOptions) -> RunOptions:
     try:
         mesh_of(options.mesh)
     except ValueError:
-        return replace(options, mesh=MeshConfig())
+        return replace(options, mesh=MeshConfig())  # read on other devices than it was trained on
     return options
 
 
@@ -160,6 +160,7 @@ def weights(folder: str, step: Which = None, beside: FrozenBase | None = None) -
     mesh = mesh_of(options.mesh)
     model = load_roles(options, Source(mesh), tokenizer_of(options), shared_base=beside)
     wanted = {"params": jax.tree.map(_master, model.params)}
+    # without AdamW's moments: a third of the bytes
     found = checkpoints.restore(wanted, step, partial=True)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint")
@@ -214,6 +215,7 @@ def readable(folder: str, step: int | None = None) -> RunOptions:
             f"{folder} trained a critic by an algorithm that is not known here: "
             f"{saved['algorithm']['name']}"
         )
+    # a row with the same parameters: its loss is never computed
     known = "bradley_terry" if "params.value.kernel" in names else "sft"
     model = saved["model"] | {"reference": None, "critic": None, "reference_offload": "none"}
     kept = {"algorithm": {"name": known}, "model": model, "out": folder}
@@ -230,7 +232,7 @@ def language_model(
     if is_run(name):
         _, model, params, _ = weights(name, step)
         return nnx.merge(*model.sampling_weights(params)), model.tokenizer, model.path
-    if (Path(name) / peft.CONFIG).is_file():
+    if (Path(name) / peft.CONFIG).is_file():  # no model of its own
         return _with_adapter(Path(name), mesh)
     path = model_path(name)
     model = hub.load(path, dtype=compute_dtype("auto"), mesh=mesh)
@@ -303,7 +305,7 @@ def write_options(
     """Write config.json, from which the run is resumed, sampled and exported."""
     if not hosts.is_main():
         return
-    facts = options.to_json()
+    facts = options.to_json()  # all values: another version may have other defaults
     if options.data.template:  # the text, so that the file is not needed again
         facts["data"]["template"] = template_source(tokenizer, options.data.template)
     text = json.dumps(facts, indent=2) + "\n"

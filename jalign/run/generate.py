@@ -92,6 +92,7 @@ class Generation(NamedTuple):
             check_name(options.out)  # a bad name must not cost a night of sampling
         if not rows:
             raise ValueError("nothing to continue: give a PROMPT or --file")
+        # cheap refusals first: a wrong --step must not cost minutes of loading
         check_model(options)
         step = runs.which(options.step)
         reward = runs.reward_model(options.reward) if options.reward else None
@@ -108,6 +109,7 @@ class Generation(NamedTuple):
             eos=eos_ids(path, tokenizer),
             responses=options.best_of or options.responses,
         )
+        # JAX raises no error for an index beyond the embedding: this does
         warning = check_rows(
             encode_prompts(rows, tokenizer),
             decoder.spec,
@@ -123,6 +125,7 @@ class Generation(NamedTuple):
         Args:
           first: index of the first row among all; it decides the random numbers.
         """
+        # one key per position in the file: a killed call continues with the same random numbers
         key = jax.random.fold_in(jax.random.key(self.options.seed), first)
         # All calls have one batch size, or the last, smaller one would compile a second program.
         size = min(self.options.batch_size, len(self.rows))

@@ -50,6 +50,7 @@ class Hooks:
         """Hooks to run before the next step: all before the first; later those that a preempted
         run skipped to save in time.
         """
+        # before the first step they are the baseline of everything later
         if not start:
             return [*self.evaluators, *self.samplers]
         last, missing, o = start == steps, [], self.options
@@ -66,6 +67,7 @@ class Hooks:
     def pin_best(self, checkpoints: Checkpointer) -> None:
         """Pin the best checkpoint again after a crash, or under other stop rules."""
         best = self.evaluations.best
+        # the record decides: a pin is set after its checkpoint, and a kill may come between them
         step = best and int(best["step"])
         kept = step in checkpoints.steps()
         if step and not kept:
@@ -88,6 +90,7 @@ def hooks_of(session: Session, by_chance: float) -> Hooks:
         steps=s.steps,
         max_bad_steps=o.max_bad_steps,
         pending=meta.get("pending", ()),
+        # checkpoints of older versions have none
         trend=Trend(**meta.get("trend", {})),
     )
     samplers: list[Any] = []
@@ -116,6 +119,7 @@ def _evaluators(s: Session, evaluations: Evaluations) -> list[Any]:
     every, stop = o.eval_every, s.preemption.heard
     if s.held_source:
         step = make_eval_step(o.algorithm, roles.apply)
+        # policy and reference must be equal at step 0, as in the training step
         evaluate = jax.jit(step, compiler_options=same_rounding(roles.decoder.dtype))
         batches = s.held_source.eval_batches
         evaluators.append(Evaluate(evaluations, evaluate, batches, every=every, stop=stop))
@@ -144,6 +148,7 @@ def _save(
             "trend": metrics.trend.facts(),
         },
         pin=best,
+        # of an online run: the rest of a rollout is trained on after a resume, not sampled again
         beside=partial(s.source.save, folder.rollout_file(s.out, step)),
     )
     if hosts.is_main():  # the save before this one has ended

@@ -58,9 +58,11 @@ def identity_of(
     lora = options.model.lora
     constant = options.optim.schedule == "constant" and setup.inputs.optimizer is None
     # equal weights are another model when, say, the base of its rotary angles differs
+    # of the state before its first step: weights of the same name may have changed on the hub
     base = fingerprint((state.params, frozen.base)) | {"spec": repr(setup.roles.decoder.spec)}
     row = options.algorithm
     algorithm = row.hyperparameters | {"name": row.name}
+    # a row in a file keeps its name when its code changes
     if code := custom.code_digest(options.algorithm_name, row):
         algorithm |= {"code": code}
     facts = {
@@ -68,6 +70,7 @@ def identity_of(
         "algorithm": dict(sorted(algorithm.items())),
         "data": setup.examples.fingerprint if setup.examples else None,
         "held_out": held.fingerprint if held else None,
+        # by content: one tokenizer may come from the hub, a folder or a run
         "tokenizer": _tokenizer_hash(setup.tokenizer),
         "base_model": combine(base),
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
@@ -87,6 +90,7 @@ def identity_of(
 
 def _optimizer(setup: Setup) -> dict[str, Any]:
     """How updates are computed, not where the state is kept meanwhile."""
+    # an optax object has no fields to compare, only behavior
     if setup.inputs.optimizer is not None:
         return {"updates": update_digest(setup.inputs.optimizer)}
     facts = asdict(setup.options.optim)
@@ -102,6 +106,7 @@ def update_digest(optimizer: optax.GradientTransformation) -> str:
     """
     params = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3), "bias": jnp.array([0.5, -2.0, 3.0])}
     state, updates = optimizer.init(params), []
+    # several in a row: momentum and second moments first show in the second update
     for scale in (1.0, -0.3, 0.01):
         gradients = jax.tree.map(lambda x, scale=scale: scale * jnp.cos(x), params)
         update, state = optimizer.update(gradients, state, params)
@@ -113,8 +118,10 @@ def update_digest(optimizer: optax.GradientTransformation) -> str:
 
 def _online(options: RunOptions, source: Online) -> dict[str, Any]:
     """What an online run may not change half-way: how it samples and what it is rewarded for."""
+    # prompts per call or a record may change: the same responses are sampled
     rollout = {name: x for name, x in asdict(options.rollout).items() if name not in _HOW}
     reward = asdict(options.reward)
+    # a resumed run may pay another price or wait longer: answers do not depend on it
     judge = {name: x for name, x in reward["judge"].items() if name not in TRANSPORT_KEYS}
     texts = source.pretraining.texts.fingerprint if source.pretraining else None
     return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}

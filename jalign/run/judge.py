@@ -43,6 +43,7 @@ def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
         # The key follows from the prompts: the same ones get the same answer in a resumed run.
         digest = np.uint32(zlib.crc32(b"".join(row.tobytes() for row in rows)))
         key = jax.random.fold_in(jax.random.key(c.seed or 0), digest)
+        # a fixed size: with that of each request every one would compile a program
         rollout = respond(split, rows, settings, key, batch_size=8)
         return [continuation(tokenizer, [], ids.tolist(), eos) for ids in rollout.responses()]
 

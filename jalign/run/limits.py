@@ -1,4 +1,4 @@
-"""Where tokenised data meet models: does every model of a run have room for every row?"""
+"""Check that every tokenized row fits every model that reads it."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def check(
     if held is not None and (shown := sample_prompts(options, held)):
         lengths = np.array([len(prompt) + options.sample.max_new_tokens for _, prompt in shown])
         numbers = [i for i, _ in shown]
+        # the first is the policy: samples are read by no other model
         policy = dict(list(specs_of(options).items())[:1])
         found += _check_longest(held, lengths, policy, "the held-out data", SHOWN, numbers)
     return found
@@ -69,6 +70,7 @@ def specs_of(options: RunOptions) -> dict[str, Spec]:
     }
     named = {name: path for name, path in named.items() if path != OWN}  # it has no config
     specs = {name: hub.spec_of(model_path(path)) for name, path in named.items()}
+    # an adapter may bring an embedding of its own, with added tokens
     resized = vocabulary_of(c.adapter) if c.adapter else None
     if resized:
         specs[c.path] = dataclasses.replace(specs[c.path], vocab_size=resized)
@@ -79,6 +81,7 @@ def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], wha
     """That every token has an embedding in every model."""
     if not examples.tokens.size:
         return
+    # tables have no holes: where the extremes have an embedding, all ids between them have
     for token in {int(examples.tokens.max()), int(examples.tokens.min())}:
         for model, spec in specs.items():
             if 0 <= token < spec.vocab_size:
@@ -109,6 +112,7 @@ def _check_longest(
     numbers: Sequence[int] | None = None,
 ) -> list[str]:
     """That the longest of these rows has positions in every model; `numbers` are their examples."""
+    # one row is enough: the error names the worst, a warning counts for all
     longest = int(np.argmax(lengths))
     example = longest if numbers is None else numbers[longest]
     where = _where(examples, example, what)

@@ -45,6 +45,7 @@ def load(
     Raises:
       ValueError: there is no such model, or an option has no such value.
     """
+    # roles beside the policy and heads belong to a run: they are arguments of online and offline
     known = {f.name for f in fields(ModelConfig)} - {"reference", "critic", "heads"}
     check_names("load", model, known)
     if isinstance(lora, int):
@@ -59,6 +60,7 @@ def load(
         **model,
     )
     options = RunOptions(
+        # any row without reference and value head: what is loaded here serves all of them
         algorithm=algorithms.get("sft"),
         model=c,
         mesh=mesh or MeshConfig(),

@@ -25,6 +25,7 @@ def log_outcome(session: Session, hooks: Hooks) -> ExitCode:
             "helps, from an earlier checkpoint or in another folder"
         )
         return ExitCode.DIVERGED
+    # rewards that fail or never differ leave gradients of zero, which no divergence rule sees
     idle = s.source.idle.verdict if isinstance(s.source, Online) else None
     if idle:
         s.log.say(f"ended after step {taken} of {s.steps}: {idle}")
@@ -35,6 +36,7 @@ def log_outcome(session: Session, hooks: Hooks) -> ExitCode:
     for line in worse(evaluations.so_far):
         s.log.say(f"warning: {line}")
     best = s.checkpoints.pinned if s.options.stop.metric else None
+    # a live progress bar redraws itself over lines printed below
     s.display.close()
     summary.conclude(s.log, s.out, s.start, taken, time.perf_counter() - s.started, best)
     return ExitCode.OK
@@ -44,6 +46,7 @@ def divergence(session: Session, hooks: Hooks) -> str | None:
     """Why a run that took its last step diverged; None if it did not."""
     s, evaluations = session, hooks.evaluations
     bad, taken = int(s.state.skipped_in_a_row), int(s.state.step)
+    # shorter than max_bad_steps, such a run is not stopped by it, and must not end with 0 either
     if bad and bad >= min(2, taken):
         return (
             f"the last {bad} steps had a loss or gradient that was not finite; nothing was "
@@ -52,6 +55,7 @@ def divergence(session: Session, hooks: Hooks) -> str | None:
     if evaluations.so_far:
         return evaluations.divergence
     limit, trend = s.options.stop.divergence, hooks.metrics.trend
+    # an on-policy loss stays near 0 whatever is learned: only fixed data have a trend
     fixed = isinstance(s.source, Offline)
     why = trend.diverged(limit, evaluations.by_chance) if fixed else None
     return (

@@ -91,6 +91,7 @@ class Policy:
             depth=depth,
         )  # fmt: skip
         state = nnx.state(decoder)
+        # a module of one's own was created on one device
         nnx.update(decoder, jax.device_put(state, shardings(devices, state)))
         options = ModelConfig(path=OWN)
         facts = {"base_model": type(module).__name__}
@@ -126,7 +127,7 @@ class Policy:
         Raises:
           ValueError: `chat` without a template, or several responses at temperature 0.
         """
-        from jalign.run.generate import generate
+        from jalign.run.generate import generate  # which imports Policy
 
         return generate(
             self,
@@ -162,7 +163,7 @@ class Policy:
           dtype: of the weights: float32, bfloat16, float16, or that of the base model.
           overwrite: replace a model that the folder holds.
         """
-        from jalign.run.export.exported import save
+        from jalign.run.export.exported import save  # which imports Policy
 
         if self.path == OWN:
             raise ValueError("a module of your own has no Hugging Face format: save its nnx.state")
@@ -208,6 +209,7 @@ def eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     if path == OWN:
         return tuple(sorted(ends_of(tokenizer)))
     ids, folder = set(ends_of(tokenizer)), hub.find(path)
+    # the generation config first: it knows the end of turn where config.json has the EOS alone
     files = (folder / name for name in ("generation_config.json", "config.json"))
     if file := next((file for file in files if file.is_file()), None):
         more = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")

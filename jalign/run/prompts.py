@@ -108,6 +108,7 @@ class PromptTable:
         ids = self.examples[i].prompt
         plain_text = decode(self.tokenizer, ids)
         policy_text = decode(self.tokenizer, ids, special=True)
+        # parsed again: examples hold ids, and reward models apply a chat template of their own
         messages = to_records([row], self.kind)[0][0].prompt
         if isinstance(messages, str):  # what the policy reads may have lost its front to a limit
             messages = plain_text
@@ -135,6 +136,7 @@ class PromptTable:
             passed, and a warning says so once.
         """
         prompts, of_response = [self[i] for i in indices], dict(of_response or {})
+        # a function that reads the wrong lengths would fail without a sign
         if hidden := set(of_response) & set(self.names) - self._hidden:
             self._hidden |= hidden
             LOG.warning(

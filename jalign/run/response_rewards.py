@@ -56,6 +56,7 @@ class ResponseReward:
         if self.functions:
             lengths = {"response_tokens": [len(ids) for ids in tokens]}
             columns = table.columns(of_response, lengths)
+            # on every process: a program over all devices hangs where one process calls it alone
             results = {name: ask(prompts, responses) for name, ask in self.in_process.items()}
             scored = call_functions(self.functions, prompts, responses, columns, results)
         by_model = None
@@ -74,6 +75,7 @@ class ResponseReward:
             metrics, failures = metrics | more, failures | failed
         elif self.wins and scores is not None:
             wins = bradley_terry(scores, self.options.temperature)
+        # only process 0 has asked the server, so only its counts are right
         if isinstance(self.judge, ServerJudge):
             metrics |= hosts.call_on_main(self.judge.metrics)
         return Judged(scores, wins, metrics, failures=failures)
@@ -86,6 +88,7 @@ class ResponseReward:
         assert prefer is not None
 
         def compare() -> dict[str, Any]:
+            # a list, because `call_on_main` sends JSON
             wins = preference_matrix(prefer, prompts, grouped).tolist()
             return {"wins": wins, "metrics": prefer.metrics(), "why": why_silent(self.judge)}
 
@@ -94,6 +97,7 @@ class ResponseReward:
         wins = np.asarray(answer["wins"], np.float32)
         metrics = {f"preference/{name}": x for name, x in answer["metrics"].items()}
         failures = {}
+        # // 2: a pair without an answer is NaN in both orders
         if silent := int(np.isnan(wins).sum()) // 2:
             b, k, _ = wins.shape
             pairs = b * k * (k - 1) // 2
@@ -106,6 +110,7 @@ def as_function(ask: AskJudge, judge: Judge) -> Callable[[Sequence[str], Sequenc
 
     def reward(prompts: Sequence[str], responses: Sequence[str]) -> list[Any]:
         scores = ask(prompts, responses)
+        # as an error and not NaN, so that `RewardFunctions` reports the reason
         return [ValueError(why_silent(judge)) if x is None else x for x in scores]
 
     return reward

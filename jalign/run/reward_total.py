@@ -31,6 +31,7 @@ def call_functions(
       results: name -> what a function returned already: programs over all devices, which every
         process has to run.
     """
+    # nothing travels, so nothing is turned into JSON and back
     if jax.process_count() == 1:
         return functions(prompts, responses, columns, results)
     call = lambda: functions(prompts, responses, columns, results).record()  # noqa: E731
@@ -57,6 +58,7 @@ def total_of(
         total = total + c.model_weight * np.where(np.isfinite(by_model), by_model, np.nan)
         metrics["rewards/model/mean"] = float(finite.mean()) if finite.size else math.nan
         metrics["rewards/model/failed"] = float(by_model.size - finite.size)
+    # beyond float32 a score would be infinite in the loss and spoil its group
     total = np.where(np.abs(total) <= LARGEST, total, np.nan)
     return np.clip(total, -c.clip, c.clip) if c.clip else total, metrics
 

@@ -91,6 +91,7 @@ def compose(
     for name, entry in (functions or {}).items():
         fn, weight = entry if isinstance(entry, tuple) else (entry, weights.get(name, 1.0))
         if isinstance(fn, RewardModel):
+            # a weight without a function of its name would be looked up in the catalogue
             weights.pop(name, None)
             model, models = (fn, weight), [*models, name]
         else:
@@ -122,6 +123,7 @@ def _of_responses(
     callables: dict[str, Function],
     model: tuple[RewardModel, float] | None,
 ) -> Reward:
+    # copied before a judge joins: a judge is identified by its weights, not by code
     c, identified = reward.judge, dict(callables)
     if c.ask in JUDGE_OPTIONS:
         check_options(c.options, JUDGE_OPTIONS[c.ask])
@@ -133,8 +135,10 @@ def _of_responses(
         ask = {"score": direct_score, "points": self_reward}[c.ask]
         callables["judge"] = as_function(partial(ask, judge, **c.options), judge)
         weights["judge"] = c.weight
+        # a server is asked by process 0 like any function; a model runs on all devices
         if not isinstance(judge, ServerJudge):
             in_process["judge"] = callables["judge"]
+    # read only if none is in memory
     load = lambda: runs.reward_model(str(reward.model), mesh, shared_base)  # noqa: E731
     scorer, reward = _model(reward, model, load)
     fn = ResponseReward(
@@ -186,6 +190,7 @@ def identity_of(
     identity: dict[str, Any] = {"functions": digests}
     if model:
         identity["model"] = {"step": model.step, "weights": combine(fingerprint(model.state))}
+    # a server has no weights to fingerprint: its name is in the options
     if isinstance(judge, ModelJudge):
         identity["judge"] = {"weights": combine(fingerprint(judge.state))}
     if digests := template_digests(reward.judge.options):

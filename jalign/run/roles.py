@@ -99,6 +99,7 @@ def load_roles(
     critic = None
     if row.needs_critic and not shares_critic:
         start = path_of(c.critic) if c.critic else path
+        # without the unembedding, often the largest array: a critic reads no log-probs
         critic, _ = trained_decoder(
             options, source, start, heads=1, seed=2, lm_head=False, shared_base=base
         )
@@ -106,6 +107,7 @@ def load_roles(
     if c.reference and other is None:
         dtype, name = compute_dtype(c.dtype), path_of(c.reference)
         other = source.place(lambda: read_decoder(options, source, name, dtype))
+    # token by token, the same id would be another token: log-ratios would be finite and wrong
     if other is not None and other.spec.vocab_size != decoder.spec.vocab_size:
         raise ValueError(
             f"model.reference has a vocabulary of {other.spec.vocab_size} tokens, the model "
@@ -118,6 +120,7 @@ def load_roles(
 
 def _with_heads(options: RunOptions, policy: Policy, heads: int, source: Source) -> Decoder:
     """A module of its own with the policy's arrays, and the heads that the algorithm reads."""
+    # the caller's policy keeps its heads
     decoder = nnx.merge(*nnx.split(policy.decoder))
     if not reads_vocabulary(options):
         decoder.lm_head = nnx.data(None)  # else weight decay would shrink what nothing reads
@@ -125,6 +128,7 @@ def _with_heads(options: RunOptions, policy: Policy, heads: int, source: Source)
         return decoder
     dtype = policy.decoder.dtype if policy.shared_base else jnp.float32
     decoder = with_head(decoder, heads, dtype, jax.random.key(options.seed))
+    # a new head is created on one device
     state = nnx.state(decoder.value)
     nnx.update(decoder.value, jax.device_put(state, shardings(source.mesh, state)))
     return decoder
@@ -157,6 +161,7 @@ def initial_state(
     offload = options.optim.offload == "host"
     state = init(mesh, roles.params, optimizer, row, options.seed, offload=offload)
     ref = roles.reference
+    # a moving reference is part of the state, and a teacher is loaded: neither is a copy
     if row.needs_reference() and state.ref is None and ref is None:
         ref = copy(policy_of(roles.params), roles.decoder.dtype)
     if ref is not None and options.model.reference_offload == "host":

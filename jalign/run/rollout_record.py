@@ -33,6 +33,7 @@ def write_record(
     arrays: Mapping[str, np.ndarray],
 ) -> None:
     """Write a rollout, or an attempt at one, to the run's folder."""
+    # all processes hold the full rollout: one writes it
     if not hosts.is_main():
         return
     prompts = [table[i].text for i in indices]

@@ -104,6 +104,7 @@ def policy_fn(options: RunOptions, model: Roles) -> Callable[[PyTree], Weights]:
 
     def policy(params: PyTree) -> Weights:
         graphdef, state = model.sampling_weights(params)
+        # which saves a copy, but gathers the weights at every token
         if options.rollout.weights == "sharded":
             return graphdef, state
         if not copies:  # compiled once, when the first weights are there
@@ -136,6 +137,7 @@ def sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler
             return rollout
         if opponent == "data":
             return rollout.beside(data_responses([table.examples[i] for i in indices], single.eos))
+        # its own key: with the same one, equal weights would give equal responses
         other_key = jax.random.fold_in(key, 1 << 20)  # batches fold in smaller numbers
         other = reference_weights(model, frozen)
         if opponent == "reference":
@@ -248,10 +250,12 @@ def evaluator_of(
     """
     spec, policy = spec_of(options), policy_fn(options, model)
     eos = eos_ids(model.path, model.tokenizer)
+    # sampled, not greedy: the KL and the diversity are those of the policy
     settings = replace(settings_of(options, eos), responses=1)
     # as many rows at once as a rollout has
     size = min(prompts_per_call(options) * spec.responses, len(table))
     indices, prompts = range(len(table)), [example.prompt for example in table.examples]
+    # one key for all evaluations: they differ by the weights, not by the draw
     key = jax.random.fold_in(jax.random.key(options.seed), 4)
     longest = int(table.examples.lengths.prompt_len.max())
     packer = MicroBatchPacker(mesh, longest, spec.response_len, spec.max_tokens, spec.multiple)
@@ -262,6 +266,7 @@ def evaluator_of(
     def evaluate(state: TrainState, frozen: Frozen) -> dict[str, float] | None:
         weights = policy(state.params)
         rollout = respond(weights, prompts, settings, key, batch_size=size, stop=stop)
+        # a preemption gives seconds: it must be heard within an evaluation, not after it
         if stop():
             return None
         rollout = stop_at(rollout, model.tokenizer, options.rollout.stop)
@@ -273,6 +278,7 @@ def evaluator_of(
                 metrics["reward"] = float(judged.scores[np.isfinite(judged.scores)].mean())
         if stop():
             return None
+        # scored by the trainer's program: the sampler's log-probs round differently
         if frozen.ref is not None:
             logps = scorer(rollout, names, state.params, frozen)
             k1 = logps["old_token_logps"] - logps["ref_token_logps"]

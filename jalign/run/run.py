@@ -141,12 +141,14 @@ class Run:
         if options.out:
             return options
         out = mkdtemp(prefix="jalign-")
+        # with the object, not after fit: `policy` and `record` read the folder
         finalize(self, rmtree, out, ignore_errors=True)
         self.options = replace(self.options, out=out)
         return replace(options, out=out)
 
     def _fit(self, options: RunOptions, console: Console | None) -> ExitCode:
         self.check(options)
+        # hosts that differ would wait for each other in the first collective that only some reach
         hosts.check_processes_agree("the config", options.to_json())
         preflight(options.out)
         display = Display(console if hosts.is_main() else None)
@@ -162,16 +164,18 @@ class Run:
         """The setup there is, if these options change nothing of it; else a new one."""
         if self._setup is None:
             return set_up(options, self.inputs, self.mesh, display)
+        # options that data and models do not depend on: what is loaded serves again
         of_training = {"steps", "epochs", "out", "eval_every", "log_every", "stop", "sample"}
         of_training |= {"reference", "optim", "checkpoint", "max_bad_steps", "deterministic"}
         same = {f.name for f in fields(options)} - of_training
         old = self._setup.options
+        # a folder of an earlier start has its date in every prompt
         dated = old.data.date and folder.date_of(options.out) not in (None, old.data.date)
         if dated or any(getattr(options, n) != getattr(old, n) for n in same - {"data"}):
             return set_up(options, self.inputs, self.mesh, display)
         if options.eval_every and not self._setup.held:
             raise ValueError("eval_every needs held-out data: give eval")
-        options = replace(options, data=old.data)
+        options = replace(options, data=old.data)  # with the date that was rendered
         return replace(self._setup, options=options, inputs=self.inputs)
 
     # ---- what came of it
@@ -261,5 +265,6 @@ def open_run(name: str, step: folder.Which = None) -> Run:
     """
     trained = folder.weights(name, step)
     run = Run(trained.options)
+    # set up without loading data: its policy and its record need none
     run._trained = trained
     return run

@@ -31,10 +31,12 @@ def folder_of(run: str, step: runs.Which) -> str:
     """
     number = runs.step_of(run, step)
     there = _place(run) / str(number)
+    # one process looks for all: an old listing on another would keep it from the collective save
     ready = hosts.broadcast_int((there / "config.json").is_file())
     if not ready:
         options = runs.readable(run, number)
         with jax.set_mesh(mesh_of(options.mesh)):
+            # float32, as masters are: the next run starts from the very weights this one ended with
             exported = Exported(runs.weights(run, number).policy(run))
             main = hosts.is_main()
             with model_folder.written(there) if main else nullcontext(there) as out:
@@ -42,6 +44,7 @@ def folder_of(run: str, step: runs.Which) -> str:
         if main:
             print(f"jalign: step {number} of {run} as a model: {there}", file=sys.stderr)
     hosts.barrier("jalign run as a model")
+    # the file that is written last: a killed export has none
     if not (there / "config.json").is_file():
         raise ValueError(f"{run} must be in a folder that all processes share")
     return str(there)

@@ -22,6 +22,7 @@ def sample_prompts(options: RunOptions, held: Examples | None) -> list[tuple[int
         if len(prompts) == options.sample.prompts:
             break
         if len(example.prompt):
+            # several pairs may share a prompt, and greedy texts of it would be the same
             prompts.setdefault(example.prompt.tobytes(), (i, example.prompt))
     return list(prompts.values())
 
@@ -46,6 +47,7 @@ def generator_of(
 
     def generate(state: TrainState, frozen: Frozen) -> list[dict[str, str]]:
         del frozen
+        # the same at every step: texts differ by the weights alone
         key = jax.random.fold_in(jax.random.key(options.seed), 2)
         out = sample(roles.sampling_weights(state.params), tokens, lengths, key, settings)
         ids, mask = hosts.gather(out.tokens), hosts.gather(out.mask)

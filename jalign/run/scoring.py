@@ -57,6 +57,7 @@ def score(
         raise ValueError(f"rows of {kind} have no responses to score")
     options = RunOptions(
         algorithm=algorithms.get(_ROWS[kind]),
+        # a budget of training may be too small for the rows at hand
         data=replace(data or DataConfig(), max_tokens=None),
         batch_size=min(batch_size, len(rows)),
         mesh=policy.mesh_options,
@@ -65,6 +66,7 @@ def score(
     assert examples is not None
     apply, params, base = policy.functional()
 
+    # params and base are arguments: captured arrays would be compiled in as constants
     @jax.jit
     def token_logps(params: Any, base: Any, batch: Batch) -> jax.Array:
         out = apply(params, base, batch.layout, ("token_logps",))["token_logps"]
@@ -79,6 +81,7 @@ def score(
                 for i in range(int(stack.count)):
                     batch = stack.micro_batch(i)
                     index = hosts.gather(batch.extras["index"])
+                    # an empty slot has the index -1
                     real, r = index >= 0, batch.mask.shape[-1]
                     width = min(r, shape[-1])
                     values = hosts.gather(token_logps(params, base, batch))

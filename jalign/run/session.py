@@ -66,10 +66,12 @@ class Session:
         # files of each host, which may be old on one
         local = [self.identity[name] for name in ("data", "held_out", "tokenizer")]
         hosts.check_processes_agree("the data or the tokenizer", [self.steps, *local])
+        # only now that all input is known to be right: bad input leaves no folder behind
         hosts.call_on_main(lambda: closing.enter_context(store.lock_folder(self.out)))
         checkpoint = self.options.checkpoint
         self.checkpoints = Checkpointer(self.out / folder.CHECKPOINTS, keep=checkpoint.keep)
         self.start, self.meta = self._resume()
+        # after resuming: rows behind the checkpoint are dropped from the record
         self.log = self._open_log(closing)
         self._use_cached_reference()
         self.step = self._compiled_step(optimizer)
@@ -103,6 +105,7 @@ class Session:
         return steps_of(self.options, self.source.batches)
 
     def _optimizer(self) -> tuple[optax.GradientTransformation, optax.Schedule | None]:
+        # an optax object brings its schedule, which cannot be read back for the log
         if self.setup.inputs.optimizer is not None:
             return self.setup.inputs.optimizer, None
         return self.options.optim.make(self.steps)
@@ -113,6 +116,7 @@ class Session:
         step = jax.jit(
             make_train_step(self.options.algorithm, apply, optimizer),
             donate_argnums=0,
+            # as they came in: another choice of the compiler's would compile the second step again
             out_shardings=(jax.tree.map(lambda x: x.sharding, self.state), None),
             compiler_options=same_rounding(roles.decoder.dtype),
         )
@@ -145,6 +149,7 @@ class Session:
                 f"{self.out} has taken {start} steps already, and steps is {self.steps}: ask for "
                 "more, or choose another directory"
             )
+        # gains and the KL budget are measured from that evaluation
         if o.stop.given and not meta.get("evaluations"):
             raise ResumeError(
                 "stop compares with the evaluation before the first step, and the checkpoint of "
@@ -180,6 +185,7 @@ class Session:
         self.frozen = with_cached_reference(
             self.setup, sources, self.frozen, self.identity, self.out, self.log
         )
+        # the source had begun to prefetch batches without the new columns
         self.source.seek(self.start, self.source.tokens)
 
     # ---- training
@@ -230,6 +236,7 @@ class Session:
         s, fixed = self.setup, not self.options.algorithm.experience
         examples = s.held or s.examples
         vocab_size = s.roles.decoder.spec.vocab_size
+        # rewards have no value by chance, log-probs have: the uniform distribution
         by_chance = chance(examples, vocab_size) if fixed and examples else -math.inf
         return hooks_of(self, by_chance)
 

@@ -79,12 +79,14 @@ def set_up(options: RunOptions, inputs: Inputs, mesh: Mesh, display: Display) ->
     tokenizer = inputs.policy.tokenizer if inputs.policy else tokenizer_of(options)
     with display.phase("reading the data"):
         rows, examples, held = _read(options, inputs, tokenizer)
+        # known only now: templates ask for the date while they render
         if CLOCK.asked:
             display.say(f"data: the chat template writes the date: {options.data.date} (data.date)")
         else:
-            options = undated
+            options = undated  # no template wrote it: the date must not be part of the run
         if examples:
             examples.report.warnings += limits.check(options, tokenizer, examples, held)
+    # before the model is loaded, which takes minutes
     if options.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     with display.phase("loading the model"):
@@ -112,6 +114,7 @@ def _read(
 ) -> tuple[tuple[Sequence[Row], Sequence[Row]], Examples | None, Examples | None]:
     """(training rows, held-out rows) and the examples of both."""
     if inputs.source is not None:
+        # the source has the training data, but an evaluation reads rows as in every run
         held_rows = list(inputs.eval or ())
         return ([], held_rows), None, run_data.held_of(options, tokenizer, held_rows)
     data = run_data.load(options, tokenizer, inputs.train, inputs.eval)

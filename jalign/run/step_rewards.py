@@ -48,6 +48,7 @@ class StepReward:
     def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout) -> Judged:
         b, k = rollout.finished.shape
         of_response, responses = [i for i in indices for _ in range(k)], rollout.responses()
+        # on ids, not on text: a reward of a step belongs to its last token
         separator = self.options.step_separator
         ends = [step_ends(table.tokenizer, ids, separator) for ids in responses]
         each = zip(of_response, responses, ends, strict=True)
@@ -65,6 +66,7 @@ class StepReward:
         # a step to which no function applies has no reward, and does not spoil the others
         absent = np.zeros(count, bool) if self.model or scored is None else ~scored.applies
 
+        # NaN where nothing is known: a 0 would be a reward
         scores = np.full(b * k, np.nan)
         step_scores = np.full((b * k, rollout.mask.shape[-1]), np.nan)
         cuts = np.cumsum([len(row) for row in steps])[:-1]

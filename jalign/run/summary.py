@@ -40,6 +40,7 @@ def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int)
         requested=model.decoder.attention,
     ):
         log.say(line)
+    # held-out data mostly report the same: a sentence is printed once
     said = sentences(examples.report) if examples else []
     splits = [] if setup.inputs.train is not None else build_data.described_splits(options.data)
     for line in [*splits, *said]:
@@ -72,6 +73,7 @@ def conclude(
     log: RunLog, out: store.StorePath, start: int, steps: int, seconds: float, best: int | None
 ) -> None:
     """Before and after, side by side, how many steps this life took, and where everything is."""
+    # without a terminal nobody reads tables, and the record has it all
     console = log.display.console
     if console is None:
         return
@@ -102,6 +104,7 @@ def conclude(
     run = str(out)
     sample = f"jalign sample {run} PROMPT; " if texts else ""
     log.say(f"next:        jalign eval {run}; {sample}jalign export {run} {run}-exported")
+    # started by its path (.venv/bin/jalign): the commands above would not be found
     if shutil.which("jalign") is None and (activate := Path(sys.prefix, "bin/activate")).is_file():
         log.say(f"             so that the shell knows jalign: source {activate}")
 

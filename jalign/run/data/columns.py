@@ -20,6 +20,7 @@ def _density_ratios(options: RunOptions, examples: Examples) -> np.ndarray:
 
 def _prompt_embeddings(options: RunOptions, examples: Examples) -> np.ndarray:
     """[examples, width] mean of the model's own token embeddings over each prompt."""
+    # one tensor of the folder, so that data are read without the model
     table = hub.embedding(model_path(options.model.path))
     prompts = [examples.segments(i)[0] for i in range(len(examples))]
     return np.stack([table[p].mean(0) if len(p) else np.zeros(table.shape[1]) for p in prompts])
@@ -51,6 +52,7 @@ def with_loss_columns(options: RunOptions, examples: Examples) -> Examples:
             f"{', '.join(sorted(examples.extras)) or 'no such columns'}{remedy}"
         )
     attributes = examples.report.attributes
+    # checked here, because the number of attributes is known only from the data
     if "attribute_ratings" in read and len(attributes) != options.model.heads:
         raise ValueError(
             f"the data rate {len(attributes)} attributes ({', '.join(attributes)}), but "

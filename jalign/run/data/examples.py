@@ -66,6 +66,7 @@ def load(
             rows, held = split_rows(options, rows)
     if eval is not None:
         held = as_rows(eval, options)
+    # after the split, so that a limit does not change which rows are held out
     held = held[: c.eval_limit or None]
     examples, held_examples = examples_of(options, tokenizer, (rows, held))
     return RunData(rows, held, examples, held_examples)
@@ -78,6 +79,7 @@ def examples_of(
 ) -> tuple[Examples, Examples | None]:
     """Tokenized training and held-out examples of these rows, or of `all_rows`."""
     row, c = options.algorithm, options.data
+    # before a row is rendered: a resumed run must see the date of its first start
     CLOCK.fix(c.date)
     train, held = rows or all_rows(options)
     if row.experience:
@@ -127,6 +129,7 @@ def pretraining_of(options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> E
     return _tokenized(rows, "supervised", c, tokenizer, numeric=())
 
 
+# others may hold text: a column that no loss reads must not be refused for it
 def _numeric(options: RunOptions) -> set[str]:
     """Columns of numbers that the loss reads."""
     return {*options.algorithm.inputs(), "weight"}

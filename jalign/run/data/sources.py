@@ -38,6 +38,7 @@ def as_rows(rows: Sequence[MemoryRow], options: RunOptions) -> list[Row]:
 def rows_of(data: Sources, split: str, bad_rows: str = "error") -> list[dict[str, Any]]:
     """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
     named = [(_path(name, split), weight) for name, weight in _weights(data)]
+    # one source keeps its columns: a mixture adds `_source` to each row
     if len(named) == 1 and named[0][1] == 1:
         return sources.read(named[0][0], split, bad_rows=bad_rows)
     return sources.mixture(named, split, bad_rows=bad_rows)
@@ -58,6 +59,7 @@ def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
     train: Sequence[Row] = training_rows(c)
     held = _separate_held_rows(c)
     if held is None:
+        # by the prompt's hash: other rows that are added move none to the other side
         train, held = split_rows(options, train)
     return train, held[: c.eval_limit or None]
 
@@ -65,6 +67,7 @@ def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
 def held_rows(options: RunOptions) -> Sequence[Row]:
     """The held-out rows of `all_rows`; training rows are read only if they are a part of those."""
     held = _separate_held_rows(options.data)
+    # a hub data set may be large: training rows only where they are needed
     return all_rows(options)[1] if held is None else held[: options.data.eval_limit or None]
 
 
@@ -79,6 +82,7 @@ def split_rows(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row],
     holdout = HOLDOUT if c.holdout is None else c.holdout
     if not holdout:
         return rows, []
+    # `split` tells a count from a fraction by its type
     holdout = holdout if holdout < 1 else int(holdout)
     return sources.split(rows, holdout, wanted=options.algorithm.data_kind, bad_rows=c.bad_rows)
 
@@ -115,6 +119,7 @@ def _path(name: str, split: str) -> str:
     if name in EMBEDDED:
         half = "train" if splits.family(split) in ("train", None) else "test"
         return str(getattr(embedded, EMBEDDED[name])(half))
+    # else the hub would be asked for it, and answer with another error
     if name.startswith("embedded-") and not Path(name).exists():
         raise ValueError(f"the package has no data {name!r}{did_you_mean(name, EMBEDDED)}")
     return name
@@ -127,6 +132,7 @@ def _separate_held_rows(c: DataConfig) -> Sequence[Row] | None:
     held_out = _held_out_split(c)
     if c.eval is not None:
         return columns_renamed(c, c.eval, c.eval_split)
+    # both halves ship, cut so that no opening is in both
     if is_embedded(c.train):
         return columns_renamed(c, c.train, "test")
     return columns_renamed(c, c.train, held_out) if held_out else None

@@ -166,6 +166,7 @@ def _front(facts: dict[str, Any], library: str) -> str:
     """What the hub reads; a folder is no name of a model there."""
     lines = ["---", f"library_name: {library}"]
     base = str(facts["base_model"])
+    # a relative path (runs/sft) looks like a hub name
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
         lines.append(f"base_model: {base}")
     method = facts.get("algorithm") or facts.get("merge")

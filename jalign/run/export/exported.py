@@ -29,6 +29,7 @@ class Exported:
     def __init__(self, policy: Policy):
         row = policy.algorithm
         self.policy, self.tokenizer, self.ends = policy, policy.tokenizer, policy.eos
+        # a module of its own: what is removed or scaled below stays on the policy
         self.decoder = nnx.merge(*policy.weights)
         if row and row.needs_critic:
             self.decoder.value = None  # the head of a critic on the policy: no reader has a use
@@ -50,10 +51,12 @@ class Exported:
     def write_model(self, out: Path, shown: str, dtype: str, gain: float = 1.0) -> str:
         """Write a whole model; returns what it is."""
         decoder, tokenizer, base = self.decoder, self.tokenizer, self.policy.path
+        # adapters are merged into dense matrices: no other library reads these codes
         decoder = quant.dequantize(lora.merge(decoder) if self.adapted else decoder)
         stored = hub.stored_dtype(base) if dtype == "base" else jnp.dtype(dtype)
         settings: dict[str, Any] = {}
         if decoder.value is not None:
+            # the head is linear, so a gain on its weights is a gain on the reward in any reader
             decoder.value.kernel = nnx.Param(decoder.value.kernel[...] * gain)
             if readers.pad_apart(tokenizer, decoder, self.ends):
                 self.notes.append(f"the embedding has a row more, for {tokenizer.pad_token}")

@@ -52,11 +52,13 @@ def written(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
     A model that was there is replaced; files that belong to no model stay.
     """
     folder = check(str(out), overwrite)
+    # within the folder: a rename is atomic on one file system only
     unfinished = folder / _UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed command
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
+        # first: a kill from here on leaves a folder that loads as nothing, not as a mixture of two
         for name in LOADABLE:
             (folder / name).unlink(missing_ok=True)
         for file in {file for pattern in OURS for file in folder.glob(pattern)}:

@@ -47,12 +47,14 @@ def pad_apart(tokenizer: Any, decoder: Decoder, ends: tuple[int, ...]) -> bool:
         if token.special and i < decoder.spec.vocab_size
     ]
     meant = [token for token in special if re.search("pad|reserved|unused", token.lower())]
+    # the least harmful first: what training never wrote, then what the data hardly hold
     own = [tokenizer.pad_token, tokenizer.unk_token]
     for token in (*own, *meant, tokenizer.bos_token, *special):
         if token is not None and tokenizer.convert_tokens_to_ids(token) not in ends:
             tokenizer.pad_token = token
             return False
     tokenizer.add_special_tokens({"pad_token": _PAD})
+    # embeddings are often padded beyond the tokenizer: then there is a row already
     missing = tokenizer.pad_token_id + 1 - decoder.spec.vocab_size
     if missing <= 0:
         return False

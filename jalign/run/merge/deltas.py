@@ -66,6 +66,7 @@ def params_of(model: Decoder) -> Params:
     """Every parameter in float32 on the host, by name; adapters are left out."""
     state = nnx.state(model, nnx.Not(nnx.LoRAParam))
     leaves = jax.tree_util.tree_leaves_with_path(state)
+    # float32: a delta is often smaller than bfloat16's spacing at its weight
     return {path_name(path): np.asarray(x, np.float32) for path, x in leaves}
 
 

@@ -65,6 +65,7 @@ def select_format(
 
 def _check_ids(name: str, model: TextFormat, base: TextFormat) -> None:
     ours, theirs = base.tokenizer.get_vocab(), model.tokenizer.get_vocab()
+    # tokens that one side lacks are no conflict; a moved id would add the rows of two tokens
     moved = [token for token in ours.keys() & theirs.keys() if ours[token] != theirs[token]]
     if moved:
         raise ValueError(

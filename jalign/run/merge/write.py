@@ -43,6 +43,7 @@ def merge(options: MergeConfig, say: Callable[[str], object] = lambda text: None
     Raises:
       ValueError: the models do not fit together, or OUT may not be written.
     """
+    # before gigabytes are read
     check_out(options)
     for warning in options.warnings():
         say(f"warning: {warning}")
