@@ -33,9 +33,12 @@ def compare(tokens: int, width: int, vocabulary: int, repeats: int) -> list[dict
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in compiled}
     for i in range(repeats + 1):
+        # in turns: other load on the machine meets both
         for name, run in compiled.items():
             wall, cpu = time.perf_counter(), time.process_time()
+            # dispatch is asynchronous: without this only the call is timed
             jax.block_until_ready(run(h, w))
+            # the first turn fills caches and the allocator
             if i:
                 times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     rows = []
@@ -49,6 +52,7 @@ def compare(tokens: int, width: int, vocabulary: int, repeats: int) -> list[dict
                 "temporary_mib": round(_temporary_bytes(run) / 2**20, 1),
             }
         )
+    # of CPU-seconds, turn by turn: wall seconds grow with whatever else runs
     ratio = [a[1] / b[1] for a, b in zip(times["blocked"], times["naive"], strict=True)]
     rows[1]["cpu_ratio"] = round(statistics.median(ratio), 3)
     rows[1]["memory_ratio"] = round(rows[1]["temporary_mib"] / rows[0]["temporary_mib"], 4)

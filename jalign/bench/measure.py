@@ -41,6 +41,7 @@ def memory(work: Work) -> dict[str, float]:
     data = work.source.on_device(work.source.batches.batch(0))
     begin = time.perf_counter()
     with jax.set_mesh(work.mesh):
+        # a second compilation: a jitted function does not hand out its program
         lowered = work.step.lower(work.state, work.frozen, data)
     traced = time.perf_counter()
     analysis = lowered.compile().memory_analysis()
@@ -62,6 +63,7 @@ def utilization(flops: float, seconds: float) -> dict[str, float]:
 
 def report(work: Work, *, warmup: int, count: int) -> dict[str, str | float]:
     """Medians over `count` steps after `warmup`."""
+    # before the first step, which donates the state
     facts = memory(work)
     rows = []
     for i, row in enumerate(steps(work)):
@@ -77,11 +79,13 @@ def report(work: Work, *, warmup: int, count: int) -> dict[str, str | float]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "steps": count,
+        # the median: a mean counts every hiccup of a shared machine
         "median_s": round(statistics.median(wall), 4),
         "median_cpu_s": round(statistics.median(cpu), 4),
         "mean_s": round(statistics.fmean(wall), 4),
         "mean_cpu_s": round(statistics.fmean(cpu), 4),
         "tokens_per_second": round(sum(tokens) / sum(wall), 1),
         **facts,
+        # Linux counts in KiB
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }

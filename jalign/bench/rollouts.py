@@ -52,6 +52,7 @@ def sampler(
     # a random model's tokens are about equally likely: so many of them end one response in 50
     eos = tuple(range(vocabulary // 50)) if mixed else ()
     settings = Settings(max_new_tokens=new, temperature=temperature, eos=eos)
+    # refilling gains only where prompts wait for a free row
     count = 4 * rows if mixed else rows
     prompts = list(np.random.default_rng(0).integers(4, vocabulary, (count, prompt), np.int32))
     key = jax.random.key(1)
@@ -73,6 +74,7 @@ def in_turns(calls: dict[str, Callable[[], int]], repeats: int) -> dict[str, Any
     compiles.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    # this call compiles
     tokens = {name: call() for name, call in calls.items()}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -89,6 +91,7 @@ def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, ne
     """
     row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
     zero = ("kl_k3_coef", "kl_k2_coef", "kl_coef")
+    # without a KL term no reference is needed: one model is measured
     hyper: dict[str, Any] = {n: 0.0 for n in zero if n in row.hyperparameters}
     if row.needs_reference(**hyper) or row.needs_critic:
         raise ValueError(f"bench rl measures algorithms of one model; {algorithm} reads more")
@@ -106,6 +109,7 @@ def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, ne
         return respond(policy, [ids[i] for i in indices], settings, key, batch_size=prompts)
 
     def reward(indices, rollout: Rollout) -> Judged:
+        # a reward that costs next to nothing and differs within a group
         even = [float((tokens % 2 == 0).mean()) for tokens in rollout.responses()]
         return Judged(np.array(even, np.float32).reshape(prompts, responses), None, {})
 

@@ -46,6 +46,7 @@ def step_in_turns(work: workloads.Work, warmup: int) -> None:
     steps = measure.steps(work)
     for _ in range(warmup):
         next(steps)
+    # flushed: the process at the other end waits for each line
     print(f"ready {json.dumps(measure.memory(work))}", flush=True)
     for _ in sys.stdin:
         wall, cpu, _, loss = next(steps)
@@ -56,9 +57,11 @@ def _lengths(bench: StepBench) -> np.ndarray:
     """[examples, 3] tokens of prompt, chosen and rejected response."""
     if bench.lengths is None:
         n = bench.len - bench.prompt
+        # enough examples for several batches: with one, order and packing would cost nothing
         return np.tile([[bench.prompt, n, n]], (max(64, 4 * bench.pairs), 1))
     with np.load(bench.lengths) as arrays:
         rows = np.stack([arrays["P"], arrays["C"], arrays["R"]], 1)
+    # left out, not cut: cutting would pile lengths up at the limit
     return rows[rows[:, 0] + rows[:, 1:].max(1) <= bench.max_len]
 
 

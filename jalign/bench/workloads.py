@@ -79,6 +79,7 @@ def random_pairs(lengths: np.ndarray, vocab_size: int, seed: int = 0) -> Example
     rng = np.random.default_rng(seed)
 
     def tokens(n: int) -> np.ndarray:
+        # ids below 4 are special tokens
         return rng.integers(4, vocab_size, n).astype(np.int32)
 
     examples = []
@@ -103,6 +104,7 @@ def random_step(
 ) -> Work:
     """One algorithm's step on a random tiny Llama in float32 with AdamW."""
     row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
+    # what a run would compute in: bfloat16 products are slow on CPU
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     model = hub.init(TINY_LLAMA, key=jax.random.key(0), mesh=mesh, dtype=dtype)
     if lora:
@@ -121,9 +123,11 @@ def random_step(
     optimizer = make_optimizer("adamw", learning_rate)
     state = init_state(mesh, params, optimizer, row, seed=0)
     frozen = Frozen(base, reference_copy(params, dtype) if row.needs_reference() else None)
+    # the cache itself is not timed: it is filled once, before training
     if reference == "cached":
         source.columns = _zeros_for(row, len(examples))
         frozen = Frozen(base, None)
+    # as in a run: without donation the state would be in memory twice
     step = jax.jit(make_train_step(row, apply, optimizer), donate_argnums=0)
     name = f"{algorithm} {layout} reference={reference}" + (" lora" if lora else "")
     return Work(name, step, state, frozen, source, mesh, 2 * pairs)

@@ -87,6 +87,7 @@ def evaluate_subject(subject: Subject, display: Display) -> Evaluation:
     with jax.set_mesh(subject.mesh), display.phase(f"evaluating {subject.name}"):
         metrics: Metrics = (_online if algorithm.experience else _offline)(subject)
         if not algorithm.needs_value_head and not algorithm.experience:
+            # a run is compared with its start, a model from a config with what it was trained from
             reference = subject.step is None and isinstance(subject.frozen.ref, StandaloneModel)
             metrics["kl_to_reference" if reference else "kl_to_start"] = _kl(subject, reference)
         if not algorithm.experience and gives_rewards(algorithm):
@@ -99,6 +100,7 @@ def _finite(x: Any) -> Any:
         return {name: _finite(value) for name, value in x.items()}
     if isinstance(x, list | tuple):
         return [_finite(value) for value in x]
+    # Python would write NaN, which is no JSON and which other readers refuse
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
@@ -113,6 +115,7 @@ def _online(s: Subject) -> Metrics:
     row = s.options.algorithm
     reward = compose(s.options.reward, row, s.mesh, shared_base=s.model.shared_base)
     rows = build_data.held_rows(s.options)
+    # rows as well as examples: rewards read columns that are not tokenized
     table = PromptTable(s.held, rows, s.model.tokenizer, row.data_kind)
     evaluator = build_online.evaluator_of(s.options, s.model, table, s.mesh, reward)
     return evaluator(s.state, s.frozen) or {}
@@ -139,6 +142,7 @@ def _summed(means_of: Callable[[tuple[MicroBatches, ...]], Any], s: Subject) -> 
     """Sums of the Means of all held-out batches: global means, whatever the batch size."""
     total = None
     for data in s.batches():
+        # sums of numerators and weights: the mean of batch means would weigh a small batch too much
         means = means_of(data)
         total = means if total is None else jax.tree.map(lambda a, b: a + b, total, means)
     return total

@@ -53,6 +53,7 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Examp
     if not gives_rewards(algorithm, **hyper):
         raise ValueError(f"{algorithm.name} reports no rewards of chosen and rejected responses")
     objective = Objective.of(algorithm, **hyper)
+    # auxiliary losses come after it and report no rewards
     main = objective.terms[0]
 
     def rewards_of(fields: Arrays) -> Arrays:
@@ -62,7 +63,9 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Examp
         return facts | {n: named[n] for n in REWARDS}
 
     def step(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> tuple[Arrays, ...]:
+        # no random key: without one there is no dropout
         stacks = all_fields(objective, apply, params, carry, frozen, as_micro_batches(data), None)
+        # a batch-coupled loss is defined on the global batch only
         return tuple(map(rewards_of, [concatenate(stacks)] if algorithm.batch_coupled else stacks))
 
     return step
@@ -80,11 +83,13 @@ def per_example(
     for data in batches:
         for stack in step(params, frozen, carry, data):
             host = {name: hosts.gather(x) for name, x in stack.items()}
+            # values in empty slots are arbitrary: they are dropped before anything is averaged
             here = host.pop("present")
             arrays.append({name: x[here] for name, x in host.items()})
     joined = {name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]}
     if "index" not in joined:
         return joined
+    # packing takes long examples first; a report is in the order of the data
     order = np.argsort(joined["index"], kind="stable")
     return {name: x[order] for name, x in joined.items()}
 
@@ -113,6 +118,7 @@ def make_kl_step(apply: Apply, responses: int | None = None) -> Callable[..., Me
                 counted = Mean.of(kl[:, :responses], batch.mask[:, :responses])
                 return jax.tree.map(jnp.add, total, counted)
 
+            # the count is an array: one program for every number of micro-batches
             total = jax.lax.fori_loop(0, part.count, body, total)
         return total
 

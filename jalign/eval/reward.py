@@ -79,6 +79,7 @@ def calibration(
     if buckets < 1:
         raise ValueError(f"buckets must be at least 1, got {buckets}")
     difference = _differences(chosen, rejected)
+    # of the absolute value: it cannot overflow
     confidence, wins = 1 / (1 + np.exp(-np.abs(difference))), _wins(difference)
     edges = np.linspace(0.5, 1.0, buckets + 1)
     index = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, buckets - 1)
@@ -162,6 +163,7 @@ def _pair(a: ArrayLike, b: ArrayLike, names: tuple[str, str]) -> tuple[np.ndarra
     if x.ndim != 1 or x.shape != y.shape or not x.size:
         raise ValueError(f"{names[0]} and {names[1]} must be [n], n >= 1, got {x.shape}, {y.shape}")
     for name, values in zip(names, (x, y), strict=True):
+        # -inf is a reward model's answer to an empty response; one would decide the correlations
         if not np.isfinite(values).all():
             raise ValueError(f"{name} hold {int((~np.isfinite(values)).sum())} numbers not finite")
     return x, y

@@ -67,6 +67,7 @@ def of_run(run: str, step: str | None = None, options: RunOptions | None = None)
     """
     changed = options is not None
     options, model, state, number = runs.newest(run, runs.which(step), options=options)
+    # what was recorded at step 0 is of the run's own held-out data
     rows = [] if changed else card.evaluations(run, number)
     first = rows[0] if rows and rows[0]["step"] == 0 else {}
     before = {
@@ -101,12 +102,14 @@ def _subject(
     before: Mapping[str, float],
 ) -> Subject:
     mesh = mesh_of(options.mesh)
+    # no optimizer state is read; a schedule needs a length all the same
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
     initial, frozen = initial_state(options, model, mesh, optimizer)
     state = state or initial
     held = build_data.held_of(options, model.tokenizer, build_data.held_rows(options))
     if held is None:
         raise ValueError("there are no held-out data: set data.eval or data.holdout")
+    # data given to eval may be longer than what the run was checked with
     for warning in check_tokens.check(options, model.tokenizer, None, held):
         log.warning("%s", warning)
     frozen = with_reference(frozen, state)

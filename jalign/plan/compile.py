@@ -15,6 +15,7 @@ from jalign.parallel.memory import is_on_host
 from jalign.plan.traffic import Traffic, traffic
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# libtpu refuses in two wordings: "Used 34.8G of 15.7G hbm", "(34.8G) exceeds available HBM"
 _NEEDED = re.compile(r"Used ([\d.]+)([BKMGT])\w* of ([\d.]+)([BKMGT])\w* (?:hbm|HBM)")
 _EFFORT = "jax_optimization_level"
 _EXCEEDS = re.compile(r"\(([\d.]+)([BKMGT])\w*\) exceeds? available HBM")
@@ -86,6 +87,7 @@ def compile_program(
       JaxRuntimeError: any error of the compiler but a lack of memory.
     """
     started = time.perf_counter()
+    # outside the try: an error of tracing is the run's own, not one of size
     lowered = function.lower(*args, **keywords)
     try:
         compiled = lowered.compile()
@@ -106,6 +108,7 @@ def compile_program(
         - a.host_argument_size_in_bytes
         - (a.host_output_size_in_bytes - a.host_alias_size_in_bytes),
     )
+    # cost_analysis counts the body of a loop once, so the text is read instead
     collectives = traffic(compiled.as_text(), trips)
     return Program(name, memory, 0.0, collectives, args, time.perf_counter() - started)
 
@@ -114,6 +117,7 @@ def needed_bytes(message: str) -> float | None:
     """Bytes that a program would take, by the TPU compiler's refusal; None for another error."""
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
+    # a refusal without a figure is infinite: it fits nowhere
     match = _NEEDED.search(message) or _EXCEEDS.search(message)
     return float(match[1]) * _UNITS[match[2]] if match else float("inf")
 
@@ -130,6 +134,7 @@ def bytes_on_one(tree: Any, seen: set[int] | None = None, *, host: bool = False)
             continue
         if seen is not None:
             seen.add(id(x))
+        # the size of one device's shard, not a share of all: replicated arrays count in full
         shape = x.shape if x.sharding is None else x.sharding.shard_shape(x.shape)
         size = x.dtype.itemsize
         for axis in shape:

@@ -74,6 +74,7 @@ def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatch
     """One step of an online run."""
     rollout, row = build_online.spec_of(options), options.algorithm
     k = row.format.k or rollout.responses
+    # `data.pretraining` adds one text per prompt
     slots = rollout.batch_size * (2 if options.data.pretraining is not None else 1)
     examples = longest_examples(options, spec, slots, k)
     prompt, response = longest(options, spec)
@@ -200,6 +201,7 @@ def longest_examples(options: RunOptions, spec: Spec, count: int, k: int) -> Exa
         return np.zeros(tuple(sizes[a] for a in _axes(options, name)), np.float32)
 
     def one(i: int) -> Example:
+        # prompts that differ: KTO's mismatched response must be one to another prompt
         prompt = np.full(prompt_len, i % spec.vocab_size, np.int32)
         response = np.zeros(response_len, np.int32)
         scored = np.arange(response_len) >= (

@@ -21,6 +21,7 @@ class _Chip(NamedTuple):
     clock_ghz: float
 
 
+# as XLA's own target_config/specs; it has none of the L4
 _CHIPS = {
     "l4": _Chip(58, 128, 1536, 102400, 101376, 50331648, 2.04),
     "a100": _Chip(108, 64, 2048, 167936, 166912, 41943040, 1.41),
@@ -107,6 +108,7 @@ def in_place_of_the_card_here(card: Accelerator) -> Iterator[None]:
         "is_cuda_compute_capability_equal": lambda other: there == parsed(other),
     }
     before = {name: getattr(cudnn, name) for name in answers}
+    # module attributes, because the callers look them up at each trace
     for name, answer in answers.items():
         setattr(cudnn, name, answer)
     try:

@@ -55,6 +55,7 @@ def _train_step(options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any)
         compiler_options=same_rounding(roles.model.decoder.dtype),
     )
     parts = plan_data.abstract(mesh, data)
+    # the count of micro-batches is an array, so the compiler sees a loop without an end
     trips = float(sum(int(stack.count) for stack in data))
     return compile_program("train step", step, (roles.state, roles.frozen, parts), trips=trips)
 
@@ -64,13 +65,16 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[P
     graphdef, state = roles.model.sampling_weights(roles.state.params)
     if c.weights == "gathered":
         state = gathered_copy_fn(state, roles.model.decoder.dtype)[1]
+    # compiled for its output shardings, which the compiler chooses
     layout = relayout.lower(graphdef, False, state).compile()
     shapes = jax.eval_shape(partial(relayout, graphdef, False), state)
     head, layers = abstract_in(shapes, layout.output_shardings)
     weights = SamplingWeights(state, head, layers, graphdef=graphdef, vocab_axis=1)
+    # the refilling sampler holds c.rows responses at once, the other one calls of prompts
     rows = c.rows and -(-c.rows // spec.responses)
     count = rows or c.sample_batch or spec.prompts
     longest, _ = plan_data.longest(options, roles.model.decoder.spec)
+    # prompts are padded to buckets, so that a run compiles few programs
     longest = -(-longest // sampler.BUCKET) * sampler.BUCKET
     settings = build_online.settings_of(options, eos=(0,))
     yield compile_program(
@@ -91,6 +95,7 @@ def _reader(
         static_argnames="names",
         compiler_options=same_rounding(roles.model.decoder.dtype),
     )
+    # log-probs are read micro-batch by micro-batch: one of them is the program
     [part] = plan_data.abstract(mesh, data)
 
     def first(x: Any) -> Any:

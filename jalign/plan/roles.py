@@ -67,6 +67,7 @@ def roles_of(options: RunOptions, mesh: Mesh) -> PlannedRoles:
         move=_abstract_on_host,
     )
     needs_reference = row.needs_reference() and options.reference != "cached"
+    # cached log-probs are read before training: the reference is gone by then
     frozen = frozen if needs_reference else Frozen(frozen.base, None)
     reward, judge = None, None
     if row.experience and options.reward.model:
@@ -93,6 +94,7 @@ def _abstract(
     """
     graphdef, shapes = nnx.split(nnx.eval_shape(make, *decoders))
     shapes = abstract_in(shapes, shardings(mesh, shapes, rules_of(options.mesh)))
+    # by identity: `bytes_on_one` counts an array that two roles share once
     for decoder in decoders:
         shapes = _reuse_leaves(shapes, nnx.state(decoder))
     return nnx.merge(graphdef, shapes)
@@ -112,6 +114,7 @@ def _path(name: str) -> str:
 
 def _blank(name: str, **load_options: Any) -> Decoder:
     """`hub.load` without reading; it is traced, so that no array is created either."""
+    # `_abstract` shards the shapes, and traced weights need no key
     for placement in ("mesh", "rules", "key"):
         load_options.pop(placement, None)
     config, _ = config_of(name)

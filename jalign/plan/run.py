@@ -35,6 +35,7 @@ def plan_run(options: RunOptions, goal: Target, name: str) -> Report:
     devices = topology(goal)
     c = options.mesh
     mesh = make_mesh(c.data, c.fsdp, c.tensor, c.context, devices=devices)
+    # both in scope while programs are traced: constraints and kernels are chosen then
     with jax.set_mesh(mesh), in_place_of_the_card_here(goal.accelerator):
         roles = roles_of(options, mesh)
         spec = roles.model.decoder.spec
@@ -84,6 +85,7 @@ def _facts(
 ) -> dict[str, str]:
     spec = roles.model.decoder.spec
     a = goal.accelerator
+    # a set: layers with windows and without may get different kernels
     kernels = {
         choose_attention(
             a.platform,
@@ -127,9 +129,11 @@ def _add_costs(options: RunOptions, report: Report, roles: PlannedRoles, data: S
     report.tokens = plan_data.real_tokens(data)
     report.flops = plan_data.step_flops(options, spec, data)
     itemsize = np.dtype(roles.model.decoder.dtype).itemsize
+    # forward and backward, forward again, and the reference: each reads all weights
     passes = 2 + (options.model.remat == "full") + reference
     weights = (work.layer_parameters(spec) + work.head_parameters(spec)) * itemsize
     updated = (policy_of(roles.state.params), roles.state.opt_state)
+    # what waits on the host comes to the device for its update
     updated = bytes_on_one(updated) + bytes_on_one(updated, host=True)
     report.bytes_moved = count * passes * weights / options.mesh.tensor + 3 * updated
     report.steps = plan_data.steps_of(options)
@@ -154,6 +158,7 @@ def _add_sampling_costs(options: RunOptions, report: Report, roles: PlannedRoles
 
 def _bytes(x: jax.ShapeDtypeStruct) -> float:
     """Of an array over all devices."""
+    # a key has an extended dtype without an item size, and a few bytes
     if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         return 0.0
     return float(np.prod(x.shape)) * np.dtype(x.dtype).itemsize

@@ -32,6 +32,7 @@ def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOpt
     mesh = options.mesh
     split = goal.devices // (goal.slices * mesh.tensor * mesh.context)
     if mesh.data != goal.slices or mesh.fsdp not in (-1, split):
+        # between slices only gradients travel: their network is far slower than the links within
         rest = replace(mesh, data=goal.slices, fsdp=-1)
         yield changed("parameters split over all devices (mesh.fsdp: -1)", mesh=rest)
     if options.model.remat != "full":
@@ -78,6 +79,7 @@ def _least_tokens(options: RunOptions) -> int:
         plan = build_online.spec_of(options)
         k, response = row.format.k or plan.responses, plan.response_len
     k += reads_mismatched(options)
+    # not `usual_multiple()`: it asks the device in this machine
     multiple = 128
     return -(-(options.data.max_prompt_len + k * response + 1) // multiple) * multiple
 
@@ -87,6 +89,7 @@ def suggested_reports(options: RunOptions, report: Report) -> Iterator[tuple[str
     if report.fits:
         return
     for words, changed in suggestions(options, report.target):
+        # compiled anew: how changes add up is not known without the compiler
         other = plan_run(changed, report.target, report.config)
         yield words, other
         if other.fits:

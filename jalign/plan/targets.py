@@ -35,6 +35,7 @@ _TPU = {
     "v5p": _Slices(_CUBE, 2, 1),
     "tpu7x": _Slices(_CUBE, 2, 2),
 }
+# Cloud's API says v5litepod, everything else v5e
 _ALIASES = {"v5litepod": "v5e"}
 _HOST = 8  # GPUs
 

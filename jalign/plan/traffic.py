@@ -82,6 +82,7 @@ def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, flo
         if not operation:
             continue
         shape, name, rest = operation.groups()
+        # an asynchronous collective is a start and a done: the start alone counts
         kind = next((k for k in KINDS if name in (k, f"{k}-start")), None)
         called = [
             other.strip().lstrip("%")
@@ -92,6 +93,7 @@ def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, flo
             continue
         trips: float | str = 1
         if name == "while":
+            # XLA notes the trip count of a scan; for others the constant of the condition is read
             condition, known = _CONDITION.search(rest), _KNOWN.search(rest)
             trips = float(known[1]) if known else condition[1] if condition else ""
         current.append((kind, _result_bytes(shape, name), called, trips))

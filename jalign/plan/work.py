@@ -70,6 +70,7 @@ def forward(spec: Spec, shapes: Sequence[Rows], *, vocabulary: bool = True) -> F
     for s in shapes:
         linear += 2.0 * layer_parameters(spec) * s.tokens
         for kind in spec.kinds:
+            # q k^T and p v, a multiplication and an addition each
             attention += 4.0 * spec.heads * spec.head_dim * s.rows * seen(s.row_len, kind.window)
         head += 2.0 * head_parameters(spec) * s.scored * vocabulary
     return Forward(linear, attention, head)
@@ -95,6 +96,7 @@ def step(
       again: a batch-coupled loss runs the policy forward twice.
     """
     f = forward(spec, shapes, vocabulary=vocabulary)
+    # the gradient of inputs, and of weights unless they are frozen; attention has no weights
     backward = (1 if adapters else 2) * (f.linear + f.head) + 2 * f.attention
     useful = f.total + backward + reference * f.total
     last = 2.0 * spec.depth * spec.mlp_width * spec.width * sum(s.tokens for s in shapes)
