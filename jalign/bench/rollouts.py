@@ -69,7 +69,7 @@ def sampler(
     return {"together": together} | ({"refilled": refilled} if mixed else {})
 
 
-def in_turns(calls: dict[str, Callable[[], int]], repeats: int) -> dict[str, Any]:
+def in_turns(calls: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
     """Median tokens per second of each, one after the other again and again, after one call that
     compiles.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -23,6 +23,9 @@ from jalign.run.batches import reads_mismatched
 from jalign.run.prompts import PromptTable
 from jalign.run.rewards import compose
 from jalign.train.step import make_eval_step
+
+if TYPE_CHECKING:
+    from jalign.checkpoint.manifest import Facts
 
 Metrics = dict[str, Any]
 
@@ -46,7 +49,7 @@ class Evaluation(NamedTuple):
     before: Mapping[str, float]
     metrics: Metrics
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Facts:
         """As JSON can hold it: a number that is not finite is null."""
         facts = {"step": self.step, "examples": self.examples, "before": self.before or None}
         return facts | {"metrics": _finite(self.metrics)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import unwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,16 @@ from jalign.parallel import hosts
 from jalign.train.objective import Apply, Objective
 from jalign.train.step import all_fields, as_micro_batches, concatenate
 
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
+
 REWARDS = ("chosen_rewards", "rejected_rewards")
 _OF_DATA = ("chosen_len", "rejected_len", "index", "source")
 
 ExampleStep = Callable[[Any, Frozen, Arrays, Any], tuple[Arrays, ...]]
 
 
-def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
+def gives_rewards(algorithm: Algorithm, **hyper: float) -> bool:
     """Whether the loss reports rewards of chosen and rejected responses: the scores of a reward
     model, or the implicit rewards of a policy. Not all pair losses do.
     """
@@ -35,7 +38,7 @@ def gives_rewards(algorithm: Algorithm, **hyper: Any) -> bool:
     return set(REWARDS) <= set(named)
 
 
-def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> ExampleStep:
+def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: float) -> ExampleStep:
     """`(params, frozen, carry, data) -> per stack of micro-batches {name: [slots]}`; jit it.
 
     `data` is a `Batch`, a `MicroBatches` or a tuple of them. The names: `chosen_rewards` and
@@ -62,7 +65,7 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Examp
         facts = {n: fields[n] for n in ("present", *_OF_DATA) if n in fields}
         return facts | {n: named[n] for n in REWARDS}
 
-    def step(params: Any, frozen: Frozen, carry: Arrays, data: Any) -> tuple[Arrays, ...]:
+    def step(params: PyTree, frozen: Frozen, carry: Arrays, data: Any) -> tuple[Arrays, ...]:
         # no random key: without one there is no dropout
         stacks = all_fields(objective, apply, params, carry, frozen, as_micro_batches(data), None)
         # a batch-coupled loss is defined on the global batch only
@@ -73,7 +76,7 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: Any) -> Examp
 
 def per_example(
     step: ExampleStep,
-    params: Any,
+    params: PyTree,
     frozen: Frozen,
     carry: Arrays,
     batches: Iterable[tuple[MicroBatches, ...]],
@@ -107,7 +110,7 @@ def make_kl_step(apply: Apply, responses: int | None = None) -> Callable[..., Me
         belong to another prompt); None is all.
     """
 
-    def step(params: Any, base: Any, start: Any, data: Any) -> Mean:
+    def step(params: PyTree, base: PyTree, start: PyTree, data: Any) -> Mean:
         total = Mean(jnp.float32(0.0), jnp.float32(0.0))
         for part in as_micro_batches(data):
 

@@ -133,7 +133,7 @@ def by_source(
     return {n: Subset(len(g), float(g.mean())) for n, g in groups.items() if len(g)}
 
 
-def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -> dict[str, Any]:
+def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -> dict[str, object]:
     """All metrics of held-out pairs, as plain numbers, lists and dictionaries.
 
     Args:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -16,7 +15,7 @@ from jalign.core import did_you_mean
 from jalign.models import hub
 
 
-def known() -> dict[str, dict[str, Any]]:
+def known() -> dict[str, dict[str, object]]:
     """Public models: hub name -> config.json, reduced to what decides shapes. A model with the
     shapes of another is stored as that one's name.
     """
@@ -24,7 +23,7 @@ def known() -> dict[str, dict[str, Any]]:
     return {name: content[x] if isinstance(x, str) else x for name, x in content.items()}
 
 
-def config_of(name: str) -> tuple[dict[str, Any], str]:
+def config_of(name: str) -> tuple[dict[str, object], str]:
     """The config.json of a model, and its source in words.
 
     Raises:

@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from jalign.parallel.memory import is_on_host
 from jalign.plan.traffic import Traffic, traffic
+
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # libtpu refuses in two wordings: "Used 34.8G of 15.7G hbm", "(34.8G) exceeds available HBM"
@@ -75,7 +78,7 @@ def little_effort() -> Iterator[None]:
 
 
 def compile_program(
-    name: str, function: Any, args: tuple, *, trips: float = 1, **keywords: Any
+    name: str, function: jax.stages.Wrapped, args: tuple, *, trips: float = 1, **keywords: object
 ) -> Program:
     """Compile a jitted function for the mesh in scope.
 
@@ -122,7 +125,7 @@ def needed_bytes(message: str) -> float | None:
     return float(match[1]) * _UNITS[match[2]] if match else float("inf")
 
 
-def bytes_on_one(tree: Any, seen: set[int] | None = None, *, host: bool = False) -> float:
+def bytes_on_one(tree: PyTree, seen: set[int] | None = None, *, host: bool = False) -> float:
     """Bytes of arrays on one device; `seen` holds the ids of those counted already. With `host`,
     bytes of one device's share of the arrays in host memory.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -25,9 +25,12 @@ from jalign.train.scoring import model_fields
 from jalign.train.state import abstract_in, gathered_copy_fn
 from jalign.train.step import make_train_step
 
+if TYPE_CHECKING:
+    from jalign.layout import MicroBatches
+
 
 def programs_of(
-    options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any
+    options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: tuple[MicroBatches, ...]
 ) -> Iterator[Program]:
     """The train step, and of an online run all that comes before it; the likeliest to be too
     large first.
@@ -43,7 +46,9 @@ def programs_of(
         yield _reward(options, mesh, roles)
 
 
-def _train_step(options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any) -> Program:
+def _train_step(
+    options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: tuple[MicroBatches, ...]
+) -> Program:
     algorithm, apply = options.algorithm, roles.model.apply
     apply = partial(apply, temperature=build_online.trained_temperature(options))
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
@@ -88,7 +93,11 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[P
 
 
 def _reader(
-    options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: Any, names: tuple[str, ...]
+    options: RunOptions,
+    mesh: Mesh,
+    roles: PlannedRoles,
+    data: tuple[MicroBatches, ...],
+    names: tuple[str, ...],
 ) -> Program:
     read = jax.jit(
         model_fields(roles.model.apply, options.rollout.temperature),
@@ -98,7 +107,7 @@ def _reader(
     # log-probs are read micro-batch by micro-batch: one of them is the program
     [part] = plan_data.abstract(mesh, data)
 
-    def first(x: Any) -> Any:
+    def first(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         where = NamedSharding(mesh, PartitionSpec(*x.sharding.spec[1:]))
         return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=where)
 

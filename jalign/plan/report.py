@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from jalign.kernels.devices import GIB
 from jalign.plan.compile import Program
@@ -106,7 +105,7 @@ class Report:
         # an MFU counts useful FLOPs: recomputation is not among them
         return self.flops[0] / (MFU * a.flops * self.target.devices)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Everything as JSON: GiB, seconds, counts."""
         return {
             "config": self.config,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,9 @@ from jalign.run.folder import CONFIG_FILE
 from jalign.run.policy import model_path
 from jalign.run.roles import Roles, initial_state, load_roles
 from jalign.train.state import abstract_in, abstract_reference, abstract_state
+
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
 
 
 @dataclass
@@ -100,7 +103,7 @@ def _abstract(
     return nnx.merge(graphdef, shapes)
 
 
-def _abstract_on_host(tree: Any) -> Any:
+def _abstract_on_host(tree: PyTree) -> PyTree:
     return abstract_in(tree, on_host(jax.tree.map(lambda x: x.sharding, tree)))
 
 
@@ -134,14 +137,14 @@ def _reuse_leaves(state: Any, other: Any) -> Any:
     return jax.tree_util.tree_map_with_path(one, state)
 
 
-def key_in(mesh: Mesh) -> Any:
+def key_in(mesh: Mesh) -> jax.ShapeDtypeStruct:
     """The shape of a random key on every device of a mesh."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=where)
 
 
-def integers(mesh: Mesh, *shape: int) -> Any:
+def integers(mesh: Mesh, *shape: int) -> jax.ShapeDtypeStruct:
     """The shape of an int32 array that is the same on every device."""
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)

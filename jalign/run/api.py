@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jalign import algorithms
 from jalign.core import Algorithm
-from jalign.data.rows import Row
 from jalign.options import (
     DataConfig,
     JudgeConfig,
@@ -32,15 +31,21 @@ from jalign.run.setup import Inputs, model_options
 from jalign.train.protocols import Sampler
 from jalign.train.source import Source as BatchSource
 
+if TYPE_CHECKING:
+    from jalign.core import LossFn
+    from jalign.run.arguments import RewardEntry
+    from jalign.run.data import MemoryRow
+    from jalign.run.folder import Which
+
 IN_MEMORY = "rows given from Python"
 """data.train of such a run's config.json."""
 
 
 def online(
-    algorithm: str | Algorithm | Callable[..., Any],
+    algorithm: str | Algorithm | LossFn,
     policy: Policy,
     prompts: Data | Sequence[str],
-    rewards: Mapping[str, Any] | None = None,
+    rewards: Mapping[str, RewardEntry | tuple[RewardEntry, float]] | None = None,
     *,
     eval: Data | Sequence[str] | None = None,
     reward_model: str | Run | None = None,
@@ -54,8 +59,8 @@ def online(
     rollout: RolloutConfig | None = None,
     reward: RewardConfig | None = None,
     data: DataConfig | None = None,
-    hyper: Mapping[str, Any] | None = None,
-    **options: Any,
+    hyper: Mapping[str, float] | None = None,
+    **options: object,
 ) -> Run:
     """A run that samples from the policy and learns from rewards or preferences.
 
@@ -113,7 +118,7 @@ def online(
 
 
 def offline(
-    algorithm: str | Algorithm | Callable[..., Any],
+    algorithm: str | Algorithm | LossFn,
     policy: Policy,
     data: Data | None = None,
     *,
@@ -126,8 +131,8 @@ def offline(
     seed: int = 0,
     heads: int = 1,
     data_options: DataConfig | None = None,
-    hyper: Mapping[str, Any] | None = None,
-    **options: Any,
+    hyper: Mapping[str, float] | None = None,
+    **options: object,
 ) -> Run:
     """A run on fixed data: demonstrations, preferences, ratings.
 
@@ -194,7 +199,7 @@ def reward_model(
     return offline(row, policy, data, **options)
 
 
-def open(name: str, step: Any = None) -> Run:
+def open(name: str, step: Which = None) -> Run:
     """A run from its folder: `.policy`, `.record`, `.evaluations`.
 
     Args:
@@ -204,8 +209,8 @@ def open(name: str, step: Any = None) -> Run:
     return open_run(name, step)
 
 
-def _row(algorithm: str | Algorithm | Callable[..., Any]) -> Algorithm:
-    return algorithms.get(algorithm)  # type: ignore[arg-type]
+def _row(algorithm: str | Algorithm | LossFn) -> Algorithm:
+    return algorithms.get(algorithm)
 
 
 def _live(reference: str | Policy | None) -> Policy | None:
@@ -216,8 +221,8 @@ def _run(
     row: Algorithm,
     policy: Policy,
     sections: dict[str, Any],
-    train: tuple[Sequence[Row] | None, Sources | None],
-    held: tuple[Sequence[Row] | None, Sources | None],
+    train: tuple[Sequence[MemoryRow] | None, Sources | None],
+    held: tuple[Sequence[MemoryRow] | None, Sources | None],
     *,
     model: ModelConfig,
     inputs: Inputs,

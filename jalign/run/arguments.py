@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jalign.core import Algorithm
 from jalign.data.rows import Row
@@ -12,6 +12,12 @@ from jalign.options import DataConfig, RewardConfig, RolloutConfig, Sources
 from jalign.rewards.model import RewardModel
 from jalign.run.run import Run
 from jalign.signatures import did_you_mean
+
+if TYPE_CHECKING:
+    from jalign.run.data import MemoryRow
+    from jalign.run.rewards import Function
+
+    RewardEntry = Function | RewardModel | Run | str | float
 
 Data = Sources | Sequence[Row]
 """A file, a folder, a hub name, several of them, {source: weight}; or rows."""
@@ -25,8 +31,8 @@ def sort_options(
     row: Algorithm,
     sections: dict[str, Any],
     options: Mapping[str, Any],
-    hyper: dict[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    hyper: dict[str, float],
+) -> tuple[dict[str, Any], dict[str, float]]:
     """(sections of options, hyper-parameters) from keyword arguments."""
     kinds = {"rollout": RolloutConfig, "data": DataConfig, "reward": RewardConfig}
     filled = {name: section or kinds[name]() for name, section in sections.items()}
@@ -52,8 +58,8 @@ def sort_options(
 
 
 def with_rewards(
-    options: RewardConfig, rewards: Mapping[str, Any]
-) -> tuple[RewardConfig, dict[str, Any]]:
+    options: RewardConfig, rewards: Mapping[str, RewardEntry | tuple[RewardEntry, float]]
+) -> tuple[RewardConfig, dict[str, Function | tuple[Function, float]]]:
     """Options with the name and weight of every reward, and those that are Python objects."""
     weights, live = dict(options.functions), {}
     for name, entry in rewards.items():
@@ -79,7 +85,7 @@ def with_rewards(
 
 def rows_or_sources(
     data: Data | Sequence[str] | None, *, texts: bool = False
-) -> tuple[Sequence[Any] | None, Sources | None]:
+) -> tuple[Sequence[MemoryRow] | None, Sources | None]:
     """(rows, None) of what is in memory, (None, names) of what must be read.
 
     Args:
@@ -96,7 +102,7 @@ def rows_or_sources(
     return items, None
 
 
-def check_names(function: str, options: Mapping[str, Any], known: set[str]) -> None:
+def check_names(function: str, options: Mapping[str, object], known: set[str]) -> None:
     """Raise TypeError for a keyword argument that is not known; it names the nearest."""
     for name in options:
         if name not in known:

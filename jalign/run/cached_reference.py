@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jalign import store
 from jalign.core import Frozen
@@ -12,12 +12,15 @@ from jalign.train.reference import reference_columns
 from jalign.train.rounding import same_rounding
 from jalign.train.source import Offline
 
+if TYPE_CHECKING:
+    from jalign.checkpoint.manifest import Facts
+
 
 def with_cached_reference(
     setup: Setup,
     sources: tuple[Offline | None, ...],
     frozen: Frozen,
-    identity: dict[str, Any],
+    identity: Facts,
     out: store.StorePath,
     log: RunLog,
 ) -> Frozen:

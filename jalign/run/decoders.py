@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ from jalign.models.quant import quantize_in_place
 from jalign.options import RunOptions
 from jalign.parallel.rules import shardings
 from jalign.run.devices import compute_dtype, rules_of
+
+if TYPE_CHECKING:
+    from jax.typing import DTypeLike
 
 Read = Callable[..., Decoder]
 """(path, **options of `hub.load`) -> the decoder."""
@@ -56,7 +59,7 @@ class FrozenBase(NamedTuple):
 
 
 def read_decoder(
-    options: RunOptions, source: Source, path: str, param_dtype: Any, **load_options: Any
+    options: RunOptions, source: Source, path: str, param_dtype: DTypeLike, **load_options: Any
 ) -> Decoder:
     """A model as it is stored, with the kernels and types of the options."""
     c = options.model
@@ -118,7 +121,7 @@ def _head_key(seed: int, offset: int) -> jax.Array:
 
 
 def _base(
-    options: RunOptions, source: Source, path: str, dtype: Any, load: dict[str, Any]
+    options: RunOptions, source: Source, path: str, dtype: DTypeLike, load: dict[str, Any]
 ) -> Decoder:
     """The stored model, cut to its first layers and quantized where the options ask for it."""
     c, mesh = options.model, source.mesh
@@ -134,7 +137,7 @@ def _base(
     return decoder
 
 
-def with_head(decoder: Decoder, heads: int, dtype: Any, key: jax.Array) -> Decoder:
+def with_head(decoder: Decoder, heads: int, dtype: DTypeLike, key: jax.Array) -> Decoder:
     """The decoder with a new scalar head."""
     # Rngs(0) is overwritten below: a role draws its head from a key of the run's own
     head = ScalarHead(decoder.spec.width, heads, param_dtype=dtype, rngs=nnx.Rngs(0))

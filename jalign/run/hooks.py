@@ -26,6 +26,7 @@ from jalign.train.step import make_eval_step
 
 if TYPE_CHECKING:
     from jalign.run.session import Session
+    from jalign.train.hooks.periodic import PeriodicHook
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Hooks:
     metrics: Metrics
     ordered: list[Hook]
 
-    def missing(self, meta: Meta, start: int, steps: int) -> list[Any]:
+    def missing(self, meta: Meta, start: int, steps: int) -> list[PeriodicHook]:
         """Hooks to run before the next step: all before the first; later those that a preempted
         run skipped to save in time.
         """
@@ -113,7 +114,7 @@ def hooks_of(session: Session, by_chance: float) -> Hooks:
     return Hooks(o, s.log, evaluations, evaluators, samplers, metrics, ordered)
 
 
-def _evaluators(s: Session, evaluations: Evaluations) -> list[Any]:
+def _evaluators(s: Session, evaluations: Evaluations) -> list[PeriodicHook]:
     o, roles = s.options, s.setup.roles
     evaluators: list[Any] = []
     every, stop = o.eval_every, s.preemption.heard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,15 @@ from jalign.run.setup import Setup
 from jalign.train.online import Online
 from jalign.train.source import Source
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from jalign.checkpoint.manifest import Facts
+
 _HOW = {"record", "sample_batch", "max_idle"}  # of rollouts: not what is sampled
 
 
-def unsaid(options: RunOptions) -> dict[str, Any]:
+def unsaid(options: RunOptions) -> Facts:
     """What is meant by facts that older checkpoints do not have; None: anything."""
     return {
         "algorithm": options.algorithm.hyperparameters,
@@ -52,7 +57,7 @@ NOTES = {
 
 def identity_of(
     setup: Setup, source: Source, state: TrainState, frozen: Frozen, steps: int
-) -> dict[str, Any]:
+) -> Facts:
     """Name -> value or dictionary of values, as JSON can hold it."""
     options, held = setup.options, setup.held
     lora = options.model.lora
@@ -127,6 +132,6 @@ def _online(options: RunOptions, source: Online) -> dict[str, Any]:
     return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}
 
 
-def _tokenizer_hash(tokenizer: Any) -> str:
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     text = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,13 +19,19 @@ from jalign.run.policy import OWN, model_path
 from jalign.run.roles import SHARED_CRITIC
 from jalign.run.samples import sample_prompts
 
+if TYPE_CHECKING:
+    from jalign.models.limits import NamesTokens
+
 SHORTER = "set data.max_prompt_len and data.max_response_len lower"
 SAMPLES = "set data.max_prompt_len and rollout.max_new_tokens lower"
 SHOWN = "set data.max_prompt_len and sample.max_new_tokens lower"
 
 
 def check(
-    options: RunOptions, tokenizer: Any, examples: Examples | None, held: Examples | None = None
+    options: RunOptions,
+    tokenizer: NamesTokens,
+    examples: Examples | None,
+    held: Examples | None = None,
 ) -> list[str]:
     """That all examples of a run fit all models that read them. Reads no weights.
 
@@ -50,7 +56,11 @@ def check(
 
 
 def check_part(
-    options: RunOptions, tokenizer: Any, examples: Examples | None, what: str, sampled: int = 0
+    options: RunOptions,
+    tokenizer: NamesTokens,
+    examples: Examples | None,
+    what: str,
+    sampled: int = 0,
 ) -> list[str]:
     """As `check`, of some examples by the name `what`, after which `sampled` tokens may follow."""
     if examples is None or not len(examples):
@@ -77,7 +87,9 @@ def specs_of(options: RunOptions) -> dict[str, Spec]:
     return specs
 
 
-def check_ids(examples: Examples, tokenizer: Any, specs: Mapping[str, Spec], what: str) -> None:
+def check_ids(
+    examples: Examples, tokenizer: NamesTokens, specs: Mapping[str, Spec], what: str
+) -> None:
     """That every token has an embedding in every model."""
     if not examples.tokens.size:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -18,6 +18,9 @@ from jalign.options import DataConfig
 from jalign.rewards.label import text_of
 from jalign.rollout.text import continuation, decode
 from jalign.run.data import tokenize_prompts
+
+if TYPE_CHECKING:
+    from jalign.data.rows import Row
 
 LOG = logging.getLogger(__name__)
 
@@ -126,8 +129,8 @@ class PromptTable:
         return continuation(self.tokenizer, *ids, self.ends, prompt_text=prompt.plain_text)
 
     def columns(
-        self, indices: Sequence[int], of_response: Mapping[str, list[Any]] | None = None
-    ) -> dict[str, list[Any]]:
+        self, indices: Sequence[int], of_response: Mapping[str, Sequence[object]] | None = None
+    ) -> Mapping[str, Sequence[object]]:
         """Every column of the data, one entry per index, None where a row has none; and
         `policy_prompt`, if the data has none of this name.
 
@@ -149,7 +152,7 @@ class PromptTable:
         return columns | of_response
 
 
-def as_row(prompt: PromptRow) -> Mapping[str, Any]:
+def as_row(prompt: PromptRow) -> Row:
     """A prompt as a row with columns.
 
     Raises:

@@ -105,10 +105,12 @@ class ResponseReward:
         return wins, metrics, failures
 
 
-def as_function(ask: AskJudge, judge: Judge) -> Callable[[Sequence[str], Sequence[str]], list[Any]]:
+def as_function(
+    ask: AskJudge, judge: Judge
+) -> Callable[[Sequence[str], Sequence[str]], list[float | ValueError]]:
     """A judge as a reward function: a missing answer is a failure with its reason."""
 
-    def reward(prompts: Sequence[str], responses: Sequence[str]) -> list[Any]:
+    def reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float | ValueError]:
         scores = ask(prompts, responses)
         # as an error and not NaN, so that `RewardFunctions` reports the reason
         return [ValueError(why_silent(judge)) if x is None else x for x in scores]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,8 +20,8 @@ def call_functions(
     functions: RewardFunctions,
     prompts: Sequence[str],
     responses: Sequence[str],
-    columns: dict[str, list[Any]],
-    results: Mapping[str, Any] | None = None,
+    columns: Mapping[str, Sequence[object]],
+    results: Mapping[str, Sequence[object]] | None = None,
 ) -> Scored:
     """What reward functions return, called on one process for all: a server is asked once, and a
     function that draws random numbers gives every process the same.

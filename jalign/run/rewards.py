@@ -183,7 +183,7 @@ def identity_of(
     model: RewardModel | None = None,
     judge: Judge | None = None,
     callables: Mapping[str, Function] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """`RewardFn.identity` of these; fingerprints read all weights once."""
     functions = dict.fromkeys(reward.functions) | dict(callables or {})
     digests = {name: function_digest(name, fn) for name, fn in functions.items()}

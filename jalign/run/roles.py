@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,10 @@ from jalign.run.devices import compute_dtype
 from jalign.run.policy import Policy, model_path
 from jalign.train.objective import Apply
 from jalign.train.state import init_state, reference_copy
+
+if TYPE_CHECKING:
+    from jax.typing import DTypeLike
+    from jaxtyping import PyTree
 
 SHARED_CRITIC = "shared"
 """As model.critic: a scalar head on the policy."""
@@ -54,7 +58,7 @@ class Roles:
     reference: StandaloneModel | None = None
     shared_base: FrozenBase | None = None
 
-    def sampling_weights(self, params: Any) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
+    def sampling_weights(self, params: PyTree) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
         """(graphdef, state) of the policy with these trained parameters."""
         return nnx.graphdef(self.decoder), nnx.merge_state(policy_of(params), policy_of(self.base))
 
@@ -148,8 +152,8 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     *,
     init: Callable[..., TrainState] = init_state,
-    copy: Callable[[Any, Any], Any] = reference_copy,
-    move: Callable[[Any], Any] = to_host,
+    copy: Callable[[PyTree, DTypeLike], PyTree] = reference_copy,
+    move: Callable[[PyTree], PyTree] = to_host,
 ) -> tuple[TrainState, Frozen]:
     """The state of step 0 and what is frozen.
 

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from functools import cached_property
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import finalize
 
 import jax
@@ -33,6 +33,10 @@ from jalign.run.policy import Policy
 from jalign.run.session import Session
 from jalign.run.setup import Inputs, Setup, set_up
 from jalign.train.exit_code import ExitCode
+
+if TYPE_CHECKING:
+    from jalign.data.rows import Row
+    from jalign.rewards.model import Prompt
 
 
 class Run:
@@ -215,7 +219,7 @@ class Run:
         with jax.set_mesh(self.mesh):
             return held_out_metrics(self)
 
-    def reward(self, prompts: Sequence[Any], responses: Sequence[str]) -> np.ndarray:
+    def reward(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """[n] rewards of responses, by the reward model that this run trains.
 
         Raises:
@@ -233,16 +237,16 @@ class Run:
         return folder.reward_of(self.options, self.setup.roles, params)
 
     @property
-    def record(self) -> list[dict[str, Any]]:
+    def record(self) -> list[Row]:
         """Every row of metrics.jsonl, oldest first; `kind` tells them apart."""
         return list(self._rows())
 
     @property
-    def evaluations(self) -> list[dict[str, Any]]:
+    def evaluations(self) -> list[Row]:
         """The held-out metrics of the run, oldest first."""
         return [row for row in self._rows() if row["kind"] == "eval"]
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def _rows(self) -> Iterator[Row]:
         file = store.as_path(self.options.out) / "metrics.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         yield from map(json.loads, lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from jalign.parallel import hosts
 from jalign.run import data as run_data
 from jalign.run.batches import held_source_of
 from jalign.run.policy import Policy
+
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
 
 _ROWS = {"supervised": "sft", "pairs": "dpo", "binary": "kto", "lists": "dpo_list"}
 """Kind of rows -> an algorithm that reads them; its loss is not computed."""
@@ -68,7 +71,7 @@ def score(
 
     # params and base are arguments: captured arrays would be compiled in as constants
     @jax.jit
-    def token_logps(params: Any, base: Any, batch: Batch) -> jax.Array:
+    def token_logps(params: PyTree, base: PyTree, batch: Batch) -> jax.Array:
         out = apply(params, base, batch.layout, ("token_logps",))["token_logps"]
         return jnp.where(batch.mask, out.reshape(batch.mask.shape), 0.0)
 

@@ -35,7 +35,7 @@ def as_rows(rows: Sequence[MemoryRow], options: RunOptions) -> list[Row]:
     return list(rename(columns, names)) if names else columns
 
 
-def rows_of(data: Sources, split: str, bad_rows: str = "error") -> list[dict[str, Any]]:
+def rows_of(data: Sources, split: str, bad_rows: str = "error") -> list[dict[str, object]]:
     """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
     named = [(_path(name, split), weight) for name, weight in _weights(data)]
     # one source keeps its columns: a mixture adds `_source` to each row
@@ -71,7 +71,7 @@ def held_rows(options: RunOptions) -> Sequence[Row]:
     return all_rows(options)[1] if held is None else held[: options.data.eval_limit or None]
 
 
-def training_rows(c: DataConfig) -> list[dict[str, Any]]:
+def training_rows(c: DataConfig) -> list[dict[str, object]]:
     """All rows of `data.train`: none is held out."""
     return columns_renamed(c, c.train, _training_split(c))[: c.limit or None]
 
@@ -87,7 +87,7 @@ def split_rows(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row],
     return sources.split(rows, holdout, wanted=options.algorithm.data_kind, bad_rows=c.bad_rows)
 
 
-def columns_renamed(c: DataConfig, data: Sources, split: str) -> list[dict[str, Any]]:
+def columns_renamed(c: DataConfig, data: Sources, split: str) -> list[dict[str, object]]:
     """Rows with the columns of `data.columns` under jalign's names."""
     rows = rows_of(data, split, c.bad_rows)
     return rename(rows, c.columns) if c.columns else rows

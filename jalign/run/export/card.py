@@ -1,18 +1,24 @@
 """Where an exported model comes from: `jalign.json` for programs, README.md for people."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jalign import __version__, store
 from jalign.options import RunOptions
+
+if TYPE_CHECKING:
+    from jalign.checkpoint.manifest import Facts
+    from jalign.data.rows import Row
 
 FACTS = "jalign.json"
 """Beside an exported or merged model: what it was made from."""
 
 
-def facts_of(run: str, options: RunOptions, step: int) -> dict[str, Any]:
+def facts_of(run: str, options: RunOptions, step: int) -> dict[str, object]:
     """Of a run's checkpoint, as JSON can hold it."""
     saved = json.loads((store.as_path(run) / "config.json").read_text(encoding="utf-8"))
     numbers = saved["algorithm"]  # of the run itself, also where its algorithm is not known here
@@ -39,21 +45,21 @@ def facts_of(run: str, options: RunOptions, step: int) -> dict[str, Any]:
     }
 
 
-def title_of(facts: dict[str, Any]) -> str:
+def title_of(facts: Facts) -> str:
     """Heading of a model card."""
     if "run" in facts:
         return f"{Path(facts['run']).name}, step {facts['step']}"
     return f"{Path(str(facts['base_model'])).name}, saved by jalign"
 
 
-def write(folder: Path, facts: dict[str, Any], title: str, usage: str, library: str) -> None:
+def write(folder: Path, facts: Facts, title: str, usage: str, library: str) -> None:
     """Both files."""
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     text = f"{_front(facts, library)}\n# {title}\n\n{_body(facts)}\n## How to load it\n\n{usage}"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str) -> Facts:
     """The facts beside a model in a folder; {} of any other."""
     file = Path(name) / FACTS
     try:
@@ -137,7 +143,7 @@ def _code(*lines: str) -> str:
     return "\n".join(["```python", *lines, "```", ""])
 
 
-def evaluations(run: str, step: int) -> list[dict[str, Any]]:
+def evaluations(run: str, step: int) -> list[Row]:
     """What a run recorded of its evaluations up to a step, oldest first."""
     file = store.as_path(run) / "metrics.jsonl"
     rows = []
@@ -162,7 +168,7 @@ def _before_and_after(run: str, step: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def _front(facts: dict[str, Any], library: str) -> str:
+def _front(facts: Facts, library: str) -> str:
     """What the hub reads; a folder is no name of a model there."""
     lines = ["---", f"library_name: {library}"]
     base = str(facts["base_model"])
@@ -174,7 +180,7 @@ def _front(facts: dict[str, Any], library: str) -> str:
     return "\n".join([*lines, "tags:", *tags, "---", ""])
 
 
-def _body(facts: dict[str, Any]) -> str:
+def _body(facts: Facts) -> str:
     """Everything that is known, as tables."""
     plain = {k: v for k, v in facts.items() if k != "held_out" and v is not None}
     lines = ["| | |", "| --- | --- |"]

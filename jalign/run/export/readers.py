@@ -2,10 +2,12 @@
 what fills up the rows of a batch, and how a conversation is written.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,11 +16,16 @@ from jalign.data.chat import Template
 from jalign.models import hub
 from jalign.models.decoder import Decoder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 GENERATION_FILE = "generation_config.json"
 _PAD = "<|pad|>"
 
 
-def write_generation(folder: Path, base: str, ends: tuple[int, ...], tokenizer: Any) -> None:
+def write_generation(
+    folder: Path, base: str, ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
+) -> None:
     """generation_config.json: the base's own, with what ends a response."""
     theirs = hub.find(base) / GENERATION_FILE
     said = json.loads(theirs.read_text(encoding="utf-8")) if theirs.is_file() else {}
@@ -36,7 +43,7 @@ def one_or_all(ids: tuple[int, ...]) -> int | list[int]:
     return ids[0] if len(ids) == 1 else list(ids)
 
 
-def pad_apart(tokenizer: Any, decoder: Decoder, ends: tuple[int, ...]) -> bool:
+def pad_apart(tokenizer: PreTrainedTokenizerBase, decoder: Decoder, ends: tuple[int, ...]) -> bool:
     """Give the tokenizer of a reward model a pad token that ends no response: transformers reads
     the reward at the last token that is not padding. Without a special token to spare one is
     added; returns whether the embedding had to grow for it.
@@ -66,7 +73,7 @@ def pad_apart(tokenizer: Any, decoder: Decoder, ends: tuple[int, ...]) -> bool:
     return True
 
 
-def end_where_scored(tokenizer: Any) -> None:
+def end_where_scored(tokenizer: PreTrainedTokenizerBase) -> None:
     """The chat template of a reward model, whose conversations end at the token that the reward is
     read at: what the template writes after the last turn's end is left out, and where it does not
     end a turn the EOS follows, as in training.
