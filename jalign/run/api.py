@@ -66,26 +66,27 @@ def online(
 
     Args:
       algorithm: name of a row (`jalign algorithms`), `file.py:row`, or the row itself.
-      policy: of `load`.
-      prompts: texts, message lists, rows with columns for the rewards, or where they are.
+      policy: a policy that `jalign.load` returned.
+      prompts: texts, message lists, rows with columns for the rewards, or a source of them.
       rewards: name -> function of prompts and responses (columns by name), (function, weight), a
         run of a reward model or its folder, or the weight of a reward that jalign knows.
-      eval: held-out prompts; a part of `prompts` when not given.
+      eval: held-out prompts; by default a part of `prompts` is held out.
       reward_model: a run, its folder, or a sequence-classification model.
       judge: a language model that scores or compares responses.
-      reference: another model than a copy of the policy.
-      critic: where the critic of PPO starts; "shared" is a head on the policy.
-      sampler: samples responses instead of jalign's own.
+      reference: a reference model that is not a copy of the policy.
+      critic: the model that PPO's critic is initialized from; "shared" adds a value head to the
+        policy.
+      sampler: replaces jalign's own sampler.
       batch_size: prompts per optimizer step.
-      steps: of the run; `fit` may set them.
-      rollout, reward, data: sections of options as a whole.
-      hyper: hyper-parameters, where a name is also an option.
+      steps: optimizer steps; `fit` may set them.
+      rollout, reward, data: complete sections of options.
+      hyper: hyper-parameters whose name is also an option.
       options: fields of `RolloutConfig`, `DataConfig` and `RewardConfig` (max_new_tokens,
         temperature, max_prompt_len, clip ..) and hyper-parameters of the algorithm (kl_k3_coef).
 
     Raises:
-      TypeError: an option or hyper-parameter is unknown; it names the nearest.
-      ValueError: options do not fit each other or the algorithm.
+      TypeError: an unknown option or hyper-parameter; the message names the nearest.
+      ValueError: options contradict each other or the algorithm.
     """
     row = _row(algorithm)
     if row.experience is None:
@@ -138,20 +139,20 @@ def offline(
 
     Args:
       algorithm: name of a row (`jalign algorithms`), `file.py:row`, the row itself, or a loss.
-      policy: of `load`.
-      data: rows, or where they are; layouts are recognized by their columns.
-      eval: held-out rows; a part of `data` when not given.
-      reference: another model than a copy of the policy, such as a teacher.
-      source: gives the batches instead of `data` (`jalign.train.source.Source`).
-      heads: attributes that a multi-attribute reward model rates.
-      data_options: the section of options as a whole.
-      hyper: hyper-parameters, where a name is also an option.
+      policy: a policy that `jalign.load` returned.
+      data: rows, or a source of them; layouts are recognized by their columns.
+      eval: held-out rows; by default a part of `data` is held out.
+      reference: a reference model that is not a copy of the policy, such as a teacher.
+      source: yields batches instead of `data` (`jalign.train.source.Source`).
+      heads: number of attributes of a multi-attribute reward model.
+      data_options: a complete section of options.
+      hyper: hyper-parameters whose name is also an option.
       options: fields of `DataConfig` (max_prompt_len, holdout, filters ..) and hyper-parameters of
         the algorithm (beta).
 
     Raises:
-      TypeError: an option or hyper-parameter is unknown; it names the nearest.
-      ValueError: options do not fit each other, the algorithm or the data.
+      TypeError: an unknown option or hyper-parameter; the message names the nearest.
+      ValueError: options contradict each other, the algorithm or the data.
     """
     row = _row(algorithm)
     if row.experience is not None:
@@ -182,13 +183,13 @@ def reward_model(
     data: Data | None = None,
     **options: Any,
 ) -> Run:
-    """A run that trains a reward model, from the weights of a policy; as `offline` otherwise.
+    """A run that trains a reward model initialized from a policy; options as in `offline`.
 
-    `run.reward(prompts, responses)` gives its rewards, and the run itself is a reward of
-    `jalign.online`.
+    `run.reward(prompts, responses)` returns its rewards; `jalign.online(rewards={name: run})`
+    trains a policy on them.
 
     Raises:
-      ValueError: the algorithm trains no reward.
+      ValueError: the algorithm does not train a reward model.
     """
     row = _row(algorithm)
     if not row.needs_value_head:
@@ -200,11 +201,11 @@ def reward_model(
 
 
 def open(name: str, step: Which = None) -> Run:
-    """A run from its folder: `.policy`, `.record`, `.evaluations`.
+    """Open a run by its folder: `.policy`, `.record`, `.evaluations`.
 
     Args:
-      name: folder or bucket that `fit` or `jalign train` wrote.
-      step: of a checkpoint, or "best"; None is the newest.
+      name: run directory or bucket written by `fit` or `jalign train`.
+      step: step of a checkpoint, or "best"; None opens the newest.
     """
     return open_run(name, step)
 

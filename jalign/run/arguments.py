@@ -1,4 +1,4 @@
-"""Keyword arguments of the front door, as the options that they are fields of."""
+"""Sort keyword arguments of the Python API into sections of options."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     RewardEntry = Function | RewardModel | Run | str | float
 
 Data = Sources | Sequence[Row]
-"""A file, a folder, a hub name, several of them, {source: weight}; or rows."""
+"""A file, a folder, a hub name, a list of these, {source: weight}; or rows."""
 
 HOLDOUT = 0.05
 FEW_ROWS = 40
-"""Of rows in memory without `eval` this fraction is held out; of fewer rows than this, one."""
+"""Without `eval`, this fraction of rows in memory is held out; one row if there are fewer than
+`FEW_ROWS`."""
 
 
 def sort_options(
@@ -33,7 +34,7 @@ def sort_options(
     options: Mapping[str, Any],
     hyper: dict[str, float],
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """(sections of options, hyper-parameters) from keyword arguments."""
+    """Split keyword arguments into (sections of options, hyper-parameters)."""
     kinds = {"rollout": RolloutConfig, "data": DataConfig, "reward": RewardConfig}
     filled = {name: section or kinds[name]() for name, section in sections.items()}
     names = {n: {f.name for f in fields(kinds[n])} for n in filled}
@@ -60,7 +61,7 @@ def sort_options(
 def with_rewards(
     options: RewardConfig, rewards: Mapping[str, RewardEntry | tuple[RewardEntry, float]]
 ) -> tuple[RewardConfig, dict[str, Function | tuple[Function, float]]]:
-    """Options with the name and weight of every reward, and those that are Python objects."""
+    """Options with the name and weight of every reward, and the rewards that are Python objects."""
     weights, live = dict(options.functions), {}
     for name, entry in rewards.items():
         reward, weight = entry if isinstance(entry, tuple) else (entry, 1.0)
@@ -86,10 +87,10 @@ def with_rewards(
 def rows_or_sources(
     data: Data | Sequence[str] | None, *, texts: bool = False
 ) -> tuple[Sequence[MemoryRow] | None, Sources | None]:
-    """(rows, None) of what is in memory, (None, names) of what must be read.
+    """(rows, None) for rows in memory, (None, names) for sources to read.
 
     Args:
-      texts: a list of strings holds prompts, not names of files.
+      texts: whether a list of strings holds prompts; otherwise it holds names of sources.
     """
     if data is None or isinstance(data, str):
         return None, data
@@ -103,7 +104,7 @@ def rows_or_sources(
 
 
 def check_names(function: str, options: Mapping[str, object], known: set[str]) -> None:
-    """Raise TypeError for a keyword argument that is not known; it names the nearest."""
+    """Raise TypeError for an unknown keyword argument; the message names the nearest."""
     for name in options:
         if name not in known:
             raise TypeError(f"{function} has no option {name!r}{did_you_mean(name, known)}")

@@ -1,4 +1,4 @@
-"""Fixed data as batches over the mesh."""
+"""Batch sources for fixed data, sharded over the mesh."""
 
 import jax
 from jax.sharding import Mesh
@@ -14,10 +14,10 @@ from jalign.train.source import Offline
 
 
 def source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
-    """The training examples.
+    """A source of training batches.
 
     Raises:
-      ValueError: there are fewer of them than a batch holds.
+      ValueError: there are fewer examples than `batch_size`.
     """
     if options.batch_size > len(examples):
         raise ValueError(
@@ -28,7 +28,7 @@ def source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -
 
 
 def held_source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
-    """The held-out examples; there may be fewer of them than a batch holds."""
+    """A source of held-out batches; there may be fewer examples than `batch_size`."""
     size = min(options.batch_size, len(examples))
     return Offline(batches_of(options, examples, mesh, spec, size), mesh)
 
@@ -36,7 +36,7 @@ def held_source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Sp
 def batches_of(
     options: RunOptions, examples: Examples, mesh: Mesh, model_spec: Spec, batch_size: int
 ) -> Batches:
-    """The examples in bins of static shapes."""
+    """Pack the examples into bins of static shape."""
     spec = BatchSpec(
         batch_size=batch_size,
         layout=options.data.layout,

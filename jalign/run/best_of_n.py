@@ -17,14 +17,14 @@ Row = dict[str, Any]
 
 
 def best_first(rows: Sequence[Row], reward: RewardModel) -> list[Row]:
-    """Rows with their responses by falling reward, `rewards` of each and `reward` of the first.
+    """Sort the responses of each row by decreasing reward; add `rewards` and the best `reward`.
 
-    Empty responses are dropped; where none is left the lists are empty and `reward` is None. The
-    data readers take such rows for rated lists: `sft` trains on the best of each, `dpo` on the best
-    against the worst.
+    Empty responses are dropped; if none remains, the lists are empty and `reward` is None. The data
+    readers recognize such rows as rated lists: `sft` trains on the best response of each, `dpo` on
+    the best against the worst.
 
     Args:
-      rows: each a prompt and its responses.
+      rows: dictionaries with `prompt` and `responses`.
     """
     # one call for all rows, so that batches of the reward model are full
     prompts = [row["prompt"] for row in rows for _ in row["responses"]]

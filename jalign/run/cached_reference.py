@@ -1,4 +1,4 @@
-"""Reference log-probs that are computed once, before training, and kept on disk."""
+"""Compute reference log-probs once, before training, and cache them on disk."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def with_cached_reference(
     out: store.StorePath,
     log: RunLog,
 ) -> Frozen:
-    """Add the reference's log-probs to the batches of the sources; returns what is frozen without
-    the reference, whose memory is freed.
+    """Add the reference's log-probs to the batches of the sources; return `frozen` without the
+    reference, so that its memory is freed.
     """
     roles = setup.roles
     for source in sources:

@@ -1,4 +1,4 @@
-"""Prompts as a model reads them: texts as they are, or as a user's message in its chat template."""
+"""Encode prompts: plain texts as they are, or as a user message in the chat template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jalign.data.chat import Template
 from jalign.rollout.text import prompt_ids
 
 Row = dict[str, Any]
-"""A row with a `prompt`, text or messages, and perhaps `tools`."""
+"""A row with a `prompt` (text or messages) and optionally `tools`."""
 
 
 def as_chats(
@@ -21,14 +21,14 @@ def as_chats(
     chat: bool | None,
     template: str | None,
 ) -> tuple[list[Row], str]:
-    """The rows, texts turned into a user's message where the chat template is used, and a note for
-    the user about that.
+    """Turn texts into user messages where the chat template applies; return the rows and a note
+    that tells the user so.
 
     Args:
-      rows: a prompt each; the first `typed` were typed, the others come from a file.
-      chat: whether texts go into the template; None: the typed ones do, where there is one, and all
-        do where a template was named.
-      template: the template that was named.
+      rows: rows with a prompt; the first `typed` were typed, the others come from a file.
+      chat: whether texts go into the template; None: typed texts do if there is a template, and all
+        texts do if `template` was given.
+      template: the template given on the command line.
     """
     texts = [isinstance(row["prompt"], str) for row in rows]
     if chat and any(texts) and not tokenizer.chat_template:

@@ -1,4 +1,4 @@
-"""Write a run's training data as another kind of data."""
+"""Convert the training data of a run to another kind of data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jalign.signatures import nearest
 
 
 def kind_named(name: str) -> str:
-    """The kind of data of this name, or the one that the algorithm of this name reads.
+    """The kind of data with this name, or the kind that the algorithm with this name reads.
 
     Raises:
-      ValueError: neither; names the nearest.
+      ValueError: the name is neither; the message names the nearest.
     """
     if name not in NEEDS and name not in algorithms.ALGORITHMS and ":" not in name:
         raise ValueError(
@@ -26,7 +26,7 @@ def kind_named(name: str) -> str:
 
 
 def check(options: RunOptions, to: str) -> None:
-    """Raise ValueError where `to` names no data, or `options.out` is not a file of rows."""
+    """Raise ValueError if `to` is not a kind of data, or `options.out` is not a data file."""
     kind_named(to)
     if not options.out.endswith(write.ENDINGS):
         raise ValueError(
@@ -37,13 +37,13 @@ def check(options: RunOptions, to: str) -> None:
 def convert(options: RunOptions, to: str) -> tuple[int, Report]:
     """Write all of `data.train`, filtered and balanced, to `options.out`.
 
-    Nothing is held out: a run on the file then holds out what a run on the data would have.
+    Nothing is held out, so that a run on the file holds out the same rows as a run on the data.
 
     Args:
-      to: a kind of data, or an algorithm, whose columns are written.
+      to: a kind of data, or an algorithm whose columns are written.
 
     Returns:
-      The number of rows, and what was dropped and why.
+      The number of rows, and a report of the dropped rows.
     """
     check(options, to)
     kind = kind_named(to)

@@ -1,4 +1,4 @@
-"""The date of a run, where its chat template writes one: that of its first start."""
+"""The date that a chat template writes: the date of the first start of the run."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -9,7 +9,7 @@ from jalign.run.folder import date_of
 
 
 def dated(options: RunOptions) -> RunOptions:
-    """The options with a `data.date`: the one given, that of the run in this folder, or now."""
+    """Set `data.date`: keep a given date, else use that of the run in this folder, else now."""
     if options.data.date:
         return options
     now = datetime.now().isoformat(timespec="minutes")

@@ -1,4 +1,4 @@
-"""Read a decoder, with what is trained beside or instead of its weights."""
+"""Load a decoder and add its trainable parts: adapters, a scalar head."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Place = Callable[..., Decoder]
 
 
 def make_arrays(make: Callable[..., Decoder], *decoders: Decoder) -> Decoder:
-    """The `Place` of a run."""
+    """The `Place` of a run: create the arrays."""
     return make(*decoders)
 
 
@@ -54,14 +54,14 @@ class FrozenBase(NamedTuple):
     decoder: Decoder
 
     def share(self) -> Decoder:
-        """Another module with the same arrays."""
+        """A new module that shares the arrays."""
         return nnx.merge(*nnx.split(self.decoder))
 
 
 def read_decoder(
     options: RunOptions, source: Source, path: str, param_dtype: DTypeLike, **load_options: Any
 ) -> Decoder:
-    """A model as it is stored, with the kernels and types of the options."""
+    """Load a stored model with the attention kernel and dtypes of the options."""
     c = options.model
     return (source.read or hub.load)(
         path,
@@ -85,13 +85,13 @@ def trained_decoder(
     lm_head: bool,
     shared_base: FrozenBase | None = None,
 ) -> tuple[Decoder, FrozenBase | None]:
-    """A model that is trained, with its adapters, and the frozen base under them.
+    """A trainable model with its adapters, and the frozen base under them.
 
     Args:
-      heads: outputs of a scalar head; 0 adds none.
-      seed: offset of the random keys, which tells policy (0) and critic (2) apart.
-      lm_head: whether the unembedding is read.
-      shared_base: is used instead of reading the same weights again.
+      heads: outputs of the scalar head; 0 adds no head.
+      seed: offset of the random keys; it distinguishes policy (0) and critic (2).
+      lm_head: whether the unembedding is loaded.
+      shared_base: reused instead of loading the same weights again.
     """
     c = options.model
     freezes = bool(c.lora or c.adapter)
@@ -123,7 +123,7 @@ def _head_key(seed: int, offset: int) -> jax.Array:
 def _base(
     options: RunOptions, source: Source, path: str, dtype: DTypeLike, load: dict[str, Any]
 ) -> Decoder:
-    """The stored model, cut to its first layers and quantized where the options ask for it."""
+    """Load the stored model, truncated and quantized as the options say."""
     c, mesh = options.model, source.mesh
     decoder = read_decoder(options, source, path, dtype, **load)
     # cut first: coding layers that are dropped costs time and memory
@@ -147,10 +147,10 @@ def with_head(decoder: Decoder, heads: int, dtype: DTypeLike, key: jax.Array) ->
 
 
 def with_adapters(options: RunOptions, decoder: Decoder, seed: int, mesh: Mesh) -> Decoder:
-    """The decoder with new adapters (`model.lora`) or those of a folder (`model.adapter`).
+    """Add new adapters (`model.lora`) or those of a folder (`model.adapter`).
 
     Raises:
-      ValueError: both are set, or the folder has nothing beside the linear layers.
+      ValueError: both are set, or the folder has no adapters of linear layers.
     """
     c = options.model
     if c.adapter and c.lora:

@@ -1,4 +1,4 @@
-"""Every number that decides what a run learns, in lines for people."""
+"""Describe every setting that affects what a run learns."""
 
 import textwrap
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ _BESIDE = "\u00a0"
 
 
 def described(options: RunOptions) -> list[str]:
-    """Lines of at most 80 columns: the algorithm with all its hyper-parameters, the optimizer, what
-    is trained, lengths, sampling, where it goes. What was not given is there with its default.
+    """Lines of at most 80 columns: the algorithm with all its hyper-parameters, the optimizer, the
+    trained parameters, lengths, sampling, the output folder. Defaults are shown, too.
     """
     c, row = options, options.algorithm
     numbers = row.hyperparameters
@@ -96,7 +96,7 @@ def _rollouts(options: RunOptions) -> str:
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-    """Names beside their values, not to be torn apart."""
+    """Names beside their values, joined so that a line break never separates them."""
     return ", ".join(f"{name}{_BESIDE}{_short(x)}".strip(_BESIDE) for name, x in values.items())
 
 
@@ -109,7 +109,7 @@ def _short(value: Any) -> str:
 
 
 def _wrapped(name: str, text: str) -> list[str]:
-    """Text beside its name, whose further lines stand below it; a path is not broken."""
+    """Text beside its name, with further lines indented below it; paths are not broken."""
     head = f"{name + ':':<11}"
     lines = textwrap.wrap(
         text,

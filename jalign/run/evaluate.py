@@ -1,4 +1,4 @@
-"""Held-out metrics of a run at hand."""
+"""Held-out metrics of a run in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def held_out_metrics(run: Run) -> dict[str, float]:
     """The metrics that the run records at an evaluation.
 
     Raises:
-      ValueError: there are no held-out data.
+      ValueError: the run has no held-out data.
     """
     setup = run.setup
     if not setup.held:

@@ -1,4 +1,4 @@
-"""A finished or running run's folder, read back: its config, and its newest state."""
+"""Read a run directory: its config, checkpoints and trained models."""
 
 import json
 import logging
@@ -46,7 +46,7 @@ Which = int | Literal["best"] | None
 
 
 def which(text: str | None) -> Which:
-    """What --step says."""
+    """Parse the value of --step."""
     if text is None or text == "best":
         return text
     if not text.isdecimal():
@@ -56,16 +56,16 @@ def which(text: str | None) -> Which:
 
 
 def is_run(folder: str) -> bool:
-    """Whether the folder was made by `jalign train`."""
+    """Whether the folder is a run directory."""
     path = store.as_path(folder)
     return (path / CONFIG_FILE).is_file() and (path / CHECKPOINTS).is_dir()
 
 
 def options_of(folder: str) -> RunOptions:
-    """The options that a run was started with; its mesh is replaced where it does not fit.
+    """The options of a run; a mesh that these devices cannot form is replaced by the default.
 
     Raises:
-      ValueError: there is no run, or its config.json is damaged.
+      ValueError: the folder is not a run directory, or its config.json is damaged.
     """
     return _options_from(_saved(folder), folder)
 
@@ -85,7 +85,7 @@ def _saved(folder: str) -> dict[str, Any]:
 
 @contextmanager
 def config_file(folder: str) -> Iterator[Path]:
-    """The run's config.json as a file on this machine, wherever the run is."""
+    """A local copy of the run's config.json; the run may be in a bucket."""
     with TemporaryDirectory() as copy:
         file = Path(copy) / CONFIG_FILE
         file.write_text(json.dumps(with_new_keys(_saved(folder))), encoding="utf-8")
@@ -97,7 +97,7 @@ def _options_from(saved: dict[str, Any], folder: str) -> RunOptions:
 
 
 def fitting(options: RunOptions) -> RunOptions:
-    """The options with a mesh that these devices can be."""
+    """The options, with the default mesh if these devices cannot form the given one."""
     try:
         mesh_of(options.mesh)
     except ValueError:
@@ -111,8 +111,9 @@ def newest(
     beside: FrozenBase | None = None,
     options: RunOptions | None = None,
 ) -> tuple[RunOptions, Roles, TrainState, int]:
-    """Options, model, state and step of a run's newest (or a given, or its best) checkpoint;
-    adapters may stand on frozen weights that are there already. `options` take the place of the
+    """Options, model, state and step of a run's newest checkpoint, or that of `step`.
+
+    Adapters reuse the frozen weights `beside` if they have the same base. `options` replace the
     run's own.
     """
     options = fitting(options) if options else options_of(folder)
@@ -128,7 +129,7 @@ def newest(
 
 
 class Weights(NamedTuple):
-    """What a run trained, without what only training needs."""
+    """The trained parameters of a run, without the optimizer state."""
 
     options: RunOptions
     model: Roles
@@ -136,7 +137,7 @@ class Weights(NamedTuple):
     step: int
 
     def policy(self, folder: str) -> Policy:
-        """The trained model of the run in this folder, with what its card says."""
+        """The trained model of the run in this folder, with the facts of its model card."""
         from jalign.run.export import card
 
         roles, options = self.model, self.options
@@ -154,7 +155,7 @@ class Weights(NamedTuple):
 
 
 def weights(folder: str, step: Which = None, beside: FrozenBase | None = None) -> Weights:
-    """As `newest`, without the optimizer's state; the algorithm need not be known here."""
+    """As `newest`, without the optimizer state; the algorithm may be unknown in this process."""
     checkpoints, step = _checkpoints(folder, step)
     options = readable(folder, step)
     mesh = mesh_of(options.mesh)
@@ -168,7 +169,7 @@ def weights(folder: str, step: Which = None, beside: FrozenBase | None = None) -
 
 
 def _master(x: jax.Array) -> jax.ShapeDtypeStruct:
-    """Of a trained parameter: what training keeps, in the same place."""
+    """Shape of the float32 master of a trained parameter, in the same sharding."""
     return jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
 
 
@@ -187,10 +188,10 @@ def _checkpoints(folder: str, step: Which) -> tuple[Checkpointer, int | None]:
 
 
 def step_of(folder: str, step: Which = None) -> int:
-    """The number of a checkpoint.
+    """Resolve `step` to the step of an existing checkpoint.
 
     Raises:
-      ValueError: there is none.
+      ValueError: the run has no such checkpoint.
     """
     checkpoints, step = _checkpoints(folder, step)
     if step is None and not checkpoints.steps():
@@ -199,8 +200,8 @@ def step_of(folder: str, step: Which = None) -> int:
 
 
 def readable(folder: str, step: int | None = None) -> RunOptions:
-    """The config; where its algorithm is not known, what is known of the model, with an algorithm
-    in its place that trains the same parameters.
+    """The options of a run; an unknown algorithm is replaced by one that trains the same
+    parameters, with the options of model, data and mesh only.
     """
     saved = json.loads((store.as_path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
     try:
@@ -226,8 +227,8 @@ def readable(folder: str, step: int | None = None) -> RunOptions:
 def language_model(
     name: str, mesh: Mesh | None = None, step: Which = None
 ) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
-    """The model of a run's newest (or a given) checkpoint, of a folder or hub name, or of the
-    package; its tokenizer; and where it was loaded from.
+    """(model, tokenizer, path of the weights) of a run's newest or given checkpoint, a folder, a
+    hub name, or the package's own model.
     """
     if is_run(name):
         _, model, params, _ = weights(name, step)
@@ -240,7 +241,7 @@ def language_model(
 
 
 def _with_adapter(folder: Path, mesh: Mesh | None) -> tuple[Decoder, PreTrainedTokenizerBase, str]:
-    """A PEFT folder on the base that it names, with its own tokenizer if it brings one."""
+    """Load a PEFT folder on the base that it names, with its own tokenizer if it has one."""
     base = peft.base_of(folder)
     own = (folder / "tokenizer.json").is_file()
     model = hub.load(model_path(base), dtype=compute_dtype("auto"), mesh=mesh)
@@ -251,8 +252,8 @@ def _with_adapter(folder: Path, mesh: Mesh | None) -> tuple[Decoder, PreTrainedT
 def reward_model(
     name: str, mesh: Mesh | None = None, beside: FrozenBase | None = None
 ) -> RewardModel:
-    """The reward model of a run's newest checkpoint, of a folder that jalign export wrote, or of
-    any sequence-classification model with one label.
+    """Load a reward model: of a run's newest checkpoint, of an exported folder, or any
+    sequence-classification model with one label.
     """
     if is_run(name):
         trained = weights(name, beside=beside)
@@ -278,7 +279,7 @@ def process_model(name: str) -> RewardModel:
 
 
 def reward_of(options: RunOptions, model: Roles, params: PyTree) -> RewardModel:
-    """The reward model of this state, with the limits of its training data."""
+    """The reward model with these parameters and the length limits of its training data."""
     if not options.algorithm.scores_responses:
         rows = ", ".join(row.name for row in ALGORITHMS.values() if row.scores_responses)
         raise ValueError(
@@ -302,7 +303,7 @@ def _model_of(options: RunOptions, model: Roles, params: PyTree) -> RewardModel:
 def write_options(
     out: store.StorePath, options: RunOptions, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Write config.json, from which the run is resumed, sampled and exported."""
+    """Write config.json, which resuming, sampling and exporting read."""
     if not hosts.is_main():
         return
     facts = options.to_json()  # all values: another version may have other defaults
@@ -313,7 +314,7 @@ def write_options(
 
 
 def date_of(folder: str) -> str | None:
-    """`data.date` of the run in this folder; None if there is no run."""
+    """`data.date` of the run in this folder; None if the folder is not a run directory."""
     if not is_run(folder):
         return None
     try:
@@ -323,12 +324,12 @@ def date_of(folder: str) -> str | None:
 
 
 def rollout_file(out: store.StorePath, step: int) -> store.StorePath:
-    """Where a checkpoint in the middle of a rollout keeps its examples."""
+    """File with the examples of the rollout that was in progress at a checkpoint."""
     return out / ROLLOUTS / f"under-way-{step}.npz"
 
 
 def drop_rollouts(out: store.StorePath, keep: Sequence[int]) -> None:
-    """Delete the examples of rollouts under way that no checkpoint needs any more."""
+    """Delete the files of unfinished rollouts that no checkpoint needs any more."""
     needed = {rollout_file(out, step) for step in keep}
     for file in (out / ROLLOUTS).glob("under-way-*.npz"):
         if file not in needed:

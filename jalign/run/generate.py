@@ -1,4 +1,4 @@
-"""Continuations of prompts, outside of training: of a few texts, or of a file into a file."""
+"""Sample continuations outside training: of a few texts, or of a file into a file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def generate(
     """Sample continuations; see `Policy.generate`."""
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     limits = {"max_new_tokens": max_new_tokens, "responses": responses, "batch_size": batch_size}
-    GenerateConfig(model=policy.path, **limits, **sampling)  # raises where they do not go together
+    GenerateConfig(model=policy.path, **limits, **sampling)  # raises for contradictions
     rows, _ = as_chats([{"prompt": x} for x in prompts], len(prompts), policy.tokenizer, chat, None)
     ids = encode_prompts(rows, policy.tokenizer)
     settings = Settings(
@@ -63,9 +63,9 @@ class Generation(NamedTuple):
     """A model and the prompts it is about to continue.
 
     Attributes:
-      rows: a prompt each (text or messages), perhaps with tools.
-      note: how the chat template is used, for the user; empty: nothing to say.
-      warning: about prompts longer than the model's context; empty: none.
+      rows: rows with a prompt (text or messages), optionally with tools.
+      note: tells the user how the chat template is used; may be empty.
+      warning: about prompts longer than the model's context; may be empty.
     """
 
     options: GenerateConfig
@@ -79,13 +79,13 @@ class Generation(NamedTuple):
 
     @classmethod
     def of(cls, options: GenerateConfig, say: Say = lambda text: None) -> Generation:
-        """Load the model, and the reward model of best of n.
+        """Load the model, and the reward model for best-of-n.
 
         Args:
-          say: is told which rows of the file are dropped.
+          say: called with a line about dropped rows.
 
         Raises:
-          ValueError: there is no prompt, or an option cannot apply to this model or these prompts.
+          ValueError: no prompt, or an option that does not apply to this model or these prompts.
         """
         rows = _rows_of(options, say)
         if options.out:
@@ -120,10 +120,10 @@ class Generation(NamedTuple):
         return cls(options, decoder, tokenizer, settings, rows, reward, note, warning or "")
 
     def sample(self, rows: Sequence[Row], first: int) -> list[Row]:
-        """Rows with their `responses`, and rewards where the best of n is picked.
+        """Add `responses` to rows, and `rewards` for best-of-n.
 
         Args:
-          first: index of the first row among all; it decides the random numbers.
+          first: index of the first row among all; the random key depends on it.
         """
         # one key per position in the file: a killed call continues with the same random numbers
         key = jax.random.fold_in(jax.random.key(self.options.seed), first)
@@ -142,7 +142,7 @@ class Generation(NamedTuple):
         yield from self.sample(self.rows, 0)
 
     def write(self, say: Say = lambda text: None) -> list[Row]:
-        """Sample all rows into `options.out`; a killed call continues when it is made again."""
+        """Sample all rows into `options.out`; calling it again after a kill continues."""
         assert self.options.out is not None
 
         def make(rows: Sequence[Row], first: int, _: Any) -> list[Made]:
@@ -150,7 +150,7 @@ class Generation(NamedTuple):
 
         size = BATCHES_PER_WRITE * min(self.options.batch_size, len(self.rows))
         identity = asdict(self.options)
-        for name in ("prompts", "file", "limit", "out"):  # the rows stand for the first three
+        for name in ("prompts", "file", "limit", "out"):  # the rows replace the first three
             del identity[name]
         return make_file(self.options.out, self.rows, make, identity=identity, size=size, say=say)[
             0
@@ -158,7 +158,7 @@ class Generation(NamedTuple):
 
 
 def check_model(options: GenerateConfig) -> None:
-    """Raise ValueError for a --step of a model that is not a run."""
+    """Raise ValueError if --step is given for a model that is not a run."""
     if options.step is not None and not runs.is_run(options.model):
         raise ValueError(f"--step names a checkpoint of a run; {options.model} is not a run")
     runs.which(options.step)

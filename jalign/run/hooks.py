@@ -1,4 +1,4 @@
-"""The hooks of a run, in the order in which they are called."""
+"""Build the hooks of a run and order them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Hooks:
-    """The hooks, and what belongs together among them.
+    """The hooks of a run, in groups.
 
     Attributes:
       evaluators: evaluate on held-out data.
       samplers: write continuations.
-      ordered: all, as the loop calls them.
+      ordered: all hooks, in the order of the loop.
     """
 
     options: RunOptions
@@ -48,8 +48,8 @@ class Hooks:
     ordered: list[Hook]
 
     def missing(self, meta: Meta, start: int, steps: int) -> list[PeriodicHook]:
-        """Hooks to run before the next step: all before the first; later those that a preempted
-        run skipped to save in time.
+        """Hooks to run before the next step: all of them before the first step; after a resume,
+        those that the preempted run skipped.
         """
         # before the first step they are the baseline of everything later
         if not start:
@@ -60,13 +60,13 @@ class Hooks:
             missing += self.evaluators
         rows = self.log.rows("generations")
         if is_due(o.sample.every, start, last):
-            # of several processes only the first keeps the record
+            # only process 0 keeps the record
             skipped = bool(rows) and rows[-1]["step"] != start
             missing += self.samplers if hosts.any_process(skipped) else []
         return missing
 
     def pin_best(self, checkpoints: Checkpointer) -> None:
-        """Pin the best checkpoint again after a crash, or under other stop rules."""
+        """Pin the best checkpoint again: after a crash, or because stop rules changed."""
         best = self.evaluations.best
         # the record decides: a pin is set after its checkpoint, and a kill may come between them
         step = best and int(best["step"])

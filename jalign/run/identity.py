@@ -1,4 +1,4 @@
-"""The facts about a run that may not change half-way: they are in every checkpoint."""
+"""The identity of a run: facts stored in every checkpoint that must not change on resume."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from jalign.checkpoint.manifest import Facts
 
-_HOW = {"record", "sample_batch", "max_idle"}  # of rollouts: not what is sampled
+_HOW = {"record", "sample_batch", "max_idle"}  # rollout options that do not change the samples
 
 
 def unsaid(options: RunOptions) -> Facts:
-    """What is meant by facts that older checkpoints do not have; None: anything."""
+    """Values of facts that older checkpoints lack; None accepts any value."""
     return {
         "algorithm": options.algorithm.hyperparameters,
         "optimizer": asdict(OptimConfig()),
@@ -52,13 +52,13 @@ NOTES = {
     "schedule_steps": "to extend the run: allow it, and the learning rate follows the schedule of "
     "so many steps from here on",
 }
-"""Fact, or the beginning of its name -> what a difference means."""
+"""Name of a fact, or its prefix -> explanation of a difference."""
 
 
 def identity_of(
     setup: Setup, source: Source, state: TrainState, frozen: Frozen, steps: int
 ) -> Facts:
-    """Name -> value or dictionary of values, as JSON can hold it."""
+    """The identity: name -> value or dictionary of values, JSON-serializable."""
     options, held = setup.options, setup.held
     lora = options.model.lora
     constant = options.optim.schedule == "constant" and setup.inputs.optimizer is None
@@ -81,7 +81,7 @@ def identity_of(
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
         "adapters": None if lora is None else vars(lora),
         "optimizer": _optimizer(setup),
-        "schedule_steps": None if constant else steps,  # a decay to another end is another run
+        "schedule_steps": None if constant else steps,  # another end of the decay is another run
         "batch_size": options.batch_size,
         "group_by_length": options.data.group_by_length,
         "shuffle": options.data.shuffle,
@@ -94,20 +94,21 @@ def identity_of(
 
 
 def _optimizer(setup: Setup) -> dict[str, Any]:
-    """How updates are computed, not where the state is kept meanwhile."""
+    """The options that change updates; where the optimizer state is kept does not."""
     # an optax object has no fields to compare, only behavior
     if setup.inputs.optimizer is not None:
         return {"updates": update_digest(setup.inputs.optimizer)}
     facts = asdict(setup.options.optim)
     del facts["offload"]
-    if facts["moments"] == "float32":  # older checkpoints know of no other
+    if facts["moments"] == "float32":  # older checkpoints lack the key
         del facts["moments"]
     return facts
 
 
 def update_digest(optimizer: optax.GradientTransformation) -> str:
-    """Hash of three updates of fixed parameters by fixed gradients: a function has no numbers that
-    could be compared, but these tell other rates, decays and rules apart.
+    """Hash of three updates of fixed parameters by fixed gradients.
+
+    A function cannot be compared by its values, but other rates, decays or rules change the hash.
     """
     params = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3), "bias": jnp.array([0.5, -2.0, 3.0])}
     state, updates = optimizer.init(params), []
@@ -122,7 +123,7 @@ def update_digest(optimizer: optax.GradientTransformation) -> str:
 
 
 def _online(options: RunOptions, source: Online) -> dict[str, Any]:
-    """What an online run may not change half-way: how it samples and what it is rewarded for."""
+    """Identity of sampling, rewards and pretraining texts of an online run."""
     # prompts per call or a record may change: the same responses are sampled
     rollout = {name: x for name, x in asdict(options.rollout).items() if name not in _HOW}
     reward = asdict(options.reward)

@@ -1,4 +1,4 @@
-"""Make a judge of its options: a model in this process, or a server."""
+"""Create a judge from its options: a model in this process, or a server."""
 
 import zlib
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from jalign.run.policy import eos_ids
 
 
 def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
-    """A language model that judges or writes: in this process, or behind a server."""
+    """A language model that judges or writes, in this process or on a server."""
     name = c.model or ""
     if c.server:
         return ServerJudge(
@@ -40,7 +40,7 @@ def judge_of(c: LanguageModelConfig, mesh: Mesh) -> Judge:
     def generate(ids: Sequence[Sequence[int]], *, max_tokens: int, temperature: float) -> list[str]:
         settings = Settings(max_new_tokens=max_tokens, temperature=temperature, eos=eos)
         rows = [np.asarray(row, np.int32) for row in ids]
-        # The key follows from the prompts: the same ones get the same answer in a resumed run.
+        # The key is derived from the prompts, so that a resumed run gets the same answers.
         digest = np.uint32(zlib.crc32(b"".join(row.tobytes() for row in rows)))
         key = jax.random.fold_in(jax.random.key(c.seed or 0), digest)
         # a fixed size: with that of each request every one would compile a program

@@ -33,14 +33,14 @@ def check(
     examples: Examples | None,
     held: Examples | None = None,
 ) -> list[str]:
-    """That all examples of a run fit all models that read them. Reads no weights.
+    """Check that all examples of a run fit all models that read them, without loading weights.
 
     Returns:
-      Warnings: of rows beyond the trained context of a model with rotary positions.
+      Warnings about rows beyond the trained context of a model with rotary positions.
 
     Raises:
-      ValueError: a token without an embedding, or a row longer than learned positions; it names
-        row, token, model and both sizes.
+      ValueError: a token without an embedding, or a row longer than learned positions; the message
+        names row, token, model and both sizes.
     """
     online = options.algorithm.experience is not None
     sampled = options.rollout.max_new_tokens if online else 0
@@ -62,7 +62,7 @@ def check_part(
     what: str,
     sampled: int = 0,
 ) -> list[str]:
-    """As `check`, of some examples by the name `what`, after which `sampled` tokens may follow."""
+    """As `check`, for examples called `what`, followed by up to `sampled` tokens."""
     if examples is None or not len(examples):
         return []
     specs = specs_of(options)
@@ -72,7 +72,7 @@ def check_part(
 
 
 def specs_of(options: RunOptions) -> dict[str, Spec]:
-    """Every model that reads the tokens of the run, by what a person calls it."""
+    """Specs of every model that reads the tokens of the run, by name for messages."""
     c = options.model
     others = {"model.reference": c.reference, "model.critic": c.critic}
     named = {c.path: c.path} | {
@@ -90,7 +90,7 @@ def specs_of(options: RunOptions) -> dict[str, Spec]:
 def check_ids(
     examples: Examples, tokenizer: NamesTokens, specs: Mapping[str, Spec], what: str
 ) -> None:
-    """That every token has an embedding in every model."""
+    """Check that every token has an embedding in every model."""
     if not examples.tokens.size:
         return
     # tables have no holes: where the extremes have an embedding, all ids between them have
@@ -107,7 +107,7 @@ def check_ids(
 
 
 def _lengths(options: RunOptions, examples: Examples, sampled: int) -> np.ndarray:
-    """[n] tokens of an example's longest row, where `sampled` tokens may follow the prompt."""
+    """[n] tokens of the longest row of each example; `sampled` tokens may follow the prompt."""
     prompt, response, _ = examples.lengths
     longest = response.max(axis=1, initial=0)
     if reads_mismatched(options):  # another example's response follows the prompt, too
@@ -123,7 +123,7 @@ def _check_longest(
     remedy: str,
     numbers: Sequence[int] | None = None,
 ) -> list[str]:
-    """That the longest of these rows has positions in every model; `numbers` are their examples."""
+    """Check the longest row against every model; `numbers` are the examples of the rows."""
     # one row is enough: the error names the worst, a warning counts for all
     longest = int(np.argmax(lengths))
     example = longest if numbers is None else numbers[longest]
@@ -136,7 +136,7 @@ def _check_longest(
 
 
 def _where(examples: Examples, i: int, what: str) -> str:
-    """The row that an example was made of, as in its file where that is known."""
+    """Where an example comes from: its file and row if known."""
     row = int(examples.extras["row"][i]) if "row" in examples.extras else i
     place = examples.report.locations[row]
     return f"{place} of {what}" if place == f"row {row}" else f"{place}, in {what},"

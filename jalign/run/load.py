@@ -28,22 +28,22 @@ def load(
     seed: int = 0,
     **model: Any,
 ) -> Policy:
-    """A language model to train, sample from or score with.
+    """Load a language model to train, sample from or score with.
 
     Args:
       name: a folder or hub name of Hugging Face, "embedded", or a run (RUN, RUN@STEP, RUN@best).
-      lora: rank of new adapters (alpha is twice that), or all their options; the base is frozen.
-      adapter: a PEFT folder whose adapters are trained on.
-      quant: nf4 or int8 keeps the matrices under adapters in 4 or 8 bits.
-      dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU.
-      tokenizer: folder or hub name; the model's own when not given.
-      template: a chat template instead of the tokenizer's: a built-in one, a .jinja file, a text.
-      mesh: axes that the devices form; all devices are one fsdp axis when not given.
-      seed: of new adapters.
+      lora: rank of new adapters (alpha = 2 rank), or their `LoraConfig`; the base is frozen.
+      adapter: a PEFT folder with adapters to continue training.
+      quant: nf4 or int8 stores the matrices under adapters in 4 or 8 bits.
+      dtype: compute dtype; auto is bfloat16 on accelerators, float32 on CPU.
+      tokenizer: folder or hub name; by default the model's own.
+      template: replaces the tokenizer's chat template: a built-in name, a .jinja file, or a text.
+      mesh: axes of the device mesh; by default all devices are one fsdp axis.
+      seed: for the initialization of new adapters.
       model: further fields of `jalign.options.ModelConfig`, such as remat or attention.
 
     Raises:
-      ValueError: there is no such model, or an option has no such value.
+      ValueError: unknown model, or an invalid value of an option.
     """
     # roles beside the policy and heads belong to a run: they are arguments of online and offline
     known = {f.name for f in fields(ModelConfig)} - {"reference", "critic", "heads"}

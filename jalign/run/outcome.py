@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def log_outcome(session: Session, hooks: Hooks) -> ExitCode:
-    """Say how a run ended that took its last step; returns its exit code."""
+    """Log how a run ended after its last step; return its exit code."""
     s, taken, evaluations = session, int(session.state.step), hooks.evaluations
     if why := divergence(session, hooks):
         s.log.say(
@@ -43,7 +43,7 @@ def log_outcome(session: Session, hooks: Hooks) -> ExitCode:
 
 
 def divergence(session: Session, hooks: Hooks) -> str | None:
-    """Why a run that took its last step diverged; None if it did not."""
+    """Why a run diverged, checked after its last step; None if it did not."""
     s, evaluations = session, hooks.evaluations
     bad, taken = int(s.state.skipped_in_a_row), int(s.state.step)
     # shorter than max_bad_steps, such a run is not stopped by it, and must not end with 0 either
