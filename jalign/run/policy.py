@@ -1,4 +1,4 @@
-"""A language model: its weights, its tokenizer and how it was loaded."""
+"""A language model with its tokenizer: generate, score, train, save."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Policy:
 
     Attributes:
       decoder: the flax module, adapters included.
-      tokenizer: with the chat template that the policy is trained and asked with.
-      path: folder or hub name of the weights it started from.
-      mesh: the devices that its arrays are split over.
-      model: how it was loaded.
+      tokenizer: with the chat template used in training and generation.
+      path: folder or hub name of the initial weights.
+      mesh: the device mesh of its arrays.
+      model: options it was loaded with.
       mesh_options: axes and sharding rules of the mesh.
       shared_base: the frozen weights under the adapters, which other roles share.
-      algorithm: the row that trained it; None of a model as it was loaded.
-      facts: what a model card says about its training.
+      algorithm: the row that trained it; None if it is untrained.
+      facts: facts for the model card.
     """
 
     decoder: Decoder
@@ -79,10 +79,10 @@ class Policy:
         depth: int = 1,
         mesh: MeshConfig | None = None,
     ) -> Policy:
-        """A policy of a flax nnx module of your own; see `jalign.models.own.OwnDecoder`.
+        """Wrap a flax nnx module of your own; see `jalign.models.own.OwnDecoder`.
 
-        It is trained, evaluated, scored and sampled from as any other; what needs to know its
-        layers (LoRA, quantization, `save`) is refused.
+        The policy can be trained, evaluated, scored and sampled from like any other. LoRA,
+        quantization and `save` need to know its layers and raise an error.
         """
         axes = mesh or MeshConfig()
         devices = mesh_of(axes)
@@ -99,7 +99,7 @@ class Policy:
 
     @property
     def weights(self) -> tuple[nnx.GraphDef[Decoder], nnx.State]:
-        """(graphdef, state) as the sampler takes them."""
+        """(graphdef, state) for the sampler."""
         return nnx.split(self.decoder)
 
     def generate(
@@ -120,9 +120,9 @@ class Policy:
         Args:
           prompts: texts or message lists.
           temperature: 0 is greedy.
-          responses: per prompt; the list holds those of the first prompt first.
-          chat: whether texts are put into the chat template as a user's message; None: where there
-            is a template.
+          responses: number per prompt; those of one prompt are adjacent in the result.
+          chat: whether texts become user messages in the chat template; None: if the tokenizer has
+            a template.
 
         Raises:
           ValueError: `chat` without a template, or several responses at temperature 0.
@@ -144,7 +144,7 @@ class Policy:
 
     def functional(self) -> tuple[Apply, PyTree, PyTree]:
         """(apply, params, base) for `jalign.train.step.make_train_step`: the model as a pure
-        function, what of it is trained (adapters, or everything), and its frozen weights.
+        function, its trainable parameters (adapters, or all), and its frozen weights.
         """
         return functional(self.decoder, trainable_filter(self.decoder))
 
@@ -156,12 +156,12 @@ class Policy:
         dtype: str = "base",
         overwrite: bool = False,
     ) -> None:
-        """Write a Hugging Face folder that transformers loads, adapters merged into it.
+        """Write a Hugging Face folder that transformers can load, with adapters merged.
 
         Args:
-          adapter: write the adapters alone, in PEFT's format.
-          dtype: of the weights: float32, bfloat16, float16, or that of the base model.
-          overwrite: replace a model that the folder holds.
+          adapter: write only the adapters, in PEFT's format.
+          dtype: of the weights: float32, bfloat16, float16, or "base" for that of the base model.
+          overwrite: replace an existing model in the folder.
         """
         from jalign.run.export.exported import save  # which imports Policy
 
@@ -171,14 +171,14 @@ class Policy:
 
 
 OWN = "a module from Python"
-"""model.path of a run whose policy is no model that jalign could load."""
+"""model.path of a run whose policy is a user's module."""
 
 
 def model_path(name: str) -> str:
-    """Folder or hub name of a model; of a run (RUN, RUN@STEP, RUN@best) the folder of its model,
-    which is written when it is asked for the first time.
+    """Resolve a model name to a folder or hub name; a run (RUN, RUN@STEP, RUN@best) is exported
+    to a folder on first use.
     """
-    from jalign.run import run_model  # which builds the run's own model
+    from jalign.run import run_model  # which imports this module
 
     name = os.path.expanduser(name)
     if name == "embedded":
@@ -195,7 +195,7 @@ def model_path(name: str) -> str:
 
 
 def tokenizer_of(options: RunOptions) -> PreTrainedTokenizerBase:
-    """The tokenizer, with the chat template of the run, so that samples and exports have both."""
+    """The tokenizer of a run, with the run's chat template set."""
     tokenizer = load_tokenizer(model_path(options.model.tokenizer or options.model.path))
     if options.data.template:
         tokenizer.chat_template = template_source(tokenizer, options.data.template)
@@ -203,8 +203,8 @@ def tokenizer_of(options: RunOptions) -> PreTrainedTokenizerBase:
 
 
 def eos_ids(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end a response wherever one is sampled: the tokenizer's EOS, the end of turn of its
-    chat template, and the EOS tokens of the model's generation config (else of its config).
+    """Ids that end a sampled response: the tokenizer's EOS, the end of turn of its chat template,
+    and the EOS tokens of the model's generation config (or of its config).
     """
     if path == OWN:
         return tuple(sorted(ends_of(tokenizer)))

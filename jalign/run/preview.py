@@ -1,4 +1,4 @@
-"""A run's data as its model will see them, without loading the model."""
+"""Show the data of a run as the model will read them, without loading the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jalign.run.policy import model_path, tokenizer_of
 def examples_with_warnings(
     options: RunOptions,
 ) -> tuple[Examples, Examples | None, PreTrainedTokenizerBase]:
-    """Training and held-out examples and their tokenizer; the training report has all warnings."""
+    """(training examples, held-out examples, tokenizer); the training report has all warnings."""
     tokenizer = tokenizer_of(options)
     train, held = build_data.examples_of(options, tokenizer)
     train.report.warnings += check_tokens.check(options, tokenizer, train, held)
@@ -26,12 +26,12 @@ def examples_with_warnings(
 
 
 def split_lines(options: RunOptions) -> list[str]:
-    """Which splits are read, where a source has several."""
+    """Lines about the splits that are read, for sources with several."""
     return build_data.described_splits(options.data)
 
 
 def batch_lines(options: RunOptions, examples: Examples) -> list[str]:
-    """How batches are cut, or how a rollout is."""
+    """Lines about batch shapes, or about rollouts for an online run."""
     if options.algorithm.experience:
         return list(build_online.spec_of(options).describe(options.algorithm))
     spec = hub.spec_of(model_path(options.model.path))

@@ -1,4 +1,4 @@
-"""The prompts of an online run in every form that samplers, rewards and people read."""
+"""Prompts of an online run in the forms that samplers, rewards and logs need."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ class Prompt(NamedTuple):
     """One prompt.
 
     Attributes:
-      ids: token ids, as the policy reads them.
-      messages: as reward models read it, which apply a chat template of their own: the messages of
-        a chat, or `plain_text`.
-      text: as functions and judges read it: what was said, with the roles where there are several
-        messages.
+      ids: token ids for the policy.
+      messages: for reward models, which apply their own chat template: the messages of a chat, or
+        `plain_text`.
+      text: for reward functions and judges: the content, with roles if there are several messages.
       plain_text: the decoded ids without special tokens.
-      policy_text: the decoded ids with what the template puts around and behind the prompt.
+      policy_text: the decoded ids with special tokens, as the template renders the prompt.
       row: the columns of the data.
     """
 
@@ -51,13 +50,13 @@ class Prompt(NamedTuple):
 
 
 class PromptTable:
-    """Prompts by index. Each is parsed and decoded once, when it is first asked for: a run reads
-    its prompts once per response and reward, and often only some of them.
+    """Prompts by index, parsed and decoded lazily and cached: a run reads each prompt once per
+    response and reward, and often only some of the prompts.
 
     Args:
-      examples: tokenized prompts; their extra `row` is the index of the row each came from.
-      rows: of the data, with the columns named as jalign names them.
-      kind: of the records that the examples were made of.
+      examples: tokenized prompts; their extra `row` is the index into `rows`.
+      rows: rows of the data, with columns under jalign's names.
+      kind: kind of records that the examples were made from.
     """
 
     def __init__(
@@ -80,13 +79,13 @@ class PromptTable:
         data: DataConfig | None = None,
         kind: str = "prompts",
     ) -> PromptTable:
-        """Prompts from Python.
+        """Build the table from rows in memory.
 
         Args:
           rows: rows with a column `prompt` (or of any layout with one), texts, or lists of
             messages; see `PromptRow`.
           data: limits of lengths and the chat template.
-          kind: "prompts", or "supervised" where a method compares with the response of the row
+          kind: "prompts", or "supervised" if the algorithm compares with the response of the row
             (`Algorithm.data_kind`).
 
         >>> table = PromptTable.of_rows(["2 + 2 ="], tokenizer)  # doctest: +SKIP
@@ -113,17 +112,17 @@ class PromptTable:
         policy_text = decode(self.tokenizer, ids, special=True)
         # parsed again: examples hold ids, and reward models apply a chat template of their own
         messages = to_records([row], self.kind)[0][0].prompt
-        if isinstance(messages, str):  # what the policy reads may have lost its front to a limit
+        if isinstance(messages, str):  # a limit may have cut the front of what the policy reads
             messages = plain_text
         return Prompt(ids, messages, text_of(messages), plain_text, policy_text, row)
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """Token ids that end a response and are not part of its text."""
+        """Token ids that end a response and are not in its text."""
         return ends_of(self.tokenizer)
 
     def decode(self, i: int, tokens: np.ndarray) -> str:
-        """The text of a response to prompt i, as it follows the prompt."""
+        """Decode a response to prompt i as the continuation of that prompt."""
         prompt = self[i]
         ids = [int(x) for x in prompt.ids], [int(x) for x in tokens]
         return continuation(self.tokenizer, *ids, self.ends, prompt_text=prompt.plain_text)
@@ -131,12 +130,12 @@ class PromptTable:
     def columns(
         self, indices: Sequence[int], of_response: Mapping[str, Sequence[object]] | None = None
     ) -> Mapping[str, Sequence[object]]:
-        """Every column of the data, one entry per index, None where a row has none; and
-        `policy_prompt`, if the data has none of this name.
+        """Every column of the data with one entry per index, None if a row lacks it; and
+        `policy_prompt`, unless the data has a column of this name.
 
         Args:
-          of_response: columns about the responses. A column of the data with such a name is not
-            passed, and a warning says so once.
+          of_response: columns about the responses. They replace data columns of the same name, with
+            a warning once.
         """
         prompts, of_response = [self[i] for i in indices], dict(of_response or {})
         # a function that reads the wrong lengths would fail without a sign
@@ -153,7 +152,7 @@ class PromptTable:
 
 
 def as_row(prompt: PromptRow) -> Row:
-    """A prompt as a row with columns.
+    """Turn a prompt into a row with columns.
 
     Raises:
       TypeError: not a mapping, a text, or a list of messages.

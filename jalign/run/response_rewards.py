@@ -1,4 +1,4 @@
-"""Rewards of whole responses: functions, a reward model, a judge."""
+"""Response-level rewards: functions, a reward model, a judge."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from jalign.run.prompts import PromptTable
 from jalign.run.reward_total import call_functions, failures_of, report_failure, total_of
 
 AskJudge = Callable[[Sequence[str], Sequence[str]], Sequence[float | None]]
-"""`(prompts, responses) -> score`, None where the judge gives none."""
+"""`(prompts, responses) -> scores`; None if the judge gives no score."""
 
 
 @dataclass(frozen=True)
 class ResponseReward:
-    """`reward(table, indices, rollout) -> Judged`: the weighted sum of all that is set.
+    """`reward(table, indices, rollout) -> Judged`: the weighted sum of all configured rewards.
 
     Attributes:
       options: weights, penalty, clip and temperature.
-      functions: those with a weight, a server as judge among them.
+      functions: reward functions with a weight, including a judge on a server.
       model: a reward model.
       judge: a language model that scores or compares responses.
-      in_process: name -> a judge that is a program over all devices: every process runs it, and
-        `functions` take its results.
-      prefer: compares two responses; their win probabilities then do not follow from scores.
-      wins: whether the method reads win probabilities.
+      in_process: name -> a judge that runs on all devices: every process calls it, and `functions`
+        takes its results.
+      prefer: compares two responses; win probabilities then come from it, not from scores.
+      wins: whether the algorithm reads win probabilities.
     """
 
     options: RewardConfig
@@ -83,7 +83,7 @@ class ResponseReward:
     def _preferences(
         self, prompts: Sequence[str], grouped: Sequence[Sequence[str]]
     ) -> tuple[np.ndarray, dict[str, float], dict[str, str]]:
-        """[B, K, K] win probabilities by the judge, its metrics, and how it failed."""
+        """[B, K, K] win probabilities of the judge, its metrics, and its failures."""
         prefer = self.prefer
         assert prefer is not None
 
@@ -108,7 +108,7 @@ class ResponseReward:
 def as_function(
     ask: AskJudge, judge: Judge
 ) -> Callable[[Sequence[str], Sequence[str]], list[float | ValueError]]:
-    """A judge as a reward function: a missing answer is a failure with its reason."""
+    """Wrap a judge as a reward function; a missing answer becomes a failure with its reason."""
 
     def reward(prompts: Sequence[str], responses: Sequence[str]) -> list[float | ValueError]:
         scores = ask(prompts, responses)
@@ -119,7 +119,7 @@ def as_function(
 
 
 def why_silent(judge: Judge | None) -> str:
-    """The last error of a server, or that an answer could not be read."""
+    """The last error of a server, or a message about an unreadable answer."""
     error = judge.counts.last_error if isinstance(judge, ServerJudge) else ""
     return error or "the judge gave no answer that can be read"
 
@@ -128,5 +128,5 @@ def bradley_terry(scores: np.ndarray, temperature: float) -> np.ndarray:
     """[B, K, K] sigmoid((score_i - score_j) / temperature); NaN where a score is missing."""
     scores = np.where(np.isfinite(scores), scores, np.nan)
     gap = (scores[:, :, None] - scores[:, None, :]) / temperature
-    small = np.exp(-np.abs(gap))  # which cannot overflow
+    small = np.exp(-np.abs(gap))  # cannot overflow
     return (np.where(gap >= 0, 1.0, small) / (1 + small)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How reward functions and a reward model add up, what is logged of them, and how they fail."""
+"""Add up reward functions and a reward model; collect their metrics and failures."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ def call_functions(
     columns: Mapping[str, Sequence[object]],
     results: Mapping[str, Sequence[object]] | None = None,
 ) -> Scored:
-    """What reward functions return, called on one process for all: a server is asked once, and a
-    function that draws random numbers gives every process the same.
+    """Call reward functions on process 0 and broadcast the results: a server is queried once, and a
+    random function returns the same values to every process.
 
     Args:
-      results: name -> what a function returned already: programs over all devices, which every
-        process has to run.
+      results: name -> values already computed by judges that run on all devices.
     """
     # nothing travels, so nothing is turned into JSON and back
     if jax.process_count() == 1:
@@ -40,11 +39,12 @@ def call_functions(
 def total_of(
     c: RewardConfig, n: int, scored: Scored | None, by_model: np.ndarray | None
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """[n] the weighted sum of reward functions and a reward model, within `clip`, and its metrics;
-    0 where neither is asked, NaN where one that counts failed or none applies.
+    """[n] weighted sum of reward functions and a reward model, clipped to `clip`, and metrics.
+
+    0 if there is neither; NaN where a reward failed or no function applies.
 
     Args:
-      by_model: [n] rewards of a model, not finite where it has none.
+      by_model: [n] rewards of a model, not finite where it gives none.
     """
     total, metrics = np.zeros(n), {}
     if scored is not None:
@@ -53,7 +53,7 @@ def total_of(
         total, metrics = np.where(scored.applies, scored.total, without), scored.metrics()
     if by_model is not None:
         finite = by_model[np.isfinite(by_model)]
-        # NaN, not the model's -inf: `clip` would make a reward of it
+        # NaN, not the model's -inf: `clip` would turn it into a reward
         total = total + c.model_weight * np.where(np.isfinite(by_model), by_model, np.nan)
         metrics["rewards/model/mean"] = float(finite.mean()) if finite.size else math.nan
         metrics["rewards/model/failed"] = float(by_model.size - finite.size)
@@ -63,8 +63,8 @@ def total_of(
 
 
 def failures_of(n: int, scored: Scored | None, by_model: np.ndarray | None) -> dict[str, str]:
-    """name -> why it failed, for how many of n texts, and where it raised; a short form is logged
-    as a warning.
+    """Name of a failed reward -> reason, count out of n texts, and traceback; a short form is
+    logged as a warning.
     """
     failures = {}
     if scored:
@@ -79,7 +79,7 @@ def failures_of(n: int, scored: Scored | None, by_model: np.ndarray | None) -> d
 
 
 def report_failure(name: str, count: int, n: int, what: str, why: str) -> str:
-    """Log that a reward failed as a warning of process 0, and return the message."""
+    """Log a failed reward as a warning on process 0; return the message."""
     message = f"reward {name} failed for {'all' if count == n else f'{count} of'} {n} {what}: {why}"
     if hosts.is_main():
         LOG.warning("%s", message)

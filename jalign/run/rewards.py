@@ -30,20 +30,20 @@ from jalign.run.step_rewards import StepReward
 from jalign.signatures import check_options
 
 Function = Callable[..., Any]
-"""A reward function: `jalign.rewards.functions.RewardFunctions` says how it is called."""
+"""A reward function; `jalign.rewards.functions.RewardFunctions` documents the call."""
 
 JUDGE_OPTIONS = {"score": direct_score, "points": additive_ratings, "preference": Comparison}
-"""What reward.judge.options are options of, by what the judge is asked for."""
+"""reward.judge.ask -> the function that takes reward.judge.options."""
 
 
 class RewardFn(Protocol):
-    """Judges the responses of an online run. `compose` makes one of options; anything else with
+    """Judges the responses of an online run. `compose` builds one from options; any callable with
     this signature and an `identity` plugs into `jalign.train.online.Online` (with its table bound:
     `partial(reward, table)`).
 
     Attributes:
-      identity: what must not change when a run resumes, beside the options: the code of functions,
-        the weights of models, the templates of a judge. JSON.
+      identity: what must not change on resume besides the options: the code of functions, the
+        weights of models, the templates of a judge. JSON-serializable.
     """
 
     identity: dict[str, Any]
@@ -55,7 +55,7 @@ class RewardFn(Protocol):
 
 @dataclass
 class Reward:
-    """A `RewardFn` of a function and its identity."""
+    """A `RewardFn` built from a function and its identity."""
 
     fn: Callable[[PromptTable, Sequence[int], Rollout], Judged]
     identity: dict[str, Any]
@@ -72,19 +72,19 @@ def compose(
     shared_base: FrozenBase | None = None,
     functions: Mapping[str, Function | tuple[Function, float]] | None = None,
 ) -> RewardFn:
-    """Everything in `reward` and `functions` as one; if there is nothing, nothing is judged.
+    """Combine everything in `reward` and `functions` into one reward; it may be empty.
 
     Args:
       reward: functions by name, a reward model, a judge, weights, penalty and clip.
-      algorithm: decides whether steps are judged, and whether win probabilities are read.
-      mesh: where models are loaded.
-      shared_base: the policy's frozen weights, which a reward model of adapters may share.
-      functions: name -> a Python function, or (function, weight); a weight that is not there is
-        the one that `reward.functions` has for the name, else 1. One of them may be a
-        `RewardModel` in memory.
+      algorithm: decides whether steps or responses are judged, and whether it reads win
+        probabilities.
+      mesh: the mesh on which models are loaded.
+      shared_base: the policy's frozen weights, which a reward model with adapters may share.
+      functions: name -> a Python function, or (function, weight); the default weight is that of
+        `reward.functions` for the name, else 1. One of them may be a `RewardModel` in memory.
 
     Raises:
-      ValueError: an option that a function or the judge does not have, two reward models.
+      ValueError: an unknown option of a function or the judge, or two reward models.
     """
     callables, weights = {}, dict(reward.functions)
     model, models = None, [name for name in (reward.model,) if name]
@@ -154,7 +154,7 @@ def _of_responses(
 
 
 def algorithm_reads(algorithm: Algorithm, name: str) -> bool:
-    """Whether a method makes its data of this array of a rollout."""
+    """Whether the algorithm reads this array of a rollout."""
     return name in algorithm.rollout_inputs()
 
 
@@ -184,7 +184,7 @@ def identity_of(
     judge: Judge | None = None,
     callables: Mapping[str, Function] | None = None,
 ) -> dict[str, object]:
-    """`RewardFn.identity` of these; fingerprints read all weights once."""
+    """`RewardFn.identity` of these rewards; fingerprints read all weights once."""
     functions = dict.fromkeys(reward.functions) | dict(callables or {})
     digests = {name: function_digest(name, fn) for name, fn in functions.items()}
     identity: dict[str, Any] = {"functions": digests}

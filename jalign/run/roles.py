@@ -1,4 +1,4 @@
-"""The models of a run: the policy, and a critic and a reference beside it."""
+"""The models of a run: policy, critic and reference."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from jaxtyping import PyTree
 
 SHARED_CRITIC = "shared"
-"""As model.critic: a scalar head on the policy."""
+"""Value of model.critic for a scalar head on the policy."""
 
 
 @dataclass
 class Roles:
-    """Loaded models, split into what is trained and what is frozen.
+    """Loaded models, split into trainable and frozen parameters.
 
     Attributes:
-      path: where the policy was loaded from.
+      path: folder or hub name of the policy's weights.
       decoder: the policy; its arrays are those of `params` and `base`.
       apply: the models as one pure function (`jalign.models.functional`).
-      params: what is trained, and what of it is the critic's.
+      params: trainable parameters, the critic's included.
       base: the frozen weights.
-      reference: another model than a copy of the policy, such as a teacher.
+      reference: a reference model that is not a copy of the policy, such as a teacher.
       shared_base: the frozen base under the policy's adapters, for further roles.
     """
 
@@ -76,10 +76,10 @@ def load_roles(
     """Load the models that the algorithm needs straight into their shardings.
 
     Args:
-      policy: a loaded model to train instead of reading `model.path`.
+      policy: a loaded model to train instead of loading `model.path`.
       reference: a loaded model as the reference instead of `model.reference`.
-      shared_base: frozen weights that are there already.
-      path_of: resolves names of models.
+      shared_base: frozen weights that are already loaded.
+      path_of: resolves model names.
 
     Raises:
       ValueError: the reference has another vocabulary.
@@ -123,7 +123,7 @@ def load_roles(
 
 
 def _with_heads(options: RunOptions, policy: Policy, heads: int, source: Source) -> Decoder:
-    """A module of its own with the policy's arrays, and the heads that the algorithm reads."""
+    """A new module with the policy's arrays and the heads that the algorithm reads."""
     # the caller's policy keeps its heads
     decoder = nnx.merge(*nnx.split(policy.decoder))
     if not reads_vocabulary(options):
@@ -139,7 +139,7 @@ def _with_heads(options: RunOptions, policy: Policy, heads: int, source: Source)
 
 
 def reads_vocabulary(options: RunOptions) -> bool:
-    """Whether the policy is asked for more than its scalar head."""
+    """Whether the algorithm reads more from the policy than its scalar head."""
     row = options.algorithm
     outputs = row.outputs(row.inputs())
     return not row.needs_value_head or any(output not in HEADS for output in outputs)
@@ -155,11 +155,11 @@ def initial_state(
     copy: Callable[[PyTree, DTypeLike], PyTree] = reference_copy,
     move: Callable[[PyTree], PyTree] = to_host,
 ) -> tuple[TrainState, Frozen]:
-    """The state of step 0 and what is frozen.
+    """The training state of step 0 and the frozen arrays.
 
     Args:
-      init, copy, move: create the state, copy the reference, move it to the memory of the hosts;
-        `jalign.plan` passes functions that compute shapes only.
+      init, copy, move: create the state, copy the reference, move it to host memory; `jalign.plan`
+        passes functions that compute only shapes.
     """
     row = options.algorithm
     offload = options.optim.offload == "host"

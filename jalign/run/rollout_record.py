@@ -1,4 +1,4 @@
-"""Write what an online run samples to its folder."""
+"""Record the rollouts of an online run in its folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 
 
 def recorder_of(options: RunOptions, table: PromptTable) -> OnRollout:
-    """Writes every rollout of a run, which `jalign rollouts` shows."""
+    """An observer that records every rollout for `jalign rollouts`."""
     return partial(write_record, store.as_path(options.out) / record.FOLDER, table)
 
 
@@ -32,7 +32,7 @@ def write_record(
     rollout: Rollout,
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Write a rollout, or an attempt at one, to the run's folder."""
+    """Write one attempt at a rollout to the run's folder."""
     # all processes hold the full rollout: one writes it
     if not hosts.is_main():
         return

@@ -44,7 +44,7 @@ from jalign.train.state import gathered_copy_fn
 LOG = logging.getLogger(__name__)
 
 Weights = tuple[nnx.GraphDef[Decoder], nnx.State]
-"""A policy as the sampler takes it."""
+"""(graphdef, state) of a policy, for the sampler."""
 
 
 def spec_of(options: RunOptions) -> RolloutSpec:
@@ -52,7 +52,7 @@ def spec_of(options: RunOptions) -> RolloutSpec:
     c, row = options.rollout, options.algorithm
     assert row.experience is not None
     hyper = row.resolve_hyper()
-    # responses or texts of the data are packed beside the samples, and may be longer
+    # responses or texts of the data are packed with the samples, and may be longer
     from_data = row.experience.opponent == "data" or options.data.pretraining is not None
     return RolloutSpec(
         **c.rules(),
@@ -70,7 +70,7 @@ def spec_of(options: RunOptions) -> RolloutSpec:
 
 
 def prompts_per_rollout(options: RunOptions) -> int:
-    """Those of one step, or of an iteration where a method learns from samples of its reference."""
+    """Prompts of one step, or of one iteration if the algorithm samples from its reference."""
     row = options.algorithm
     assert row.experience is not None
     steps = 1
@@ -81,7 +81,7 @@ def prompts_per_rollout(options: RunOptions) -> int:
 
 
 def settings_of(options: RunOptions, eos: tuple[int, ...]) -> Settings:
-    """How a run samples; `eos` are the token ids that end a response."""
+    """Sampling settings of a run; `eos` are the token ids that end a response."""
     c = options.rollout
     return Settings(
         max_new_tokens=c.max_new_tokens,
@@ -94,12 +94,12 @@ def settings_of(options: RunOptions, eos: tuple[int, ...]) -> Settings:
 
 
 def prompts_per_call(options: RunOptions) -> int:
-    """Prompts that are sampled together."""
+    """Number of prompts per call of the sampler."""
     return options.rollout.sample_batch or options.rollout.prompts or options.batch_size
 
 
 def policy_fn(options: RunOptions, model: Roles) -> Callable[[PyTree], Weights]:
-    """`(params) -> policy` as the sampler takes it, its weights where rollout.weights says."""
+    """`(params) -> policy` for the sampler, with weights sharded or gathered (rollout.weights)."""
     copies: list[Callable[[nnx.State], nnx.State]] = []
 
     def policy(params: PyTree) -> Weights:
@@ -107,7 +107,7 @@ def policy_fn(options: RunOptions, model: Roles) -> Callable[[PyTree], Weights]:
         # which saves a copy, but gathers the weights at every token
         if options.rollout.weights == "sharded":
             return graphdef, state
-        if not copies:  # compiled once, when the first weights are there
+        if not copies:  # compiled once, with the shardings of the first weights
             copies.append(gathered_copy_fn(state, model.decoder.dtype)[0])
         return graphdef, copies[0](state)
 
@@ -115,7 +115,7 @@ def policy_fn(options: RunOptions, model: Roles) -> Callable[[PyTree], Weights]:
 
 
 def sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler:
-    """The sampler of a run; the last response to each prompt is written by its opponent."""
+    """The sampler of a run; the opponent, if any, writes the last response to each prompt."""
     row, c = options.algorithm, options.rollout
     assert row.experience is not None
     opponent, policy = row.experience.opponent, policy_fn(options, model)
@@ -156,7 +156,7 @@ def sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler
 
 
 def greedy_sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler:
-    """The most probable response to each prompt."""
+    """A sampler that decodes one response per prompt greedily."""
     settings = greedy(settings_of(options, eos_ids(model.path, model.tokenizer)))
     policy, size = policy_fn(options, model), prompts_per_call(options)
 
@@ -172,7 +172,7 @@ def greedy_sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> 
 
 
 def data_responses(examples: Sequence[Example], eos: Sequence[int]) -> Rollout:
-    """The data's own responses as if they had been sampled; one that was cut has no EOS."""
+    """The responses of the data as a rollout; a truncated one has no EOS."""
     return Rollout.from_lists(
         [example.prompt for example in examples],
         [[example.responses[0]] for example in examples],
@@ -181,15 +181,15 @@ def data_responses(examples: Sequence[Example], eos: Sequence[int]) -> Rollout:
 
 
 def reference_weights(model: Roles, frozen: Frozen) -> Weights:
-    """The reference as the sampler takes it."""
+    """(graphdef, state) of the reference, for the sampler."""
     if isinstance(frozen.ref, StandaloneModel):
         return frozen.ref.graphdef, frozen.ref.state
     return model.sampling_weights(policy_of(frozen.ref))
 
 
 def trained_temperature(options: RunOptions) -> float:
-    """Of the log-probs that a loss reads: of sampling where it follows the gradient of what is
-    sampled, 1 where it learns from fixed data, preferences or best responses.
+    """Temperature of the log-probs that a loss reads: the sampling temperature for policy
+    gradients, 1 for losses on fixed data, preferences or best responses.
     """
     return options.rollout.temperature if options.algorithm.policy_gradient else 1.0
 
@@ -203,7 +203,7 @@ def source_of(
     *,
     sampler: Sampler | None = None,
 ) -> Online:
-    """The source of an online run on these prompts; `sampler` replaces the one of the run."""
+    """The source of an online run on these prompts; `sampler` replaces the default one."""
     return Online(
         options.algorithm,
         table.examples,
@@ -221,7 +221,7 @@ def source_of(
 
 
 def pretraining_of(options: RunOptions, model: Roles) -> Pretraining | None:
-    """The texts of `data.pretraining`, as many per step as prompts."""
+    """The texts of `data.pretraining`, one per prompt and step."""
     if options.data.pretraining is None:
         return None
     texts = build_data.pretraining_of(options, model.tokenizer)
@@ -231,7 +231,7 @@ def pretraining_of(options: RunOptions, model: Roles) -> Pretraining | None:
 
 
 Evaluator = Callable[[TrainState, Frozen], dict[str, float] | None]
-"""`(state, frozen) -> metrics`; None where it was told to stop."""
+"""`(state, frozen) -> metrics`; None if it was stopped."""
 
 
 def evaluator_of(
@@ -242,11 +242,11 @@ def evaluator_of(
     reward: RewardFn,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluator:
-    """Metrics of one response to every held-out prompt: reward, lengths, diversity, and where there
-    is a reference the KL divergence to it (k1, nats per response).
+    """Metrics of one response to every held-out prompt: reward, lengths, diversity, and with a
+    reference the KL divergence to it (k1, nats per response).
 
     Args:
-      stop: asked between calls of the model; once it returns True the evaluator returns None.
+      stop: called between model calls; if it returns True, the evaluator returns None.
     """
     spec, policy = spec_of(options), policy_fn(options, model)
     eos = eos_ids(model.path, model.tokenizer)

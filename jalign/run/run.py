@@ -1,4 +1,4 @@
-"""A run as Python users hold it."""
+"""The `Run` object of the Python API: fit, evaluate, open."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run: what is trained, on which data, towards which rewards.
+    """A training run: model, data, rewards and options.
 
-    `jalign.online`, `jalign.offline` and `jalign.reward_model` return one that is set up, and
-    `jalign.open` one that was trained.
+    `jalign.online`, `jalign.offline` and `jalign.reward_model` return a run that is ready to train;
+    `jalign.open` returns a trained one.
 
     Args:
-      options: everything that describes it.
+      options: all options of the run.
       inputs: Python objects in place of what the options name.
 
     Attributes:
-      session: of the newest `fit`; its state and its evaluations.
+      session: session of the newest `fit`, with its state and evaluations.
     """
 
     def __init__(self, options: RunOptions, inputs: Inputs = Inputs()):
@@ -63,12 +63,12 @@ class Run:
 
     @cached_property
     def mesh(self) -> Mesh:
-        """The devices of the run."""
+        """The device mesh of the run."""
         return self.inputs.policy.mesh if self.inputs.policy else mesh_of(self.options.mesh)
 
     @property
     def setup(self) -> Setup:
-        """Data, models and rewards; loaded when it is first asked for."""
+        """Data, models and rewards, loaded on first access."""
         if self._setup is None:
             with jax.set_mesh(self.mesh):
                 self._setup = set_up(self.options, self.inputs, self.mesh, Display(None))
@@ -90,30 +90,30 @@ class Run:
         reference: Literal["step", "cached"] | None = None,
         console: Console | Literal["auto"] | None = "auto",
     ) -> ExitCode:
-        """Train: record, evaluate, checkpoint; the same call again resumes the run.
+        """Train, log, evaluate and checkpoint; the same call again resumes the run.
 
-        What is not given is as in the run's options.
+        Arguments that are None keep the run's options.
 
         Args:
-          steps: optimizer steps in all, those of earlier calls included.
-          optimizer: of optax, or the options of one with a schedule.
-          out: folder of metrics, TensorBoard events and checkpoints; a temporary one if nothing
-            names one.
+          steps: total optimizer steps, including those of earlier calls.
+          optimizer: an optax transformation, or options of an optimizer with a schedule.
+          out: folder for metrics, TensorBoard events and checkpoints; a temporary folder if none is
+            given.
           epochs: passes over the data, when steps is 0.
-          eval_every: steps between evaluations on held-out data; 0 is before and after only.
-          log_every, checkpoint_every: steps between lines of the record, and checkpoints.
-          resume: whether a checkpoint in `out` is used.
+          eval_every: steps between evaluations on held-out data; 0: only before and after.
+          log_every, checkpoint_every: steps between log lines, and between checkpoints.
+          resume: whether to resume from a checkpoint in `out`.
           stop: rules that end the run early.
-          sample: continuations of held-out prompts that are recorded.
+          sample: which continuations of held-out prompts are logged.
           reference: compute reference log-probs in the step, or once before training.
-          console: where progress is shown; auto is the terminal or the notebook, None nothing.
+          console: where to show progress; "auto": the terminal or notebook; None: nowhere.
 
         Returns:
           How the run ended; `ExitCode.OK` is 0.
 
         Raises:
-          ValueError: an option does not fit the algorithm or the data.
-          ResumeError: the checkpoint in `out` is of another run.
+          ValueError: an option contradicts the algorithm or the data.
+          ResumeError: the checkpoint in `out` belongs to another run.
         """
         checkpoint = {"every": checkpoint_every, "resume": resume}
         checkpoint = {name: x for name, x in checkpoint.items() if x is not None}
@@ -136,7 +136,7 @@ class Run:
         return self._fit(self._with_folder(options), shown)
 
     def check(self, options: RunOptions) -> None:
-        """Raise ValueError for what is wrong with these options, without data or devices."""
+        """Validate these options without data or devices; raise ValueError for a problem."""
         live = {name: 1.0 for name in self.inputs.rewards}
         reward = replace(options.reward, functions=live | options.reward.functions)
         replace(options, reward=reward).check()
@@ -165,7 +165,7 @@ class Run:
             return self.session.train()
 
     def _ready(self, options: RunOptions, display: Display) -> Setup:
-        """The setup there is, if these options change nothing of it; else a new one."""
+        """Reuse the current setup if these options do not affect it; else build a new one."""
         if self._setup is None:
             return set_up(options, self.inputs, self.mesh, display)
         # options that data and models do not depend on: what is loaded serves again
@@ -182,11 +182,11 @@ class Run:
         options = replace(options, data=old.data)  # with the date that was rendered
         return replace(self._setup, options=options, inputs=self.inputs)
 
-    # ---- what came of it
+    # ---- results
 
     @property
     def policy(self) -> Policy:
-        """The model as it is now: trained if `fit` was called, else as it was loaded."""
+        """The current model: trained if `fit` was called, else as loaded."""
         if self._trained is not None:
             return self._trained.policy(self.options.out)
         setup = self.setup
@@ -209,10 +209,10 @@ class Run:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the held-out data, as `eval_every` records them; nothing is written.
+        """Held-out metrics as `eval_every` records them; nothing is written.
 
         Raises:
-          ValueError: there are no held-out data.
+          ValueError: the run has no held-out data.
         """
         from jalign.run.evaluate import held_out_metrics
 
@@ -220,17 +220,17 @@ class Run:
             return held_out_metrics(self)
 
     def reward(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        """[n] rewards of responses, by the reward model that this run trains.
+        """[n] rewards of responses from the reward model that this run trains.
 
         Raises:
-          ValueError: the algorithm trains no reward of whole responses.
+          ValueError: the algorithm does not train a response-level reward.
         """
         with jax.set_mesh(self.mesh):
             return np.asarray(self.reward_model(prompts, responses))
 
     @property
     def reward_model(self) -> RewardModel:
-        """The reward model that this run trains, to be given to `jalign.online(rewards=...)`."""
+        """The reward model that this run trains; pass it to `jalign.online(rewards=..)`."""
         if self._trained is not None:
             return folder.reward_of(self.options, self._trained.model, self._trained.params)
         params = (self.session.state if self.session else self.setup.roles).params
@@ -238,7 +238,7 @@ class Run:
 
     @property
     def record(self) -> list[Row]:
-        """Every row of metrics.jsonl, oldest first; `kind` tells them apart."""
+        """Every row of metrics.jsonl, oldest first; `kind` distinguishes them."""
         return list(self._rows())
 
     @property
@@ -253,19 +253,19 @@ class Run:
 
 
 def train(options: RunOptions, console: Console | None) -> ExitCode:
-    """Everything that `jalign train` does."""
+    """Run `jalign train`."""
     return Run(options).fit(console=console)
 
 
 def open_run(name: str, step: folder.Which = None) -> Run:
-    """A run from its folder: its policy, its record, its evaluations.
+    """Open a run by its folder: its policy, record and evaluations.
 
     Args:
-      name: folder or bucket that `fit` or `jalign train` wrote.
-      step: of a checkpoint, or "best"; None is the newest.
+      name: run directory or bucket written by `fit` or `jalign train`.
+      step: step of a checkpoint, or "best"; None opens the newest.
 
     Raises:
-      ValueError: there is no run, or no such checkpoint.
+      ValueError: no run in this folder, or no such checkpoint.
     """
     trained = folder.weights(name, step)
     run = Run(trained.options)

@@ -1,4 +1,4 @@
-"""A run as the model of another one: SFT and then DPO, a reward model as a critic's start."""
+"""Use a run as a model of another run: SFT, then DPO; a critic initialized from a reward model."""
 
 import hashlib
 import sys
@@ -18,7 +18,7 @@ FOLDER = "models"  # in a run's folder
 
 
 def named(name: str) -> tuple[str, runs.Which] | None:
-    """The run and its checkpoint, of RUN, RUN@STEP or RUN@best; None of anything else."""
+    """Parse RUN, RUN@STEP or RUN@best into run and checkpoint; None for any other name."""
     if runs.is_run(name):
         return name, None
     run, at, step = name.rpartition("@")
@@ -26,8 +26,8 @@ def named(name: str) -> tuple[str, runs.Which] | None:
 
 
 def folder_of(run: str, step: runs.Which) -> str:
-    """Folder of the run's newest (or a given) model in Hugging Face's format, adapters merged, in
-    float32: written when it is asked for the first time, and kept in the run's folder.
+    """Folder of the run's newest or given checkpoint in Hugging Face's format, in float32 with
+    adapters merged; written on first use and kept in the run's folder.
     """
     number = runs.step_of(run, step)
     there = _place(run) / str(number)
@@ -51,7 +51,7 @@ def folder_of(run: str, step: runs.Which) -> str:
 
 
 def _place(run: str) -> Path:
-    """On disk in any case: models are read from memory-mapped files."""
+    """A local folder even for a run in a bucket: models are read from memory-mapped files."""
     if not store.is_remote(run):
         return Path(run) / FOLDER
     return (

@@ -1,4 +1,4 @@
-"""Continuations of held-out prompts during a run."""
+"""Sample continuations of held-out prompts during training."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from jalign.run.roles import Roles
 
 
 def sample_prompts(options: RunOptions, held: Examples | None) -> list[tuple[int, np.ndarray]]:
-    """(example index, ids) of the first `sample.prompts` held-out prompts that differ."""
+    """(example index, ids) of the first `sample.prompts` distinct held-out prompts."""
     prompts: dict[bytes, tuple[int, np.ndarray]] = {}
     for i, example in enumerate(held or ()):
         if len(prompts) == options.sample.prompts:

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from jaxtyping import PyTree
 
 _ROWS = {"supervised": "sft", "pairs": "dpo", "binary": "kto", "lists": "dpo_list"}
-"""Kind of rows -> an algorithm that reads them; its loss is not computed."""
+"""Kind of rows -> an algorithm that reads them; only its data format is used."""
 
 
 class LogProbs(NamedTuple):
     """Log-probabilities of K responses to each of n prompts, nats.
 
     Attributes:
-      logps: of a response, the sum over its tokens; for pairs the preferred one is first.
-      token_logps: of each token; 0 where `mask` is False.
-      mask: which tokens a response has.
+      logps: sum over the tokens of a response; for pairs the preferred response is first.
+      token_logps: per token; 0 where `mask` is False.
+      mask: whether a position holds a token of the response.
     """
 
     logps: Float32[np.ndarray, "n K"]
@@ -50,7 +50,7 @@ def score(
     Args:
       rows: prompts with their responses, in any layout that `jalign.offline` reads.
       batch_size: rows per call.
-      data: limits of lengths and the like.
+      data: options such as length limits.
 
     Raises:
       ValueError: rows cannot be read, or have no responses.

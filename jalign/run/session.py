@@ -1,4 +1,4 @@
-"""One life of a run, from resuming to its end."""
+"""One training session of a run, from resuming to its end."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Session:
     Args:
       setup: data, models and rewards.
       display: shows progress.
-      closing: closes the log, and unlocks the folder, when the caller leaves it.
+      closing: exit stack of the caller that closes the log and unlocks the folder.
 
     Attributes:
-      state, frozen: of the newest step.
+      state, frozen: training state and frozen arrays of the newest step.
       evaluations: held-out metrics so far, oldest first.
     """
 
@@ -63,7 +63,7 @@ class Session:
         roles, mesh = setup.roles, setup.mesh
         self.state, self.frozen = initial_state(self.options, roles, mesh, optimizer)
         self.identity = identity_of(setup, self.source, self.state, self.frozen, self.steps)
-        # files of each host, which may be old on one
+        # each host reads its own files, and one may have old ones
         local = [self.identity[name] for name in ("data", "held_out", "tokenizer")]
         hosts.check_processes_agree("the data or the tokenizer", [self.steps, *local])
         # only now that all input is known to be right: bad input leaves no folder behind
@@ -76,7 +76,7 @@ class Session:
         self._use_cached_reference()
         self.step = self._compiled_step(optimizer)
 
-    # ---- what is built
+    # ---- construction
 
     def _sources(self) -> tuple[Source, Offline | None, Callable[..., Any] | None]:
         """(batches, held-out batches, evaluator of responses to held-out prompts)."""
@@ -125,7 +125,7 @@ class Session:
     # ---- resuming
 
     def _resume(self) -> tuple[int, Meta]:
-        """(steps taken, facts of the checkpoint); the state and the source continue from there."""
+        """Restore state and source; return (steps taken, facts of the checkpoint)."""
         o = self.options
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state
@@ -191,7 +191,7 @@ class Session:
     # ---- training
 
     def train(self) -> ExitCode:
-        """Take the remaining steps; the exit code says how the run ended."""
+        """Take the remaining steps; return the exit code."""
         with self.preemption, self.checkpoints:
             hooks = self._hooks()
             self.evaluations = hooks.evaluations.so_far
@@ -229,7 +229,7 @@ class Session:
         )
 
     def _keep_state(self, info: Any) -> None:
-        """After `StopTraining`, the state of the last step is still at hand."""
+        """Keep the state of the last step, also after `StopTraining`."""
         self.state = info.state
 
     def _hooks(self) -> Hooks:
@@ -242,7 +242,7 @@ class Session:
 
 
 def _announced(step: TrainStepFn, log: RunLog, phase: str) -> TrainStepFn:
-    """The step; its first call, which compiles it, is shown as a phase."""
+    """Wrap the step so that its first call, which compiles, is shown as a phase."""
     fresh = True
 
     def call(state: TrainState, frozen: Frozen, data: Any) -> Any:
@@ -257,7 +257,7 @@ def _announced(step: TrainStepFn, log: RunLog, phase: str) -> TrainStepFn:
 
 
 def _shown(source: Source, display: Display) -> Callable[..., Any]:
-    """The source; its rollouts are shown as phases."""
+    """Wrap the source so that its rollouts are shown as phases."""
 
     def data(state: TrainState, frozen: Frozen) -> Any:
         if not (isinstance(source, Online) and source.begins):

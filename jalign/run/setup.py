@@ -1,4 +1,4 @@
-"""What a run loads before it trains: data, models, rewards."""
+"""Load what a run trains with: data, models, rewards."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from jalign.train.source import Source as BatchSource
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Python objects that take the place of what the options name.
+    """Python objects that replace what the options name.
 
     Attributes:
-      policy: a loaded model, for `model.path`.
-      reference: another, for `model.reference`.
-      train, eval: rows, for `data.train` and `data.eval`.
-      rewards: name -> function or reward model, or (that, its weight), beside those of `reward`.
-      sampler: samples responses instead of the policy's own sampler.
-      source: gives the batches of a run on fixed data instead of `data.train`.
-      optimizer: for `optim`.
+      policy: a loaded model instead of `model.path`.
+      reference: a loaded model instead of `model.reference`.
+      train, eval: rows instead of `data.train` and `data.eval`.
+      rewards: name -> function or reward model, or (either, weight); added to those of `reward`.
+      sampler: replaces the default sampler.
+      source: yields the batches of an offline run instead of `data.train`.
+      optimizer: replaces `optim`.
     """
 
     policy: Policy | None = None
@@ -56,9 +56,9 @@ class Setup:
     """A run that is ready to train.
 
     Attributes:
-      options: with the date that the chat template writes, if it writes one.
+      options: options of the run, with `data.date` if the chat template writes the date.
       examples, held: tokenized training and held-out data.
-      table, held_table: of an online run, its prompts in every form.
+      table, held_table: the prompts of an online run.
     """
 
     options: RunOptions
@@ -74,7 +74,7 @@ class Setup:
 
 
 def set_up(options: RunOptions, inputs: Inputs, mesh: Mesh, display: Display) -> Setup:
-    """Read the data, then load the models: bad data are reported before minutes of loading."""
+    """Read the data, then load the models, so that bad data are reported early."""
     undated, options = options, dated(options)
     tokenizer = inputs.policy.tokenizer if inputs.policy else tokenizer_of(options)
     with display.phase("reading the data"):
@@ -122,7 +122,7 @@ def _read(
 
 
 def model_options(policy: Policy | None, options: RunOptions) -> RunOptions:
-    """Options of a run on this policy: its model and its mesh."""
+    """Options of a run that trains this policy: they take its model and mesh options."""
     if policy is None:
         return options
     facts: dict[str, Any] = {"critic": options.model.critic, "heads": options.model.heads}

@@ -1,4 +1,4 @@
-"""Rewards of the steps of responses: functions, a process reward model."""
+"""Step-level rewards: functions, a process reward model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from jalign.run.reward_total import call_functions, failures_of, total_of
 
 
 class ReasoningStep(NamedTuple):
-    """A step of a response.
+    """A reasoning step of a response.
 
     Attributes:
-      before: the response up to the step.
-      text: of the step, without the space around it.
-      tokens: how many it has.
+      before: text of the response before the step.
+      text: text of the step, stripped.
+      tokens: number of tokens of the step.
     """
 
     before: str
@@ -36,9 +36,9 @@ class ReasoningStep(NamedTuple):
 
 @dataclass(frozen=True)
 class StepReward:
-    """`reward(table, indices, rollout) -> Judged`: functions, called with a step as if it were a
-    response, plus the probability that a process reward model gives it. The reward of a response
-    is the mean of its steps'.
+    """`reward(table, indices, rollout) -> Judged`: reward functions applied to each step as if it
+    were a response, plus the step probability of a process reward model. The reward of a response
+    is the mean over its steps.
     """
 
     options: RewardConfig
@@ -63,7 +63,7 @@ class StepReward:
         total, metrics = total_of(self.options, count, scored, by_model)
         failures = failures_of(count, scored, by_model)
         metrics["completions/mean_steps"] = count / len(steps)
-        # a step to which no function applies has no reward, and does not spoil the others
+        # a step to which no function applies is excluded from the mean
         absent = np.zeros(count, bool) if self.model or scored is None else ~scored.applies
 
         # NaN where nothing is known: a 0 would be a reward
@@ -100,7 +100,7 @@ def steps_of(
 ) -> list[ReasoningStep]:
     """The steps of a response to prompt i; `ends` are the positions of their last tokens."""
     borders = [0, *(end + 1 for end in ends)]
-    # Decoded from the start each time: a tokenizer may write the first token of a text otherwise.
+    # Decode from the start each time: tokenizers may decode the first token of a text differently.
     prefixes = [table.decode(i, tokens[:border]) for border in borders]
     lengths = [stop - start for start, stop in pairwise(borders)]
     return [

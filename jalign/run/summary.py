@@ -1,4 +1,4 @@
-"""What `jalign train` tells people before and after a run."""
+"""Summaries printed before and after a run."""
 
 import shutil
 import sys
@@ -18,12 +18,12 @@ from jalign.run.setup import Setup
 from jalign.train.online import Online
 from jalign.train.source import Source
 
-_OUR_OWN = {"row", "source", "weight"}  # extras that are read whatever the algorithm
+_OUR_OWN = {"row", "source", "weight"}  # extras that every algorithm reads
 _SHOWN = 3  # generations
 
 
 def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int) -> None:
-    """Print what this run is: model, kernels, data, batches."""
+    """Print the model, kernels, data and batches of a run."""
     options, model = setup.options, setup.roles
     examples, held = setup.examples, setup.held
     trained = sum(x.size for x in jax.tree.leaves(model.params))
@@ -72,7 +72,7 @@ def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int)
 def conclude(
     log: RunLog, out: store.StorePath, start: int, steps: int, seconds: float, best: int | None
 ) -> None:
-    """Before and after, side by side, how many steps this life took, and where everything is."""
+    """Print metrics and texts before and after, the steps of this session, and the output files."""
     # without a terminal nobody reads tables, and the record has it all
     console = log.display.console
     if console is None:
@@ -110,7 +110,7 @@ def conclude(
 
 
 def _show_texts(log: RunLog, first: list[dict[str, str]], last: list[dict[str, str]]) -> None:
-    """A few prompts with what was written before and after; how many texts are empty is said."""
+    """Show a few prompts with continuations before and after, and count empty ones."""
     console = log.display.console
     assert console is not None
     pairs = [
@@ -119,7 +119,7 @@ def _show_texts(log: RunLog, first: list[dict[str, str]], last: list[dict[str, s
     ]
     full = [pair for pair in pairs if all(pair[1:])]
     for prompt, before, after in (full or pairs)[:_SHOWN]:
-        # no str: what looks like markup in a text is text
+        # Text, not str: rich would parse markup in a str
         table = Table(show_header=False, title=Text(prompt), title_justify="left", expand=True)
         table.add_row("before", Text(before))
         table.add_row("after", Text(after))
