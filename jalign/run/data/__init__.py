@@ -1,6 +1,6 @@
 """The data of a run: rows from files or from memory, records, tokenized examples.
 
-`load` does all of it; the rest serves commands that need a part.
+`load` does everything; the other functions serve commands that need only a part.
 """
 
 from jalign.run.data.columns import with_loss_columns

@@ -1,4 +1,4 @@
-"""Columns of the data that a loss reads: checked, and derived where they can be."""
+"""Check the data columns that a loss reads, and derive missing ones where possible."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def _prompt_embeddings(options: RunOptions, examples: Examples) -> np.ndarray:
 DERIVED: dict[str, Callable[[RunOptions, Examples], np.ndarray]] = {
     "density_ratio": _density_ratios,
 }
-"""Columns that are computed where a loss reads them and the data do not hold them."""
+"""Columns that are computed if a loss reads them and the data lack them."""
 
 REMEDIES = {"chosen_prob": "; data.soft_labels computes it from margin"}
-"""What to do about a missing column."""
+"""Remedies for a missing column, appended to the error."""
 
 
 def with_loss_columns(options: RunOptions, examples: Examples) -> Examples:
-    """The examples with every column that the loss reads from the data.
+    """Add or check every column that the loss reads from the data.
 
     Raises:
-      ValueError: names the columns that are missing.
+      ValueError: columns are missing; the message names them.
     """
     algorithm = options.algorithm
     read = set(algorithm.inputs()) & algorithm.format.data_fields

@@ -19,12 +19,12 @@ from jalign.run.data.sources import MemoryRow, all_rows, as_rows, columns_rename
 
 
 class RunData(NamedTuple):
-    """What a run is trained and evaluated on.
+    """The training and held-out data of a run.
 
     Attributes:
-      rows, held_rows: training and held-out rows; `extras["row"]` of an example is its number here.
+      rows, held_rows: training and held-out rows; `extras["row"]` of an example is its index here.
       examples: tokenized training rows.
-      held: tokenized held-out rows; None where nothing is held out.
+      held: tokenized held-out rows; None if nothing is held out.
     """
 
     rows: Sequence[Row]
@@ -42,11 +42,11 @@ def load(
     """Read and tokenize the data of a run.
 
     Args:
-      options: `data` says what to read and how, the algorithm what its rows mean.
+      options: `data` defines what is read and how, the algorithm what the rows mean.
       tokenizer: of the policy.
-      train: training rows in memory, instead of `data.train`; `data.holdout` of them is held out
-        unless there are held-out rows.
-      eval: held-out rows in memory, instead of `data.eval`; nothing else is held out.
+      train: training rows in memory instead of `data.train`; `data.holdout` of them is held out
+        unless held-out rows are given.
+      eval: held-out rows in memory instead of `data.eval`; nothing else is held out.
 
     Raises:
       ValueError: rows that cannot be read, or lack a column that the loss reads.
@@ -54,7 +54,7 @@ def load(
     c = options.data
     if train is None:
         from_files = options
-        if eval is not None:  # then no part of data.train is held out as well
+        if eval is not None:  # so that no part of data.train is held out as well
             c_train = replace(c, eval=None, eval_split="test", holdout=0)
             from_files = replace(options, data=c_train)
         rows, held = all_rows(from_files)
@@ -85,8 +85,8 @@ def examples_of(
     if row.experience:
         examples = tokenize_prompts(train, row.data_kind, c, tokenizer)
     else:
-        # Only training rows are filtered and balanced: runs with other filters are compared on the
-        # same held-out data.
+        # Only training rows are filtered and balanced, so that runs with other filters share their
+        # held-out data.
         examples = _tokenized(
             train,
             row.data_kind,
@@ -117,7 +117,7 @@ def held_of(
 def tokenize_prompts(
     rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: PreTrainedTokenizerBase
 ) -> Examples:
-    """Rows as the prompts of an online run; their other columns are kept for rewards."""
+    """Tokenize rows as prompts of an online run; the other columns are kept for rewards."""
     return _tokenized(rows, kind, c, tokenizer, numeric=(), unread="kept for rewards")
 
 
@@ -131,7 +131,7 @@ def pretraining_of(options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> E
 
 # others may hold text: a column that no loss reads must not be refused for it
 def _numeric(options: RunOptions) -> set[str]:
-    """Columns of numbers that the loss reads."""
+    """Numeric columns that the loss reads."""
     return {*options.algorithm.inputs(), "weight"}
 
 

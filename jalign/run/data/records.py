@@ -1,4 +1,4 @@
-"""Records of a run's data: prompts to answer, and data of another kind."""
+"""Records of a run's data: prompts, or any other kind."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jalign.run.data.sources import training_rows
 def prompts_of(
     rows: Sequence[Row], say: Callable[[str], None] = lambda _: None
 ) -> list[str | list[Message]]:
-    """The prompts of rows of any kind, texts or messages; a text alone is one too.
+    """The prompts of rows of any kind, as texts or messages; a plain text counts as a prompt.
 
     Args:
-      say: is told about rows that are left out and about tools, which are not in the prompts.
+      say: called with a line about dropped rows, and about tools, which the prompts lack.
     """
     records = prompt_records(rows, say)
     if any(record.tools for record in records):
@@ -29,7 +29,7 @@ def prompts_of(
 def prompt_records(
     rows: Sequence[Row], say: Callable[[str], None] = lambda _: None
 ) -> list[Record]:
-    """The prompts with their tools; `say` is told about rows that are left out."""
+    """The prompts with their tools; `say` is called with a line about dropped rows."""
     if rows and "text" in rows[0] and "prompt" not in rows[0]:
         texts = to_records(rows, "supervised", numeric=())[0]
         return [record._replace(prompt=record.responses[0], responses=[]) for record in texts]
@@ -40,9 +40,7 @@ def prompt_records(
 
 
 def converted(options: RunOptions, kind: str) -> tuple[list[Record], Report]:
-    """All of `data.train` as records of a kind: nothing is held out, but filters and balance
-    apply.
-    """
+    """All of `data.train` as records of a kind, filtered and balanced, with nothing held out."""
     c = options.data
     return to_records(
         training_rows(c),

@@ -1,4 +1,4 @@
-"""Rows of a run's data: from files, folders, the hub, the package or memory; which are held out."""
+"""Read rows from files, folders, the hub, the package or memory; split off held-out rows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MemoryRow = Row | str | Sequence[Mapping[str, Any]]
 
 
 def as_rows(rows: Sequence[MemoryRow], options: RunOptions) -> list[Row]:
-    """Rows in memory with columns: a text or a list of messages is the prompt of an online run, and
-    the text or the messages of supervised data.
+    """Give rows in memory columns: a text or a list of messages becomes the prompt of an online
+    run, or the text or messages of supervised data.
     """
     online = options.algorithm.experience is not None
     text, messages = ("prompt", "prompt") if online else ("text", "messages")
@@ -36,7 +36,7 @@ def as_rows(rows: Sequence[MemoryRow], options: RunOptions) -> list[Row]:
 
 
 def rows_of(data: Sources, split: str, bad_rows: str = "error") -> list[dict[str, object]]:
-    """Rows of one source or of a weighted mixture; `split` counts where a source has several."""
+    """Rows of one source or of a weighted mixture; `split` applies to sources with several."""
     named = [(_path(name, split), weight) for name, weight in _weights(data)]
     # one source keeps its columns: a mixture adds `_source` to each row
     if len(named) == 1 and named[0][1] == 1:
@@ -50,10 +50,10 @@ def names_of(data: Sources) -> list[str]:
 
 
 def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Rows of the training and of the held-out data, with the columns named as jalign names them.
+    """Training and held-out rows, with columns under jalign's names.
 
-    Without `data.eval`, the held-out rows are the test split of `data.train`'s folder or hub name
-    if it has one, else a part of the training rows.
+    Without `data.eval`, the held-out rows are the test split of `data.train` if it has one, else a
+    part of the training rows.
     """
     c = options.data
     train: Sequence[Row] = training_rows(c)
@@ -65,19 +65,19 @@ def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
 
 
 def held_rows(options: RunOptions) -> Sequence[Row]:
-    """The held-out rows of `all_rows`; training rows are read only if they are a part of those."""
+    """The held-out rows of `all_rows`; training rows are read only if some are held out."""
     held = _separate_held_rows(options.data)
     # a hub data set may be large: training rows only where they are needed
     return all_rows(options)[1] if held is None else held[: options.data.eval_limit or None]
 
 
 def training_rows(c: DataConfig) -> list[dict[str, object]]:
-    """All rows of `data.train`: none is held out."""
+    """All rows of `data.train`, with none held out."""
     return columns_renamed(c, c.train, _training_split(c))[: c.limit or None]
 
 
 def split_rows(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Rows to train on and `data.holdout` of them to hold out, by a hash of their prompts."""
+    """Split rows into training and `data.holdout` held-out rows, by a hash of the prompt."""
     c = options.data
     holdout = HOLDOUT if c.holdout is None else c.holdout
     if not holdout:
@@ -88,13 +88,13 @@ def split_rows(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row],
 
 
 def columns_renamed(c: DataConfig, data: Sources, split: str) -> list[dict[str, object]]:
-    """Rows with the columns of `data.columns` under jalign's names."""
+    """Read rows and rename the columns in `data.columns` to jalign's names."""
     rows = rows_of(data, split, c.bad_rows)
     return rename(rows, c.columns) if c.columns else rows
 
 
 def described_splits(c: DataConfig) -> list[str]:
-    """Which splits are read, for people, where a source has several."""
+    """Lines about the splits that are read, for sources with several."""
     lines = []
     for name, _ in _weights(c.train):
         names = [] if name in EMBEDDED else sources.split_names(name)
@@ -115,7 +115,7 @@ def _weights(data: Sources) -> list[tuple[str, float]]:
 
 
 def _path(name: str, split: str) -> str:
-    """Path or hub name of a source; data in the package have names of their own."""
+    """Resolve a source to a path or hub name; data in the package have special names."""
     if name in EMBEDDED:
         half = "train" if splits.family(split) in ("train", None) else "test"
         return str(getattr(embedded, EMBEDDED[name])(half))
@@ -126,9 +126,7 @@ def _path(name: str, split: str) -> str:
 
 
 def _separate_held_rows(c: DataConfig) -> Sequence[Row] | None:
-    """Held-out rows of a file or split of their own; None where they are a part of the training
-    rows.
-    """
+    """Held-out rows from a separate file or split; None if they are a part of the training rows."""
     held_out = _held_out_split(c)
     if c.eval is not None:
         return columns_renamed(c, c.eval, c.eval_split)
@@ -150,7 +148,7 @@ def _training_split(c: DataConfig) -> str:
 
 
 def _held_out_split(c: DataConfig) -> str | None:
-    """The split of the training source that is held out, if nothing else is."""
+    """The split of the training source that is held out, if no other data are."""
     asked = c.eval_split != "test"
     if c.eval is not None or c.holdout is not None or not isinstance(c.train, str):
         names = []

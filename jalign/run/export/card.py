@@ -1,4 +1,4 @@
-"""Where an exported model comes from: `jalign.json` for programs, README.md for people."""
+"""Provenance of an exported model: `jalign.json` for programs, README.md for readers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from jalign.data.rows import Row
 
 FACTS = "jalign.json"
-"""Beside an exported or merged model: what it was made from."""
+"""File in an exported or merged model's folder with its provenance."""
 
 
 def facts_of(run: str, options: RunOptions, step: int) -> dict[str, object]:
-    """Of a run's checkpoint, as JSON can hold it."""
+    """Facts about a run's checkpoint, JSON-serializable."""
     saved = json.loads((store.as_path(run) / "config.json").read_text(encoding="utf-8"))
-    numbers = saved["algorithm"]  # of the run itself, also where its algorithm is not known here
+    numbers = saved["algorithm"]  # as saved: the algorithm may be unknown in this process
     if numbers["name"] == options.algorithm_name:
         numbers = options.algorithm.hyperparameters | numbers
     optim = options.optim
@@ -46,21 +46,21 @@ def facts_of(run: str, options: RunOptions, step: int) -> dict[str, object]:
 
 
 def title_of(facts: Facts) -> str:
-    """Heading of a model card."""
+    """Title of a model card."""
     if "run" in facts:
         return f"{Path(facts['run']).name}, step {facts['step']}"
     return f"{Path(str(facts['base_model'])).name}, saved by jalign"
 
 
 def write(folder: Path, facts: Facts, title: str, usage: str, library: str) -> None:
-    """Both files."""
+    """Write both files."""
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     text = f"{_front(facts, library)}\n# {title}\n\n{_body(facts)}\n## How to load it\n\n{usage}"
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def read(name: str) -> Facts:
-    """The facts beside a model in a folder; {} of any other."""
+    """The facts stored with a model in a folder; {} if there are none."""
     file = Path(name) / FACTS
     try:
         said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -70,7 +70,7 @@ def read(name: str) -> Facts:
 
 
 def usage(folder: str, kind: str, chat: bool) -> str:
-    """How a whole model is loaded and asked."""
+    """Example code that loads and runs a full model."""
     if kind == "language model":
         return _code(
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -97,7 +97,7 @@ def usage(folder: str, kind: str, chat: bool) -> str:
 
 
 def adapter_usage(folder: str, base: str, kind: str) -> str:
-    """How an adapter is put on its base."""
+    """Example code that loads an adapter on its base."""
     auto = "AutoModelForCausalLM" if kind == "language model" else AUTO_SCORE
     more = "" if kind == "language model" else ", num_labels=1"
     lines = [
@@ -144,7 +144,7 @@ def _code(*lines: str) -> str:
 
 
 def evaluations(run: str, step: int) -> list[Row]:
-    """What a run recorded of its evaluations up to a step, oldest first."""
+    """Evaluations that a run logged up to a step, oldest first."""
     file = store.as_path(run) / "metrics.jsonl"
     rows = []
     for line in file.read_text(encoding="utf-8").split("\n") if file.exists() else ():
@@ -158,7 +158,7 @@ def evaluations(run: str, step: int) -> list[Row]:
 
 
 def _before_and_after(run: str, step: int) -> dict[str, dict[str, float]]:
-    """Metric -> its value before and after, where the run evaluated."""
+    """Metric -> its values at the first and the last evaluation."""
     rows = evaluations(run, step)
     known = [name for name in (rows[-1] if rows else {}) if name not in ("step", "kind", "time")]
     found = {}
@@ -169,7 +169,7 @@ def _before_and_after(run: str, step: int) -> dict[str, dict[str, float]]:
 
 
 def _front(facts: Facts, library: str) -> str:
-    """What the hub reads; a folder is no name of a model there."""
+    """The YAML header for the hub; a local folder is not a valid base_model there."""
     lines = ["---", f"library_name: {library}"]
     base = str(facts["base_model"])
     # a relative path (runs/sft) looks like a hub name
@@ -181,7 +181,7 @@ def _front(facts: Facts, library: str) -> str:
 
 
 def _body(facts: Facts) -> str:
-    """Everything that is known, as tables."""
+    """All facts, as tables."""
     plain = {k: v for k, v in facts.items() if k != "held_out" and v is not None}
     lines = ["| | |", "| --- | --- |"]
     for name, value in plain.items():

@@ -1,4 +1,4 @@
-"""A policy with everything that other libraries need to read it, as a folder."""
+"""Write a policy as a folder with everything that other libraries need to load it."""
 
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,12 @@ DTYPES = ("base", "float32", "bfloat16", "float16")
 
 
 class Exported:
-    """A policy on its way to a folder.
+    """A policy prepared for export.
 
     Attributes:
-      adapted: it has adapters.
-      reward: it gives one reward per response.
-      notes: lines for people, complete when everything is written.
+      adapted: whether it has adapters.
+      reward: whether it is a reward model with one reward per response.
+      notes: lines for the user, complete after writing.
     """
 
     def __init__(self, policy: Policy):
@@ -32,7 +32,7 @@ class Exported:
         # a module of its own: what is removed or scaled below stays on the policy
         self.decoder = nnx.merge(*policy.weights)
         if row and row.needs_critic:
-            self.decoder.value = None  # the head of a critic on the policy: no reader has a use
+            self.decoder.value = None  # a critic's head: not part of the language model
         self.adapted = bool(lora.adapters(self.decoder))
         self.reward = bool(row and row.scores_responses)
         self.notes: list[str] = []
@@ -41,7 +41,7 @@ class Exported:
             self.notes.append(f"a response ends with {' or '.join(map(repr, names))}")
 
     def write_adapter(self, out: Path, shown: str) -> None:
-        """Write PEFT's folder, tokenizer and template beside it."""
+        """Write a PEFT folder with tokenizer and chat template."""
         base = self.policy.path
         peft.save_adapter(self.decoder, out, base)
         if self.decoder.value is None:
@@ -49,7 +49,7 @@ class Exported:
         self._finish(out, card.adapter_usage(shown, base, self._kind), "peft")
 
     def write_model(self, out: Path, shown: str, dtype: str, gain: float = 1.0) -> str:
-        """Write a whole model; returns what it is."""
+        """Write the full model; return what was written, in words."""
         decoder, tokenizer, base = self.decoder, self.tokenizer, self.policy.path
         # adapters are merged into dense matrices: no other library reads these codes
         decoder = quant.dequantize(lora.merge(decoder) if self.adapted else decoder)
@@ -89,10 +89,10 @@ class Exported:
 
 
 def save(policy: Policy, folder: Path, *, adapter: bool, dtype: str, overwrite: bool) -> None:
-    """`Policy.save`.
+    """Implement `Policy.save`.
 
     Raises:
-      ValueError: the folder holds a model, or there is no adapter.
+      ValueError: the folder already holds a model, or there is no adapter.
     """
     exported, shown = Exported(policy), str(folder)
     if adapter and not exported.adapted:

@@ -1,4 +1,4 @@
-"""Folders of models that appear complete or not at all."""
+"""Write model folders atomically: complete or not at all."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ OURS = (
     *("*.safetensors", "*.safetensors.index.json", *LOADABLE, *hub.TOKENIZER),
     *("README.md", "jalign.json", "reward.json"),
 )
-"""What a model's folder holds."""
+"""Patterns of the files in a model folder."""
 
 _UNFINISHED = ".unfinished"
 
 
 def check(out: str, overwrite: bool) -> Path:
-    """The folder to write, if it may be written.
+    """Return the folder to write if it may be written.
 
     Raises:
-      ValueError: it is in an object store or a file; it is not empty, and --overwrite is not given
-        or what is in it is no model.
+      ValueError: it is a file or in an object store; or it is not empty, and --overwrite is not given
+        or it does not hold a model.
     """
     folder = store.local(out, "what is exported")
     if not folder.exists():
@@ -47,14 +47,14 @@ def check(out: str, overwrite: bool) -> Path:
 
 @contextmanager
 def written(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to fill, whose files are moved to `out` at the end, what makes it loadable last.
+    """A temporary folder whose files are moved to `out` at the end, `LOADABLE` files last.
 
-    A model that was there is replaced; files that belong to no model stay.
+    An existing model is replaced; other files stay.
     """
     folder = check(str(out), overwrite)
     # within the folder: a rename is atomic on one file system only
     unfinished = folder / _UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed command
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed command
     unfinished.mkdir(parents=True)
     try:
         yield unfinished

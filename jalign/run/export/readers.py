@@ -1,5 +1,5 @@
-"""What the readers of an exported model need and its weights do not say: where a response ends,
-what fills up the rows of a batch, and how a conversation is written.
+"""Settings that loaders of an exported model need besides its weights: end tokens, pad token, chat
+template.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAD = "<|pad|>"
 def write_generation(
     folder: Path, base: str, ends: tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """generation_config.json: the base's own, with what ends a response."""
+    """Write generation_config.json: the base's own, with the end tokens of responses."""
     theirs = hub.find(base) / GENERATION_FILE
     said = json.loads(theirs.read_text(encoding="utf-8")) if theirs.is_file() else {}
     if tokenizer.bos_token_id is not None:
@@ -39,14 +39,14 @@ def write_generation(
 
 
 def one_or_all(ids: tuple[int, ...]) -> int | list[int]:
-    """As Hugging Face's configs write it."""
+    """A single id, or a list of several, as in Hugging Face's configs."""
     return ids[0] if len(ids) == 1 else list(ids)
 
 
 def pad_apart(tokenizer: PreTrainedTokenizerBase, decoder: Decoder, ends: tuple[int, ...]) -> bool:
-    """Give the tokenizer of a reward model a pad token that ends no response: transformers reads
-    the reward at the last token that is not padding. Without a special token to spare one is
-    added; returns whether the embedding had to grow for it.
+    """Give the tokenizer of a reward model a pad token that is not an end token: transformers reads
+    the reward at the last token that is not padding. If no special token is free, one is added;
+    return whether the embedding had to grow for it.
     """
     special = [
         str(token)
@@ -74,9 +74,9 @@ def pad_apart(tokenizer: PreTrainedTokenizerBase, decoder: Decoder, ends: tuple[
 
 
 def end_where_scored(tokenizer: PreTrainedTokenizerBase) -> None:
-    """The chat template of a reward model, whose conversations end at the token that the reward is
-    read at: what the template writes after the last turn's end is left out, and where it does not
-    end a turn the EOS follows, as in training.
+    """Change the chat template of a reward model so that conversations end at the scored token: text
+    after the last end of turn is dropped; a template without end of turn gets the EOS, as in
+    training.
     """
     if not tokenizer.chat_template:
         return

@@ -1,4 +1,4 @@
-"""Write a run's model, or its adapter, as a folder that other libraries load."""
+"""Export a run's model, or its adapter, as a folder that other libraries load."""
 
 import json
 import os
@@ -17,16 +17,16 @@ from jalign.run.export.exported import Exported
 
 
 def check_out(options: ExportConfig) -> None:
-    """Raise ValueError where OUT may not be written."""
+    """Raise ValueError if OUT may not be written."""
     model_folder.check(os.path.expanduser(options.out), options.overwrite)
 
 
 def export(options: ExportConfig) -> list[str]:
-    """Write the folder; returns what the user should know about it, line by line.
+    """Write the folder; return lines for the user.
 
     Raises:
-      ValueError: there is no such run or checkpoint, no adapter to write, no held-out data to
-        normalize by, or OUT may not be written.
+      ValueError: no such run or checkpoint, no adapter to write, no held-out data for the
+        normalization, or OUT may not be written.
     """
     check_out(options)
     out = os.path.expanduser(options.out)
@@ -59,9 +59,7 @@ def export(options: ExportConfig) -> list[str]:
 
 
 def _normalization(trained: runs.Weights) -> tuple[float, float]:
-    """gain and bias that give the rewards of all held-out responses mean 0 and standard deviation
-    1.
-    """
+    """Gain and bias that normalize the rewards of all held-out responses to mean 0 and std 1."""
     scorer = runs.reward_of(trained.options, trained.model, trained.params)
     _, held = build_data.examples_of(trained.options, trained.model.tokenizer)
     if held is None:
@@ -71,8 +69,8 @@ def _normalization(trained: runs.Weights) -> tuple[float, float]:
 
 
 def _write_reward(options: RunOptions, gain: float, bias: float, out: Path) -> None:
-    """A sequence-classification head in Hugging Face's format has no bias and no length limits:
-    they go into a file of our own.
+    """Write bias and length limits to reward.json: Hugging Face's sequence-classification format has
+    no place for them.
     """
     names = ("max_prompt_len", "max_response_len", "keep_eos")
     limits = {n: getattr(options.data, n) for n in names}

@@ -1,4 +1,4 @@
-"""What models learned since their base: full-rank deltas of runs, adapters and model folders."""
+"""Full-rank deltas from a base: of runs, adapters and model folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Params = dict[str, np.ndarray]
 
 
 class Base(NamedTuple):
-    """The model that all others were trained from."""
+    """The common base model."""
 
     folder: Path
     model: Decoder
@@ -41,11 +41,11 @@ class Base(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """A model minus the base, parameter by parameter.
+    """The difference of a model from the base, per parameter.
 
     Attributes:
-      kind: of the model, in words: "run, step 200", "adapter" or "model".
-      format: None where the model has no tokenizer.
+      kind: kind of the model: "run, step 200", "adapter" or "model".
+      format: None if the model has no tokenizer.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Delta(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """A loaded model, and the folder that its frozen weights come from; None: it is itself."""
+    """A loaded model, and the folder of its frozen weights; None if it is a full model."""
 
     kind: str
     model: Decoder
@@ -63,7 +63,7 @@ class _Source(NamedTuple):
 
 
 def params_of(model: Decoder) -> Params:
-    """Every parameter in float32 on the host, by name; adapters are left out."""
+    """Every parameter except adapters, in float32 on the host, by name."""
     state = nnx.state(model, nnx.Not(nnx.LoRAParam))
     leaves = jax.tree_util.tree_leaves_with_path(state)
     # float32: a delta is often smaller than bfloat16's spacing at its weight
@@ -74,13 +74,13 @@ def deltas_of(names: Sequence[str], base: Base) -> list[Delta]:
     """The deltas of several models.
 
     Raises:
-      ValueError: a model has another architecture than the base, or a scalar head.
+      ValueError: a model's architecture differs from the base, or it has a scalar head.
     """
     return [delta_of(name, base) for name in names]
 
 
 def delta_of(name: str, base: Base) -> Delta:
-    """The delta of one model; ValueError as `deltas_of`."""
+    """The delta of one model; raises ValueError like `deltas_of`."""
     kind, model, start, text_format = _load(name, base)
     _check_architecture(name, model, base.model)
     learned = merging.full_rank(model)
@@ -114,11 +114,11 @@ def _load(name: str, base: Base) -> _Source:
 
 
 def _check_architecture(name: str, model: Decoder, base: Decoder) -> None:
-    """Then names and shapes of the parameters are equal too: `hub.load` checks them."""
+    """Compare the specs; names and shapes of parameters then match, as `hub.load` checks them."""
     if model.value is not None:
         raise ValueError(f"{name} has a scalar head: only language models can be merged")
     ours, theirs = dataclasses.asdict(base.spec), dataclasses.asdict(model.spec)
-    del ours["context"]  # a limit of the data; no parameter depends on it
+    del ours["context"]  # no parameter depends on it
     problems = [f"{k} is {theirs[k]!r} instead of {v!r}" for k, v in ours.items() if v != theirs[k]]
     if problems:
         raise ValueError(f"{name} is another architecture than the base: {', '.join(problems)}")

@@ -1,4 +1,4 @@
-"""Which tokenizer, chat template and end tokens a merged model gets."""
+"""Select tokenizer, chat template and end tokens of a merged model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from jalign.run.policy import eos_ids
 
 
 class TextFormat(NamedTuple):
-    """How a model reads and ends texts."""
+    """Tokenizer and end tokens of a model."""
 
     tokenizer: PreTrainedTokenizerBase
     eos: tuple[int, ...]
 
     @classmethod
     def of(cls, path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> TextFormat:
-        """Of a model folder; `tokenizer` where a run has changed it."""
+        """The format of a model folder; `tokenizer` replaces its tokenizer."""
         tokenizer = load_tokenizer(path) if tokenizer is None else tokenizer
         return cls(tokenizer, eos_ids(str(path), tokenizer))
 
     def differences(self, other: TextFormat) -> list[str]:
-        """Names of the facts that differ."""
+        """Names of the properties that differ."""
         a, b = self.tokenizer, other.tokenizer
         facts = {
             "tokens": a.get_vocab() != b.get_vocab(),
@@ -38,13 +38,13 @@ class TextFormat(NamedTuple):
 def select_format(
     base: TextFormat, models: Mapping[str, TextFormat | None], say: Callable[[str], object]
 ) -> TextFormat:
-    """The format that the models agree on, else the base's; `say` is told what is lost.
+    """The format that all models share, else the base's; `say` reports what is lost.
 
     Args:
-      models: name -> its format; None for a model without a tokenizer.
+      models: name -> format; None for a model without a tokenizer.
 
     Raises:
-      ValueError: a model gives tokens other ids than the base, so that embeddings do not match.
+      ValueError: token ids of a model differ from the base, so that embeddings do not match.
     """
     formats = {name: x for name, x in models.items() if x is not None}
     for name, model_format in formats.items():

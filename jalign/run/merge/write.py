@@ -1,4 +1,4 @@
-"""Merge models of one base into a Hugging Face folder."""
+"""Merge models with a common base into a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPARSITY_THRESHOLD = 1e-5  # |delta| up to which an entry counts as unchanged
 
 
 def check_out(options: MergeConfig) -> None:
-    """Raise ValueError where OUT may not be written, or is one of the models."""
+    """Raise ValueError if OUT may not be written, or is one of the models."""
     out = Path(os.path.expanduser(options.out))
     for name in (options.base, *options.models):
         if Path(name).resolve() == out.resolve():
@@ -38,10 +38,10 @@ def merge(options: MergeConfig, say: Callable[[str], object] = lambda text: None
     """Write the merged model.
 
     Args:
-      say: is told warnings, how sparse each delta is, and how often signs conflict.
+      say: called with warnings, the sparsity of each delta, and the rate of sign conflicts.
 
     Raises:
-      ValueError: the models do not fit together, or OUT may not be written.
+      ValueError: the models are incompatible, or OUT may not be written.
     """
     # before gigabytes are read
     check_out(options)
@@ -86,7 +86,7 @@ def _merged_params(
 def merge_deltas(
     method: str, deltas: Sequence[merging.Tree], hyper: dict[str, Any]
 ) -> merging.Tree:
-    """The merged delta by a method of `options.merge.READS` with all its hyper-parameters."""
+    """Merge deltas by a method of `options.merge.READS` with all its hyper-parameters."""
     hyper = dict(hyper)
     if "drop" in hyper:
         deltas = merging.dare(deltas, jax.random.key(hyper.pop("seed")), drop=hyper.pop("drop"))
