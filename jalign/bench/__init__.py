@@ -1,3 +1,1 @@
-"""Speed and memory on this machine, in figures that can be compared: medians, CPU-seconds,
-tokens/s, peak memory.
-"""
+"""Benchmarks of speed and memory on this machine: medians, CPU-seconds, tokens/s, peak memory."""

@@ -1,4 +1,4 @@
-"""The log-prob head: value and gradient, blocked against naive, interleaved."""
+"""Benchmark the log-prob head: value and gradient, blocked against naive, interleaved."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from jalign.models.logprobs import token_logps
 
 
 def compare(tokens: int, width: int, vocabulary: int, repeats: int) -> list[dict[str, str | float]]:
-    """Seconds, CPU-seconds and temporary memory of both, in turns; ratios are blocked / naive."""
+    """Seconds, CPU-seconds and temporary memory of both heads; ratios are blocked / naive."""
     h, w, y = jax.jit(
         lambda key: (
             jax.random.normal(key, (tokens, width)),

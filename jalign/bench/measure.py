@@ -1,4 +1,4 @@
-"""Wall seconds, CPU-seconds, tokens per second and memory of a repeated step."""
+"""Measure wall seconds, CPU-seconds, tokens per second and memory of a step."""
 
 import resource
 import statistics
@@ -13,8 +13,8 @@ from jalign.train.source import Offline
 
 
 def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
-    """Run the step for ever: (wall seconds, CPU-seconds of the process, tokens, loss) of each, data
-    included.
+    """Repeat the step without end; yield (wall seconds, CPU-seconds of the process, tokens, loss),
+    including the time for the data.
     """
     state = work.state
     while True:
@@ -32,9 +32,9 @@ def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
 
 
 def memory(work: Work) -> dict[str, float]:
-    """The compiler's memory analysis of one step, in MiB, and the seconds of tracing and compiling.
+    """The compiler's memory analysis of one step in MiB, and the seconds of tracing and compiling.
 
-    {} for online work, which runs several programs.
+    {} for an online workload, which runs several programs.
     """
     if not isinstance(work.source, Offline):
         return {}
@@ -54,7 +54,7 @@ def memory(work: Work) -> dict[str, float]:
 
 
 def utilization(flops: float, seconds: float) -> dict[str, float]:
-    """TFLOP of a step, and model FLOPs utilization (MFU) if the peak of the devices is known."""
+    """TFLOP per step, and model FLOPs utilization (MFU) if the devices' peak is known."""
     figures = {"tflop": round(flops / 1e12, 4)}
     if device := known(jax.devices()[0].device_kind):
         figures["mfu"] = round(flops / seconds / (device.flops * jax.device_count()), 4)

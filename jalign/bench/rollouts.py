@@ -1,4 +1,4 @@
-"""Sampling and whole online steps on a random Llama: tokens per second, seconds per step."""
+"""Benchmark sampling and full online steps on a random Llama."""
 
 import statistics
 import time
@@ -43,13 +43,15 @@ SMALL_LLAMA = TINY_LLAMA | {
 def sampler(
     *, rows: int, prompt: int, new: int, vocabulary: int, mixed: bool, temperature: float
 ) -> dict[str, Callable[[], int]]:
-    """Name -> a call that samples and returns how many tokens; responses of `new` tokens, or with
-    `mixed` of any length up to that, 50 on average, from four times as many prompts as rows.
+    """Name -> a function that samples and returns the number of tokens.
+
+    Responses have `new` tokens, or with `mixed` up to `new` tokens, 50 on average, from four times
+    as many prompts as rows.
     """
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     config = SMALL_LLAMA | {"vocab_size": vocabulary}
     split = nnx.split(hub.init(config, key=jax.random.key(0), dtype=dtype))
-    # a random model's tokens are about equally likely: so many of them end one response in 50
+    # a random model's tokens are about equally likely: 1 in 50 of the vocabulary ends a response
     eos = tuple(range(vocabulary // 50)) if mixed else ()
     settings = Settings(max_new_tokens=new, temperature=temperature, eos=eos)
     # refilling gains only where prompts wait for a free row
@@ -70,9 +72,7 @@ def sampler(
 
 
 def in_turns(calls: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Median tokens per second of each, one after the other again and again, after one call that
-    compiles.
-    """
+    """Median tokens per second of each function, called alternately after one warm-up call."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     # this call compiles
     tokens = {name: call() for name, call in calls.items()}
@@ -86,8 +86,8 @@ def in_turns(calls: dict[str, Callable[[], int]], repeats: int) -> dict[str, flo
 
 
 def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, new: int) -> Work:
-    """A step of an online algorithm without reference on the random tiny Llama: sampling, a reward
-    in Python (the share of even tokens), learning.
+    """A step of an online algorithm without reference on the random tiny Llama: sampling, a Python
+    reward (the share of even tokens), training.
     """
     row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
     zero = ("kl_k3_coef", "kl_k2_coef", "kl_coef")

@@ -1,4 +1,4 @@
-"""Run a benchmark: each yields rows of figures by name."""
+"""Run the benchmarks; each yields rows of figures by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Figures = dict[str, Any]
 
 
 def step_work(bench: StepBench, run: RunOptions | None = None) -> workloads.Work:
-    """The step of a run, or of a random model."""
+    """The workload of a run's step, or of a random model's."""
     if run is not None:
         return workloads.config_step(run, random=bench.random)
     return workloads.random_step(
@@ -33,7 +33,7 @@ def step_work(bench: StepBench, run: RunOptions | None = None) -> workloads.Work
 
 
 def step(bench: StepBench, run: RunOptions | None = None) -> Iterator[Figures]:
-    """Seconds, tokens per second and memory of an optimizer step."""
+    """Measure seconds, tokens per second and memory of an optimizer step."""
     yield measure.report(step_work(bench, run), warmup=bench.warmup, count=bench.steps)
 
 
@@ -98,4 +98,4 @@ BENCHES: dict[str, tuple[type, Callable[..., Iterator[Figures]]]] = {
     "sample": (SampleBench, _sample),
     "rl": (RlBench, _rl),
 }
-"""Name -> its options and the function that measures."""
+"""Name -> (options, benchmark function)."""

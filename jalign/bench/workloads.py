@@ -1,4 +1,4 @@
-"""Workloads to measure: the training step of a config, or of random pairs on a random Llama."""
+"""Workloads of benchmarks: the step of a config, or of random pairs on a random Llama."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ from jalign.train.source import Offline, Source
 from jalign.train.state import init_state, reference_copy
 from jalign.train.step import make_train_step
 
-# The tiny model that scripts for other libraries use too: 4 layers, width 256, untied head.
+# The tiny model that the scripts for other libraries use, too: 4 layers, width 256, untied head.
 TINY_LLAMA = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -55,13 +55,13 @@ TINY_LLAMA = {
 
 @dataclass
 class Work:
-    """A compiled step with its state and data.
+    """A jitted step with its state and data.
 
     Attributes:
       step: (state, frozen, data) -> (state, metrics), donating the state.
       mesh: in scope whenever the step runs or is traced.
-      rows_per_step: responses.
-      flops: of one step, recomputation not counted; 0 if unknown.
+      rows_per_step: responses per step.
+      flops: FLOPs of one step without recomputation; 0 if unknown.
     """
 
     name: str
@@ -134,7 +134,7 @@ def random_step(
 
 
 def _zeros_for(row: Algorithm, n: int) -> dict[str, np.ndarray]:
-    """Cached reference columns of the right shape; their values do not change the time."""
+    """Columns of zeros in place of cached reference log-probs; values do not affect the time."""
     names = [x for x in Objective.of(row).inputs if x.startswith("ref_")]
     return {x: np.zeros(n, np.float32) for x in names}
 
@@ -142,8 +142,8 @@ def _zeros_for(row: Algorithm, n: int) -> dict[str, np.ndarray]:
 def config_step(options: RunOptions, *, random: bool = False) -> Work:
     """The step of a config on its own data and model.
 
-    With `random`: random weights of the same architecture, and random tokens in examples that are
-    as long as the options allow, so that neither weights nor data need to be there.
+    With `random`: random weights of the same architecture, and random tokens in examples of the
+    maximum length, so that neither weights nor data are needed.
     """
     if options.algorithm.experience:
         raise ValueError(
@@ -167,19 +167,19 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
     step = jax.jit(make_train_step(row, model.apply, optimizer), donate_argnums=0)
     rows = options.batch_size * (row.format.k or 1)
     flops = 0.0
-    if random:  # counted from the shape of a batch, which is full if every example is the longest
+    if random:  # counted from the shape of a batch, which is full here
         with jax.set_mesh(mesh):
             flops = plan_data.step_flops(options, spec, source.batches.batch(0))[0]
     return Work(f"{row.name} on {model.path}", step, state, frozen, source, mesh, rows, flops)
 
 
 def _random_weights(name: str, *, key: Any = None, **load_options: Any) -> Any:
-    """As `hub.load`, of the same architecture."""
+    """Like `hub.load`, with random weights of the same architecture."""
     return hub.init(config_of(name)[0], key=jax.random.key(0), **load_options)
 
 
 def _random_examples(options: RunOptions, spec: Any) -> Examples:
-    """Four steps of examples of the longest kind."""
+    """Examples of the maximum length for four steps."""
     count, k = 4 * options.batch_size, plan_data.responses_of(options)
     examples = plan_data.longest_examples(options, spec, count, k)
     rng = np.random.default_rng(0)

@@ -1,1 +1,1 @@
-"""What a trained model is worth: numbers from held-out data."""
+"""Evaluate trained models on held-out data."""

@@ -1,4 +1,4 @@
-"""Held-out metrics of a run's checkpoint, or of a model before it is trained."""
+"""Evaluate a checkpoint of a run, or an untrained model, on held-out data."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Metrics = dict[str, Any]
 
 
 class Evaluation(NamedTuple):
-    """Metrics by name, and what they were measured on.
+    """Held-out metrics and their origin.
 
     Attributes:
-      name: of the run or the model.
-      step: of the checkpoint; None for a model that a config names.
+      name: name of the run or model.
+      step: step of the checkpoint; None for the initial model of a config.
       examples: number of held-out examples.
-      before: metrics that the run recorded at step 0.
-      metrics: numbers; of language models also `kl_to_start`, nats per scored token of the held-out
-        data (`kl_to_reference` for a model with a reference); of pairs with rewards also what
-        `eval.reward.reward_report` returns.
+      before: metrics that the run logged at step 0.
+      metrics: metrics of the algorithm; for language models also `kl_to_start` in nats per scored
+        held-out token (`kl_to_reference` for a model with a reference); for pairs with rewards also
+        those of `eval.reward.reward_report`.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Evaluation(NamedTuple):
     metrics: Metrics
 
     def to_json(self) -> Facts:
-        """As JSON can hold it: a number that is not finite is null."""
+        """JSON-serializable form; non-finite numbers become null."""
         facts = {"step": self.step, "examples": self.examples, "before": self.before or None}
         return facts | {"metrics": _finite(self.metrics)}
 
@@ -62,16 +62,16 @@ def evaluate(
     options: RunOptions | None = None,
     display: Display | None = None,
 ) -> Evaluation:
-    """Evaluate on the held-out data, under the algorithm and the reference of the run. An online
-    algorithm responds to the held-out prompts. Nothing is written.
+    """Evaluate on held-out data with the algorithm and reference of the run. An online algorithm
+    samples responses to the held-out prompts. Nothing is written.
 
     Args:
-      run: the folder of a run, or the options of one whose model is evaluated as it is.
-      step: of the checkpoint, or "best"; None is the newest.
-      options: instead of the run's own, such as other held-out data.
+      run: the folder of a run, or options whose initial model is evaluated.
+      step: step of the checkpoint, or "best"; None is the newest.
+      options: replace the run's own, e.g. for other held-out data.
 
     Raises:
-      ValueError: there is no such run or checkpoint, or no held-out data.
+      ValueError: no such run or checkpoint, or no held-out data.
     """
     display = display or Display()
     if isinstance(run, RunOptions):
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def evaluate_subject(subject: Subject, display: Display) -> Evaluation:
-    """Every metric of one model."""
+    """Compute every metric of one model."""
     algorithm = subject.options.algorithm
     for line in sentences(subject.held.report):
         display.say(f"held-out data: {line}")
@@ -125,10 +125,8 @@ def _online(s: Subject) -> Metrics:
 
 
 def _kl(s: Subject, to_reference: bool) -> float:
-    """KL(policy || its reference, or the model that the run started from), which is 0 for a model
-    that is not trained.
-    """
-    # KTO's batches hold a mismatched response behind each own one: it is not the policy's data.
+    """KL(policy || reference), or KL(policy || initial model); 0 for an untrained model."""
+    # KTO's batches hold a mismatched response after each response: it is not the policy's data.
     responses = 1 if reads_mismatched(s.options) else None
     step = jax.jit(make_kl_step(s.model.apply, responses))
     start = s.frozen.ref if to_reference else policy_of(s.model.params)
@@ -142,7 +140,7 @@ def _rewards(s: Subject) -> Metrics:
 
 
 def _summed(means_of: Callable[[tuple[MicroBatches, ...]], Any], s: Subject) -> Any:
-    """Sums of the Means of all held-out batches: global means, whatever the batch size."""
+    """Sum the Means of all held-out batches: global means for any batch size."""
     total = None
     for data in s.batches():
         # sums of numerators and weights: the mean of batch means would weigh a small batch too much

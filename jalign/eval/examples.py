@@ -1,4 +1,4 @@
-"""Per-example rewards and KL of a model on held-out data, not reduced."""
+"""Per-example rewards and KL of a model on held-out data."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ExampleStep = Callable[[Any, Frozen, Arrays, Any], tuple[Arrays, ...]]
 
 
 def gives_rewards(algorithm: Algorithm, **hyper: float) -> bool:
-    """Whether the loss reports rewards of chosen and rejected responses: the scores of a reward
-    model, or the implicit rewards of a policy. Not all pair losses do.
+    """Whether the loss reports rewards of chosen and rejected responses: scores of a reward model
+    or implicit rewards of a policy. Not all pair losses do.
     """
     if "chosen_len" not in algorithm.format.mask_fields:
         return False
     main = algorithm.objective_terms(**hyper)[0]
-    fn = unwrap(main.loss)  # not where tests check shapes: an example array has one of everything
+    fn = unwrap(main.loss)  # without tests' shape checks: an example array has size 1 everywhere
     _, named = jax.eval_shape(partial(fn, **main.hyper), *map(algorithm.example, arrays_of(fn)))
     return set(REWARDS) <= set(named)
 
@@ -41,9 +41,9 @@ def gives_rewards(algorithm: Algorithm, **hyper: float) -> bool:
 def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: float) -> ExampleStep:
     """`(params, frozen, carry, data) -> per stack of micro-batches {name: [slots]}`; jit it.
 
-    `data` is a `Batch`, a `MicroBatches` or a tuple of them. The names: `chosen_rewards` and
+    `data` is a `Batch`, a `MicroBatches` or a tuple of them. Names: `chosen_rewards` and
     `rejected_rewards` as the loss reports them; `chosen_len` and `rejected_len` in scored tokens;
-    `index` and `source` where the batch has them; `present`, which slots hold an example. Values
+    `index` and `source` if the batch has them; `present`, whether a slot holds an example. Values
     in empty slots are arbitrary.
 
     Args:
@@ -51,7 +51,7 @@ def make_example_step(algorithm: Algorithm, apply: Apply, **hyper: float) -> Exa
       apply, hyper: as in `train.step.make_eval_step`.
 
     Raises:
-      ValueError: a loss without rewards of pairs.
+      ValueError: the loss reports no rewards of pairs.
     """
     if not gives_rewards(algorithm, **hyper):
         raise ValueError(f"{algorithm.name} reports no rewards of chosen and rejected responses")
@@ -81,7 +81,7 @@ def per_example(
     carry: Arrays,
     batches: Iterable[tuple[MicroBatches, ...]],
 ) -> dict[str, np.ndarray]:
-    """Arrays [examples] on the host, in the order of the data set (by `index`, if there is one)."""
+    """Arrays [examples] on the host, in the order of the data (by `index`, if present)."""
     arrays = []
     for data in batches:
         for stack in step(params, frozen, carry, data):
@@ -101,13 +101,13 @@ def make_kl_step(apply: Apply, responses: int | None = None) -> Callable[..., Me
     """`(params, base, start, data) -> Mean` of KL(policy || start), nats per scored token; add the
     Means over batches, jit it.
 
-    Exact at every position: over the whole vocabulary, given the held-out text before it. It is not
-    the KL of whole responses that the policy would sample.
+    The KL is exact at every position: over the full vocabulary, given the preceding held-out text.
+    It is not the KL of responses sampled from the policy.
 
     Args:
       apply: `models.functional.functional`'s; `start` are parameters like `params`.
-      responses: count only the first responses of each prompt, this many (binary data: the others
-        belong to another prompt); None is all.
+      responses: number of leading responses per prompt to count (in binary data the others belong
+        to another prompt); None counts all.
     """
 
     def step(params: PyTree, base: PyTree, start: PyTree, data: Any) -> Mean:

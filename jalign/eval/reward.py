@@ -1,12 +1,12 @@
-"""How good rewards are: their order, their calibration, what they have to do with length.
+"""Metrics of rewards: pairwise accuracy, calibration, correlation with length.
 
-Rewards may be a reward model's scores or the implicit rewards of a policy (DPO and its kin).
+Rewards are scores of a reward model, or implicit rewards of a policy (DPO and related losses).
 Expected calibration error: Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2. Subsets:
 Lambert et al. 2024 (RewardBench), https://arxiv.org/abs/2403.13787. Best of n: Stiennon et al.
 2020, https://arxiv.org/abs/2009.01325 (its KL), and Nakano et al. 2021 (WebGPT),
 https://arxiv.org/abs/2112.09332 (the estimator).
 
-Pure functions of numpy arrays; nothing here knows a model.
+Pure functions of numpy arrays.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Bucket(NamedTuple):
 
     Attributes:
       low, high: of the confidence, in [0.5, 1].
-      pairs: how many.
-      confidence: mean confidence of them; NaN without any.
-      accuracy: share of them in the right order, a tie half; NaN without any.
+      pairs: number of pairs.
+      confidence: mean confidence; NaN if empty.
+      accuracy: share of pairs in the right order, a tie counting half; NaN if empty.
     """
 
     low: float
@@ -45,7 +45,7 @@ class Subset(NamedTuple):
 
 
 def pairwise_accuracy(chosen: ArrayLike, rejected: ArrayLike) -> float:
-    """Share of pairs in which the chosen response has the higher reward; a tie is half.
+    """Share of pairs in which the chosen response has the higher reward; a tie counts half.
 
     Args:
       chosen, rejected: [n] rewards, n >= 1.
@@ -68,13 +68,13 @@ def calibration(
 
     Args:
       chosen, rejected: [n] rewards, n >= 1.
-      buckets: of equal width, over [0.5, 1].
+      buckets: number of buckets of equal width over [0.5, 1].
 
     Returns:
-      The buckets in ascending order, the empty ones too, and the error in [0, 1].
+      The buckets in ascending order, including empty ones, and the error in [0, 1].
 
     Raises:
-      ValueError: no bucket, or rewards that do not fit together.
+      ValueError: `buckets` < 1, or rewards of different shapes.
     """
     if buckets < 1:
         raise ValueError(f"buckets must be at least 1, got {buckets}")
@@ -97,16 +97,16 @@ def calibration(
 
 
 def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, float]:
-    """Pearson's and Spearman's correlation of rewards with lengths; NaN where either is constant.
+    """Pearson's and Spearman's correlation of rewards with lengths; NaN if either is constant.
 
-    A high one means that longer responses get higher rewards.
+    A high correlation means that longer responses get higher rewards.
 
     Args:
       rewards: [n], n >= 1.
       lengths: [n] tokens (or characters).
     """
     x, y = _pair(rewards, lengths, ("rewards", "lengths"))
-    if np.ptp(x) == 0 or np.ptp(y) == 0:  # scipy warns, and the rest of the report stands
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # scipy would warn; the rest of the report is valid
         return math.nan, math.nan
     results = stats.pearsonr(x, y), stats.spearmanr(x, y)
     pearson, spearman = (float(result.statistic) for result in results)  # pyright: ignore
@@ -116,12 +116,12 @@ def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, f
 def by_source(
     chosen: ArrayLike, rejected: ArrayLike, source: ArrayLike, names: Sequence[str]
 ) -> dict[str, Subset]:
-    """Pairs and their accuracy, source by source (as RewardBench reports its subsets).
+    """Number of pairs and accuracy by source (as RewardBench reports its subsets).
 
     Args:
       chosen, rejected: [n] rewards.
       source: [n] indices into `names`.
-      names: of the sources; those without pairs are omitted.
+      names: names of the sources; those without pairs are omitted.
     """
     wins = _wins(_differences(chosen, rejected))
     source = np.asarray(source)
@@ -134,11 +134,11 @@ def by_source(
 
 
 def reward_report(outputs: dict[str, np.ndarray], sources: Sequence[str] = ()) -> dict[str, object]:
-    """All metrics of held-out pairs, as plain numbers, lists and dictionaries.
+    """All metrics of held-out pairs, as numbers, lists and dictionaries.
 
     Args:
-      outputs: what `jalign.eval.examples.per_example` returns of pairs.
-      sources: names behind `outputs["source"]`.
+      outputs: result of `jalign.eval.examples.per_example` for pairs.
+      sources: names of the indices in `outputs["source"]`.
     """
     chosen, rejected = outputs["chosen_rewards"], outputs["rejected_rewards"]
     buckets, error = calibration(chosen, rejected)

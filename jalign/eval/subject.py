@@ -1,6 +1,4 @@
-"""What is evaluated: a checkpoint of a run, or a model with the reference that its rewards are
-measured against.
-"""
+"""Load what is evaluated: a checkpoint of a run, or a model with its reference."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -31,12 +29,12 @@ Say = Callable[[str], object]
 
 @dataclass
 class Subject:
-    """A state, the parameters it started from (`model.params`), and the held-out data.
+    """A state, the initial parameters (`model.params`), and the held-out data.
 
     Attributes:
-      name: of the run or the model.
-      step: of the checkpoint; None for a model that a config names.
-      before: metrics that the run recorded at step 0.
+      name: name of the run or model.
+      step: step of the checkpoint; None for the initial model of a config.
+      before: metrics that the run logged at step 0.
     """
 
     name: str
@@ -50,20 +48,20 @@ class Subject:
     before: Mapping[str, float] = field(default_factory=dict)
 
     def batches(self) -> Iterator[tuple[MicroBatches, ...]]:
-        """Every held-out example once."""
+        """Batches with every held-out example once."""
         spec = self.model.decoder.spec
         return held_source_of(self.options, self.held, self.mesh, spec).eval_batches()
 
 
 def of_run(run: str, step: str | None = None, options: RunOptions | None = None) -> Subject:
-    """A checkpoint of a run.
+    """Load a checkpoint of a run.
 
     Args:
-      step: of the checkpoint, or "best"; None is the newest.
-      options: instead of the run's own, such as other held-out data.
+      step: step of the checkpoint, or "best"; None is the newest.
+      options: replace the run's own, e.g. for other held-out data.
 
     Raises:
-      ValueError: there is no such run or checkpoint, or no held-out data.
+      ValueError: no such run or checkpoint, or no held-out data.
     """
     changed = options is not None
     options, model, state, number = runs.newest(run, runs.which(step), options=options)
@@ -79,13 +77,13 @@ def of_run(run: str, step: str | None = None, options: RunOptions | None = None)
 
 
 def of_options(options: RunOptions, say: Say = lambda text: None) -> Subject:
-    """The model that a run would start from.
+    """Load the initial model of a run.
 
     Args:
-      say: is told which reference its rewards are measured against.
+      say: called with a line about the reference that rewards are relative to.
 
     Raises:
-      ValueError: there are no held-out data.
+      ValueError: no held-out data.
     """
     options = _with_reference(options, say)
     mesh = mesh_of(options.mesh)
@@ -117,7 +115,7 @@ def _subject(
 
 
 def _with_reference(options: RunOptions, say: Say) -> RunOptions:
-    """Options with the model it was trained from as reference: against itself every reward is 0."""
+    """Set the base of a trained model as reference: relative to itself every reward is 0."""
     row, c = options.algorithm, options.model
     if c.reference or not row.needs_reference() or row.moves_reference():
         return options

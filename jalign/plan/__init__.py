@@ -1,1 +1,1 @@
-"""What a run would need on hardware that is not here, from the compilers of that hardware."""
+"""Plan a run for hardware that is not available, by ahead-of-time compilation."""

@@ -1,5 +1,5 @@
-"""The config.json of a model, without its weights: from a folder, the hub, or, for public models,
-the package, since planning must work offline.
+"""Find the config.json of a model without its weights: in a folder, on the hub, or for public
+models in the package, since planning must work offline.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from jalign.models import hub
 
 
 def known() -> dict[str, dict[str, object]]:
-    """Public models: hub name -> config.json, reduced to what decides shapes. A model with the
-    shapes of another is stored as that one's name.
+    """Public models: hub name -> config.json, reduced to the keys that determine shapes.
+
+    In models.json, a model with the shapes of another one refers to it by name.
     """
     content = json.loads(resources.files("jalign.plan").joinpath("models.json").read_text())
     return {name: content[x] if isinstance(x, str) else x for name, x in content.items()}
@@ -27,7 +28,7 @@ def config_of(name: str) -> tuple[dict[str, object], str]:
     """The config.json of a model, and its source in words.
 
     Raises:
-      ValueError: neither a folder, a model in the package, nor one that the hub returns.
+      ValueError: not a folder, a model in the package, or a model on the hub.
     """
     if Path(name).is_dir():
         return hub.read_config(Path(name)), name

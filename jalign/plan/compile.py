@@ -32,7 +32,7 @@ class Memory(NamedTuple):
       outputs: of which `aliased` reuse the buffers of arguments.
       temporary: activations, gradients and other intermediate values.
       code: the program itself.
-      peak: the most that is live at once.
+      peak: the largest number of live bytes.
     """
 
     arguments: float
@@ -48,12 +48,12 @@ class Program:
     """One compiled program.
 
     Attributes:
-      name: of the program.
+      name: name for the report.
       memory: None if the compiler refused it for lack of memory.
-      needed: bytes it would take, if the compiler refused it.
+      needed: bytes it would need, if the compiler refused it.
       collectives: kind -> traffic.
-      arguments: of the call, so that arrays shared by two programs count once.
-      seconds: of compiling.
+      arguments: arguments of the call, so that arrays shared by two programs count once.
+      seconds: compile time.
     """
 
     name: str
@@ -66,8 +66,8 @@ class Program:
 
 @contextmanager
 def little_effort() -> Iterator[None]:
-    """Compile without searching for the fastest program. A TPU's compiler then takes a fifth of its
-    time, and plans a few percent more memory than that of the final program.
+    """Compile with little optimization. A TPU's compiler then takes a fifth of the time, and plans
+    a few percent more memory than for the final program.
     """
     before = getattr(jax.config, _EFFORT)
     jax.config.update(_EFFORT, "O0")
@@ -83,11 +83,11 @@ def compile_program(
     """Compile a jitted function for the mesh in scope.
 
     Args:
-      args, keywords: shapes in their shardings, and static arguments.
-      trips: iterations of loops whose end the compiler does not know.
+      args, keywords: shapes with shardings, and static arguments.
+      trips: iterations of loops whose trip count the compiler does not know.
 
     Raises:
-      JaxRuntimeError: any error of the compiler but a lack of memory.
+      JaxRuntimeError: any compiler error except running out of memory.
     """
     started = time.perf_counter()
     # outside the try: an error of tracing is the run's own, not one of size
@@ -117,7 +117,7 @@ def compile_program(
 
 
 def needed_bytes(message: str) -> float | None:
-    """Bytes that a program would take, by the TPU compiler's refusal; None for another error."""
+    """Bytes a program would need, from the TPU compiler's error; None for another error."""
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
     # a refusal without a figure is infinite: it fits nowhere
@@ -126,8 +126,9 @@ def needed_bytes(message: str) -> float | None:
 
 
 def bytes_on_one(tree: PyTree, seen: set[int] | None = None, *, host: bool = False) -> float:
-    """Bytes of arrays on one device; `seen` holds the ids of those counted already. With `host`,
-    bytes of one device's share of the arrays in host memory.
+    """Bytes of arrays on one device, or with `host` one device's share of arrays in host memory.
+
+    `seen` holds the ids of arrays that are already counted.
     """
     total = 0.0
     for x in jax.tree.leaves(tree):

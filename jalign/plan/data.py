@@ -1,4 +1,4 @@
-"""The batches of a run whose examples all have the longest allowed length."""
+"""Batches for a plan: all examples have the maximum allowed length."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from jalign.run.batches import batches_of, reads_mismatched
 from jalign.train.micro_batches import bin_shape, fit_into, lay_out_packing
 from jalign.train.source import SPLIT
 
-LIST = 4  # assumed responses per prompt, where only the data know their number
+LIST = 4  # assumed responses per prompt if only the data determine their number
 
 
 def longest(options: RunOptions, spec: Spec) -> tuple[int, int]:
-    """Most tokens of a prompt and of a response, within the model's learned positions."""
+    """Maximum tokens of a prompt and of a response, within the model's learned positions."""
     room = spec.learned_positions
     prompt, response = options.data.max_prompt_len, options.data.max_response_len
     if options.algorithm.experience:
@@ -41,7 +41,7 @@ def longest(options: RunOptions, spec: Spec) -> tuple[int, int]:
 
 
 def steps_of(options: RunOptions) -> int:
-    """Steps of the run; 0 if they depend on data that cannot be read locally."""
+    """Optimizer steps of the run; 0 if they depend on data that are not available locally."""
     if options.steps:
         return options.steps
     names = build_data.names_of(options.data.train)
@@ -55,7 +55,7 @@ def steps_of(options: RunOptions) -> int:
 
 
 def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatches, ...]:
-    """One step of an offline run, from the pipeline itself."""
+    """The data of one step of an offline run, from the real pipeline."""
     k = responses_of(options)
     examples = longest_examples(options, spec, options.batch_size, k)
     batches = batches_of(options, examples, mesh, spec, options.batch_size)
@@ -64,14 +64,14 @@ def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatc
 
 
 def responses_of(options: RunOptions) -> int:
-    """Responses per example of an offline run's data."""
+    """Responses per example of an offline run."""
     if reads_mismatched(options):
         return 1
     return options.algorithm.format.k or LIST
 
 
 def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatches, ...]:
-    """One step of an online run."""
+    """The data of one step of an online run."""
     rollout, row = build_online.spec_of(options), options.algorithm
     k = row.format.k or rollout.responses
     # `data.pretraining` adds one text per prompt
@@ -97,7 +97,7 @@ def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatch
 
 
 def abstract(mesh: Mesh, data: tuple[MicroBatches, ...]) -> tuple[MicroBatches, ...]:
-    """The shapes of a step's arrays over a mesh."""
+    """Shapes of the arrays of a step, sharded over a mesh."""
 
     def on_mesh(x: Any) -> jax.ShapeDtypeStruct:
         x = np.asarray(x)
@@ -146,7 +146,7 @@ def step_flops(
 
 
 def real_tokens(data: tuple[MicroBatches, ...]) -> int:
-    """Tokens of the examples of a step, a shared prompt once per response."""
+    """Tokens of the examples of a step; a shared prompt counts once per response."""
     total = 0
     for stack in data:
         layout, count = stack.batch.layout, int(stack.count)
@@ -191,7 +191,7 @@ def _with_reference(
 
 
 def longest_examples(options: RunOptions, spec: Spec, count: int, k: int) -> Examples:
-    """`count` examples of the longest allowed length, with different prompts."""
+    """`count` examples of the maximum allowed length, with distinct prompts."""
     prompt_len, response_len = longest(options, spec)
     sizes = {"R": response_len, "K": k, "A": options.model.heads}
 

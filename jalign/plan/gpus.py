@@ -1,4 +1,4 @@
-"""NVIDIA cards as XLA's compiler wants them described (GpuTargetConfigProto, text format)."""
+"""Descriptions of NVIDIA cards for XLA's compiler (GpuTargetConfigProto, text format)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jalign.kernels.devices import ACCELERATORS, Accelerator
 
 
 class _Chip(NamedTuple):
-    """Sizes in bytes, per streaming multiprocessor where that is said."""
+    """Properties of a chip; sizes in bytes."""
 
     multiprocessors: int
     units: int  # float32, per multiprocessor
     threads: int  # per multiprocessor
     shared: int  # per multiprocessor
-    shared_per_block: int  # at most, when asked for
+    shared_per_block: int  # maximum, opt-in
     l2: int
     clock_ghz: float
 
@@ -67,7 +67,7 @@ device_description_str: "{card.kind}"
 
 
 def gpu_config(card: Accelerator) -> str:
-    """The description of a card out of `ACCELERATORS`."""
+    """The description of a card of `ACCELERATORS`."""
     name = next(name for name, a in ACCELERATORS.items() if a == card)
     assert card.capability is not None
     major, minor = card.capability
@@ -78,7 +78,7 @@ def gpu_config(card: Accelerator) -> str:
         memory=int(card.memory),
         major=major,
         minor=minor,
-        # from Hopper on there are instructions for this very generation
+        # from Hopper on, some instructions exist in one generation only
         features="feature_extension: ACCELERATED_FEATURES" if major >= 9 else "",
         cuda=".".join(map(str, _CUDA)),
         cudnn=".".join(map(str, _CUDNN)),
@@ -89,9 +89,10 @@ def gpu_config(card: Accelerator) -> str:
 
 @contextmanager
 def in_place_of_the_card_here(card: Accelerator) -> Iterator[None]:
-    """Within it JAX takes `card` for the one in this machine where it asks what cuDNN's attention
-    can do there (heads wider than 128 need a Hopper): it does not ask the device that it compiles
-    for. Two private functions of JAX are replaced.
+    """Make JAX check cuDNN's attention against `card` instead of the local device.
+
+    JAX asks the local device, not the compilation target, e.g. whether heads may be wider than 128
+    (Hopper only). Two private functions of JAX are replaced within the context.
     """
     from jax._src.cudnn import fused_attention_stablehlo as cudnn
 

@@ -1,4 +1,4 @@
-"""The programs that a run compiles, compiled for the mesh in scope."""
+"""Compile the programs of a run for the mesh in scope."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def programs_of(
     options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: tuple[MicroBatches, ...]
 ) -> Iterator[Program]:
-    """The train step, and of an online run all that comes before it; the likeliest to be too
-    large first.
+    """The train step, and for an online run the programs of a rollout; the program most likely to
+    exceed memory comes first.
     """
     yield _train_step(options, mesh, roles, data)
     if not options.algorithm.experience:

@@ -1,4 +1,4 @@
-"""The report of a plan, as a record and as text."""
+"""The report of a plan, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from jalign.kernels.devices import GIB
 from jalign.plan.compile import Program
 from jalign.plan.targets import Target
 
-# published trainers reach 0.35 to 0.58 on such hardware
+# published trainers reach 0.35 to 0.58 on H100s and H200s
 MFU = 0.4
-_CUDA_ROOM = 0.92  # of a card's memory: the driver, cuDNN and fragmentation take the rest
+_CUDA_ROOM = 0.92  # usable share of a card's memory: driver, cuDNN and fragmentation
 
 
 @dataclass
 class Report:
-    """A run on some hardware.
+    """The plan of a run for a target.
 
     Attributes:
-      config, target: what was planned.
-      facts: name -> words, for the head of the report.
+      config, target: the planned config and hardware.
+      facts: name -> text, for the header of the report.
       parts: role -> bytes resident on one device.
       host_parts: role -> bytes offloaded to host memory, per device.
-      programs: as compiled.
-      beside: bytes resident on one device besides the arguments of each program.
-      flops: of one optimizer step over all devices, without and with recomputation.
-      bytes_moved: between one device and its memory in a step, at least.
-      tokens: of the examples of one step.
+      programs: the compiled programs.
+      beside: per program, bytes resident on one device besides its arguments.
+      flops: FLOPs of one optimizer step over all devices, without and with recomputation.
+      bytes_moved: minimum bytes moved between one device and its memory per step.
+      tokens: tokens of the examples of one step.
       cache: bytes of keys and values on one device while sampling.
-      steps: of the run; 0 if they depend on data that cannot be read here.
-      rollouts: of an online run.
-      sampling_s: least seconds for a rollout of the longest responses, by memory bandwidth.
-      saved: bytes of a checkpoint over all devices.
-      kept: most checkpoints on disk at once: `checkpoint.keep`, the one being written, and the
-        best.
+      steps: optimizer steps; 0 if they depend on data that are not available here.
+      rollouts: number of rollouts of an online run.
+      sampling_s: minimum seconds of a rollout with maximum lengths, by memory bandwidth.
+      saved: bytes of a checkpoint, all devices together.
+      kept: maximum number of checkpoints on disk: `checkpoint.keep`, the one being written, and
+        the best.
     """
 
     config: str
@@ -55,13 +55,13 @@ class Report:
 
     @property
     def room(self) -> float:
-        """Bytes of a device that programs can use."""
+        """Bytes of a device that are available to programs."""
         memory = self.target.accelerator.memory
         return memory * (_CUDA_ROOM if self.target.platform == "cuda" else 1.0)
 
     @property
     def peaks(self) -> list[float]:
-        """Bytes on one device while each program runs, resident arrays included."""
+        """Peak bytes on one device for each program, including resident arrays."""
         return [
             (p.needed if p.memory is None else p.memory.peak) + beside
             for p, beside in zip(self.programs, self.beside, strict=True)
@@ -69,14 +69,14 @@ class Report:
 
     @property
     def fits(self) -> bool:
-        """Whether the compiler took every program and none exceeds the device."""
+        """Whether every program compiled and none exceeds the memory of a device."""
         # a TPU's compiler refuses what does not fit; CUDA's accepts it, so peaks are compared
         taken = all(p.memory is not None for p in self.programs)
         return taken and max(self.peaks) <= self.room
 
     @property
     def floor_s(self) -> dict[str, float]:
-        """Least seconds of a step, by the resource that bounds it."""
+        """Minimum seconds of a step, by the limiting resource."""
         a, n = self.target.accelerator, self.target.devices
         # the train step is always the first program
         sent = sum(t.bytes for t in self.programs[0].collectives.values())
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def tokens_per_s(self) -> float:
-        """At an MFU of 40 %."""
+        """Tokens per second at an MFU of 40 %."""
         return (
             self.tokens
             * MFU
@@ -106,7 +106,7 @@ class Report:
         return self.flops[0] / (MFU * a.flops * self.target.devices)
 
     def record(self) -> dict[str, object]:
-        """Everything as JSON: GiB, seconds, counts."""
+        """The report as JSON: GiB, seconds, counts."""
         return {
             "config": self.config,
             "target": self.target.name,

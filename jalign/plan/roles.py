@@ -1,4 +1,4 @@
-"""The roles of a run as shapes in their shardings, computed by the functions of the run."""
+"""Shapes and shardings of the models of a run, computed by the functions of the run itself."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class PlannedRoles:
-    """What is in memory during a run; all leaves are `jax.ShapeDtypeStruct` with shardings.
+    """The arrays of a run; all leaves are `jax.ShapeDtypeStruct` with shardings.
 
     Attributes:
-      origin: where the architecture is from, in words.
+      origin: source of the architecture, in words.
       model: the policy (and critic), as `jalign.run.roles.load_roles` returns it.
-      state, frozen: of the train step.
-      reward: a reward model beside it, or None.
-      judge: a language model in this process that judges, or None.
+      state, frozen: arguments of the train step.
+      reward: the reward model, or None.
+      judge: a judge model in this process, or None.
     """
 
     origin: str
@@ -55,7 +55,7 @@ class PlannedRoles:
 
 
 def roles_of(options: RunOptions, mesh: Mesh) -> PlannedRoles:
-    """Everything a run would load and create on this mesh, by the functions of the run itself."""
+    """Shapes of everything a run would load and create on this mesh."""
     c, row = options.model, options.algorithm
     source = Source(mesh, read=_blank, place=partial(_abstract, mesh, options))
     roles = load_roles(options, source, None, path_of=_path)
@@ -92,8 +92,8 @@ def _scorer(options: RunOptions, source: Source, name: str) -> Decoder:
 def _abstract(
     mesh: Mesh, options: RunOptions, make: Callable[..., Decoder], *decoders: Decoder
 ) -> Decoder:
-    """The shapes of `make(*decoders)` in their shardings; those of the decoders stay as they are,
-    so that roles which share arrays share shapes.
+    """Shapes and shardings of `make(*decoders)`; leaves of the decoders are reused, so that roles
+    that share arrays share shapes.
     """
     graphdef, shapes = nnx.split(nnx.eval_shape(make, *decoders))
     shapes = abstract_in(shapes, shardings(mesh, shapes, rules_of(options.mesh)))
@@ -108,7 +108,7 @@ def _abstract_on_host(tree: PyTree) -> PyTree:
 
 
 def _path(name: str) -> str:
-    """A run has the shapes of the model it started from: no weights of it are read."""
+    """Resolve a run to its initial model, which has the same shapes; no weights are read."""
     while run := run_model.named(name):
         file = store.as_path(run[0]) / CONFIG_FILE
         name = json.loads(file.read_text(encoding="utf-8"))["model"]["path"]
@@ -116,7 +116,7 @@ def _path(name: str) -> str:
 
 
 def _blank(name: str, **load_options: Any) -> Decoder:
-    """`hub.load` without reading; it is traced, so that no array is created either."""
+    """Like `hub.load` without reading weights; traced, so that no array is created."""
     # `_abstract` shards the shapes, and traced weights need no key
     for placement in ("mesh", "rules", "key"):
         load_options.pop(placement, None)
@@ -127,7 +127,7 @@ def _blank(name: str, **load_options: Any) -> Decoder:
 
 
 def _reuse_leaves(state: Any, other: Any) -> Any:
-    """`state` with the leaves of `other` where path and shape are the same."""
+    """Replace leaves of `state` by those of `other` with the same path and shape."""
     known = {path_name(p): x for p, x in jax.tree_util.tree_leaves_with_path(other)}
 
     def one(path: tuple, x: Any) -> Any:
@@ -138,13 +138,13 @@ def _reuse_leaves(state: Any, other: Any) -> Any:
 
 
 def key_in(mesh: Mesh) -> jax.ShapeDtypeStruct:
-    """The shape of a random key on every device of a mesh."""
+    """The shape of a random key, replicated over a mesh."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=where)
 
 
 def integers(mesh: Mesh, *shape: int) -> jax.ShapeDtypeStruct:
-    """The shape of an int32 array that is the same on every device."""
+    """The shape of an int32 array, replicated over a mesh."""
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)

@@ -1,4 +1,4 @@
-"""A run compiled for hardware that is not here: does it fit, and how fast can it be."""
+"""Compile a run for unavailable hardware: does it fit, and how fast can it be?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plan_run(options: RunOptions, goal: Target, name: str) -> Report:
     """Compile every program of a run for a target, without its devices.
 
     Args:
-      name: of the run, for the report.
+      name: name of the run in the report.
     """
     devices = topology(goal)
     c = options.mesh
@@ -53,8 +53,8 @@ def plan_run(options: RunOptions, goal: Target, name: str) -> Report:
 
 
 def _beside(roles: PlannedRoles, program: Program) -> float:
-    """Bytes resident on one device while a program runs besides its arguments, minus those of
-    arrays that are passed twice, which its compiler counted twice.
+    """Bytes resident on one device besides the arguments of a program, minus arrays that are passed
+    twice, because the compiler counted them twice.
     """
     arguments = jax.tree.leaves(program.arguments)
     twice = bytes_on_one(arguments) - bytes_on_one(arguments, set())
@@ -66,7 +66,7 @@ def _beside(roles: PlannedRoles, program: Program) -> float:
 
 
 def _resident(roles: PlannedRoles, *, host: bool = False) -> dict[str, float]:
-    """Bytes by role, on one device or of its share of the host's memory."""
+    """Bytes by role, on one device or in its share of host memory."""
     size = partial(bytes_on_one, seen=set(), host=host)
     state, frozen = roles.state, roles.frozen
     sizes = {
@@ -157,7 +157,7 @@ def _add_sampling_costs(options: RunOptions, report: Report, roles: PlannedRoles
 
 
 def _bytes(x: jax.ShapeDtypeStruct) -> float:
-    """Of an array over all devices."""
+    """Bytes of an array, all devices together."""
     # a key has an extended dtype without an item size, and a few bytes
     if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         return 0.0

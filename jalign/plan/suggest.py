@@ -1,4 +1,4 @@
-"""Changes that make a run fit, the cheapest first."""
+"""Suggest changes that make a run fit in memory, cheapest first."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from jalign.run.devices import usual_tokens
 
 
 def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOptions]]:
-    """(words, changed options), each change on top of the earlier ones: first those that keep the
-    numbers, the cheapest first.
+    """(description, changed options), each change added to the earlier ones: first those that keep
+    the numerics, cheapest first.
     """
     words: list[str] = []
 
@@ -85,7 +85,7 @@ def _least_tokens(options: RunOptions) -> int:
 
 
 def suggested_reports(options: RunOptions, report: Report) -> Iterator[tuple[str, Report]]:
-    """(words, report of the changed run) for a run that does not fit, until one does."""
+    """(description, report of the changed run) for a run that does not fit, until one fits."""
     if report.fits:
         return
     for words, changed in suggestions(options, report.target):

@@ -1,4 +1,4 @@
-"""Hardware by its cloud name: `v5e-16`, `2xv5p-128` (two slices), `h100`, `8xh100` (one host)."""
+"""Hardware by cloud name: `v5e-16`, `2xv5p-128` (two slices), `h100`, `8xh100` (one host)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CUBE = {
 
 @dataclass(frozen=True)
 class _Slices:
-    """How the slices of a generation are named: by chips, or by cores of which a chip has two."""
+    """Slices of a TPU generation, named by chips, or by cores (two per chip)."""
 
     shapes: dict[int, str]
     cores_per_chip: int
@@ -45,14 +45,14 @@ _HOST = 8  # GPUs
 
 @dataclass(frozen=True)
 class Target:
-    """Some hardware.
+    """A hardware target.
 
     Attributes:
-      name: as above.
-      accelerator: the kind of each device.
-      slices: TPU slices that only a data center network joins; 1 for GPUs.
+      name: as in the module docstring.
+      accelerator: kind of device.
+      slices: number of TPU slices, connected by the data center network; 1 for GPUs.
       topology: chips along each axis of a slice ("4x4"); for GPUs "1x1xN".
-      devices: of all slices, as JAX counts them.
+      devices: number of JAX devices of all slices.
     """
 
     name: str
@@ -67,17 +67,17 @@ class Target:
 
 
 def names() -> list[str]:
-    """Every single slice, card and host."""
+    """Names of every single slice, card and host."""
     slices = [f"{gen}-{chips * s.cores_per_chip}" for gen, s in _TPU.items() for chips in s.shapes]
     cards = [name for name, a in ACCELERATORS.items() if a.platform == "cuda"]
     return slices + cards + [f"{_HOST}x{card}" for card in cards]
 
 
 def target(name: str) -> Target:
-    """The hardware of a name.
+    """The target with this name.
 
     Raises:
-      ValueError: there is none of that name; the nearest is named.
+      ValueError: unknown name; the message names the nearest.
     """
     match = re.fullmatch(r"(?:(\d+)x)?([a-z][a-z0-9]*)(?:-(\d+))?", name.lower())
     if match:
@@ -104,10 +104,10 @@ def _slice(name: str, kind: str, size: int, count: int) -> Target | None:
 
 
 def topology(target: Target) -> list[jax.Device]:
-    """The target's devices, on which programs can be compiled but not run.
+    """The devices of a target, for which programs can be compiled but not run.
 
     Raises:
-      ValueError: the compiler of that platform is not installed.
+      ValueError: the compiler for the platform is not installed.
     """
     from jax.experimental import topologies
 

@@ -1,4 +1,4 @@
-"""Communication between devices in a compiled program, read from its HLO text."""
+"""Count collectives in the HLO text of a compiled program."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def traffic(text: str, unknown_trips: float = 1) -> dict[str, Traffic]:
 
     Args:
       text: `compiled.as_text()`.
-      unknown_trips: iterations of a loop whose end the compiler does not know.
+      unknown_trips: iterations of loops whose trip count the compiler does not know.
     """
     computations, ends = _computations(text)
     counts: dict[str, float] = defaultdict(float)
@@ -59,9 +59,9 @@ _Operation = tuple[str | None, float, list[str], float | str]
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, float]]:
-    """Relevant operations by computation: (collective or None, bytes of its result, computations it
-    calls, how often, or the name of the loop's condition); and the constants that conditions
-    compare with.
+    """Relevant operations by computation, as (collective or None, bytes of its result, computations
+    it calls, trip count or name of the loop's condition); and the constants that conditions compare
+    with.
     """
     computations: dict[str, list[_Operation]] = {}
     ends: dict[str, float] = {}
@@ -101,8 +101,8 @@ def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, flo
 
 
 def _result_bytes(shape: str, name: str) -> float:
-    """Bytes of a result. The tuple of an asynchronous start holds the operands too; the result is
-    the larger half.
+    """Bytes of a result. The tuple of an asynchronous start also holds the operands; the result is
+    the larger part.
     """
     sizes = [_bytes(kind, axes) for kind, axes in _SHAPE.findall(shape) if kind in _BITS]
     if name.endswith("-start") and len(sizes) > 1:

@@ -1,8 +1,8 @@
-"""Arithmetic and memory traffic of a step, counted from the architecture and the shapes.
+"""FLOPs and memory traffic of a step, counted from the architecture and the shapes.
 
-XLA's own cost analysis counts the body of a loop once. Counted here: multiplications and additions
-of the matrix products, attention only over visible tokens, and the weights, states and cache that
-must be read at least once.
+XLA's own cost analysis counts the body of a loop once. This module counts multiplications and
+additions of matrix products, attention over visible tokens only, and the minimum reads of weights,
+states and KV cache.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Forward(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Shapes of a step, over all devices and micro-batches.
+    """Sizes of a step, over all devices and micro-batches.
 
     Attributes:
       tokens: positions in streams, on which the linear layers run.
-      rows, row_len: rows that attention reads, and their length.
+      rows, row_len: number and length of the rows for attention.
       scored: tokens whose log-probs are computed.
     """
 
@@ -41,31 +41,31 @@ class Rows(NamedTuple):
 
 
 def layer_parameters(spec: Spec) -> int:
-    """Entries of the matrices of all layers."""
+    """Number of parameters of the matrices of all layers."""
     attention = spec.width * spec.head_dim * (2 * spec.heads + 2 * spec.kv_heads)
     return spec.depth * (attention + (2 + spec.gated) * spec.width * spec.mlp_width)
 
 
 def head_parameters(spec: Spec) -> int:
-    """Entries of the unembedding."""
+    """Number of parameters of the unembedding."""
     return spec.width * spec.vocab_size
 
 
 def parameters(spec: Spec) -> int:
-    """Entries of all matrices and tables."""
+    """Number of parameters of all matrices and tables."""
     tables = (1 if spec.tied else 2) * head_parameters(spec)
     return layer_parameters(spec) + tables + (spec.learned_positions or 0) * spec.width
 
 
 def seen(length: int, window: int | None) -> float:
-    """Pairs of (token, token it attends to) in a row."""
+    """Number of (query, key) pairs in a row under causal or windowed attention."""
     if window is None or window >= length:
         return length * (length + 1) / 2
     return window * (window + 1) / 2 + (length - window) * window
 
 
 def forward(spec: Spec, shapes: Sequence[Rows], *, vocabulary: bool = True) -> Forward:
-    """One pass over these rows; without `vocabulary` no log-probs are computed."""
+    """FLOPs of a forward pass over these rows; without `vocabulary`, without log-probs."""
     linear = attention = head = 0.0
     for s in shapes:
         linear += 2.0 * layer_parameters(spec) * s.tokens
@@ -89,11 +89,11 @@ def step(
     """FLOPs of an optimizer step: without and with recomputation.
 
     Args:
-      adapters: the matrices are frozen and get no gradient.
-      remat: none | dots | full: "full" runs every layer forward twice except for its last product,
-        which no gradient needs; "dots" its attention.
-      reference: a second model runs forward.
-      again: a batch-coupled loss runs the policy forward twice.
+      adapters: whether the matrices are frozen and get no gradient.
+      remat: none | dots | full: "full" recomputes every layer except for its last product, which no
+        gradient needs; "dots" recomputes attention.
+      reference: whether a reference model runs forward.
+      again: whether a batch-coupled loss runs the policy forward twice.
     """
     f = forward(spec, shapes, vocabulary=vocabulary)
     # the gradient of inputs, and of weights unless they are frozen; attention has no weights
@@ -105,8 +105,8 @@ def step(
 
 
 def decode_bytes(spec: Spec, rows: int, prompt: int, new: int, itemsize: int) -> float:
-    """Bytes read to decode `new` tokens in each of `rows` rows: all weights once per token, and
-    each row's keys and values so far.
+    """Bytes read to decode `new` tokens in each of `rows` rows: all weights once per token, and the
+    KV cache of each row.
     """
     weights = (layer_parameters(spec) + head_parameters(spec)) * itemsize
     return new * weights + rows * cache_entry(spec, itemsize) * (new * prompt + new * new / 2)

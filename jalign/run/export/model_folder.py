@@ -22,8 +22,8 @@ def check(out: str, overwrite: bool) -> Path:
     """Return the folder to write if it may be written.
 
     Raises:
-      ValueError: it is a file or in an object store; or it is not empty, and --overwrite is not given
-        or it does not hold a model.
+      ValueError: it is a file or in an object store; or it is not empty, and --overwrite is not
+        given or it does not hold a model.
     """
     folder = store.local(out, "what is exported")
     if not folder.exists():

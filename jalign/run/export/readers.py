@@ -74,8 +74,9 @@ def pad_apart(tokenizer: PreTrainedTokenizerBase, decoder: Decoder, ends: tuple[
 
 
 def end_where_scored(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Change the chat template of a reward model so that conversations end at the scored token: text
-    after the last end of turn is dropped; a template without end of turn gets the EOS, as in
+    """Change the chat template of a reward model so that conversations end at the scored token.
+
+    Text after the last end of turn is dropped; a template without end of turn gets the EOS, as in
     training.
     """
     if not tokenizer.chat_template:

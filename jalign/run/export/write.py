@@ -69,8 +69,8 @@ def _normalization(trained: runs.Weights) -> tuple[float, float]:
 
 
 def _write_reward(options: RunOptions, gain: float, bias: float, out: Path) -> None:
-    """Write bias and length limits to reward.json: Hugging Face's sequence-classification format has
-    no place for them.
+    """Write bias and length limits to reward.json: Hugging Face's format of sequence classifiers
+    cannot store them.
     """
     names = ("max_prompt_len", "max_response_len", "keep_eos")
     limits = {n: getattr(options.data, n) for n in names}
