@@ -78,7 +78,7 @@ def little_effort() -> Iterator[None]:
 
 
 def compile_program(
-    name: str, function: jax.stages.Wrapped, args: tuple, *, trips: float = 1, **keywords: object
+    name: str, function: Any, args: tuple, *, trips: float = 1, **keywords: object
 ) -> Program:
     """Compile a jitted function for the mesh in scope.
 

@@ -6,14 +6,11 @@ import importlib.util
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jalign.core import did_you_mean
 from jalign.kernels.devices import ACCELERATORS, Accelerator
 from jalign.plan.gpus import gpu_config
-
-if TYPE_CHECKING:
-    import jax
 
 # Chips along each axis of a slice, by the number of chips.
 _FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
@@ -103,7 +100,7 @@ def _slice(name: str, kind: str, size: int, count: int) -> Target | None:
     return Target(name, ACCELERATORS[kind], count, shape, chips * s.devices_per_chip * count)
 
 
-def topology(target: Target) -> list[jax.Device]:
+def topology(target: Target) -> list[Any]:
     """The devices of a target, for which programs can be compiled but not run.
 
     Raises:

@@ -21,8 +21,6 @@ from jalign.train.online import Online
 from jalign.train.source import Source
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from jalign.checkpoint.manifest import Facts
 
 _HOW = {"record", "sample_batch", "max_idle"}  # rollout options that do not change the samples
@@ -62,7 +60,7 @@ def identity_of(
     options, held = setup.options, setup.held
     lora = options.model.lora
     constant = options.optim.schedule == "constant" and setup.inputs.optimizer is None
-    # equal weights are another model when, say, the base of its rotary angles differs
+    # equal weights are another model if, e.g., the base of their rotary angles differs
     # of the state before its first step: weights of the same name may have changed on the hub
     base = fingerprint((state.params, frozen.base)) | {"spec": repr(setup.roles.decoder.spec)}
     row = options.algorithm
@@ -133,6 +131,6 @@ def _online(options: RunOptions, source: Online) -> dict[str, Any]:
     return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}
 
 
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def _tokenizer_hash(tokenizer: Any) -> str:
     text = tokenizer.backend_tokenizer.to_str() + str(tokenizer.chat_template)
     return hashlib.sha256(text.encode()).hexdigest()

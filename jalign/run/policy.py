@@ -91,7 +91,7 @@ class Policy:
             depth=depth,
         )  # fmt: skip
         state = nnx.state(decoder)
-        # a module of one's own was created on one device
+        # a user's module was created on one device
         nnx.update(decoder, jax.device_put(state, shardings(devices, state)))
         options = ModelConfig(path=OWN)
         facts = {"base_model": type(module).__name__}

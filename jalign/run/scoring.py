@@ -60,7 +60,7 @@ def score(
         raise ValueError(f"rows of {kind} have no responses to score")
     options = RunOptions(
         algorithm=algorithms.get(_ROWS[kind]),
-        # a budget of training may be too small for the rows at hand
+        # a budget of training may be too small for these rows
         data=replace(data or DataConfig(), max_tokens=None),
         batch_size=min(batch_size, len(rows)),
         mesh=policy.mesh_options,

@@ -56,7 +56,7 @@ class Session:
         self.started = time.perf_counter()
         self.setup, self.options, self.display = setup, setup.options, display
         self.out = store.as_path(self.options.out)
-        self.preemption = Preemption(display.say)  # listens once it is entered
+        self.preemption = Preemption(display.say)  # catches signals once it is entered
         self.source, self.held_source, self.evaluator = self._sources()
         self.steps = self._steps()
         optimizer, self.schedule = self._optimizer()

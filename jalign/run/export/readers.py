@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -43,7 +43,7 @@ def one_or_all(ids: tuple[int, ...]) -> int | list[int]:
     return ids[0] if len(ids) == 1 else list(ids)
 
 
-def pad_apart(tokenizer: PreTrainedTokenizerBase, decoder: Decoder, ends: tuple[int, ...]) -> bool:
+def pad_apart(tokenizer: Any, decoder: Decoder, ends: tuple[int, ...]) -> bool:
     """Give the tokenizer of a reward model a pad token that is not an end token: transformers reads
     the reward at the last token that is not padding. If no special token is free, one is added;
     return whether the embedding had to grow for it.
