@@ -10,7 +10,7 @@ from jalign.plan.targets import Target
 
 # published trainers reach 0.35 to 0.58 on H100s and H200s
 MFU = 0.4
-_CUDA_ROOM = 0.92  # usable share of a card's memory: driver, cuDNN and fragmentation
+_CUDA_ROOM = 0.92  # usable share of a card's memory; driver, cuDNN and fragmentation use 8 %
 
 
 @dataclass

@@ -24,8 +24,7 @@ Data = Sources | Sequence[Row]
 
 HOLDOUT = 0.05
 FEW_ROWS = 40
-"""Without `eval`, this fraction of rows in memory is held out; one row if there are fewer than
-`FEW_ROWS`."""
+"""Without `eval`, HOLDOUT of the rows in memory is held out; of fewer than FEW_ROWS rows, one."""
 
 
 def sort_options(

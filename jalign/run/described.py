@@ -19,7 +19,7 @@ def described(options: RunOptions) -> list[str]:
     """
     c, row = options, options.algorithm
     numbers = row.hyperparameters
-    # weights of 0 switch terms off; dozens of them would hide what is set
+    # weights of 0 switch terms off; among the others they would hide what is set
     read = {name: x for name, x in numbers.items() if x != 0}
     unused = [name for name in numbers if name not in read]
     response = "" if row.experience else f", responses of {c.data.max_response_len}"

@@ -188,10 +188,10 @@ def _checkpoints(folder: str, step: Which) -> tuple[Checkpointer, int | None]:
 
 
 def step_of(folder: str, step: Which = None) -> int:
-    """Resolve `step` to the step of an existing checkpoint.
+    """The step of a checkpoint: a given one, the best, or the newest.
 
     Raises:
-      ValueError: the run has no such checkpoint.
+      ValueError: the run has no checkpoint, or no best one.
     """
     checkpoints, step = _checkpoints(folder, step)
     if step is None and not checkpoints.steps():

@@ -41,7 +41,7 @@ def total_of(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """[n] weighted sum of reward functions and a reward model, clipped to `clip`, and metrics.
 
-    0 if there is neither; NaN where a reward failed or no function applies.
+    0 if there is neither; NaN where a reward failed or none applies.
 
     Args:
       by_model: [n] rewards of a model, not finite where it gives none.

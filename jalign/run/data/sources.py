@@ -65,7 +65,7 @@ def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
 
 
 def held_rows(options: RunOptions) -> Sequence[Row]:
-    """The held-out rows of `all_rows`; training rows are read only if some are held out."""
+    """The held-out rows of `all_rows`; training rows are read only if these are a part of them."""
     held = _separate_held_rows(options.data)
     # a hub data set may be large: training rows only where they are needed
     return all_rows(options)[1] if held is None else held[: options.data.eval_limit or None]
