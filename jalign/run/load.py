@@ -60,7 +60,7 @@ def load(
         **model,
     )
     options = RunOptions(
-        # any row without reference and value head: what is loaded here serves all of them
+        # a row without reference and value head: the run's own row is not known yet
         algorithm=algorithms.get("sft"),
         model=c,
         mesh=mesh or MeshConfig(),
