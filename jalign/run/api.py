@@ -92,7 +92,7 @@ def online(
     if row.experience is None:
         raise ValueError(f"{row.name} learns from fixed data: use jalign.offline")
     sections = {"rollout": rollout, "reward": reward, "data": data}
-    sections, numbers = sort_options(row, sections, options, dict(hyper or {}))
+    sections, hyper_values = sort_options(row, sections, options, dict(hyper or {}))
     sections["reward"], functions = with_rewards(sections["reward"], rewards or {})
     if judge is not None:
         sections["reward"] = replace(sections["reward"], judge=judge)
@@ -105,7 +105,7 @@ def online(
     model = ModelConfig(critic=critic, reference=reference if isinstance(reference, str) else None)
     return _run(
         # set on the row here: a bad value is an error of this call, not of the first step
-        row.with_hyper(**numbers),
+        row.with_hyper(**hyper_values),
         policy,
         sections,
         rows_or_sources(prompts, texts=True),
@@ -160,10 +160,10 @@ def offline(
     if (data is None) == (source is None):
         raise ValueError("give data or source")
     # a source makes its batches itself, but held-out rows are tokenized as `data` says
-    sections, numbers = sort_options(row, {"data": data_options}, options, dict(hyper or {}))
+    sections, hyper_values = sort_options(row, {"data": data_options}, options, dict(hyper or {}))
     model = ModelConfig(heads=heads, reference=reference if isinstance(reference, str) else None)
     return _run(
-        row.with_hyper(**numbers),
+        row.with_hyper(**hyper_values),
         policy,
         sections,
         ([], None) if source is not None else rows_or_sources(data),

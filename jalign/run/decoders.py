@@ -132,8 +132,8 @@ def _base(
         quantize_in_place(decoder, c.quant)
         state = nnx.state(decoder)
         # the codes come out of a jit without the mesh's rules: put them where their matrices were
-        places = shardings(mesh, state, rules_of(options.mesh))
-        nnx.update(decoder, jax.device_put(state, places))
+        state_shardings = shardings(mesh, state, rules_of(options.mesh))
+        nnx.update(decoder, jax.device_put(state, state_shardings))
     return decoder
 
 

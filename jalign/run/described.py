@@ -18,10 +18,10 @@ def described(options: RunOptions) -> list[str]:
     trained parameters, lengths, sampling, the output folder. Defaults are shown, too.
     """
     c, row = options, options.algorithm
-    numbers = row.hyperparameters
+    hyper = row.hyperparameters
     # weights of 0 switch terms off; among the others they would hide what is set
-    read = {name: x for name, x in numbers.items() if x != 0}
-    unused = [name for name in numbers if name not in read]
+    read = {name: x for name, x in hyper.items() if x != 0}
+    unused = [name for name in hyper if name not in read]
     response = "" if row.experience else f", responses of {c.data.max_response_len}"
     sampled = {"new tokens": c.sample.max_new_tokens, "temperature": c.sample.temperature}
     facts = {

@@ -122,10 +122,10 @@ def newest(
     model = load_roles(options, Source(mesh), tokenizer_of(options), shared_base=beside)
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
     state, _ = initial_state(options, model, mesh, optimizer)
-    found = checkpoints.restore(state, step)
-    if found is None:
+    restored = checkpoints.restore(state, step)
+    if restored is None:
         raise ValueError(f"{folder} has no checkpoint")
-    return options, model, found[1], found[0]
+    return options, model, restored[1], restored[0]
 
 
 class Weights(NamedTuple):
@@ -162,10 +162,10 @@ def weights(folder: str, step: Which = None, beside: FrozenBase | None = None) -
     model = load_roles(options, Source(mesh), tokenizer_of(options), shared_base=beside)
     wanted = {"params": jax.tree.map(_master, model.params)}
     # without AdamW's moments: a third of the bytes
-    found = checkpoints.restore(wanted, step, partial=True)
-    if found is None:
+    restored = checkpoints.restore(wanted, step, partial=True)
+    if restored is None:
         raise ValueError(f"{folder} has no checkpoint")
-    return Weights(options, model, found[1]["params"], found[0])
+    return Weights(options, model, restored[1]["params"], restored[0])
 
 
 def _master(x: jax.Array) -> jax.ShapeDtypeStruct:

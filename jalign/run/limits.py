@@ -44,15 +44,17 @@ def check(
     """
     online = options.algorithm.experience is not None
     sampled = options.rollout.max_new_tokens if online else 0
-    found = check_part(options, tokenizer, examples, "the training data", sampled)
-    found += check_part(options, tokenizer, held, "the held-out data", sampled)
+    warnings = check_part(options, tokenizer, examples, "the training data", sampled)
+    warnings += check_part(options, tokenizer, held, "the held-out data", sampled)
     if held is not None and (shown := sample_prompts(options, held)):
         lengths = np.array([len(prompt) + options.sample.max_new_tokens for _, prompt in shown])
-        numbers = [i for i, _ in shown]
+        example_indices = [i for i, _ in shown]
         # the first is the policy: samples are read by no other model
         policy = dict(list(specs_of(options).items())[:1])
-        found += _check_longest(held, lengths, policy, "the held-out data", SHOWN, numbers)
-    return found
+        warnings += _check_longest(
+            held, lengths, policy, "the held-out data", SHOWN, example_indices
+        )
+    return warnings
 
 
 def check_part(
@@ -121,18 +123,18 @@ def _check_longest(
     specs: Mapping[str, Spec],
     what: str,
     remedy: str,
-    numbers: Sequence[int] | None = None,
+    example_indices: Sequence[int] | None = None,
 ) -> list[str]:
-    """Check the longest row against every model; `numbers` are the examples of the rows."""
+    """Check the longest row against every model; `example_indices` are the examples of the rows."""
     # one row is enough: the error names the worst, a warning counts for all
     longest = int(np.argmax(lengths))
-    example = longest if numbers is None else numbers[longest]
+    example = longest if example_indices is None else example_indices[longest]
     where = _where(examples, example, what)
-    said = (
+    warnings = (
         check_length(int(lengths[longest]), spec, where=where, model=model, remedy=remedy)
         for model, spec in specs.items()
     )
-    return [warning for warning in said if warning]
+    return [warning for warning in warnings if warning]
 
 
 def _where(examples: Examples, i: int, what: str) -> str:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from jalign.core import Frozen, TrainState
-from jalign.models.adapters.lora import trainable_filter
+from jalign.models.adapters.lora import trainable_filter, without_dropout
 from jalign.models.decoder import Decoder
 from jalign.models.functional import StandaloneModel, functional, policy_of
 from jalign.models.score import HEADS
@@ -126,6 +126,8 @@ def _with_heads(options: RunOptions, policy: Policy, heads: int, source: Source)
     """A new module with the policy's arrays and the heads that the algorithm reads."""
     # the caller's policy keeps its heads
     decoder = nnx.merge(*nnx.split(policy.decoder))
+    if options.model.adapter and options.algorithm.needs_reference():
+        decoder = without_dropout(decoder)  # policy and reference are equal at step 0
     if not reads_vocabulary(options):
         decoder.lm_head = nnx.data(None)  # else weight decay would shrink what nothing reads
     if not heads or decoder.value is not None:

@@ -41,13 +41,13 @@ def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int)
     ):
         log.say(line)
     # held-out data mostly report the same: a sentence is printed once
-    said = sentences(examples.report) if examples else []
+    training_lines = sentences(examples.report) if examples else []
     splits = [] if setup.inputs.train is not None else build_data.described_splits(options.data)
-    for line in [*splits, *said]:
+    for line in [*splits, *training_lines]:
         log.say(f"data: {line}")
     log.say(f"data: {len(held or ())} examples held out")
     for line in sentences(held.report) if held else ():
-        if line not in said:
+        if line not in training_lines:
             log.say(f"held-out data: {line}")
     if isinstance(source, Online) and source.pretraining:
         for line in sentences(source.pretraining.texts.report):

@@ -21,15 +21,15 @@ FACTS = "jalign.json"
 def facts_of(run: str, options: RunOptions, step: int) -> dict[str, object]:
     """Facts about a run's checkpoint, JSON-serializable."""
     saved = json.loads((store.as_path(run) / "config.json").read_text(encoding="utf-8"))
-    numbers = saved["algorithm"]  # as saved: the algorithm may be unknown in this process
-    if numbers["name"] == options.algorithm_name:
-        numbers = options.algorithm.hyperparameters | numbers
+    hyper = saved["algorithm"]  # as saved: the algorithm may be unknown in this process
+    if hyper["name"] == options.algorithm_name:
+        hyper = options.algorithm.hyperparameters | hyper
     optim = options.optim
     return {
         "jalign": __version__,
         "run": run,
         "step": step,
-        "algorithm": {"name": numbers["name"]} | dict(sorted(numbers.items())),
+        "algorithm": {"name": hyper["name"]} | dict(sorted(hyper.items())),
         "base_model": options.model.path,
         "reference": options.model.reference,
         "adapters": None if options.model.lora is None else vars(options.model.lora),
@@ -63,10 +63,10 @@ def read(name: str) -> Facts:
     """The facts stored with a model in a folder; {} if there are none."""
     file = Path(name) / FACTS
     try:
-        said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from None
-    return said if isinstance(said, dict) else {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def usage(folder: str, kind: str, chat: bool) -> str:
@@ -161,11 +161,11 @@ def _before_and_after(run: str, step: int) -> dict[str, dict[str, float]]:
     """Metric -> its values at the first and the last evaluation."""
     rows = evaluations(run, step)
     known = [name for name in (rows[-1] if rows else {}) if name not in ("step", "kind", "time")]
-    found = {}
+    metrics = {}
     for name in known:
         columns = {f"step {row['step']}": row.get(name) for row in (rows[0], rows[-1])}
-        found[name] = columns
-    return found
+        metrics[name] = columns
+    return metrics
 
 
 def _front(facts: Facts, library: str) -> str:

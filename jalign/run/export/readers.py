@@ -28,14 +28,16 @@ def write_generation(
 ) -> None:
     """Write generation_config.json: the base's own, with the end tokens of responses."""
     theirs = hub.find(base) / GENERATION_FILE
-    said = json.loads(theirs.read_text(encoding="utf-8")) if theirs.is_file() else {}
+    generation_config = json.loads(theirs.read_text(encoding="utf-8")) if theirs.is_file() else {}
     if tokenizer.bos_token_id is not None:
-        said.setdefault("bos_token_id", tokenizer.bos_token_id)
-    if said.get("pad_token_id") is None:
+        generation_config.setdefault("bos_token_id", tokenizer.bos_token_id)
+    if generation_config.get("pad_token_id") is None:
         pad = tokenizer.pad_token_id
-        said["pad_token_id"] = ends[0] if pad is None else pad
-    said["eos_token_id"] = one_or_all(ends)
-    (folder / GENERATION_FILE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        generation_config["pad_token_id"] = ends[0] if pad is None else pad
+    generation_config["eos_token_id"] = one_or_all(ends)
+    (folder / GENERATION_FILE).write_text(
+        json.dumps(generation_config, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def one_or_all(ids: tuple[int, ...]) -> int | list[int]:
