@@ -9,13 +9,13 @@ from tests.architecture import ROOT, count
 PACKAGE = count(ROOT / "jalign")
 
 
-# What is not yet as it should be, and may only become less.
-BANNED_LEFT, BRITISH_LEFT, ANY_SHARE = 18, 15, 0.12
+# Public names and config keys that keep their spelling: symmetrised, rank_stabilised ..
+BRITISH_LEFT = 10
 
 
 def test_identifiers_are_the_fields_words():
     """Not what was found or said, but what it is: a match, rows, a step, a message."""
-    assert len(PACKAGE.banned) <= BANNED_LEFT, "\n".join(PACKAGE.banned)
+    assert not PACKAGE.banned, "\n".join(PACKAGE.banned)
 
 
 def test_spelling_is_american():
@@ -31,9 +31,13 @@ def test_functions_fit_on_a_screen_and_files_hold_one_idea():
 
 
 def test_public_functions_are_annotated_and_few_say_any():
-    assert len(PACKAGE.unannotated) <= 1, PACKAGE.unannotated
+    assert not PACKAGE.unannotated, PACKAGE.unannotated
     share = len(PACKAGE.with_any) / PACKAGE.public
-    assert share <= ANY_SHARE, f"{share:.1%}: " + "\n".join(PACKAGE.with_any)
+    assert share <= 0.05, f"{share:.1%}: " + "\n".join(PACKAGE.with_any)
+
+
+def test_comments_say_why_often_enough():
+    assert 0.03 <= PACKAGE.comments / PACKAGE.lines <= 0.05
 
 
 def test_the_command_line_is_thin():
