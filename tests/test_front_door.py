@@ -10,6 +10,7 @@ import pytest
 import jalign
 from jalign.config.read import read_config
 from jalign.options import OptimConfig
+from jalign.run.batches import source_of
 from jalign.run.run import train
 from jalign.train.exit_code import ExitCode
 
@@ -162,6 +163,23 @@ def test_log_probs_of_pairs_are_those_that_dpo_reads(policy):
     metrics = run.evaluate()
     assert metrics["logps/chosen"] == pytest.approx(scores.logps[:, 0].mean(), rel=1e-4)
     assert metrics["logps/rejected"] == pytest.approx(scores.logps[:, 1].mean(), rel=1e-4)
+
+
+def test_a_source_of_ones_own_gives_the_batches(policy):
+    both = [(prompt, topic) for prompt in PROMPTS for topic in TOPICS]
+    rows = [{"prompt": p, "chosen": " was sad.", "rejected": f" {t}."} for p, t in both]
+    short = {"eval": rows[:2], "batch_size": 4}
+    run = jalign.offline("dpo", policy, rows, **short)
+    assert run.fit(2, optax.sgd(1.0), console=None, log_every=1) == ExitCode.OK
+    with jax.set_mesh(policy.mesh):
+        spec = policy.decoder.spec
+        source = source_of(run.options, run.setup.examples, policy.mesh, spec)
+    own = jalign.offline("dpo", policy, source=source, **short)
+    assert own.fit(2, optax.sgd(1.0), console=None, log_every=1) == ExitCode.OK
+    losses = [[r["loss"] for r in x.record if r["kind"] == "train"] for x in (run, own)]
+    assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
+    with pytest.raises(ValueError, match="steps must be set"):
+        jalign.offline("dpo", policy, source=lambda state, frozen: (), **short).fit(console=None)
 
 
 def test_what_is_misspelt_is_refused_with_the_nearest_name(policy):

@@ -73,7 +73,10 @@ def test_a_full_disk_costs_no_line_of_the_record_once_there_is_room_again(tmp_pa
     log.close()
     assert [x["step"] for x in lines(tmp_path / "metrics.jsonl")] == [1, 2, 2, 3]
     said = [r.getMessage() for r in caplog.records if "metrics.jsonl" in r.getMessage()]
-    assert "cannot be written, the run goes on" in said[0] and "File too large" in said[0]
+    assert (
+        "cannot be written, training continues without it" in said[0]
+        and "File too large" in said[0]
+    )
     assert "is written again, nothing is missing" in said[1] and len(said) == 2
 
 

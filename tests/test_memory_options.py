@@ -56,7 +56,7 @@ def test_a_run_with_8_bit_moments_learns_and_goes_on_exactly(folder, plain):
     [
         ({"algorithm": "simpo"}, "simpo reads no reference"),
         ({"reference": "cached"}, "reference: cached keeps none"),
-        ({"model.lora.rank": 2}, "stand on the same frozen weights"),
+        ({"model.lora.rank": 2}, "share the same frozen weights"),
         ({"algorithm": "tr_dpo"}, "part of what is trained"),
     ],
 )

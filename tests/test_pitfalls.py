@@ -73,6 +73,7 @@ from jalign.parallel.mesh import make_mesh
 from jalign.run import data as build_data
 from jalign.run.identity import NOTES, identity_of, unsaid
 from jalign.run.rewards import identity_of as identity_of_reward
+from jalign.run.setup import Inputs
 from jalign.train.hooks import Evaluate, Evaluations, Metrics
 from jalign.train.loop import StepInfo
 from jalign.train.online import Online
@@ -460,10 +461,17 @@ DPO = options_of(
 
 
 def facts(given=DPO, steps=10, spec="rope 1e4"):
-    model = SimpleNamespace(decoder=SimpleNamespace(spec=spec), tokenizer=byte_level())
     state = SimpleNamespace(params=params())
-    data = SimpleNamespace(fingerprint="f")
-    return identity_of(given, model, data, None, state, Frozen({}, params()), steps)
+    return identity_of(setup_of(given, spec), None, state, Frozen({}, params()), steps)
+
+
+def setup_of(options, spec="", reward=None):
+    """What a run has loaded, as far as its identity reads it."""
+    return SimpleNamespace(
+        options=options, inputs=Inputs(), tokenizer=byte_level(), reward=reward,
+        roles=SimpleNamespace(decoder=SimpleNamespace(spec=spec)),
+        examples=SimpleNamespace(fingerprint="f"), held=None,
+    )  # fmt: skip
 
 
 def test_27_another_learning_rate_schedule_or_architecture_is_another_run():
@@ -493,10 +501,8 @@ def test_27_another_reward_behind_the_same_name_is_another_run(tmp_path):
     def now(text):
         file.write_text(f"def score(prompts, responses):\n    return {text}\n")
         reward = SimpleNamespace(identity=identity_of_reward(given.reward))
-        model = SimpleNamespace(decoder=SimpleNamespace(spec=""), tokenizer=byte_level())
-        data, state = SimpleNamespace(fingerprint="f"), SimpleNamespace(params=params())
-        frozen = Frozen({}, None)
-        return identity_of(given, model, data, None, state, frozen, 2, source, reward)
+        state = SimpleNamespace(params=params())
+        return identity_of(setup_of(given, reward=reward), source, state, Frozen({}, None), 2)
 
     first = now("[len(r) for r in responses]")
     check_identity(first, now("[len(r) for r in responses]"), unsaid=unsaid(given), notes=NOTES)

@@ -68,7 +68,7 @@ def test_a_run_that_has_ended_takes_no_step_when_it_is_started_again(folder, cap
     assert train(config, Console(width=400)) == ExitCode.OK
     said = capsys.readouterr().out
     assert "has ended already, no step is taken: rewards/accuracies has not improved" in said
-    assert f"ended after step {before[-1]} of 30" in said and "It goes on if" in said
+    assert f"ended after step {before[-1]} of 30" in said and "Relax that rule to continue" in said
     assert f"checkpoints/{before[0]} (--step best)" in said
     assert checkpoints(folder, "whole").steps() == before
     assert len(rows(folder, "whole", "stop")) == 1

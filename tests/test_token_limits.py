@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jalign.algorithms import get
 from jalign.config.read import read_config
 from jalign.data.examples import Example, Examples
 from jalign.models.decoder import Decoder
@@ -17,6 +18,7 @@ from jalign.rewards.model import RewardModel
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings, sample
 from jalign.run import limits as check_tokens
+from tests._tiny import arguments_of
 from tests.data.tiny_tokenizers import byte_level
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +117,7 @@ def test_a_response_beside_another_prompt_counts():
 
 
 def test_pretraining_texts_are_checked_under_their_own_name():
-    config = config_of("ppo_ptx", *of("gpt2"))
+    config = read_config([*arguments_of(get("ppo_ptx")), *of("gpt2")])
     with pytest.raises(ValueError, match=r"row 10 of data\.pretraining.*id 80"):
         check_tokens.check_part(config, Words(), examples_of(([], [1, 80])), "data.pretraining")
 

@@ -236,7 +236,8 @@ def _run(
     elif train[0] is not None and held[0] is None and data.holdout is None:
         # a fraction is a limit for the hash of a prompt: of a few rows none may be below it
         few = len(train[0]) < FEW_ROWS
-        data = replace(data, holdout=min(1, len(train[0]) - 1) if few else HOLDOUT)
+        one = min(1, max(len(train[0]) - 1, 0))
+        data = replace(data, holdout=one if few else HOLDOUT)
     name = algorithms.name_of(row)
     described = RunOptions(
         algorithm=row, algorithm_name=name, out="", model=model, data=data, **sections, **options
