@@ -4,6 +4,7 @@
 first used, so that `import jalign.losses` needs nothing but jax.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from jalign.run.scoring import score
 
 __version__ = "0.1.0"
+
+# jalign uses transformers' tokenizers only: its warning that torch is missing would mislead.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 _HOMES = {
     "Policy": "jalign.run.policy",

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from jalign.config.read import read_config
 from jalign.parallel import hosts
-from jalign.run.run import train
+from tests._train import train
 
 hosts.initialize()
 for then, arguments in groupby(sys.argv[1:], lambda word: word == "then"):

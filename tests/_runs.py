@@ -3,7 +3,7 @@
 import json
 
 from jalign.config.read import read_config
-from jalign.run.run import train
+from tests._train import train
 from tests.tiny_run import arguments
 
 

@@ -18,9 +18,9 @@ from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
 from jalign.pipeline.stages import expand
 from jalign.run import run
-from jalign.run.run import train
 from jalign.train.preemption import ExitCode
 from tests._tiny import arguments_of, config_of
+from tests._train import train
 
 ROOT = Path(__file__).parents[1]
 PIPELINES = sorted((ROOT / "configs" / "pipelines").glob("*.yaml"))

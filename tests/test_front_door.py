@@ -9,10 +9,10 @@ import pytest
 
 import jalign
 from jalign.config.read import read_config
-from jalign.options import OptimConfig
+from jalign.options import OptimConfig, SampleConfig
 from jalign.run.batches import source_of
-from jalign.run.run import train
 from jalign.train.exit_code import ExitCode
+from tests._train import train
 
 PROMPTS = [
     "Once upon a time there was a",
@@ -180,6 +180,27 @@ def test_a_source_of_ones_own_gives_the_batches(policy):
     assert losses[0] == losses[1] and losses[0][0] != losses[0][1]
     with pytest.raises(ValueError, match="steps must be set"):
         jalign.offline("dpo", policy, source=lambda state, frozen: (), **short).fit(console=None)
+
+
+def test_an_evaluation_is_what_the_record_has_of_one(policy, tmp_path):
+    """Of binary data, whose margin is no metric of the loss; the record's texts may hold any
+    character, and its last line may be the half of one.
+    """
+    rows = [
+        {"prompt": f"{prompt} {i}", "completion": f" {topic}\u2028.", "label": bool(i % 2)}
+        for i, (prompt, topic) in enumerate(zip(PROMPTS, TOPICS, strict=True))
+    ]
+    run = jalign.offline("kto", policy, rows, eval=rows, batch_size=4)
+    sample = SampleConfig(prompts=1, max_new_tokens=2)
+    assert run.fit(1, optax.sgd(1.0), str(tmp_path), sample=sample, console=None) == ExitCode.OK
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        texts = {"step": 1, "kind": "texts", "rows": ["\u2028"]}
+        file.write(json.dumps(texts, ensure_ascii=False) + "\n" + '{"step": 1, "ki')
+    assert run.record[-1] == texts
+    metrics = run.evaluate()
+    assert "rewards/margins" in metrics
+    last = run.evaluations[-1]
+    assert metrics == pytest.approx({name: last[name] for name in metrics}, rel=1e-6)
 
 
 def test_what_is_misspelt_is_refused_with_the_nearest_name(policy):

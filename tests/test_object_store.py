@@ -25,9 +25,9 @@ from jalign.log import RunLog
 from jalign.rollout import record
 from jalign.rollout.types import Rollout
 from jalign.run import folder as runs
-from jalign.run.run import train
 from jalign.train.preemption import ExitCode
 from tests import stores
+from tests._train import train
 from tests.tiny_run import arguments
 
 MARK = "commit_success.txt"

@@ -29,10 +29,10 @@ from jalign.run.prompts import PromptTable
 from jalign.run.response_rewards import bradley_terry
 from jalign.run.reward_total import total_of
 from jalign.run.rollouts import trained_temperature
-from jalign.run.run import train
 from jalign.train.experience_fields import rollout_weights
 from jalign.train.preemption import ExitCode
 from tests._runs import ONLINE, leaves, rows, run
+from tests._train import train
 from tests.tiny_run import arguments
 from tests.train._damage import flip_a_bit
 

@@ -61,7 +61,7 @@ def test_a_run_without_gains_ends_with_its_last_step_saved_and_logged_and_its_be
 
 def test_a_run_that_has_ended_takes_no_step_when_it_is_started_again(folder, capsys):
     from jalign.config.read import read_config
-    from jalign.run.run import train
+    from tests._train import train
 
     before = checkpoints(folder, "whole").steps()
     config = read_config(arguments(folder, "whole", **PATIENT))

@@ -16,9 +16,6 @@ from jalign.cli.ending import end_with, exit_at_interrupts, fail, log_level
 from jalign.signatures import did_you_mean
 from jalign.train.exit_code import ExitCode
 
-# jalign uses transformers' tokenizers only: its warning that torch is missing would mislead.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-
 COMMANDS = {
     "train": "jalign.cli.train:train",
     "eval": "jalign.cli.evaluate:evaluate",

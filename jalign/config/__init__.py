@@ -7,8 +7,8 @@ checked against the loss's signature.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from jalign.config.build import options_of
 from jalign.options import (
@@ -29,6 +29,7 @@ from jalign.options import (
     Sources,
 )
 from jalign.options.data import EMBEDDED, is_embedded
+from jalign.options.run import RunFields
 from jalign.train.stopping import StopRules
 
 __all__ = [
@@ -55,7 +56,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(RunFields):
     """One run.
 
     Args:
@@ -78,25 +79,6 @@ class Config:
     """
 
     algorithm: dict[str, Any]
-    out: str = "runs/run"
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    sample: SampleConfig = field(default_factory=SampleConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    stop: StopRules = field(default_factory=StopRules)
-    steps: int = 0
-    epochs: float = 1.0
-    batch_size: int = 32
-    seed: int = 0
-    reference: Literal["step", "cached"] = "step"
-    log_every: int = 10
-    eval_every: int = 0
-    max_bad_steps: int = 10
-    deterministic: bool = False
 
     def __post_init__(self):
         # before options_of, whose KeyError would not name the section

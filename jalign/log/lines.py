@@ -12,6 +12,9 @@ from jalign import store
 
 LOG = logging.getLogger(__name__)
 
+FILE = "metrics.jsonl"
+"""The record of a run, in its folder."""
+
 
 class Lines:
     """A file of records, each on disk when `append` returns.
@@ -75,6 +78,12 @@ def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
         else:
             damaged += 1
     return records, damaged
+
+
+def read(folder: store.StorePath) -> list[dict[str, Any]]:
+    """The sound records of a run's folder, oldest first; [] before it has any."""
+    file = folder / FILE
+    return parse(file.read_bytes())[0] if file.exists() else []
 
 
 def drop_after(path: Path, step: int) -> int:

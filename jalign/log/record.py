@@ -9,7 +9,7 @@ from typing import Any
 
 from jalign import store
 from jalign.log.display import Display
-from jalign.log.lines import Lines, drop_after
+from jalign.log.lines import FILE, Lines, drop_after
 from jalign.log.tensorboard import TensorBoard
 
 
@@ -38,7 +38,7 @@ class RunLog:
         display: Display | None = None,
         writes: bool = True,
     ):
-        self.path = directory / "metrics.jsonl"
+        self.path = directory / FILE
         self.tensorboard = directory
         self._lines: Lines | None = None
         self.dropped = 0

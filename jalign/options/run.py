@@ -23,17 +23,10 @@ from jalign.train.stopping import StopRules
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """One run. The fields are those of `jalign.config.Config`, whose help they share, but the
-    algorithm is the row itself.
+class RunFields:
+    """The fields of a run, from Python or from a config; `jalign.config.Config` documents them."""
 
-    Attributes:
-      algorithm: the row with its hyper-parameters (`Algorithm.with_hyper`).
-      algorithm_name: as the row is found again: its name, `file.py:row` or `package.module:row`.
-    """
-
-    algorithm: Algorithm
-    algorithm_name: str = ""
+    algorithm: Any
     out: str = "runs/run"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -53,6 +46,20 @@ class RunOptions:
     eval_every: int = 0
     max_bad_steps: int = 10
     deterministic: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(RunFields):
+    """One run. The fields are those of `jalign.config.Config`, whose help they share, but the
+    algorithm is the row itself.
+
+    Attributes:
+      algorithm: the row with its hyper-parameters (`Algorithm.with_hyper`).
+      algorithm_name: as the row is found again: its name, `file.py:row` or `package.module:row`.
+    """
+
+    algorithm: Algorithm
+    algorithm_name: str = ""
 
     def __post_init__(self):
         if not self.algorithm_name:

@@ -19,7 +19,6 @@ from jalign.options import (
 )
 from jalign.run.arguments import (
     FEW_ROWS,
-    HOLDOUT,
     Data,
     rows_or_sources,
     sort_options,
@@ -237,7 +236,7 @@ def _run(
         # a fraction is a limit for the hash of a prompt: of a few rows none may be below it
         few = len(train[0]) < FEW_ROWS
         one = min(1, max(len(train[0]) - 1, 0))
-        data = replace(data, holdout=one if few else HOLDOUT)
+        data = replace(data, holdout=one if few else None)
     name = algorithms.name_of(row)
     described = RunOptions(
         algorithm=row, algorithm_name=name, out="", model=model, data=data, **sections, **options

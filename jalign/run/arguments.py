@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Data = Sources | Sequence[Row]
 """A file, a folder, a hub name, a list of these, {source: weight}; or rows."""
 
-HOLDOUT = 0.05
 FEW_ROWS = 40
-"""Without `eval`, HOLDOUT of the rows in memory is held out; of fewer than FEW_ROWS rows, one."""
+"""Without `eval`, one row of fewer than these in memory is held out, since the usual fraction of so
+few may be none."""
 
 
 def sort_options(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
-import numpy as np
 
 from jalign.core import Frozen
 from jalign.run.batches import held_source_of
 from jalign.run.roles import initial_state
 from jalign.run.rollouts import evaluator_of
+from jalign.train.hooks.evaluate import held_out_means
 from jalign.train.rounding import same_rounding
 from jalign.train.step import make_eval_step, with_reference
 
@@ -54,9 +54,6 @@ def _of_data(setup: Setup, state: TrainState, frozen: Frozen) -> dict[str, float
         # as the run's own evaluation, so that both give the same digits
         compiler_options=same_rounding(roles.decoder.dtype),
     )
-    means: list[Any] = [
-        step(state.params, frozen, state.carry, data) for data in batches.eval_batches()
-    ]
-    # sums on the host in float64: a mean must not depend on how many batches there are
-    total = jax.tree.map(lambda *parts: np.sum(parts, dtype=float), *jax.device_get(means))
-    return {name: float(mean.shown) for name, mean in total.items()}
+    return held_out_means(
+        [step(state.params, frozen, state.carry, data) for data in batches.eval_batches()]
+    )

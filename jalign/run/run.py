@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign import store
-from jalign.log import Display
+from jalign.log import Display, lines
 from jalign.options import OptimConfig, RunOptions, SampleConfig, StopRules
 from jalign.parallel import hosts
 from jalign.parallel.deterministic import make_deterministic
@@ -237,24 +236,14 @@ class Run:
         return folder.reward_of(self.options, self.setup.roles, params)
 
     @property
-    def record(self) -> list[Row]:
-        """Every row of metrics.jsonl, oldest first; `kind` distinguishes them."""
-        return list(self._rows())
+    def record(self) -> Sequence[Row]:
+        """Every row of metrics.jsonl, oldest first; `kind` tells them apart."""
+        return lines.read(store.as_path(self.options.out))
 
     @property
     def evaluations(self) -> list[Row]:
         """The held-out metrics of the run, oldest first."""
-        return [row for row in self._rows() if row["kind"] == "eval"]
-
-    def _rows(self) -> Iterator[Row]:
-        file = store.as_path(self.options.out) / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        yield from map(json.loads, lines)
-
-
-def train(options: RunOptions, console: Console | None) -> ExitCode:
-    """Run `jalign train`."""
-    return Run(options).fit(console=console)
+        return [row for row in self.record if row["kind"] == "eval"]
 
 
 def open_run(name: str, step: folder.Which = None) -> Run:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jalign import __version__, store
+from jalign.log import lines
 from jalign.options import RunOptions
 
 if TYPE_CHECKING:
@@ -145,16 +146,8 @@ def _code(*lines: str) -> str:
 
 def evaluations(run: str, step: int) -> list[Row]:
     """Evaluations that a run logged up to a step, oldest first."""
-    file = store.as_path(run) / "metrics.jsonl"
-    rows = []
-    for line in file.read_text(encoding="utf-8").split("\n") if file.exists() else ():
-        try:
-            row = json.loads(line) if line else {}
-        except ValueError:  # the last line of a run that was killed
-            continue
-        if row.get("kind") == "eval" and row["step"] <= step:
-            rows.append(row)
-    return rows
+    rows = lines.read(store.as_path(run))
+    return [row for row in rows if row["kind"] == "eval" and row["step"] <= step]
 
 
 def _before_and_after(run: str, step: int) -> dict[str, dict[str, float]]:

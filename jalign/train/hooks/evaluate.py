@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -44,8 +44,13 @@ class Evaluate(PeriodicHook):
                     self.interrupted = True
                     return
                 per_batch.append(self.evaluate(state.params, frozen, state.carry, data))
-            per_batch = jax.device_get(per_batch)
-        # Sums and weights are added in float64: a float32 sum over many batches loses digits.
-        total = jax.tree.map(lambda *sums: np.sum(sums, dtype=float), *per_batch)
-        means = {name: float(mean.shown) for name, mean in total.items()}
-        self.evaluations.add(step, with_margin(means))
+            metrics = held_out_means(per_batch)
+        self.evaluations.add(step, metrics)
+
+
+def held_out_means(per_batch: Sequence[dict[str, Mean]]) -> dict[str, float]:
+    """The metrics of an evaluation from the sums and weights of its batches."""
+    # Sums and weights are added in float64: a float32 sum over many batches loses digits.
+    fetched = jax.device_get(per_batch)
+    total = jax.tree.map(lambda *sums: np.sum(sums, dtype=float), *fetched)
+    return with_margin({name: float(mean.shown) for name, mean in total.items()})
