@@ -31,6 +31,12 @@ def test_a_config_for_ones_own_model_and_data_is_written_and_read(init):
     assert full.model.lora is None and full.optim.learning_rate == 2e-5
 
 
+def test_the_data_of_the_package_keep_their_own_held_out_part(init):
+    code, said = init("mine.yaml", "--algorithm", "dpo", "--data", "embedded")
+    assert code == 0, said.err
+    assert read_config(["mine.yaml"]).data.holdout is None
+
+
 def test_online_algorithms_are_given_their_reward(init):
     code, said = init("a.yaml", "--algorithm", "grpo")
     assert code == 3 and "give --reward, one of" in said.err

@@ -8,6 +8,7 @@ from jalign import about
 from jalign.algorithms import get
 from jalign.config.read import read_config
 from jalign.core import Algorithm
+from jalign.options.data import is_embedded
 from jalign.options.init import InitConfig
 from jalign.options.rates import usual
 from jalign.rewards.rules import RULES
@@ -73,7 +74,8 @@ def config_text(row: Algorithm, options: InitConfig) -> str:
         options.teacher and f"  reference: {_quoted(options.teacher)}   # the teacher",
         "  # remat: full   # recomputes activations: less memory, a third more time",
         f"data:\n  train: {_quoted(options.data or 'embedded')}",
-        options.data and "  holdout: 0.05   # of the prompts, where there is no test split",
+        (options.data and not is_embedded(options.data))
+        and "  holdout: 0.05   # of the prompts, where there is no test split",
         "  max_prompt_len: 512   # tokens; jalign data shows how long they are",
         options.pretraining and f"  pretraining: {_quoted(options.pretraining)}",
         (options.pretraining or not online) and "  max_response_len: 512",
