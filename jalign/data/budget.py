@@ -12,8 +12,8 @@ lengths of nine data sets: the embedded pairs and lists, HH-RLHF, GSM8K, HellaSw
 Measured (DPO step of the embedded model on its pairs, 8 per step, CPU, best fifth of interleaved
 steps on a busy machine): searched 232 ms, two fixed classes 259 ms (+12 %), 12 candidates 279 ms
 (+20 %). The search tries 35 to 950 candidates in 0.2 to 13 s of one busy core, once per data set.
-These runs were made by a scratch script that is not kept; `jalign bench step` times the search's own
-shapes. Repeat the comparison on a quiet machine before the search is replaced.
+These runs were made by a scratch script that is not kept; `jalign bench step` times the search's
+own shapes. Repeat the comparison on a quiet machine before the search is replaced.
 """
 
 from __future__ import annotations
