@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from jalign.eval.metrics.calibration import reliability
+
 
 class Bucket(NamedTuple):
     """Pairs whose predicted confidence is in [low, high); the last bucket includes its end.
@@ -76,24 +78,15 @@ def calibration(
     Raises:
       ValueError: `buckets` < 1, or rewards of different shapes.
     """
-    if buckets < 1:
-        raise ValueError(f"buckets must be at least 1, got {buckets}")
     difference = _differences(chosen, rejected)
     # of the absolute value: it cannot overflow
     confidence, wins = 1 / (1 + np.exp(-np.abs(difference))), _wins(difference)
-    edges = np.linspace(0.5, 1.0, buckets + 1)
-    index = np.minimum(np.searchsorted(edges, confidence, side="right") - 1, buckets - 1)
-    result, error = [], 0.0
-    for i in range(buckets):
-        inside = index == i
-        low, high, count = float(edges[i]), float(edges[i + 1]), int(inside.sum())
-        if not count:
-            result.append(Bucket(low, high, 0, math.nan, math.nan))
-            continue
-        mean, accuracy = float(confidence[inside].mean()), float(wins[inside].mean())
-        result.append(Bucket(low, high, count, mean, accuracy))
-        error += count / len(difference) * abs(accuracy - mean)
-    return result, error
+    if buckets < 1:
+        raise ValueError(f"buckets must be at least 1, got {buckets}")
+    result = reliability(confidence, wins, bins=buckets, low=0.5)
+    columns = result.edges[:-1], result.edges[1:], result.counts, result.probability, result.outcome
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [Bucket(*row) for row in rows], result.ece
 
 
 def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, float]:
