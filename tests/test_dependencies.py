@@ -19,10 +19,16 @@ def declared(requirements: list[str]) -> set[str]:
     return {canonical(re.match(r"[\w.-]+", r)[0]) for r in requirements}
 
 
+# Files that nothing imports without their extra, which may then import what it installs.
+OF_EXTRA = {"jalign/serve/app.py": "serve"}
+
+
 def imported() -> set[str]:
     """Distributions that a file of jalign imports, wherever in the file."""
     modules = set()
     for path in (ROOT / "jalign").rglob("*.py"):
+        if str(path.relative_to(ROOT)) in OF_EXTRA:
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
@@ -37,6 +43,14 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     required, used = declared(PROJECT["dependencies"]), imported()
     assert used - required == set(), "imported, not declared"
     assert required - used == set(), "declared, not imported"
+
+
+def test_a_file_of_an_extra_imports_what_the_extra_installs():
+    for name, extra in OF_EXTRA.items():
+        allowed = declared(PROJECT["dependencies"] + PROJECT["optional-dependencies"][extra])
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            module = (getattr(node, "module", None) or "jalign").split(".")[0]
+            assert module in {"jalign", *sys.stdlib_module_names, *allowed}, f"{name}: {module}"
 
 
 def test_extras_are_not_needed_to_import_jalign():

@@ -49,11 +49,12 @@ ALLOWED = {
     "feedback": TRAIN | {"options", "run"},
     "pipeline": TRAIN | {"options", "run"},
     "eval": TRAIN | {"options", "run"},
+    "serve": TRAIN | {"options", "run"},
     "plan": TRAIN | {"options", "run"},
     "bench": TRAIN | {"options", "run", "plan"},
     "cli": TRAIN
     | {"about", "taxonomy", "doctor", "eval", "config", "embedded", "bench", "plan", "options"}
-    | {"run", "feedback", "pipeline", "__init__"},
+    | {"run", "feedback", "pipeline", "serve", "__init__"},
     "examples": TRAIN | {"options", "run", "embedded", "plan", "__init__"},
     "__main__": {"cli"},
     "__init__": {"run"},

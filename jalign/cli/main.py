@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "jalign.cli.train:train",
     "eval": "jalign.cli.evaluate:evaluate",
     "sample": "jalign.cli.sample:sample",
+    "serve": "jalign.cli.serve:serve",
     "label": "jalign.cli.label:label",
     "revise": "jalign.cli.revise:revise",
     "prompts": "jalign.cli.prompts:prompts",
@@ -50,6 +51,7 @@ usage: jalign COMMAND [ARGUMENTS]
   eval CONFIG [--key value ...]    held-out metrics of a model, or of a run's newest checkpoint;
                                    for reward models also calibration, length and subsets
   sample MODEL [PROMPT ...]        sample from a model or a run; --best_of N --reward DIR
+  serve MODEL [--port N]           an OpenAI-compatible server of runs, models and reward models
   label [CONFIG] [--key value ...] preference labels by a language-model judge
   revise [CONFIG] [--key value ..] critique and revise responses by principles
   prompts [CONFIG] [--key value .] new prompts from few-shot examples (self-instruct)

@@ -155,7 +155,7 @@ class ModelJudge:
         fits = [i for i, x in enumerate(ids) if x and self._has_room(len(x) + longest)]
         self._check([ids[i] for i in fits], longest)
         self._check(tokens, 0)
-        rows = iter(self._next_logps([(ids[i] + s, nexts[s]) for i in fits for s in shared]))
+        rows = iter(self.next_logps([(ids[i] + s, nexts[s]) for i in fits for s in shared]))
         out: list[list[float] | None] = [None] * len(ids)
         for i in fits:
             of: dict[Ids, float] = {}
@@ -188,7 +188,7 @@ class ModelJudge:
         encoded = [tuple(ids) for ids in self._encoder.starts(texts)]
         return [x if bos is None or x[:1] == (bos,) else (bos, *x) for x in encoded]
 
-    def _next_logps(self, rows: Sequence[tuple[Ids, list[int]]]) -> list[list[float]]:
+    def next_logps(self, rows: Sequence[tuple[Ids, list[int]]]) -> list[list[float]]:
         """log P (nats) of the given next tokens of each row; similar lengths share a batch."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
         width = max((len(nexts) for _, nexts in rows), default=0)

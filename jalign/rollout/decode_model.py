@@ -109,13 +109,7 @@ def prefill(
     """Run the prompts; returns the model, its cache repeated k times per prompt, and the logits
     [B*K, V] of the first response token.
     """
-    b, p = prompts.shape
-    model = weights.model()
-    cache = model.empty_cache(b, p + t)
-    # -1 marks padding, so that a row's length in the cache counts real tokens only.
-    positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
-    hidden, cache = model(prompts, positions, cache=cache)
-    assert cache is not None
+    decoder, cache, hidden = read_prompts(weights, prompts, lengths, t)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
     cache = dataclasses.replace(
         cache,
@@ -123,10 +117,26 @@ def prefill(
         kv=jax.tree.map(lambda a: jnp.repeat(a, k, 1), cache.kv),
         lengths=jnp.repeat(cache.lengths, k),
     )
-    if weights.layers is not None:
-        cache = split_cache(cache)
-    decoder = decode_model(weights)
-    return decoder, cache, decoder.logits(jnp.repeat(last, k, 0))
+    return decoder, for_decoding(weights, cache), decoder.logits(jnp.repeat(last, k, 0))
+
+
+def read_prompts(
+    weights: SamplingWeights, prompts: Array, lengths: Array, t: int
+) -> tuple[DecodeModel, KVCache, Float[Array, "B P D"]]:
+    """Run the prompts; returns the model, a cache with t further slots, and all hidden states."""
+    b, p = prompts.shape
+    model = weights.model()
+    cache = model.empty_cache(b, p + t)
+    # -1 marks padding, so that a row's length in the cache counts real tokens only.
+    positions = jnp.where(jnp.arange(p) < lengths[:, None], jnp.arange(p), -1)
+    hidden, cache = model(prompts, positions, cache=cache)
+    assert cache is not None
+    return decode_model(weights), cache, hidden
+
+
+def for_decoding(weights: SamplingWeights, cache: KVCache) -> KVCache:
+    """The cache in the layout that single tokens are decoded with."""
+    return cache if weights.layers is None else split_cache(cache)
 
 
 def decode_model(weights: SamplingWeights) -> DecodeModel:

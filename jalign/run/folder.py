@@ -273,7 +273,7 @@ def process_model(name: str) -> RewardModel:
             f"{rows}"
         )
     trained = weights(name)
-    scorer = _model_of(trained.options, trained.model, trained.params)
+    scorer = scalar_model_of(trained.options, trained.model, trained.params)
     scorer.step = trained.step
     return scorer
 
@@ -286,10 +286,13 @@ def reward_of(options: RunOptions, model: Roles, params: PyTree) -> RewardModel:
             f"{options.out} is no reward model: {options.algorithm_name} trains no reward of a "
             f"whole response; these do: {rows}"
         )
-    return _model_of(options, model, params)
+    return scalar_model_of(options, model, params)
 
 
-def _model_of(options: RunOptions, model: Roles, params: PyTree) -> RewardModel:
+def scalar_model_of(options: RunOptions, model: Roles, params: PyTree) -> RewardModel:
+    """The model with its scalar head, as its data were tokenized; what the head means is up to the
+    algorithm.
+    """
     return RewardModel(
         model.sampling_weights(params),
         model.tokenizer,

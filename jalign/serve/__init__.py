@@ -1,0 +1,1 @@
+"""Answer requests with models: an engine for this process, an OpenAI-compatible server, a chat."""
