@@ -1,4 +1,6 @@
-"""`jalign eval CONFIG|RUN [RUN ...]`: held-out metrics of an untrained model, or of runs."""
+"""`jalign eval CONFIG|RUN [RUN ...]`: held-out metrics of an untrained model, or of runs; models
+against each other with --judge, --human or --verdicts (`cli.arena`).
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,6 +9,7 @@ from itertools import takewhile
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from jalign.cli.arena import arena, asks_for_arena
 from jalign.cli.eval_tables import show
 from jalign.config.read import option_names, read_options
 from jalign.eval.evaluate import Evaluation
@@ -28,6 +31,9 @@ def add_options(parser: ArgumentParser) -> None:
 
 def evaluate(args: Sequence[str], console: Console) -> None:
     """Print the metrics, as tables or as JSON."""
+    if asks_for_arena(args):
+        arena(args, console)
+        return
     as_json = "json" in option_names(args)
     display = Display(Console(stderr=True) if as_json else console)  # stdout is for the JSON alone
     evaluations = {evaluation.name: evaluation for evaluation in evaluations_of(args, display)}

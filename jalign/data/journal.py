@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from jalign import store
-from jalign.data.write import check_name, write
+from jalign.data.write import check_name
+from jalign.data.write import write as write_jsonl
 
 Row = dict[str, Any]
 
@@ -37,6 +38,9 @@ class Made(NamedTuple):
 Make = Callable[[Sequence[Any], int, list[Row]], list[Made]]
 """`(items, index of the first, rows so far) -> result of each`."""
 
+WriteRows = Callable[[Path, list[Row]], None]
+"""`(path, rows)`: writes or replaces a file in one piece."""
+
 
 def make_file(
     path: str | Path,
@@ -47,6 +51,7 @@ def make_file(
     size: int,
     most: int | None = None,
     say: Callable[[str], None] = lambda text: None,
+    write: WriteRows | None = None,
 ) -> tuple[list[Row], Counter[str]]:
     """Write the rows of all items to a file, resuming from its journal if there is one.
 
@@ -57,6 +62,7 @@ def make_file(
       size: items of a lot.
       most: rows after which no further lot is made, and none are kept; None: no limit.
       say: prints the point of resumption.
+      write: writes another format; the path may then have any ending.
 
     Returns:
       The rows, and how often each reason to leave something out occurred.
@@ -65,7 +71,7 @@ def make_file(
       ValueError: a journal of other items or another identity, one that another process writes, or
         one whose first line is damaged; items of which no row came.
     """
-    path = check_name(path)
+    path = check_name(path) if write is None else Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = path.with_name(path.name + ".part")
     # As it comes back from the file: tuples are lists, keys are strings.
@@ -83,7 +89,7 @@ def make_file(
         dropped = Counter(reason for result in results for reason in result.dropped)
         if rows:
             # Before the journal goes: after a kill in between the same file is written again.
-            write(path, rows[:most])
+            (write or write_jsonl)(path, rows[:most])
         journal.unlink()  # while it is locked: another process must not go on with it
     if not rows:
         why = "; ".join(f"{n} times: {reason}" for reason, n in dropped.most_common())

@@ -4,6 +4,7 @@
 them as they are.
 """
 
+from jalign.options.arena import ArenaConfig, ArenaJudgeConfig
 from jalign.options.data import DataConfig, Sources
 from jalign.options.feedback import LabelConfig, PromptsConfig, ReviseConfig
 from jalign.options.judge import JudgeConfig, LanguageModelConfig
@@ -16,6 +17,8 @@ from jalign.options.runtime import CheckpointConfig, MeshConfig, SampleConfig
 from jalign.train.stopping import StopRules
 
 __all__ = [
+    "ArenaConfig",
+    "ArenaJudgeConfig",
     "CheckpointConfig",
     "DataConfig",
     "JudgeConfig",
