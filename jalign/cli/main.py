@@ -50,6 +50,7 @@ usage: jalign COMMAND [ARGUMENTS]
   train CONFIG [--key value ...]   train by a config file; any key can be overridden
   eval CONFIG [--key value ...]    held-out metrics of a model, or of a run's newest checkpoint;
                                    for reward models also calibration, length and subsets
+  eval A B [C ...] --judge JUDGE   win rates of models against each other; --human: by people
   sample MODEL [PROMPT ...]        sample from a model or a run; --best_of N --reward DIR
   serve MODEL [--port N]           an OpenAI-compatible server of runs, models and reward models
   label [CONFIG] [--key value ...] preference labels by a language-model judge

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from jalign import store
 from jalign.checkpoint.fingerprint import combine, fingerprint
+from jalign.data.chat import load_tokenizer
 from jalign.models import hub
 from jalign.models.adapters import peft
 from jalign.run import folder as runs
@@ -81,8 +83,9 @@ def load_model(name: str) -> Policy:
         return _load_run(*run)
     folder = Path(name).expanduser()
     if _is_adapter(folder):
-        own = str(folder) if (folder / "tokenizer.json").is_file() else None
-        return load(peft.base_of(folder), adapter=str(folder), tokenizer=own)
+        policy = load(peft.base_of(folder), adapter=str(folder))
+        own = (folder / "tokenizer.json").is_file()
+        return replace(policy, tokenizer=load_tokenizer(folder)) if own else policy
     return load(name)
 
 

@@ -110,7 +110,10 @@ def elo(names: Sequence[str], battles: Mapping[Pair, Sequence[Battle]]) -> Summa
     if not rows:
         return None
     a, b, outcome, prompt = map(np.array, zip(*rows, strict=True))
-    fit = metrics.bradley_terry(a, b, outcome, models=len(names), prompt=prompt)
+    # no bootstrap: these are the sandwich's intervals
+    fit = metrics.bradley_terry(
+        a, b, outcome, models=len(names), prompt=prompt, anchor=0, samples=0
+    )
     return {
         name: {
             "elo": _finite(fit.elo[i]),
