@@ -41,7 +41,7 @@ def test_comments_say_why_often_enough():
 
 
 def test_the_command_line_is_thin():
-    assert count(ROOT / "jalign" / "cli").lines <= 1200
+    assert count(ROOT / "jalign" / "cli").lines <= 1600
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from jalign.cli.arena_tables import show
 from jalign.config.read import option_names, read_as
 from jalign.eval.arena.arena import check, run_arena
+from jalign.eval.arena.terminal import show
 from jalign.log import Display
 from jalign.options import ArenaConfig
 
