@@ -3,5 +3,6 @@
 from jalign.log.display import Display
 from jalign.log.logger import Logger
 from jalign.log.record import RunLog
+from jalign.log.trackers import TrackedRun, Tracker
 
-__all__ = ["Display", "Logger", "RunLog"]
+__all__ = ["Display", "Logger", "RunLog", "TrackedRun", "Tracker"]

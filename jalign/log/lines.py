@@ -13,7 +13,10 @@ from jalign import store
 LOG = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
-"""The record of a run, in its folder."""
+"""The metrics and texts of a run, in its folder: the same again where the run is repeated."""
+
+EVENTS = "events.jsonl"
+"""What happened when: sessions, phases, messages. Nothing is dropped from it by resuming."""
 
 
 class Lines:
@@ -29,8 +32,12 @@ class Lines:
     def __init__(self, path: Path):
         self.path = path
         # unbuffered: after a kill every line is there whose append returned
-        self._file = path.open("ab", buffering=0)
+        self._file = path.open("a+b", buffering=0)
         self._waiting, self._failing = b"", False
+        if self._file.seek(0, 2):
+            self._file.seek(-1, 2)
+            # the partial line of a killed process ends here, or it would spoil the next one
+            self._waiting = b"" if self._file.read(1) == b"\n" else b"\n"
 
     def append(self, record: Mapping[str, object]) -> None:
         self._waiting += (json.dumps(record, ensure_ascii=False) + "\n").encode()
@@ -80,9 +87,9 @@ def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
     return records, damaged
 
 
-def read(folder: store.StorePath) -> list[dict[str, Any]]:
-    """The sound records of a run's folder, oldest first; [] before it has any."""
-    file = folder / FILE
+def read(folder: store.StorePath, name: str = FILE) -> list[dict[str, Any]]:
+    """The sound records of a file in a run's folder, oldest first; [] before it has any."""
+    file = folder / name
     return parse(file.read_bytes())[0] if file.exists() else []
 
 

@@ -13,7 +13,7 @@ from jalign.options.optim import OptimConfig
 from jalign.options.reward import RewardConfig
 from jalign.options.rollout import RolloutConfig
 from jalign.options.run import RunOptions
-from jalign.options.runtime import CheckpointConfig, MeshConfig, SampleConfig
+from jalign.options.runtime import CheckpointConfig, LogConfig, MeshConfig, SampleConfig
 from jalign.train.stopping import StopRules
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "JudgeConfig",
     "LabelConfig",
     "LanguageModelConfig",
+    "LogConfig",
     "LoraConfig",
     "MeshConfig",
     "ModelConfig",

@@ -17,7 +17,7 @@ from jalign.options.rates import usual
 from jalign.options.renamed import with_new_keys
 from jalign.options.reward import RewardConfig
 from jalign.options.rollout import RolloutConfig
-from jalign.options.runtime import CheckpointConfig, MeshConfig, SampleConfig
+from jalign.options.runtime import CheckpointConfig, LogConfig, MeshConfig, SampleConfig
 from jalign.signatures import did_you_mean
 from jalign.train.stopping import StopRules
 
@@ -34,6 +34,7 @@ class RunFields:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     stop: StopRules = field(default_factory=StopRules)

@@ -48,6 +48,22 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where the curves and texts of a run go, besides metrics.jsonl in its folder.
+
+    Args:
+        trackers: any of tensorboard, wandb, trackio and mlflow, each an extra of that name; a
+          resumed run continues the same tracked run.
+        project: of wandb and trackio; the experiment of mlflow.
+    """
+
+    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = field(
+        default_factory=lambda: ["tensorboard"]
+    )
+    project: str = "jalign"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """When the state is saved, and how a run resumes.
 

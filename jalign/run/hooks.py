@@ -138,6 +138,20 @@ def _save(
     best: bool,
 ) -> None:
     s.log.put()  # a checkpoint is never ahead of the record
+    # saving waits for the last steps, and their time belongs to training
+    jax.block_until_ready(state.params)
+    with s.log.timed("saving"):
+        _write(s, evaluations, metrics, step, state, best)
+
+
+def _write(
+    s: Session,
+    evaluations: Evaluations,
+    metrics: Metrics,
+    step: int,
+    state: TrainState,
+    best: bool,
+) -> None:
     s.checkpoints.save(
         step,
         state,

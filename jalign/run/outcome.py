@@ -38,7 +38,9 @@ def log_outcome(session: Session, hooks: Hooks) -> ExitCode:
     best = s.checkpoints.pinned if s.options.stop.metric else None
     # a live progress bar redraws itself over lines printed below
     s.display.close()
-    summary.conclude(s.log, s.out, s.start, taken, time.perf_counter() - s.started, best)
+    summary.conclude(
+        s.log, s.out, s.start, taken, time.perf_counter() - s.started, best, s.options.log.trackers
+    )
     return ExitCode.OK
 
 

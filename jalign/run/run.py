@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -19,7 +20,8 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from jalign import store
-from jalign.log import Display, lines
+from jalign.log import Display, Tracker, lines
+from jalign.log.trackers import tracker
 from jalign.options import OptimConfig, RunOptions, SampleConfig, StopRules
 from jalign.parallel import hosts
 from jalign.parallel.deterministic import make_deterministic
@@ -32,6 +34,7 @@ from jalign.run.policy import Policy
 from jalign.run.session import Session
 from jalign.run.setup import Inputs, Setup, set_up
 from jalign.train.exit_code import ExitCode
+from jalign.train.hooks.profile import parse_steps
 
 if TYPE_CHECKING:
     from jalign.data.rows import Row
@@ -87,6 +90,8 @@ class Run:
         stop: StopRules | None = None,
         sample: SampleConfig | None = None,
         reference: Literal["step", "cached"] | None = None,
+        trackers: Sequence[str | Tracker] | None = None,
+        profile: str | None = None,
         console: Console | Literal["auto"] | None = "auto",
     ) -> ExitCode:
         """Train, log, evaluate and checkpoint; the same call again resumes the run.
@@ -105,6 +110,9 @@ class Run:
           stop: rules that end the run early.
           sample: which continuations of held-out prompts are logged.
           reference: compute reference log-probs in the step, or once before training.
+          trackers: tensorboard, wandb, trackio, mlflow, or objects of one's own
+            (`jalign.log.Tracker`) that receive metrics and texts.
+          profile: steps to trace for xprof, such as "12" or "12-14"; RUN/profile gets the trace.
           console: where to show progress; "auto": the terminal or notebook; None: nowhere.
 
         Returns:
@@ -131,8 +139,13 @@ class Run:
         options = replace(self.options, **{n: x for n, x in changes.items() if x is not None})
         if optimizer is not None and not isinstance(optimizer, OptimConfig):
             self.inputs = replace(self.inputs, optimizer=optimizer)
+        if trackers is not None:
+            names: list[Any] = [x for x in trackers if isinstance(x, str)]
+            options = replace(options, log=replace(options.log, trackers=names))
+            own = [x for x in trackers if not isinstance(x, str)]
+            self.inputs = replace(self.inputs, trackers=own)
         shown = Console() if console == "auto" else console
-        return self._fit(self._with_folder(options), shown)
+        return self._fit(self._with_folder(options), shown, profile and parse_steps(profile))
 
     def check(self, options: RunOptions) -> None:
         """Validate these options without data or devices; raise ValueError for a problem."""
@@ -149,8 +162,11 @@ class Run:
         self.options = replace(self.options, out=out)
         return replace(options, out=out)
 
-    def _fit(self, options: RunOptions, console: Console | None) -> ExitCode:
+    def _fit(self, options: RunOptions, console: Console | None, profile: range | None) -> ExitCode:
+        since = time.perf_counter()
         self.check(options)
+        # before anything is loaded: a library may be missing
+        trackers = [*map(tracker, options.log.trackers), *self.inputs.trackers]
         # hosts that differ would wait for each other in the first collective that only some reach
         hosts.check_processes_agree("the config", options.to_json())
         preflight(options.out)
@@ -160,7 +176,7 @@ class Run:
             store.check_writable(store.as_path(options.out))
             self._setup = self._ready(options, display)
             self.options = self._setup.options
-            self.session = Session(self._setup, display, closing)
+            self.session = Session(self._setup, display, closing, trackers, since, profile)
             return self.session.train()
 
     def _ready(self, options: RunOptions, display: Display) -> Setup:
@@ -169,7 +185,7 @@ class Run:
             return set_up(options, self.inputs, self.mesh, display)
         # options that data and models do not depend on: what is loaded serves again
         of_training = {"steps", "epochs", "out", "eval_every", "log_every", "stop", "sample"}
-        of_training |= {"reference", "optim", "checkpoint", "max_bad_steps", "deterministic"}
+        of_training |= {"reference", "optim", "checkpoint", "max_bad_steps", "deterministic", "log"}
         same = {f.name for f in fields(options)} - of_training
         old = self._setup.options
         # a folder of an earlier start has its date in every prompt

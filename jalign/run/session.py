@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -17,10 +17,10 @@ from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.manifest import Meta
 from jalign.checkpoint.resume import ResumeError, resume
 from jalign.core import Frozen, TrainState
-from jalign.log import Display, RunLog
+from jalign.log import Display, RunLog, Tracker
 from jalign.options.renamed import identity_with_new_keys
 from jalign.parallel import hosts
-from jalign.run import folder, summary
+from jalign.run import facts, folder, summary
 from jalign.run.batches import held_source_of, source_of, steps_of
 from jalign.run.cached_reference import with_cached_reference
 from jalign.run.hooks import Hooks, hooks_of
@@ -31,6 +31,7 @@ from jalign.run.rollouts import evaluator_of, trained_temperature
 from jalign.run.rollouts import source_of as online_source_of
 from jalign.run.setup import Setup
 from jalign.train.divergence import chance
+from jalign.train.hooks import Profile
 from jalign.train.loop import StopTraining, fit
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
@@ -46,13 +47,24 @@ class Session:
       setup: data, models and rewards.
       display: shows progress.
       closing: exit stack of the caller that closes the log and unlocks the folder.
+      trackers: receive metrics and texts.
+      since: `time.perf_counter()` before data and models were loaded.
+      profile: the steps to trace.
 
     Attributes:
       state, frozen: training state and frozen arrays of the newest step.
       evaluations: held-out metrics so far, oldest first.
     """
 
-    def __init__(self, setup: Setup, display: Display, closing: ExitStack):
+    def __init__(
+        self,
+        setup: Setup,
+        display: Display,
+        closing: ExitStack,
+        trackers: Sequence[Tracker],
+        since: float,
+        profile: range | None = None,
+    ):
         self.started = time.perf_counter()
         self.setup, self.options, self.display = setup, setup.options, display
         self.out = store.as_path(self.options.out)
@@ -72,7 +84,8 @@ class Session:
         self.checkpoints = Checkpointer(self.out / folder.CHECKPOINTS, keep=checkpoint.keep)
         self.start, self.meta = self._resume()
         # after resuming: rows behind the checkpoint are dropped from the record
-        self.log = self._open_log(closing)
+        self.log = self._open_log(closing, trackers, since)
+        self.profile = self._profile(profile)
         self._use_cached_reference()
         self.step = self._compiled_step(optimizer)
 
@@ -165,16 +178,34 @@ class Session:
         step = meta["step"]
         self.source.restore(meta["position"], step, folder.rollout_file(self.out, step))
 
-    def _open_log(self, closing: ExitStack) -> RunLog:
+    def _open_log(self, closing: ExitStack, trackers: Sequence[Tracker], since: float) -> RunLog:
         o, s, main = self.options, self.setup, hosts.is_main()
         log = RunLog(
-            self.out, steps=self.steps, start=self.start, display=self.display, writes=main
+            self.out,
+            steps=self.steps,
+            start=self.start,
+            display=self.display,
+            writes=main,
+            config=o.to_json(),
+            trackers=trackers,
+            project=o.log.project,
         )
         closing.callback(log.close)
-        log.settings(o.to_json())
+        facts.log_session(self, log, since)
         summary.introduce(log, s, self.source, self.steps, self.start)
         folder.write_options(self.out, o, s.tokenizer)
         return log
+
+    def _profile(self, steps: range | None) -> Profile | None:
+        if steps is None:
+            return None
+        if steps.stop <= self.start + 1 or steps.start > self.steps:
+            raise ValueError(
+                f"profile names steps {steps.start} to {steps.stop - 1}; this session takes steps "
+                f"{self.start + 1} to {self.steps}"
+            )
+        # the other processes do the same, in which a trace would say little more
+        return Profile(self.log.folder / "profile", steps) if hosts.is_main() else None
 
     def _use_cached_reference(self) -> None:
         if self.options.reference != "cached":
@@ -192,6 +223,11 @@ class Session:
 
     def train(self) -> ExitCode:
         """Take the remaining steps; return the exit code."""
+        with facts.logged_end(self) as ended:
+            ended.code = self._run()
+        return ended.code
+
+    def _run(self) -> ExitCode:
         with self.preemption, self.checkpoints:
             hooks = self._hooks()
             self.evaluations = hooks.evaluations.so_far
@@ -217,15 +253,19 @@ class Session:
             reason = hooks.evaluations.reason
             self.log.say(f"{self.out} has ended already, no step is taken: {reason}")
             return
-        source = _shown(self.source, self.display)
-        keep_state = self._keep_state
+        source = _shown(self.source, self.log)
+        profile, hooks_ = self.profile, [self._keep_state, *hooks.ordered]
+        if profile:
+            profile.begin(self.start, self.state)
+            # first: an evaluation after the last of its steps is not traced
+            hooks_.insert(1, profile)
         self.state = fit(
             self.step,
             self.state,
             self.frozen,
             source,
             steps=self.steps,
-            hooks=[keep_state, *hooks.ordered],
+            hooks=hooks_,
         )
 
     def _keep_state(self, info: Any) -> None:
@@ -251,18 +291,24 @@ def _announced(step: TrainStepFn, log: RunLog, phase: str) -> TrainStepFn:
             return step(state, frozen, data)
         fresh = False
         with log.phase(phase):
+            facts.log_memory(log, step, state, frozen, data)
             return step(state, frozen, data)
 
     return call
 
 
-def _shown(source: Source, display: Display) -> Callable[..., Any]:
-    """Wrap the source so that its rollouts are shown as phases."""
+def _shown(source: Source, log: RunLog) -> Callable[..., Any]:
+    """Wrap the source so that its rollouts are shown as phases, and waiting for it is timed."""
 
     def data(state: TrainState, frozen: Frozen) -> Any:
         if not (isinstance(source, Online) and source.begins):
-            return source(state, frozen)
-        with display.phase("sampling and scoring responses"):
+            since = time.perf_counter()
+            batches = source(state, frozen)
+            log.data_wait_s += time.perf_counter() - since
+            return batches
+        phase = "sampling and scoring responses"
+        # its time counts as training, as in the speeds that others report of online methods
+        with log.timed(phase), log.display.phase(phase):
             return source(state, frozen)
 
     return data

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from jalign.data.clock import CLOCK
 from jalign.data.examples import Examples
 from jalign.data.rows import Row
-from jalign.log import Display
+from jalign.log import Display, Tracker
 from jalign.options import RunOptions
 from jalign.run import data as run_data
 from jalign.run import limits
@@ -39,6 +39,7 @@ class Inputs:
       sampler: replaces the default sampler.
       source: yields the batches of an offline run instead of `data.train`.
       optimizer: replaces `optim`.
+      trackers: receive metrics and texts, besides those of `log.trackers`.
     """
 
     policy: Policy | None = None
@@ -49,6 +50,7 @@ class Inputs:
     sampler: Sampler | None = None
     source: BatchSource | None = None
     optimizer: optax.GradientTransformation | None = None
+    trackers: Sequence[Tracker] = ()
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """Summaries printed before and after a run."""
 
+import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -70,7 +72,13 @@ def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int)
 
 
 def conclude(
-    log: RunLog, out: store.StorePath, start: int, steps: int, seconds: float, best: int | None
+    log: RunLog,
+    out: store.StorePath,
+    start: int,
+    steps: int,
+    seconds: float,
+    best: int | None,
+    trackers: Sequence[str] = ("tensorboard",),
 ) -> None:
     """Print metrics and texts before and after, the steps of this session, and the output files."""
     # without a terminal nobody reads tables, and the record has it all
@@ -96,17 +104,20 @@ def conclude(
             )
     if steps > start:
         log.say(f"{steps - start} steps in {seconds:.0f} s")
-    log.say(f"metrics:     {log.path}")
-    log.say(f"TensorBoard: tensorboard --logdir {log.tensorboard}  (pip install tensorboard)")
-    log.say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
+    say = log.display.say  # of files: no news for the record
+    say(f"metrics:     {log.path}")
+    say(f"report:      jalign report {out}")
+    if "tensorboard" in trackers:
+        say(f"TensorBoard: {tensorboard_command(out)}  (pip install 'jalign[tensorboard]')")
+    say(f"checkpoint:  {out / 'checkpoints' / str(steps)}")
     if best is not None:
-        log.say(f"best:        {out / 'checkpoints' / str(best)} (--step best)")
+        say(f"best:        {out / 'checkpoints' / str(best)} (--step best)")
     run = str(out)
     sample = f"jalign sample {run} PROMPT; " if texts else ""
-    log.say(f"next:        jalign eval {run}; {sample}jalign export {run} {run}-exported")
+    say(f"next:        jalign eval {run}; {sample}jalign export {run} {run}-exported")
     # started by its path (.venv/bin/jalign): the commands above would not be found
     if shutil.which("jalign") is None and (activate := Path(sys.prefix, "bin/activate")).is_file():
-        log.say(f"             so that the shell knows jalign: source {activate}")
+        say(f"             so that the shell knows jalign: source {activate}")
 
 
 def _show_texts(log: RunLog, first: list[dict[str, str]], last: list[dict[str, str]]) -> None:
@@ -130,3 +141,16 @@ def _show_texts(log: RunLog, first: list[dict[str, str]], last: list[dict[str, s
             f"of {len(pairs)} continuations {empty[0]} were empty before and {empty[1]} after: "
             "the model ended them at once"
         )
+
+
+def tensorboard_command(out: store.StorePath) -> str:
+    """Shows this run under its name, beside the others in the same folder if there are only runs
+    in it: TensorBoard calls a run by its path below --logdir.
+    """
+    parent = out.parent
+    beside = [] if store.is_remote(out) else [x for x in parent.iterdir() if x.is_dir()]
+    if beside and all((x / "config.json").is_file() for x in beside):
+        return f"tensorboard --logdir {shlex.quote(str(parent))}"
+    if store.is_remote(out) or {":", ","} & set(str(out)):
+        return f"tensorboard --logdir {shlex.quote(str(out))}"
+    return f"tensorboard --logdir_spec {shlex.quote(f'{out.name}:{out}')}"

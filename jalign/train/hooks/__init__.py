@@ -9,6 +9,7 @@ from jalign.train.hooks.evaluations import Evaluations
 from jalign.train.hooks.generations import Generations
 from jalign.train.hooks.metrics import Metrics
 from jalign.train.hooks.periodic import PeriodicHook, is_due
+from jalign.train.hooks.profile import Profile
 from jalign.train.hooks.save import Save
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Generations",
     "Metrics",
     "PeriodicHook",
+    "Profile",
     "Save",
     "is_due",
 ]
