@@ -160,6 +160,9 @@ CHECKS = {
     "bench": of_bench,
     "init": lambda args: init.init(args, Console(quiet=True)),
     "rollouts": lambda args: None,
+    "report": lambda args: None,
+    "compare": lambda args: None,
+    "runs": lambda args: None,
     "doctor": as_it_is,
     "configs": lambda args: None,
 }

@@ -26,6 +26,9 @@ COMMANDS = {
     "prompts": "jalign.cli.prompts:prompts",
     "pipeline": "jalign.cli.pipeline:pipeline",
     "rollouts": "jalign.cli.rollouts:rollouts",
+    "report": "jalign.cli.report:report",
+    "compare": "jalign.cli.compare:compare",
+    "runs": "jalign.cli.runs:runs",
     "data": "jalign.cli.data:data",
     "export": "jalign.cli.export:export",
     "merge": "jalign.cli.merge:merge",
@@ -58,6 +61,9 @@ usage: jalign COMMAND [ARGUMENTS]
   prompts [CONFIG] [--key value .] new prompts from few-shot examples (self-instruct)
   pipeline FILE [--name value ...] a sequence of commands, such as a whole RLAIF run; resumable
   rollouts RUN                     sampled responses of a run, with their rewards
+  report RUN [RUN ...]             a page with curves, samples, warnings; several are compared
+  compare RUN RUN [...]            settings that differ, and how the runs ended
+  runs [DIR]                       runs with their states and last metrics
   data CONFIG [--key value ...]    show the data as the model will see them; --to KIND converts
   export RUN OUT                   write a run's model as a Hugging Face folder (adapters as PEFT)
   merge OUT --base M --models A B  merge models trained from the same base: TIES, DARE, SLERP

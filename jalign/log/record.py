@@ -12,9 +12,8 @@ from jalign import store
 from jalign.log import lines
 from jalign.log.display import Display
 from jalign.log.lines import EVENTS, FILE, Lines, drop_after
-from jalign.log.trackers import TrackedRun, Tracker
+from jalign.log.trackers import TrackedRun, Tracker, tracker
 from jalign.log.trackers.guarded import Trackers
-from jalign.log.trackers.tensorboard import TensorBoard
 
 
 class RunLog:
@@ -74,7 +73,9 @@ class RunLog:
                 start=start,
             )
             self.id = run.id
-            self._trackers = Trackers([TensorBoard()] if trackers is None else trackers, run)
+            self._trackers = Trackers(
+                [tracker("tensorboard")] if trackers is None else trackers, run
+            )
             self._lines = Lines(folder / self.path.name)
             self._events = Lines(folder / EVENTS)
         self.display.training(start, steps)

@@ -65,19 +65,27 @@ def read(folder: store.StorePath, last: int = 1) -> list[dict[str, Any]]:
     Raises:
       ValueError: there is none.
     """
-    files: dict[int, dict[int, store.StorePath]] = {}
+    attempts = list(files(folder).values())
+    if not attempts:
+        raise ValueError(f"{folder} has no rollouts; `rollout.record: true` writes them")
+    return [row for paths in attempts[-last:] for path in paths for row in rows(path)]
+
+
+def files(folder: store.StorePath) -> dict[int, list[store.StorePath]]:
+    """The files of every rollout by its number, its attempts in their order."""
+    paths: dict[int, dict[int, store.StorePath]] = {}
     for path in folder.glob("rollout-*.parquet"):
         number, attempt = path.stem.split("-")[1:]
-        files.setdefault(int(number), {})[int(attempt)] = path
-    if not files:
-        raise ValueError(f"{folder} has no rollouts; `rollout.record: true` writes them")
-    attempts = [files[number] for number in sorted(files)[-last:]]
-    return [
-        row for by_attempt in attempts for i in sorted(by_attempt) for row in _rows(by_attempt[i])
-    ]
+        paths.setdefault(int(number), {})[int(attempt)] = path
+    return {number: [paths[number][i] for i in sorted(paths[number])] for number in sorted(paths)}
 
 
-def _rows(path: store.StorePath) -> list[dict[str, Any]]:
+def rows(path: store.StorePath) -> list[dict[str, Any]]:
+    """The responses in one file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
     try:
         with path.open("rb") as file:
             return pq.read_table(file).to_pylist()

@@ -31,14 +31,12 @@ from jalign.parallel import hosts
 from jalign.rewards.model import RewardModel
 from jalign.run.decoders import FrozenBase, Source
 from jalign.run.devices import compute_dtype, mesh_of
+from jalign.run.files import CHECKPOINTS, CONFIG_FILE, ROLLOUTS, is_run
 from jalign.run.policy import Policy, model_path, tokenizer_of
 from jalign.run.roles import Roles, initial_state, load_roles
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
-CHECKPOINTS = "checkpoints"
-ROLLOUTS = "rollouts"
 STEP_HELP = "which checkpoint of a run: its step, or best (what stop.metric kept); the newest"
 
 Which = int | Literal["best"] | None
@@ -53,12 +51,6 @@ def which(text: str | None) -> Which:
         near = did_you_mean(text, ["best"])
         raise ValueError(f"--step must be the step of a checkpoint, or best, got {text!r}{near}")
     return int(text)
-
-
-def is_run(folder: str) -> bool:
-    """Whether the folder is a run directory."""
-    path = store.as_path(folder)
-    return (path / CONFIG_FILE).is_file() and (path / CHECKPOINTS).is_dir()
 
 
 def options_of(folder: str) -> RunOptions:
