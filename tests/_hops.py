@@ -4,10 +4,13 @@ usage: python tests/_hops.py CHECKOUT [--all]
 
 Definition. A real training of the embedded model (one example of rare words, batch 1, one step, no
 evaluation or sampling) runs under sys.setprofile on all threads. A function of jalign/ is a hop if
-an argument of one of its calls carries the example: a text with a rare word, an array with the id
-of one, a container or a data object of either, or, once the training loop has begun, a traced
-array. It counts once, where that is first so; the last hop is the last function of `losses/`.
-Calls into the log, checkpoints, hooks and configuration (APART) do not count.
+it is handed the example and hands it on. It is handed the example if an argument of a call carries
+it: a text with a rare word, an array with the id of one, a container or a data object of either,
+or, once the training loop has begun, a traced array. It hands the example on if its result carries
+it, or an argument that did not before, or if it calls a hop; a function that only looks at the
+example (a check, a count, a reward) is none. A hop counts once, where it is first called; the last
+one is the last function of `losses/`. Calls into the log, checkpoints, hooks and configuration
+(APART) do not count.
 
 Package changes are counted along that order, a package being a folder of jalign/ or one of its
 files; returns into cli are the changes that lead into cli/.
@@ -23,6 +26,7 @@ import tempfile
 import threading
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -42,6 +46,8 @@ HOLDERS = re.compile(
     r"^jalign\.(data|rollout|layout|core|train\.(source|online)|\w+\.(prompts|reward_parts))"
 )
 """Modules whose objects may hold the example in an attribute."""
+Hop = tuple[str, str]
+"""The file and the function."""
 LARGEST = 100_000  # entries of an array that is looked through: weights are larger
 DEPTH, WIDTH = 3, 20  # of containers that are looked through
 
@@ -80,29 +86,57 @@ class Example:
         return any(self.carried_by(part, depth + 1) for part in parts[:WIDTH])
 
 
-def profiler(prefix: str, example: Example, hops: dict[tuple[str, str], None]):
-    """A profile function that fills `hops`."""
+class Way:
+    """The hops of one run; `profile` is its profile function."""
 
-    def profile(frame, event: str, _: object) -> None:
+    def __init__(self, prefix: str, example: Example) -> None:
+        self.prefix, self.example = prefix, example
+        self.order: dict[Hop, None] = {}  # handed the example, in the order of their first calls
+        self.handed_on: set[Hop] = set()
+        self.calls = threading.local()  # per thread: the open calls of hops
+
+    def profile(self, frame: FrameType, event: str, result: object) -> None:
+        if event not in ("call", "return") or not frame.f_code.co_filename.startswith(self.prefix):
+            return
+        stack = self.calls.__dict__.setdefault("stack", [])
+        if event == "call":
+            self._called(frame, stack)
+        elif stack and stack[-1][0] is frame:
+            _, hop, carried = stack.pop()
+            if hop not in self.handed_on and self._hands_on(frame, carried, result):
+                self.handed_on.add(hop)
+            if stack and hop in self.handed_on:
+                self.handed_on.add(stack[-1][1])
+
+    def _called(self, frame: FrameType, stack: list[tuple[FrameType, Hop, list[bool]]]) -> None:
+        path = frame.f_code.co_filename.removeprefix(self.prefix)
+        hop = path, frame.f_code.co_qualname
+        self.example.traced |= hop == ("train/loop.py", "fit")
+        if frame.f_code.co_name.startswith("<") or APART.search(path) or hop in self.handed_on:
+            return
+        carried = self._carried(frame)
+        if any(carried):
+            self.order.setdefault(hop)
+            stack.append((frame, hop, carried))
+
+    def _hands_on(self, frame: FrameType, carried: list[bool], result: object) -> bool:
+        """Whether its result, or an argument that did not carry the example before, carries it."""
+        if self.example.carried_by(result):
+            return True
+        pairs = zip(self._carried(frame), carried, strict=True)
+        return any(now and not before for now, before in pairs)
+
+    def _carried(self, frame: FrameType) -> list[bool]:
+        """Of each argument, whether it carries the example."""
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(prefix):
-            return
-        path = code.co_filename.removeprefix(prefix)
-        hop = path, code.co_qualname
-        example.traced |= hop == ("train/loop.py", "fit")
-        if hop in hops or code.co_name.startswith("<") or APART.search(path):
-            return
         # co_flags: 4 is *args, 8 is **kwargs
         count = code.co_argcount + code.co_kwonlyargcount
         count += bool(code.co_flags & 4) + bool(code.co_flags & 8)
-        arguments = [frame.f_locals[n] for n in code.co_varnames[:count] if n in frame.f_locals]
+        names = code.co_varnames[:count]
         try:
-            if any(map(example.carried_by, arguments)):
-                hops[hop] = None
+            return [self.example.carried_by(frame.f_locals.get(name)) for name in names]
         except RuntimeError:  # a deleted (donated) array holds nothing
-            pass
-
-    return profile
+            return [False] * len(names)
 
 
 def rare_ids(model: str) -> set[int]:
@@ -115,13 +149,12 @@ def rare_ids(model: str) -> set[int]:
     return {*tokenizer(text)["input_ids"]} - {*tokenizer(plain)["input_ids"], 0, 1, 2, 3}
 
 
-def trace(checkout: Path, algorithm: str) -> list[tuple[str, str]]:
+def trace(checkout: Path, algorithm: str) -> list[Hop]:
     sys.path.insert(0, str(checkout))
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
     from jalign import embedded
     from jalign.cli.main import main
 
-    hops: dict[tuple[str, str], None] = {}
     example = Example(rare_ids(str(embedded.path())))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "pairs.jsonl.gz")
@@ -134,9 +167,9 @@ def trace(checkout: Path, algorithm: str) -> list[tuple[str, str]]:
         }  # fmt: skip
         if algorithm == "grpo":
             options |= {"rollout.max_new_tokens": 4, "reward.functions": "{repetition: 1.0}"}
-        profile = profiler(str(checkout / "jalign") + os.sep, example, hops)
-        threading.setprofile(profile)
-        sys.setprofile(profile)
+        way = Way(str(checkout / "jalign") + os.sep, example)
+        threading.setprofile(way.profile)
+        sys.setprofile(way.profile)
         try:
             main(["train", *(t for k, v in options.items() for t in (f"--{k}", str(v)))])
         except SystemExit as ending:
@@ -144,7 +177,7 @@ def trace(checkout: Path, algorithm: str) -> list[tuple[str, str]]:
         finally:
             sys.setprofile(None)
             threading.setprofile(None)
-    ordered = list(hops)
+    ordered = [hop for hop in way.order if hop in way.handed_on]
     last = max(i for i, (path, _) in enumerate(ordered) if path.startswith("losses/"))
     return ordered[: last + 1]
 
@@ -156,13 +189,14 @@ def package(path: str) -> str:
 STEP = ("core", "formats", "kernels", "layout", "losses", "models", "parallel")
 
 
-def summary(algorithm: str, hops: list[tuple[str, str]]) -> str:
+def summary(algorithm: str, hops: list[Hop]) -> str:
     packages = [package(path) for path, _ in hops]
     changes = [b for a, b in pairwise(packages) if a != b]
     steps = ("train/step.py", "train/objective.py")
     step = sum(package(path) in STEP or path in steps for path, _ in hops)
     return (
-        f"{algorithm}: {len(hops)} hops ({step} of them of the step and the model), "
+        f"{algorithm}: {len(hops)} hops ({step} of the step and the model, {len(hops) - step} "
+        "outside), "
         f"{len(changes)} package changes, {changes.count('cli')} returns into cli"
     )
 

@@ -11,6 +11,7 @@ import jalign
 from jalign.config.read import read_config
 from jalign.options import OptimConfig, SampleConfig
 from jalign.run.batches import source_of
+from jalign.run.roles import initial_state
 from jalign.train.exit_code import ExitCode
 from tests._train import train
 
@@ -137,6 +138,26 @@ def test_dpo_resumes_where_it_stopped(policy, tmp_path):
     losses = [[r["loss"] for r in x.record if r["kind"] == "train"] for x in (whole, halves)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
     assert whole.evaluate()["loss"] == pytest.approx(whole.evaluations[-1]["loss"], rel=1e-6)
+
+
+def test_a_resumed_run_frees_the_moments_of_step_0_and_leaves_the_weights(
+    policy, tmp_path, monkeypatch
+):
+    fresh = []
+
+    def keep(*args, **options):
+        fresh.append(initial_state(*args, **options))
+        return fresh[-1]
+
+    monkeypatch.setattr("jalign.run.session.initial_state", keep)
+    optimizer = OptimConfig(learning_rate=1e-3, schedule="constant")
+    for steps in (1, 2):
+        rows = [{"text": text} for text in ("Once upon a time.", "A dog ran home.")]
+        run = jalign.offline("sft", policy, rows, batch_size=1)
+        assert run.fit(steps, optimizer, str(tmp_path / "run"), console=None) == ExitCode.OK
+    state, _ = fresh[-1]
+    assert all(x.is_deleted() for x in jax.tree.leaves(state.opt_state))
+    assert not any(x.is_deleted() for x in jax.tree.leaves((state.params, policy.weights[1])))
 
 
 def test_a_reward_model_scores_and_rewards_an_online_run(policy):

@@ -203,12 +203,16 @@ def to_records(
         raise ValueError(f"a mixture of different kinds: {shown}")
     report.kind = target = next(iter(targets), "")
     read = [r for s in sources for r in parsed(s, bad_rows == "drop", unread, report)]
-    read = _with_weights(read)
+    if any("weight" in r.extras for r in read):
+        # Examples of sources without the column count 1 beside those that have one.
+        read = [r._replace(extras={"weight": 1.0} | r.extras) for r in read]
     kinds = {s.name: s.kind for s in sources}
     # Before conversion where possible: pairs made binary have lost their margin.
     early, late = select.stages(specs, set(kinds.values()), target)
     # Sources were parsed one after another; rows regain their order here.
-    read = select.keep(sorted(read, key=lambda r: r.row), early, report)
+    read.sort(key=lambda r: r.row)
+    if early:
+        read = select.keep(read, early, report)
     out: list[Record] = []
     for record in read:
         new = _conversion(kinds[record.source], target)(record)
@@ -218,7 +222,10 @@ def to_records(
         if not new:
             report.drop(f"nothing to learn as {target}")
         out += new
-    out = select.keep(_in_one_order(out, report), late, report)
+    if any("attribute_ratings" in r.extras for r in out):
+        out = _in_one_order(out, report)
+    if late:
+        out = select.keep(out, late, report)
     if soft_labels:
         out = [_with_soft_label(record, soft_labels) for record in out]
     if balance:
@@ -232,13 +239,6 @@ def _asks(prompt: str | list[Message]) -> bool:
     """Whether a prompt has any text."""
     texts = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
     return any(text.strip() for text in texts)
-
-
-def _with_weights(records: list[Record]) -> list[Record]:
-    """Examples of sources without a column `weight` count 1 beside those that have one."""
-    if all("weight" not in r.extras for r in records):
-        return records
-    return [r._replace(extras={"weight": 1.0} | r.extras) for r in records]
 
 
 def _with_soft_label(record: Record, scale: float) -> Record:
@@ -257,9 +257,8 @@ def _in_one_order(records: list[Record], report: Report) -> list[Record]:
     """Attribute ratings by name become lists in the order of the first record's names, which the
     report keeps; records without any number are dropped.
     """
-    first = next((r.extras["attribute_ratings"] for r in records if _has_attributes(r)), None)
-    if first is None:
-        return records
+    rated = (r.extras["attribute_ratings"] for r in records if "attribute_ratings" in r.extras)
+    first = next(rated)
     report.attributes, out = tuple(first), []
     for record in records:
         by_name = record.extras.get("attribute_ratings", {})
@@ -274,7 +273,3 @@ def _in_one_order(records: list[Record], report: Report) -> list[Record]:
             continue
         out.append(record._replace(extras=record.extras | {"attribute_ratings": ratings}))
     return out
-
-
-def _has_attributes(record: Record) -> bool:
-    return "attribute_ratings" in record.extras

@@ -84,7 +84,8 @@ def lay_out(
             for slot, member in enumerate(members, stream * p):
                 index = int(indices[member])
                 other = mismatched[member] if len(mismatched) else None
-                texts[slot] = _text(examples, index, other)
+                text = examples.segments(index)
+                texts[slot] = text if other is None else _with_mismatched(text, examples, other)
                 batch.extras["index"][slot] = index
         write(batch, texts, shape)
         collate(examples, fields, batch.extras)
@@ -94,11 +95,9 @@ def lay_out(
 _Text = tuple[np.ndarray, Responses]
 
 
-def _text(examples: Examples, index: int, mismatched: int | None) -> _Text:
-    """Views of the tokens of an example, with the response of another one behind its own."""
-    prompt, responses = examples.segments(index)
-    if mismatched is None:
-        return prompt, responses
+def _with_mismatched(text: _Text, examples: Examples, mismatched: int) -> _Text:
+    """A text with the response of another example behind its own."""
+    prompt, responses = text
     [(tokens, scored)] = examples.segments(mismatched)[1]
     if not len(prompt):
         # no token precedes the first one now, so nothing predicts it

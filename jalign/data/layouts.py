@@ -71,15 +71,18 @@ CHOICES = (
 def canonical(row: Row) -> Row:
     """The row with the usual columns: both responses of a choice as first, second and better;
     responses that hold their own ratings or ranks as lists; messages that are JSON text as lists.
-    An invalid verdict is kept, and the parser refuses it.
+    An invalid verdict is kept, and the parser refuses it. A row that has them is returned itself.
     """
-    values = dict(row)
-    for name in CHATS:
-        if isinstance(values.get(name), str) and (read := _chat(values[name])):
-            values[name] = read
-    if choice := _choice(values):
+    texts = {name: row[name] for name in CHATS if isinstance(row.get(name), str)}
+    chats = {name: chat for name, text in texts.items() if (chat := _chat(text))}
+    choice = _choice(row)
+    column = None if choice else _rated_column(row)
+    if not (chats or choice or column):
+        return row
+    values = {**row, **chats}
+    if choice:
         _choose(values, choice)
-    elif column := _rated_column(values):
+    elif column:
         _unfold(values, column)
     return replaced(row, values)
 

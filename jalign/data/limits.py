@@ -55,9 +55,11 @@ def fit(
         # A joint prompt that is cut would lose a candidate.
         if limits.over_long == "drop" or d.record.joint:
             return report.drop("over the length limits")
-    cut = [_cut_response(tokens, response_limit, d.eos, limits.keep_eos) for tokens in responses]
-    if not all(_has_content(tokens, d.ends) for tokens in cut):
-        return report.drop("response cut to nothing")
+    cut = responses
+    if longest > response_limit:
+        cut = [_cut_response(ids, response_limit, d.eos, limits.keep_eos) for ids in responses]
+        if not all(_has_content(tokens, d.ends) for tokens in cut):
+            return report.drop("response cut to nothing")
     # A pair that differs only behind the limit has no preference to learn.
     if len(cut) > 1 and all(tokens == cut[0] for tokens in cut):
         return report.drop("equal responses")
@@ -69,7 +71,7 @@ def fit(
             report.truncated_responses += 1
             report.lost_tokens += max(sum(before[1]) - sum(after[1]), 1)
             report.lost_turns += _turns(before) - _turns(after)
-    return _cut_prompt(prompt, prompt_limit, d.bos), cut
+    return prompt if len(prompt) <= prompt_limit else _cut_prompt(prompt, prompt_limit, d.bos), cut
 
 
 def _turns(tokens: Tokens) -> int:
@@ -107,9 +109,7 @@ def _has_content(tokens: Tokens, ends: frozenset[int]) -> bool:
 
 
 def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:
-    """The BOS, then the last tokens of the prompt."""
-    if len(ids) <= limit:
-        return ids
+    """The BOS, then the last tokens of a prompt that is longer than `limit`."""
     # The front goes: a chat begins with its oldest turn and ends with the question.
     head = ids[:1] if ids[0] == bos else []
     return head + ids[len(ids) - (limit - len(head)) :]
@@ -118,7 +118,7 @@ def _cut_prompt(ids: list[int], limit: int, bos: int | None) -> list[int]:
 def _cut_response(tokens: Tokens, limit: int, eos: int | None, keep_eos: bool) -> Tokens:
     """The start of a response and its EOS, without unscored tokens at the end."""
     ids, mask = tokens
-    if len(ids) <= limit:
+    if len(ids) <= limit:  # another response is over it
         return tokens
     keep = limit - 1 if eos is not None and keep_eos else limit
     while keep and not mask[keep - 1]:

@@ -87,7 +87,10 @@ def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Reco
     records = []
     for i, row in source.rows.items():
         try:
-            record = _checked(row, source, used)
+            if isinstance(row, SourceRow) and row.error:
+                raise ValueError(row.error)
+            record = parse(row, source.kind, numeric=source.numeric, used=used)
+            _check_encodable(record)
             at = row.place if isinstance(row, SourceRow) else ""
             records.append(record._replace(row=i, source=source.name, place=at))
         except NothingToLearn as error:
@@ -97,7 +100,9 @@ def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Reco
             if not drop:
                 raise bad from error
             report.drop(bad.reason)
-    records = _complete(records, drop, report)
+    names = {name for record in records for name in record.extras} - {"rating", "attribute_ratings"}
+    if any(names - set(record.extras) for record in records):
+        records = _complete(records, names, drop, report)
     columns = columns_of(source.rows.values())
     named = set(re.findall(r"[\w-]+", source.explanation))
     beside = [c for c in columns if c in used and c in CONTEXT and c not in named]
@@ -112,10 +117,7 @@ def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Reco
     return records
 
 
-def _checked(row: Row, source: Source, used: set[str]) -> Record:
-    if isinstance(row, SourceRow) and row.error:
-        raise ValueError(row.error)
-    record = parse(row, source.kind, numeric=source.numeric, used=used)
+def _check_encodable(record: Record) -> None:
     try:
         # JSON allows a lone surrogate; the tokenizer would fail on it, far from its row.
         json.dumps(record[:2], ensure_ascii=False, default=str).encode()
@@ -124,7 +126,6 @@ def _checked(row: Row, source: Source, used: set[str]) -> Record:
         raise ValueError(
             f"a lone surrogate {half!a} (half of a character) cannot be encoded"
         ) from error
-    return record
 
 
 class RowError(ValueError):
@@ -144,12 +145,11 @@ class RowError(ValueError):
         self.reason = f"bad row: {text}"
 
 
-def _complete(records: list[Record], drop: bool, report: Report) -> list[Record]:
-    """Require optional numbers in all records of a source or in none."""
-    names = {name for record in records for name in record.extras}
+def _complete(records: list[Record], names: set[str], drop: bool, report: Report) -> list[Record]:
+    """Require these optional numbers in all records of a source."""
     kept = []
     for record in records:
-        missing = sorted(names - set(record.extras) - {"rating", "attribute_ratings"})
+        missing = sorted(names - set(record.extras))
         if not missing:
             kept.append(record)
             continue

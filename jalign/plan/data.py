@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
 from jalign.data.packing import demands_of
+from jalign.data.pipeline import Batches
 from jalign.layout import MicroBatches
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
@@ -22,7 +23,7 @@ from jalign.plan import work
 from jalign.plan.work import Rows
 from jalign.run import data as build_data
 from jalign.run import rollouts as build_online
-from jalign.run.batches import batches_of, reads_mismatched
+from jalign.run.batches import reads_mismatched, spec_of
 from jalign.train.micro_batches import bin_shape, fit_into, lay_out_packing
 from jalign.train.source import SPLIT
 
@@ -58,7 +59,7 @@ def offline_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatc
     """The data of one step of an offline run, from the real pipeline."""
     k = responses_of(options)
     examples = longest_examples(options, spec, options.batch_size, k)
-    batches = batches_of(options, examples, mesh, spec, options.batch_size)
+    batches = Batches(examples, spec_of(options, examples, mesh, spec, options.batch_size))
     data = next(batches.eval_batches())
     return _with_reference(options, data) if options.reference == "cached" else data
 

@@ -24,20 +24,22 @@ def source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -
             f"batch_size is {options.batch_size}, but there are only {len(examples)} "
             "training examples"
         )
-    return Offline(batches_of(options, examples, mesh, spec, options.batch_size), mesh)
+    return Offline(
+        Batches(examples, spec_of(options, examples, mesh, spec, options.batch_size)), mesh
+    )
 
 
 def held_source_of(options: RunOptions, examples: Examples, mesh: Mesh, spec: Spec) -> Offline:
     """A source of held-out batches; there may be fewer examples than `batch_size`."""
     size = min(options.batch_size, len(examples))
-    return Offline(batches_of(options, examples, mesh, spec, size), mesh)
+    return Offline(Batches(examples, spec_of(options, examples, mesh, spec, size)), mesh)
 
 
-def batches_of(
+def spec_of(
     options: RunOptions, examples: Examples, mesh: Mesh, model_spec: Spec, batch_size: int
-) -> Batches:
-    """Pack the examples into bins of static shape."""
-    spec = BatchSpec(
+) -> BatchSpec:
+    """How the examples are packed into bins of static shape."""
+    return BatchSpec(
         batch_size=batch_size,
         layout=options.data.layout,
         streams=batch_shards(mesh),
@@ -52,7 +54,6 @@ def batches_of(
         process_count=jax.process_count(),
         cost=cost_of(model_spec),
     )
-    return Batches(examples, spec)
 
 
 def reads_mismatched(options: RunOptions) -> bool:

@@ -101,11 +101,8 @@ class PromptTable:
 
     def __getitem__(self, i: int) -> Prompt:
         """The prompt of an index in `examples`."""
-        if (prompt := self._prompts.get(i)) is None:
-            prompt = self._prompts[i] = self._parse(i)
-        return prompt
-
-    def _parse(self, i: int) -> Prompt:
+        if (prompt := self._prompts.get(i)) is not None:
+            return prompt
         row = self.rows[int(self.examples.extras["row"][i])]
         ids = self.examples[i].prompt
         plain_text = decode(self.tokenizer, ids)
@@ -114,7 +111,9 @@ class PromptTable:
         messages = to_records([row], self.kind)[0][0].prompt
         if isinstance(messages, str):  # a limit may have cut the front of what the policy reads
             messages = plain_text
-        return Prompt(ids, messages, text_of(messages), plain_text, policy_text, row)
+        texts = text_of(messages), plain_text, policy_text
+        prompt = self._prompts[i] = Prompt(ids, messages, *texts, row)
+        return prompt
 
     @cached_property
     def ends(self) -> frozenset[int]:

@@ -37,6 +37,7 @@ class ResponseReward:
         takes its results.
       prefer: compares two responses; win probabilities then come from it, not from scores.
       wins: whether the algorithm reads win probabilities.
+      identity: as in `run.rewards.RewardFn`.
     """
 
     options: RewardConfig
@@ -46,6 +47,7 @@ class ResponseReward:
     in_process: dict[str, Callable[[Sequence[str], Sequence[str]], list[Any]]]
     prefer: BothOrders | None
     wins: bool
+    identity: dict[str, Any]
 
     def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout) -> Judged:
         b, k = rollout.finished.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -46,22 +46,12 @@ class RewardFn(Protocol):
         weights of models, the templates of a judge. JSON-serializable.
     """
 
-    identity: dict[str, Any]
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
     def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout, /) -> Judged:
         """Rewards of the responses to the prompts `table[i]` of these indices."""
         ...
-
-
-@dataclass
-class Reward:
-    """A `RewardFn` built from a function and its identity."""
-
-    fn: Callable[[PromptTable, Sequence[int], Rollout], Judged]
-    identity: dict[str, Any]
-
-    def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout, /) -> Judged:
-        return self.fn(table, indices, rollout)
 
 
 def compose(
@@ -108,10 +98,14 @@ def _of_steps(
     weights: dict[str, float],
     callables: dict[str, Function],
     model: tuple[RewardModel, float] | None,
-) -> Reward:
+) -> StepReward:
     scorer, reward = _model(reward, model, lambda: runs.process_model(str(reward.model)))
-    identity = identity_of(reward, model=scorer, callables=callables)
-    return Reward(StepReward(reward, _functions(reward, weights, callables), scorer), identity)
+    return StepReward(
+        options=reward,
+        functions=_functions(reward, weights, callables),
+        model=scorer,
+        identity=identity_of(reward, model=scorer, callables=callables),
+    )
 
 
 def _of_responses(
@@ -122,7 +116,7 @@ def _of_responses(
     weights: dict[str, float],
     callables: dict[str, Function],
     model: tuple[RewardModel, float] | None,
-) -> Reward:
+) -> ResponseReward:
     # copied before a judge joins: a judge is identified by its weights, not by code
     c, identified = reward.judge, dict(callables)
     if c.ask in JUDGE_OPTIONS:
@@ -141,7 +135,7 @@ def _of_responses(
     # read only if none is in memory
     load = lambda: runs.reward_model(str(reward.model), mesh, shared_base)  # noqa: E731
     scorer, reward = _model(reward, model, load)
-    fn = ResponseReward(
+    return ResponseReward(
         options=reward,
         functions=_functions(reward, weights, callables),
         model=scorer,
@@ -149,8 +143,8 @@ def _of_responses(
         in_process=in_process,
         prefer=prefer,
         wins=algorithm_reads(algorithm, "win_probs"),
+        identity=identity_of(reward, model=scorer, judge=judge, callables=identified),
     )
-    return Reward(fn, identity_of(reward, model=scorer, judge=judge, callables=identified))
 
 
 def algorithm_reads(algorithm: Algorithm, name: str) -> bool:

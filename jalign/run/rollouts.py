@@ -152,7 +152,7 @@ def sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler
     ) -> Rollout:
         return stop_at(sample(state, frozen, indices, key), model.tokenizer, c.stop)
 
-    return sampler
+    return sampler if c.stop else sample
 
 
 def greedy_sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler:

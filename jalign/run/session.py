@@ -177,6 +177,16 @@ class Session:
     def _restore_source(self, meta: Meta) -> None:
         step = meta["step"]
         self.source.restore(meta["position"], step, folder.rollout_file(self.out, step))
+        self._free_moments()
+
+    def _free_moments(self) -> None:
+        """Free the optimizer state of step 0 before that of a checkpoint is read."""
+        # Both together would not fit where one fills the device. No path leads back to step 0 here:
+        # a checkpoint is restored, or the run ends with an error.
+        weights = {id(x) for x in jax.tree.leaves((self.state.params, self.setup.roles.params))}
+        for x in jax.tree.leaves(self.state.opt_state):
+            if id(x) not in weights:  # jit returns an unchanged argument itself
+                x.delete()
 
     def _open_log(self, closing: ExitStack, trackers: Sequence[Tracker], since: float) -> RunLog:
         o, s, main = self.options, self.setup, hosts.is_main()

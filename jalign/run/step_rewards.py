@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,12 +38,13 @@ class ReasoningStep(NamedTuple):
 class StepReward:
     """`reward(table, indices, rollout) -> Judged`: reward functions applied to each step as if it
     were a response, plus the step probability of a process reward model. The reward of a response
-    is the mean over its steps.
+    is the mean over its steps. `identity` is that of `run.rewards.RewardFn`.
     """
 
     options: RewardConfig
     functions: RewardFunctions | None
     model: RewardModel | None
+    identity: dict[str, Any]
 
     def __call__(self, table: PromptTable, indices: Sequence[int], rollout: Rollout) -> Judged:
         b, k = rollout.finished.shape

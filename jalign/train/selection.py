@@ -75,6 +75,8 @@ class Selection:
     @classmethod
     def concatenate(cls, selections: Sequence[Selection], most: int) -> Selection:
         """The first `most` prompts of several selections of one rollout."""
+        if len(selections) == 1:
+            return selections[0].at(np.arange(min(most, len(selections[0].learned))))
         names = selections[0].fields
         selection = cls(
             Rollout.concatenate([s.rollout for s in selections]),

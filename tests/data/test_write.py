@@ -3,7 +3,8 @@ import json
 import pytest
 
 from jalign import embedded
-from jalign.cli.data import add_options, save
+from jalign.cli.data import add_options
+from jalign.cli.data_text import save
 from jalign.config.read import ConfigError, read_options
 from jalign.data import sources
 from jalign.data.convert import to_records

@@ -3,7 +3,6 @@
 `load` does everything; the other functions serve commands that need only a part.
 """
 
-from jalign.run.data.columns import with_loss_columns
 from jalign.run.data.examples import (
     RunData,
     examples_of,
@@ -42,5 +41,4 @@ __all__ = [
     "rows_of",
     "split_rows",
     "tokenize_prompts",
-    "with_loss_columns",
 ]

@@ -35,8 +35,8 @@ REMEDIES = {"chosen_prob": "; data.soft_labels computes it from margin"}
 """Remedies for a missing column, appended to the error."""
 
 
-def with_loss_columns(options: RunOptions, examples: Examples) -> Examples:
-    """Add or check every column that the loss reads from the data.
+def add_loss_columns(options: RunOptions, examples: Examples) -> None:
+    """Add or check every column that the loss reads from the data, in `examples.extras`.
 
     Raises:
       ValueError: columns are missing; the message names them.
@@ -58,4 +58,3 @@ def with_loss_columns(options: RunOptions, examples: Examples) -> Examples:
             f"the data rate {len(attributes)} attributes ({', '.join(attributes)}), but "
             f"model.heads is {options.model.heads}"
         )
-    return examples

@@ -14,7 +14,7 @@ from jalign.data.examples import Examples
 from jalign.data.rows import Row
 from jalign.data.tokenize import tokenize
 from jalign.options import DataConfig, RunOptions
-from jalign.run.data.columns import with_loss_columns
+from jalign.run.data.columns import add_loss_columns
 from jalign.run.data.sources import MemoryRow, all_rows, as_rows, columns_renamed, split_rows
 
 
@@ -82,22 +82,13 @@ def examples_of(
     # before a row is rendered: a resumed run must see the date of its first start
     CLOCK.fix(c.date)
     train, held = rows or all_rows(options)
-    if row.experience:
-        examples = tokenize_prompts(train, row.data_kind, c, tokenizer)
-    else:
-        # Only training rows are filtered and balanced, so that runs with other filters share their
-        # held-out data.
-        examples = _tokenized(
-            train,
-            row.data_kind,
-            c,
-            tokenizer,
-            numeric=_numeric(options),
-            filters=c.filters,
-            balance=c.balance,
-            weights=row.class_weights,
-        )
-        examples = with_loss_columns(options, examples)
+    # Only training rows are filtered and balanced, so that runs with other filters share their
+    # held-out data.
+    selection = {"filters": c.filters, "balance": c.balance, "weights": row.class_weights}
+    selection = {} if row.experience else selection
+    examples = _tokenized(train, row.data_kind, c, tokenizer, **_read(options), **selection)
+    if not row.experience:
+        add_loss_columns(options, examples)
     return examples, held_of(options, tokenizer, held)
 
 
@@ -107,18 +98,18 @@ def held_of(
     """Tokenized held-out examples alone."""
     if not rows:
         return None
-    row, c = options.algorithm, options.data
-    if row.experience:
-        return tokenize_prompts(rows, row.data_kind, c, tokenizer)
-    examples = _tokenized(rows, row.data_kind, c, tokenizer, numeric=_numeric(options))
-    return with_loss_columns(options, examples)
+    row = options.algorithm
+    examples = _tokenized(rows, row.data_kind, options.data, tokenizer, **_read(options))
+    if not row.experience:
+        add_loss_columns(options, examples)
+    return examples
 
 
 def tokenize_prompts(
     rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: PreTrainedTokenizerBase
 ) -> Examples:
     """Tokenize rows as prompts of an online run; the other columns are kept for rewards."""
-    return _tokenized(rows, kind, c, tokenizer, numeric=(), unread="kept for rewards")
+    return _tokenized(rows, kind, c, tokenizer, **PROMPTS)
 
 
 def pretraining_of(options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> Examples:
@@ -129,10 +120,15 @@ def pretraining_of(options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> E
     return _tokenized(rows, "supervised", c, tokenizer, numeric=())
 
 
-# others may hold text: a column that no loss reads must not be refused for it
-def _numeric(options: RunOptions) -> set[str]:
-    """Numeric columns that the loss reads."""
-    return {*options.algorithm.inputs(), "weight"}
+PROMPTS: dict[str, Any] = {"numeric": (), "unread": "kept for rewards"}
+"""How the columns beside the prompts of an online run are read."""
+
+
+def _read(options: RunOptions) -> dict[str, Any]:
+    """Which columns are read beside the texts, as arguments of `to_records`."""
+    # others may hold text: a column that no loss reads must not be refused for it
+    loss: dict[str, Any] = {"numeric": {*options.algorithm.inputs(), "weight"}}
+    return PROMPTS if options.algorithm.experience else loss
 
 
 def _tokenized(
