@@ -104,14 +104,17 @@ def bradley_terry(
     total = np.asarray(wins.sum(0)).reshape(1, games.models, games.models)
     if not prior:
         _check_finite(total[0])
-    logits = np.asarray(_fit(jnp.asarray(total, jnp.float32), prior)[0], np.float64)
+    resamples, finite = _resampled(wins, total, prior, samples, seed)
+    # the fit of all games and those of the resamples are one call
+    fits = _fit(jnp.asarray(np.concatenate([total, resamples]), jnp.float32), prior)
+    logits, *draws = np.asarray(fits, np.float64)
+    draws = np.array(draws)[finite]
     logits, covariance = _polished(games, group, logits, prior)
     to_anchor = np.eye(games.models) - (0 if anchor is None else np.eye(games.models)[anchor])
     errors = np.sqrt(np.einsum("ij,jk,ik->i", to_anchor, covariance, to_anchor).clip(0))
     half = normal_interval(0.0, 1.0, confidence).high * errors
     relative = to_anchor @ logits
     ends = np.full((2, games.models), np.nan)
-    draws = _bootstrap(wins, prior, samples, seed) if samples else np.empty((0, games.models))
     if len(draws):
         ends = np.stack(percentiles(draws @ to_anchor.T, confidence))
     elo = [_START + ELO * r for r in (relative, relative - half, relative + half, *ends)]
@@ -171,10 +174,6 @@ def _check_finite(wins: np.ndarray) -> None:
         )
 
 
-def _is_finite(wins: np.ndarray) -> bool:
-    return connected_components(wins, connection="strong")[0] == 1
-
-
 @jax.jit
 def _fit(wins: Array, prior: float) -> Array:
     """[S, M, M] weighted wins -> [S, M] logits of mean 0, by Newton's method in float32."""
@@ -229,17 +228,23 @@ def _scores(
     return (games.weight * (games.outcome - p))[:, None] * x, inverse
 
 
-def _bootstrap(wins: sparse.csr_array, prior: float, samples: int, seed: int) -> np.ndarray:
-    """[S, M] logits of the resamples that have a finite fit."""
-    groups, cells = wins.shape  # type: ignore[misc]
-    m = math.isqrt(cells)
-    resampled = np.concatenate([c @ wins for c in resample(groups, samples, seed)])
-    matrices = resampled.reshape(-1, m, m)
-    if not prior:
-        matrices = matrices[[_is_finite(x) for x in matrices]]
-        if len(matrices) < samples / 2:
-            raise ValueError(
-                f"only {len(matrices)} of {samples} resamples have finite ratings: there are too "
-                "few games; give prior > 0, or samples=0"
-            )
-    return np.asarray(_fit(jnp.asarray(matrices, jnp.float32), prior), np.float64)
+def _resampled(
+    wins: sparse.csr_array, total: np.ndarray, prior: float, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wins [S, M, M] of resamples, and which of them have a finite fit, [S]; those without one are
+    replaced by all games, so that every call has one shape.
+    """
+    if samples == 0:
+        return total[:0], np.zeros(0, bool)
+    groups = int(wins.shape[0])  # type: ignore[index]
+    drawn = np.concatenate([counts @ wins for counts in resample(groups, samples, seed)])
+    matrices = drawn.reshape(-1, *total.shape[1:])
+    if prior:
+        return matrices, np.ones(samples, bool)
+    finite = np.array([connected_components(x, connection="strong")[0] == 1 for x in matrices])
+    if finite.sum() < samples / 2:
+        raise ValueError(
+            f"only {finite.sum()} of {samples} resamples have finite ratings: there are too few "
+            "games; give prior > 0, or samples=0"
+        )
+    return np.where(finite[:, None, None], matrices, total), finite

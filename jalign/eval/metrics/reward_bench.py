@@ -154,9 +154,9 @@ def ties_score(
     )
     (_, margin_1), (spread, margin_n) = single.T, several.T
     smaller = np.minimum(margin_1, margin_n)
-    # 0 / 0, equal scores of all answers, is no margin at all
-    ratio = np.divide(smaller, spread, out=np.sign(smaller) * np.inf, where=spread > 0)
-    margins = np.where((spread == 0) & (smaller == 0), 0.0, np.tanh(ratio - 1))
+    # the limits at a spread of 0; 0 / 0, equal scores of all answers, is no margin
+    gap = np.divide(smaller, spread, out=np.zeros_like(smaller), where=spread > 0) - 1
+    margins = np.where(spread > 0, np.tanh(gap), np.sign(smaller))
     parts = (margin_n > 0, margin_1 > 0, margin_n > spread, smaller > spread, margins)
     means = [float(part.mean()) for part in parts]
     score = sum(w * x for w, x in zip((0.3, 0.3, 0.2, 0.2, 0.01), means, strict=True))
