@@ -31,8 +31,8 @@ class RunLog:
       project: for trackers.
 
     Attributes:
-      id: of the run, on the process that writes the record.
-      folder: local folder of the record, on the process that writes it.
+      id: of the run; "" on a process that does not write its record.
+      folder: local folder of the record; None on a process that does not write it.
       dropped: the last step after `start` that an earlier process recorded; 0: none.
       aside_s: seconds spent in phases that are not training, such as evaluations.
       data_wait_s: seconds for which the host waited for batches since the last line of metrics.
@@ -52,7 +52,7 @@ class RunLog:
     ):
         self.path = directory / FILE
         self._lines: Lines | None = None
-        self.dropped = 0
+        self.dropped, self.folder = 0, None
         self._spool: store.UploadQueue | None = None
         self.display, self._steps, self._step = display or Display(), steps, start
         self.aside_s = self.data_wait_s = 0.0

@@ -11,6 +11,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
+from jalign.report.charts import sampler_entropy
 from jalign.report.record import RunRecord, Series
 from jalign.report.scale import compact, duration
 
@@ -110,6 +111,15 @@ def entropy_collapsed(run: RunRecord) -> Alert | None:
                 return Alert(
                     f"{label} collapsed: from {compact(first)} to {compact(last)}.", severe=True
                 )
+    estimated = sampler_entropy(run)
+    if len(estimated.values) > 1 and not run.series("train", "entropy").values:
+        first, last = _ends(estimated)
+        if first > 0 and last < 0.3 * first:
+            return Alert(
+                f"entropy collapsed: -log p of the sampled tokens fell from {compact(first)} to "
+                f"{compact(last)} nats.",
+                severe=True,
+            )
     return None
 
 
@@ -202,7 +212,9 @@ def skipped(run: RunRecord) -> Alert | None:
 def idle_groups(run: RunRecord) -> Alert | None:
     """In at least half of the groups all rewards are equal."""
     series = run.series("train", "frac_reward_zero_std")
-    if not series.values or (share := _ends(series)[1]) < 0.5:
+    # a group of one response has no spread whatever the rewards are
+    grouped = any(run.series("train", "reward_std").values)
+    if not grouped or not series.values or (share := _ends(series)[1]) < 0.5:
         return None
     return Alert(
         f"in {share:.0%} of the groups all rewards are equal, and nothing is learned from them: "

@@ -14,6 +14,7 @@ from jalign.report.svg import COLORS, Chart, Line
 
 # where a run is kept, how often it looks, and what makes seeds of the same settings
 _NOT_SETTINGS = ("seed", "out", "data.date")
+_SHARES = ("accuracies", "clipped_ratio", "distinct_2")
 _QUIET = ("log.", "checkpoint.", "log_every", "mesh.", "rollout.record", "sample.")
 
 
@@ -33,16 +34,16 @@ class Estimate(NamedTuple):
 
     Attributes:
       mean: over runs.
-      half: of the 95 % interval; None if there is none.
+      interval: of 95 % confidence; None if there is none.
       how: the interval was made: "t over 3 seeds", or "Wilson, 64 examples".
-      low, high: range over runs.
+      least, most: over runs.
     """
 
     mean: float
-    half: float | None
+    interval: tuple[float, float] | None
     how: str
-    low: float
-    high: float
+    least: float
+    most: float
 
 
 def settings_of(run: RunRecord) -> dict[str, str]:
@@ -110,42 +111,40 @@ def finals(groups: Sequence[Group]) -> dict[str, list[Estimate | None]]:
     return table
 
 
-def wilson(share: float, n: int) -> float:
-    """Half the width of Wilson's 95 % interval of a share of n.
-
-    >>> round(wilson(0.5, 100), 4)
-    0.0962
-    """
-    z = 1.959964
-    return z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-
-
 def _estimate(group: Group, kind: str, name: str) -> Estimate | None:
-    ends = [run.series(kind, name).values[-1:] for run in group.runs]
-    values = [value for end in ends for value in end]
-    if not values:
+    columns = _columns(group, kind, name)
+    if not columns:
         return None
+    # a seed that was stopped, or is under way, is compared at the last step that all have
+    shared = set.intersection(*map(set, columns))
+    at = max(shared) if shared else None
+    values = [column[max(column) if at is None else at] for column in columns]
     mean, n = sum(values) / len(values), len(values)
     if n > 1:
         from scipy import stats  # takes seconds to import, and most reports do not need it
 
         spread = math.sqrt(sum((x - mean) ** 2 for x in values) / (n - 1))
         half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
-        return Estimate(mean, half, f"t over {n} seeds", min(values), max(values))
+        interval = (mean - half, mean + half)
+        if name.endswith(_SHARES):
+            interval = (max(interval[0], 0.0), min(interval[1], 1.0))
+        return Estimate(mean, interval, f"Student's t, {n} seeds", min(values), max(values))
     examples = _held_out_examples(group.runs[0])
     if kind == "eval" and name.endswith("accuracies") and examples and 0 <= mean <= 1:
-        return Estimate(mean, wilson(mean, examples), f"Wilson, {examples} examples", mean, mean)
+        from jalign.eval.metrics import wilson
+
+        _, low, high = wilson(mean * examples, examples)
+        return Estimate(mean, (low, high), f"Wilson, {examples} examples", mean, mean)
     return Estimate(mean, None, "one run", mean, mean)
 
 
 def _held_out_examples(run: RunRecord) -> int:
-    sessions = run.happened("session")
-    return int(sessions[-1].get("data", {}).get("held out", 0)) if sessions else 0
+    return int(run.session.get("data", {}).get("held out", 0))
 
 
 def _band(group: Group, kind: str, name: str, color: int) -> Line | None:
     """The mean over the runs of a group, and their range, at the steps that any has."""
-    columns = [dict(zip(*run.series(kind, name), strict=True)) for run in group.runs]
+    columns = _columns(group, kind, name)
     steps = sorted({step for column in columns for step in column})
     if not steps:
         return None
@@ -160,6 +159,12 @@ def _band(group: Group, kind: str, name: str, color: int) -> Line | None:
         low=[min(x) for x in values] if len(columns) > 1 else (),
         high=[max(x) for x in values] if len(columns) > 1 else (),
     )
+
+
+def _columns(group: Group, kind: str, name: str) -> list[dict[int, float]]:
+    """Step -> value, of each run that has the metric."""
+    columns = (dict(zip(*run.series(kind, name), strict=True)) for run in group.runs)
+    return [column for column in columns if column]
 
 
 def _shown(value: object) -> str:

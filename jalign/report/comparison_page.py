@@ -31,7 +31,7 @@ def context(runs: Sequence[RunRecord]) -> dict[str, Any]:
             {"name": name, "cells": [cell(estimate) for estimate in estimates]}
             for name, estimates in finals.items()
         ],
-        "finals_note": _finals_note(groups),
+        "finals_note": _finals_note(groups) + _unfinished(runs),
         "charts": compare.charts_of(groups),
         "curves_note": (
             "A line is the mean over seeds, its band their range; held-out metrics are dashed."
@@ -89,11 +89,11 @@ def cell(estimate: Estimate | None) -> dict[str, str]:
     if estimate is None:
         return {"text": "", "key": "", "title": ""}
     text = compact(estimate.mean)
-    if estimate.half is not None:
-        text += f" ± {compact(estimate.half, 2)}"
+    if estimate.interval is not None:
+        text += " [{}, {}]".format(*map(compact, estimate.interval))
     title = estimate.how
-    if estimate.low < estimate.high:
-        title += f"; {compact(estimate.low)} to {compact(estimate.high)}"
+    if estimate.least < estimate.most:
+        title += f"; runs from {compact(estimate.least)} to {compact(estimate.most)}"
     return {"text": text, "key": f"{estimate.mean:.6g}", "title": title}
 
 
@@ -107,3 +107,12 @@ def _finals_note(groups: Sequence[Group]) -> str:
         "The last value. An accuracy has Wilson's 95 % interval over the held-out examples; other "
         "metrics need several seeds for one."
     )
+
+
+def _unfinished(runs: Sequence[RunRecord]) -> str:
+    short = [
+        f"{run.name} ({run.step} of {run.steps} steps)" for run in runs if run.step < run.steps
+    ]
+    if not short:
+        return ""
+    return f" Not at their end: {', '.join(short)}; seeds are compared at the last step of all."

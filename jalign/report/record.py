@@ -99,6 +99,11 @@ class RunRecord:
         return int(sessions[-1]["steps"] if sessions else self.option("steps", 0))
 
     @property
+    def session(self) -> Row:
+        """What the sessions recorded about themselves, the newest last; {} for older runs."""
+        return {name: x for row in self.happened("session") for name, x in row.items()}
+
+    @property
     def restarts(self) -> list[int]:
         """Steps after which later sessions went on."""
         return [int(row["start"]) for row in self.happened("session")[1:]]

@@ -52,13 +52,15 @@ def _figures(labels: list[str], groups: list[list[Row]]) -> list[dict[str, Any]]
     if not all(scored):
         return []
     rewards = list(zip(labels, ([y for _, y in points] for points in scored), strict=True))
-    points = list(zip(labels, ([*_spread(group, _POINTS)] for group in scored), strict=True))
-    return [
-        {"title": "Rewards", "note": "share of responses", "labels": labels,
-         "svg": histogram(rewards)},
-        {"title": "Length and reward", "note": _correlation(scored[-1]), "labels": labels,
-         "svg": scatter(points, "reward against length in tokens")},
-    ]  # fmt: skip
+    figures: list[dict[str, Any]] = [
+        {"title": "Rewards", "note": "share of responses", "svg": histogram(rewards)}
+    ]
+    if len({length for points in scored for length, _ in points}) > 1:
+        points = list(zip(labels, ([*_spread(group, _POINTS)] for group in scored), strict=True))
+        svg = scatter(points, "reward against length in tokens")
+        note = _correlation(scored[-1])
+        figures.append({"title": "Reward against length in tokens", "note": note, "svg": svg})
+    return [figure | {"labels": labels} for figure in figures]
 
 
 def _charts(run: RunRecord) -> list[Chart]:
@@ -103,7 +105,7 @@ def _picked(early: Sequence[Row], late: Sequence[Row]) -> list[dict[str, Any]]:
             "tokens": len(row["tokens"]),
             "ended": bool(row["finished"]),
             "prompt": str(row["prompt"])[:_LONGEST],
-            "response": str(row["response"])[:_LONGEST],
+            "response": str(row["response"]).strip()[:_LONGEST],
         }
         for row in picked[::-1]
     ]

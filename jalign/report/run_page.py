@@ -101,7 +101,7 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     hyper = {n: x for n, x in dict(run.option("algorithm", {})).items() if n != "name"}
     shown = ", ".join(f"{name} {x:g}" for name, x in hyper.items() if isinstance(x, int | float))
-    session = (run.happened("session") or [{}])[-1]
+    session = run.session
     model = run.option("model.path") or session.get("model", "")
     sizes, data, devices = (session.get(n, {}) for n in ("parameters", "data", "devices"))
     counts = f", {sizes['trained']:,} trained parameters" if sizes else ""
@@ -164,7 +164,7 @@ def _timeline(run: RunRecord) -> list[dict[str, Any]]:
                 "legend": [
                     {
                         "color": timeline.CATEGORIES.index(name),
-                        "text": f"{name} {duration(x)} ({x / max(session.seconds, 1e-9):.0%})",
+                        "text": f"{name} {duration(x)} ({_percent(x, session.seconds)})",
                     }
                     for name, x in session.totals().items()
                 ],
@@ -173,12 +173,15 @@ def _timeline(run: RunRecord) -> list[dict[str, Any]]:
     return result
 
 
+def _percent(part: float, total: float) -> str:
+    return f"{part / total:.0%}" if part >= 0.005 * total else "<1%"
+
+
 def _memory(run: RunRecord) -> dict[str, Any] | None:
     """The compiler's account beside what was measured."""
     planned = run.happened("memory")
     rows: list[tuple[str, float, bool]] = []
-    sessions = run.happened("session")
-    resident = sessions[-1].get("resident_bytes", {}) if sessions else {}
+    resident = run.session.get("resident_bytes", {})
     rows += [(f"{name}, resident", float(size), False) for name, size in resident.items()]
     if planned:
         sizes = planned[-1]["bytes"]
@@ -207,7 +210,7 @@ def _memory(run: RunRecord) -> dict[str, Any] | None:
 
 
 def _commands(run: RunRecord) -> str:
-    session = (run.happened("session") or [{}])[-1]
+    session = run.session
     command = str(session.get("command", ""))
     lines = []
     if command.startswith("jalign "):
@@ -220,13 +223,13 @@ def _commands(run: RunRecord) -> str:
 
 
 def _versions(run: RunRecord) -> list[tuple[str, str]]:
-    session = (run.happened("session") or [{}])[-1]
+    session = run.session
     versions = session.get("versions", {})
     return [("versions", ", ".join(f"{n} {x}" for n, x in versions.items()))] if versions else []
 
 
 def _hashes(run: RunRecord) -> list[tuple[str, str]]:
-    session = (run.happened("session") or [{}])[-1]
+    session = run.session
     identity = session.get("identity", {})
     names = ("data", "held_out", "tokenizer", "base_model", "reference")
     known = [(name.replace("_", " "), identity[name]) for name in names if identity.get(name)]

@@ -69,7 +69,7 @@ def _from_rollouts(run: RunRecord) -> list[dict[str, Any]]:
     for prompt, rows in by_prompt.items():
         first, newest = rows[0], rows[-1]
         # between neighbors in time there is little to see
-        if newest["rollout"] - first["rollout"] >= max(1, last // 2):
+        if first["rollout"] <= last / 4 and newest["rollout"] > last / 2:
             pairs.append(_pair(prompt, _response(first), _response(newest)))
     return pairs
 

@@ -156,9 +156,8 @@ def _x_ticks(x: Axis) -> list[Markup]:
 
 
 def _mark(x: Axis, step: int) -> Markup:
-    mark = Markup(
-        '<path class="restart" d="M{:.1f} {}V{}"><title>resumed after step {}</title></path>'
-    )
+    title = Markup("<title>resumed after step {}</title>").format(step)
+    mark = Markup('<path class="restart" d="M{:.1f} {}V{}">{}</path>')
     return mark.format(_px(x, min(step, x.high)), _TOP, HEIGHT - _BOTTOM, title)
 
 

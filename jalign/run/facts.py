@@ -44,7 +44,7 @@ def log_session(session: Session, log: RunLog, since: float) -> None:
         start=s.start,
         steps=s.steps,
         loading_s=round(time.perf_counter() - since, 3),
-        command=shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        command=_command(),
         pid=os.getpid(),
         host=socket.gethostname(),
         versions=versions | {name: version(name) for name in _LIBRARIES},
@@ -63,6 +63,14 @@ def log_session(session: Session, log: RunLog, since: float) -> None:
         identity=s.identity,
         resident_bytes=_resident(s.state, s.frozen),
     )
+
+
+def _command() -> str:
+    """The command line of this process; `python -m jalign` is the jalign command."""
+    program = os.path.basename(sys.argv[0])
+    if program == "__main__.py" and "jalign" in sys.orig_argv:
+        program = "jalign"
+    return shlex.join([program, *sys.argv[1:]])
 
 
 @dataclass

@@ -31,7 +31,7 @@ from jalign.run.rollouts import evaluator_of, trained_temperature
 from jalign.run.rollouts import source_of as online_source_of
 from jalign.run.setup import Setup
 from jalign.train.divergence import chance
-from jalign.train.hooks import Profile
+from jalign.train.hooks import Profile, memory_profile_on_failure
 from jalign.train.loop import StopTraining, fit
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
@@ -214,8 +214,8 @@ class Session:
                 f"profile names steps {steps.start} to {steps.stop - 1}; this session takes steps "
                 f"{self.start + 1} to {self.steps}"
             )
-        # the other processes do the same, in which a trace would say little more
-        return Profile(self.log.folder / "profile", steps) if hosts.is_main() else None
+        # the other processes do the same: a trace of theirs would say little more
+        return Profile(self.log.folder / "profile", steps) if self.log.folder else None
 
     def _use_cached_reference(self) -> None:
         if self.options.reference != "cached":
@@ -233,7 +233,7 @@ class Session:
 
     def train(self) -> ExitCode:
         """Take the remaining steps; return the exit code."""
-        with facts.logged_end(self) as ended:
+        with memory_profile_on_failure(self.log.folder), facts.logged_end(self) as ended:
             ended.code = self._run()
         return ended.code
 

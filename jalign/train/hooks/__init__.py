@@ -9,7 +9,7 @@ from jalign.train.hooks.evaluations import Evaluations
 from jalign.train.hooks.generations import Generations
 from jalign.train.hooks.metrics import Metrics
 from jalign.train.hooks.periodic import PeriodicHook, is_due
-from jalign.train.hooks.profile import Profile
+from jalign.train.hooks.profile import Profile, memory_profile_on_failure
 from jalign.train.hooks.save import Save
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Profile",
     "Save",
     "is_due",
+    "memory_profile_on_failure",
 ]

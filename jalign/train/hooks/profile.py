@@ -73,14 +73,14 @@ class Profile:
 
 
 @contextmanager
-def memory_profile_on_failure(folder: Path) -> Iterator[None]:
+def memory_profile_on_failure(folder: Path | None) -> Iterator[None]:
     """When a device runs out of memory, write what is in it (`pprof` reads that), and name the file
-    in the error.
+    in the error; None writes nothing.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
+        if folder and "RESOURCE_EXHAUSTED" in str(error):
             file = folder / MEMORY_FILE
             try:
                 jax.profiler.save_device_memory_profile(str(file))
@@ -89,7 +89,7 @@ def memory_profile_on_failure(folder: Path) -> Iterator[None]:
             else:
                 error.add_note(
                     f"What is in the devices' memory is in {file} (pprof -top FILE). Smaller "
-                    "batches, data.max_tokens, model.remat, model.lora, optim.moments: int8 or "
-                    "optim.offload: host need less; jalign plan says how much."
+                    "batches, data.max_tokens, model.remat: full, model.lora, optim.moments: int8 "
+                    "or optim.offload: host need less; jalign plan says how much."
                 )
         raise
