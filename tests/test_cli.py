@@ -21,7 +21,7 @@ from tests.tiny_run import arguments, write_model, write_pairs
 
 VERBS = (
     "train", "eval", "sample", "label", "revise", "prompts", "pipeline", "data", "export", "merge",
-    "algorithms", "bench",
+    "algorithms", "bench", "leaderboard",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 from jalign.algorithms import ALGORITHMS
 from jalign.cli.pipeline import COMMANDS
 from jalign.config.read import load_yaml, read_config
+from jalign.leaderboard.spec import Spec
 from jalign.models import hub
 from jalign.parallel.mesh import make_mesh
 from jalign.pipeline.stages import expand
@@ -24,7 +25,9 @@ from tests._train import train
 
 ROOT = Path(__file__).parents[1]
 PIPELINES = sorted((ROOT / "configs" / "pipelines").glob("*.yaml"))
-CONFIGS = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if p not in PIPELINES]
+LEADERBOARDS = sorted((ROOT / "configs" / "leaderboard").glob("*.yaml"))
+OTHERS = {*PIPELINES, *LEADERBOARDS}
+CONFIGS = [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if p not in OTHERS]
 TINY = {p.stem: p for p in CONFIGS if p.parent.name == "tiny"}
 
 
@@ -43,6 +46,14 @@ def test_a_pipeline_is_valid_short_and_says_how_to_run_it(path, monkeypatch):
     expand(load_yaml(str(path)), {}, {}, COMMANDS)
     assert len(text.splitlines()) <= 70
     assert text.startswith("#") and f"jalign pipeline {path.relative_to(ROOT)}" in text
+
+
+@pytest.mark.parametrize("path", LEADERBOARDS, ids=lambda p: p.stem)
+def test_a_leaderboard_is_valid_short_and_says_how_to_run_it(path):
+    text = path.read_text()
+    Spec.from_dict(load_yaml(str(path)))
+    assert len(text.splitlines()) <= 90
+    assert text.startswith("#") and f"jalign leaderboard {path.relative_to(ROOT)}" in text
 
 
 @pytest.mark.skipif(os.environ.get("JALIGN_TINY") != "all", reason="minutes: JALIGN_TINY=all")

@@ -51,11 +51,12 @@ ALLOWED = {
     "eval": TRAIN | {"options", "run"},
     "serve": TRAIN | {"options", "run"},
     "report": TRAIN | {"options", "run", "eval", "__init__"},
+    "leaderboard": TRAIN | {"options", "run", "eval", "report"},
     "plan": TRAIN | {"options", "run"},
     "bench": TRAIN | {"options", "run", "plan"},
     "cli": TRAIN
     | {"about", "taxonomy", "doctor", "eval", "config", "embedded", "bench", "plan", "options"}
-    | {"run", "feedback", "pipeline", "serve", "report", "__init__"},
+    | {"run", "feedback", "pipeline", "serve", "report", "leaderboard", "__init__"},
     "examples": TRAIN | {"options", "run", "embedded", "plan", "__init__"},
     "__main__": {"cli"},
     "__init__": {"run"},

@@ -38,11 +38,22 @@ COMMANDS = {
     "plan": "jalign.cli.plan:plan",
     "doctor": "jalign.cli.doctor:doctor",
     "bench": "jalign.cli.bench:bench",
+    "leaderboard": "jalign.cli.leaderboard:leaderboard",
 }
 """Command -> `module:function`, `(args, console) -> exit code or None`, imported when it is called:
 `jalign --help` answers at once."""
 
-WRITING = ("train", "label", "revise", "prompts", "pipeline", "export", "merge", "bench")
+WRITING = (
+    "train",
+    "label",
+    "revise",
+    "prompts",
+    "pipeline",
+    "export",
+    "merge",
+    "bench",
+    "leaderboard",
+)
 """Commands that continue when the reader of their output closes the pipe."""
 
 _HELP = """jalign aligns language models in JAX.
@@ -73,6 +84,7 @@ usage: jalign COMMAND [ARGUMENTS]
                                    --suggest tries what would help
   doctor                           devices, kernels, versions and what is missing
   bench WHAT                       measure speed and memory on this machine
+  leaderboard SPEC --out DIR       compare methods from one start on the same data; resumable
 
 eval, sample and export take --step best (or a step) of a run: the checkpoint that stop.metric kept.
 jalign COMMAND --help explains a command, jalign --version prints the version. JALIGN_LOG=DEBUG

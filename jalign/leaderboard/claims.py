@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy import special
 
 from jalign.eval import metrics
 from jalign.eval.metrics import Difference, Estimate
 from jalign.eval.metrics.bootstrap import resample
 from jalign.leaderboard.results import MethodResult, Point
-from jalign.leaderboard.table import KL_MARKS, against, common
+from jalign.leaderboard.table import KL_MARKS, against, common, win_at_equal_length
 
 Verdict = Literal["confirmed", "refuted", "open"]
 MARGIN = 0.05
@@ -73,12 +74,17 @@ def shorter(a: MethodResult, b: MethodResult) -> Difference:
 
 
 def at_equal_length(a: MethodResult, b: MethodResult) -> Difference:
-    """Win rate of A over B by true reward at equal length, minus 1/2."""
+    """Win rate of A over B by true reward at equal length, minus 1/2. p is that of a normal
+    distribution with the interval of the bootstrap.
+    """
     wins = against(*common(a, b, "true"))
-    lengths = [x.ravel() for x in common(a, b, "lengths")]
-    rate = metrics.length_controlled(wins.ravel(), *lengths).win_rate
-    centered = Estimate(*(float(x) - 0.5 for x in rate))
-    return Difference(centered, 0.01 if centered.low > 0 or centered.high < 0 else 1.0)
+    controlled = win_at_equal_length(wins, *common(a, b, "lengths"))
+    if controlled is None:
+        return Difference(Estimate(0.0, -0.5, 0.5), 1.0)
+    value, low, high = (float(x) - 0.5 for x in controlled.win_rate)
+    standard_error = (high - low) / (2 * special.ndtri(0.975))
+    z = abs(value) / max(standard_error, 1e-12)
+    return Difference(Estimate(value, low, high), float(2 * special.ndtr(-z)))
 
 
 def frontier(a: MethodResult, b: MethodResult, samples: int = 500) -> Difference:

@@ -14,7 +14,7 @@ from jalign import algorithms
 from jalign.core import Frozen
 from jalign.leaderboard.noise import Row
 from jalign.leaderboard.setting import Setting
-from jalign.options import DataConfig, RunOptions
+from jalign.options import RunOptions
 from jalign.rollout.groups import respond
 from jalign.rollout.sampler import Settings
 from jalign.rollout.types import Rollout
@@ -62,7 +62,7 @@ class Measure:
     def __init__(self, setting: Setting):
         self.setting, self.spec = setting, setting.spec
         self._scorers: dict[Any, ResponseScorer] = {}
-        self._data = DataConfig(**setting.limits)
+        self._data = setting.data
 
     # ---- answers to prompts
 

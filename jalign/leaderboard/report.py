@@ -130,44 +130,61 @@ def _labelled(
 
 # ---- tables
 
-HEAD = (
-    "method", "rate", "seeds", "true reward", "wins", "wins at equal length", "Elo", "p",
-    *(f"at {x:g} nats" for x in KL_MARKS), "area", "at equal seconds", "accuracy", "ECE", "KL",
-    "length", "distinct-2", "NLL", "s", "tokens/s", "models", "rates",
+QUALITY = (
+    "method", "rate", "seeds", "true reward", "wins", "wins at equal length", "Elo", "p", "area",
+    "at equal seconds", "accuracy", "ECE",
 )  # fmt: skip
+COST = (
+    "method", *(f"at {x:g} nats" for x in KL_MARKS), "KL", "length", "distinct-2", "NLL", "s",
+    "tokens/s", "models", "rates",
+)  # fmt: skip
+CLAIM_HEAD = ("claim", "verdict", "difference", "p", "source")
 
 
-def cells_of(row: Row) -> tuple[str, ...]:
-    """The texts of a row, in the order of `HEAD`."""
+def quality_of(row: Row) -> tuple[str, ...]:
+    """The texts of a row, in the order of `QUALITY`."""
     return (
         row.name, f"{row.rate:g}", str(row.seeds), _interval(row.true), _interval(row.win),
-        _interval(row.lc_win), _interval(row.elo, 0), _p(row.p_value),
-        *(f"{x:.3f}" for x in row.at_kl), f"{row.area:.3f}", f"{row.at_seconds:.3f}",
-        _interval(row.accuracy), f"{row.ece:.3f}", f"{row.kl:.1f}", f"{row.length_ratio:.2f}",
-        f"{row.distinct_2:.2f}", f"{row.nll_change:+.3f}", f"{row.seconds:.0f}",
+        _interval(row.lc_win), _interval(row.elo, 0), _p(row.p_value), f"{row.area:.3f}",
+        f"{row.at_seconds:.3f}", _interval(row.accuracy), f"{row.ece:.3f}",
+    )  # fmt: skip
+
+
+def cost_of(row: Row) -> tuple[str, ...]:
+    """The texts of a row, in the order of `COST`."""
+    return (
+        row.name, *(f"{x:.3f}" for x in row.at_kl), f"{row.kl:.1f}", f"{row.length_ratio:.2f}",
+        f"{row.distinct_2:.2f}", f"{row.nll_change:+.3f}", f"{row.seconds:.1f}",
         f"{row.tokens_per_second:.0f}", str(row.models),
         f"{row.worst_rate:.2f} to {row.best_rate:.2f}",
     )  # fmt: skip
 
 
-CLAIM_HEAD = ("claim", "verdict", "difference", "p", "source")
-
-
 def cells_of_claim(claim: Claim) -> tuple[str, ...]:
     """The texts of a claim, in the order of `CLAIM_HEAD`."""
     verdict = claim.verdict + (f" ({claim.note})" if claim.note else "")
-    difference = "" if claim.estimate is None else _interval(claim.estimate)
+    difference = _interval(claim.estimate)
     p = "" if claim.p_value is None else _p(claim.p_value)
     return (claim.text, verdict, difference, p, claim.source)
 
 
+def tables_of(board: Leaderboard) -> dict[str, tuple[Sequence[str], list[tuple[str, ...]]]]:
+    """Title -> (head, rows); those without rows are left out."""
+    rows, variants = board.rows, board.variants
+    tables = {
+        "Methods": (QUALITY, [quality_of(row) for row in rows]),
+        "What it costs": (COST, [cost_of(row) for row in rows]),
+        "Variants": (QUALITY, [quality_of(row) for row in variants]),
+        "What variants cost": (COST, [cost_of(row) for row in variants]),
+        "Claims": (CLAIM_HEAD, [cells_of_claim(claim) for claim in board.claims]),
+    }
+    return {title: table for title, table in tables.items() if table[1]}
+
+
 def markdown(board: Leaderboard) -> str:
     """The tables for a README."""
-    parts = [_markdown_table(HEAD, map(cells_of, board.rows))]
-    if board.variants:
-        parts.append(_markdown_table(HEAD, map(cells_of, board.variants)))
-    parts.append(_markdown_table(CLAIM_HEAD, map(cells_of_claim, board.claims)))
-    return "\n\n".join([*parts, _facts(board)]) + "\n"
+    tables = [_markdown_table(*table) for table in tables_of(board).values()]
+    return "\n\n".join([*tables, _facts(board)]) + "\n"
 
 
 def _facts(board: Leaderboard) -> str:
@@ -178,21 +195,21 @@ def _facts(board: Leaderboard) -> str:
     )
 
 
-def _markdown_table(head: Sequence[str], rows: Any) -> str:
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def page(board: Leaderboard) -> str:
     """A self-contained HTML page."""
-    variants = "<h2>Variants</h2>" + _html_table(HEAD, map(cells_of, board.variants))
+    tables = "".join(
+        f"<h2>{escape(title)}</h2>{_html_table(*table)}"
+        for title, table in tables_of(board).items()
+    )
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>Leaderboard</title>"
         f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style>"
-        f"<h1>Leaderboard</h1>{_html_table(HEAD, map(cells_of, board.rows))}"
-        f"{variants if board.variants else ''}<h2>Claims</h2>"
-        f"{_html_table(CLAIM_HEAD, map(cells_of_claim, board.claims))}"
-        f"<p>{escape(_facts(board))}</p></html>\n"
+        f"<h1>Leaderboard</h1>{tables}<p>{escape(_facts(board))}</p></html>\n"
     )
 
 
@@ -204,13 +221,15 @@ _STYLE = (
 )
 
 
-def _html_table(head: Sequence[str], rows: Any) -> str:
+def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     line = lambda tag, cells: "".join(f"<{tag}>{escape(x)}</{tag}>" for x in cells)  # noqa: E731
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f"<div><table><tr>{line('th', head)}</tr>{body}</table></div>"
 
 
-def _interval(x: Estimate, digits: int = 3) -> str:
+def _interval(x: Estimate | None, digits: int = 3) -> str:
+    if x is None:
+        return ""
     return f"{x.value:.{digits}f} [{x.low:.{digits}f}, {x.high:.{digits}f}]"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jalign.leaderboard.noise import Row, noisy
 from jalign.leaderboard.spec import Spec
-from jalign.options import OptimConfig
+from jalign.options import DataConfig, OptimConfig
 from jalign.rewards.functions import RewardFunctions
 from jalign.run import api
 from jalign.run.data import rows_of
@@ -122,7 +122,7 @@ class Setting:
         p, (train, validation, _) = self.spec.proxy, self.rows
         run = api.reward_model(
             p.algorithm, self.start, train[: p.pairs or None], eval=validation,
-            batch_size=p.batch_size, **self.limits,
+            batch_size=p.batch_size, data_options=self.data,
         )  # fmt: skip
         optim = OptimConfig(
             learning_rate=p.learning_rate, schedule="constant", warmup_steps=p.steps // 10
@@ -138,12 +138,12 @@ class Setting:
         (folder / "done.json").write_text(json.dumps(facts) + "\n")
 
     @property
-    def limits(self) -> dict[str, int]:
-        """Options of data in tokens."""
-        return {
-            "max_prompt_len": self.spec.max_prompt_len,
-            "max_response_len": self.spec.max_new_tokens,
-        }
+    def data(self) -> DataConfig:
+        """Limits in tokens."""
+        s = self.spec
+        return DataConfig(
+            max_prompt_len=s.max_prompt_len, max_response_len=s.max_new_tokens, holdout=0
+        )
 
     @cached_property
     def identity(self) -> dict[str, str]:

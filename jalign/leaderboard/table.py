@@ -27,7 +27,7 @@ class Row(NamedTuple):
       rate, seeds: its learning rate, and the number of seeds.
       true: mean true reward.
       win: share of prompts on which it beats the start by true reward; ties count half.
-      lc_win: the same at equal length.
+      lc_win: the same at equal length; None where all lengths differ by the same.
       elo: between all rows.
       p_value: of the difference to the start in true reward, Holm-corrected over the rows.
       at_kl: true reward of the frontier at KL_MARKS; area: its mean up to the last.
@@ -49,7 +49,7 @@ class Row(NamedTuple):
     seeds: int
     true: Estimate
     win: Estimate
-    lc_win: Estimate
+    lc_win: Estimate | None
     elo: Estimate
     p_value: float
     at_kl: tuple[float, ...]
@@ -100,7 +100,7 @@ def _row(
 ) -> Row:
     preference = against(m.true, start.true)
     lengths = np.broadcast_to(start.lengths, m.lengths.shape)
-    controlled = metrics.length_controlled(preference.ravel(), m.lengths.ravel(), lengths.ravel())
+    controlled = win_at_equal_length(preference, m.lengths, lengths)
     kl, true = curve_of(m.points)
     area_to = KL_MARKS[-1]
     begin = float(start.validation.mean())
@@ -113,7 +113,7 @@ def _row(
         seeds=len(m.seeds),
         true=metrics.bootstrap(m.true, samples=samples),
         win=metrics.bootstrap(preference, samples=samples),
-        lc_win=controlled.win_rate,
+        lc_win=controlled.win_rate if controlled else None,
         elo=elo,
         p_value=p_value,
         at_kl=tuple(map(float, metrics.gold_at_kl(kl, true, KL_MARKS, start=begin))),
@@ -138,6 +138,17 @@ def against(true: np.ndarray, other: np.ndarray) -> np.ndarray:
     true reward, which has no order of answers.
     """
     return (1 + np.sign(true - other)) / 2
+
+
+def win_at_equal_length(
+    preference: np.ndarray, lengths: np.ndarray, other: np.ndarray
+) -> metrics.LengthControlled | None:
+    """Length-controlled win rate over seeds and prompts; None if all differences of length are
+    equal, which says nothing of their effect.
+    """
+    if np.ptp(lengths - other) == 0:
+        return None
+    return metrics.length_controlled(*(x.ravel() for x in (preference, lengths, other)))
 
 
 def ratings(

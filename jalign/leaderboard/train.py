@@ -30,6 +30,8 @@ from jalign.train.online_metrics import distinct
 SAMPLES = "samples.parquet"
 MODEL = "model"
 WARMUP = 0.1
+RESPONSES = {"pair": 2, "list": 2}
+"""Responses of a row by the kind of feedback; others have one."""
 
 
 def train_cell(
@@ -150,26 +152,35 @@ def _run_of(setting: Setting, method: Method, cell: Cell, start: str | None) -> 
     spec, row, policy = setting.spec, method.row, setting.start
     if start or method.lora:
         policy = load(start or spec.start, lora=method.lora or None, seed=cell.seed)
-    options: dict[str, Any] = {"seed": cell.seed, "max_prompt_len": spec.max_prompt_len}
     steps = setting.steps(cell.tokens)
-    if method.online:
-        assert row.experience is not None
+    if row.experience is not None:
         rollout = RolloutConfig(
             max_new_tokens=spec.max_new_tokens, temperature=spec.temperature, **method.options
         )
         size = max(1, spec.responses_per_step // (rollout.responses or row.experience.responses))
         # a rollout of several steps needs as many prompts
         count = max(steps * size, rollout.prompts)
-        rows = [{"prompt": r["prompt"]} for r in setting.drawn(cell.seed)[:count]]
-        rewards = {"proxy": setting.proxy}
         return api.online(
-            row, policy, rows, rewards, rollout=rollout, batch_size=size, holdout=0, **options
+            row,
+            policy,
+            [{"prompt": x["prompt"]} for x in setting.drawn(cell.seed)[:count]],
+            {"proxy": setting.proxy},
+            rollout=rollout,
+            data=setting.data,
+            batch_size=size,
+            seed=cell.seed,
         )
     rows = setting.drawn(cell.seed, method.noise, method.noise_share)
-    per_row = {"pair": 2, "list": 2}.get(row.format.feedback, 1)
-    size = max(1, spec.responses_per_step // per_row)
     if method.desirable_share:
         rows = binary(rows, method.desirable_share, cell.seed)
-    options |= {"batch_size": size, "holdout": 0, "max_response_len": spec.max_new_tokens}
-    # binary data are made from pairs: as many rows as are read, whatever becomes of them
-    return api.offline(row, policy, rows[: steps * size], **options | method.options)
+    size = max(1, spec.responses_per_step // RESPONSES.get(row.format.feedback, 1))
+    return api.offline(
+        row,
+        policy,
+        # binary data are made from pairs: as many rows as are read, whatever becomes of them
+        rows[: steps * size],
+        data_options=setting.data,
+        batch_size=size,
+        seed=cell.seed,
+        **method.options,
+    )
