@@ -42,7 +42,9 @@ def inverted(margins: Sequence[float], kind: str, share: float, seed: int) -> np
     return flips
 
 
-def noisy(rows: Sequence[Row], margins: Sequence[float], kind: str, share: float, seed: int):
+def noisy(
+    rows: Sequence[Row], margins: Sequence[float], kind: str, share: float, seed: int
+) -> list[Row]:
     """The pairs, with chosen and rejected exchanged where `inverted` says so."""
     flips = inverted(margins, kind, share, seed)
     return [
