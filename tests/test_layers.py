@@ -48,7 +48,7 @@ ALLOWED = {
     | {"user_code", "train", "optim", "options", "parallel", "rewards", "about", "__init__"},
     "feedback": TRAIN | {"options", "run"},
     "pipeline": TRAIN | {"options", "run"},
-    "eval": TRAIN | {"options", "run"},
+    "eval": TRAIN | {"options", "run", "serve"},
     "serve": TRAIN | {"options", "run"},
     "report": TRAIN | {"options", "run", "eval", "__init__"},
     "leaderboard": TRAIN | {"options", "run", "eval", "report"},

@@ -1,5 +1,5 @@
 """`jalign eval CONFIG|RUN [RUN ...]`: held-out metrics of an untrained model, or of runs; models
-against each other with --judge, --human or --verdicts (`cli.arena`).
+against each other with --judge, --human or --verdicts (`cli.arena`); benchmarks with --tasks.
 """
 
 import json
@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from jalign.cli.arena import arena, asks_for_arena
+from jalign.cli.benchmark import benchmark
 from jalign.cli.eval_tables import show
 from jalign.config.read import option_names, read_options
 from jalign.eval.evaluate import Evaluation
@@ -33,6 +34,9 @@ def evaluate(args: Sequence[str], console: Console) -> None:
     """Print the metrics, as tables or as JSON."""
     if asks_for_arena(args):
         arena(args, console)
+        return
+    if "tasks" in option_names(args):
+        benchmark(args, console)
         return
     as_json = "json" in option_names(args)
     display = Display(Console(stderr=True) if as_json else console)  # stdout is for the JSON alone

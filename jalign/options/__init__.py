@@ -5,6 +5,7 @@ them as they are.
 """
 
 from jalign.options.arena import ArenaConfig, ArenaJudgeConfig
+from jalign.options.benchmarks import BenchmarkConfig
 from jalign.options.data import DataConfig, Sources
 from jalign.options.feedback import LabelConfig, PromptsConfig, ReviseConfig
 from jalign.options.judge import JudgeConfig, LanguageModelConfig
@@ -19,6 +20,7 @@ from jalign.train.stopping import StopRules
 __all__ = [
     "ArenaConfig",
     "ArenaJudgeConfig",
+    "BenchmarkConfig",
     "CheckpointConfig",
     "DataConfig",
     "JudgeConfig",

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from jalign.rewards.answers import final_answer, last_number
+from jalign.rewards.instructions import ifbench, ifeval
 
 Texts = Sequence[str]
 Scores = list[float | None]
@@ -191,7 +193,7 @@ def _plain(text: str) -> str:
 
 _SHIPPED = (
     sentiment_reward, exact_match, numeric_match, format_match, response_length_words,
-    length_target, repetition, soft_over_long,
+    length_target, repetition, soft_over_long, ifeval, ifbench,
 )  # fmt: skip
-RULES: dict[str, Callable[..., Scores]] = {rule.__name__: rule for rule in _SHIPPED}
+RULES: dict[str, Callable[..., Any]] = {rule.__name__: rule for rule in _SHIPPED}
 """The built-in reward functions by name."""

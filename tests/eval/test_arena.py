@@ -218,7 +218,7 @@ def test_a_command_compares_an_adapter_with_its_base_and_keeps_everything(
     assert pair["win_rate"]["value"] == sum(expected) / 4
 
     # again: nothing is sampled or judged anew, and the table has the same
-    monkeypatch.setattr("jalign.eval.arena.entrants.load", None)
+    monkeypatch.setattr("jalign.eval.load.load", None)
     monkeypatch.setenv("COLUMNS", "200")
     code, output = call(args, capsys)
     assert code == 0 and f"{pair['win_rate']['value']:.2f} [" in output.out

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from jalign import store
 from jalign.checkpoint.fingerprint import combine, fingerprint
-from jalign.data.chat import load_tokenizer
+from jalign.eval.load import is_adapter, load_model, load_run
 from jalign.models import hub
 from jalign.models.adapters import peft
 from jalign.run import folder as runs
 from jalign.run import run_model
-from jalign.run.load import load
 from jalign.run.policy import Policy, model_path
 from jalign.user_code import digest
 
@@ -73,28 +71,8 @@ def _entrant(name: str, model: str | Policy) -> Entrant:
         weights = combine(fingerprint(model.weights[1]))
         return Entrant(name, model.path, weights, lambda: model)
     if run := run_model.named(model):
-        return Entrant(name, model, _digest_of_run(*run), partial(_load_run, *run))
+        return Entrant(name, model, _digest_of_run(*run), partial(load_run, *run))
     return Entrant(name, model, _digest_of_folder(model), partial(load_model, model))
-
-
-def load_model(name: str) -> Policy:
-    """A run, a folder with a model or with adapters alone, a hub name, or embedded."""
-    if run := run_model.named(name):
-        return _load_run(*run)
-    folder = Path(name).expanduser()
-    if _is_adapter(folder):
-        policy = load(peft.base_of(folder), adapter=str(folder))
-        own = (folder / "tokenizer.json").is_file()
-        return replace(policy, tokenizer=load_tokenizer(folder)) if own else policy
-    return load(name)
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / peft.CONFIG).is_file() and not (folder / "config.json").is_file()
-
-
-def _load_run(folder: str, step: runs.Which) -> Policy:
-    return runs.weights(folder, step).policy(folder)
 
 
 def _digest_of_run(folder: str, step: runs.Which) -> str:
@@ -107,7 +85,7 @@ def _digest_of_run(folder: str, step: runs.Which) -> str:
 
 def _digest_of_folder(name: str) -> str:
     folder, parts = Path(name).expanduser(), []
-    if _is_adapter(folder):
+    if is_adapter(folder):
         parts, name = _files(folder), peft.base_of(folder)
     parts += _files(Path(hub.find(model_path(name))))
     return digest(*parts)

@@ -1,0 +1,1 @@
+"""Benchmarks through lm_eval, with the model in this process."""
