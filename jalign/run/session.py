@@ -264,19 +264,16 @@ class Session:
             self.log.say(f"{self.out} has ended already, no step is taken: {reason}")
             return
         source = _shown(self.source, self.log)
-        profile, hooks_ = self.profile, [self._keep_state, *hooks.ordered]
-        if profile:
-            profile.begin(self.start, self.state)
-            # first: an evaluation after the last of its steps is not traced
-            hooks_.insert(1, profile)
-        self.state = fit(
-            self.step,
-            self.state,
-            self.frozen,
-            source,
-            steps=self.steps,
-            hooks=hooks_,
-        )
+        ordered = [self._keep_state, *hooks.ordered]
+        with ExitStack() as closing:
+            if self.profile:
+                closing.callback(self.profile.end)
+                self.profile.begin(self.start, self.state)
+                # before the others: an evaluation after the last of its steps is not traced
+                ordered.insert(1, self.profile)
+            self.state = fit(
+                self.step, self.state, self.frozen, source, steps=self.steps, hooks=ordered
+            )
 
     def _keep_state(self, info: Any) -> None:
         """Keep the state of the last step, also after `StopTraining`."""
