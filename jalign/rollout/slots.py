@@ -118,7 +118,7 @@ def empty_slots(weights: SamplingWeights, *, rows: int, slots: int) -> Slots:
     )
 
 
-@partial(jax.jit, static_argnames="eos", donate_argnames="slots")
+@partial(jax.jit, donate_argnames="slots")
 def admit(
     weights: SamplingWeights,
     slots: Slots,
@@ -128,62 +128,80 @@ def admit(
     rows: Int[Array, " r"],
     settings: RowSettings,
     want: Int[Array, ""],
-    want_prompt: Int[Array, ""],
-    *,
-    eos: tuple[int, ...],
-) -> tuple[Slots, Decoded, Scored]:
-    """Read prompts, draw the first token of each response, and put the requests into `rows`; a row
-    out of range keeps nothing: for responses of one token, and for padding.
+) -> tuple[Slots, Float[Array, "r V"], Scored]:
+    """Read prompts and put the requests into `rows`; a row out of range keeps nothing: for
+    responses of one token, and for padding. `begin` follows.
 
     Args:
-      want, want_prompt: one of NOTHING .. ALTERNATIVES, of the first token and of the prompts.
+      want: how much of the prompts is scored, one of NOTHING .. ALTERNATIVES.
 
     Returns:
-      The rows, the first tokens, and the prompts [r, P], whose first token has no log-prob (0).
+      The rows, the logits of the first tokens, and the prompts [r, P], whose first token has no
+      log-prob (0).
     """
     room = jax.tree.leaves(slots.cache.kv)[0].shape[3]
     decoder, cache, hidden = read_prompts(weights, prompts, lengths, room - prompts.shape[1])
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
-    logits, r = decoder.logits(last), len(lengths)
-    first = _draw(logits, keys, jnp.zeros(r, jnp.int32), settings)
-    ended = jnp.isin(first, jnp.array(eos, jnp.int32)) & settings.ends
-
-    def put(all_: Array, new: Array, axis: int = 0) -> Array:
-        at = (slice(None),) * axis + (rows,)
-        return all_.at[at].set(new, mode="drop")
-
-    kv = jax.tree.map(lambda a, b: put(a, b, 1), slots.cache.kv, for_decoding(weights, cache).kv)
+    put = partial(_put, rows)
+    kv = jax.tree.map(partial(put, axis=1), slots.cache.kv, for_decoding(weights, cache).kv)
     held = put(slots.cache.lengths, cache.lengths)
     admitted = Slots(
         dataclasses.replace(slots.cache, kv=kv, lengths=held),
-        token=put(slots.token, first),
+        token=slots.token,
         start=put(slots.start, lengths),
-        position=put(slots.position, jnp.ones(r, jnp.int32)),
+        position=put(slots.position, jnp.zeros_like(lengths)),
         key=put(slots.key, keys),
         settings=jax.tree.map(put, slots.settings, settings),
     )
-    scored = _score(logits, first, want)
-    added = Decoded(jax.tree.map(lambda x: x[:, None], scored), jnp.ones(r, jnp.int32), ended)
-    return admitted, added, _score_prompts(decoder, hidden, prompts, want_prompt)
+    return admitted, decoder.logits(last), _score_prompts(decoder, hidden, prompts, want)
 
 
-@partial(jax.jit, static_argnames=("count", "eos"), donate_argnames="slots")
+# Of its own: prompts of every length share this program, which takes a third of the time to compile
+# them both.
+@partial(jax.jit, donate_argnames="slots")
+def begin(
+    slots: Slots,
+    logits: Float[Array, "r V"],
+    keys: Array,
+    rows: Int[Array, " r"],
+    settings: RowSettings,
+    eos: Int[Array, " e"],
+    want: Int[Array, ""],
+) -> tuple[Slots, Decoded]:
+    """Draw the first tokens of the responses that `admit` has put into `rows`.
+
+    Args:
+      logits: from `admit`; the others as there.
+      eos: ids of tokens that end a response.
+      want: how much of the tokens is scored, one of LOGPS .. ALTERNATIVES.
+    """
+    first = _draw(logits, keys, jnp.zeros(len(logits), jnp.int32), settings)
+    ones = jnp.ones(len(logits), jnp.int32)
+    begun = slots._replace(
+        token=_put(rows, slots.token, first), position=_put(rows, slots.position, ones)
+    )
+    scored = jax.tree.map(lambda x: x[:, None], _score(logits, first, want))
+    return begun, Decoded(scored, ones, jnp.isin(first, eos) & settings.ends)
+
+
+@partial(jax.jit, static_argnames="count", donate_argnames="slots")
 def advance(
     weights: SamplingWeights,
     slots: Slots,
     live: Bool[Array, " n"],
+    eos: Int[Array, " e"],
     want: Int[Array, ""],
     *,
     count: int,
-    eos: tuple[int, ...],
 ) -> tuple[Slots, Decoded]:
     """Up to `count` more tokens of every row that is live.
 
     Args:
       live: rows whose response goes on; the others keep what they hold.
+      eos: as in `begin`.
       want: one of LOGPS .. ALTERNATIVES.
     """
-    decoder, n, ends = decode_model(weights), slots.token.shape[0], jnp.array(eos, jnp.int32)
+    decoder, n = decode_model(weights), slots.token.shape[0]
     live = live & (slots.position < slots.settings.limit)
 
     def running(carry):
@@ -201,7 +219,7 @@ def advance(
         # Columns are numbered alike in all rows: one that ends leaves the rest of its own unread.
         out = jax.tree.map(lambda a, x: a.at[:, i].set(x), out, _score(logits, token, want))
         position = slots.position + live
-        now = live & jnp.isin(token, ends) & slots.settings.ends
+        now = live & jnp.isin(token, eos) & slots.settings.ends
         slots = slots._replace(
             cache=cache, token=jnp.where(live, token, slots.token), position=position
         )
@@ -215,6 +233,11 @@ def advance(
     carry = (jnp.int32(0), slots, live, jnp.zeros(n, bool), out)
     _, slots, _, ended, out = jax.lax.while_loop(running, body, carry)
     return slots, Decoded(out, slots.position - before, ended)
+
+
+def _put(rows: Array, all_: Array, new: Array, axis: int = 0) -> Array:
+    at = (slice(None),) * axis + (rows,)
+    return all_.at[at].set(new, mode="drop")
 
 
 def _draw(logits: Array, keys: Array, position: Array, settings: RowSettings) -> Array:

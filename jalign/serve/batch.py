@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from flax import nnx
 
 from jalign.kernels import devices
+from jalign.models.decoder import Decoder
 from jalign.models.limits import check_length
 from jalign.rollout import slots as rows_of
 from jalign.rollout.decode_model import for_sampling
@@ -84,9 +86,12 @@ class ModelBatch:
         self.together = min(TOGETHER.get(devices.platform(), USUAL_TOGETHER), limits.rows)
         self.waiting: deque[Task] = deque()
         self._rows: list[Task | None] = [None] * limits.rows
-        self._eos = policy.eos
+        self._vocabulary = spec.vocab_size
+        # Filled up with what no token is: models that end by one or by two share a program.
+        self._eos = np.full(-(-len(policy.eos) // 4) * 4, -1, np.int32)
+        self._eos[: len(policy.eos)] = policy.eos
         with jax.set_mesh(policy.mesh):
-            self._weights = for_sampling(policy.weights, limits.rows)
+            self._weights = for_sampling(_scanned(policy.decoder), limits.rows)
             self._slots = self._empty()
 
     @property
@@ -115,13 +120,12 @@ class ModelBatch:
                 f"at most {self.max_len} tokens fit, and the prompt has {len(request.prompt)} "
                 f"beside the {request.max_tokens} of max_tokens"
             )
-        vocabulary = self.policy.decoder.spec.vocab_size
-        if outside := [i for i in request.prompt if not 0 <= i < vocabulary]:
-            raise ValueError(f"the model has tokens 0 to {vocabulary - 1}, got {outside[0]}")
+        if outside := [i for i in request.prompt if not 0 <= i < self._vocabulary]:
+            raise ValueError(f"the model has tokens 0 to {self._vocabulary - 1}, got {outside[0]}")
 
     def task(self, request: Request, index: int, listen: Listener, seed: int) -> Task:
         """A request as it waits."""
-        ends = () if request.ignore_eos else self._eos
+        ends = () if request.ignore_eos else self.policy.eos
         text = ResponseText(self.policy.tokenizer, request.prompt, ends, request.stop)
         return Task(request, index, listen, seed, text)
 
@@ -235,18 +239,14 @@ class ModelBatch:
         wanted = [q.prompt_logprobs for q in requests if q.prompt_logprobs is not None]
         want_prompt = max(map(_level, wanted), default=rows_of.NOTHING)
         want = max((_level(q.top_logprobs) for q in requests), default=rows_of.LOGPS)
-        self._slots, added, scored = rows_of.admit(
-            self._weights,
-            self._slots,
-            prompts,
-            lengths,
-            _keys(tasks, r),
-            # Out of range, which keeps nothing.
-            np.array([*rows, *[len(self._rows)] * (r - len(rows))], np.int32),
-            _settings(requests, r, self.policy.decoder.spec.vocab_size),
-            np.int32(want),
-            np.int32(want_prompt),
-            eos=self._eos,
+        # Out of range, which keeps nothing.
+        at = np.array([*rows, *[len(self._rows)] * (r - len(rows))], np.int32)
+        keys, settings = _keys(tasks, r), _settings(requests, r, self._vocabulary)
+        self._slots, logits, scored = rows_of.admit(
+            self._weights, self._slots, prompts, lengths, keys, at, settings, np.int32(want_prompt)
+        )
+        self._slots, added = rows_of.begin(
+            self._slots, logits, keys, at, settings, self._eos, np.int32(want)
         )
         return jax.device_get(added), jax.device_get(scored) if wanted else None
 
@@ -255,11 +255,22 @@ class ModelBatch:
             self._weights,
             self._slots,
             np.array([task is not None for task in self._rows]),
+            self._eos,
             np.int32(want),
             count=self.limits.chunk,
-            eos=self._eos,
         )
         return jax.device_get(added)
+
+
+def _scanned(decoder: Decoder) -> Decoder:
+    """The decoder with its layers in one loop: prompts of every length have a program of their own,
+    and unrolled they would take several times as long to compile, for a tenth of the speed.
+    """
+    graphdef, state = nnx.split(decoder)
+    scanned = nnx.merge(graphdef, state)
+    if isinstance(scanned, Decoder):  # a module of the user's has no such switch
+        scanned.unroll = False
+    return scanned
 
 
 def _keys(tasks: Sequence[Task], count: int) -> jax.Array:
