@@ -98,8 +98,7 @@ def trained_decoder(
     # what is trained is kept in float32: bfloat16 masters swallow small updates
     dtype = compute_dtype(c.dtype) if freezes else jnp.float32
     key = partial(_head_key, options.seed, seed)  # within `place`: a planned mesh runs nothing
-    # all that shapes the arrays or how they are computed: one difference, and nothing is shared
-    origin = (path, dtype, c.remat, c.attention, c.depth, c.quant, options.mesh)
+    origin = base_origin(options, path, dtype)
     if freezes and shared_base and shared_base.origin == origin:
         decoder = shared_base.share()
         if heads:
@@ -113,6 +112,14 @@ def trained_decoder(
     base = FrozenBase(origin, nnx.merge(*nnx.split(decoder)))
     base.decoder.value = None
     return source.place(lambda d: with_adapters(options, d, seed, source.mesh), decoder), base
+
+
+def base_origin(options: RunOptions, path: str, dtype: DTypeLike) -> tuple[Any, ...]:
+    """All that shapes the arrays of a frozen base or how they are computed: one difference, and
+    nothing is shared.
+    """
+    c = options.model
+    return (path, dtype, c.remat, c.attention, c.depth, c.quant, options.mesh)
 
 
 def _head_key(seed: int, offset: int) -> jax.Array:

@@ -10,18 +10,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jalign import algorithms
 from jalign.data.templates import template_source
 from jalign.models import hub
 from jalign.models.adapters import peft
+from jalign.models.decoder import Decoder
 from jalign.models.keys import SCORE
 from jalign.models.safetensors_io import Checkpoint
-from jalign.options import MeshConfig, ModelConfig
+from jalign.options import ModelConfig, RunOptions
 from jalign.run import folder as runs
 from jalign.run import run_model
-from jalign.run.decoders import FrozenBase
+from jalign.run.decoders import FrozenBase, Source, base_origin, trained_decoder
 from jalign.run.devices import compute_dtype, mesh_of
-from jalign.run.load import load
-from jalign.run.policy import Policy, model_path
+from jalign.run.policy import Policy, model_path, tokenizer_of
 from jalign.serve.scorers import RewardScorer, Scorer, letter_model, pair_ranker
 
 Loaded = Policy | Scorer
@@ -69,17 +70,20 @@ def load_model(name: str, base: FrozenBase | None = None) -> Loaded:
         return _of_run(*run, base)
     if _is_peft(name):
         return _with_adapter(name, base)
-    path = model_path(name)
-    if base is not None and base.origin[0] == path:
-        return _plain(name, path, base.decoder)
-    with Checkpoint(hub.find(path)) as checkpoint:
-        scores = SCORE in checkpoint.shapes
-    mesh = mesh_of(MeshConfig())
-    with jax.set_mesh(mesh):
+    options = RunOptions(algorithm=algorithms.get("sft"), model=ModelConfig(path=name))
+    path, dtype, mesh = model_path(name), compute_dtype("auto"), mesh_of(options.mesh)
+    if base is not None and base.origin == base_origin(options, path, dtype):
+        decoder = base.decoder
+    else:
+        with Checkpoint(hub.find(path)) as checkpoint:
+            scores = SCORE in checkpoint.shapes
         if scores:
             return RewardScorer(runs.reward_model(path, mesh))
-        dtype = compute_dtype("auto")
-        return _plain(name, path, hub.load(path, dtype=dtype, param_dtype=dtype, mesh=mesh))
+        decoder = hub.load(path, dtype=dtype, param_dtype=dtype, mesh=mesh)
+    facts = {"base_model": name}
+    return Policy(
+        decoder, tokenizer_of(options), path, mesh, options.model, options.mesh, facts=facts
+    )
 
 
 def base_of(policy: Policy) -> Policy:
@@ -121,31 +125,29 @@ def _of_run(folder: str, step: runs.Which, base: FrozenBase | None) -> Loaded:
 
 def _with_adapter(name: str, base: FrozenBase | None) -> Policy:
     """A PEFT folder on the base that it names, with its own tokenizer if it has one."""
-    path = model_path(peft.base_of(Path(name).expanduser()))
-    own = (Path(name).expanduser() / "tokenizer.json").is_file()
-    tokenizer = name if own else None
-    if base is None or base.origin[0] != path:
-        return load(path, adapter=name, tokenizer=tokenizer)
-    policy = _plain(name, name if own else path, base.decoder)
-    adapted = peft.load_adapter(policy.decoder, Path(name).expanduser())
-    return replace(policy, decoder=adapted, path=path, shared_base=base)
+    folder = Path(name).expanduser()
+    path = model_path(peft.base_of(folder))
+    own = str(folder) if (folder / "tokenizer.json").is_file() else None
+    model = ModelConfig(path=path, adapter=str(folder), tokenizer=own)
+    # A row without a reference: nothing is trained.
+    options = RunOptions(algorithm=algorithms.get("sft"), model=model)
+    mesh = mesh_of(options.mesh)
+    with jax.set_mesh(mesh):
+        decoder, base = trained_decoder(
+            options, Source(mesh), path, heads=0, seed=0, lm_head=True, shared_base=base
+        )
+    facts = {"base_model": path}
+    tokenizer = tokenizer_of(options)
+    return Policy(decoder, tokenizer, path, mesh, model, options.mesh, base, facts=facts)
 
 
-def _plain(name: str, path: str, decoder) -> Policy:
-    from jalign.data.tokenizers import load_tokenizer
-
-    mesh, facts = MeshConfig(), {"base_model": name}
-    options = ModelConfig(path=name)
-    return Policy(decoder, load_tokenizer(path), path, mesh_of(mesh), options, mesh, facts=facts)
-
-
-def _as_computed(policy: Policy):
+def _as_computed(policy: Policy) -> Decoder:
     """The decoder with float32 masters in the dtype that it computes in: half the bytes to read for
     every token.
     """
     dtype = policy.decoder.dtype
-    graphdef, adapters, rest = nnx.split(policy.decoder, nnx.LoRAParam, ...)
     if dtype == jnp.float32:
         return policy.decoder
+    graphdef, adapters, rest = nnx.split(policy.decoder, nnx.LoRAParam, ...)
     cast = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, rest)
     return nnx.merge(graphdef, adapters, cast)

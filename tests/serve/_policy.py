@@ -24,7 +24,7 @@ def write_adapter(folder, seed):
     model = add_lora(hub.load(str(embedded.path())), rank=2, alpha=8.0, rngs=nnx.Rngs(seed))
     for i, (_, lora) in enumerate(sorted(adapters(model).items())):
         key = jax.random.key(100 * seed + i)
-        lora.b[...] = jax.random.normal(key, lora.b.shape, jnp.float32) * 0.05
+        lora.b[...] = jax.random.normal(key, lora.b.shape, jnp.float32) * 0.5
     save_adapter(model, folder, "embedded")
 
 
