@@ -97,6 +97,7 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
       ValueError: the address cannot be had.
     """
+    listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -105,6 +106,8 @@ def bound(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         taken = ": another process listens there" if error.errno == errno.EADDRINUSE else ""
         raise ValueError(
             f"{host}:{port} cannot be listened at ({error}){taken}; choose another --port or --host"
