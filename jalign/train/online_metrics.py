@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def diversity_metrics(rollout: Rollout) -> dict[str, float]:
     return {"completions/distinct_2": distinct(responses, 2)}
 
 
-def distinct(responses: Sequence[Sequence[int]], n: int) -> float:
+def distinct(responses: Sequence[Sequence[Hashable]], n: int) -> float:
     """Distinct n-grams over all n-grams of the responses together, in (0, 1]; 0 if there are none.
 
     distinct-n of Li et al. 2016, https://arxiv.org/abs/1510.03055, there of words, here of token

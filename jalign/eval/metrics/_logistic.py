@@ -32,10 +32,12 @@ def fit(
       y: [n] targets in [0, 1].
       weights: [S, n], >= 0.
     """
+    # products of features once: the Hessians of all weightings are one matrix product
     outer = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
     w = np.zeros((len(weights), x.shape[1]))
     change = np.full(len(weights), np.inf)
     for _ in range(_STEPS):
+        # weightings that have converged cost nothing more
         active = change > _TOLERANCE
         if not active.any():
             break
@@ -43,10 +45,12 @@ def fit(
         p = special.expit(old @ x.T)
         gradient = (rows * (p - y)) @ x + ridge * old
         hessian = ((rows * p * (1 - p)) @ outer).reshape(len(old), *[x.shape[1]] * 2)
+        # an all-zero feature would make it singular
         hessian = hessian + (ridge + 1e-12) * np.eye(x.shape[1])
         step = _direction(old, gradient, hessian, lasso)
         new = _halved(old, step, lambda v, r=rows: _objective(v, x, y, r, ridge, lasso))
         w[active], change[active] = new, np.abs(new - old).max(-1)
+    # log-odds beyond 50 are a separable sample on its way to infinity
     return Fit(w, (change <= _TOLERANCE) & (np.abs(w).max(-1) < 50))
 
 

@@ -51,6 +51,7 @@ def agreement(judge: ArrayLike, human: ArrayLike, *, confidence: float = 0.95) -
     rows, columns = table.sum(1), table.sum(0)
     observed, chance = float(np.trace(table)), float(rows @ columns)
     rate = wilson(int((x == y).sum()), len(x), confidence=confidence)
+    # one label everywhere: there is nothing to agree about
     if chance == 1:
         return Agreement(rate, Estimate(math.nan, math.nan, math.nan), chance)
     kappa = (observed - chance) / (1 - chance)

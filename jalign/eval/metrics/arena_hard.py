@@ -100,6 +100,7 @@ def arena_hard(
     index = indices("prompt", prompt)
     if index.shape != s.shape:
         raise ValueError(f"prompt must be {s.shape}, got {index.shape}")
+    # sums by prompt first: its two games are resampled together
     _, group = np.unique(index, return_inverse=True)
     sums = [np.bincount(group, weights=values) for values in (w * s, w)]
     return bootstrap_ratio(*sums, samples=samples, confidence=confidence, seed=seed)

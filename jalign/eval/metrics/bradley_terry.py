@@ -113,6 +113,7 @@ def bradley_terry(
     to_anchor = np.eye(games.models) - (0 if anchor is None else np.eye(games.models)[anchor])
     errors = np.sqrt(np.einsum("ij,jk,ik->i", to_anchor, covariance, to_anchor).clip(0))
     half = normal_interval(0.0, 1.0, confidence).high * errors
+    # ends of the same quantity that is reported: the anchor's own noise is in all others
     relative = to_anchor @ logits
     ends = np.full((2, games.models), np.nan)
     if len(draws):
@@ -213,6 +214,7 @@ def _polished(
     logits = logits + inverse @ (scores.sum(0) - prior * logits)
     scores, inverse = _scores(games, x, logits, prior)
     logits = logits + inverse @ (scores.sum(0) - prior * logits)
+    # summed within a prompt: its games are not independent observations
     by_group = np.zeros((int(group.max()) + 1, games.models))
     np.add.at(by_group, group, scores)
     return logits - logits.mean(), inverse @ (by_group.T @ by_group) @ inverse
@@ -224,6 +226,7 @@ def _scores(
     """Gradients of the games [g, M], and the pseudo-inverse of H."""
     p = special.expit(x @ logits)
     hessian = (x.T * (games.weight * p * (1 - p))) @ x + prior * np.eye(games.models)
+    # the rating of all models together is free, so H has a null space
     inverse = np.linalg.pinv(hessian, hermitian=True)
     return (games.weight * (games.outcome - p))[:, None] * x, inverse
 

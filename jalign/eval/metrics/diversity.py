@@ -36,8 +36,9 @@ def distinct_n(responses: Sequence[Tokens], *, n: int = 2) -> float:
     0.6666666666666666
     """
     _check(responses, 1, n)
-    grams = sum((_grams(response, n) for response in responses), Counter())
-    return len(grams) / grams.total() if grams else 0.0
+    from jalign.train.online_metrics import distinct  # the metric that runs log
+
+    return distinct(responses, n)
 
 
 def self_bleu(responses: Sequence[Tokens], *, n: int = 4) -> float:
@@ -55,6 +56,7 @@ def self_bleu(responses: Sequence[Tokens], *, n: int = 4) -> float:
       ValueError: fewer than 2 responses, or n < 1.
     """
     _check(responses, 2, n)
+    # counts of all responses once: the references of each are all others, n^2 pairs in all
     tables = [[_grams(response, order) for response in responses] for order in range(1, n + 1)]
     limits = [_two_largest(table) for table in tables]
     lengths = [len(response) for response in responses]

@@ -90,6 +90,7 @@ def fit_frontier(
     scaled = design / sigma[:, None]
     coefficients = np.linalg.lstsq(scaled, y / sigma, rcond=None)[0]
     covariance = np.linalg.inv(scaled.T @ scaled)
+    # errors that are known are not rescaled by the residuals, those that are not are
     residual = float((((y - design @ coefficients) / sigma) ** 2).sum())
     if errors is None:
         covariance = covariance * (residual / (len(x) - 2) if len(x) > 2 else math.nan)

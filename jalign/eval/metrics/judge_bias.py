@@ -136,6 +136,7 @@ def length_bias(
         raise ValueError("the slope is not finite: lengths or labels tell every verdict")
     w = result.coefficients[0]
     error = float(np.sqrt(_logistic.sandwich(x, p, weight, w)[0, 0]))
+    # a plain count beside the slope, which needs a model
     decided = (p != 0.5) & (difference != 0)
     longer = int(((p > 0.5) == (difference > 0))[decided].sum())
     share = Estimate(np.nan, np.nan, np.nan)
@@ -172,6 +173,7 @@ def self_preference(
     draws = []
     for counts in resample(len(p), samples, seed):
         sides = [(counts @ (s * q), counts @ s) for s, q in ((own, p), (other, 1 - p))]
+        # a resample may hold pairs of one kind only
         some = (sides[0][1] > 0) & (sides[1][1] > 0)
         draws.append(np.subtract(*(top[some] / bottom[some] for top, bottom in sides)))
     low, high = percentiles(np.concatenate(draws), confidence)

@@ -171,7 +171,9 @@ def _rows(
     columns = [p, *lengths] if hard is None else [p, *lengths, np.asarray(hard, np.float64)]
     names = ("preference", "model_len", "baseline_len", "difficulty")
     vectors(**dict(zip(names, columns, strict=False)))
+    # baseline minus model, as in AlpacaEval: a judge of length has a negative weight
     difference = lengths[1] - lengths[0]
+    # ddof=1 as in pandas, which AlpacaEval uses
     spread = difference.std(ddof=1) if len(p) > 1 else 0.0
     if not spread > 0:
         raise ValueError("all length differences are equal: their effect cannot be estimated")
@@ -188,11 +190,13 @@ def _controlled(
     if not c > 0:
         raise ValueError(f"c must be > 0, got {c}")
     w = _logistic.fit(x, y, weight[None], lasso=1 / c).coefficients[0]
+    # the counterfactual: the same prompts, answered at the length of the baseline
     at_equal = rows.x.copy()
     at_equal[:, 0] = 0
     predicted = special.expit(at_equal @ w)
     rates = []
     for counts in resample(len(predicted), samples, seed):
+        # gamed rows are a regularizer, not a sample of prompts: they keep their weight
         weights = np.concatenate([np.tile(gamed.weight, (len(counts), 1)), counts], -1)
         fits = _logistic.fit(x, y, weights, lasso=1 / c).coefficients
         rates.append((counts * special.expit(fits @ at_equal.T)).mean(-1))

@@ -98,6 +98,7 @@ def reward_bench(chosen: ArrayLike, rejected: ArrayLike, subset: Sequence[str]) 
     subsets = {n: float(correct[names == n].mean()) for n in weights if (names == n).any()}
     sections = {}
     for section, members in SECTIONS.items():
+        # a part of the benchmark is scored by the subsets that it has
         given = {name: w for name, w in members.items() if name in subsets}
         if given:
             total = sum(subsets[name] * w for name, w in given.items())

@@ -39,6 +39,7 @@ def style_counts(texts: Sequence[str], tokens: ArrayLike) -> np.ndarray:
     length = vector("tokens", tokens, 0)
     if len(length) != len(texts):
         raise ValueError(f"{len(texts)} texts, {len(length)} tokens")
+    # a comment in code is no header
     plain = [_CODE.sub("", text) for text in texts]
     counts = [[len(mark.findall(text)) for mark in _MARKS] for text in plain]
     return np.concatenate([length[:, None], np.array(counts, np.float64)], -1)

@@ -75,6 +75,7 @@ def style_controlled(
     games = np.bincount(who, weights=w, minlength=models)
     if not games.all():
         raise ValueError(f"model {int(np.argmin(games))} has no games")
+    # no column for the baseline: its strength is 0, which fixes the scale
     design = np.concatenate([np.eye(models)[who], x], -1)
     result = _logistic.fit(design, s, w[None], ridge=prior)
     if not result.converged[0]:
@@ -89,6 +90,7 @@ def style_controlled(
     rates = []
     for counts in resample(int(group.max()) + 1, samples, seed):
         fits = _logistic.fit(design, s, counts[:, group] * w, ridge=prior)
+        # a model that happens to win all of a resample has no finite strength in it
         rates.append(special.expit(fits.coefficients[fits.converged, :models]))
     draws, strength = np.concatenate(rates), result.coefficients[0, :models]
     if not len(draws):

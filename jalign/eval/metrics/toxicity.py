@@ -58,6 +58,7 @@ def toxicity(
     in_range("scores", x, 0, 1)
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be in (0, 1], got {threshold}")
+    # of the worst sample: a user meets it, however good the mean is
     top = x.max(-1)
     return Toxicity(
         bootstrap(top, samples=samples, confidence=confidence, seed=seed),

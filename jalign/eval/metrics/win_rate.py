@@ -86,12 +86,14 @@ def win_rate(
     p = preference(first, second)
     outcome = verdicts(p, tie_margin)
     wins, losses = int((outcome > 0).sum()), int((outcome < 0).sum())
+    # of each order alone: the mean of two contradicting orders would hide the contradiction
     x, y = (verdicts(np.asarray(side, np.float64), tie_margin) for side in (first, second))
     return WinRate(
         rate=bootstrap(p, samples=samples, confidence=confidence, seed=seed),
         wins=wins,
         ties=len(p) - wins - losses,
         losses=losses,
+        # Wilson's: a judge without any inconsistent prompt must not get an empty interval
         position_consistency=wilson(int((x == y).sum()), len(p), confidence=confidence),
         p_value=sign_test(wins, losses),
     )

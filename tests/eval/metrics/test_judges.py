@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from jalign.eval import metrics
-from tests.eval.metrics._oracles import STATISTICS
+from tests.eval.metrics._oracles import ORACLES, STATISTICS
 
 LABELS, LENGTH = STATISTICS["agreement"], STATISTICS["length_bias"]
 RELIABILITY = STATISTICS["reliability"]
@@ -17,6 +17,18 @@ def test_kappa_and_its_interval_equal_statsmodels():
     expected = [LABELS["kappa"], *LABELS["interval"]]
     np.testing.assert_allclose(result.kappa, expected, rtol=1e-10)
     np.testing.assert_allclose(result.kappa.value, LABELS["sklearn"], rtol=1e-10)
+
+
+def test_verdicts_of_a_real_judge_give_llmbars_published_numbers():
+    bar = ORACLES["llmbar"]
+    first, second, human = (np.array(bar[name], float) for name in ("first", "second", "human"))
+    equal = bar["percent"]["equal"] / 100
+    assert metrics.position_bias(first, second).consistent.value == equal
+    assert metrics.win_rate(first, second).position_consistency.value == equal
+    both_orders = metrics.agreement(first, second)
+    np.testing.assert_allclose(both_orders.kappa.value, bar["kappa_of_orders"], rtol=1e-12)
+    rates = [metrics.agreement(order, human).rate.value for order in (first, second)]
+    np.testing.assert_allclose(np.mean(rates), bar["percent"]["correct"] / 100, rtol=1e-12)
 
 
 def test_agreement_by_hand():

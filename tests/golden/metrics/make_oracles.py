@@ -10,6 +10,7 @@ Each part runs where its program is installed and replaces its entry:
     python make_oracles.py arena_hard CHECKOUT      # lmarena/arena-hard-auto, with torch
     python make_oracles.py reward_bench CHECKOUT    # allenai/reward-bench, rewardbench/utils.py
     python make_oracles.py bbq SITE_PACKAGES        # of lm_eval 0.4.13
+    python make_oracles.py llmbar CHECKOUT          # verdicts of ChatGPT in princeton-nlp/LLMBar
 """
 
 from __future__ import annotations
@@ -413,6 +414,24 @@ def bbq(site):
     }
 
 
+def llmbar(checkout):
+    """Verdicts of a real judge in both orders, 1 for the first output, and LLMBar's own numbers."""
+    folder = Path(checkout) / "Dataset/LLMBar/Natural/evaluators/ChatGPT/Vanilla_NoRules"
+    rows = json.loads((folder / "result.json").read_text())
+    published = json.loads((folder / "statistics.json").read_text())
+    orders = {"first": "swap = False", "second": "swap = True"}
+    out = {
+        name: [2 - int(row["results"][0][key]["winner"]) for row in rows]
+        for name, key in orders.items()
+    }
+    percent = {
+        "equal": float(published["equal"].split("=")[1].strip(" %")),
+        "correct": float(published["correct_average"].strip(" %")),
+    }
+    out |= {"human": [2 - row["label"] for row in rows], "percent": percent}
+    return out | {"kappa_of_orders": published["kappa_agreement"]}
+
+
 def plain(value):
     """Arrays and numpy scalars as JSON holds them; every digit of a float64."""
     if isinstance(value, dict):
@@ -422,9 +441,8 @@ def plain(value):
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-PARTS = {
-    f.__name__: f for f in (statistics, arena_rank, alpaca_eval, arena_hard, reward_bench, bbq)
-}
+ALL = statistics, arena_rank, alpaca_eval, arena_hard, reward_bench, bbq, llmbar
+PARTS = {part.__name__: part for part in ALL}
 
 if __name__ == "__main__":
     name, *source = sys.argv[1:]
