@@ -299,9 +299,9 @@ def lost_work(run: RunRecord) -> Alert | None:
         reached = max(int(row["step"]), reached) if row["kind"] != "session" else int(row["start"])
     if not lost:
         return None
-    count = len(run.restarts)
+    times = "once" if len(run.restarts) == 1 else f"{len(run.restarts)} times"
     return Alert(
-        f"{lost} steps were taken twice: the run was resumed {count} times from an earlier "
+        f"{lost} steps were taken twice: the run was resumed {times} from an earlier "
         "checkpoint; checkpoint.every bounds that."
     )
 

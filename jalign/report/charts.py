@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jalign.report.record import RunRecord, Series
 from jalign.report.svg import COLORS, Chart, Line
@@ -79,7 +79,7 @@ HIDDEN = {
 def charts_of(run: RunRecord) -> tuple[list[Chart], list[Chart]]:
     """The charts of one run: those that `PANELS` names, and one for every other metric."""
     evaluations = run.series("eval", "loss").steps or [row["step"] for row in run.of("eval")]
-    marks = {"restarts": run.restarts, "evaluations": evaluations}
+    marks: dict[str, Any] = {"restarts": run.restarts, "evaluations": evaluations}
     drawn_panels = [
         Chart(title=p.title, unit=p.unit, note=p.note, lines=lines, log=p.log, **marks)
         for p in PANELS

@@ -99,8 +99,10 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
 
 
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
-    hyper = {n: x for n, x in dict(run.option("algorithm", {})).items() if n != "name"}
-    shown = ", ".join(f"{name} {x:g}" for name, x in hyper.items() if isinstance(x, int | float))
+    # all hyper-parameters, where config.json has those that were given
+    hyper = run.session.get("identity", {}).get("algorithm") or run.option("algorithm", {})
+    given = {name: x for name, x in hyper.items() if isinstance(x, int | float) and x}
+    shown = ", ".join(f"{name} {x:g}" for name, x in given.items())
     session = run.session
     model = run.option("model.path") or session.get("model", "")
     sizes, data, devices = (session.get(n, {}) for n in ("parameters", "data", "devices"))

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from jalign.report.record import Row, RunRecord
 
-CATEGORIES = (
+CATEGORIES: tuple[str, ...] = (
     "loading", "compiling", "stepping", "rollouts", "evaluating", "sampling", "saving",
-    "waiting for data", "other", "stopped",
+    "waiting for data", "other",
 )  # fmt: skip
 """In the order of the legend; the color of each is its index."""
 

@@ -145,7 +145,9 @@ class Run:
             own = [x for x in trackers if not isinstance(x, str)]
             self.inputs = replace(self.inputs, trackers=own)
         shown = Console() if console == "auto" else console
-        return self._fit(self._with_folder(options), shown, profile and parse_steps(profile))
+        return self._fit(
+            self._with_folder(options), shown, None if profile is None else parse_steps(profile)
+        )
 
     def check(self, options: RunOptions) -> None:
         """Validate these options without data or devices; raise ValueError for a problem."""

@@ -20,8 +20,10 @@ class MLflow:
         self._client = MlflowClient()
         experiment = self._client.get_experiment_by_name(run.project)
         # older versions of a store return deleted experiments, in which no run can be started
-        known = experiment is not None and experiment.lifecycle_stage == "active"
-        place = experiment.experiment_id if known else self._client.create_experiment(run.project)
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            place = experiment.experiment_id
+        else:
+            place = self._client.create_experiment(run.project)
         earlier = self._client.search_runs([place], f"tags.`{_TAG}` = '{run.id}'")
         if earlier:
             self._id = earlier[0].info.run_id

@@ -28,9 +28,9 @@ class TensorBoard:
             # each session has a file of its own, also where files are uploaded under their names
             filename_suffix=f".{run.start}",
         )
-        assert self._writer.file_writer is not None
         # private, since tensorboardX has no hook for a failing write
-        events = self._writer.file_writer.event_writer._ev_writer
+        writer: Any = self._writer.file_writer
+        events = writer.event_writer._ev_writer
         events._py_recordio_writer = _Forgiving(events._py_recordio_writer)
         if run.config:
             self._settings(run.config)
@@ -50,14 +50,14 @@ class TensorBoard:
         self._writer.close()
 
     def _settings(self, config: Mapping[str, object]) -> None:
-        """The config as text, and its numbers and words in the HParams tab."""
+        """The config as text, below the samples, and its numbers and words in the HParams tab."""
         # HParams accepts numbers and words only; lists and nulls are in the text
         values = {name: x for name, x in flat(config).items() if isinstance(x, str | int | float)}
         assert self._writer.file_writer is not None
         # without the third, which marks the session as ended
         for summary in hparams(values, dict.fromkeys(_OUTCOMES, 0.0))[:2]:
             self._writer.file_writer.add_summary(summary)
-        self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```", 0)
+        self._writer.add_text("run_config", f"```json\n{json.dumps(config, indent=2)}\n```", 0)
 
 
 def make() -> TensorBoard:

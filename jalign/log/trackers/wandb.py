@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import wandb
 
@@ -32,8 +33,8 @@ class Wandb:
 
     def texts(self, step: int, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         if rows:
-            columns = list(rows[0])
-            data = [[row.get(column) for column in columns] for row in rows]
+            columns: list[Any] = list(rows[0])
+            data: Any = [[row.get(column) for column in columns] for row in rows]
             self._run.log({name: wandb.Table(columns=columns, data=data), "step": step})
 
     def flush(self) -> None:
