@@ -23,6 +23,7 @@ from jalign.cli import (
     prompts,
     revise,
     sample,
+    train,
 )
 from jalign.cli.main import COMMANDS
 from jalign.cli.pipeline_options import options_of
@@ -145,7 +146,7 @@ def as_it_is(args):
 
 
 CHECKS = {
-    "train": partial(of_config, command="train"),
+    "train": partial(of_config, command="train", add=train.add_options),
     "eval": partial(of_config, command="eval", add=evaluate.add_options),
     "data": partial(of_config, command="data", add=data.add_options),
     "sample": lambda args: read_as(GenerateConfig, args, "sample", sample.WORDS),
