@@ -22,6 +22,9 @@ def declared(requirements: list[str]) -> set[str]:
 # Files that nothing imports without their extra, which may then import what it installs.
 OF_EXTRA = {
     "jalign/serve/app.py": "serve",
+    "jalign/log/trackers/wandb.py": "wandb",
+    "jalign/log/trackers/trackio.py": "trackio",
+    "jalign/log/trackers/mlflow.py": "mlflow",
     "jalign/eval/benchmarks/harness.py": "eval",
     "jalign/eval/benchmarks/lm.py": "eval",
 }
