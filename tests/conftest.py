@@ -50,7 +50,7 @@ SLOW = (
     "transformers_serve", "server", "sampler", "refill", "steps", "embedded", "report", "compile",
     "targets", "traffic",
 )  # fmt: skip
-SLOW_FOLDERS = ("models", "kernels", "faults", "peers")
+SLOW_FOLDERS = ("models", "kernels", "serve", "faults", "peers")
 
 
 def pytest_addoption(parser):

@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "jalign.cli.evaluate:evaluate",
     "sample": "jalign.cli.sample:sample",
     "serve": "jalign.cli.serve:serve",
+    "chat": "jalign.cli.chat:chat",
     "label": "jalign.cli.label:label",
     "revise": "jalign.cli.revise:revise",
     "prompts": "jalign.cli.prompts:prompts",
@@ -67,6 +68,7 @@ usage: jalign COMMAND [ARGUMENTS]
   eval A B [C ...] --judge JUDGE   win rates of models against each other; --human: by people
   sample MODEL [PROMPT ...]        sample from a model or a run; --best_of N --reward DIR
   serve MODEL [--port N]           an OpenAI-compatible server of runs, models and reward models
+  chat MODEL [--beside reference]  a conversation in the terminal, with two models if you like
   label [CONFIG] [--key value ...] preference labels by a language-model judge
   revise [CONFIG] [--key value ..] critique and revise responses by principles
   prompts [CONFIG] [--key value .] new prompts from few-shot examples (self-instruct)

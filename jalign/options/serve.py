@@ -83,3 +83,12 @@ class ChatConfig:
     top_k: int | None = None
     top_p: float = 1.0
     seed: int = 0
+
+    def __post_init__(self):
+        # greedy decoding reads neither, and an option must not be ignored silently
+        if self.temperature == 0 and (self.top_k is not None or self.top_p < 1):
+            raise ValueError("--top_k and --top_p need a --temperature above 0")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"--max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.beside == self.model:
+            raise ValueError("--beside names another model, or reference")

@@ -79,12 +79,18 @@ class Engine:
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Compile every program, then wait for requests. Returns when all is compiled."""
+    def start(self, *, warm_up: bool = True) -> None:
+        """Start the thread, and return when every program is compiled.
+
+        Args:
+          warm_up: False compiles each program for the first request that needs it.
+        """
         if self._thread is not None:
             return
         self._thread = threading.Thread(target=self._loop, name="jalign engine", daemon=True)
         self._thread.start()
+        if not warm_up:
+            return
         steps = [(b, n) for b in self.batches.values() for n in (None, *b.buckets)]
         for i, (batch, bucket) in enumerate(steps, 1):
             what = "decoding" if bucket is None else f"prompts of up to {bucket} tokens"

@@ -11,6 +11,10 @@ from jalign.models.adapters.lora import adapters, add_lora
 from jalign.models.adapters.peft import save_adapter
 from jalign.parallel.mesh import make_mesh
 from jalign.run.policy import Policy
+from jalign.serve.types import Limits
+
+# One for the tests of this process: what one engine has compiled serves the others.
+LIMITS = Limits(rows=3, max_len=120, chunk=4, queue=100)
 
 
 def embedded_policy():

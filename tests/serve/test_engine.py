@@ -10,13 +10,10 @@ import pytest
 import jalign
 from jalign.rollout import slots
 from jalign.serve.engine import Engine
-from jalign.serve.types import EngineClosedError, Limits, QueueFullError, Request
-from tests.serve._policy import embedded_policy
+from jalign.serve.types import EngineClosedError, QueueFullError, Request
+from tests.serve._policy import LIMITS, embedded_policy
 
 TEXTS = ["Once upon a time there was a", "Lily had", "The dog and the cat", "One day Tom"]
-
-# One for all engines: what one has compiled serves the others.
-LIMITS = Limits(rows=3, max_len=120, chunk=4, queue=100)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import urllib.request
+from dataclasses import replace
 
 import jax
 import pytest
@@ -12,8 +13,7 @@ from jalign.serve.encoding import Encoding
 from jalign.serve.engine import Engine
 from jalign.serve.schemas import Served
 from jalign.serve.scorers import Scorers
-from jalign.serve.types import Limits
-from tests.serve._policy import embedded_policy
+from tests.serve._policy import LIMITS, embedded_policy
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("starlette")
@@ -25,7 +25,7 @@ ASK = {"model": "story", "prompt": "Lily", "max_tokens": 3}
 @pytest.fixture(scope="module")
 def engine():
     policy = embedded_policy()
-    limits = Limits(rows=3, max_len=120, chunk=4, queue=2, max_new_tokens=60)
+    limits = replace(LIMITS, queue=2, max_new_tokens=60)
     with Engine({"story": policy}, limits) as engine:
         yield engine
 
