@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jalign.algorithms import get
 from jalign.cli import (
+    chat,
     data,
     evaluate,
     export,
@@ -23,6 +24,7 @@ from jalign.cli import (
     prompts,
     revise,
     sample,
+    serve,
     train,
 )
 from jalign.cli.main import COMMANDS
@@ -150,6 +152,8 @@ CHECKS = {
     "eval": partial(of_config, command="eval", add=evaluate.add_options),
     "data": partial(of_config, command="data", add=data.add_options),
     "sample": lambda args: read_as(GenerateConfig, args, "sample", sample.WORDS),
+    "serve": serve.check_args,
+    "chat": chat.check_args,
     "label": label.check_args,
     "revise": revise.check_args,
     "prompts": prompts.check_args,
