@@ -83,6 +83,10 @@ def test_pairing_removes_what_both_sides_share():
     )
 
 
+def test_the_least_p_is_that_of_no_resample_beyond_0():
+    assert metrics.paired_bootstrap([2.0, 3.0, 5.0], [1.0, 1.5, 1.0], samples=99).p_value == 0.02
+
+
 def test_equal_sides_differ_by_nothing():
     result = metrics.paired_bootstrap([1.0, 2.0, 4.0], [1.0, 2.0, 4.0])
     assert result == ((0.0, 0.0, 0.0), 1.0)

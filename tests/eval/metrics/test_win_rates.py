@@ -36,6 +36,11 @@ def test_a_tie_margin_moves_counts_and_not_the_rate():
     assert wide.position_consistency.value == 3 / 6
 
 
+def test_a_probability_at_the_tie_margin_is_a_tie():
+    result = metrics.win_rate([0.75, 1.0], [0.75, 0.75], tie_margin=0.25)
+    assert (result.wins, result.ties, result.losses) == (1, 1, 0)
+
+
 def test_swapping_the_models_mirrors_the_win_rate():
     a = metrics.win_rate(FIRST, SECOND)
     b = metrics.win_rate(1 - SECOND, 1 - FIRST)
@@ -85,6 +90,17 @@ def test_a_judge_of_length_alone_leaves_nothing_at_equal_length():
     assert result.raw > 0.65
     assert result.weights.length == pytest.approx(-2, abs=1e-3)
     assert result.win_rate.value == pytest.approx(0.5, abs=1e-4)
+
+
+def test_where_the_regression_is_certain_only_the_prompts_move_the_interval():
+    rng = np.random.default_rng(3)
+    hard, model, baseline = rng.normal(size=200), rng.integers(1, 99, 200), rng.integers(1, 99, 200)
+    p = 1 / (1 + np.exp(-0.3 - 2 * hard))
+    result = metrics.length_controlled_full(p, model, baseline, hard, c=1e6, samples=400)
+    assert result.win_rate.value == pytest.approx(p.mean(), abs=1e-4)
+    assert result.standard_error == pytest.approx(p.std(ddof=1) / np.sqrt(200), rel=1e-3)
+    width = (result.win_rate.high - result.win_rate.low) / (2 * 1.96)
+    assert width == pytest.approx(result.standard_error, rel=0.15)
 
 
 def test_a_strong_penalty_takes_every_weight_to_exactly_0():
@@ -170,6 +186,18 @@ def test_without_features_style_control_is_the_plain_score():
     score, weight = np.array([1, 0, 0.5, 1, 1, 0]), np.array([1, 2, 1, 3, 1, 1])
     result = metrics.style_controlled(model, score, np.zeros((6, 0)), weight=weight, samples=50)
     np.testing.assert_allclose(result.win_rate, [1.5 / 4, 4 / 5], rtol=1e-9)
+
+
+def test_without_features_the_interval_is_that_of_the_weighted_score():
+    rng = np.random.default_rng(0)
+    score, weight = rng.integers(0, 2, 80).astype(float), rng.choice([1.0, 3.0], 80)
+    prompt = np.repeat(np.arange(40), 2)
+    options = {"samples": 60, "seed": 5}
+    result = metrics.style_controlled(
+        np.zeros(80, int), score, np.zeros((80, 0)), weight=weight, prompt=prompt, **options
+    )
+    plain = metrics.arena_hard(score, weight, prompt, **options)
+    np.testing.assert_allclose([result.low[0], result.high[0]], plain[1:], rtol=1e-9)
 
 
 NAN = [0.5, np.nan]
