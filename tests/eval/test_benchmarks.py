@@ -14,6 +14,7 @@ from jalign.eval.benchmarks.benchmarks import TaskScore, benchmark, changes, sco
 from jalign.eval.benchmarks.lm import JalignLM
 from jalign.eval.metrics import Estimate
 from tests._cli import call
+from tests.serve._server import serving
 
 ASSETS = Path(__file__).parents[3] / "shared" / "assets" / "weights"
 CHOICES = [
@@ -164,3 +165,31 @@ def test_what_is_not_there_is_an_error_that_names_it(tasks, capsys, lm):
         benchmark("embedded", ["story_choices"], include_path="/nowhere")
     with pytest.raises(ValueError, match="no chat template"):
         lm.chat_template(True)
+
+
+def test_lm_evals_clients_of_a_server_agree_with_the_model_in_this_process(lm):
+    pytest.importorskip("tenacity")
+    from lm_eval.models.api_models import JsonChatStr
+    from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
+
+    pairs = [Asked(q, f" {choice}") for q, choices, _ in CHOICES for choice in choices[:2]]
+    options = {"until": ["."], "max_gen_toks": 12, "do_sample": False}
+    starts = [Asked("Once upon a time", options), Asked("Lily had a", options)]
+    with serving("embedded", "--max_len", "128", "--rows", "4", "--template", "hh") as server:
+        client = LocalCompletionsAPI(
+            base_url=f"{server.url}/v1/completions", model="embedded", max_length=128,
+            tokenizer=str(embedded.path()), add_bos_token=True,
+        )  # fmt: skip
+        theirs = client.loglikelihood(pairs, disable_tqdm=True)
+        texts = client.generate_until(starts, disable_tqdm=True)
+        chat = LocalChatCompletion(
+            base_url=f"{server.url}/v1/chat/completions", model="embedded", max_length=128
+        )
+        message = json.dumps([{"role": "user", "content": "Tell me of a dog."}])
+        (answer,) = chat.generate_until([Asked(JsonChatStr(message), options)], disable_tqdm=True)
+        assert server.stop() == 0
+    ours = lm.loglikelihood(pairs, disable_tqdm=True)
+    np.testing.assert_allclose([x for x, _ in theirs], [x for x, _ in ours], atol=1e-3)
+    assert [greedy for _, greedy in theirs] == [greedy for _, greedy in ours]
+    assert texts == lm.generate_until(starts)
+    assert answer and "." not in answer
