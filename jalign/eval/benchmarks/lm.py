@@ -178,7 +178,8 @@ class JalignLM(TemplateLM):
     def _request(self, number: int, context: str, kwargs: Mapping[str, Any]) -> Request:
         options: dict[str, Any] = dict(normalize_gen_kwargs(dict(kwargs), self.max_gen_toks))
         until, most = options.pop("until", None) or [], options.pop("max_gen_toks")
-        options.pop("do_sample", None)  # temperature is 0 without it
+        # as in lm_eval: greedy, unless the task asks for sampling
+        options.setdefault("temperature", float(options.pop("do_sample", False)))
         for name in options:
             if name not in SAMPLING:
                 near = did_you_mean(name, SAMPLING)
