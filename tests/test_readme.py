@@ -27,6 +27,8 @@ from jalign.cli import (
     serve,
     train,
 )
+from jalign.cli.arena import asks_for_arena, read_arena
+from jalign.cli.benchmark import read_benchmark
 from jalign.cli.main import COMMANDS
 from jalign.cli.pipeline_options import options_of
 from jalign.config import packaged
@@ -121,6 +123,15 @@ def of_config(args, command, add=lambda parser: None):
         read_options(args, command, add)
 
 
+def of_eval(args):
+    if asks_for_arena(args):
+        read_arena(args)
+    elif "--tasks" in args:
+        read_benchmark(args)
+    else:
+        of_config(args, "eval", evaluate.add_options)
+
+
 def of_algorithms(args):
     for name in args:
         if name != "--markdown":
@@ -149,7 +160,7 @@ def as_it_is(args):
 
 CHECKS = {
     "train": partial(of_config, command="train", add=train.add_options),
-    "eval": partial(of_config, command="eval", add=evaluate.add_options),
+    "eval": of_eval,
     "data": partial(of_config, command="data", add=data.add_options),
     "sample": lambda args: read_as(GenerateConfig, args, "sample", sample.WORDS),
     "serve": serve.check_args,

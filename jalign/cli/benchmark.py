@@ -15,11 +15,15 @@ from jalign.log import Display
 from jalign.options import BenchmarkConfig
 
 
+def read_benchmark(args: Sequence[str]) -> BenchmarkConfig:
+    """The options, checked as far as possible without loading a model."""
+    return read_as(BenchmarkConfig, args, "eval", {"model": None})
+
+
 def benchmark(args: Sequence[str], console: Console) -> None:
     """Print the scores, as a table or as JSON."""
     as_json = "--json" in args
-    words = [arg for arg in args if arg != "--json"]
-    options = read_as(BenchmarkConfig, words, "eval", {"model": None})
+    options = read_benchmark([arg for arg in args if arg != "--json"])
     display = Display(Console(stderr=True) if as_json else console)  # stdout is for the JSON alone
     scores = run_benchmark(options, display)
     display.close()

@@ -129,9 +129,14 @@ def test_three_models_get_elo_and_two_do_not():
         ("b", "c"): battles((0, 0), (1, 1), (0.5, 0.5)),
     }
     ratings = elo(list(three), games)
-    assert ratings["a"]["elo"] > ratings["b"]["elo"]
-    assert all(x["low"] <= x["elo"] <= x["high"] for x in ratings.values())
+    rated = ratings["ratings"]
+    assert rated["a"]["elo"] == 1000 > rated["b"]["elo"] and ratings["prior"] == 0
+    assert all(x["low"] <= x["elo"] <= x["high"] for x in rated.values())
     assert summary_of(three, games, ordered=True)["elo"] == ratings
+    # c loses everything: without a prior it would have no finite rating
+    beaten = games | {("a", "c"): battles((1, 1)), ("b", "c"): battles((1, 1))}
+    bounded = elo(list(three), beaten)
+    assert bounded["prior"] > 0 and bounded["ratings"]["c"]["elo"] < rated["b"]["elo"]
     two = {name: three[name] for name in ("a", "b")}
     assert summary_of(two, {("a", "b"): games["a", "b"]}, ordered=True)["elo"] is None
 
@@ -221,7 +226,8 @@ def test_a_command_compares_an_adapter_with_its_base_and_keeps_everything(
     monkeypatch.setattr("jalign.eval.load.load", None)
     monkeypatch.setenv("COLUMNS", "200")
     code, output = call(args, capsys)
-    assert code == 0 and f"{pair['win_rate']['value']:.2f} [" in output.out
+    assert code == 0 and "win rate of A, judge: longer" in output.out
+    assert f"{pair['win_rate']['value']:.2f} [".removeprefix("0") in output.out
     code, output = call([*args, "--seed", 1], capsys)
     assert code != 0 and "seed: 0 then, 1 now" in output.err
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,8 +98,17 @@ def _length_controlled(
     return controlled.win_rate._asdict()
 
 
+PRIOR = 0.1
+"""Precision of the Gaussian prior on ratings where they would be infinite without one: of a model
+that won, or lost, every comparison."""
+
+
 def elo(names: Sequence[str], battles: Mapping[Pair, Sequence[Battle]]) -> Summary | None:
-    """Elo of each model from all verdicts, the first model at 1000, with sandwich intervals."""
+    """Elo of each model from all verdicts, the first model at 1000, with sandwich intervals.
+
+    Returns:
+      `ratings`, by name, and `prior`: 0, or `PRIOR` where it was needed; None without a verdict.
+    """
     rows = [
         (names.index(a), names.index(b), (x.first + x.second) / 2, x.prompt_index)
         for (a, b), of_pair in battles.items()
@@ -111,19 +119,14 @@ def elo(names: Sequence[str], battles: Mapping[Pair, Sequence[Battle]]) -> Summa
         return None
     a, b, outcome, prompt = map(np.array, zip(*rows, strict=True))
     # no bootstrap: these are the sandwich's intervals
-    fit = metrics.bradley_terry(
-        a, b, outcome, models=len(names), prompt=prompt, anchor=0, samples=0
-    )
-    return {
-        name: {
-            "elo": _finite(fit.elo[i]),
-            "low": _finite(fit.sandwich_low[i]),
-            "high": _finite(fit.sandwich_high[i]),
-        }
-        for i, name in enumerate(names)
-    }
-
-
-def _finite(x: float) -> float | None:
-    """JSON has no infinity: the rating of a model that won every comparison."""
-    return float(x) if math.isfinite(x) else None
+    options = {"models": len(names), "prompt": prompt, "anchor": 0, "samples": 0}
+    try:
+        prior, fit = 0.0, metrics.bradley_terry(a, b, outcome, **options)
+    except ValueError:
+        prior, fit = PRIOR, metrics.bradley_terry(a, b, outcome, prior=PRIOR, **options)
+    columns = (fit.elo, fit.sandwich_low, fit.sandwich_high)
+    rated = [
+        dict(zip(("elo", "low", "high"), map(float, x), strict=True))
+        for x in zip(*columns, strict=True)
+    ]
+    return {"prior": prior, "ratings": dict(zip(names, rated, strict=True))}

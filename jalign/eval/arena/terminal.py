@@ -15,22 +15,23 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     _show_models(summary["models"], summary["elo"], console)
     title = f"win rate of A, judge: {summary['judge']}; in brackets 95 % intervals over prompts"
-    table = Table("A", "B", box=SIMPLE, title=Text(title))
-    for head in ("win rate", "equal length", "W/T/L", "p", "consistent", "length", "n"):
-        table.add_column(head, justify="right")
-    for pair in summary["pairs"]:
-        table.add_row(Text(pair["a"]), Text(pair["b"]), *_cells(pair))
+    table = Table("A", "B", box=SIMPLE, pad_edge=False, title=Text(title))
+    rows = [_cells(pair) for pair in summary["pairs"]]
+    # a judge that is not asked in both orders has no consistency
+    heads = [head for head in HEADS if any(row[head] for row in rows)]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for pair, row in zip(summary["pairs"], rows, strict=True):
+        table.add_row(Text(pair["a"]), Text(pair["b"]), *(row[head] for head in heads))
     console.print(table)
     for pair in summary["pairs"]:
+        names = f"{pair['a']} against {pair['b']}"
         if missing := pair["prompts"] - pair["judged"]:
-            say(
-                f"{pair['a']} against {pair['b']}: no verdict on {missing} of {pair['prompts']} "
-                "prompts, which are left out"
-            )
+            say(f"{names}: no verdict on {missing} of {pair['prompts']} prompts, left out")
         if _picks_slots(pair):
             say(
-                f"warning: {pair['a']} against {pair['b']}: in most pairs the judge picks the same "
-                "slot in both orders, so the win rate says little; try another judge or wording"
+                f"warning: {names}: in most pairs the judge picks the same slot in both orders, so "
+                "the win rate says little; try another judge or wording"
             )
 
 
@@ -42,37 +43,43 @@ def _picks_slots(pair: Mapping[str, Any]) -> bool:
 def _show_models(
     models: Mapping[str, Any], elo: Mapping[str, Any] | None, console: Console
 ) -> None:
-    table = Table("model", box=SIMPLE, title=Text("answers"))
+    table = Table("model", box=SIMPLE, pad_edge=False, title=Text("answers"))
     for head in ("characters", "tokens", "cut", *(["Elo"] if elo else [])):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for name, x in models.items():
         cells = [f"{x['characters']:.0f}", f"{x['tokens']:.1f}", f"{x['cut']:.0%}"]
-        rating = [_rating(elo[name])] if elo else []
-        table.add_row(Text(name), *cells, *rating)
+        rating = elo["ratings"][name] if elo else None
+        shown = (
+            [f"{rating['elo']:.0f} [{rating['low']:.0f}, {rating['high']:.0f}]"] if rating else []
+        )
+        table.add_row(Text(name), *cells, *shown)
     console.print(table)
 
 
-def _rating(x: Mapping[str, float | None]) -> str:
-    if any(value is None for value in x.values()):
-        return "unbounded"
-    return f"{x['elo']:.0f} [{x['low']:.0f}, {x['high']:.0f}]"
+HEADS = ("win rate", "equal length", "W/T/L", "p", "same", "length", "n")
+"""Columns: win rate, that at equal length, wins/ties/losses, sign test, share of prompts with the
+same winner in both orders, length of A's answers over that of B's, prompts."""
 
 
-def _cells(pair: Mapping[str, Any]) -> list[str]:
+def _cells(pair: Mapping[str, Any]) -> dict[str, str]:
     if not pair["judged"]:
-        return [""] * 6 + ["0"]
-    p, same, ratio = pair["p_value"], pair["position_consistency"], pair["length_ratio"]
-    return [
+        return dict.fromkeys(HEADS, "") | {"n": "0"}
+    same, ratio = pair["position_consistency"], pair["length_ratio"]
+    cells = (
         _interval(pair["win_rate"]),
         _interval(pair["length_controlled"]),
         "/".join(str(pair[name]) for name in ("wins", "ties", "losses")),
-        f"{p:.2g}",
+        f"{pair['p_value']:.2g}",
         "" if same is None else f"{same['value']:.0%}",
         "" if ratio is None else f"{ratio:.2f}",
         str(pair["judged"]),
-    ]
+    )
+    return dict(zip(HEADS, cells, strict=True))
 
 
 def _interval(x: Mapping[str, float] | None) -> str:
-    """0.83 [0.74, 0.91], as shares."""
-    return "" if x is None else f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
+    """.83 [.74, .91], as shares."""
+    if x is None:
+        return ""
+    value, low, high = (f"{x[name]:.2f}".removeprefix("0") for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
