@@ -22,7 +22,7 @@ def test_metrics_go_to_jsonl_and_tensorboard(tmp_path):
     first, second, third = lines(tmp_path / "metrics.jsonl")
     assert first["loss"] == 0.5 and first["grad_norm"] is None and first["kind"] == "train"
     assert second["kind"] == "eval" and third["rows"] == [{"prompt": "a", "continuation": "b"}]
-    assert list(tmp_path.glob("events*"))
+    assert list(tmp_path.glob("events.out*"))
 
 
 def test_going_on_drops_what_was_written_after_the_checkpoint_and_half_a_line(tmp_path):

@@ -132,7 +132,7 @@ def test_the_record_goes_on_where_the_last_checkpoint_put_it(place):
     second.close()
     lines = (folder / "metrics.jsonl").read_bytes().decode().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
-    assert len(list(folder.glob("events*"))) == 2
+    assert len(list(folder.glob("events.out*"))) == 2
 
 
 def test_a_file_that_could_not_be_filled_does_not_appear(place):

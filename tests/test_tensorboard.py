@@ -7,7 +7,7 @@ from jalign.log import RunLog
 
 def events(folder):
     """Every value in the event files: TFRecords of 8 bytes length, 4 of CRC, data, 4 of CRC."""
-    for file in sorted(folder.glob("events*")):
+    for file in sorted(folder.glob("events.out*")):
         data, at = file.read_bytes(), 0
         while at < len(data):
             length = int.from_bytes(data[at : at + 8], "little")
