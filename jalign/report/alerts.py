@@ -248,7 +248,7 @@ def sampler_differs(run: RunRecord) -> Alert | None:
 
 def empty_samples(run: RunRecord) -> Alert | None:
     """More than 10 % of the continuations are empty after training, and more than before."""
-    rows = run.of("generations")
+    rows = [row for row in run.of("generations") if row.get("rows")]
     if len(rows) < 2:
         return None
     texts = [[str(x.get("continuation", "")) for x in row["rows"]] for row in (rows[0], rows[-1])]

@@ -52,7 +52,11 @@ def _walk(folder: store.StorePath, depth: int) -> Iterator[store.StorePath]:
         return
     if depth == _DEEPEST:
         return
-    for child in sorted(folder.iterdir()):
+    try:
+        children = sorted(folder.iterdir())
+    except OSError:  # somebody else's
+        return
+    for child in children:
         hidden = child.name.startswith((".", "_")) or child.name in (CHECKPOINTS, "node_modules")
         if not hidden and child.is_dir() and child.name != CONFIG_FILE:
             yield from _walk(child, depth + 1)

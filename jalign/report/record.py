@@ -7,6 +7,7 @@ versions, killed or under way are read alike.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -211,4 +212,5 @@ def _responses(folder: store.StorePath, damage: list[str]) -> tuple[list[Row], i
 
 
 def _is_number(x: object) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool)
+    # JSON of other writers may hold NaN, which no axis has a place for
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)

@@ -17,7 +17,7 @@ _LONGEST = 4000  # characters of a text
 
 def before_and_after(run: RunRecord) -> tuple[list[dict[str, Any]], str]:
     """(prompts with two sides each, a sentence about them)."""
-    rows = run.of("generations")
+    rows = [row for row in run.of("generations") if row.get("rows")]
     if len(rows) > 1:
         first, last = rows[0], rows[-1]
         before = {_key(row): str(row.get("continuation", "")) for row in first["rows"]}
@@ -44,7 +44,7 @@ def after_each(runs: Sequence[tuple[str, RunRecord]]) -> list[dict[str, Any]]:
     texts = []
     for _, run in runs:
         rows = run.of("generations")
-        last = rows[-1]["rows"] if rows else []
+        last = rows[-1].get("rows", []) if rows else []
         texts.append({_key(row): str(row.get("continuation", "")) for row in last})
     prompts = [p for p in texts[0] if all(p in other for other in texts)] if texts else []
     result = []

@@ -55,6 +55,16 @@ class Chart:
     evaluations: list[int] = field(default_factory=list)
     log: bool = False
 
+    def legend(self, brief: bool = False) -> list[Line]:
+        """The lines to name. A single line needs no name; `brief` leaves out those held out whose
+        color has a line of training.
+        """
+        if len(self.lines) == 1:
+            return []
+        training = {line.color for line in self.lines if not line.held_out}
+        hidden = [brief and line.held_out and line.color in training for line in self.lines]
+        return [line for line, hide in zip(self.lines, hidden, strict=True) if not hide]
+
 
 def line_chart(chart: Chart) -> Markup:
     """The chart with its lines, axes and marks; values for hovering are in `data-chart`."""
