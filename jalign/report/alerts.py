@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
@@ -39,7 +38,8 @@ def kl_without_reward(run: RunRecord) -> Alert | None:
     if kind is None:
         kind, name = "train", "kl_k3"
     kl, reward = run.series(kind, name), run.series(kind, "reward")
-    if len(kl.values) < 3 or len(reward.values) < 3:
+    # lines of training are of other prompts each
+    if min(len(kl.values), len(reward.values)) < (3 if kind == "eval" else 8):
         return None
     (k0, k1), (r0, r1) = _halves(kl.values), _halves(reward.values)
     grown = k1 - k0 > (1.0 if name == "objective/kl" else 0.05) and k1 > 1.25 * k0
@@ -357,7 +357,12 @@ def _ends(series: Series) -> tuple[float, float]:
 
 
 def _noise(values: Sequence[float]) -> float:
-    """A standard error of the mean of a quarter, by differences of neighbors."""
-    steps = [b - a for a, b in pairwise(values)]
-    variance = fmean(x * x for x in steps) / 2
+    """A standard error of the difference of two quarters' means.
+
+    The variance of a value is that of its distance to the mean of its neighbors, over 1.5: a steady
+    trend is no noise.
+    """
+    triples = zip(values, values[1:], values[2:], strict=False)
+    bends = [b - (a + c) / 2 for a, b, c in triples]
+    variance = fmean(x * x for x in bends) / 1.5 if bends else 0.0
     return math.sqrt(2 * variance / max(len(values) // 4, 1))

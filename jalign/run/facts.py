@@ -81,18 +81,22 @@ class _End:
 @contextmanager
 def logged_end(session: Session) -> Iterator[_End]:
     """Record how the session ends: by its code, or by an error."""
-    end, facts = _End(), {}
+    end = _End()
     try:
         yield end
     except BaseException as error:
-        facts = {"error": f"{type(error).__name__}: {error}"}
+        # the state may be what failed: it is not read
+        _log_end(session, error=f"{type(error).__name__}: {error}")
         raise
-    finally:
-        if not facts:
-            facts = {"code": int(end.code), "meaning": end.code.meaning}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
-        taken = int(session.state.step) if not session.state.step.is_deleted() else None
-        session.log.event("end", taken=taken, host_peak_bytes=peak, **facts)
+    taken, code = int(session.state.step), end.code
+    _log_end(session, taken=taken, code=int(code), meaning=code.meaning)
+
+
+def _log_end(session: Session, **facts: object) -> None:
+    # KiB, and bytes on macOS
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    session.log.event("end", host_peak_bytes=peak, **facts)
 
 
 def log_memory(log: RunLog, step: Any, state: TrainState, frozen: Frozen, data: Any) -> None:

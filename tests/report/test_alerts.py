@@ -30,6 +30,11 @@ def test_kl_that_grows_while_the_reward_does_not():
     assert (
         said(alerts.kl_without_reward, held(0, 4, 8, 12, reward=[0.1, 0.3, 0.5, 0.9], **kl)) is None
     )
+    per_token = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8]
+    rising = train(kl_k3=per_token, reward=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    assert said(alerts.kl_without_reward, rising) is None
+    flat = train(kl_k3=per_token, reward=[0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.51, 0.49])
+    assert "KL is 0.7 nats after 0.45" in said(alerts.kl_without_reward, flat)
     steady = {"objective/kl": [0.0, 4.0, 4.1, 4.2]}
     assert said(alerts.kl_without_reward, held(0, 4, 8, 12, reward=[0.5] * 4, **steady)) is None
 
