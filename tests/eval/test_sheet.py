@@ -1,8 +1,12 @@
 """The blind sheet: nobody can tell whose answers it shows, and only a complete one is read back."""
 
 import csv
+import html
 import io
 import json
+import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -150,3 +154,45 @@ def test_a_file_that_is_no_sheet_is_refused(written):
         read(folder, path="other.csv")
     with pytest.raises(ValueError, match="there is no sheet"):
         read(folder, path="nothing.csv")
+
+
+DRIVER = """<script>
+let saved = "";
+URL.createObjectURL = (blob) => { blob.text().then((text) => {
+  const pre = document.createElement("pre");
+  pre.id = "saved";
+  pre.textContent = JSON.stringify(text);
+  document.body.append(pre);
+}); return "#"; };
+const press = (key) => dispatchEvent(new KeyboardEvent("keydown", { key }));
+for (let i = 0; i < rows.length; i++) press(rows[i].left === WANTED[rows[i].prompt] ? "1" : "2");
+press("ArrowLeft"); press("3");  // the row before the last one is a tie after all
+document.getElementById("save").click();
+</script>"""
+
+
+def test_the_page_takes_keys_and_saves_a_sheet_that_is_read_back(written):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no Chromium is installed")
+    folder, rows = written
+    wanted = {f"prompt {i}": text for i, text in enumerate(TEXTS["mine"])}
+    page = (folder / "sheet.html").read_text("utf-8")
+    driver = DRIVER.replace("WANTED", json.dumps(wanted).replace("<", "\\u003c"))
+    (folder / "driven.html").write_text(page.replace("</body>", driver + "</body>"), "utf-8")
+    profile = [
+        "--no-sandbox",
+        "--headless",
+        "--disable-gpu",
+        f"--user-data-dir={folder / 'profile'}",
+    ]
+    command = [browser, *profile, "--virtual-time-budget=3000", "--dump-dom"]
+    done = subprocess.run(
+        [*command, (folder / "driven.html").as_uri()], capture_output=True, text=True, timeout=120
+    )
+    saved = re.search(r'<pre id="saved">(.*?)</pre>', done.stdout, re.S)
+    assert saved, done.stderr
+    (folder / "verdicts.csv").write_text(json.loads(html.unescape(saved[1])), "utf-8", newline="")
+    battles = read(folder, path="verdicts.csv")["mine", "yours"]
+    tie = int(rows[2]["prompt"].split()[1])
+    assert [x.first for x in battles] == [0.5 if i in (2, tie) else 1.0 for i in range(5)]
