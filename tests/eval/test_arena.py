@@ -1,5 +1,6 @@
 """Models answer the same prompts and a judge compares them: answers, verdicts and what they say."""
 
+import csv
 import json
 import os
 import signal
@@ -230,6 +231,26 @@ def test_a_command_compares_an_adapter_with_its_base_and_keeps_everything(
     assert f"{pair['win_rate']['value']:.2f} [".removeprefix("0") in output.out
     code, output = call([*args, "--seed", 1], capsys)
     assert code != 0 and "seed: 0 then, 1 now" in output.err
+
+    # people decide on a sheet as the judge did
+    code, output = call(arguments(models, out, "--human"), capsys)
+    assert code == 0 and f"jalign eval --out {out} --verdicts FILE.csv" in output.out
+    key = json.loads((out / "key.json").read_text())["rows"]
+    rows = list(csv.DictReader((out / "sheet.csv").read_text().splitlines(keepends=True)))
+    for row in rows:
+        p = kept[key[row["id"]]["prompt_index"]]["first"]
+        left = p if key[row["id"]]["a_is_left"] else 1 - p
+        row["verdict"] = {1.0: "left", 0.5: "tie", 0.0: "right"}[left]
+    with (out / "done.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    code, output = call(["eval", "--out", out, "--verdicts", out / "done.csv", "--json"], capsys)
+    assert code == 0, output.err
+    by_people = json.loads(output.out)
+    assert by_people["pairs"][0] == pair and by_people["judge"] == "human"
+    assert by_people["agreement"]["longer"]["rate"]["value"] == 1.0
+    assert by_people["agreement"]["longer"]["verdicts"] == 4
 
 
 def test_an_arena_needs_two_models_and_one_kind_of_judge(models, tmp_path, capsys):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jalign import store
 from jalign.eval.arena import load_judge, sheet
+from jalign.eval.arena.agreement import HUMAN, agreement_with_people
 from jalign.eval.arena.answers import Answer, answers_of, read_answers
 from jalign.eval.arena.entrants import Entrant, entrants_of, short_names
 from jalign.eval.arena.judges import ArenaJudge
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from jalign.run.prompts import PromptRow
 
 ANSWERS, VERDICTS, SUMMARY = "answers", "verdicts", "summary.json"
-HUMAN = "human"
-"""Folder of the verdicts of people, beside those of judges."""
 
 Judge = str | ArenaJudgeConfig | ArenaJudge | RewardModel | Callable[..., Sequence[float | None]]
 
@@ -138,7 +137,8 @@ def _by_people(options: ArenaConfig, out: Path) -> Arena:
             raise ValueError(f"the sheet does not show {name}{did_you_mean(name, key.models)}")
     answers = {name: read_answers(out / ANSWERS / f"{name}.parquet") for name in key.models}
     battles = sheet.read(Path(str(options.verdicts)).expanduser(), key, answers)
-    return _judged(out / VERDICTS / HUMAN, answers, battles, False, options.seed)
+    beside = agreement_with_people(out / VERDICTS, battles, answers)
+    return _judged(out / VERDICTS / HUMAN, answers, battles, False, options.seed, beside)
 
 
 def check(options: ArenaConfig, judge: object = None) -> None:
@@ -205,8 +205,11 @@ def _judged(
     battles: dict[Pair, list[Battle]],
     ordered: bool,
     seed: int,
+    agreement: Mapping[str, Summary] | None = None,
 ) -> Arena:
     summary = {"judge": folder.name} | summary_of(answers, battles, ordered=ordered, seed=seed)
+    if agreement:
+        summary["agreement"] = dict(agreement)
     text = json.dumps(summary, indent=2) + "\n"
     store.write(folder / SUMMARY, lambda file: file.write(text.encode()))
     return Arena(answers, battles, summary)

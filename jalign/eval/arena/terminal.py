@@ -33,6 +33,9 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
                 f"warning: {names}: in most pairs the judge picks the same slot in both orders, so "
                 "the win rate says little; try another judge or wording"
             )
+    for name, x in summary.get("agreement", {}).items():
+        kappa = "" if x["kappa"] is None else f", kappa {_interval(x['kappa'])}"
+        say(f"{name} agrees with people on {_interval(x['rate'])} of {x['verdicts']}{kappa}")
 
 
 def _picks_slots(pair: Mapping[str, Any]) -> bool:

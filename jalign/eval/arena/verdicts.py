@@ -69,14 +69,16 @@ def battles_of(
         rows = slice(first, first + len(lot))
         return [x._asdict() for x in compare(judge, questions[rows], a[rows], b[rows])]
 
-    items = [
-        [question.text, x.response, y.response]
-        for question, x, y in zip(questions, a, b, strict=True)
-    ]
+    items = items_of([question.text for question in questions], a, b)
     rows = make_table(
         path, SCHEMA, items, make, identity=judge.identity, size=size, say=say, advance=advance
     )
     return [Battle(**row) for row in rows]
+
+
+def items_of(prompts: Sequence[str], a: Sequence[Answer], b: Sequence[Answer]) -> list[list[str]]:
+    """What a judge reads, by which kept verdicts are recognized."""
+    return [[prompt, x.response, y.response] for prompt, x, y in zip(prompts, a, b, strict=True)]
 
 
 def compare(
