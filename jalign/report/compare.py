@@ -63,6 +63,7 @@ def differing(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
 def groups_of(runs: Sequence[RunRecord]) -> list[Group]:
     """The runs by their settings, in the order in which these first occur."""
     differences = {n: x for n, x in differing(runs).items() if not n.startswith(_QUIET)}
+    # what is only kept or shown differently does not make another group
     keys = [tuple(values[i] for values in differences.values()) for i in range(len(runs))]
     by_key: dict[tuple[str, ...], list[RunRecord]] = {}
     for key, run in zip(keys, runs, strict=True):
@@ -71,6 +72,7 @@ def groups_of(runs: Sequence[RunRecord]) -> list[Group]:
     for key, members in by_key.items():
         names = [name.rpartition(".")[2] for name in differences]
         label = ", ".join(f"{n} {x}" for n, x in list(zip(names, key, strict=True))[:3])
+        # a legend has no room for many settings: the table has them
         if not label or len(differences) > 3 or len(by_key) == len(runs) > 6:
             label = members[0].name if len(members) == 1 else f"{members[0].name} and seeds"
         groups.append(Group(label, members))
@@ -104,6 +106,7 @@ def finals(groups: Sequence[Group]) -> dict[str, list[Estimate | None]]:
     for kind in ("eval", "samples", "train"):
         names = {n for g in groups for run in g.runs for n in run.names(kind)} - HIDDEN
         for name in sorted(names - {"learning_rate"}, key=lambda n: (rank.get(n, len(rank)), n)):
+            # the same metric of training data says less
             if kind == "train" and f"held-out {name}" in table:
                 continue
             key = f"held-out {name}" if kind == "eval" else name

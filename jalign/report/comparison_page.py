@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jalign.report import compare, samples
@@ -14,10 +14,11 @@ from jalign.report.state import state_of
 from jalign.report.svg import COLORS
 
 
-def context(runs: Sequence[RunRecord]) -> dict[str, Any]:
+def context(runs: Sequence[RunRecord]) -> Mapping[str, object]:
     """Values of page/comparison.html."""
     groups = compare.groups_of(runs)
     finals = compare.finals(groups)
+    # more columns of text than three are too narrow to read
     shown = [(group.label, group.runs[0]) for group in groups[:3]]
     settings = compare.differing([group.runs[0] for group in groups])
     values: dict[str, Any] = {
@@ -50,6 +51,7 @@ def context(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "curves": "Curves",
         "samples": "Samples",
     }
+    # a link to a section that is not there would lead nowhere
     present = {"curves": "charts"}
     sections = [(key, name) for key, name in parts.items() if values[present.get(key, key)]]
     return values | {"sections": sections}

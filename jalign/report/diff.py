@@ -47,7 +47,7 @@ def word_diff(before: str, after: str) -> tuple[Markup, Markup]:
     x, y = words(before), words(after)
     if max(len(x), len(y)) > _LONGEST:
         return escape(before), escape(after)
-    # texts begin alike at most: without this, words that are frequent would not be matched
+    # autojunk would not match words that are frequent in long texts
     matcher = SequenceMatcher(None, x, y, autojunk=False)
     left, right = Markup(""), Markup("")
     for equal, a0, a1, b0, b1 in _stretches(matcher.get_opcodes()):

@@ -49,7 +49,7 @@ def runs_in(folder: str) -> list[Entry]:
 def _walk(folder: store.StorePath, depth: int) -> Iterator[store.StorePath]:
     if is_run(str(folder)):
         yield folder
-        return
+        return  # what is below are its own files
     if depth == _DEEPEST:
         return
     try:

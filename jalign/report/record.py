@@ -138,6 +138,7 @@ def load(folder: str, name: str | None = None, *, responses: bool = True) -> Run
     damage: list[str] = []
     if not (path / CONFIG_FILE).is_file() and not (path / lines.FILE).is_file():
         raise ValueError(f"{folder} is no folder of a run that jalign train wrote")
+    # parquet files of whole rollouts: a list of runs does not need them
     sampled, count = _responses(path / ROLLOUTS, damage) if responses else ([], 0)
     return RunRecord(
         name=name or path.name,
@@ -157,6 +158,7 @@ def load_all(folders: Iterable[str]) -> list[RunRecord]:
     Raises:
       ValueError: one is no run, or is given twice.
     """
+    # completion in a shell adds the slash
     paths = [folder.rstrip("/") for folder in folders]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
@@ -195,7 +197,7 @@ def _rows(file: store.StorePath, damage: list[str]) -> list[Row]:
 def _responses(folder: store.StorePath, damage: list[str]) -> tuple[list[Row], int]:
     if not folder.is_dir() or not any(folder.glob("rollout-*.parquet")):
         return [], 0
-    from jalign.rollout import record
+    from jalign.rollout import record  # it imports jax
 
     files = record.files(folder)
     indices = sorted(files)

@@ -19,7 +19,7 @@ _POINTS = 500
 _LONGEST = 2000  # characters of a text
 
 
-def rollouts_of(run: RunRecord) -> dict[str, Any] | None:
+def rollouts_of(run: RunRecord) -> dict[str, object] | None:
     """Figures, charts and rows of the recorded responses; None without any."""
     if not run.responses:
         return None
@@ -27,7 +27,7 @@ def rollouts_of(run: RunRecord) -> dict[str, Any] | None:
     fifth = max(len(indices) // 5, 1)
     early = [row for row in run.responses if row["rollout"] <= indices[fifth - 1]]
     late = [row for row in run.responses if row["rollout"] >= indices[-fifth]]
-    if len(indices) == 1:
+    if len(indices) == 1:  # it would be compared with itself
         early = []
     labels = [f"rollouts {indices[0]} to {indices[fifth - 1]}"] if early else []
     labels.append(f"rollouts {indices[-fifth]} to {indices[-1]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ TILES = (
 _MOST_TILES = 6
 
 
-def context(run: RunRecord) -> dict[str, Any]:
+def context(run: RunRecord) -> Mapping[str, object]:
     """Values of page/run.html."""
     main, others = charts.charts_of(run)
     pairs, note = samples.before_and_after(run)
@@ -88,6 +89,7 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
         values = run.series(kind, name).values
         if len(values) < 2 or len(tiles) == _MOST_TILES:
             continue
+        # training rewards are of prompts that were learned from
         if kind == "train" and run.series("eval", name).values:
             continue
         if len(values) > 20:  # one line of a noisy metric says little
@@ -151,6 +153,7 @@ def _timeline(run: RunRecord) -> list[dict[str, Any]]:
         if before is not None:
             title = f"Resumed after step {session.start}: {title}; {duration(begin - before)} later"
         before = session.segments[-1].end
+        # a share of 1/800 is a pixel of the bar, and a run may have thousands of phases
         segments = timeline.merged(session.segments, session.seconds / 800)
         result.append(
             {
@@ -197,6 +200,7 @@ def _memory(run: RunRecord) -> dict[str, Any] | None:
         rows.append(("measured peak of the process", float(max(hosts)), True))
     if not rows:
         return None
+    # one scale for all bars: they are there to be compared
     most = max(size for _, size, _ in rows)
     note = "Bytes of one device: planned by the compiler, and measured."
     if hosts and not peaks:
@@ -215,6 +219,7 @@ def _commands(run: RunRecord) -> str:
     session = run.session
     command = str(session.get("command", ""))
     lines = []
+    # a script, or a notebook, may need more than its command line
     if command.startswith("jalign "):
         lines.append(f"{command}   # as it was run")
     elif command:

@@ -12,10 +12,13 @@ from jalign.report.scale import compact
 MOST = 24
 """Prompts that are shown."""
 
+Texts = dict[str, object]
+"""A prompt, and `sides`: the head and the text of each."""
+
 _LONGEST = 4000  # characters of a text
 
 
-def before_and_after(run: RunRecord) -> tuple[list[dict[str, Any]], str]:
+def before_and_after(run: RunRecord) -> tuple[list[Texts], str]:
     """(prompts with two sides each, a sentence about them)."""
     rows = [row for row in run.of("generations") if row.get("rows")]
     if len(rows) > 1:
@@ -34,7 +37,7 @@ def before_and_after(run: RunRecord) -> tuple[list[dict[str, Any]], str]:
     return pairs[:MOST], _note(len(pairs), "responses to prompts of two rollouts")
 
 
-def after_each(runs: Sequence[tuple[str, RunRecord]]) -> list[dict[str, Any]]:
+def after_each(runs: Sequence[tuple[str, RunRecord]]) -> list[Texts]:
     """Prompts that all runs were asked, with the last text of each; words of the second that the
     first lacks are marked.
 
@@ -43,6 +46,7 @@ def after_each(runs: Sequence[tuple[str, RunRecord]]) -> list[dict[str, Any]]:
     """
     texts = []
     for _, run in runs:
+        # runs of rewards alone have no texts
         rows = run.of("generations")
         last = rows[-1].get("rows", []) if rows else []
         texts.append({_key(row): str(row.get("continuation", "")) for row in last})
@@ -59,7 +63,7 @@ def after_each(runs: Sequence[tuple[str, RunRecord]]) -> list[dict[str, Any]]:
     return result
 
 
-def _from_rollouts(run: RunRecord) -> list[dict[str, Any]]:
+def _from_rollouts(run: RunRecord) -> list[Texts]:
     """The first response to a prompt and the last one, of prompts that came twice."""
     by_prompt: dict[str, list[Row]] = {}
     for row in run.responses:
@@ -79,7 +83,7 @@ def _response(row: Row) -> tuple[str, str]:
     return f"rollout {row['rollout']}{score}", str(row["response"])
 
 
-def _pair(prompt: str, before: tuple[str, str], after: tuple[str, str]) -> dict[str, Any]:
+def _pair(prompt: str, before: tuple[str, str], after: tuple[str, str]) -> Texts:
     texts = word_diff(before[1].strip()[:_LONGEST], after[1].strip()[:_LONGEST])
     heads = (f"before: {before[0]}", f"after: {after[0]}")
     sides = [{"head": head, "text": text} for head, text in zip(heads, texts, strict=True)]

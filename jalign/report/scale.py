@@ -36,6 +36,7 @@ def axis(values: Sequence[float], *, ticks: int = 4, log: bool = False) -> Axis:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         last = max(last, first + 1)
         return Axis(10.0**first, 10.0**last, [10.0**k for k in range(first, last + 1)], True)
+    # a constant has no scale of its own
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-12):
         pad = abs(high) * 0.05 or 1.0
         low, high = low - pad, high + pad

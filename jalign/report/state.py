@@ -37,10 +37,10 @@ class State(NamedTuple):
 def is_alive(pid: int) -> bool:
     """Whether a process of this machine runs."""
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # signal 0 asks, and does nothing
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # it is somebody else's
         return True
     return True
 
@@ -61,6 +61,7 @@ def state_of(
     session = sessions[-1]
     if ends and ends[-1]["time"] >= session["time"]:
         return _ended(run, ends[-1])
+    # a process id says something on its own machine only
     here = session.get("host") == socket.gethostname()
     if here and alive(int(session["pid"])):
         return State("running", f"process {session['pid']}")

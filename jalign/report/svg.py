@@ -80,6 +80,7 @@ def line_chart(chart: Chart) -> Markup:
     ]
     for line in chart.lines:
         parts += _line(line, x, y)
+    # five digits: what a tooltip shows
     data = {
         "x": [x.low, x.high],
         "lines": [
@@ -101,6 +102,7 @@ def histogram(groups: Sequence[tuple[str, Sequence[float]]], bins: int = 24) -> 
     everything = [v for _, values in groups for v in values]
     x = axis(everything, ticks=5)
     shares = []
+    # shares, not counts: groups differ in size
     for _, values in groups:
         counts = [0] * bins
         for v in values:
@@ -108,6 +110,7 @@ def histogram(groups: Sequence[tuple[str, Sequence[float]]], bins: int = 24) -> 
         shares.append([count / len(values) for count in counts])
     y = axis([0.0, max(max(s) for s in shares)])
     parts = [*_y_grid(y), *_x_ticks(x)]
+    # drawn over each other: areas are translucent, outlines are not
     for color, share in enumerate(shares):
         path, bottom = "", _py(y, 0.0)
         for i, height in enumerate(share):
@@ -178,6 +181,7 @@ def _line(line: Line, x: Axis, y: Axis) -> list[Markup]:
         back = [(_px(x, s), _py(y, v)) for s, v in zip(line.steps, line.low, strict=True)]
         outline = _path(there + back[::-1]) + "Z"
         parts.append(Markup('<path class="band c{}" d="{}"/>').format(line.color, outline))
+    # a page of megabytes opens slowly, and a screen has no more pixels
     steps, values = thinned(line.steps, line.values)
     points = [(_px(x, s), _py(y, v)) for s, v in zip(steps, values, strict=True)]
     kind = "line held" if line.held_out else "line"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -51,12 +50,14 @@ def html(runs: Sequence[RunRecord]) -> str:
     return render("comparison.html" if several else "run.html", several=several, **context)
 
 
-def render(template: str, **context: Any) -> str:
+def render(template: str, **context: object) -> str:
     """Fill a template of jalign/report/page; texts are escaped, `Markup` is not."""
+    # by importlib: the package may be in a zip file
     pages = files("jalign.report") / "page"
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (pages / name).read_text("utf-8")),
         autoescape=True,
+        # a misspelled name is an error, not an empty place in the page
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,7 +1,6 @@
 """Names of curves: what is learned stands first, clocks and counters last."""
 
 from collections.abc import Mapping
-from typing import Any
 
 _OUTCOMES = ("loss", "reward", "rewards/", "objective/kl")
 _PROGRESS = (
@@ -36,13 +35,13 @@ def tagged(kind: str, metrics: Mapping[str, float | None]) -> dict[str, float]:
     return {tag(kind, name): value for name, value in metrics.items() if value is not None}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Options by dotted name.
 
     >>> flat({"seed": 0, "optim": {"name": "adamw"}})
     {'seed': 0, 'optim.name': 'adamw'}
     """
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             result |= flat(value, f"{prefix}{name}.")
