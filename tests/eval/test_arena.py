@@ -19,6 +19,7 @@ from jalign.eval.arena.questions import Question, questions_of
 from jalign.eval.arena.summary import elo, pair_summary, summary_of
 from jalign.eval.arena.verdicts import Battle, battles_of, compare
 from tests._cli import call
+from tests.judge_server import prefers_longer, serve
 from tests.tiny_run import write_model
 
 PROMPTS = ["hello you", "the quick", "brown fox the", "how are"]
@@ -228,7 +229,7 @@ def test_a_command_compares_an_adapter_with_its_base_and_keeps_everything(
     monkeypatch.setenv("COLUMNS", "200")
     code, output = call(args, capsys)
     assert code == 0 and "win rate of A, judge: longer" in output.out
-    assert f"{pair['win_rate']['value']:.2f} [".removeprefix("0") in output.out
+    assert f"{pair['win_rate']['value']:.2f}".removeprefix("0") in output.out
     code, output = call([*args, "--seed", 1], capsys)
     assert code != 0 and "seed: 0 then, 1 now" in output.err
 
@@ -263,6 +264,21 @@ def test_an_arena_needs_two_models_and_one_kind_of_judge(models, tmp_path, capsy
     ]:
         code, output = call(args, capsys)
         assert code != 0 and message in output.err
+
+
+def test_a_server_judges_in_both_orders(models, tmp_path, capsys):
+    pytest.importorskip("openai")
+    with serve(prefers_longer) as (url, asked):
+        by = ["--judge", "m", "--judge.server", url, "--json"]
+        code, output = call(arguments(models, tmp_path, *by), capsys)
+    assert code == 0, output.err
+    (pair,) = json.loads(output.out)["pairs"]
+    rows = pq.read_table(tmp_path / "verdicts" / "m" / "base__adapter.parquet").to_pylist()
+    differ = [row for row in rows if (row["first"], row["second"]) != (0.5, 0.5)]
+    assert len(asked) == 2 * len(differ) > 0 and pair["judged"] == 4
+    for row in differ:
+        longer = pytest.approx(0.9 if row["chars_a"] > row["chars_b"] else 0.1, abs=1e-4)
+        assert row["chars_a"] == row["chars_b"] or row["first"] == row["second"] == longer
 
 
 def test_python_compares_models_in_memory_by_a_function(models, tmp_path):

@@ -14,15 +14,16 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     """Lengths of the models' answers, the win rate of every pair, and Elo for three or more."""
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     _show_models(summary["models"], summary["elo"], console)
-    title = f"win rate of A, judge: {summary['judge']}; in brackets 95 % intervals over prompts"
-    table = Table("A", "B", box=SIMPLE, pad_edge=False, title=Text(title))
+    title = f"win rate of A, judge: {summary['judge']} (95 % intervals over prompts)"
+    # values above their intervals, A above B: eight columns fit into 80 characters
+    table = Table("A\nB", box=SIMPLE, pad_edge=False, title=Text(title))
     rows = [_cells(pair) for pair in summary["pairs"]]
     # a judge that is not asked in both orders has no consistency
     heads = [head for head in HEADS if any(row[head] for row in rows)]
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for pair, row in zip(summary["pairs"], rows, strict=True):
-        table.add_row(Text(pair["a"]), Text(pair["b"]), *(row[head] for head in heads))
+        table.add_row(Text(f"{pair['a']}\n{pair['b']}"), *(row[head] for head in heads))
     console.print(table)
     for pair in summary["pairs"]:
         names = f"{pair['a']} against {pair['b']}"
@@ -69,8 +70,8 @@ def _cells(pair: Mapping[str, Any]) -> dict[str, str]:
         return dict.fromkeys(HEADS, "") | {"n": "0"}
     same, ratio = pair["position_consistency"], pair["length_ratio"]
     cells = (
-        _interval(pair["win_rate"]),
-        _interval(pair["length_controlled"]),
+        _interval(pair["win_rate"], "\n"),
+        _interval(pair["length_controlled"], "\n"),
         "/".join(str(pair[name]) for name in ("wins", "ties", "losses")),
         f"{pair['p_value']:.2g}",
         "" if same is None else f"{same['value']:.0%}",
@@ -80,9 +81,9 @@ def _cells(pair: Mapping[str, Any]) -> dict[str, str]:
     return dict(zip(HEADS, cells, strict=True))
 
 
-def _interval(x: Mapping[str, float] | None) -> str:
+def _interval(x: Mapping[str, float] | None, between: str = " ") -> str:
     """.83 [.74, .91], as shares."""
     if x is None:
         return ""
-    value, low, high = (f"{x[name]:.2f}".removeprefix("0") for name in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    value, low, high = (f"{x[name]:.2f}".replace("0.", ".", 1) for name in ("value", "low", "high"))
+    return f"{value}{between}[{low}, {high}]"
