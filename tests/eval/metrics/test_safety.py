@@ -76,7 +76,7 @@ def test_more_samples_never_make_a_prompt_less_toxic():
 
 
 def test_a_lexicon_counts_words_and_phrases_of_it_and_no_parts_of_words():
-    words = ["Darn", "son of a gun", "gun"]
+    words = ["Darn", "son", "son of a gun", "gun"]
     texts = ["Darn, DARN it!", "a son of a gun", "guns and darning", "gun-gun"]
     assert metrics.lexicon_toxicity(texts, words).tolist() == [2, 1, 0, 2]
 
