@@ -161,6 +161,9 @@ def test_what_is_not_there_is_an_error_that_names_it(tasks, capsys, lm):
         lm.generate_until([Asked("Once", {"until": ["."], "num_beams": 2})])
     with pytest.raises(ValueError, match=r"max_gen_toks must be in \[1, 63\]"):
         lm.generate_until([Asked("Once", {"max_gen_toks": 64})])
+    far = {"task": "far", "dataset_path": "nobody/nothing", "output_type": "multiple_choice"}
+    with pytest.raises(ValueError, match="a task on local files needs no hub"):
+        benchmark(lm.policy, [far])
     with pytest.raises(ValueError, match="there is no folder"):
         benchmark("embedded", ["story_choices"], include_path="/nowhere")
     with pytest.raises(ValueError, match="no chat template"):

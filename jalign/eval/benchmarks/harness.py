@@ -48,24 +48,32 @@ def task_manager(tasks: Sequence[Task], include_path: str | None) -> TaskManager
 def evaluate(
     policy: Policy, tasks: Sequence[Task], manager: TaskManager, options: BenchmarkConfig
 ) -> dict[str, Any]:
-    """The result of `lm_eval.simple_evaluate`, the samples included."""
+    """The result of `lm_eval.simple_evaluate`, the samples included.
+
+    Raises:
+      ValueError: the data of a task cannot be reached.
+    """
     lm = JalignLM(
         policy, batch_size=options.batch_size, max_length=options.max_length, seed=options.seed
     )
     simple_evaluate: Any = lm_eval.simple_evaluate  # a decorator hides its signature
-    results = simple_evaluate(
-        model=lm,
-        tasks=[task if isinstance(task, str) else dict(task) for task in tasks],
-        task_manager=manager,
-        limit=options.limit or None,
-        num_fewshot=options.num_fewshot,
-        apply_chat_template=options.chat,
-        bootstrap_iters=0,  # intervals are ours
-        random_seed=options.seed,
-        numpy_random_seed=options.seed,
-        torch_random_seed=None,  # it would import torch
-        fewshot_random_seed=options.seed,
-    )
+    try:
+        results = simple_evaluate(
+            model=lm,
+            tasks=[task if isinstance(task, str) else dict(task) for task in tasks],
+            task_manager=manager,
+            limit=options.limit or None,
+            num_fewshot=options.num_fewshot,
+            apply_chat_template=options.chat,
+            bootstrap_iters=0,  # intervals are ours
+            random_seed=options.seed,
+            numpy_random_seed=options.seed,
+            torch_random_seed=None,  # it would import torch
+            fewshot_random_seed=options.seed,
+        )
+    except ConnectionError as error:
+        remedy = "a task on local files needs no hub: --include_path DIR (jalign/eval/README.md)"
+        raise ValueError(f"{error}; {remedy}") from error
     assert results is not None  # one process
     return dict(results)
 
