@@ -91,10 +91,11 @@ class Engine:
         self._thread.start()
         if not warm_up:
             return
-        steps = [(b, n) for b in self.batches.values() for n in (None, *b.buckets)]
-        for i, (batch, bucket) in enumerate(steps, 1):
+        steps = [(name, n) for name, b in self.batches.items() for n in (None, *b.buckets)]
+        for i, (name, bucket) in enumerate(steps, 1):
             what = "decoding" if bucket is None else f"prompts of up to {bucket} tokens"
-            self._say(f"compiling {i}/{len(steps)}: {what}")
+            self._say(f"compiling {i}/{len(steps)}, {name}: {what}")
+            batch = self.batches[name]
             self.run(lambda batch=batch, bucket=bucket: batch.warm_up(bucket)).result()
 
     def close(self) -> None:
@@ -206,7 +207,7 @@ class Engine:
             if not self.batches:
                 raise ValueError("there is no language model here")
             near = did_you_mean(str(model), self.batches)
-            raise ValueError(f"no model {model!r}{near} (there is: {', '.join(self.batches)})")
+            raise ValueError(f"no model {model!r}{near}")
         return self.batches[model]
 
     @property

@@ -171,14 +171,10 @@ class Scorers:
         if name is None and self._scorers:
             name = next(iter(self._scorers))
         if name is None or name not in self._scorers:
-            near = did_you_mean(str(name), self._scorers)
-            known = ", ".join(self._scorers) or "none, start the server with a reward model"
-            raise ApiError(
-                404,
-                f"no model {name!r} that scores{near} (there is: {known})",
-                param="model",
-                code="model_not_found",
-            )
+            none = ": start the server with a reward model"
+            near = did_you_mean(str(name), self._scorers) if self._scorers else none
+            message, code = f"no model {name!r} scores{near}", "model_not_found"
+            raise ApiError(404, message, param="model", code=code)
         return name, self._scorers[name]
 
     def _answer(self, model: str, kind: str, ask: Callable[..., Sequence], *texts: Any) -> Json:

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jalign.rollout.decode_model import for_sampling
-from jalign.rollout.draw import draw, draw_each, greedy
+from jalign.rollout.draw import draw_each
 from jalign.rollout.slots import (
     ALTERNATIVES,
     BEST,
@@ -43,9 +43,15 @@ def weights():
 @pytest.fixture(scope="module")
 def log_probs():
     """[200, 23] of the model that reads the whole prompt at once."""
-    model = nnx.merge(*tiny())
-    hidden, _ = model(jnp.array([PROMPT]), jnp.arange(len(PROMPT))[None])
-    return np.asarray(jax.nn.log_softmax(model.logits(hidden)[0]))
+    graphdef, state = tiny()
+
+    @jax.jit
+    def read_all(state):
+        model = nnx.merge(graphdef, state)
+        hidden, _ = model(jnp.array([PROMPT]), jnp.arange(len(PROMPT))[None])
+        return jax.nn.log_softmax(model.logits(hidden)[0])
+
+    return np.asarray(read_all(state))
 
 
 def read(weights, row, want, **options):
@@ -94,28 +100,25 @@ def test_rows_that_are_not_live_stay_and_the_limit_ends_a_row(weights):
 
 
 def test_each_row_draws_by_its_own_settings():
-    logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, 300)) * 3, jnp.float32)
-    keys = jax.random.split(KEY, 4)
-    temperature, top_k = jnp.array([0.0, 0.7, 1.0, 1.6]), jnp.array([300, 300, 4, 300])
-    top_p, min_p = jnp.array([1.0, 1.0, 1.0, 0.6]), jnp.array([0.0, 0.0, 0.0, 0.05])
-    got = draw_each(logits, keys, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    one = [
-        draw(
-            logits[i : i + 1], keys[i : i + 1], temperature=float(temperature[i]),
-            top_p=float(top_p[i]), min_p=float(min_p[i]),
-        )[0][0]
-        for i in (0, 1, 3)
-    ]  # fmt: skip
-    assert [int(got[i]) for i in (0, 1, 3)] == [int(x) for x in one]
-    assert int(got[2]) in np.argsort(-logits[2])[:4]
-
-
-def test_top_k_keeps_the_k_most_probable_tokens_of_each_row():
-    logits = jnp.tile(jnp.log(jnp.array([[0.1, 0.4, 0.2, 0.3]])), (400, 1))
-    one = jnp.ones(400)
-    options = {"temperature": one, "top_p": one, "min_p": 0 * one}
-    top_k = jnp.arange(400) % 4 + 1
-    ids = np.asarray(draw_each(logits, jax.random.split(KEY, 400), top_k=top_k, **options))
-    by_k = [set(ids[k::4].tolist()) for k in range(4)]
-    assert by_k == [{1}, {1, 3}, {1, 2, 3}, {0, 1, 2, 3}]
-    np.testing.assert_array_equal(ids[0::4], greedy(logits)[0::4])
+    """As many rows as to see every token that a row may draw; inverse CDF by the row's uniform."""
+    n, p = 400, np.array([0.1, 0.4, 0.2, 0.3])
+    kind, keys = np.arange(n) % 5, jax.random.split(KEY, n)
+    of = lambda *values: np.array(values)[kind]  # noqa: E731
+    ids = np.asarray(
+        jax.jit(draw_each)(
+            jnp.tile(jnp.log(jnp.array(p, jnp.float32)), (n, 1)),
+            keys,
+            temperature=of(0.0, 1.0, 0.5, 1.0, 1.0).astype(np.float32),
+            top_k=of(4, 4, 4, 2, 4).astype(np.int32),
+            top_p=of(1.0, 1.0, 1.0, 1.0, 0.75).astype(np.float32),
+            min_p=of(0.0, 0.45, 0.0, 0.0, 0.0).astype(np.float32),
+        )
+    )
+    kept = [[0, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], [0, 1, 1, 1]]
+    uniform = np.asarray(jax.jit(jax.vmap(jax.random.uniform))(keys))
+    for k, power in enumerate((1, 1, 2, 1, 1)):
+        weights = p**power * kept[k]
+        cumulative = np.cumsum(weights) / weights.sum()
+        want = np.searchsorted(cumulative, uniform[kind == k], side="right")
+        np.testing.assert_array_equal(ids[kind == k], want)
+        assert set(want.tolist()) == {i for i in range(4) if kept[k][i]}

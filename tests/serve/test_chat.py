@@ -15,7 +15,7 @@ from jalign.serve.models import base_of, load_models
 from jalign.serve.terminal import converse
 from jalign.serve.types import Request
 from tests._cli import call
-from tests.serve._policy import LIMITS, embedded_policy, write_adapter, write_reward_model
+from tests.serve._policy import LIMITS, embedded_policy, write_adapter
 
 OPTIONS = ChatConfig(model="story", max_new_tokens=8, temperature=0.9, seed=3)
 
@@ -172,18 +172,21 @@ def test_the_command_answers_a_pipe(chat, capsys, monkeypatch):
     assert "no command /nothing" in printed.err
 
 
-def test_models_and_their_references_are_loaded_by_name(tmp_path):
+def test_adapters_share_the_base_that_another_name_stands_for(tmp_path):
     write_adapter(tmp_path / "a", 1)
-    write_reward_model(tmp_path / "reward")
-    names = {"base": "embedded", "a": str(tmp_path / "a"), "reward": str(tmp_path / "reward")}
-    policies, scorers = load_models(names, "hh")
-    assert (list(policies), list(scorers)) == (["base", "a"], ["reward"])
+    policies, scorers = load_models({"base": "embedded", "a": str(tmp_path / "a")}, "hh")
+    assert (list(policies), scorers) == (["base", "a"], {})
     base, reference = policies["base"].decoder, base_of(policies["a"]).decoder
     kernel = policies["a"].decoder.embed.weight[...]
     assert base.embed.weight[...] is kernel and reference.embed.weight[...] is kernel
     assert policies["a"].tokenizer.chat_template
-    with pytest.raises(ValueError, match="scores responses and writes none"):
-        Conversation.load(ChatConfig(model=str(tmp_path / "reward")))
+
+
+def test_a_reward_model_is_nobody_to_talk_to(monkeypatch):
+    scores = ({}, {"rm": None})
+    monkeypatch.setattr("jalign.serve.conversation.load_models", lambda *args: scores)
+    with pytest.raises(ValueError, match="rm scores responses and writes none"):
+        Conversation.load(ChatConfig(model="rm"))
 
 
 @pytest.mark.parametrize(

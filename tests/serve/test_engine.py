@@ -36,13 +36,6 @@ def ids(completion):
     return [token.id for token in completion.tokens]
 
 
-def test_at_temperature_0_the_answers_are_those_of_sample(engine, policy, prompts):
-    want = policy.generate(TEXTS, max_new_tokens=40)
-    got = engine.complete([Request(prompt=p, max_tokens=40, temperature=0) for p in prompts])
-    assert [c.text for c in got] == want
-    assert {c.finish for c in got} == {"length"}
-
-
 def test_a_response_is_the_same_alone_and_among_others(engine, prompts):
     mixed = [
         Request(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jalign import embedded
 from jalign.data.joint import both_orders
@@ -52,13 +53,17 @@ def test_a_ranker_is_read_at_both_letters_in_both_orders(reward_model):
 def test_a_language_model_prefers_by_the_letter_it_writes(reward_model):
     policy = embedded_policy()
     scorer = letter_model(policy)
+    graphdef, state = policy.weights
+
+    @jax.jit
+    def last_logits(state, ids):
+        model = nnx.merge(graphdef, state)
+        return model.logits(model(ids[None], jnp.arange(len(ids))[None])[0][0, -1])
+
     want = []
     for record in orders():
         (example,) = reward_model.tokenized([record])
-        hidden, _ = policy.decoder(
-            jnp.array([example.prompt]), jnp.arange(len(example.prompt))[None]
-        )
-        logits = policy.decoder.logits(hidden[0, -1])
+        logits = last_logits(state, example.prompt)
         a, b = (float(logits[response[0]]) for response in example.responses)
         want.append(sigmoid(a - b))
     (got,) = scorer.preferences(["Lily"], [FIRST], [SECOND])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jalign
+from jalign.data.templates import TEMPLATES
 from jalign.models.adapters.peft import load_adapter
 from jalign.run import folder as runs
 from tests.serve._policy import embedded_policy, write_adapter, write_reward_model
@@ -26,20 +27,32 @@ CHAT = [{"role": "user", "content": "Tell me of a dog."}]
 
 
 @pytest.fixture(scope="module")
-def policy():
-    return embedded_policy()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate("ab", 1):
         write_adapter(folder / name, seed)
     write_reward_model(folder / "reward")
-    models = [f"{name}={folder / name}" for name in ("a", "b", "reward")]
-    options = ["--rows", "4", "--max_len", "64", "--chunk", "4", "--template", "hh"]
-    with serving("embedded", "--models", *models, *options) as server:
-        server.folder = folder
+    tools = "{% if tools %}Tools: {{ tools | map(attribute='function.name') | join }}{% endif %}"
+    (folder / "tools.jinja").write_text("{{ bos_token }}" + tools + TEMPLATES["hh"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base():
+    return embedded_policy()
+
+
+@pytest.fixture(scope="module")
+def policy(base, folder):
+    return replace(base, decoder=load_adapter(base.decoder, folder / "a"))
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    models = [f"{name}={folder / name}" for name in ("b", "reward")]
+    options = ["--rows", "4", "--max_len", "64", "--chunk", "4"]
+    options += ["--template", str(folder / "tools.jinja"), "--name", "a"]
+    with serving(str(folder / "a"), "--models", *models, *options) as server:
         yield server
 
 
@@ -67,7 +80,7 @@ def health(server):
 
 
 def test_it_says_what_it_does_until_it_serves(server):
-    assert server.lines[0].startswith("loading embedded, ")
+    assert server.lines[0].startswith("loading /")
     assert any("compiling 1/" in line for line in server.lines)
     assert server.lines[-1] == f"serving at {server.url}/v1"
     assert server.url.startswith("http://127.0.0.1:"), "nobody else is let in"
@@ -75,13 +88,13 @@ def test_it_says_what_it_does_until_it_serves(server):
 
 def test_models_are_listed_by_name(client):
     models = {m.id: m for m in client.models.list()}
-    assert list(models) == ["embedded", "a", "b", "reward"]
+    assert list(models) == ["a", "b", "reward"]
     assert models["a"].max_model_len == 64
 
 
 def test_completions_of_texts_are_those_of_sample(client, policy):
     want = policy.generate(TEXTS, max_new_tokens=40)
-    got = client.completions.create(model="embedded", prompt=TEXTS, max_tokens=40, temperature=0)
+    got = client.completions.create(model="a", prompt=TEXTS, max_tokens=40, temperature=0)
     assert [c.text for c in got.choices] == want
     assert [c.index for c in got.choices] == [0, 1, 2, 3]
     assert got.usage.completion_tokens == 160
@@ -90,7 +103,7 @@ def test_completions_of_texts_are_those_of_sample(client, policy):
 
 def test_token_ids_are_taken_and_returned(client, policy):
     ids = policy.tokenizer(TEXTS[0])["input_ids"]
-    ask = {"model": "embedded", "max_tokens": 9, "temperature": 0}
+    ask = {"model": "a", "max_tokens": 9, "temperature": 0}
     text = client.completions.create(prompt=TEXTS[0], **ask).choices[0].text
     options = {"return_token_ids": True}
     (choice,) = client.completions.create(prompt=ids, **ask, extra_body=options).choices
@@ -107,7 +120,7 @@ def test_echo_reports_the_log_probs_of_the_scorer(client, policy):
     prompts = [policy.tokenizer(text)["input_ids"] for text in texts]
     scored = jalign.score(policy, [{"prompt": "", "completion": text} for text in texts])
     body = {"max_tokens": 1, "logprobs": 1, "echo": True, "seed": 1234, "temperature": 0}
-    choices = client.completions.create(model="embedded", prompt=prompts, **body).choices
+    choices = client.completions.create(model="a", prompt=prompts, **body).choices
     for i, (ids, choice) in enumerate(zip(prompts, choices, strict=True)):
         logps = choice.logprobs.token_logprobs
         assert len(logps) == len(ids) + 1 and logps[0] is None
@@ -122,7 +135,7 @@ def test_echo_reports_the_log_probs_of_the_scorer(client, policy):
 
 def test_offsets_point_into_the_text(client):
     (choice,) = client.completions.create(
-        model="embedded", prompt=TEXTS[0], echo=True, logprobs=0, max_tokens=6, seed=1
+        model="a", prompt=TEXTS[0], echo=True, logprobs=0, max_tokens=6, seed=1
     ).choices
     offsets, tokens = choice.logprobs.text_offset, choice.logprobs.tokens
     for start, token in zip(offsets[1:], tokens[1:], strict=True):
@@ -131,7 +144,7 @@ def test_offsets_point_into_the_text(client):
 
 def test_a_prompt_is_scored_alone(client):
     (choice,) = client.completions.create(
-        model="embedded", prompt=TEXTS[0], echo=True, logprobs=1, max_tokens=0
+        model="a", prompt=TEXTS[0], echo=True, logprobs=1, max_tokens=0
     ).choices
     assert choice.text == TEXTS[0]
     assert len(choice.logprobs.tokens) == len(choice.logprobs.token_logprobs)
@@ -139,17 +152,25 @@ def test_a_prompt_is_scored_alone(client):
 
 def test_a_chat_goes_through_the_template(client):
     ask = {"max_tokens": 16, "temperature": 0}
-    chat = client.chat.completions.create(model="embedded", messages=CHAT, **ask)
+    chat = client.chat.completions.create(model="a", messages=CHAT, **ask)
     prompt = "\n\nHuman: Tell me of a dog.\n\nAssistant:"
-    plain = client.completions.create(model="embedded", prompt=prompt, **ask)
+    plain = client.completions.create(model="a", prompt=prompt, **ask)
     assert chat.choices[0].message.content == plain.choices[0].text
     assert chat.choices[0].message.role == "assistant"
     assert chat.usage.prompt_tokens == plain.usage.prompt_tokens
 
 
+def test_tools_go_to_the_template_unless_none_is_to_be_used(server, policy):
+    body = {"messages": CHAT, "tools": [{"type": "function", "function": {"name": "weather"}}]}
+    text = policy.tokenizer.decode(post(server, "/tokenize", body)[1]["tokens"])
+    assert text.startswith("<bos>Tools: weather")
+    body["tool_choice"] = "none"
+    assert "weather" not in policy.tokenizer.decode(post(server, "/tokenize", body)[1]["tokens"])
+
+
 def test_a_chat_reports_log_probs_with_alternatives(client):
     (choice,) = client.chat.completions.create(
-        model="embedded", messages=CHAT, max_tokens=5, temperature=0, logprobs=True, top_logprobs=3
+        model="a", messages=CHAT, max_tokens=5, temperature=0, logprobs=True, top_logprobs=3
     ).choices
     assert "".join(t.token for t in choice.logprobs.content) == choice.message.content
     for token in choice.logprobs.content:
@@ -159,7 +180,7 @@ def test_a_chat_reports_log_probs_with_alternatives(client):
 
 
 def test_a_stream_adds_up_to_the_answer(client):
-    ask = {"model": "embedded", "messages": CHAT, "max_tokens": 24, "seed": 5, "n": 2}
+    ask = {"model": "a", "messages": CHAT, "max_tokens": 24, "seed": 5, "n": 2}
     options = {"stream_options": {"include_usage": True}, "logprobs": True}
     *chunks, last = client.chat.completions.create(stream=True, **ask, **options)
     want = client.chat.completions.create(**ask)
@@ -178,7 +199,7 @@ def test_a_stream_adds_up_to_the_answer(client):
 
 
 def test_a_stream_of_completions_adds_up_too(client):
-    ask = {"model": "embedded", "prompt": TEXTS[1], "max_tokens": 20, "seed": 3, "stop": [" She"]}
+    ask = {"model": "a", "prompt": TEXTS[1], "max_tokens": 20, "seed": 3, "stop": [" She"]}
     chunks = list(client.completions.create(stream=True, echo=True, **ask))
     (want,) = client.completions.create(echo=True, **ask).choices
     assert "".join(c.choices[0].text for c in chunks) == want.text
@@ -186,21 +207,21 @@ def test_a_stream_of_completions_adds_up_too(client):
     assert " She" not in want.text
 
 
-def test_adapters_of_one_base_answer_by_name(server, client, policy):
-    ids = policy.tokenizer(TEXTS[0])["input_ids"]
+def test_adapters_of_one_base_answer_by_name(client, base, folder):
+    ids = base.tokenizer(TEXTS[0])["input_ids"]
     body = {"prompt": ids, "max_tokens": 1, "temperature": 0, "logprobs": 0, "echo": True}
     for name in "ab":
-        adapted = replace(policy, decoder=load_adapter(policy.decoder, server.folder / name))
+        adapted = replace(base, decoder=load_adapter(base.decoder, folder / name))
         scored = jalign.score(adapted, [{"prompt": "", "completion": TEXTS[0]}])
         (choice,) = client.completions.create(model=name, **body).choices
         want = scored.token_logps[0, 0, : len(ids) - 1]
         np.testing.assert_allclose(choice.logprobs.token_logprobs[1:-1], want, atol=1e-5)
-    bodies = [body | {"model": name, "max_tokens": 12} for name in ("embedded", "a", "b")]
-    assert len({client.completions.create(**b).choices[0].text for b in bodies}) == 3
+    bodies = [body | {"model": name, "max_tokens": 12} for name in "ab"]
+    assert len({client.completions.create(**b).choices[0].text for b in bodies}) == 2
 
 
-def test_a_reward_model_scores_and_compares(server):
-    reward = runs.reward_model(str(server.folder / "reward"))
+def test_a_reward_model_scores_and_compares(server, folder):
+    reward = runs.reward_model(str(folder / "reward"))
     texts = ["was a dog.", "ran away!"]
     want = reward(["There", "Then she"], texts)
     body = {"model": "reward", "prompt": ["There", "Then she"], "response": texts}
@@ -231,7 +252,7 @@ def test_texts_and_chats_are_tokenized(server, policy):
 @pytest.mark.parametrize(
     "change, status, code, message",
     [
-        ({"model": "embeded"}, 404, "model_not_found", "did you mean 'embedded'"),
+        ({"model": "A"}, 404, "model_not_found", "no model 'A'; there is: a, b"),
         ({"prompt": None}, 400, None, "prompt is missing"),
         ({"prompt": []}, 400, None, "text or token ids"),
         ({"prompt": [[1, "a"]]}, 400, None, "text or token ids"),
@@ -253,7 +274,7 @@ def test_texts_and_chats_are_tokenized(server, policy):
     ],
 )
 def test_a_bad_field_is_named(server, change, status, code, message):
-    body = {"model": "embedded", "prompt": "a", "max_tokens": 2} | change
+    body = {"model": "a", "prompt": "a", "max_tokens": 2} | change
     got, answer = post(server, "/v1/completions", body)
     assert (got, answer["error"]["code"]) == (status, code)
     assert message in answer["error"]["message"]
@@ -291,17 +312,17 @@ def test_a_bad_request_gets_an_error_object(server, path, body, status, message)
 
 def test_fields_that_change_nothing_are_taken(client):
     client.completions.create(
-        model="embedded", prompt="a", max_tokens=1, user="me", presence_penalty=0, logit_bias={}
+        model="a", prompt="a", max_tokens=1, user="me", presence_penalty=0, logit_bias={}
     )
     client.chat.completions.create(
-        model="embedded", messages=CHAT, max_tokens=1, response_format={"type": "text"}, store=False
+        model="a", messages=CHAT, max_tokens=1, response_format={"type": "text"}, store=False
     )
 
 
 def load(number):
     """One of 20 bodies: lengths, settings and models differ."""
     return {
-        "model": ("embedded", "a", "b")[number % 3],
+        "model": ("a", "b")[number % 2],
         "prompt": TEXTS[number % 4] * (1 + number % 3),
         "max_tokens": 2 + 3 * (number % 7),
         "temperature": (0, 0.8, 1.2)[number // 2 % 3],
@@ -350,9 +371,9 @@ def test_under_load_nothing_is_lost_and_nothing_mixed_up(server, client):
 
 
 def test_sigterm_answers_what_is_under_way_and_exits_0(server, client):
-    """40 responses on 4 rows: most of them wait when the signal comes."""
+    """20 responses on 4 rows: most of them wait when the signal comes."""
     stream = client.completions.create(
-        model="embedded", prompt="Lily", n=40, max_tokens=50, stream=True,
+        model="a", prompt="Lily", n=20, max_tokens=50, stream=True,
         extra_body={"ignore_eos": True},
     )  # fmt: skip
     next(stream)
@@ -361,7 +382,7 @@ def test_sigterm_answers_what_is_under_way_and_exits_0(server, client):
     stopping.start()
     ends = [c.choices[0].index for c in stream if c.choices[0].finish_reason == "length"]
     stopping.join()
-    assert sorted(ends) == list(range(40))
+    assert sorted(ends) == list(range(20))
     assert codes == [0]
     assert server.lines[-1] == "all requests are answered"
     with pytest.raises(openai.APIConnectionError):
