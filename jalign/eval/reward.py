@@ -86,7 +86,9 @@ def calibration(
     result = reliability(confidence, wins, bins=buckets, low=0.5)
     columns = result.edges[:-1], result.edges[1:], result.counts, result.probability, result.outcome
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [Bucket(*row) for row in rows], result.ece
+    # the one NaN of math: reports of the same rewards are then equal
+    known = ([math.nan if math.isnan(x) else x for x in row] for row in rows)
+    return [Bucket(*row) for row in known], result.ece
 
 
 def length_correlation(rewards: ArrayLike, lengths: ArrayLike) -> tuple[float, float]:
