@@ -89,7 +89,9 @@ class Measure:
             rollout = respond(policy.weights, ids, settings, key, batch_size=size)
         texts = [table.decode(i, rollout.response(i, 0)) for i in range(len(table))]
         prompts = [table[i].text for i in range(len(table))]
-        kl = self._logps(policy, rollout) - self._logps(self.setting.start, rollout)
+        # at temperature 1 and without cuts the sampler's log-probs are those of the policy
+        own = rollout.token_logps.sum(-1) if s.temperature == 1 else self._logps(policy, rollout)
+        kl = own - self._logps(self.setting.start, rollout)
         return Answers(
             prompts,
             texts,
