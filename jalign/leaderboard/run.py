@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jalign import store
 from jalign.leaderboard.cells import (
@@ -22,13 +21,13 @@ from jalign.leaderboard.measure import Measure
 from jalign.leaderboard.setting import Interrupted, Setting
 from jalign.leaderboard.spec import Spec
 from jalign.leaderboard.train import MODEL, SAMPLES, train_cell, write_samples
+from jalign.train.online_metrics import distinct
 
 SPEC = "spec.json"
 START = "start"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a call came.
 
     Attributes:
@@ -64,7 +63,7 @@ def run_cells(
       ValueError: another spec wrote to this folder, or an unknown method.
     """
     folder, began = store.local(out, "the folder of a leaderboard"), time.monotonic()
-    chosen_seeds = _seeds(spec, seeds)
+    asked_seeds = _seeds(spec, seeds)
     folder.mkdir(parents=True, exist_ok=True)
     wanted = spec.only(list(methods)) if methods else spec
     setting = Setting(spec, folder)
@@ -73,16 +72,16 @@ def run_cells(
         results, ran = read_results(folder), 0
         measure = Measure(setting)
         while True:
-            cell, left = next_cell(wanted, results, chosen_seeds)
+            cell, left = next_cell(wanted, results, asked_seeds)
             over = max_minutes and time.monotonic() - began > 60 * max_minutes
             if cell is None or over:
-                return Progress(ran=ran, left=left)
+                return Progress(ran, left)
             try:
                 _measure_start(measure, folder)
                 results[cell] = _run_cell(setting, measure, cell, results, folder)
             except Interrupted:
                 say(f"stopped in {cell.name}: the same command continues there")
-                return Progress(ran=ran, left=left)
+                return Progress(ran, left)
             ran += 1
             say(_line(results[cell], left - 1))
 
@@ -116,6 +115,8 @@ def _measure_start(measure: Measure, out: Path) -> None:
         "text_tokens": measure.texts.lengths.sum(-1).tolist(),
         "true": float(curve.true.mean()),
         "proxy": float(curve.proxy.mean()),
+        "length": float(curve.lengths.mean()),
+        "distinct_2": distinct(curve.ids, 2),
         "each_true": curve.true.tolist(),
         "proxy_seconds": measure.setting.proxy_seconds,
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jalign.core import did_you_mean
@@ -26,6 +26,18 @@ Evaluation = Mapping[str, float]
 
 KL, LENGTH, DIVERSITY = "objective/kl", "completions/mean_length", "completions/distinct_2"
 AUTO = ("reward", "rewards/accuracies", "loss")
+READS = {
+    "kl_budget": (KL,),
+    "length_ratio": (LENGTH,),
+    "min_diversity": (DIVERSITY,),
+    "min_slope": ("reward", KL),
+}
+"""Rule -> metrics of the evaluation that it reads."""
+AUTO_RULES = (("kl_budget", 10.0), ("patience", 3))
+"""What `auto` sets: the first of these that the evaluations can answer. The first kept most of the
+best true reward of over-optimized runs (jalign.leaderboard.stopping; figures in
+configs/real/README.md); fixed data have no KL.
+"""
 _HIGHER = (
     *("reward", "rewards/accuracies", "rewards/margins", "rewards/chosen"),
     *("logps/chosen", "logps/accuracies", "step_accuracy", DIVERSITY),
@@ -56,6 +68,10 @@ class StopRules:
           with its first step. Needs no eval_every; 0 is off.
         min_diversity: end when completions/distinct_2 of these answers is below this share of
           what it was before the first step; below 1; 0 is off.
+        min_slope: end when the reward gained per sqrt(objective/kl) in the last two evaluations is
+          below this share of the steepest so far; below 1; 0 is off.
+        auto: without another rule, the first of jalign.train.stopping.AUTO_RULES that the
+          evaluation before the first step can answer; metric is auto unless it is set.
     """
 
     metric: str | None = None
@@ -65,16 +81,21 @@ class StopRules:
     kl_budget: float = 0.0
     length_ratio: float = 0.0
     min_diversity: float = 0.0
+    min_slope: float = 0.0
     divergence: float = 1.0
+    auto: bool = False
 
     def __post_init__(self):
+        if self.auto and self.metric is None:
+            object.__setattr__(self, "metric", "auto")
         for name in ("patience", "min_delta", "kl_budget", "divergence"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"stop.{name} must be >= 0, got {getattr(self, name)}")
         if self.length_ratio and not 1 < self.length_ratio < math.inf:
             raise ValueError(f"stop.length_ratio must be 0 or above 1, got {self.length_ratio}")
-        if not 0 <= self.min_diversity < 1:
-            raise ValueError(f"stop.min_diversity must be in [0, 1), got {self.min_diversity}")
+        for name in ("min_diversity", "min_slope"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"stop.{name} must be in [0, 1), got {getattr(self, name)}")
         if self.metric is None:
             for name, default in (("mode", "auto"), ("patience", 0), ("min_delta", 0)):
                 if getattr(self, name) != default:
@@ -95,25 +116,33 @@ class StopRules:
         """Whether any rule other than divergence is set; divergence needs no evaluations."""
         return self != StopRules(divergence=self.divergence)
 
+    def resolved(self, first: Evaluation) -> StopRules:
+        """The rules with that of `auto` set that the first evaluation can answer."""
+        if not self.auto:
+            return self
+        given = any(getattr(self, name) for name in (*READS, "patience"))
+        answered = [(n, x) for n, x in AUTO_RULES if all(m in first for m in READS.get(n, ()))]
+        more = {} if given else dict(answered[:1])
+        return replace(self, auto=False, **more)
+
     def check(self, first: Evaluation) -> None:
         """Check that the evaluation before the first step has the metrics that the rules read.
 
         Raises:
           ValueError: naming the rule and the available metrics.
         """
-        against_start = {"length_ratio": LENGTH, "min_diversity": DIVERSITY}
-        reads = {"kl_budget": KL} | against_start
-        reads = {rule: name for rule, name in reads.items() if getattr(self, rule)}
+        rules = self.resolved(first)
+        reads = [(rule, name) for rule in READS for name in READS[rule] if getattr(rules, rule)]
         if self.metric is not None:
-            reads["metric"] = self.metric_of(first)
+            reads.append(("metric", self.metric_of(first)))
         there = [name for name in first if name != "step"]
-        for rule, name in reads.items():
+        for rule, name in reads:
             if name not in there:
                 raise ValueError(
                     f"stop.{rule} reads {name}, which the evaluation before the first step does "
                     f"not have{did_you_mean(name, there)}; it has: {', '.join(sorted(there))}"
                 )
-            if rule in against_start and not first[name] > 0:
+            if name in (LENGTH, DIVERSITY) and rule != "metric" and not first[name] > 0:
                 raise ValueError(
                     f"stop.{rule} compares with {name} before the first step, which is "
                     f"{first[name]:.4g}"
@@ -144,8 +173,11 @@ class StopRules:
         if not evaluations:
             return None
         first, last = evaluations[0], evaluations[-1]
+        if self.auto:
+            return self.resolved(first).reason(evaluations, by_chance)
         why = (self.diverged(evaluations, by_chance, in_a_row=2), self._patience(evaluations))
         why += (self._kl(last), self._length(first, last), self._diversity(first, last))
+        why += (self._slope(evaluations),)
         return "; ".join(filter(None, why)) or None
 
     def diverged(
@@ -215,6 +247,34 @@ class StopRules:
             f"{first[DIVERSITY]:.4g} before the first step (stop.min_diversity is "
             f"{self.min_diversity:.4g}): answers have become alike"
         )
+
+    def _slope(self, evaluations: Sequence[Evaluation]) -> str | None:
+        """By the law of over-optimization reward falls behind sqrt(KL) before it falls at all."""
+        if not self.min_slope or len(evaluations) <= _WINDOW:
+            return None
+        slopes = [slope(*pair) for pair in zip(evaluations, evaluations[_WINDOW:], strict=False)]
+        steepest = max((x for x in slopes if math.isfinite(x)), default=0.0)
+        if steepest <= 0 or not slopes[-1] < self.min_slope * steepest:
+            return None
+        return (
+            f"the last {_WINDOW} evaluations gained {slopes[-1]:.3g} reward per sqrt(nat) of "
+            f"{KL}, {slopes[-1] / steepest:.2g} of the {steepest:.3g} before (stop.min_slope is "
+            f"{self.min_slope:.4g})"
+        )
+
+
+_WINDOW = 2
+"""Evaluations of which a slope is taken: of one alone it is noise."""
+
+
+def slope(before: Evaluation, after: Evaluation) -> float:
+    """Reward gained per sqrt(nat): (R - R0) / (sqrt(KL) - sqrt(KL0)); inf where the KL has not
+    grown, so that nothing was paid; NaN where a value is missing.
+    """
+    gain = after.get("reward", math.nan) - before.get("reward", math.nan)
+    squares = (max(one.get(KL, math.nan), 0.0) for one in (before, after))
+    first, last = map(math.sqrt, squares)
+    return math.inf if last <= first else gain / (last - first)
 
 
 def _direction(metric: str) -> Literal["max", "min"] | None:

@@ -7,7 +7,7 @@ import pytest
 
 from jalign.rollout.types import Rollout
 from jalign.train.online_metrics import distinct, diversity_metrics
-from jalign.train.stopping import StopRules
+from jalign.train.stopping import AUTO_RULES, StopRules, slope
 
 
 def evaluations(*values, name="reward"):
@@ -142,3 +142,50 @@ def test_distinct_2_is_distinct_bigrams_of_all_answers_over_all_of_them():
 def test_without_rules_answers_of_one_token_end_nothing():
     found = [answers(diversity=0.0), answers(diversity=0.0, step=10)]
     assert StopRules().reason(found) is None
+
+
+def drifting(*pairs):
+    """Evaluations of (reward, KL)."""
+    return [{"step": i, "reward": r, "objective/kl": kl} for i, (r, kl) in enumerate(pairs)]
+
+
+def test_the_slope_is_the_reward_per_root_of_kl_over_two_evaluations():
+    rows = drifting((0.0, 0.0), (0.5, 1.0), (1.0, 4.0), (1.1, 6.0), (1.2, 9.0))
+    # 1.0 over 2, then 0.6 over sqrt(6) - 1, then 0.2 over 1: 0.5, 0.41, 0.2
+    assert slope(rows[0], rows[2]) == pytest.approx(0.5)
+    rules = StopRules(min_slope=0.5)
+    assert [rules.reason(rows[:n]) is None for n in range(6)] == [True] * 5 + [False]
+    assert "gained 0.2 reward per sqrt(nat)" in rules.reason(rows)
+    assert StopRules(min_slope=0.3).reason(rows) is None
+
+
+def test_a_policy_that_does_not_drift_pays_nothing_for_its_reward():
+    assert (
+        slope({"reward": 1.0, "objective/kl": 2.0}, {"reward": 0.0, "objective/kl": 1.0})
+        == math.inf
+    )
+    rows = drifting((0.0, 0.0), (0.5, 1.0), (1.0, 4.0), (0.9, 3.0), (0.8, 2.0))
+    assert StopRules(min_slope=0.9).reason(rows) is None
+    lost = [*rows[:3], {"step": 9, "reward": 0.5}]  # no KL was finite
+    assert StopRules(min_slope=0.9).reason(lost) is None
+
+
+def test_auto_is_the_first_rule_that_the_evaluations_can_answer():
+    auto = StopRules(auto=True)
+    online = {"reward": 0.1, "objective/kl": 0.0}
+    budget = dict(AUTO_RULES)["kl_budget"]
+    assert auto.resolved(online) == StopRules(metric="auto", kl_budget=budget)
+    fixed = {"loss": 0.7, "rewards/accuracies": 0.5}
+    assert auto.resolved(fixed) == StopRules(metric="auto", patience=dict(AUTO_RULES)["patience"])
+    mine = StopRules(auto=True, metric="loss", length_ratio=2.0)
+    assert mine.resolved(online) == StopRules(metric="loss", length_ratio=2.0)
+    assert StopRules().resolved(online) == StopRules()
+    auto.check(online)
+
+
+def test_auto_ends_a_run_by_its_rule_and_names_it():
+    near, far = dict(AUTO_RULES)["kl_budget"] / 2, dict(AUTO_RULES)["kl_budget"] * 2
+    rows = drifting((0.0, 0.0), (0.5, near), (0.9, far))
+    auto = StopRules(auto=True)
+    assert auto.reason(rows[:2]) is None and "(stop.kl_budget is" in auto.reason(rows)
+    assert auto.best(rows)["step"] == 2

@@ -16,17 +16,18 @@ def check_stopping(options: RunOptions) -> Iterator[str]:
         return
     if not options.eval_every:
         yield "stop goes by the evaluations during the run: set eval_every > 0"
-    for name in ("kl_budget", "length_ratio", "min_diversity"):
+    for name in ("kl_budget", "length_ratio", "min_diversity", "min_slope"):
         if row.experience is None and getattr(stop, name):
             yield f"stop.{name} does not apply to {row.name}: it answers no held-out prompts"
-    if stop.kl_budget and not row.needs_reference():
-        yield f"stop.kl_budget does not apply: {row.name} reads no reference"
-    # the distance to a reference that follows says nothing about drift from the start
-    if stop.kl_budget and row.moves_reference():
-        yield (
-            f"stop.kl_budget does not apply: the reference of {row.name} follows the policy "
-            "(ref_sync_steps)"
-        )
+    for name in ("kl_budget", "min_slope"):
+        if getattr(stop, name) and not row.needs_reference():
+            yield f"stop.{name} does not apply: {row.name} reads no reference"
+        # the distance to a reference that follows says nothing about drift from the start
+        if getattr(stop, name) and row.moves_reference():
+            yield (
+                f"stop.{name} does not apply: the reference of {row.name} follows the policy "
+                "(ref_sync_steps)"
+            )
     if stop.min_diversity and options.rollout.max_new_tokens < 2:
         yield "stop.min_diversity needs rollout.max_new_tokens >= 2"
     if row.experience and stop.metric in ("auto", "reward") and not options.reward.scores:
