@@ -33,7 +33,9 @@ from jalign.cli.main import COMMANDS
 from jalign.cli.pipeline_options import options_of
 from jalign.config import packaged
 from jalign.config.read import load_yaml, read_as, read_config, read_options
+from jalign.leaderboard.spec import Spec
 from jalign.options.generate import GenerateConfig
+from jalign.options.leaderboard import LeaderboardConfig
 from jalign.pipeline.stages import expand
 from jalign.taxonomy import markdown
 
@@ -154,6 +156,11 @@ def of_pipeline(args):
     expand(file, options.values, options.overrides, pipeline.COMMANDS)
 
 
+def of_leaderboard(args):
+    options = read_as(LeaderboardConfig, args, "leaderboard", {"spec": None})
+    Spec.from_dict(load_yaml(packaged.find(options.spec)) | options.set)
+
+
 def as_it_is(args):
     assert args == []
 
@@ -174,6 +181,7 @@ CHECKS = {
     "algorithms": of_algorithms,
     "plan": of_plan,
     "bench": of_bench,
+    "leaderboard": of_leaderboard,
     "init": lambda args: init.init(args, Console(quiet=True)),
     "rollouts": lambda args: None,
     "report": lambda args: None,

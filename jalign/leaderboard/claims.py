@@ -24,6 +24,9 @@ Verdict = Literal["confirmed", "refuted", "open"]
 MARGIN = 0.05
 """Differences in mean true reward below this count as equal."""
 
+RESAMPLES = 10_000
+"""The least p is 2 / (1 + RESAMPLES), and Holm multiplies it by the number of claims."""
+
 
 class Definition(NamedTuple):
     """A claim about two methods.
@@ -64,13 +67,13 @@ class Claim(NamedTuple):
 
 def reward(a: MethodResult, b: MethodResult) -> Difference:
     """Difference in mean true reward."""
-    return metrics.paired_bootstrap(*common(a, b, "true"))
+    return metrics.paired_bootstrap(*common(a, b, "true"), samples=RESAMPLES)
 
 
 def shorter(a: MethodResult, b: MethodResult) -> Difference:
     """Tokens per response by which A is shorter."""
     x, y = common(a, b, "lengths")
-    return metrics.paired_bootstrap(y, x)
+    return metrics.paired_bootstrap(y, x, samples=RESAMPLES)
 
 
 def at_equal_length(a: MethodResult, b: MethodResult) -> Difference:
@@ -87,7 +90,7 @@ def at_equal_length(a: MethodResult, b: MethodResult) -> Difference:
     return Difference(Estimate(value, low, high), float(2 * special.ndtr(-z)))
 
 
-def frontier(a: MethodResult, b: MethodResult, samples: int = 500) -> Difference:
+def frontier(a: MethodResult, b: MethodResult, samples: int = 2000) -> Difference:
     """Difference in the area of the frontiers of true reward over KL, resampled over prompts."""
     n = len(a.points[0].true)
     counts = np.concatenate(list(resample(n, samples, 0))) / n

@@ -33,10 +33,10 @@ READS = {
     "min_slope": ("reward", KL),
 }
 """Rule -> metrics of the evaluation that it reads."""
-AUTO_RULES = (("kl_budget", 10.0), ("patience", 3))
+AUTO_RULES = (("min_diversity", 0.5), ("patience", 3))
 """What `auto` sets: the first of these that the evaluations can answer. The first kept most of the
-best true reward of over-optimized runs (jalign.leaderboard.stopping; figures in
-configs/real/README.md); fixed data have no KL.
+best true reward of over-optimized runs, by a small margin (configs/real/README.md); runs on fixed
+data answer no prompts.
 """
 _HIGHER = (
     *("reward", "rewards/accuracies", "rewards/margins", "rewards/chosen"),

@@ -172,9 +172,9 @@ def test_a_policy_that_does_not_drift_pays_nothing_for_its_reward():
 
 def test_auto_is_the_first_rule_that_the_evaluations_can_answer():
     auto = StopRules(auto=True)
-    online = {"reward": 0.1, "objective/kl": 0.0}
-    budget = dict(AUTO_RULES)["kl_budget"]
-    assert auto.resolved(online) == StopRules(metric="auto", kl_budget=budget)
+    online = {"reward": 0.1, "completions/distinct_2": 0.6}
+    share = dict(AUTO_RULES)["min_diversity"]
+    assert auto.resolved(online) == StopRules(metric="auto", min_diversity=share)
     fixed = {"loss": 0.7, "rewards/accuracies": 0.5}
     assert auto.resolved(fixed) == StopRules(metric="auto", patience=dict(AUTO_RULES)["patience"])
     mine = StopRules(auto=True, metric="loss", length_ratio=2.0)
@@ -184,8 +184,9 @@ def test_auto_is_the_first_rule_that_the_evaluations_can_answer():
 
 
 def test_auto_ends_a_run_by_its_rule_and_names_it():
-    near, far = dict(AUTO_RULES)["kl_budget"] / 2, dict(AUTO_RULES)["kl_budget"] * 2
-    rows = drifting((0.0, 0.0), (0.5, near), (0.9, far))
+    share = dict(AUTO_RULES)["min_diversity"]
+    rows = [answers(step=i) | {"reward": 0.1 * i} for i in range(3)]
+    rows[2]["completions/distinct_2"] *= 0.9 * share
     auto = StopRules(auto=True)
-    assert auto.reason(rows[:2]) is None and "(stop.kl_budget is" in auto.reason(rows)
+    assert auto.reason(rows[:2]) is None and "(stop.min_diversity is" in auto.reason(rows)
     assert auto.best(rows)["step"] == 2
