@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jalign.models.cache import KVCache
 from jalign.models.limits import check_rows
 from jalign.parallel import hosts
 from jalign.rollout.decode_model import (
     Model,
     SamplingWeights,
     decode_model,
+    for_decoding,
     for_sampling,
     prefill,
 )
@@ -33,7 +33,6 @@ from jalign.rollout.draw import draw
 from jalign.rollout.groups import pad_prompts
 from jalign.rollout.sampler import BUCKET, Settings
 from jalign.rollout.types import Rollout
-from jalign.rollout.unrolled import split_cache
 
 
 class _Pool(NamedTuple):
@@ -131,13 +130,12 @@ def _collect(pool: _Pool, owner: list[tuple[int, int] | None], rollout: Rollout)
 
 @partial(jax.jit, static_argnames=("longest", "rows", "settings"))
 def _empty(weights: SamplingWeights, longest: int, rows: int, settings: Settings) -> _Pool:
-    t, model = settings.max_new_tokens, weights.model()
-    cache = KVCache.empty(model.spec, rows, longest + t, model.dtype)
+    t = settings.max_new_tokens
     # A fresh cache would let tokens attend to themselves alone.
-    cache = dataclasses.replace(cache, fresh=False)
+    cache = dataclasses.replace(weights.model().empty_cache(rows, longest + t), fresh=False)
     zeros = jnp.zeros(rows, jnp.int32)
     return _Pool(
-        cache if weights.layers is None else split_cache(cache),
+        for_decoding(weights, cache),
         token=zeros,
         # The position of an empty row is start + count - 1 and must lie in the cache.
         start=zeros + 1,

@@ -9,6 +9,8 @@ from flax import nnx
 
 import jalign
 from jalign.models.own import OwnDecoder
+from jalign.rollout.refill import respond_refilling
+from jalign.rollout.sampler import Settings
 from jalign.train.exit_code import ExitCode
 
 PAIRS = [
@@ -45,6 +47,18 @@ def test_log_probs_and_greedy_samples_are_those_of_the_decoder(policies):
     prompts = ["Once upon a time there was", "Tom"]
     texts = [policy.generate(prompts, max_new_tokens=6, chat=False) for policy in policies]
     assert texts[0] == texts[1] and len(texts[0]) == 2
+
+
+def test_refilled_rows_hold_its_tokens_as_they_hold_keys(policies):
+    settings = Settings(max_new_tokens=5, temperature=0.0, responses=1)
+    out = []
+    for policy in policies:
+        prompts = [
+            np.array(policy.tokenizer(text)["input_ids"]) for text in ("Tom saw", "A", "Ben")
+        ]
+        key = jax.random.key(0)
+        out.append(respond_refilling(policy.weights, prompts, settings, key, rows=2).tokens)
+    np.testing.assert_array_equal(*out)
 
 
 def test_dpo_takes_the_same_step(policies):
