@@ -1,5 +1,6 @@
 """Runs and checkpoints at s3:// and gs://, kept by local servers that speak those protocols."""
 
+import gc
 import io
 import json
 import os
@@ -99,6 +100,8 @@ def test_a_run_killed_in_its_first_save_begins_anew(place):
     assert resume(Checkpointer(place), "auto", state_of(0), {}) is None
 
 
+# Orbax starts no further coroutine once a read has failed, and drops those that it has made.
+@pytest.mark.filterwarnings("ignore:coroutine 'Store._get_array_metadatas' was never awaited")
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_goes_on(place):
     saved(place, 1, 2)
     file = store.as_path(data_file(place, 2))
@@ -113,6 +116,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_goes_on(place):
     assert files(store.as_path(place) / "2.aside") == before
     saved(place, 2)
     assert checkpointer.restore(state_of(0))[0] == 2
+    gc.collect()  # the warning belongs to this test, wherever the next collection would be
 
 
 # ---- the record
