@@ -43,7 +43,7 @@ OPTIMIZED = (
 
 # Left out by --fast: runs, processes, compilers for absent hardware, and what compiles models.
 SLOW = (
-    *LONG, "exit_codes", "own_algorithm", "pitfalls", "run_model", "cli_export",
+    *LONG, "leaderboard", "exit_codes", "own_algorithm", "pitfalls", "run_model", "cli_export",
     "judged_rewards", "response_end", "token_limits", "summary", "described", "launch", "ending",
     "checkpoint", "step", "hosts", "preemption", "diverged_runs", "missing_rewards", "offload",
     "weight", "rounding", "moments", "hooks", "judge", "reward_model", "process_model",
