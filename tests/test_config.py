@@ -204,3 +204,18 @@ def test_configs_that_come_with_jalign_go_by_name_from_anywhere(tmp_path, monkey
         read_config(["tiny/orop"])
     (tmp_path / "quickstart").write_text("algorithm: {name: ipo}\n")
     assert algorithm("quickstart") == {"name": "ipo"}  # an existing file comes first
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (
+            ["--stop", "auto"],
+            r"stop is a section .* got 'auto': set --stop.NAME; did you mean 'auto'",
+        ),
+        (["--model", "embedded"], r"model is a section .* got 'embedded': .*there is: .*path"),
+    ],
+)
+def test_a_word_in_the_place_of_a_section_is_told_the_names_of_its_options(args, text):
+    with pytest.raises(ConfigError, match=text):
+        read_config(["configs/tiny/grpo.yaml", *args])

@@ -216,6 +216,14 @@ def _keys(options: ArgumentParser) -> list[str]:
 def _explain(message: str, keys: Iterable[str]) -> str:
     """jsonargparse's message; one about an unknown key gets the nearest key instead."""
     keys = list(keys)
+    # A section that gets one word: jsonargparse takes the word for a file.
+    if section := re.search(
+        r"""Parser key "([\w.]+)":\s+Unable to load config '([^']*)'""", message
+    ):
+        name, word = section.groups()
+        names = [k.removeprefix(f"{name}.") for k in keys if k.startswith(f"{name}.")]
+        near = did_you_mean(word, names)
+        return f"{name} is a section of options, got {word!r}: set --{name}.NAME{near}"
     group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     unknown = re.search(r"unrecognized arguments: --([\w.]+)", message)
     option = re.search(r"Option '([\w.]+)' is not accepted", message)

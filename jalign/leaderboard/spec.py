@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from jalign import algorithms
+from jalign.options.least import check_least
 from jalign.signatures import did_you_mean
 
 Noise = Literal["none", "uniform", "annotator", "clearest"]
@@ -142,10 +143,7 @@ class Spec:
     temperature: float = 1.0
 
     def __post_init__(self):
-        least = {"validation": 2, "marks": 1, "seeds": 1, "responses_per_step": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {getattr(self, name)}")
+        check_least(self, validation=2, marks=1, seeds=1, responses_per_step=1)
         if not self.tokens or not self.rates or not self.methods:
             raise ValueError("a leaderboard needs tokens, rates and methods")
         for method in self.methods.values():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jalign.options.judge import LanguageModelConfig
+from jalign.options.least import check_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,6 @@ class ArenaConfig:
     seed: int = 0
 
     def __post_init__(self):
-        least = {"limit": 0, "max_new_tokens": 1, "temperature": 0, "batch_size": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} must be >= {smallest}, got {getattr(self, name)}")
+        check_least(self, limit=0, max_new_tokens=1, temperature=0, batch_size=1)
         if self.temperature == 0 and self.top_p < 1:
             raise ValueError("top_p needs a temperature above 0")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jalign.options.judge import LanguageModelConfig
+from jalign.options.least import check_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,4 @@ def _check(config: Any, model: str, **least: float) -> None:
     # rows are appended while a command runs, and a killed one continues: only JSON Lines can
     if not config.out.endswith((".jsonl", ".jsonl.gz")):
         raise ValueError(f"out must end in .jsonl or .jsonl.gz, got {config.out}")
-    for name, smallest in least.items():
-        if getattr(config, name) < smallest:
-            raise ValueError(f"{name} must be >= {smallest}, got {getattr(config, name)}")
+    check_least(config, **least)

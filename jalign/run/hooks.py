@@ -141,30 +141,19 @@ def _save(
     # saving waits for the last steps, and their time belongs to training
     jax.block_until_ready(state.params)
     with s.log.timed("saving"):
-        _write(s, evaluations, metrics, step, state, best)
-
-
-def _write(
-    s: Session,
-    evaluations: Evaluations,
-    metrics: Metrics,
-    step: int,
-    state: TrainState,
-    best: bool,
-) -> None:
-    s.checkpoints.save(
-        step,
-        state,
-        {
-            "identity": s.identity,
-            "position": s.source.position(),
-            "pending": metrics.pending(),
-            "evaluations": evaluations.so_far,
-            "trend": metrics.trend.facts(),
-        },
-        pin=best,
-        # of an online run: the rest of a rollout is trained on after a resume, not sampled again
-        beside=partial(s.source.save, folder.rollout_file(s.out, step)),
-    )
-    if hosts.is_main():  # the save before this one has ended
-        folder.drop_rollouts(s.out, keep=[*s.checkpoints.steps(), step])
+        s.checkpoints.save(
+            step,
+            state,
+            {
+                "identity": s.identity,
+                "position": s.source.position(),
+                "pending": metrics.pending(),
+                "evaluations": evaluations.so_far,
+                "trend": metrics.trend.facts(),
+            },
+            pin=best,
+            # a resumed online run trains on the rest of a rollout, not on a new one
+            beside=partial(s.source.save, folder.rollout_file(s.out, step)),
+        )
+        if hosts.is_main():  # the save before this one has ended
+            folder.drop_rollouts(s.out, keep=[*s.checkpoints.steps(), step])

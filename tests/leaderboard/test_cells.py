@@ -68,7 +68,7 @@ def test_a_method_starts_from_the_result_of_another_with_its_seed():
         ({"methods": {"dpo": {"noise": "uniform"}}}, "noise and noise_share go together"),
         ({"methods": {"dpo": {"noise": "clear", "noise_share": 0.1}}}, "must be none, uniform"),
         ({"methods": {"dpo": {"hyper": {"bta": 1.0}}}}, "no hyper-parameter 'bta'"),
-        ({"marks": 0}, "marks must be at least 1"),
+        ({"marks": 0}, "marks must be >= 1"),
     ],
 )
 def test_a_bad_key_is_named_with_the_nearest_before_anything_runs(change, message):
