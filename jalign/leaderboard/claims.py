@@ -17,8 +17,9 @@ from scipy import special
 from jalign.eval import metrics
 from jalign.eval.metrics import Difference, Estimate
 from jalign.eval.metrics.bootstrap import resample
+from jalign.leaderboard.games import against, common, win_at_equal_length
 from jalign.leaderboard.results import MethodResult, Point
-from jalign.leaderboard.table import KL_MARKS, against, common, win_at_equal_length
+from jalign.leaderboard.table import KL_MARKS
 
 Verdict = Literal["confirmed", "refuted", "open"]
 MARGIN = 0.05

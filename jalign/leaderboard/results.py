@@ -15,6 +15,7 @@ from jalign.leaderboard.cells import Cell, Result, grid_of, read_results, select
 from jalign.leaderboard.run import START
 from jalign.leaderboard.spec import Spec
 from jalign.leaderboard.train import SAMPLES
+from jalign.report.record import load
 
 
 class Point(NamedTuple):
@@ -42,9 +43,11 @@ class MethodResult:
       true, proxy, kl, lengths: [S, n] of the answers to the test prompts.
       margins: [S, m] implicit-reward margins of the test pairs, nats.
       nll: [S, t] nats of the held-out texts.
-      ids: [S][n] token ids of the answers.
+      ids, texts: [S][n] token ids and text of each answer.
       points: evaluations during training, all rates and seeds.
       seconds, tokens, models: mean device-seconds and tokens read, and models held.
+      step_bytes: memory of the training step by the compiler's account: arguments, outputs and
+        temporary values; None where it keeps none.
     """
 
     name: str
@@ -57,10 +60,12 @@ class MethodResult:
     margins: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     nll: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     ids: Sequence[Sequence[Sequence[int]]] = ()
+    texts: Sequence[Sequence[str]] = ()
     points: tuple[Point, ...] = ()
     seconds: float = 0.0
     tokens: float = 0.0
     models: int = 1
+    step_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Start:
       nll, text_tokens: [t] nats and tokens of the held-out texts.
       validation: [v] true rewards on the validation prompts.
       proxy_seconds: device-seconds of training the proxy.
+      ids, texts, prompts: [n] token ids and text of each answer, and its prompt.
     """
 
     true: np.ndarray
@@ -81,6 +87,8 @@ class Start:
     validation: np.ndarray
     proxy_seconds: float
     ids: Sequence[Sequence[int]] = ()
+    texts: Sequence[str] = ()
+    prompts: Sequence[str] = ()
 
 
 def read_start(out: Path) -> Start:
@@ -94,7 +102,7 @@ def read_start(out: Path) -> Start:
         np.array(facts["text_tokens"], float),
         np.array(facts["each_true"]),
         facts["proxy_seconds"],
-        samples["ids"].to_pylist(),
+        *(samples[name].to_pylist() for name in ("ids", "response", "prompt")),
     )
 
 
@@ -131,11 +139,18 @@ def _method(
         margins=np.stack([np.array(r["margins"]) for r in ends]),
         nll=np.stack([np.array(r["nll"]) for r in ends]),
         ids=[t["ids"].to_pylist() for t in tables],
+        texts=[t["response"].to_pylist() for t in tables],
         points=tuple(points),
         seconds=float(np.mean([r["seconds"] for r in ends])),
         tokens=float(np.mean([r["tokens_read"] for r in ends])),
         models=ends[0]["models"],
+        step_bytes=_step_bytes(out / "cells" / first.name),
     )
+
+
+def _step_bytes(folder: Path) -> float | None:
+    planned = load(str(folder), responses=False).happened("memory")
+    return float(sum(planned[-1]["bytes"].values())) if planned else None
 
 
 def _points(cell: Cell, result: dict[str, Any]) -> list[Point]:

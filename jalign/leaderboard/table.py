@@ -10,6 +10,7 @@ import numpy as np
 from jalign.eval import metrics
 from jalign.eval.metrics import Estimate
 from jalign.eval.reward import calibration
+from jalign.leaderboard.games import against, ratings, style_wins, win_at_equal_length
 from jalign.leaderboard.results import MethodResult, Point, Start
 from jalign.train.online_metrics import distinct
 
@@ -28,6 +29,7 @@ class Row(NamedTuple):
       true: mean true reward.
       win: share of prompts on which it beats the start by true reward; ties count half.
       lc_win: the same at equal length; None where all lengths differ by the same.
+      style_win: the same at equal style, fitted to all rows together (`style_wins`).
       elo: between all rows.
       p_value: of the difference to the start in true reward, Holm-corrected over the rows.
       at_kl: true reward of the frontier at KL_MARKS; area: its mean up to the last.
@@ -37,10 +39,12 @@ class Row(NamedTuple):
       kl: to the start, nats per response.
       length_ratio: tokens per response over the start's.
       distinct_2: different bigrams among all, over those of the start.
+      self_bleu: of the answers to all prompts, in [0, 1]; 1 is no diversity.
       nll_change: of held-out texts against the start, nats per token.
       seconds: device-seconds of training; for online methods the proxy's come on top.
       tokens_per_second: read while training, prompts included.
-      models: held while training.
+      models: held while training; step_mib: memory of the training step by the compiler's account,
+        in MiB of one device.
       worst_rate, best_rate: validation true reward at the worst and best rate of the grid.
     """
 
@@ -50,6 +54,7 @@ class Row(NamedTuple):
     true: Estimate
     win: Estimate
     lc_win: Estimate | None
+    style_win: Estimate
     elo: Estimate
     p_value: float
     at_kl: tuple[float, ...]
@@ -60,10 +65,12 @@ class Row(NamedTuple):
     kl: float
     length_ratio: float
     distinct_2: float
+    self_bleu: float
     nll_change: float
     seconds: float
     tokens_per_second: float
     models: int
+    step_mib: float | None
     worst_rate: float
     best_rate: float
 
@@ -82,6 +89,7 @@ def rows_of(
     names = list(methods)
     budget = min(m.seconds for m in methods.values())
     elo = ratings(methods, start, samples=samples)
+    style = style_wins(methods, start, samples=max(2, samples // 10))
     against_start = [np.broadcast_to(start.true, m.true.shape) for m in methods.values()]
     p_values = [
         metrics.paired_bootstrap(m.true, other, samples=10 * samples).p_value
@@ -89,14 +97,20 @@ def rows_of(
     ]
     adjusted = metrics.holm(p_values).adjusted
     rows = [
-        _row(methods[name], start, elo[name], float(p), budget, samples)
+        _row(methods[name], start, elo[name], style[name], float(p), budget, samples)
         for name, p in zip(names, adjusted, strict=True)
     ]
     return sorted(rows, key=lambda row: -row.true.value), budget
 
 
 def _row(
-    m: MethodResult, start: Start, elo: Estimate, p_value: float, budget: float, samples: int
+    m: MethodResult,
+    start: Start,
+    elo: Estimate,
+    style: Estimate,
+    p_value: float,
+    budget: float,
+    samples: int,
 ) -> Row:
     preference = against(m.true, start.true)
     lengths = np.broadcast_to(start.lengths, m.lengths.shape)
@@ -114,6 +128,7 @@ def _row(
         true=metrics.bootstrap(m.true, samples=samples),
         win=metrics.bootstrap(preference, samples=samples),
         lc_win=controlled.win_rate if controlled else None,
+        style_win=style,
         elo=elo,
         p_value=p_value,
         at_kl=tuple(map(float, metrics.gold_at_kl(kl, true, KL_MARKS, start=begin))),
@@ -124,68 +139,15 @@ def _row(
         kl=float(m.kl.mean()),
         length_ratio=float(m.lengths.mean() / start.lengths.mean()),
         distinct_2=float(np.mean(own) / distinct(start.ids, 2)),
+        self_bleu=float(np.mean([metrics.self_bleu(answers) for answers in m.ids])),
         nll_change=float((m.nll.mean(0) - start.nll).sum() / start.text_tokens.sum()),
         seconds=m.seconds,
         tokens_per_second=m.tokens / max(m.seconds, 1e-9),
         models=m.models,
+        step_mib=None if m.step_bytes is None else m.step_bytes / 2**20,
         worst_rate=min(by_rate.values()),
         best_rate=max(by_rate.values()),
     )
-
-
-def against(true: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 where the first reward is larger, 1/2 for a tie, 0 where it is smaller: the verdict of the
-    true reward, which has no order of answers.
-    """
-    return (1 + np.sign(true - other)) / 2
-
-
-def win_at_equal_length(
-    preference: np.ndarray, lengths: np.ndarray, other: np.ndarray
-) -> metrics.LengthControlled | None:
-    """Length-controlled win rate over seeds and prompts; None if all differences of length are
-    equal, which says nothing of their effect.
-    """
-    if np.ptp(lengths - other) == 0:
-        return None
-    return metrics.length_controlled(*(x.ravel() for x in (preference, lengths, other)))
-
-
-def ratings(
-    methods: Mapping[str, MethodResult], start: Start, *, samples: int = 1000
-) -> dict[str, Estimate]:
-    """Elo of every method and of the start (1000), by the true rewards of all pairs of models on
-    each test prompt and common seed; the games of a prompt are resampled together.
-    """
-    first, second, outcome, prompt = [], [], [], []
-    models = ["start", *methods]
-
-    def play(i: int, j: int, wins: np.ndarray) -> None:
-        first.append(np.full(wins.size, i))
-        second.append(np.full(wins.size, j))
-        outcome.append(wins.ravel())
-        prompt.append(np.tile(np.arange(wins.shape[-1]), len(wins)))
-
-    results = list(methods.values())
-    for j, b in enumerate(results, 1):
-        play(j, 0, against(b.true, start.true))
-        for i, a in enumerate(results[: j - 1], 1):
-            x, y = common(a, b, "true")
-            if len(x):
-                play(i, j, against(x, y))
-    fit = metrics.bradley_terry(
-        *map(np.concatenate, (first, second, outcome)), models=len(models),
-        prompt=np.concatenate(prompt), anchor=0, prior=0.01, samples=samples,
-    )  # fmt: skip
-    ends = zip(fit.elo, fit.bootstrap_low, fit.bootstrap_high, strict=True)
-    return {name: Estimate(*map(float, x)) for name, x in zip(models, ends, strict=True)}
-
-
-def common(a: MethodResult, b: MethodResult, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of an array of the seeds that both have."""
-    seeds = [seed for seed in a.seeds if seed in b.seeds]
-    pick = lambda m: getattr(m, name)[[m.seeds.index(s) for s in seeds]]  # noqa: E731
-    return pick(a), pick(b)
 
 
 def curve_of(points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:

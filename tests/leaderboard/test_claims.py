@@ -16,6 +16,7 @@ from jalign.leaderboard.claims import (
     reward,
     shorter,
 )
+from jalign.leaderboard.games import against, style_wins
 from jalign.leaderboard.results import MethodResult, Point, Start
 from jalign.leaderboard.table import at_seconds, rows_of
 
@@ -30,7 +31,8 @@ def method(name, gain, *, length=20.0, seeds=(0, 1, 2), points=()):
     return MethodResult(
         name, 0.1, seeds, true, np.tile(lengths, (len(seeds), 1)), np.full(true.shape, 2.0),
         margins=true - 0.2, nll=np.full((len(seeds), 3), 7.0), points=points, seconds=4.0,
-        tokens=800.0, ids=[[[1, 2, 3]]] * len(seeds),
+        tokens=800.0, ids=[[[1, 2, 3], [1, 2, 4]]] * len(seeds),
+        texts=[["a"] * PROMPTS] * len(seeds),
     )  # fmt: skip
 
 
@@ -116,6 +118,27 @@ def test_a_frontier_is_better_that_has_more_reward_at_less_kl():
     assert frontier(near, near, 100).estimate.value == 0
 
 
+def test_wins_at_equal_style_take_away_what_length_explains():
+    start = Start(
+        BASE, np.full(PROMPTS, 20.0), np.zeros(1), np.ones(1), np.zeros(1), 1.0, [], ["b"] * PROMPTS
+    )
+
+    def played(long_wins, long_losses, wins, losses):
+        """Long answers win more often than others, alike in all methods."""
+        counts = (long_wins, long_losses, wins, losses)
+        sign = np.repeat([1.0, -1.0, 1.0, -1.0], counts)
+        lengths = np.repeat([60.0, 60.0, 20.0, 20.0], counts)
+        result = method("any", 0.0, seeds=(0,))
+        return replace(result, true=(BASE + 0.1 * sign)[None], lengths=lengths[None])
+
+    methods = {"longer": played(14, 2, 4, 4), "shorter": played(7, 1, 8, 8)}
+    raw = {name: against(m.true, start.true).mean() for name, m in methods.items()}
+    assert raw == {"longer": pytest.approx(18 / 24), "shorter": pytest.approx(15 / 24)}
+    equal = style_wins(methods, start, samples=50)
+    assert equal["longer"].value == pytest.approx(equal["shorter"].value, abs=0.005)
+    assert equal["longer"].low < equal["longer"].value < equal["longer"].high
+
+
 def test_the_second_ranking_interpolates_to_equal_seconds():
     result = replace(METHODS["best"], points=curve(0.2, 1.0))
     assert at_seconds(result, 0.1, 3.0) == pytest.approx(0.5)  # between 0.4 at 2 s and 0.6 at 4 s
@@ -125,7 +148,7 @@ def test_the_second_ranking_interpolates_to_equal_seconds():
 def test_rows_are_ranked_by_true_reward_with_the_start_at_1000():
     start = Start(
         BASE, np.full(PROMPTS, 20.0), np.array([5.0, 6.0, 7.0]), np.array([2.0, 4.0, 4.0]),
-        np.array([0.1, 0.3, 0.2]), 1.0, [[1, 2, 3, 4]],
+        np.array([0.1, 0.3, 0.2]), 1.0, [[1, 2, 3, 4]], ["b"] * PROMPTS,
     )  # fmt: skip
     methods = {n: replace(m, points=curve(0.2, 1.0)) for n, m in METHODS.items()}
     rows, seconds = rows_of(methods, start, samples=100)
@@ -136,6 +159,9 @@ def test_rows_are_ranked_by_true_reward_with_the_start_at_1000():
     assert best.nll_change == pytest.approx((2 + 1 + 0) / 10)
     assert worst.length_ratio == pytest.approx(36.5 / 20)
     assert best.tokens_per_second == 200 and best.p_value < 0.1
+    assert best.self_bleu == pytest.approx(
+        ((2 / 3) * (1 / 2) * 0.1 * 0.1) ** 0.25
+    )  # 3 words, 2 kept
     assert best.at_kl == pytest.approx([0.3, 0.4, 0.6, 0.6])
     right = (methods["best"].margins > 0).mean()
     assert 0 < right < 1 and best.accuracy.value == pytest.approx(right)
