@@ -51,7 +51,7 @@ ALLOWED = {
     "eval": TRAIN | {"options", "run", "serve"},
     "serve": TRAIN | {"options", "run"},
     "report": TRAIN | {"options", "run", "eval", "__init__"},
-    "leaderboard": TRAIN | {"options", "run", "eval", "report", "taxonomy"},
+    "leaderboard": TRAIN | {"embedded", "options", "run", "eval", "report", "taxonomy"},
     "plan": TRAIN | {"options", "run"},
     "bench": TRAIN | {"options", "run", "plan"},
     "cli": TRAIN

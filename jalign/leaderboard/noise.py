@@ -27,7 +27,8 @@ def inverted(margins: Sequence[float], kind: str, share: float, seed: int) -> np
       share: of the labels, in [0, 1).
       seed: of the draw; "clearest" draws nothing.
     """
-    n, rng = len(margins), np.random.default_rng(seed)
+    # numbers of its own: pairs in the order of the same draw would be read inverted first
+    n, rng = len(margins), np.random.default_rng((seed, 1))
     flips = np.zeros(n, bool)
     if kind == "uniform":
         flips[rng.permutation(n)[: round(share * n)]] = True
@@ -60,7 +61,7 @@ def binary(rows: Sequence[Row], desirable_share: float, seed: int) -> list[Row]:
     Args:
       desirable_share: in (0, 1).
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, 2))
     good = [{"prompt": r["prompt"], "completion": r["chosen"], "label": True} for r in rows]
     bad = [{"prompt": r["prompt"], "completion": r["rejected"], "label": False} for r in rows]
     ratio = desirable_share / (1 - desirable_share)

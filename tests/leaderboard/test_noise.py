@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from jalign.leaderboard.noise import binary, inverted, noisy
+from jalign.leaderboard.setting import Setting
+from jalign.leaderboard.spec import Method, Spec
 
 MARGINS = [0.4, -0.9, 0.1, 0.7, 0.2]
 
@@ -14,9 +16,20 @@ def test_uniform_noise_inverts_the_share_exactly_and_depends_on_the_seed():
     assert (flips[0] == flips[1]).all() and (flips[0] != flips[2]).any()
 
 
+@pytest.mark.parametrize("kind", ["uniform", "annotator"])
+def test_the_pairs_that_are_read_first_are_as_noisy_as_all(kind, tmp_path):
+    setting = Setting(Spec(start="embedded", methods={"dpo": Method(name="dpo")}), tmp_path)
+    shares = []
+    for seed in range(20):
+        clean, wrong = setting.drawn(seed), setting.drawn(seed, kind, 0.4)
+        assert [a["prompt"] for a in clean] == [b["prompt"] for b in wrong]
+        shares.append(np.mean([a != b for a, b in zip(clean[:200], wrong[:200], strict=True)]))
+    assert np.mean(shares) == pytest.approx(0.4, abs=0.02) and max(shares) < 0.6
+
+
 def test_an_annotator_is_wrong_about_all_pairs_or_none():
     flips = inverted(range(4000), "annotator", 0.2, 3)
-    annotators = np.random.default_rng(3)
+    annotators = np.random.default_rng((3, 1))
     annotators.permutation(20)
     of = annotators.integers(20, size=4000)
     shares = [flips[of == a].mean() for a in range(20)]
