@@ -16,10 +16,12 @@ from jalign.leaderboard.noise import Row, noisy
 from jalign.leaderboard.spec import Spec
 from jalign.options import DataConfig, OptimConfig
 from jalign.rewards.functions import RewardFunctions
+from jalign.rewards.rules import RULES
 from jalign.run import api
 from jalign.run.data import rows_of
 from jalign.run.folder import reward_model as load_reward_model
 from jalign.run.load import load
+from jalign.signatures import did_you_mean
 from jalign.train.exit_code import ExitCode
 
 if TYPE_CHECKING:
@@ -61,13 +63,23 @@ class Setting:
         return rows[: -spec.validation], rows[-spec.validation :], test
 
     @cached_property
-    def true_reward(self) -> RewardFunctions:
+    def true_reward(self) -> RewardFunctions | RewardModel:
         """The reward that ranks the methods."""
-        return RewardFunctions({self.spec.true_reward: 1.0})
+        name = self.spec.true_reward
+        if name in RULES or ":" in name:
+            return RewardFunctions({name: 1.0})
+        try:
+            return load_reward_model(name)
+        except ValueError as error:
+            near = did_you_mean(name, RULES)
+            raise ValueError(f"true_reward {name!r} is no rule{near}, and {error}") from error
 
     def judged(self, prompts: list[str], responses: list[str]) -> np.ndarray:
         """[n] true rewards."""
-        return np.asarray(self.true_reward(prompts, responses, {"prompt": prompts}).total)
+        reward = self.true_reward
+        if isinstance(reward, RewardFunctions):
+            return np.asarray(reward(prompts, responses, {"prompt": prompts}).total)
+        return np.asarray(reward.of_sampled(prompts, responses), float)
 
     @cached_property
     def margins(self) -> list[float]:

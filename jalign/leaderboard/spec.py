@@ -104,8 +104,9 @@ class Spec:
       validation: number of prompts, taken from the end of `pairs`, on which learning rates are
         selected and curves are drawn.
       test_limit: held-out pairs that are used; 0: all.
-      true_reward: the rule (or `file.py:function`) that is hidden from the proxy's methods and
-        ranks them.
+      true_reward: what ranks the methods and is hidden from them: a rule, `file.py:function`,
+        `package.module:function`, or a reward model (the folder of its run, or any
+        sequence-classification model with one label).
       proxy: the reward that online methods see.
       texts: file of texts for the held-out NLL (forgetting); without it, the responses of `test`.
       text_limit: texts that are used.
