@@ -34,11 +34,12 @@ LONG = (
 
 
 # Compiling takes most of the tests' time, and they compute little with what they compile. So most
-# optimizations are left out, but in files that look at a program's memory, ask other compilers or
-# compare losses near 0 between programs. JALIGN_OPTIMIZED=all compiles as users do everywhere.
+# optimizations are left out, but in files that look at a program's memory, ask other compilers,
+# compare losses near 0 between programs or train many steps, and for the step and the sampler.
+# JALIGN_OPTIMIZED=all compiles as users do everywhere.
 OPTIMIZED = (
     "plan", "targets", "traffic", "attention", "flat", "divergence", "score", "logprobs",
-    "nf4", "several_processes",
+    "nf4", "several_processes", "configs", "step", "sampler",
 )  # fmt: skip
 
 # Left out by --fast: runs, processes, compilers for absent hardware, and what compiles models.
