@@ -6,20 +6,14 @@ import re
 from collections import defaultdict
 from typing import NamedTuple
 
+from jalign.plan.hlo import Module
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = {
     "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16,
     "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64,
 }  # fmt: skip
-
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{\s*$")
-_OPERATION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_CALLED = re.compile(r"\b(?:body|to_apply|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
-_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
-_KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_CONSTANT = re.compile(r"^\s+%?([\w.\-]+) = s\d+\[\]\S* constant\((\d+)\)")
-_UNTIL = re.compile(r"^\s+ROOT .* compare\(%?[\w.\-]+, %?([\w.\-]+)\), direction=LT")
 
 
 class Traffic(NamedTuple):
@@ -36,68 +30,27 @@ def traffic(text: str, unknown_trips: float = 1) -> dict[str, Traffic]:
       text: `compiled.as_text()`.
       unknown_trips: iterations of loops whose trip count the compiler does not know.
     """
-    computations, ends = _computations(text)
+    module = Module.of(text)
     counts: dict[str, float] = defaultdict(float)
     sizes: dict[str, float] = defaultdict(float)
 
     def visit(name: str, times: float) -> None:
-        for kind, size, called, trips in computations.get(name, ()):
+        computation = module.computations.get(name)
+        for operation in computation.operations.values() if computation else ():
+            # an asynchronous collective is a start and a done: the start alone counts
+            kind = next((k for k in KINDS if operation.opcode in (k, f"{k}-start")), None)
             if kind:
                 counts[kind] += times
-                sizes[kind] += times * size
-            within = ends.get(trips, unknown_trips) if isinstance(trips, str) else trips
-            for other in called:
+                sizes[kind] += times * _result_bytes(operation.shape, operation.opcode)
+            within: float = 1
+            if operation.opcode == "while" and computation:
+                known = module.trips(operation, computation)
+                within = unknown_trips if known is None else known
+            for other in operation.called:
                 visit(other, times * within)
 
-    entry = re.search(r"^ENTRY %?([\w.\-]+) ", text, re.MULTILINE)
-    if entry:
-        visit(entry[1], 1)
+    visit(module.entry, 1)
     return {kind: Traffic(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
-
-
-_Operation = tuple[str | None, float, list[str], float | str]
-
-
-def _computations(text: str) -> tuple[dict[str, list[_Operation]], dict[str, float]]:
-    """Relevant operations by computation, as (collective or None, bytes of its result, computations
-    it calls, trip count or name of the loop's condition); and the constants that conditions compare
-    with.
-    """
-    computations: dict[str, list[_Operation]] = {}
-    ends: dict[str, float] = {}
-    current: list[_Operation] = []
-    constants: dict[str, float] = {}
-    inside = ""
-    for line in text.splitlines():
-        if line and not line[0].isspace():
-            if start := _COMPUTATION.match(line):
-                inside, constants = start[1], {}
-                current = computations.setdefault(inside, [])
-            continue
-        if constant := _CONSTANT.match(line):
-            constants[constant[1]] = float(constant[2])
-        if (until := _UNTIL.match(line)) and until[1] in constants:
-            ends[inside] = constants[until[1]]
-        operation = _OPERATION.match(line)
-        if not operation:
-            continue
-        shape, name, rest = operation.groups()
-        # an asynchronous collective is a start and a done: the start alone counts
-        kind = next((k for k in KINDS if name in (k, f"{k}-start")), None)
-        called = [
-            other.strip().lstrip("%")
-            for names in _CALLED.findall(rest)
-            for other in names.strip("{}").split(",")
-        ]
-        if kind is None and not called:
-            continue
-        trips: float | str = 1
-        if name == "while":
-            # XLA notes the trip count of a scan; for others the constant of the condition is read
-            condition, known = _CONDITION.search(rest), _KNOWN.search(rest)
-            trips = float(known[1]) if known else condition[1] if condition else ""
-        current.append((kind, _result_bytes(shape, name), called, trips))
-    return computations, ends
 
 
 def _result_bytes(shape: str, name: str) -> float:

@@ -1,0 +1,173 @@
+"""Read the HLO text of a compiled program: computations, operations, and how often loops run."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
+_OPERATION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_CALLED = re.compile(r"\b(?:body|to_apply|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_BODY = re.compile(r"\bbody=%?([\w.\-]+)")
+_KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_INDEX = re.compile(r"\bindex=(\d+)")
+_DIRECTION = re.compile(r"\bdirection=([A-Z]+)")
+_THROUGH = ("copy", "convert", "bitcast")
+"""Operations that hand on the value of their operand."""
+_MIRRORED = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE", "NE": "NE"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A line of a computation: `%name = shape opcode(rest`."""
+
+    name: str
+    shape: str
+    opcode: str
+    rest: str
+
+    @cached_property
+    def operands(self) -> list[str]:
+        """Names of the operands; of a constant, its text."""
+        depth, start, found = 0, 0, []
+        for i, letter in enumerate(self.rest):
+            if letter in "([{":
+                depth += 1
+            elif letter in ")]}" and depth:
+                depth -= 1
+            elif depth == 0 and letter in ",)":
+                found.append(self.rest[start:i].split()[-1:])
+                start = i + 1
+                if letter == ")":
+                    break
+        return [words[0].lstrip("%") for words in found if words]
+
+    @property
+    def called(self) -> list[str]:
+        """Computations that it calls, the condition of a loop excluded."""
+        return [
+            name.strip().lstrip("%")
+            for names in _CALLED.findall(self.rest)
+            for name in names.strip("{}").split(",")
+        ]
+
+
+@dataclass
+class Computation:
+    """A named list of operations."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+    root: Operation | None = None
+
+    def source(self, name: str) -> Operation | None:
+        """The operation of that name, or the one whose value it hands on."""
+        operation = self.operations.get(name)
+        while operation and operation.opcode in _THROUGH and operation.operands:
+            operation = self.operations.get(operation.operands[0])
+        return operation
+
+    def constant(self, name: str) -> int | None:
+        """The value of an integer constant."""
+        operation = self.source(name)
+        if operation is None or operation.opcode != "constant":
+            return None
+        text = operation.operands[0] if operation.operands else ""
+        return int(text) if re.fullmatch(r"-?\d+", text) else None
+
+    def element(self, name: str) -> int | None:
+        """Which element of the computation's argument it is."""
+        operation = self.source(name)
+        if operation is None or operation.opcode != "get-tuple-element":
+            return None
+        index = _INDEX.search(operation.rest)
+        return int(index[1]) if index else None
+
+
+@dataclass
+class Module:
+    """The computations of a program by name; `entry` is where it starts."""
+
+    computations: dict[str, Computation]
+    entry: str
+
+    @classmethod
+    def of(cls, text: str) -> Module:
+        """Parse `compiled.as_text()`."""
+        computations: dict[str, Computation] = {}
+        entry, current = "", Computation()
+        for line in text.splitlines():
+            if line and not line[0].isspace():
+                if start := _COMPUTATION.match(line):
+                    current = computations.setdefault(start[2], Computation())
+                    entry = start[2] if start[1] else entry
+                continue
+            if match := _OPERATION.match(line):
+                root, *parts = match.groups()
+                operation = Operation(*parts)
+                current.operations[operation.name] = operation
+                if root:
+                    current.root = operation
+        return cls(computations, entry)
+
+    def trips(self, loop: Operation, caller: Computation) -> int | None:
+        """Iterations of a while loop; None if they are not constant.
+
+        XLA notes those of a scan. Others are counted from the constants that the counter starts at,
+        grows by and is compared with: a collective matmul, which XLA unrolls, grows by 2. A start
+        that is no constant counts as 0, and a growth as 1.
+        """
+        if known := _KNOWN.search(loop.rest):
+            return int(known[1])
+        names = _CONDITION.search(loop.rest), _BODY.search(loop.rest)
+        condition, body = (self.computations.get(name[1]) if name else None for name in names)
+        compared = condition and _compared(condition)
+        if not compared or body is None:
+            return None
+        counter, direction, end = compared
+        begin = _element_of(caller, loop.operands[0] if loop.operands else "", counter)
+        start = caller.constant(begin) if begin else None
+        return _count(start or 0, _growth(body, counter), direction, end)
+
+
+def _compared(condition: Computation) -> tuple[int, str, int] | None:
+    """(element that counts, direction, end) of `counter < end`."""
+    root = condition.root
+    if root is None or root.opcode != "compare" or len(root.operands) != 2:
+        return None
+    direction = _DIRECTION.search(root.rest)
+    if direction is None or direction[1] not in _MIRRORED:
+        return None
+    left, right = root.operands
+    for a, b, way in ((left, right, direction[1]), (right, left, _MIRRORED[direction[1]])):
+        counter, end = condition.element(a), condition.constant(b)
+        if counter is not None and end is not None:
+            return counter, way, end
+    return None
+
+
+def _element_of(computation: Computation, name: str, index: int) -> str | None:
+    """The operand of a tuple."""
+    operation = computation.source(name)
+    if operation is None or operation.opcode != "tuple" or index >= len(operation.operands):
+        return None
+    return operation.operands[index]
+
+
+def _growth(body: Computation, counter: int) -> int:
+    name = _element_of(body, body.root.name, counter) if body.root else None
+    operation = body.source(name) if name else None
+    if operation is None or operation.opcode not in ("add", "subtract"):
+        return 1
+    sign = 1 if operation.opcode == "add" else -1
+    by = [body.constant(x) for x in operation.operands if body.element(x) != counter]
+    return sign * by[0] if by and by[0] else 1
+
+
+def _count(start: int, growth: int, direction: str, end: int) -> int:
+    distance = end - start
+    if direction in ("LE", "GE"):
+        distance += 1 if growth > 0 else -1
+    return max(0, math.ceil(distance / growth))
