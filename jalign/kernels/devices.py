@@ -23,6 +23,7 @@ class Accelerator(NamedTuple):
       bandwidth: bytes per second from its memory.
       link: bytes per second to its neighbors, all links together.
       capability: compute capability of a CUDA device.
+      clock: cycles per second of a TPU's matrix units, with which their number gives `flops`.
     """
 
     kind: str
@@ -32,14 +33,15 @@ class Accelerator(NamedTuple):
     bandwidth: float
     link: float
     capability: tuple[int, int] | None = None
+    clock: float | None = None
 
 
 # TPU memory is the limit that XLA enforces (15.75 of a v5e's 16 GiB). CUDA programs over the
 # limit compile without an error, so a plan has to compare them with these figures.
 ACCELERATORS = {
-    "v5e": Accelerator("TPU v5 lite", "tpu", 15.75 * GIB, 197e12, 819e9, 200e9),
-    "v5p": Accelerator("TPU v5", "tpu", 95.74 * GIB, 459e12, 2765e9, 600e9),
-    "v6e": Accelerator("TPU v6 lite", "tpu", 31.25 * GIB, 918e12, 1640e9, 448e9),
+    "v5e": Accelerator("TPU v5 lite", "tpu", 15.75 * GIB, 197e12, 819e9, 200e9, clock=1.5e9),
+    "v5p": Accelerator("TPU v5", "tpu", 95.74 * GIB, 459e12, 2765e9, 600e9, clock=1.75e9),
+    "v6e": Accelerator("TPU v6 lite", "tpu", 31.25 * GIB, 918e12, 1640e9, 448e9, clock=1.75e9),
     "tpu7x": Accelerator("TPU7x", "tpu", 94.75 * GIB, 1153e12, 3690e9, 600e9),
     "l4": Accelerator("NVIDIA L4", "cuda", 23661445120, 121e12, 300e9, 32e9, (8, 9)),
     "a100": Accelerator(

@@ -30,7 +30,8 @@ def expand(
       inverse: indices of a token's copies in the flattened rows [M * T]; unused entries are M * T
         or more.
     """
-    return jax.vmap(_expand)(x, rows, inverse)
+    y = jax.vmap(_expand)(_one_feature_axis(x), rows, inverse)
+    return y.reshape(*rows.shape, *x.shape[2:])
 
 
 def collapse(
@@ -41,7 +42,15 @@ def collapse(
     All copies of a shared prompt hold the same value (causal attention over the same tokens), so
     reading one is enough, and the gradient goes to that one alone. Arguments as in `expand`.
     """
-    return jax.vmap(_collapse)(y, rows, inverse)
+    x = jax.vmap(_collapse)(_one_feature_axis(y, 3), rows, inverse)
+    return x.reshape(*inverse.shape[:2], *y.shape[3:])
+
+
+def _one_feature_axis(x: Array, start: int = 2) -> Array:
+    """Features from axis `start` on as one: a TPU tiles the last two axes, so that a gather of
+    [N, H, C] copies everything into another layout and back, and one of [N, H * C] does not.
+    """
+    return x.reshape(*x.shape[:start], -1) if x.ndim > start + 1 else x
 
 
 def _take(flat: Array, indices: Array) -> Array:

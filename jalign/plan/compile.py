@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jalign.parallel.memory import is_on_host
+from jalign.plan.cycles import Cycles, cycles
 from jalign.plan.traffic import Traffic, traffic
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # libtpu refuses in two wordings: "Used 34.8G of 15.7G hbm", "(34.8G) exceeds available HBM"
 _NEEDED = re.compile(r"Used ([\d.]+)([BKMGT])\w* of ([\d.]+)([BKMGT])\w* (?:hbm|HBM)")
-_EFFORT = "jax_optimization_level"
+_EFFORT, _LITTLE = "jax_optimization_level", "O0"
 _EXCEEDS = re.compile(r"\(([\d.]+)([BKMGT])\w*\) exceeds? available HBM")
 
 
@@ -54,6 +55,8 @@ class Program:
       collectives: kind -> traffic.
       arguments: arguments of the call, so that arrays shared by two programs count once.
       seconds: compile time.
+      cycles: by the TPU compiler's estimates, which are right at full effort alone; None at less,
+        and for other compilers.
     """
 
     name: str
@@ -62,15 +65,17 @@ class Program:
     collectives: dict[str, Traffic] = field(default_factory=dict)
     arguments: Any = ()
     seconds: float = 0.0
+    cycles: Cycles | None = None
 
 
 @contextmanager
 def little_effort() -> Iterator[None]:
     """Compile with little optimization. A TPU's compiler then takes a fifth of the time, and plans
-    a few percent more memory than for the final program.
+    a few percent more memory than for the final program; its estimates of cycles are ten times
+    too high.
     """
     before = getattr(jax.config, _EFFORT)
-    jax.config.update(_EFFORT, "O0")
+    jax.config.update(_EFFORT, _LITTLE)
     try:
         yield
     finally:
@@ -112,8 +117,12 @@ def compile_program(
         - (a.host_output_size_in_bytes - a.host_alias_size_in_bytes),
     )
     # cost_analysis counts the body of a loop once, so the text is read instead
-    collectives = traffic(compiled.as_text(), trips)
-    return Program(name, memory, 0.0, collectives, args, time.perf_counter() - started)
+    text = compiled.as_text()
+    estimate = cycles(text, trips) if getattr(jax.config, _EFFORT) != _LITTLE else None
+    return Program(
+        name, memory, 0.0, traffic(text, trips), args, time.perf_counter() - started,
+        estimate if estimate and estimate.total else None,
+    )  # fmt: skip
 
 
 def needed_bytes(message: str) -> float | None:

@@ -15,6 +15,11 @@ _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _INDEX = re.compile(r"\bindex=(\d+)")
 _DIRECTION = re.compile(r"\bdirection=([A-Z]+)")
+_FRAME = re.compile(r"\bstack_frame_id=(\d+)")
+_TABLE = re.compile(r"^(FileNames|FileLocations|StackFrames)$")
+_QUOTED = re.compile(r'^(\d+) "(.*)"$')
+_LOCATION = re.compile(r"^(\d+) \{file_name_id=(\d+) .*\bline=(\d+) ")
+_STACK = re.compile(r"^(\d+) \{file_location_id=(\d+) parent_frame_id=(\d+)\}")
 _THROUGH = ("copy", "convert", "bitcast")
 """Operations that hand on the value of their operand."""
 _MIRRORED = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE", "NE": "NE"}
@@ -88,10 +93,16 @@ class Computation:
 
 @dataclass
 class Module:
-    """The computations of a program by name; `entry` is where it starts."""
+    """A program.
+
+    Attributes:
+      computations: by name; `entry` is where it starts.
+      frames: by number, the file and line of a call and the number of the frame that made it.
+    """
 
     computations: dict[str, Computation]
     entry: str
+    frames: dict[int, tuple[str, int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, text: str) -> Module:
@@ -110,7 +121,18 @@ class Module:
                 current.operations[operation.name] = operation
                 if root:
                     current.root = operation
-        return cls(computations, entry)
+        return cls(computations, entry, _frames(text))
+
+    def place(self, operation: Operation, within: str = "") -> str:
+        """file:line of the innermost call in a file whose path has `within`, or ""."""
+        match = _FRAME.search(operation.rest)
+        number, before = int(match[1]) if match else 0, -1
+        while number in self.frames and number != before:  # the outermost is its own parent
+            file, line, parent = self.frames[number]
+            if within in file:
+                return f"{file.rpartition(within)[2] if within else file}:{line}"
+            number, before = parent, number
+        return ""
 
     def trips(self, loop: Operation, caller: Computation) -> int | None:
         """Iterations of a while loop; None if they are not constant.
@@ -130,6 +152,29 @@ class Module:
         begin = _element_of(caller, loop.operands[0] if loop.operands else "", counter)
         start = caller.constant(begin) if begin else None
         return _count(start or 0, _growth(body, counter), direction, end)
+
+
+def _frames(text: str) -> dict[int, tuple[str, int, int]]:
+    """The tables at the beginning of a program, joined."""
+    files: dict[str, str] = {}
+    locations: dict[str, tuple[str, int]] = {}
+    frames: dict[int, tuple[str, int, int]] = {}
+    table = ""
+    for line in text.splitlines():
+        if line.startswith(("%", "ENTRY")):
+            break
+        if heading := _TABLE.match(line):
+            table = heading[1]
+        elif table == "FileNames" and (name := _QUOTED.match(line)):
+            files[name[1]] = name[2]
+        elif location := _LOCATION.match(line):
+            locations[location[1]] = files.get(location[2], ""), int(location[3])
+        elif stack := _STACK.match(line):
+            file, at = locations.get(stack[2], ("", 0))
+            frames[int(stack[1])] = file, at, int(stack[3])
+        elif not line.strip():
+            table = ""
+    return frames
 
 
 def _compared(condition: Computation) -> tuple[int, str, int] | None:

@@ -10,6 +10,7 @@ from jalign.plan.targets import Target
 
 # published trainers reach 0.35 to 0.58 on H100s and H200s
 MFU = 0.4
+MOST_EXPENSIVE = 10  # lines of jalign that are printed
 _CUDA_ROOM = 0.92  # usable share of a card's memory; driver, cuDNN and fragmentation use 8 %
 
 
@@ -131,6 +132,7 @@ class Report:
                         for kind, t in p.collectives.items()
                     },
                     "compile_s": round(p.seconds, 1),
+                    "predicted": self._predicted(p),
                 }
                 for p, peak in zip(self.programs, self.peaks, strict=True)
             ],
@@ -154,6 +156,38 @@ class Report:
             },
             "facts": self.facts,
         }
+
+    def _predicted(self, program: Program) -> dict[str, object] | None:
+        """Seconds by the compiler's cycles, their shares by kind, and the most expensive lines."""
+        clock, c = self.target.accelerator.clock, program.cycles
+        if clock is None or c is None:
+            return None
+        return {
+            "seconds_by_cycles": c.total / clock,
+            "shares": {kind: c.share(kind) for kind in ("product", "copy")},
+            "kernels_not_counted": c.kernels,
+            "places": [
+                {"kind": p.kind, "line": p.line, "seconds": p.cycles / clock}
+                for p in c.places[:MOST_EXPENSIVE]
+            ],
+        }
+
+    def _cycle_lines(self) -> list[str]:
+        lines, clock = [], self.target.accelerator.clock
+        for program in self.programs:
+            c = program.cycles
+            if clock is None or c is None:
+                continue
+            lines.append(
+                f"  {program.name}: {c.total / clock:.3g} s by the compiler's cycles if nothing "
+                f"overlaps, {c.share('product'):.0%} matrix products, {c.share('copy'):.0%} copies "
+                f"between layouts; collectives and {c.kernels:.0f} calls of kernels not counted"
+            )
+            lines += [
+                f"    {p.cycles / clock:9.4f} s {p.cycles / c.total:6.1%}  {p.kind:<10}{p.line}"
+                for p in c.places[:MOST_EXPENSIVE]
+            ]
+        return lines
 
     def lines(self) -> list[str]:
         """The report as text."""
@@ -193,6 +227,7 @@ class Report:
             f"  at an MFU of {MFU:.0%}: {self.tokens_per_s:.4g} tokens/s, "
             f"{self.step_s:.3g} s a step; {self._duration()}"
         )
+        lines += self._cycle_lines()
         lines.append(
             f"  a checkpoint: {_size(self.saved)} on disk, at most {self.kept} of them at once: "
             f"{_size(self.saved * self.kept)}; while it is written as much as one in the memory of "
