@@ -1,9 +1,10 @@
 """When to stop: rules compared on over-optimized runs, by what they keep of the best true reward.
 
 A run on a learned reward is evaluated at every mark. A rule reads the evaluations so far (never the
-true reward) and ends the run; kept is the true reward there, above the start's, as a share of the
-best that the run ever had. Every rule has a threshold, which is selected on the runs of the other
-methods, so that no rule is judged by the runs that it was tuned on.
+true reward) and ends the run. Kept is the true reward that runs gained until then, all together, as
+a share of what they gained at their best: a share of each run would be ruled by those that hardly
+gained. Every rule has a threshold, which is selected on the runs of the other methods, so that no
+rule is judged by the runs that it was tuned on.
 """
 
 from __future__ import annotations
@@ -47,14 +48,16 @@ class Outcome(NamedTuple):
     """A family of rules.
 
     Attributes:
-      mean, worst: kept over the runs, thresholds selected on other methods.
+      kept: of the best gain, over all runs, thresholds selected on other methods; 1 is the best
+        that any rule can do.
+      lost: the most true reward that a run lost against its best.
       steps: mean share of the steps that were taken.
       threshold: the best on all runs.
     """
 
     family: str
-    mean: float
-    worst: float
+    kept: float
+    lost: float
     steps: float
     threshold: float
 
@@ -65,14 +68,14 @@ def stopped_at(rule: Rule, evaluations: Sequence[Evaluation]) -> int:
     return next(ends, len(evaluations) - 1)
 
 
-def kept(record: Record, rule: Rule) -> float:
-    """(true reward where the rule ends the run - that of the start) / (the best - the start's): 1
-    is the best, 0 as the start; NaN if the run never improved.
-    """
-    gain = max(record.true) - record.true[0]
-    if gain <= 0:
-        return float("nan")
-    return (record.true[stopped_at(rule, record.evaluations)] - record.true[0]) / gain
+def gain(record: Record, rule: Rule) -> float:
+    """True reward where the rule ends the run, above that of the start."""
+    return record.true[stopped_at(rule, record.evaluations)] - record.true[0]
+
+
+def best_gain(record: Record) -> float:
+    """The most true reward above the start's at any evaluation; 0 if there was none."""
+    return max(record.true) - record.true[0]
 
 
 def sequential(evaluations: Sequence[Evaluation], alpha: float) -> bool:
@@ -114,16 +117,19 @@ FAMILIES: Mapping[str, tuple[Callable[[float], Rule], tuple[float, ...]]] = {
 
 
 def compare(records: Sequence[Record]) -> list[Outcome]:
-    """The families, the one that keeps most first; runs that never improved are left out.
+    """The families, the one that keeps most first.
 
     Raises:
-      ValueError: fewer than two methods.
+      ValueError: fewer than two methods, or no run that gained.
     """
-    usable = [r for r in records if max(r.true) > r.true[0]]
-    if len({r.method for r in usable}) < 2:
+    if len({r.method for r in records}) < 2:
         raise ValueError("thresholds are selected on other methods: at least two are needed")
-    outcomes = [_outcome(name, *FAMILIES[name], usable) for name in FAMILIES]
-    return sorted(outcomes, key=lambda outcome: -outcome.mean)
+    if not any(map(best_gain, records)):
+        raise ValueError(
+            "no run ever had more true reward than its start: there is nothing to keep"
+        )
+    outcomes = [_outcome(name, *FAMILIES[name], records) for name in FAMILIES]
+    return sorted(outcomes, key=lambda outcome: -outcome.kept)
 
 
 def _outcome(
@@ -132,16 +138,17 @@ def _outcome(
     thresholds: Sequence[float],
     records: Sequence[Record],
 ) -> Outcome:
-    table = np.array([[kept(r, make(x)) for x in thresholds] for r in records])
-    shares, steps = [], []
-    for i, record in enumerate(records):
+    table = np.array([[gain(r, make(x)) for x in thresholds] for r in records])
+    best = np.array([best_gain(r) for r in records])
+    gains, steps = [], []
+    for record in records:
         others = [j for j, other in enumerate(records) if other.method != record.method]
-        best = int(table[others].mean(0).argmax())
-        shares.append(table[i, best])
-        at = stopped_at(make(thresholds[best]), record.evaluations)
-        steps.append(at / (len(record.evaluations) - 1))
-    overall = thresholds[int(table.mean(0).argmax())]
-    return Outcome(name, float(np.mean(shares)), float(min(shares)), float(np.mean(steps)), overall)
+        rule = make(thresholds[int(table[others].sum(0).argmax())])
+        gains.append(gain(record, rule))
+        steps.append(stopped_at(rule, record.evaluations) / (len(record.evaluations) - 1))
+    overall = thresholds[int(table.sum(0).argmax())]
+    kept = float(np.sum(gains) / best.sum())
+    return Outcome(name, kept, float(np.max(best - gains)), float(np.mean(steps)), overall)
 
 
 def read_records(out: Path) -> list[Record]:

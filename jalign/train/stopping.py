@@ -33,10 +33,11 @@ READS = {
     "min_slope": ("reward", KL),
 }
 """Rule -> metrics of the evaluation that it reads."""
-AUTO_RULES = (("min_diversity", 0.5), ("patience", 3))
-"""What `auto` sets: the first of these that the evaluations can answer. The first kept most of the
-best true reward of over-optimized runs, by a small margin (configs/real/README.md); runs on fixed
-data answer no prompts.
+AUTO_RULES = (("min_slope", 0.5), ("min_diversity", 0.9), ("patience", 3))
+"""What `auto` sets: the first of these that the evaluations can answer. On over-optimized runs the
+first kept about as much true reward as the best rule that needs no judge, a KL budget, which
+depends on the length of responses (configs/real/README.md); the second needs no reference; runs on
+fixed data answer no prompts.
 """
 _HIGHER = (
     *("reward", "rewards/accuracies", "rewards/margins", "rewards/chosen"),

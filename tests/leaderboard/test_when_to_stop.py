@@ -6,8 +6,9 @@ from jalign.leaderboard.stopping import (
     LOSSES,
     WINS,
     Record,
+    best_gain,
     compare,
-    kept,
+    gain,
     rules,
     sequential,
     stopped_at,
@@ -28,30 +29,35 @@ def record(method, true, kl):
 # the best is at 5 nats for both, the last is below the start
 FIRST = record("one", [0.2, 0.6, 0.8, 0.4, 0.1], [0.0, 1.0, 5.0, 12.0, 30.0])
 SECOND = record("two", [0.2, 0.4, 0.5, 0.3, 0.0], [0.0, 2.0, 4.9, 15.0, 50.0])
+# it never gains; its KL stays below every budget
+WORSE = record("three", [0.5, 0.4], [0.0, 1.0])
 
 
-def test_kept_is_the_gain_at_the_end_over_the_best_gain():
+def test_a_gain_is_the_true_reward_above_that_of_the_start():
     never = lambda evaluations: False  # noqa: E731
     assert stopped_at(never, FIRST.evaluations) == 4
-    assert kept(FIRST, never) == pytest.approx(-0.1 / 0.6)
+    assert gain(FIRST, never) == pytest.approx(-0.1)
     budget = rules(kl_budget=4.0)
-    assert stopped_at(budget, FIRST.evaluations) == 2 and kept(FIRST, budget) == 1.0
-    assert kept(FIRST, rules(kl_budget=10.0)) == pytest.approx(0.2 / 0.6)
-    worse = record("three", [0.5, 0.4], [0.0, 1.0])
-    assert kept(worse, never) != kept(worse, never)  # NaN: there is nothing to keep
+    assert stopped_at(budget, FIRST.evaluations) == 2
+    assert gain(FIRST, budget) == best_gain(FIRST) == pytest.approx(0.6)
+    assert gain(FIRST, rules(kl_budget=10.0)) == pytest.approx(0.2)
+    assert best_gain(WORSE) == 0 and gain(WORSE, never) == pytest.approx(-0.1)
 
 
 def test_the_rule_that_stops_in_time_is_first_with_a_threshold_from_other_methods():
-    outcomes = {outcome.family: outcome for outcome in compare([FIRST, SECOND])}
+    outcomes = {outcome.family: outcome for outcome in compare([FIRST, SECOND, WORSE])}
     best = outcomes["KL budget"]
     assert next(iter(outcomes)) == "KL budget" and best.threshold == 2.0
-    assert best.mean == best.worst == 1.0 and best.steps == 0.5
-    assert outcomes["never"].steps == 1.0
-    assert outcomes["never"].mean == pytest.approx((-0.1 / 0.6 - 0.2 / 0.3) / 2)
+    assert best.kept == pytest.approx((0.6 + 0.3 - 0.1) / 0.9) and best.lost == pytest.approx(0.1)
+    assert best.steps == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert outcomes["never"].steps == 1.0 and outcomes["never"].lost == pytest.approx(0.7)
+    assert outcomes["never"].kept == pytest.approx((-0.1 - 0.2 - 0.1) / 0.9)
     # the proxy only rises
-    assert outcomes["patience on the held-out proxy"].mean == outcomes["never"].mean
+    assert outcomes["patience on the held-out proxy"].kept == outcomes["never"].kept
     with pytest.raises(ValueError, match="at least two"):
         compare([FIRST, FIRST])
+    with pytest.raises(ValueError, match="nothing to keep"):
+        compare([WORSE, WORSE._replace(method="four")])
 
 
 def judged(*games):

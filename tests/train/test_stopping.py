@@ -172,11 +172,14 @@ def test_a_policy_that_does_not_drift_pays_nothing_for_its_reward():
 
 def test_auto_is_the_first_rule_that_the_evaluations_can_answer():
     auto = StopRules(auto=True)
+    rules = dict(AUTO_RULES)
     online = {"reward": 0.1, "completions/distinct_2": 0.6}
-    share = dict(AUTO_RULES)["min_diversity"]
+    share = rules["min_diversity"]
     assert auto.resolved(online) == StopRules(metric="auto", min_diversity=share)
+    referred = online | {"objective/kl": 0.0}
+    assert auto.resolved(referred) == StopRules(metric="auto", min_slope=rules["min_slope"])
     fixed = {"loss": 0.7, "rewards/accuracies": 0.5}
-    assert auto.resolved(fixed) == StopRules(metric="auto", patience=dict(AUTO_RULES)["patience"])
+    assert auto.resolved(fixed) == StopRules(metric="auto", patience=rules["patience"])
     mine = StopRules(auto=True, metric="loss", length_ratio=2.0)
     assert mine.resolved(online) == StopRules(metric="loss", length_ratio=2.0)
     assert StopRules().resolved(online) == StopRules()
@@ -184,9 +187,14 @@ def test_auto_is_the_first_rule_that_the_evaluations_can_answer():
 
 
 def test_auto_ends_a_run_by_its_rule_and_names_it():
-    share = dict(AUTO_RULES)["min_diversity"]
-    rows = [answers(step=i) | {"reward": 0.1 * i} for i in range(3)]
-    rows[2]["completions/distinct_2"] *= 0.9 * share
+    # reward per root of KL over two evaluations: 0.4 / 1, then 0.3 / 2
+    rows = [
+        answers(step=i) | {"reward": reward, "objective/kl": kl}
+        for i, (reward, kl) in enumerate([(0.0, 0.0), (0.3, 0.25), (0.4, 1.0), (0.6, 6.25)])
+    ]
     auto = StopRules(auto=True)
-    assert auto.reason(rows[:2]) is None and "(stop.min_diversity is" in auto.reason(rows)
-    assert auto.best(rows)["step"] == 2
+    assert auto.reason(rows[:3]) is None and "(stop.min_slope is" in auto.reason(rows)
+    assert auto.best(rows)["step"] == 3
+    alike = [{n: x for n, x in row.items() if n != "objective/kl"} for row in rows[:2]]
+    alike[1]["completions/distinct_2"] *= 0.9 * dict(AUTO_RULES)["min_diversity"]
+    assert "(stop.min_diversity is" in auto.reason(alike)
