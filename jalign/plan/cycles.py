@@ -19,7 +19,7 @@ _PRODUCTS = ("dot", "convolution")
 _UNCOUNTED = ("custom-call",)
 
 
-class Place(NamedTuple):
+class Cost(NamedTuple):
     """Operations of one kind at one line of jalign.
 
     Attributes:
@@ -37,20 +37,20 @@ class Cycles:
     """What a program takes.
 
     Attributes:
-      places: most cycles first.
+      costs: most cycles first.
       kernels: calls of kernels whose cycles the compiler does not know.
     """
 
-    places: list[Place]
+    costs: list[Cost]
     kernels: float
 
     @property
     def total(self) -> float:
-        return sum(place.cycles for place in self.places)
+        return sum(cost.cycles for cost in self.costs)
 
     def share(self, kind: str) -> float:
         """Share of the cycles of a kind."""
-        return sum(p.cycles for p in self.places if p.kind == kind) / (self.total or 1.0)
+        return sum(p.cycles for p in self.costs if p.kind == kind) / (self.total or 1.0)
 
 
 def cycles(text: str, unknown_trips: float = 1) -> Cycles:
@@ -80,8 +80,8 @@ def cycles(text: str, unknown_trips: float = 1) -> Cycles:
                     visit(other, times * (unknown_trips if known is None else known))
 
     visit(module.entry, 1)
-    places = [Place(kind, line, total) for (kind, line), total in sums.items()]
-    return Cycles(sorted(places, key=lambda place: -place.cycles), kernels)
+    costs = [Cost(kind, line, total) for (kind, line), total in sums.items()]
+    return Cycles(sorted(costs, key=lambda cost: -cost.cycles), kernels)
 
 
 def _kind(module: Module, operation: Operation) -> str:

@@ -37,18 +37,18 @@ class Operation:
     @cached_property
     def operands(self) -> list[str]:
         """Names of the operands; of a constant, its text."""
-        depth, start, found = 0, 0, []
+        depth, start, parts = 0, 0, []
         for i, letter in enumerate(self.rest):
             if letter in "([{":
                 depth += 1
             elif letter in ")]}" and depth:
                 depth -= 1
             elif depth == 0 and letter in ",)":
-                found.append(self.rest[start:i].split()[-1:])
+                parts.append(self.rest[start:i].split()[-1:])
                 start = i + 1
                 if letter == ")":
                     break
-        return [words[0].lstrip("%") for words in found if words]
+        return [words[0].lstrip("%") for words in parts if words]
 
     @property
     def called(self) -> list[str]:

@@ -166,9 +166,9 @@ class Report:
             "seconds_by_cycles": c.total / clock,
             "shares": {kind: c.share(kind) for kind in ("product", "copy")},
             "kernels_not_counted": c.kernels,
-            "places": [
+            "costs": [
                 {"kind": p.kind, "line": p.line, "seconds": p.cycles / clock}
-                for p in c.places[:MOST_EXPENSIVE]
+                for p in c.costs[:MOST_EXPENSIVE]
             ],
         }
 
@@ -185,7 +185,7 @@ class Report:
             )
             lines += [
                 f"    {p.cycles / clock:9.4f} s {p.cycles / c.total:6.1%}  {p.kind:<10}{p.line}"
-                for p in c.places[:MOST_EXPENSIVE]
+                for p in c.costs[:MOST_EXPENSIVE]
             ]
         return lines
 

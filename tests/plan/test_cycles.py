@@ -17,7 +17,7 @@ def test_what_a_loop_calls_counts_as_often_as_the_loop_runs():
     # two fusions of the loop's body, which runs twice, and a sine behind it
     c = cycles(PROGRAM)
     assert c.total == 2 * (48_530 + 45_540) + 126_432
-    assert [(p.kind, p.line) for p in c.places] == [
+    assert [(p.kind, p.line) for p in c.costs] == [
         ("product", "models/linear.py:7"), ("sine", "models/linear.py:7"),
     ]  # fmt: skip
     assert c.share("product") == pytest.approx(188_140 / 314_572) and c.kernels == 0
@@ -51,7 +51,7 @@ ENTRY %main (x: bf16[8,2]) -> bf16[8,2] {
 }
 """  # noqa: E501
     c = cycles(text)
-    assert c.places == [("copy", "kernels/flat.py:41", 300), ("copy", "y", 40)]
+    assert c.costs == [("copy", "kernels/flat.py:41", 300), ("copy", "y", 40)]
     assert c.share("copy") == 1 and c.kernels == 1
     module = Module.of(text)
     fusion = module.computations["main"].operations["f"]
@@ -66,6 +66,6 @@ def test_a_report_says_the_seconds_at_the_clock_of_the_chip():
     assert line.startswith("  train step: 0.00021 s by")  # 314,572 cycles at 1.5 GHz
     predicted = report.record()["programs"][0]["predicted"]
     assert predicted["seconds_by_cycles"] == pytest.approx(314_572 / 1.5e9)
-    assert predicted["places"][0]["line"] == "models/linear.py:7"
+    assert predicted["costs"][0]["line"] == "models/linear.py:7"
     without = Report("c", target("h200"), {}, {}, programs=[step], beside=[0.0])
     assert without.record()["programs"][0]["predicted"] is None
