@@ -57,3 +57,10 @@ def test_an_optimizer_whose_usual_rates_are_not_known_must_be_given_one():
         read_config(["--algorithm", "dpo", "--optim.name", "lion"])
     given = ["--optim.name", "lion", "--optim.learning_rate", "1e-7"]
     assert read_config(["--algorithm", "dpo", *given]).optim.learning_rate == 1e-7
+
+
+def test_an_optimizer_given_from_python_is_not_described_by_the_options():
+    config = read_config(["--algorithm", "dpo"])
+    text = " ".join(described(config, ["optimizer"]))
+    assert "given from Python" in text and "learning rate" not in text
+    assert "learning rate" in " ".join(described(config))

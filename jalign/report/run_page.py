@@ -137,6 +137,8 @@ def _data(run: RunRecord, counts: dict[str, int]) -> str:
 
 
 def _optimizer(run: RunRecord) -> str:
+    if "optimizer" in run.session.get("from_python", ()):
+        return "an object given from Python"
     c = run.option("optim", {})
     rate = c.get("learning_rate")
     if not c.get("name") or rate is None:
@@ -224,6 +226,11 @@ def _commands(run: RunRecord) -> str:
         lines.append(f"{command}   # as it was run")
     elif command:
         lines.append(f"# run from Python: {command}")
+    if given := session.get("from_python"):
+        lines.append(
+            f"# objects given from Python, which config.json does not hold: {', '.join(given)}"
+        )
+        return "\n".join(lines)
     config = shlex.quote(f"{run.folder}/config.json")
     lines.append(f"jalign train {config} --out {shlex.quote(run.folder + '-again')}")
     return "\n".join(lines)

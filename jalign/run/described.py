@@ -1,7 +1,7 @@
 """Describe every setting that affects what a run learns."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jalign.optim.optimizer import READS
@@ -13,9 +13,12 @@ WIDTH = 80  # columns
 _BESIDE = "\u00a0"
 
 
-def described(options: RunOptions) -> list[str]:
+def described(options: RunOptions, given: Collection[str] = ()) -> list[str]:
     """Lines of at most 80 columns: the algorithm with all its hyper-parameters, the optimizer, the
     trained parameters, lengths, sampling, the output folder. Defaults are shown, too.
+
+    Args:
+      given: names of Python objects that replace what the options say (`Inputs.given`).
     """
     c, row = options, options.algorithm
     hyper = row.hyperparameters
@@ -27,7 +30,7 @@ def described(options: RunOptions) -> list[str]:
     facts = {
         "algorithm": _listed({"": _name(c)} | read)
         + (f"; 0: {', '.join(unused)}" if unused else ""),
-        "optimizer": _optimizer(c),
+        "optimizer": "an object given from Python" if "optimizer" in given else _optimizer(c),
         "trained": _trained(c),
         "batches": f"{c.batch_size} examples each, "
         + (f"{c.steps} steps" if c.steps else f"{_short(c.epochs)} epochs")

@@ -45,6 +45,7 @@ def log_session(session: Session, log: RunLog, since: float) -> None:
         steps=s.steps,
         loading_s=round(time.perf_counter() - since, 3),
         command=_command(),
+        from_python=list(s.setup.inputs.given),
         pid=os.getpid(),
         host=socket.gethostname(),
         versions=versions | {name: version(name) for name in _LIBRARIES},

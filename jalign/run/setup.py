@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import optax
@@ -51,6 +51,13 @@ class Inputs:
     source: BatchSource | None = None
     optimizer: optax.GradientTransformation | None = None
     trackers: Sequence[Tracker] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of those that are given; the options alone do not repeat such a run."""
+        names = [f.name for f in fields(self) if f.name not in ("rewards", "trackers")]
+        given = [name for name in names if getattr(self, name) is not None]
+        return (*given, *(["rewards"] if self.rewards else []))
 
 
 @dataclass

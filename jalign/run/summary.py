@@ -32,7 +32,7 @@ def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int)
     frozen = sum(x.size for x in jax.tree.leaves(model.base))
     row, spec, dtype = options.algorithm, model.decoder.spec, model.decoder.dtype
     log.say(f"jalign {__version__}: {row.name} on {model.path}")
-    for line in described(options):
+    for line in described(options, setup.inputs.given):
         log.say(line)
     log.say(f"trained parameters {trained:,}, frozen {frozen:,}, computed in {dtype}")
     for line in backend.describe(

@@ -54,6 +54,16 @@ def test_text_from_data_cannot_become_markup(page):
     assert page.count("<script>") == 1
 
 
+def test_a_run_of_python_objects_is_not_said_to_be_that_of_its_config():
+    events = [session(1.0, command="train.py", from_python=["train", "optimizer"])]
+    options = {"algorithm": {"name": "dpo"}, "optim": {"name": "adamw", "learning_rate": 1e-6}}
+    text = report.html([record(rows("train", [1], loss=[1.0]), config=options, events=events)])
+    assert "an object given from Python" in text and "learning rate 1e-06" not in text
+    assert "does not hold: train, optimizer" in text and "jalign train" not in text
+    plain = report.html([record(rows("train", [1], loss=[1.0]), config=options)])
+    assert "learning rate 1e-06" in plain and "jalign train" in plain
+
+
 def test_nothing_is_loaded_from_elsewhere(page):
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
     assert "default-src 'none'" in page
