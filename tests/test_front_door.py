@@ -10,6 +10,7 @@ import pytest
 import jalign
 from jalign.config.read import read_config
 from jalign.options import OptimConfig, SampleConfig
+from jalign.report.record import load as read_record
 from jalign.run.batches import source_of
 from jalign.run.roles import initial_state
 from jalign.train.exit_code import ExitCode
@@ -68,6 +69,8 @@ def test_grpo_in_seven_lines_samples_learns_and_is_saved(policy, tmp_path):
     opened = jalign.open(str(out))
     assert opened.policy.generate(["Once upon a time"], max_new_tokens=4) == [text]
     assert opened.evaluations == run.evaluations
+    (session,) = read_record(str(out)).happened("session")
+    assert session["from_python"] == ["policy", "train", "eval", "optimizer", "rewards"]
 
 
 def test_a_run_from_python_is_the_run_of_the_command_bit_for_bit(tmp_path):
