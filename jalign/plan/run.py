@@ -122,23 +122,28 @@ def _facts(
 
 def _add_costs(options: RunOptions, report: Report, roles: PlannedRoles, data: Stacks) -> None:
     """Fill in the report's arithmetic: FLOPs, bytes moved, steps, checkpoint sizes."""
-    algorithm, spec = options.algorithm, roles.model.decoder.spec
-    # An online run scores with its reference once per rollout, before its steps.
-    reference = algorithm.needs_reference() and options.reference != "cached"
+    spec = roles.model.decoder.spec
     count = sum(int(stack.count) for stack in data)
     report.tokens = plan_data.real_tokens(data)
     report.flops = plan_data.step_flops(options, spec, data)
     itemsize = np.dtype(roles.model.decoder.dtype).itemsize
-    # forward and backward, forward again, and the reference: each reads all weights
-    passes = 2 + (options.model.remat == "full") + reference
     weights = (work.layer_parameters(spec) + work.head_parameters(spec)) * itemsize
     updated = (policy_of(roles.state.params), roles.state.opt_state)
     # what waits on the host comes to the device for its update
     updated = bytes_on_one(updated) + bytes_on_one(updated, host=True)
-    report.bytes_moved = count * passes * weights / options.mesh.tensor + 3 * updated
+    report.bytes_moved = count * passes(options) * weights / options.mesh.tensor + 3 * updated
     report.steps = plan_data.steps_of(options)
     report.saved = sum(_bytes(x) for x in jax.tree.leaves(roles.state))
     report.kept = options.checkpoint.keep + 1 + bool(options.stop.metric)
+
+
+def passes(options: RunOptions) -> int:
+    """How often the step reads all weights for a micro-batch: forward, backward, forward again with
+    remat full, and the reference, which an online run reads once per rollout, before its steps.
+    """
+    row = options.algorithm
+    reference = row.needs_reference() and options.reference != "cached" and not row.experience
+    return 2 + (options.model.remat == "full") + reference
 
 
 def _add_sampling_costs(options: RunOptions, report: Report, roles: PlannedRoles) -> None:

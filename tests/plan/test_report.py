@@ -13,6 +13,7 @@ from jalign.plan import data as plan_data
 from jalign.plan.compile import Memory, Program
 from jalign.plan.report import Report
 from jalign.plan.roles import roles_of
+from jalign.plan.run import passes
 from jalign.plan.targets import target
 
 
@@ -34,6 +35,21 @@ def test_every_model_that_is_known_has_as_many_parameters_as_its_card_says():
     specs = {name: family_of(config).spec(config) for name, config in known.items()}
     for name, count in billions.items():
         assert work.parameters(specs[name]) / 1e9 == pytest.approx(count, rel=2e-3), name
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["--algorithm", "dpo"], 3),
+        (["--algorithm", "dpo", "--model.remat", "full"], 4),
+        (["--algorithm", "dpo", "--reference", "cached"], 2),
+        (["--algorithm", "simpo"], 2),
+        # scored with the reference once per rollout, before the steps
+        (["--algorithm", "grpo", "--steps", "2", "--reward.functions", "{repetition: 1}"], 2),
+    ],
+)
+def test_a_micro_batch_reads_the_weights_once_per_pass(words, count):
+    assert passes(read_config(words)) == count
 
 
 def report(**numbers):
