@@ -74,7 +74,7 @@ def test_a_killed_leaderboard_continues_and_gives_what_it_would_have_given(tmp_p
     assert all(row.seeds == 2 and row.seconds > 0 for row in board.rows)
     assert {row.name: row.models for row in board.rows} == {"dpo": 2, "rloo": 3}
     assert json.loads((out / "leaderboard.json").read_text())["cells"] == 6
-    assert (out / "leaderboard.html").read_text().count("<table") == 5
+    assert (out / "leaderboard.html").read_text().count("<table") == 6
     samples = pq.read_table(out / "samples.parquet")
     assert samples.num_rows == 6 * 7  # six prompts; six cells and the start
     assert set(samples["p_first"].to_pylist()) <= {0.0, 0.5, 1.0}
