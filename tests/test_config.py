@@ -202,6 +202,8 @@ def test_configs_that_come_with_jalign_go_by_name_from_anywhere(tmp_path, monkey
     assert read_config(["--config", "tiny/grpo"]).out == "runs/tiny/grpo"
     with pytest.raises(ConfigError, match=r"cannot read config tiny/orop: .*mean 'tiny/orpo'"):
         read_config(["tiny/orop"])
+    with pytest.raises(ConfigError, match=r"cannot read config stories: .*'leaderboard/stories'"):
+        read_config(["stories"])
     (tmp_path / "quickstart").write_text("algorithm: {name: ipo}\n")
     assert algorithm("quickstart") == {"name": "ipo"}  # an existing file comes first
 

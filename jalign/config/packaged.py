@@ -41,8 +41,11 @@ def find(name: str) -> str:
             return str(file)
     if Path(name).exists():
         return name
-    near = did_you_mean(inside.removesuffix(".yaml"), names())
-    near = f"{near} " if "did you mean" in near else "; "
+    word = inside.removesuffix(".yaml")
+    # the name without its folder, or else the nearest spelling
+    named = [known for known in names() if known.endswith(f"/{word}")]
+    near = f"; did you mean {named[0]!r}?" if named else did_you_mean(word, names())
+    near = f"{near} " if "did you mean" in near else " "
     raise ConfigError(
         f"cannot read config {name}: there is no such file, and no config of "
         f"jalign's own has that name{near}(jalign configs lists them)"

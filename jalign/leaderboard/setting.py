@@ -16,12 +16,10 @@ from jalign.leaderboard.noise import Row, noisy
 from jalign.leaderboard.spec import Spec
 from jalign.options import DataConfig, OptimConfig
 from jalign.rewards.functions import RewardFunctions
-from jalign.rewards.rules import RULES
 from jalign.run import api
 from jalign.run.data import rows_of
 from jalign.run.folder import reward_model as load_reward_model
 from jalign.run.load import load
-from jalign.signatures import did_you_mean
 from jalign.train.exit_code import ExitCode
 
 if TYPE_CHECKING:
@@ -66,13 +64,9 @@ class Setting:
     def true_reward(self) -> RewardFunctions | RewardModel:
         """The reward that ranks the methods."""
         name = self.spec.true_reward
-        if name in RULES or ":" in name:
-            return RewardFunctions({name: 1.0})
-        try:
-            return load_reward_model(name)
-        except ValueError as error:
-            near = did_you_mean(name, RULES)
-            raise ValueError(f"true_reward {name!r} is no rule{near}, and {error}") from error
+        # a rule, file.py:function or package.module:function; not gs://bucket/run or org/model
+        function = name.rpartition(":")[2].isidentifier() and not Path(name).is_dir()
+        return RewardFunctions({name: 1.0}) if function else load_reward_model(name)
 
     def judged(self, prompts: list[str], responses: list[str]) -> np.ndarray:
         """[n] true rewards."""

@@ -40,5 +40,5 @@ def test_a_misspelled_rule_is_answered_with_the_nearest(tmp_path):
     setting = Setting(
         Spec(start="embedded", methods=METHODS, true_reward="sentiment_rewrd"), tmp_path
     )
-    with pytest.raises(ValueError, match=r"'sentiment_rewrd' is no rule.*'sentiment_reward'"):
+    with pytest.raises(ValueError, match=r"'sentiment_rewrd'.*'sentiment_reward'"):
         setting.judged(["a"], ["b"])
