@@ -42,3 +42,18 @@ def test_a_misspelled_rule_is_answered_with_the_nearest(tmp_path):
     )
     with pytest.raises(ValueError, match=r"'sentiment_rewrd'.*'sentiment_reward'"):
         setting.judged(["a"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("sentiment_reward", False),
+        ("jalign.leaderboard.true_rewards:cheerful_story", False),
+        ("gs://bucket/runs/rm", True),
+        ("org/reward-model", True),
+    ],
+)
+def test_a_name_is_a_function_or_a_reward_model(name, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("jalign.leaderboard.setting.load_reward_model", lambda name: name)
+    setting = Setting(Spec(start="embedded", methods=METHODS, true_reward=name), tmp_path)
+    assert (setting.true_reward == name) == model
