@@ -1,8 +1,10 @@
-"""QLoRA: frozen matrices of a model in 4 or 8 bits (`jalign.kernels.nf4`)."""
+"""Frozen matrices of a model in 4 or 8 bits: `jalign.kernels.nf4` stores them small, as QLoRA does,
+`jalign.kernels.w8a8` also multiplies in 8 bits.
+"""
 
 from __future__ import annotations
 
-from types import EllipsisType
+from types import EllipsisType, ModuleType
 from typing import TypeVar
 
 import jax
@@ -10,10 +12,27 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from jalign.kernels.nf4 import QuantizedArrays, decode, encode, quantized_matmul
+from jalign.kernels import nf4, w8a8
 from jalign.models.linear import linear_layers
 
 Model = TypeVar("Model", bound=nnx.Module)
+KINDS = (*nf4.KINDS, *w8a8.CODES)
+
+
+def _module_of(arrays: dict[str, Array]) -> ModuleType:
+    """What encoded the arrays."""
+    return w8a8 if "channel_scales" in arrays else nf4
+
+
+def encode(w: Array, kind: str) -> dict[str, Array]:
+    """Quantize matrices [..., i, o].
+
+    Raises:
+      ValueError: for an unknown kind, or a matrix that the kind does not fit.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"quantization {kind!r} is unknown; there is: {', '.join(KINDS)}")
+    return (w8a8 if kind in w8a8.CODES else nf4).encode(w, kind)
 
 
 class Quantized(nnx.Module):
@@ -26,7 +45,7 @@ class Quantized(nnx.Module):
 
     # The attribute is part of parameter paths (`layers.attn.q.kernel.parts.codes`), which sharding
     # rules and fingerprints of saved runs name.
-    def __init__(self, arrays: QuantizedArrays, dtype: DTypeLike):
+    def __init__(self, arrays: dict[str, Array], dtype: DTypeLike):
         self.parts = nnx.data({name: nnx.Variable(x) for name, x in arrays.items()})
         self.dtype = dtype
 
@@ -38,23 +57,25 @@ class Quantized(nnx.Module):
     def shape(self) -> tuple[int, ...]:
         codes = self.parts["codes"]
         *stack, rows, outputs = codes.shape
-        inputs_per_row = 1 if codes.dtype == "int8" else 2
+        inputs_per_row = 2 if codes.dtype == "uint8" else 1
         return (*stack, rows * inputs_per_row, outputs)
 
     def __getitem__(self, index: EllipsisType) -> Array:
         del index
-        return decode(self._arrays(), self.dtype)
+        arrays = self._arrays()
+        return _module_of(arrays).decode(arrays, self.dtype)
 
     def matmul(self, x: Array) -> Array:
         """x W."""
-        return quantized_matmul(x, self._arrays())
+        arrays = self._arrays()
+        return _module_of(arrays).quantized_matmul(x, arrays)
 
-    def _arrays(self) -> QuantizedArrays:
+    def _arrays(self) -> dict[str, Array]:
         return {name: x[...] for name, x in self.parts.items()}
 
 
 def quantize(model: Model, kind: str) -> Model:
-    """A copy of `model` with the matrices of its layers in `kind`, nf4 or int8.
+    """A copy of `model` with the matrices of its layers in a kind of `KINDS`.
 
     Embeddings, norms, unembedding and adapters are shared with `model`, not quantized.
 

@@ -41,8 +41,8 @@ DEFAULT: Rules = (
         P(None, FSDP_AXES, TENSOR),
     ),
     (r"layers\.(attn\.o|mlp\.down)\.kernel\.parts\.(codes|scales)", P(None, TENSOR, FSDP_AXES)),
-    # One step per 16,384 entries: replicating them costs nothing.
-    (r"layers\..*\.kernel\.parts\.(steps|mean)", P()),
+    # One step per 16,384 entries, one scale per output: replicating them costs nothing.
+    (r"layers\..*\.kernel\.parts\.(steps|mean|channel_scales)", P()),
     (r"embed\.weight", P(TENSOR, FSDP_AXES)),
     (r"positions\.weight", P(None, FSDP_AXES)),
     (r"lm_head\.kernel", P(FSDP_AXES, TENSOR)),

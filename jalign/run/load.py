@@ -34,7 +34,8 @@ def load(
       name: a folder or hub name of Hugging Face, "embedded", or a run (RUN, RUN@STEP, RUN@best).
       lora: rank of new adapters (alpha = 2 rank), or their `LoraConfig`; the base is frozen.
       adapter: a PEFT folder with adapters to continue training.
-      quant: nf4 or int8 stores the matrices under adapters in 4 or 8 bits.
+      quant: nf4 or int8 stores the matrices under adapters in 4 or 8 bits; w8a8 and fp8 also
+        multiply in 8 bits.
       dtype: compute dtype; auto is bfloat16 on accelerators, float32 on CPU.
       tokenizer: folder or hub name; by default the model's own.
       template: replaces the tokenizer's chat template: a built-in name, a .jinja file, or a text.

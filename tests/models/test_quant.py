@@ -36,6 +36,14 @@ def test_the_forward_pass_is_that_of_the_decoded_matrices(model, kind):
     assert 0 < off < {"nf4": 1.0, "int8": 0.1}[kind]
 
 
+@pytest.mark.parametrize("kind, error", [("w8a8", 0.05), ("fp8", 0.2)])
+def test_products_in_8_bits_keep_the_log_probabilities(model, kind, error):
+    small = quantize(model, kind)
+    off = jnp.abs(jax.nn.log_softmax(logits(small)) - jax.nn.log_softmax(logits(model))).mean()
+    stored = jnp.abs(logits(small) - logits(dequantize(small))).mean()
+    assert 0 < off < error and stored > 1e-3  # the tokens are rounded, too
+
+
 def test_only_adapters_have_gradients(model):
     small = lora.add_lora(quantize(model, "nf4"), rank=2, alpha=4.0, rngs=nnx.Rngs(params=0))
     _, params, base = functional(small, lora.trainable_filter(small))
