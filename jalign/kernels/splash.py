@@ -25,6 +25,19 @@ def splash_attention(
     return shard_over_rows_and_heads(run, q, k, v)
 
 
+def tokens_last(x: Array) -> Array:
+    """The same [B, T, H, C], stored [B, H * C, T] as the kernel reads it.
+
+    One copy after a gather of [N, H * C]. If heads were split first, there would be two, of heads
+    padded to 128 lanes: an attention block of 64-wide heads takes 5.5 instead of 7.1 ms on a v6e by
+    the compiler's cycles, of 128-wide ones 5.4 instead of 6.2.
+    """
+    b, t, h, c = x.shape
+    # The barrier keeps the copy in 16 bits: what follows is computed in float32.
+    flat = jax.lax.optimization_barrier(x.reshape(b, t, h * c).swapaxes(1, 2))
+    return flat.reshape(b, h, c, t).transpose(0, 3, 1, 2)
+
+
 def _local(
     q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
 ) -> Array:
@@ -51,6 +64,9 @@ def _local(
             block_kv_dkv_compute=block,
             block_q_dq=block,
             block_kv_dq=block,
+            q_layout=kernel.QKVLayout.SEQ_MINOR,
+            k_layout=kernel.QKVLayout.SEQ_MINOR,
+            v_layout=kernel.QKVLayout.SEQ_MINOR,
         ),
     )
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
+from jalign.kernels.splash import tokens_last
 from jalign.models.cache import KeysValues, write
 from jalign.models.linear import Linear
 from jalign.models.norms import Norm
@@ -41,12 +42,15 @@ class AttentionInputs(NamedTuple):
     Attributes:
       positions: [S, N].
       tables: cosines and sines of every rotary embedding in use.
+      row_tables: the same by rows [S * M, T], for a kernel whose rows are rotated after they are
+        gathered (splash), else None.
       rows, inverse: of a flat stream (`jalign.layout`), else None.
       fresh: with a cache, whether it was empty.
     """
 
     positions: Int[Array, "S N"]
     tables: dict[Rope, tuple[Array, Array]]
+    row_tables: dict[Rope, tuple[Array, Array]] | None
     rows: Int[Array, "S M T"] | None
     inverse: Int[Array, "S N K"] | None
     fresh: bool
@@ -83,18 +87,18 @@ class Attention(nnx.Module):
             linear(x, key).reshape(*streams, -1, spec.head_dim)
             for linear, key in zip((self.q, self.k, self.v), keys, strict=False)
         )
-        # Before the rotation, as in Qwen 3 and Gemma 3.
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if layer_type.rope is not None:
-            q, k = (
-                rotate(q, inputs.tables[layer_type.rope]),
-                rotate(k, inputs.tables[layer_type.rope]),
-            )
+        if inputs.row_tables is None:
+            q, k = self._rotated(q, k, layer_type, inputs.tables)
         if kv is None:
             q, k, v = _by_heads(q, k, v)
         options = {"scale": spec.scale, "window": layer_type.window, "softcap": spec.attn_softcap}
-        on_rows = functools.partial(attention, implementation=implementation, **options)
+
+        def on_rows(q: Array, k: Array, v: Array) -> Array:
+            if inputs.row_tables is not None:
+                q, k, v = (tokens_last(a) for a in (q, k, v))
+                q, k = self._rotated(q, k, layer_type, inputs.row_tables)
+            return attention(q, k, v, implementation=implementation, **options)
+
         if kv is not None:
             kv = write(kv, layer, k, v, inputs.positions, inputs.fresh)
         if inputs.rows is not None and inputs.inverse is not None:
@@ -106,6 +110,15 @@ class Attention(nnx.Module):
             k, v = (all_[layer].astype(q.dtype) for all_ in kv)
             y = cached_attention(q, k, v, inputs.positions, **options)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
+
+    def _rotated(self, q: Array, k: Array, layer_type: LayerType, tables) -> tuple[Array, Array]:
+        # The norm before the rotation, as in Qwen 3 and Gemma 3.
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if layer_type.rope is None:
+            return q, k
+        table = tables[layer_type.rope]
+        return rotate(q, table), rotate(k, table)
 
 
 def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -126,8 +139,6 @@ def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
 def _on_flat_stream(on_rows, qkv: tuple[Array, ...], rows: Array, inverse: Array) -> Array:
     """Attention of [S, N, heads, C] streams on the rows gathered from them."""
     s, m, t = rows.shape
-    # On TPUs heads of 64 are padded to 128 lanes in these gathers. Gathering [N, H * 64] and
-    # splitting the heads afterwards would take half the time there (7.1 of 13.9 ms on a v6e).
     y = on_rows(*(expand(a, rows, inverse).reshape(s * m, t, *a.shape[2:]) for a in qkv))
     return collapse(y.reshape(s, m, t, *y.shape[2:]), rows, inverse)
 

@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from jalign.core import did_you_mean
 from jalign.kernels import devices
 from jalign.kernels.backend import choose_attention
+from jalign.kernels.flat import expand
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
 from jalign.models.heads import ScalarHead
@@ -197,7 +198,12 @@ class Decoder(nnx.Module):
             )
         tables = {rope: rope.table(positions, self.spec.head_dim, lengths) for rope in ropes}
         inputs = AttentionInputs(
-            positions, tables, rows, inverse, cache is not None and cache.fresh
+            positions,
+            tables,
+            self._row_tables(tables, rows, inverse) if cache is None else None,
+            rows,
+            inverse,
+            cache is not None and cache.fresh,
         )
         kv = None if cache is None else cache.kv
         flat, kv, seen = self._run_layers(x.reshape(-1, x.shape[-1]), inputs, kv, key, keep)
@@ -264,6 +270,19 @@ class Decoder(nnx.Module):
             carry, last = several(carry, rest, left, scanned=False)
             seen = jnp.concatenate([seen.reshape(-1, *x.shape), last]) if keep else None
         return *carry, seen
+
+    def _row_tables(self, tables, rows, inverse) -> Any:
+        """`tables` by rows, if the kernel rotates rows."""
+        used = {self.attention or self._best_attention(kind) for kind in self.spec.kinds}
+        if used != {"splash"}:
+            return None
+        if rows is None or inverse is None:
+            return tables
+
+        def by_row(table: Array) -> Array:
+            return expand(table, rows, inverse).reshape(-1, rows.shape[-1], table.shape[-1])
+
+        return {rope: (by_row(cos), by_row(sin)) for rope, (cos, sin) in tables.items()}
 
     def _best_attention(self, kind: LayerType) -> str:
         device = devices.built_for()

@@ -1,5 +1,7 @@
 """Scores do not depend on how the tokens lie in memory, and are what the model's logits say."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -116,6 +118,29 @@ def test_flat_streams_and_padded_rows_give_the_same_scores_and_gradients(streams
     run = jax.jit(jax.grad(loss, has_aux=True))
     a, b = run(params, padded()), run(params, flat(streams))
     chex.assert_trees_all_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("layout", [padded(), flat(1)])
+def test_the_tpu_kernel_gives_the_scores_and_gradients_of_plain_attention(
+    monkeypatch, layout, qk_norm
+):
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+
+    interpreted = functools.partial(kernel.make_splash_mha, interpret=True)
+    monkeypatch.setattr(kernel, "make_splash_mha", interpreted)
+
+    def loss(params, base, apply):
+        out = apply(params, base, layout, ("token_logps",))["token_logps"]
+        return (jnp.where(MASK, out, 0.0) * jnp.arange(MASK.size).reshape(MASK.shape)).sum()
+
+    def result(attention):
+        model = tiny(qk_norm=qk_norm)
+        model.attention = attention
+        apply, params, base = functional(model, nnx.Param)
+        return jax.jit(jax.value_and_grad(loss), static_argnums=2)(params, base, apply)
+
+    chex.assert_trees_all_close(result("splash"), result("xla"), rtol=1e-4, atol=1e-5)
 
 
 def test_rows_that_are_their_own_streams_are_one_response_each():
