@@ -25,11 +25,13 @@ from jaxtyping import install_import_hook
 CHECKED = ["losses", "advantages", "experience", "kernels", "models", "rollout"]
 install_import_hook([f"jalign.{part}" for part in CHECKED], "beartype.beartype")
 
-# Files of few and long tests, which train whole runs or compile for hardware that is not here.
+CHILDREN = os.path.join(os.path.dirname(__file__), "children")
+
+# Files that take longest, and are started first: whole runs, and compilers for absent hardware.
 LONG = (
-    "several_processes", "online", "runs", "plan", "roles", "configs", "memory_options", "stop",
-    "object_store", "readme", "example_scripts", "cli_pipeline", "cli_reward", "cli_feedback",
-    "cli", "cli_merge",
+    "several_processes", "online", "front_door", "example_scripts", "configs", "runs", "roles",
+    "plan", "stop", "readme", "exit_codes", "object_store", "benchmarks", "leaderboard",
+    "cli_reward", "memory_options", "cli", "cli_merge", "cli_pipeline", "cli_feedback",
 )  # fmt: skip
 
 
@@ -44,7 +46,7 @@ OPTIMIZED = (
 
 # Left out by --fast: runs, processes, compilers for absent hardware, and what compiles models.
 SLOW = (
-    *LONG, "leaderboard", "exit_codes", "own_algorithm", "pitfalls", "run_model", "cli_export",
+    *LONG, "own_algorithm", "pitfalls", "run_model", "cli_export",
     "judged_rewards", "response_end", "token_limits", "summary", "described", "launch", "ending",
     "checkpoint", "step", "hosts", "preemption", "diverged_runs", "missing_rewards", "offload",
     "weight", "rounding", "moments", "hooks", "judge", "reward_model", "process_model",
@@ -87,6 +89,16 @@ def folder(tmp_path_factory):
     write_model(folder / "model")
     write_pairs(folder / "pairs.jsonl.gz")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _children(request):
+    """The processes that a test starts have no torch; only `transformers serve` needs it."""
+    kept = [path for path in (os.environ.get("PYTHONPATH"),) if path]
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.stem != "test_transformers_serve":
+            patch.setenv("PYTHONPATH", os.pathsep.join([CHILDREN, *kept]))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

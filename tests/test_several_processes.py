@@ -36,7 +36,8 @@ def whose(prompts, responses):
 def several(*launch):
     """What local_processes.py starts; the exit code and what was printed."""
     command = [sys.executable, str(ROOT / "launch" / "local_processes.py"), *launch]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "JALIGN_HEARTBEAT_S": "10"}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": paths, "JALIGN_HEARTBEAT_S": "10"}
     # every process compiles every program, and few steps are taken with it
     env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
@@ -81,14 +82,6 @@ def asked(folder):
     return said
 
 
-def sampled_and_learnt_as_one_did(folder, out):
-    assert asked(folder) == ["0"] * 3
-    the_same(folder, "grpo-one", out)
-    one, several = rows(folder, "grpo-one"), rows(folder, out)
-    for name in ("reward", "rewards/whose/mean", "rewards/judge/mean", "rewards/model/mean"):
-        assert one[0][name] == pytest.approx(several[0][name])  # the rollout's first step says it
-
-
 def test_dpo_on_two_processes_is_dpo_on_one_and_a_killed_process_is_made_up_for(folder, dpo):
     kill = f"1:{folder / 'dpo-two' / 'checkpoints' / '1'}"
     command = jalign_train(folder, "dpo-two", "dpo")
@@ -102,19 +95,20 @@ def test_dpo_on_two_processes_is_dpo_on_one_and_a_killed_process_is_made_up_for(
 def test_grpo_on_two_processes_learns_what_one_does_from_rewards_asked_once(folder, online):
     code, said = several(*TWO, "--", *jalign_train(folder, "grpo-two", "grpo", **online))
     assert code == 0, said
-    sampled_and_learnt_as_one_did(folder, "grpo-two")
+    assert asked(folder) == ["0"] * 3
+    the_same(folder, "grpo-one", "grpo-two")
+    one, two = rows(folder, "grpo-one"), rows(folder, "grpo-two")
+    for name in ("reward", "rewards/whose/mean", "rewards/judge/mean", "rewards/model/mean"):
+        assert one[0][name] == pytest.approx(two[0][name])  # the rollout's first step says it
 
 
-def test_four_processes_told_to_stop_save_and_one_goes_on_with_another_mesh(folder, dpo, online):
-    """GRPO and, with the same start of the processes, DPO, to whose third a SIGTERM is sent."""
-    first = arguments(folder, "grpo-four", "grpo", **FOUR_DEVICES | online)
-    then = arguments(folder, "dpo-four", "dpo", **FOUR_DEVICES, steps=60)
-    command = [sys.executable, str(ROOT / "tests" / "_in_turn.py"), *first, "then", *then]
+def test_four_processes_told_to_stop_save_and_one_goes_on_with_another_mesh(folder, dpo):
+    """A SIGTERM is sent to the third."""
     kill = f"2:{folder / 'dpo-four' / 'checkpoints' / '1'}:TERM"
+    command = jalign_train(folder, "dpo-four", "dpo", steps=60)
     code, said = several(*FOUR, "--kill", kill, "--", *command)
     assert code == ExitCode.PREEMPTED, said
     assert "exit codes: [42, 42, 42, 42]" in said
-    sampled_and_learnt_as_one_did(folder, "grpo-four")
     stopped = rows(folder, "dpo-four")[-1]["step"]
     assert 1 <= stopped < 60
     steps = max(4, stopped + 2)

@@ -323,6 +323,9 @@ def _orbax_context(remote: bool, timeout_s: int) -> ocp.Context:
     # which may be missing, and names them.
     context.pytree.loading.partial_load = True
     context.asynchronous.timeout_secs = timeout_s
+    # The devices that hold copies of an array share its writing by slices of it, and XLA compiles
+    # every slice: seconds that arrays below this size do not win back.
+    context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
     if remote:  # renaming an object means copying it
         context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
     return context
