@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from jalign.kernels.devices import known
 from jalign.parallel.memory import is_on_host
-from jalign.plan.cycles import Cycles, cycles
+from jalign.plan.links import Links
+from jalign.plan.roofline import roofline
+from jalign.plan.schedule import timeline
+from jalign.plan.timeline import Timeline
 from jalign.plan.traffic import Traffic, traffic
 
 if TYPE_CHECKING:
@@ -55,8 +59,7 @@ class Program:
       collectives: kind -> traffic.
       arguments: arguments of the call, so that arrays shared by two programs count once.
       seconds: compile time.
-      cycles: by the TPU compiler's estimates, which are right at full effort alone; None at less,
-        and for other compilers.
+      timeline: where its seconds go; None at little effort, and for devices without known rates.
     """
 
     name: str
@@ -65,7 +68,7 @@ class Program:
     collectives: dict[str, Traffic] = field(default_factory=dict)
     arguments: Any = ()
     seconds: float = 0.0
-    cycles: Cycles | None = None
+    timeline: Timeline | None = None
 
 
 @contextmanager
@@ -118,11 +121,20 @@ def compile_program(
     )
     # cost_analysis counts the body of a loop once, so the text is read instead
     text = compiled.as_text()
-    estimate = cycles(text, trips) if getattr(jax.config, _EFFORT) != _LITTLE else None
-    return Program(
-        name, memory, 0.0, traffic(text, trips), args, time.perf_counter() - started,
-        estimate if estimate and estimate.total else None,
-    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    return Program(name, memory, 0.0, traffic(text, trips), args, seconds, _timeline(text, trips))
+
+
+def _timeline(text: str, trips: float) -> Timeline | None:
+    """Seconds of a program for the mesh in scope; None where the text has no estimates."""
+    devices = jax.sharding.get_mesh().devices.flatten().tolist()
+    accelerator = known(devices[0].device_kind) if devices else None
+    if accelerator is None or getattr(jax.config, _EFFORT) == _LITTLE:
+        return None
+    links = Links.of(accelerator, devices)
+    if accelerator.platform == "cuda":
+        return roofline(text, accelerator, links, trips)
+    return timeline(text, accelerator, links, trips) if accelerator.clock else None
 
 
 def needed_bytes(message: str) -> float | None:

@@ -12,7 +12,7 @@ _OPERATION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$
 _CALLED = re.compile(r"\b(?:body|to_apply|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
-_KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_KNOWN = re.compile(r'"known_trip_count":\s*\{"n":\s*"(\d+)"')
 _INDEX = re.compile(r"\bindex=(\d+)")
 _DIRECTION = re.compile(r"\bdirection=([A-Z]+)")
 _FRAME = re.compile(r"\bstack_frame_id=(\d+)")
@@ -20,6 +20,8 @@ _TABLE = re.compile(r"^(FileNames|FileLocations|StackFrames)$")
 _QUOTED = re.compile(r'^(\d+) "(.*)"$')
 _LOCATION = re.compile(r"^(\d+) \{file_name_id=(\d+) .*\bline=(\d+) ")
 _STACK = re.compile(r"^(\d+) \{file_location_id=(\d+) parent_frame_id=(\d+)\}")
+_CONTINUED = re.compile(r'\n(?=["}]\S)')
+_COMMENT = re.compile(r"/\*.*?\*/")
 _THROUGH = ("copy", "convert", "bitcast")
 """Operations that hand on the value of their operand."""
 _MIRRORED = {"LT": "GT", "LE": "GE", "GT": "LT", "GE": "LE", "NE": "NE"}
@@ -44,7 +46,7 @@ class Operation:
             elif letter in ")]}" and depth:
                 depth -= 1
             elif depth == 0 and letter in ",)":
-                parts.append(self.rest[start:i].split()[-1:])
+                parts.append(_COMMENT.sub("", self.rest[start:i]).split()[-1:])
                 start = i + 1
                 if letter == ")":
                     break
@@ -109,7 +111,8 @@ class Module:
         """Parse `compiled.as_text()`."""
         computations: dict[str, Computation] = {}
         entry, current = "", Computation()
-        for line in text.splitlines():
+        # the attributes of a Mosaic kernel go over several lines
+        for line in _CONTINUED.sub(" ", text).splitlines():
             if line and not line[0].isspace():
                 if start := _COMPUTATION.match(line):
                     current = computations.setdefault(start[2], Computation())

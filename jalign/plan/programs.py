@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from jalign.options import RunOptions
 from jalign.plan import data as plan_data
 from jalign.plan.compile import Program, compile_program
 from jalign.plan.roles import PlannedRoles, integers, key_in
+from jalign.rewards import judge
 from jalign.rewards import model as reward_model
 from jalign.rollout import sampler
 from jalign.rollout.decode_model import SamplingWeights, relayout
@@ -27,6 +29,11 @@ from jalign.train.step import make_train_step
 
 if TYPE_CHECKING:
     from jalign.layout import MicroBatches
+
+_INSTRUCTIONS = 512  # tokens of a judge's template
+_ANSWERS = 10  # that it chooses among
+_JUDGMENT = 256  # tokens that it writes, as `rating.additive_ratings` asks for
+_SCORED, _WRITTEN = 32, 8  # rows of a call, as in `ModelJudge` and `run.judge`
 
 
 def programs_of(
@@ -44,6 +51,8 @@ def programs_of(
         yield _reader(options, mesh, roles, data, names)
     if roles.reward is not None:
         yield _reward(options, mesh, roles)
+    if roles.judge is not None:
+        yield _judge(options, mesh, roles)
 
 
 def _train_step(
@@ -66,15 +75,12 @@ def _train_step(
 
 
 def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[Program]:
+    """The sampler, and the one of an opponent that writes the last response to each prompt."""
     spec, c = build_online.spec_of(options), options.rollout
     graphdef, state = roles.model.sampling_weights(roles.state.params)
     if c.weights == "gathered":
         state = gathered_copy_fn(state, roles.model.decoder.dtype)[1]
-    # compiled for its output shardings, which the compiler chooses
-    layout = relayout.lower(graphdef, False, state).compile()
-    shapes = jax.eval_shape(partial(relayout, graphdef, False), state)
-    head, layers = abstract_in(shapes, layout.output_shardings)
-    weights = SamplingWeights(state, head, layers, graphdef=graphdef, vocab_axis=1)
+    policy = _sampling_weights(graphdef, state)
     # the refilling sampler holds c.rows responses at once, the other one calls of prompts
     rows = c.rows and -(-c.rows // spec.responses)
     count = rows or c.sample_batch or spec.prompts
@@ -82,11 +88,43 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[P
     # prompts are padded to buckets, so that a run compiles few programs
     longest = -(-longest // sampler.BUCKET) * sampler.BUCKET
     settings = build_online.settings_of(options, eos=(0,))
-    yield compile_program(
-        "sampling",
+    assert options.algorithm.experience is not None
+    opponent = options.algorithm.experience.opponent
+    others = settings.responses - (opponent != "policy")
+    prompts = (count, longest)
+    yield _sampler("sampling", mesh, (policy,), prompts, replace(settings, responses=others))
+    if not options.algorithm.experience.samples_reference:
+        return
+    reference = _sampling_weights(*build_online.reference_weights(roles.model, roles.frozen))
+    models = (reference,) if opponent == "reference" else (policy, reference)
+    mixture = c.mixture if opponent == "mixture" else 0.0
+    single = replace(settings, responses=1, mixture=mixture)
+    prompts = (build_online.prompts_per_call(options), longest)
+    yield _sampler(f"sampling of the {opponent}", mesh, models, prompts, single)
+
+
+def _sampling_weights(graphdef: nnx.GraphDef, state: nnx.State) -> SamplingWeights:
+    """Weights as the sampler lays them out."""
+    # compiled for its output shardings, which the compiler chooses
+    layout = relayout.lower(graphdef, False, state).compile()
+    shapes = jax.eval_shape(partial(relayout, graphdef, False), state)
+    head, layers = abstract_in(shapes, layout.output_shardings)
+    return SamplingWeights(state, head, layers, graphdef=graphdef, vocab_axis=1)
+
+
+def _sampler(
+    name: str,
+    mesh: Mesh,
+    models: tuple[SamplingWeights, ...],
+    prompts: tuple[int, int],
+    settings: sampler.Settings,
+) -> Program:
+    count, longest = prompts
+    return compile_program(
+        name,
         sampler._sample,
-        ((weights,), integers(mesh, count, longest), integers(mesh, count)),
-        trips=c.max_new_tokens,
+        (models, integers(mesh, count, longest), integers(mesh, count)),
+        trips=settings.max_new_tokens,
         key=key_in(mesh),
         settings=settings,
     )
@@ -126,3 +164,19 @@ def _reward(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Program:
     return compile_program(
         "reward model", reward_model.scores_of, (*nnx.split(roles.reward), layout)
     )
+
+
+def _judge(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Program:
+    """A call of a judge: it scores answers, or for points writes them."""
+    prompt, response = plan_data.longest(options, roles.model.decoder.spec)
+    ask = options.reward.judge.ask
+    length = prompt + response * (1 + (ask == "preference")) + _INSTRUCTIONS
+    length = -(-length // sampler.BUCKET) * sampler.BUCKET
+    graphdef, state = nnx.split(roles.judge)
+    if ask == "points":
+        settings = sampler.Settings(max_new_tokens=_JUDGMENT, temperature=0.0)
+        weights = (_sampling_weights(graphdef, state),)
+        return _sampler("judge", mesh, weights, (_WRITTEN, length), settings)
+    layout = judge._layout([((0,), [0] * _ANSWERS)], _SCORED, length, _ANSWERS)
+    layout = jax.tree.map(lambda x: integers(mesh, *x.shape), layout)
+    return compile_program("judge", judge._token_logps, (graphdef, state, layout))

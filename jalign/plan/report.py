@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jalign.kernels.devices import GIB
+from jalign.plan import prediction
 from jalign.plan.compile import Program
 from jalign.plan.targets import Target
 
 # published trainers reach 0.35 to 0.58 on H100s and H200s
 MFU = 0.4
-MOST_EXPENSIVE = 10  # lines of jalign that are printed
 _CUDA_ROOM = 0.92  # usable share of a card's memory; driver, cuDNN and fragmentation use 8 %
 
 
@@ -132,7 +132,8 @@ class Report:
                         for kind, t in p.collectives.items()
                     },
                     "compile_s": round(p.seconds, 1),
-                    "predicted": self._predicted(p),
+                    "predicted": p.timeline
+                    and prediction.record(p.timeline, self.target.accelerator),
                 }
                 for p, peak in zip(self.programs, self.peaks, strict=True)
             ],
@@ -142,6 +143,7 @@ class Report:
                 "tflop_with_recomputation": self.flops[1] / 1e12,
                 "floor_s": self.floor_s,
                 "tokens_per_s_at_40_mfu": self.tokens_per_s,
+                "predicted": self.predicted,
             },
             "run": {
                 "steps": self.steps or None,
@@ -157,36 +159,34 @@ class Report:
             "facts": self.facts,
         }
 
-    def _predicted(self, program: Program) -> dict[str, object] | None:
-        """Seconds by the compiler's cycles, their shares by kind, and the most expensive lines."""
-        clock, c = self.target.accelerator.clock, program.cycles
-        if clock is None or c is None:
+    @property
+    def predicted(self) -> dict[str, float] | None:
+        """Seconds of the train step, tokens per second, MFU; None without a timeline."""
+        accelerator, t = self.target.accelerator, self.programs[0].timeline
+        if t is None:
             return None
+        seconds = prediction.predicted_s(t, accelerator)
+        peak = accelerator.flops * self.target.devices
         return {
-            "seconds_by_cycles": c.total / clock,
-            "shares": {kind: c.share(kind) for kind in ("product", "copy")},
-            "kernels_not_counted": c.kernels,
-            "costs": [
-                {"kind": p.kind, "line": p.line, "seconds": p.cycles / clock}
-                for p in c.costs[:MOST_EXPENSIVE]
-            ],
+            "step_s": seconds,
+            "tokens_per_s": self.tokens / seconds,
+            # useful FLOPs: recomputation is not among them
+            "mfu": self.flops[0] / (seconds * peak),
+            "exposed_collectives_s": t.of("collective") * seconds / t.seconds,
         }
 
-    def _cycle_lines(self) -> list[str]:
-        lines, clock = [], self.target.accelerator.clock
+    def _predicted_lines(self) -> list[str]:
+        accelerator, p = self.target.accelerator, self.predicted
+        if p is None:
+            return []
+        lines = [
+            f"  predicted: {p['step_s']:.3g} s a step, {p['tokens_per_s']:.4g} tokens/s, MFU "
+            f"{p['mfu']:.1%}, {p['exposed_collectives_s']:.3g} s of collectives exposed "
+            f"({prediction.basis(accelerator)})"
+        ]
         for program in self.programs:
-            c = program.cycles
-            if clock is None or c is None:
-                continue
-            lines.append(
-                f"  {program.name}: {c.total / clock:.3g} s by the compiler's cycles if nothing "
-                f"overlaps, {c.share('product'):.0%} matrix products, {c.share('copy'):.0%} copies "
-                f"between layouts; collectives and {c.kernels:.0f} calls of kernels not counted"
-            )
-            lines += [
-                f"    {p.cycles / clock:9.4f} s {p.cycles / c.total:6.1%}  {p.kind:<10}{p.line}"
-                for p in c.costs[:MOST_EXPENSIVE]
-            ]
+            if program.timeline:
+                lines += prediction.lines(program.name, program.timeline, accelerator)
         return lines
 
     def lines(self) -> list[str]:
@@ -227,7 +227,7 @@ class Report:
             f"  at an MFU of {MFU:.0%}: {self.tokens_per_s:.4g} tokens/s, "
             f"{self.step_s:.3g} s a step; {self._duration()}"
         )
-        lines += self._cycle_lines()
+        lines += self._predicted_lines()
         lines.append(
             f"  a checkpoint: {_size(self.saved)} on disk, at most {self.kept} of them at once: "
             f"{_size(self.saved * self.kept)}; while it is written as much as one in the memory of "

@@ -113,10 +113,7 @@ def _facts(
         "attention": "; ".join(f"{kernel}: {why}" for kernel, why in sorted(kernels)),
     }
     if roles.judge:
-        facts["judge"] = (
-            f"{options.reward.judge.model} in this process: its weights are counted, what it needs "
-            "while it answers is not"
-        )
+        facts["judge"] = f"{options.reward.judge.model} in this process"
     return facts
 
 

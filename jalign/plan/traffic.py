@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from typing import NamedTuple
 
 from jalign.plan.hlo import Module
+from jalign.plan.shapes import shapes
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-_BITS = {
-    "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16,
-    "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64,
-}  # fmt: skip
-_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
 class Traffic(NamedTuple):
@@ -57,14 +52,7 @@ def _result_bytes(shape: str, name: str) -> float:
     """Bytes of a result. The tuple of an asynchronous start also holds the operands; the result is
     the larger part.
     """
-    sizes = [_bytes(kind, axes) for kind, axes in _SHAPE.findall(shape) if kind in _BITS]
+    sizes = [x.bytes for x in shapes(shape)]
     if name.endswith("-start") and len(sizes) > 1:
         return max(sizes)
     return sum(sizes)
-
-
-def _bytes(kind: str, axes: str) -> float:
-    size = 1
-    for axis in filter(None, axes.split(",")):
-        size *= int(axis)
-    return size * _BITS[kind] / 8

@@ -1,6 +1,7 @@
 """What a plan says of a whole run, and which models it knows; nothing is compiled."""
 
 import json
+from pathlib import Path
 
 import jax
 import pytest
@@ -14,6 +15,7 @@ from jalign.plan.compile import Memory, Program
 from jalign.plan.report import Report
 from jalign.plan.roles import roles_of
 from jalign.plan.run import passes
+from jalign.plan.schedule import timeline
 from jalign.plan.targets import target
 
 
@@ -94,3 +96,24 @@ def test_a_judge_in_this_process_is_counted():
     asked = [*args, "--reward.judge.model", "m", "--reward.judge.server", "http://localhost:1/v1"]
     with jax.set_mesh(mesh):
         assert roles_of(read_config(asked), mesh).judge is None
+
+
+def test_a_report_says_seconds_tokens_and_mfu():
+    memory = Memory(1.0, 1.0, 0.0, 1.0, 1.0, 2.0)
+    program = Path(__file__).parent / "programs" / "collective_matmul_v5e8.hlo"
+    t = timeline(program.read_text(), target("v5e-8").accelerator)
+    step = Program("train step", memory, timeline=t)
+    numbers = {"programs": [step], "beside": [0.0], "tokens": 4096, "flops": (8e9, 9e9)}
+    report = Report("c", target("v5e-8"), {}, {}, **numbers)
+    predicted = report.record()["step"]["predicted"]
+    assert predicted["step_s"] == pytest.approx(t.seconds)  # v5e is not calibrated
+    assert predicted["tokens_per_s"] == pytest.approx(4096 / t.seconds)
+    assert predicted["mfu"] == pytest.approx(8e9 / (t.seconds * 8 * 197e12))
+    text = "\n".join(report.lines())
+    assert "  predicted: 0.000234 s a step, 1.749e+07 tokens/s, MFU 2.2%, " in text
+    assert "not calibrated on this generation" in text
+    assert report.record()["programs"][0]["predicted"]["costs"][0]["line"] == "models/linear.py:7"
+
+
+def test_a_report_without_a_timeline_predicts_nothing():
+    assert report().predicted is None and "predicted:" not in "\n".join(report().lines())
