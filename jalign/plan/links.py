@@ -21,6 +21,7 @@ Coordinates = tuple[int, ...]
 
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
 PAIRS = re.compile(r"source_target_pairs=\{([{}\d,]*)\}")
 
 
@@ -100,6 +101,13 @@ class Links:
             order = [int(x) for x in iota[4].split(",")] if iota[4] else range(len(shape))
             numbered = np.arange(int(np.prod(shape))).reshape(shape).transpose(order)
             return numbered.reshape(int(iota[1]), int(iota[2]))[0].tolist()
+        if named := _NAMED.search(attributes):  # as JAX 0.12 writes them: the axes of a group
+            axes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+            members = set(re.findall(r"'(\w+)'", named[2]))
+            numbered = np.arange(int(np.prod([int(n) for n in axes.values()])))
+            numbered = numbered.reshape([int(n) for n in axes.values()])
+            within = tuple(slice(None) if name in members else 0 for name in axes)
+            return numbered[within].flatten().tolist()
         return list(range(len(self.devices)))
 
     def _into(self, group: list[int]) -> float:

@@ -44,6 +44,8 @@ def test_a_group_along_one_axis_uses_its_links_alone():
     time = links.seconds("all-gather", 16 * MB, rows)
     assert time == pytest.approx(16 * MB * 3 / 4 / 90e9)
     assert links.seconds("all-gather", 16 * MB, columns) == time
+    named = "replica_groups=mesh['data'=4,'fsdp'=4] {'data'}"
+    assert links.seconds("all-gather", 16 * MB, named) == time
     assert links.seconds("all-gather", 16 * MB, both) == pytest.approx(16 * MB * 15 / 16 / 180e9)
 
 

@@ -6,9 +6,11 @@ import pytest
 
 from jalign.kernels.devices import ACCELERATORS
 from jalign.plan.hlo import Module
+from jalign.plan.links import Links
 from jalign.plan.schedule import timeline
 
-PROGRAM = (Path(__file__).parent / "programs" / "collective_matmul_v5e8.hlo").read_text()
+PROGRAM_FOLDER = Path(__file__).parent / "programs"
+PROGRAM = (PROGRAM_FOLDER / "collective_matmul_v5e8.hlo").read_text()
 V5E, V6E = ACCELERATORS["v5e"], ACCELERATORS["v6e"]
 MIB = 2**20
 
@@ -42,6 +44,25 @@ def test_a_collective_matmul_hides_all_permutes_but_the_first():
     assert (first.kind, first.line) == ("product", "models/linear.py:7")
     # 8 products of [1024, 128] and [128, 4096] in each of two fusions, twice
     assert first.arithmetic == pytest.approx(2 * 4 * 2 * 1024 * 128 * 4096 / V5E.flops)
+
+
+def test_a_step_of_jax_0_12_gathers_weights_and_scatters_their_gradients():
+    # the gradient of four layers x = x + silu(x @ w) on a v6e-8, x [2048, 2048] a chip, w
+    # [2048, 2048] in eighths, all of it computed again: by hand, at 1.75 GHz and two links of 90
+    # GB/s into a chip of 2 x 4. Per layer two gathers of 8 MiB, one reduce-scatter to 1 MiB that
+    # XLA fuses as an all-reduce of which a slice is kept, and four products
+    class Device:
+        def __init__(self, i):
+            self.slice_index, self.coords = 0, (i % 2, i // 2, 0)
+
+    text = (PROGRAM_FOLDER / "layers_v6e8.hlo").read_text()
+    t = timeline(text, V6E, Links.of(V6E, [Device(i) for i in range(8)]))
+    assert t.of("product") == pytest.approx(4 * (34_816 + 34_816 + 39_936 + 44_016) / 1.75e9)
+    collectives = 4 * (2 * 8 * MIB * 7 / 8 + MIB * 7) / 180e9
+    assert t.of("collective") == t.links == pytest.approx(collectives)
+    product = next(c for c in t.costs if c.kind == "product")
+    assert product.arithmetic == pytest.approx(4 * 4 * 2 * 2048**3 / 918e12)
+    assert product.bound == "arithmetic 85%"
 
 
 def test_a_transfer_is_exposed_by_what_is_left_of_it_when_its_result_is_needed():
