@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array, shard_map
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jalign.parallel.axes import FSDP
 from jalign.plan.links import Links
 from jalign.plan.prediction import lines
 from jalign.plan.schedule import timeline
@@ -87,7 +88,7 @@ def attention(mesh: Mesh) -> Callable[[Array, Array, Array], Array]:
     blocks = kernel.BlockSizes(**dict.fromkeys(names, BLOCK), use_fused_bwd_kernel=True)
     mask = masks.MultiHeadMask([masks.CausalMask((TOKENS, TOKENS))] * HEADS)
     attend = kernel.make_splash_mha_single_device(mask, block_sizes=blocks)
-    rows = PartitionSpec("fsdp")
+    rows = PartitionSpec(FSDP)
     return shard_map(
         jax.vmap(attend), mesh=mesh, in_specs=(rows,) * 3, out_specs=rows, check_vma=False
     )
@@ -112,7 +113,7 @@ def loss_fn(mesh: Mesh, params: Params, tokens: Array) -> Array:
     attend, b = attention(mesh), tokens.shape[0]
     constrain = jax.lax.with_sharding_constraint
     gathered = lambda w: constrain(w.astype(jnp.bfloat16), NamedSharding(mesh, PartitionSpec()))  # noqa: E731
-    by_rows = lambda x, *axes: constrain(x, NamedSharding(mesh, PartitionSpec(*axes, "fsdp")))  # noqa: E731
+    by_rows = lambda x, *axes: constrain(x, NamedSharding(mesh, PartitionSpec(*axes, FSDP)))  # noqa: E731
 
     def layer(x: Array, p: Params) -> tuple[Array, None]:
         y = normed(x, p["norm_1"])
@@ -155,10 +156,10 @@ def step(mesh: Mesh, params: Params, mu: Params, nu: Params, tokens: Array) -> t
 def compiled_text(anchor: Anchor) -> str:
     """The program of a step, compiled for the target."""
     devices = topology(target(TARGET))
-    mesh = Mesh(np.array(devices), ("fsdp",))
+    mesh = Mesh(np.array(devices), (FSDP,))
 
     def shape(axes: tuple[int, ...], split: int, dtype: type = jnp.float32) -> jax.ShapeDtypeStruct:
-        spec = PartitionSpec(*[None] * split, "fsdp")
+        spec = PartitionSpec(*[None] * split, FSDP)
         return jax.ShapeDtypeStruct(axes, dtype, sharding=NamedSharding(mesh, spec))
 
     params = {name: shape(*size) for name, size in sizes(anchor).items()}
