@@ -16,11 +16,14 @@ class Fields:
     Attributes:
       row: its columns. A null column is used only if no alias holds a value.
       numeric: which optional numbers are read; None: all.
-      used: the columns that were asked for.
+      used: gets the columns that are asked for, those of several rows together.
     """
 
-    def __init__(self, row: Row, numeric: Collection[str] | None = None):
-        self.row, self.numeric, self.used = row, numeric, set[str]()
+    def __init__(
+        self, row: Row, numeric: Collection[str] | None = None, used: set[str] | None = None
+    ):
+        self.row, self.numeric = row, numeric
+        self.used = set() if used is None else used
 
     def find(self, name: str) -> str | None:
         """Name of this column in the row; None if it is missing or null."""

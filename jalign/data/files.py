@@ -59,14 +59,7 @@ def read_file(path: Path, split: str = "train", *, drop: bool = False) -> list[S
 
 def from_table(rows: Iterable[object], where: str) -> list[SourceRow]:
     """Rows of a table, without line numbers."""
-    return [_row(value, where, i) for i, value in enumerate(rows)]
-
-
-def _row(value: object, where: str, number: int, line: int = 0) -> SourceRow:
-    if isinstance(value, dict):
-        return SourceRow(value, where=where, number=number, line=line)
-    error = f"a row must be a JSON object, got {type(value).__name__}"
-    return SourceRow(where=where, number=number, line=line, error=error)
+    return [SourceRow(value, where=where, number=i) for i, value in enumerate(rows)]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -102,7 +95,7 @@ def _json_lines(path: Path, split: str) -> list[SourceRow]:
             if not rows and line.startswith("["):
                 return _json(path, split)  # an array under the name of lines
             if line:
-                rows.append(_row(json.loads(line), **at))
+                rows.append(SourceRow(json.loads(line), **at))
         except UnicodeDecodeError as error:
             rows.append(SourceRow(**at, error=f"not UTF-8 ({error.reason})"))
         except json.JSONDecodeError as error:

@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from jalign.data.examples import Report
+from jalign.data.fields import Fields
 from jalign.data.kinds import OPTIONAL, names_of, optional_column, recognize
 from jalign.data.layouts import canonical, described
-from jalign.data.records import NothingToLearn, Record, parse
+from jalign.data.records import PARSERS, NothingToLearn, Record
 from jalign.data.rows import Row, SourceRow, is_number, place_of
 
 SOURCE_COLUMN = "_source"
@@ -50,27 +51,20 @@ def sources_of(
     groups: dict[str, dict[int, Row]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row.get(SOURCE_COLUMN, ""), {})[i] = canonical(row)
-    return [_source(name, members, rows, wanted, numeric) for name, members in groups.items()]
-
-
-def _source(
-    name: str,
-    members: dict[int, Row],
-    raw: Sequence[Row],
-    wanted: str | None,
-    numeric: Collection[str] | None,
-) -> Source:
-    some, columns = list(members.values()), columns_of(members.values())
-    try:
-        kind, _ = recognize(columns, some, wanted)
-    except ValueError:
-        columns = columns_of(some, empty=True)  # ratings that are null in all rows
-        kind, _ = recognize(columns, some, wanted)
-    read = _numeric_columns(some, kind, numeric)
-    _, explanation = recognize(columns, some, wanted, read)
-    if more := described(raw[i] for i in members):
-        explanation += f"; {more}"
-    return Source(name, kind, explanation, members, read)
+    sources = []
+    for name, members in groups.items():
+        some, columns = list(members.values()), columns_of(members.values())
+        try:
+            kind, _ = recognize(columns, some, wanted)
+        except ValueError:
+            columns = columns_of(some, empty=True)  # ratings that are null in all rows
+            kind, _ = recognize(columns, some, wanted)
+        read = _numeric_columns(some, kind, numeric)
+        _, explanation = recognize(columns, some, wanted, read)
+        if more := described(rows[i] for i in members):
+            explanation += f"; {more}"
+        sources.append(Source(name, kind, explanation, members, read))
+    return sources
 
 
 def columns_of(rows: Collection[Row], *, empty: bool = False) -> list[str]:
@@ -89,7 +83,7 @@ def parsed(source: Source, drop: bool, unread: str, report: Report) -> list[Reco
         try:
             if isinstance(row, SourceRow) and row.error:
                 raise ValueError(row.error)
-            record = parse(row, source.kind, numeric=source.numeric, used=used)
+            record = PARSERS[source.kind](Fields(row, source.numeric, used))
             _check_encodable(record)
             at = row.place if isinstance(row, SourceRow) else ""
             records.append(record._replace(row=i, source=source.name, place=at))

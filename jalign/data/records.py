@@ -55,9 +55,7 @@ class NothingToLearn(ValueError):
     """A valid row without a training signal, such as a pair in which neither side is better."""
 
 
-def parse(
-    row: Row, kind: str, *, numeric: Collection[str] | None = None, used: set[str] | None = None
-) -> Record:
+def parse(row: Row, kind: str, *, numeric: Collection[str] | None = None) -> Record:
     """One row as a record of a kind that `recognize` found.
 
     Context comes first in the prompt: a column `system` (a message, or a paragraph of text), then
@@ -67,18 +65,12 @@ def parse(
     Args:
       row: with the columns of `layouts.canonical`.
       numeric: the optional numbers that are read; None: all that are there.
-      used: gets the names of the columns that were read.
 
     Raises:
       ValueError: a missing column, a value of the wrong type, an unknown role or label.
       NothingToLearn: neither response is better.
     """
-    fields = Fields(row, numeric)
-    try:
-        return _PARSERS[kind](fields)
-    finally:
-        if used is not None:
-            used |= fields.used
+    return PARSERS[kind](Fields(row, numeric))
 
 
 def prompt_key(item: Row | Record, kind: str | None = None) -> str:
@@ -265,7 +257,12 @@ def _supervised(f: Fields, kind: str = "supervised") -> Record:
 
 
 def _pairs(f: Fields) -> Record:
-    chosen, rejected = (_value(side, name) for side, name in _sides(f))
+    by_verdict = not column("chosen", f.row) and column("better", f.row)
+    names = ("first", "second") if by_verdict else ("chosen", "rejected")
+    sides = [f.get(name) for name in names]
+    if by_verdict and _second_is_better(f):
+        sides.reverse()
+    chosen, rejected = map(_value, sides, ("chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be text or both be messages")
     own = f.find("prompt") or f.find("messages")
@@ -278,16 +275,14 @@ def _pairs(f: Fields) -> Record:
     return _in_context(f, Record(prompt, [chosen, rejected], _extras(f, "pairs")))
 
 
-def _sides(f: Fields) -> list[tuple[Any, str]]:
-    """The better response and the other one."""
-    if column("chosen", f.row) or not column("better", f.row):
-        return [(f.get(name), name) for name in ("chosen", "rejected")]
-    both, better = [f.get("first"), f.get("second")], f.get("better")
+def _second_is_better(f: Fields) -> bool:
+    """The verdict on `first` and `second`."""
+    better = f.get("better")
     if better == TIE or better is None:
         raise NothingToLearn("neither response is better")
     if better not in (0, 1):
         raise ValueError(f"better must be 0 (first) or 1 (second), got {better!r:.40}")
-    return [(both[int(better)], "chosen"), (both[1 - int(better)], "rejected")]
+    return better == 1
 
 
 def _shared_prefix(chosen: Any, rejected: Any):
@@ -380,7 +375,7 @@ def _prompts(f: Fields) -> Record:
     return _in_context(f, Record(messages, [], {}))
 
 
-_PARSERS = {
+PARSERS = {
     "supervised": _supervised,
     "pairs": _pairs,
     "binary": _binary,
@@ -389,3 +384,4 @@ _PARSERS = {
     "stepwise": _stepwise,
     "prompts": _prompts,
 }
+"""Kind -> (columns of a row) to a record; the errors are those of `parse`."""

@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 
 
 class SourceRow(dict[str, Any]):
-    """A row with its location.
+    """A row with its location; a value that is no object makes an empty row with an error.
 
     Attributes:
       where: the file or data set.
@@ -26,13 +26,16 @@ class SourceRow(dict[str, Any]):
 
     def __init__(
         self,
-        values: Mapping[str, Any] = {},
+        values: object = {},
         *,
         where: str,
         number: int,
         line: int = 0,
         error: str = "",
     ):
+        if not isinstance(values, Mapping):
+            error = f"a row must be a JSON object, got {type(values).__name__}"
+            values = {}
         super().__init__(values)
         self.where, self.number, self.line, self.error = where, number, line, error
 
