@@ -42,9 +42,9 @@ def judge(folder, ask, **judge):
     config = read_config(arguments(folder, "judged", "spo", **options))
     mesh = mesh_of(config.mesh)
     with jax.set_mesh(mesh):
-        tokenizer, rows = tokenizer_of(config), build_data.all_rows(config)
-        examples, _ = build_data.examples_of(config, tokenizer, rows)
-        table = PromptTable(examples, rows[0], tokenizer)
+        tokenizer = tokenizer_of(config)
+        data = build_data.load(config, tokenizer)
+        table = PromptTable(data.examples, data.rows, tokenizer)
         tokens = [
             [tokenizer(f" {text}", add_special_tokens=False)["input_ids"] for text in of]
             for of in ANSWERS

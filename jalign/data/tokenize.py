@@ -99,9 +99,18 @@ def tokenize(
                     report.drop(error.reason)
             for draft, prompt, responses in _encode(drafts, encoder):
                 fitted = fit(draft, prompt, responses, limits, report)
-                if fitted is not None:
-                    example = _example(*fitted, draft.bos, loss_on)
-                    yield example._replace(extras=_extras(draft.record, names, example, report))
+                if fitted is None:
+                    continue
+                prompt, responses = fitted
+                if loss_on == "all":
+                    prompt, responses = _prompt_scored(prompt, responses, draft.bos)
+                scored = tuple(np.asarray(mask, bool) for _, mask in responses)
+                yield Example(
+                    np.asarray(prompt, np.int32),
+                    tuple(np.asarray(ids, np.int32) for ids, _ in responses),
+                    scored,
+                    _extras(draft.record, names, scored, report),
+                )
 
     out = Examples.from_list(examples(), report)
     lengths = out.lengths
@@ -165,15 +174,14 @@ def _encode(
         yield d, prompt, responses
 
 
-def _example(prompt: list[int], responses: list[Tokens], bos: int | None, loss_on: str) -> Example:
-    if loss_on == "all":
-        # The BOS remains the prompt, as nothing before it could predict it.
-        head = prompt[:1] if prompt[:1] == [bos] else []
-        ids = prompt[len(head) :] + responses[0][0]
-        prompt, responses = head, [(ids, [bool(head)] + [True] * (len(ids) - 1))]
-    ids = tuple(np.asarray(ids, np.int32) for ids, _ in responses)
-    masks = tuple(np.asarray(mask, bool) for _, mask in responses)
-    return Example(np.asarray(prompt, np.int32), ids, masks, {})
+def _prompt_scored(
+    prompt: list[int], responses: list[Tokens], bos: int | None
+) -> tuple[list[int], list[Tokens]]:
+    """The tokens of a prompt moved to the front of its response, where they are scored."""
+    # The BOS remains the prompt, as nothing before it could predict it.
+    head = prompt[:1] if prompt[:1] == [bos] else []
+    ids = prompt[len(head) :] + responses[0][0]
+    return head, [(ids, [bool(head)] + [True] * (len(ids) - 1))]
 
 
 def _extra_names(records: list[Record]) -> tuple[str, ...]:
@@ -188,14 +196,14 @@ def _extra_names(records: list[Record]) -> tuple[str, ...]:
 
 
 def _extras(
-    record: Record, names: tuple[str, ...], example: Example, report: Report
+    record: Record, names: tuple[str, ...], scored: tuple[np.ndarray, ...], report: Report
 ) -> dict[str, np.ndarray]:
     extras: dict[str, np.ndarray] = {
         name: np.asarray(record.extras[name], np.float32) for name in names
     }
     if "step_labels" in extras:
         # A response that was cut has lost its last steps, and their labels.
-        extras["step_labels"] = extras["step_labels"][: int(example.scored[0].sum())]
+        extras["step_labels"] = extras["step_labels"][: int(scored[0].sum())]
     extras["row"] = np.asarray(record.row, np.int32)
     if report.sources:
         extras["source"] = np.asarray(report.sources.index(record.source), np.int32)

@@ -12,8 +12,9 @@ from flax import nnx
 
 from jalign import algorithms, embedded
 from jalign.core import Frozen
-from jalign.data import chat, convert, pipeline, sources, tokenize
+from jalign.data import chat, pipeline, sources
 from jalign.data.batch_spec import BatchSpec
+from jalign.data.from_rows import examples_from_rows
 from jalign.models import functional, hub
 from jalign.parallel.mesh import batch_shards, make_mesh
 from jalign.train import loop, source, state, step
@@ -24,7 +25,7 @@ pairs = sources.read(embedded.pairs())
 
 
 def batches(rows, seed):
-    examples = tokenize.tokenize(convert.to_records(rows, "pairs")[0], tokenizer)
+    examples = examples_from_rows(rows, "pairs", tokenizer)
     spec = BatchSpec(batch_size=16, streams=batch_shards(mesh), seed=seed)
     return source.Offline(pipeline.Batches(examples, spec), mesh)
 

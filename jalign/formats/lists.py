@@ -20,8 +20,8 @@ from jalign.layout import Batch
 
 
 def _lists(out: Arrays, batch: Batch) -> Arrays:
-    mask = batch.mask
-    named = {"present": batch.present, "valid": mask.any(-1), "lens": length(mask)}
+    mask, valid = batch.mask, batch.mask.any(-1)
+    named = {"present": valid.any(-1), "valid": valid, "lens": length(mask)}
     if "token_logps" in out:
         named["logps"] = sum_over_response(out["token_logps"], mask)
     if "scores" in out:

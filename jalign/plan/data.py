@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jalign.data.collate import Field
 from jalign.data.examples import Example, Examples
+from jalign.data.lay_out import lay_out
 from jalign.data.packing import demands_of
 from jalign.data.pipeline import Batches
 from jalign.layout import MicroBatches
@@ -24,7 +25,7 @@ from jalign.plan.work import Rows
 from jalign.run import data as build_data
 from jalign.run import rollouts as build_online
 from jalign.run.batches import reads_mismatched, spec_of
-from jalign.train.micro_batches import bin_shape, fit_into, lay_out_packing
+from jalign.train.micro_batches import bin_shape, fit_into
 from jalign.train.source import SPLIT
 
 LIST = 4  # assumed responses per prompt if only the data determine their number
@@ -94,7 +95,7 @@ def online_data(options: RunOptions, mesh: Mesh, spec: Spec) -> tuple[MicroBatch
         examples.extras["pretraining"] = np.zeros(slots, np.float32)
     packing = fit_into(demands_of(examples.lengths), shape, count)
     assert packing is not None  # the shape was computed for these lengths
-    return (lay_out_packing(packing, examples, range(slots), slice(None), fields),)
+    return (lay_out(packing.bins, examples, range(slots), packing.shape, fields, packing.room),)
 
 
 def abstract(mesh: Mesh, data: tuple[MicroBatches, ...]) -> tuple[MicroBatches, ...]:

@@ -104,15 +104,16 @@ class PromptTable:
         if (prompt := self._prompts.get(i)) is not None:
             return prompt
         row = self.rows[int(self.examples.extras["row"][i])]
-        ids = self.examples[i].prompt
+        ids, _ = self.examples.segments(i)
         plain_text = decode(self.tokenizer, ids)
         policy_text = decode(self.tokenizer, ids, special=True)
         # parsed again: examples hold ids, and reward models apply a chat template of their own
         messages = to_records([row], self.kind)[0][0].prompt
         if isinstance(messages, str):  # a limit may have cut the front of what the policy reads
-            messages = plain_text
-        texts = text_of(messages), plain_text, policy_text
-        prompt = self._prompts[i] = Prompt(ids, messages, *texts, row)
+            messages = text = plain_text
+        else:
+            text = text_of(messages)
+        prompt = self._prompts[i] = Prompt(ids, messages, text, plain_text, policy_text, row)
         return prompt
 
     @cached_property

@@ -270,7 +270,7 @@ def evaluator_of(
         if stop():
             return None
         rollout = stop_at(rollout, model.tokenizer, options.rollout.stop)
-        metrics = length_metrics(rollout) | diversity_metrics(rollout)
+        metrics = length_metrics(rollout.lengths, rollout.finished) | diversity_metrics(rollout)
         if options.reward.given:
             judged = reward(table, indices, rollout)
             metrics |= judged.metrics

@@ -8,7 +8,7 @@ compile in every step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -46,6 +46,13 @@ class Packing(NamedTuple):
     shape: Shape
     room: int
     bins: list[Bin]
+
+    def share(self, process: int, processes: int) -> Packing:
+        """The streams of one process: a part of every micro-batch."""
+        size = self.shape.streams // processes
+        streams = slice(process * size, (process + 1) * size)
+        bins = [of_streams[streams] for of_streams in self.bins]
+        return Packing(self.shape._replace(streams=size), self.room, bins)
 
 
 def bin_shape(
@@ -98,25 +105,6 @@ def fit_into(demands: Demands, shape: Shape, count: int) -> Packing | None:
     return Packing(shape, count, bins) if len(bins) <= count else None
 
 
-def lay_out_packing(
-    packing: Packing,
-    examples: Examples,
-    indices: Sequence[int],
-    streams: slice,
-    fields: Mapping[str, Field],
-) -> MicroBatches:
-    """The arrays of a packing of `examples[indices]`.
-
-    Args:
-      streams: this process's share.
-      fields: extras to collate.
-    """
-    shape = packing.shape
-    local = shape._replace(streams=len(range(*streams.indices(shape.streams))))
-    bins = [of_streams[streams] for of_streams in packing.bins]
-    return lay_out(bins, examples, indices, local, fields, packing.room)
-
-
 @dataclass(frozen=True)
 class MicroBatchPacker:
     """Packs prompts and responses of at most these lengths into the smallest of a few shapes.
@@ -139,19 +127,19 @@ class MicroBatchPacker:
         examples: Examples,
         indices: Sequence[int],
         responses: int,
-        fields: Mapping[str, Field],
         room: int,
     ) -> tuple[MicroBatches, ...]:
         """`examples[indices]` on the device, K = `responses` each, in shapes for at least `room`
-        examples.
+        examples. Their extras are [n], [n, K] or [n, K, R], and become float32.
         """
         streams = batch_shards(self.mesh)
         demands = demands_of(examples.lengths.take(indices))
         packing = self.packing(demands, responses, max(len(indices), room), streams)
         # Every process plans all streams, for the same shapes everywhere, and lays out its own.
-        local = streams // jax.process_count()
-        mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-        stack = lay_out_packing(packing, examples, indices, mine, fields)
+        shape, room, bins = packing.share(jax.process_index(), jax.process_count())
+        axes = {name: ("", "K", "KR")[np.ndim(x) - 1] for name, x in examples.extras.items()}
+        fields = {name: Field(letters, np.float32) for name, letters in axes.items()}
+        stack = lay_out(bins, examples, indices, shape, fields, room)
         return to_global(self.mesh, SPLIT, (stack,))
 
     def packing(self, demands: Demands, responses: int, room: int, streams: int) -> Packing:

@@ -101,17 +101,18 @@ class Objective(NamedTuple):
         """Sum over terms of weight * (weighted sum of the unreduced loss) / divisor, and
         metrics. In metrics every example counts the same, regardless of `weight`.
         """
-        total, metrics = jnp.float32(0.0), {}
+        total, returned = jnp.float32(0.0), []
         for term, divisor in zip(self.terms, divisors, strict=True):
             loss, named = term.loss(**{n: fields[n] for n in arrays_of(term.loss)}, **term.hyper)
             weights, plain = term.reduce(fields)
             share = Mean.of(loss, weighted(weights, plain, fields)[0]).total
             # A step without scored tokens divides 0 by this, and its update is discarded.
             total += term.weight * share / jnp.maximum(divisor, 1e-20)
-            if term is self.terms[0]:
-                metrics |= self.algorithm.format.metrics(fields, named)
-            else:  # a term is reported with the weights it is reduced with
-                metrics |= {name: (x, weights) for name, x in named.items()}
+            returned.append((named, weights))
+        (of_loss, _), *of_aux = returned
+        metrics = self.algorithm.format.metrics(fields, of_loss)
+        for named, weights in of_aux:  # reported with the weights that the term is reduced with
+            metrics |= {name: (x, weights) for name, x in named.items()}
         metrics = jax.lax.stop_gradient(metrics)
         return total, {name: Mean.of(x, weights) for name, (x, weights) in metrics.items()}
 

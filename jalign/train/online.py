@@ -20,7 +20,6 @@ from jax.sharding import Mesh
 
 from jalign import store
 from jalign.core import Algorithm, Frozen, TrainState
-from jalign.data.collate import Field
 from jalign.data.examples import Examples
 from jalign.layout import MicroBatches
 from jalign.train import rollout_file
@@ -130,11 +129,15 @@ class Online:
             if why := self.idle.hopeless:
                 raise StopTraining(why, ExitCode.NOTHING_LEARNED)
         assert self._examples is not None
-        indices = self._minibatch(self._examples)
-        self.tokens += int(self._examples.lengths.row_tokens[indices].sum())
-        batches = self._micro_batches(self._examples, indices)
+        examples, indices = self._examples, self._minibatch(len(self._examples))
+        self.tokens += int(examples.lengths.row_tokens[indices].sum())
+        # Shapes for a full batch also where fewer were kept, or each count would compile a program.
+        k, room = examples.k or self.spec.responses, self.spec.batch_size
+        if self.pretraining:
+            examples = self.pretraining.beside(examples.take(indices), self.step)
+            indices, room = np.arange(len(examples)), room + self.pretraining.count
         self.step += 1
-        return batches
+        return self.packer.pack(examples, indices.tolist(), k, room)
 
     # ---- what a checkpoint keeps
 
@@ -270,21 +273,11 @@ class Online:
 
     # ---- batches
 
-    def _minibatch(self, examples: Examples) -> np.ndarray:
-        """Indices of the examples of this step; each epoch has another order."""
+    def _minibatch(self, count: int) -> np.ndarray:
+        """Indices of the examples of this step out of `count`; each epoch has another order."""
         number, step = divmod(self.step, self.spec.steps)
         per_epoch = self.spec.prompts // self.spec.batch_size
         epoch, batch = divmod(step, per_epoch)
         rng = np.random.default_rng((self.seed, number, epoch))
         # array_split, since a rollout may keep fewer prompts than its steps have room for.
-        return np.array_split(rng.permutation(len(examples)), per_epoch)[batch]
-
-    def _micro_batches(self, examples: Examples, indices: np.ndarray) -> tuple[MicroBatches, ...]:
-        # Shapes for a full batch also where fewer were kept, or each count would compile a program.
-        k, room = examples.k or self.spec.responses, self.spec.batch_size
-        if self.pretraining:
-            examples = self.pretraining.beside(examples.take(indices), self.step)
-            indices, room = np.arange(len(examples)), room + self.pretraining.count
-        axes = {n: ("", "K", "KR")[np.ndim(x) - 1] for n, x in examples.extras.items()}
-        fields = {n: Field(a, np.float32) for n, a in axes.items()}
-        return self.packer.pack(examples, indices.tolist(), k, fields, room)
+        return np.array_split(rng.permutation(count), per_epoch)[batch]

@@ -34,11 +34,11 @@ def score_metrics(scores: np.ndarray, valid: np.ndarray) -> dict[str, float]:
     }
 
 
-def length_metrics(rollout: Rollout) -> dict[str, float]:
-    """Tokens per response, and the fraction truncated by the limit."""
+def length_metrics(lengths: np.ndarray, finished: np.ndarray) -> dict[str, float]:
+    """Tokens per response, and the fraction truncated by the limit, of [B, K] responses."""
     return {
-        "completions/mean_length": float(np.mean(rollout.lengths)),
-        "completions/clipped_ratio": float(1 - rollout.finished.mean()),
+        "completions/mean_length": float(np.mean(lengths)),
+        "completions/clipped_ratio": float(1 - finished.mean()),
     }
 
 

@@ -60,8 +60,8 @@ def rollout_metrics(algorithm: Algorithm, rollout: Rollout, arrays: Arrays) -> d
     """Lengths, KL and the distance of sampler and trainer, of the responses of the policy."""
     by_policy = policy_columns(algorithm, rollout.finished.shape[1])
     logps = {n: arrays[n][:, by_policy] for n in LOGPS if n in arrays}
-    lengths = length_metrics(rollout.columns(by_policy))
-    return lengths | logp_metrics(logps, rollout.mask[:, by_policy])
+    mask, finished = rollout.mask[:, by_policy], rollout.finished[:, by_policy]
+    return length_metrics(mask.sum(-1), finished) | logp_metrics(logps, mask)
 
 
 def policy_columns(algorithm: Algorithm, responses: int) -> slice:

@@ -103,7 +103,7 @@ class ResponseScorer:
         examples = examples_of(rollout, np.ones((b, k), bool))
         shape = (b, k, self.packer.response_len)
         arrays = {name: np.zeros(shape, np.float32) for name in names}
-        for stack in self.packer.pack(examples, range(b), k, {}, b):
+        for stack in self.packer.pack(examples, range(b), k, b):
             for i in range(int(stack.count)):
                 batch = stack.micro_batch(i)
                 # Sorted: `names` is static, and another order would compile again.

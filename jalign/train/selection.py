@@ -57,10 +57,10 @@ class Selection:
         if old is not None:
             fields["old_token_logps"] = old
         selection = cls(rollout, learned, {n: np.asarray(x, np.float32) for n, x in fields.items()})
-        kept = np.arange(len(learned)) if keep is None else np.flatnonzero(keep)
-        if len(kept):
-            return selection.at(kept), len(kept)
-        return cls(rollout, np.zeros_like(learned), selection.fields), 0
+        kept = len(learned) if keep is None else int(np.count_nonzero(keep))
+        if not kept:
+            return cls(rollout, np.zeros_like(learned), selection.fields), 0
+        return selection if kept == len(learned) else selection.at(np.flatnonzero(keep)), kept
 
     @property
     def scored(self) -> np.ndarray:
@@ -76,14 +76,15 @@ class Selection:
     def concatenate(cls, selections: Sequence[Selection], most: int) -> Selection:
         """The first `most` prompts of several selections of one rollout."""
         if len(selections) == 1:
-            return selections[0].at(np.arange(min(most, len(selections[0].learned))))
-        names = selections[0].fields
-        selection = cls(
-            Rollout.concatenate([s.rollout for s in selections]),
-            np.concatenate([s.learned for s in selections]),
-            {name: np.concatenate([s.fields[name] for s in selections]) for name in names},
-        )
-        return selection.at(np.arange(min(most, len(selection.learned))))
+            [selection] = selections
+        else:
+            names = selections[0].fields
+            selection = cls(
+                Rollout.concatenate([s.rollout for s in selections]),
+                np.concatenate([s.learned for s in selections]),
+                {name: np.concatenate([s.fields[name] for s in selections]) for name in names},
+            )
+        return selection if len(selection.learned) <= most else selection.at(np.arange(most))
 
     def examples(self, report: Report) -> Examples:
         """The selection as examples for packing."""

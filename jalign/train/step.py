@@ -184,24 +184,23 @@ def _summed_gradient(objective, apply, state, frozen, stacks, divisors, key):
         fields |= objective.reference_fields(apply, frozen, batch)
         return objective.value(fields | objective.noise(fields, key), divisors)
 
-    def gradient_of(batch, key):
-        (loss, means), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, key)
-        return grads, loss, means
-
+    gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     if _is_single(stacks):
-        return gradient_of(_at(stacks[0], 0), key)
-    shapes = jax.eval_shape(gradient_of, _at(stacks[0], 0), key)
+        (loss, means), grads = gradient_of(state.params, _at(stacks[0], 0), key)
+        return grads, loss, means
+    shapes = jax.eval_shape(gradient_of, state.params, _at(stacks[0], 0), key)
     total = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     for n, stack in enumerate(stacks):
         keys = jax.random.fold_in(key, n)
 
         def body(i, total, stack=stack, keys=keys):
-            more = gradient_of(_at(stack, i), jax.random.fold_in(keys, i))
+            more = gradient_of(state.params, _at(stack, i), jax.random.fold_in(keys, i))
             return jax.tree.map(jnp.add, total, more)
 
         # `count` is traced: micro-batches that are not filled cost nothing.
         total = jax.lax.fori_loop(0, stack.count, body, total)
-    return total
+    (loss, means), grads = total
+    return grads, loss, means
 
 
 def _two_pass_gradient(objective, apply, state, frozen, stacks, divisors, key):

@@ -57,7 +57,7 @@ def test_every_token_is_in_the_batch_once_whatever_the_lengths_and_shapes_are_fe
             lengths = rng.integers(1, most, (6, K))
             examples = examples_of(rng.integers(1, PROMPT + 1, 6), lengths.tolist())
             shapes.add((streams, *shape_of(found, examples, streams)))
-            [part] = found.pack(examples, range(6), K, {}, 6)
+            [part] = found.pack(examples, range(6), K, 6)
             layout = jax.tree.map(np.asarray, part.batch.layout)
             there = layout.tokens[layout.tokens > 0]
             assert len(there) == len(examples.tokens)

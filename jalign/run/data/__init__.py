@@ -20,7 +20,6 @@ from jalign.run.data.sources import (
     held_rows,
     names_of,
     rows_of,
-    split_rows,
 )
 
 __all__ = [
@@ -39,6 +38,5 @@ __all__ = [
     "prompt_records",
     "prompts_of",
     "rows_of",
-    "split_rows",
     "tokenize_prompts",
 ]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from jalign.data.clock import CLOCK
-from jalign.data.convert import to_records
 from jalign.data.examples import Examples
+from jalign.data.from_rows import examples_from_rows
 from jalign.data.rows import Row
-from jalign.data.tokenize import tokenize
 from jalign.options import DataConfig, RunOptions
 from jalign.run.data.columns import add_loss_columns
-from jalign.run.data.sources import MemoryRow, all_rows, as_rows, columns_renamed, split_rows
+from jalign.run.data.sources import MemoryRow, all_rows, columns_renamed
 
 
 class RunData(NamedTuple):
@@ -51,45 +49,27 @@ def load(
     Raises:
       ValueError: rows that cannot be read, or lack a column that the loss reads.
     """
-    c = options.data
-    if train is None:
-        from_files = options
-        if eval is not None:  # so that no part of data.train is held out as well
-            c_train = replace(c, eval=None, eval_split="test", holdout=0)
-            from_files = replace(options, data=c_train)
-        rows, held = all_rows(from_files)
-    else:
-        rows, held = as_rows(train, options)[: c.limit or None], []
-        if eval is None and c.eval is not None:
-            held = columns_renamed(c, c.eval, c.eval_split)
-        elif eval is None:
-            rows, held = split_rows(options, rows)
-    if eval is not None:
-        held = as_rows(eval, options)
-    # after the split, so that a limit does not change which rows are held out
-    held = held[: c.eval_limit or None]
-    examples, held_examples = examples_of(options, tokenizer, (rows, held))
-    return RunData(rows, held, examples, held_examples)
-
-
-def examples_of(
-    options: RunOptions,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: tuple[Sequence[Row], Sequence[Row]] | None = None,
-) -> tuple[Examples, Examples | None]:
-    """Tokenized training and held-out examples of these rows, or of `all_rows`."""
     row, c = options.algorithm, options.data
+    rows, held = all_rows(options, train, eval)
     # before a row is rendered: a resumed run must see the date of its first start
     CLOCK.fix(c.date)
-    train, held = rows or all_rows(options)
     # Only training rows are filtered and balanced, so that runs with other filters share their
     # held-out data.
     selection = {"filters": c.filters, "balance": c.balance, "weights": row.class_weights}
     selection = {} if row.experience else selection
-    examples = _tokenized(train, row.data_kind, c, tokenizer, **_read(options), **selection)
+    how = _arguments(c, **_columns_read(options), **selection)
+    examples = examples_from_rows(rows, row.data_kind, tokenizer, **how)
     if not row.experience:
         add_loss_columns(options, examples)
-    return examples, held_of(options, tokenizer, held)
+    return RunData(rows, held, examples, held_of(options, tokenizer, held))
+
+
+def examples_of(
+    options: RunOptions, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Examples, Examples | None]:
+    """The training and held-out examples of `load`, without their rows."""
+    data = load(options, tokenizer)
+    return data.examples, data.held
 
 
 def held_of(
@@ -99,7 +79,8 @@ def held_of(
     if not rows:
         return None
     row = options.algorithm
-    examples = _tokenized(rows, row.data_kind, options.data, tokenizer, **_read(options))
+    how = _arguments(options.data, **_columns_read(options))
+    examples = examples_from_rows(rows, row.data_kind, tokenizer, **how)
     if not row.experience:
         add_loss_columns(options, examples)
     return examples
@@ -109,7 +90,7 @@ def tokenize_prompts(
     rows: Sequence[Row], kind: str, c: DataConfig, tokenizer: PreTrainedTokenizerBase
 ) -> Examples:
     """Tokenize rows as prompts of an online run; the other columns are kept for rewards."""
-    return _tokenized(rows, kind, c, tokenizer, **PROMPTS)
+    return examples_from_rows(rows, kind, tokenizer, **_arguments(c, **PROMPTS))
 
 
 def pretraining_of(options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> Examples:
@@ -117,40 +98,30 @@ def pretraining_of(options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> E
     c = options.data
     assert c.pretraining is not None
     rows = columns_renamed(c, c.pretraining, "train")
-    return _tokenized(rows, "supervised", c, tokenizer, numeric=())
+    return examples_from_rows(rows, "supervised", tokenizer, **_arguments(c, numeric=()))
 
 
 PROMPTS: dict[str, Any] = {"numeric": (), "unread": "kept for rewards"}
 """How the columns beside the prompts of an online run are read."""
 
 
-def _read(options: RunOptions) -> dict[str, Any]:
+def _columns_read(options: RunOptions) -> dict[str, Any]:
     """Which columns are read beside the texts, as arguments of `to_records`."""
     # others may hold text: a column that no loss reads must not be refused for it
     loss: dict[str, Any] = {"numeric": {*options.algorithm.inputs(), "weight"}}
     return PROMPTS if options.algorithm.experience else loss
 
 
-def _tokenized(
-    rows: Sequence[Row],
-    kind: str,
-    c: DataConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    **selection: Any,
-) -> Examples:
-    records, report = to_records(
-        rows, kind, soft_labels=c.soft_labels, bad_rows=c.bad_rows, **selection
-    )
-    return tokenize(
-        records,
-        tokenizer,
-        max_prompt_len=c.max_prompt_len,
-        max_response_len=c.max_response_len,
-        over_long=c.over_long,
-        keep_eos=c.keep_eos,
-        loss_on=c.loss_on,
-        loss_turns=c.loss_turns,
-        template=c.template,
-        bad_rows=c.bad_rows,
-        report=report,
-    )
+def _arguments(c: DataConfig, **parsing: Any) -> dict[str, Any]:
+    """Arguments of `examples_from_rows`: those of the options, and further ones of parsing."""
+    return {
+        "parsing": {"soft_labels": c.soft_labels, **parsing},
+        "bad_rows": c.bad_rows,
+        "max_prompt_len": c.max_prompt_len,
+        "max_response_len": c.max_response_len,
+        "over_long": c.over_long,
+        "keep_eos": c.keep_eos,
+        "loss_on": c.loss_on,
+        "loss_turns": c.loss_turns,
+        "template": c.template,
+    }

@@ -49,19 +49,34 @@ def names_of(data: Sources) -> list[str]:
     return [name for name, _ in _weights(data)]
 
 
-def all_rows(options: RunOptions) -> tuple[Sequence[Row], Sequence[Row]]:
+def all_rows(
+    options: RunOptions,
+    train: Sequence[MemoryRow] | None = None,
+    eval: Sequence[MemoryRow] | None = None,
+) -> tuple[Sequence[Row], Sequence[Row]]:
     """Training and held-out rows, with columns under jalign's names.
 
     Without `data.eval`, the held-out rows are the test split of `data.train` if it has one, else a
     part of the training rows.
+
+    Args:
+      train: rows in memory instead of `data.train`.
+      eval: rows in memory instead of `data.eval`; nothing else is held out.
     """
     c = options.data
-    train: Sequence[Row] = training_rows(c)
-    held = _separate_held_rows(c)
-    if held is None:
+    rows = training_rows(c) if train is None else as_rows(train, options)[: c.limit or None]
+    if eval is not None:
+        held = as_rows(eval, options)
+    elif train is None:
+        held = _separate_held_rows(c)
+    else:
+        held = columns_renamed(c, c.eval, c.eval_split) if c.eval is not None else None
+    if held is None and (holdout := _holdout(c)):
         # by the prompt's hash: other rows that are added move none to the other side
-        train, held = split_rows(options, train)
-    return train, held[: c.eval_limit or None]
+        kind = options.algorithm.data_kind
+        rows, held = sources.split(rows, holdout, wanted=kind, bad_rows=c.bad_rows)
+    # after the split, so that a limit does not change which rows are held out
+    return rows, (held or [])[: c.eval_limit or None]
 
 
 def held_rows(options: RunOptions) -> Sequence[Row]:
@@ -74,17 +89,6 @@ def held_rows(options: RunOptions) -> Sequence[Row]:
 def training_rows(c: DataConfig) -> list[dict[str, object]]:
     """All rows of `data.train`, with none held out."""
     return columns_renamed(c, c.train, _training_split(c))[: c.limit or None]
-
-
-def split_rows(options: RunOptions, rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Split rows into training and `data.holdout` held-out rows, by a hash of the prompt."""
-    c = options.data
-    holdout = HOLDOUT if c.holdout is None else c.holdout
-    if not holdout:
-        return rows, []
-    # `split` tells a count from a fraction by its type
-    holdout = holdout if holdout < 1 else int(holdout)
-    return sources.split(rows, holdout, wanted=options.algorithm.data_kind, bad_rows=c.bad_rows)
 
 
 def columns_renamed(c: DataConfig, data: Sources, split: str) -> list[dict[str, object]]:
@@ -134,6 +138,13 @@ def _separate_held_rows(c: DataConfig) -> Sequence[Row] | None:
     if is_embedded(c.train):
         return columns_renamed(c, c.train, "test")
     return columns_renamed(c, c.train, held_out) if held_out else None
+
+
+def _holdout(c: DataConfig) -> float:
+    """The fraction or number of training rows to hold out; 0 for none."""
+    holdout = HOLDOUT if c.holdout is None else c.holdout
+    # `sources.split` tells a count from a fraction by its type
+    return holdout if holdout < 1 else int(holdout)
 
 
 def _has(names: Sequence[str], split: str) -> bool:
