@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jalign.data.kinds import names_of, optional_column
@@ -10,6 +11,7 @@ from jalign.data.rows import Row
 from jalign.signatures import nearest
 
 
+@dataclass
 class Fields:
     """A row while it is parsed.
 
@@ -19,11 +21,9 @@ class Fields:
       used: gets the columns that are asked for, those of several rows together.
     """
 
-    def __init__(
-        self, row: Row, numeric: Collection[str] | None = None, used: set[str] | None = None
-    ):
-        self.row, self.numeric = row, numeric
-        self.used = set() if used is None else used
+    row: Row
+    numeric: Collection[str] | None = None
+    used: set[str] = field(default_factory=set)
 
     def find(self, name: str) -> str | None:
         """Name of this column in the row; None if it is missing or null."""

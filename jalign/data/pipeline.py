@@ -94,10 +94,11 @@ class Batches:
     ) -> Iterator[tuple[MicroBatches, ...]]:
         """`batch(start_step)`, `batch(start_step + 1)`, ... prepared by threads ahead of time."""
         # A MapDataset has a length; no run reaches this one.
-        steps = grain.MapDataset.range(start_step, 2**62).map(self.batch)
+        steps = grain.MapDataset.range(start_step, 2**62)
+        batches = steps.map(self.order.__getitem__).map(self._build)
         # Threads: grain's worker processes need parsed absl flags and a guarded __main__.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-        return iter(steps.to_iter_dataset(options))
+        return iter(batches.to_iter_dataset(options))
 
     def position(self, step: int) -> dict[str, object]:
         """Facts for the checkpoint, from which `check` detects changed data after a restart."""

@@ -25,7 +25,7 @@ _OF_TOKENS = ("token_logps", "token_scores", "competitor_logps")
 
 
 def _pairs(out: Arrays, batch: Batch) -> Arrays:
-    named = {"present": batch.present}
+    named = {"present": batch.mask.any((1, 2))}
     for i, who in enumerate(_SIDES):
         mask = batch.mask[:, i]
         named |= {f"{who}_len": length(mask), f"{who}_mask": mask}

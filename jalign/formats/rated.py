@@ -7,7 +7,7 @@ from jalign.layout import Batch
 
 def _rated(out: Arrays, batch: Batch) -> Arrays:
     mask = batch.mask[:, 0]
-    named = {"present": batch.present, "len": length(mask), "mask": mask}
+    named = {"present": mask.any(-1), "len": length(mask), "mask": mask}
     if "token_logps" in out:
         named["logps"] = sum_over_response(out["token_logps"][:, 0], mask)
     if "scores" in out:

@@ -11,7 +11,7 @@ from jalign.layout import Batch
 
 def _stepwise(out: Arrays, batch: Batch) -> Arrays:
     mask = batch.mask[:, 0]
-    named = {"present": batch.present, "mask": mask}
+    named = {"present": mask.any(-1), "mask": mask}
     if "step_labels" in batch.extras:
         labels = batch.extras["step_labels"].reshape(mask.shape[0], -1)
         # where every example has one step, the data say so with one column

@@ -13,7 +13,8 @@ _PER_TOKEN = ("token_logps", "kl_to_ref", "kl_from_ref", "jsd_to_ref")
 
 def _supervised(out: Arrays, batch: Batch) -> Arrays:
     # the mask is a field, since the loss is one value per token and only the reduction masks it
-    named = {"mask": batch.mask[:, 0], "present": batch.present}
+    mask = batch.mask[:, 0]
+    named = {"mask": mask, "present": mask.any(-1)}
     return named | {name: out[name][:, 0] for name in _PER_TOKEN if name in out}
 
 
