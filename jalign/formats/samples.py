@@ -1,8 +1,9 @@
 """Samples: responses of the policy itself, one example each."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from jalign import losses
 from jalign.core.format import Arrays, AuxLoss, Format
@@ -24,10 +25,7 @@ def _samples(out: Arrays, batch: Batch) -> Arrays:
     """[B, K, ...] becomes [B * K, ...]. Without `old_token_logps` the policy that sampled is the
     one that is trained, and its log-probs are the present ones.
     """
-
-    def flat(x: Array) -> Array:
-        return x.reshape(-1, *x.shape[2:])
-
+    flat = partial(jax.lax.collapse, start_dimension=0, stop_dimension=2)
     mask = flat(batch.mask)
     text = jnp.zeros_like(mask)  # pretraining text beside the samples
     if "pretraining" in batch.extras:
