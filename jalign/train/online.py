@@ -136,8 +136,9 @@ class Online:
         if self.pretraining:
             examples = self.pretraining.beside(examples.take(indices), self.step)
             indices, room = np.arange(len(examples)), room + self.pretraining.count
+        batches = self.packer.pack(examples, indices.tolist(), k, room)
         self.step += 1
-        return self.packer.pack(examples, indices.tolist(), k, room)
+        return batches
 
     # ---- what a checkpoint keeps
 

@@ -42,6 +42,16 @@ def test_short_responses_take_fewer_and_smaller_micro_batches():
     assert (short.tokens, short_parts, short.row_len) == (576, 1, 80)  # one for four
 
 
+def test_each_process_gets_its_streams_of_every_micro_batch():
+    demands = demands_of(examples_of([PROMPT] * 8, [(RESPONSE, 20)] * 8).lengths)
+    packing = packer().packing(demands, K, 8, streams=4)
+    first, second = packing.share(0, 2), packing.share(1, 2)
+    assert first.shape == second.shape == packing.shape._replace(streams=2)
+    assert first.bins != second.bins and first.room == packing.room
+    both = zip(first.bins, second.bins, strict=True)
+    assert [a + b for a, b in both] == packing.bins
+
+
 def test_one_long_response_among_short_ones_has_its_room():
     examples = examples_of([9] * 8, [(20, 24)] * 7 + [(RESPONSE, 20)])
     shape, parts = shape_of(packer(), examples)
