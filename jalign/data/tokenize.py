@@ -98,18 +98,16 @@ def tokenize(
                         raise
                     report.drop(error.reason)
             for draft, prompt, responses in _encode(drafts, encoder):
-                fitted = fit(draft, prompt, responses, limits, report)
-                if fitted is None:
+                if (fitted := fit(draft, prompt, responses, limits, report)) is None:
                     continue
                 prompt, responses = fitted
                 if loss_on == "all":
                     prompt, responses = _prompt_scored(prompt, responses, draft.bos)
-                scored = tuple(np.asarray(mask, bool) for _, mask in responses)
                 yield Example(
                     np.asarray(prompt, np.int32),
                     tuple(np.asarray(ids, np.int32) for ids, _ in responses),
-                    scored,
-                    _extras(draft.record, names, scored, report),
+                    tuple(np.asarray(mask, bool) for _, mask in responses),
+                    _extras(draft.record, names, responses, report),
                 )
 
     out = Examples.from_list(examples(), report)
@@ -196,14 +194,14 @@ def _extra_names(records: list[Record]) -> tuple[str, ...]:
 
 
 def _extras(
-    record: Record, names: tuple[str, ...], scored: tuple[np.ndarray, ...], report: Report
+    record: Record, names: tuple[str, ...], responses: list[Tokens], report: Report
 ) -> dict[str, np.ndarray]:
     extras: dict[str, np.ndarray] = {
         name: np.asarray(record.extras[name], np.float32) for name in names
     }
     if "step_labels" in extras:
         # A response that was cut has lost its last steps, and their labels.
-        extras["step_labels"] = extras["step_labels"][: int(scored[0].sum())]
+        extras["step_labels"] = extras["step_labels"][: sum(responses[0][1])]
     extras["row"] = np.asarray(record.row, np.int32)
     if report.sources:
         extras["source"] = np.asarray(report.sources.index(record.source), np.int32)
