@@ -4,6 +4,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 
@@ -12,20 +13,38 @@ from jalign.kernels.devices import known
 from jalign.train.source import Offline
 
 
-def steps(work: Work) -> Iterator[tuple[float, float, int, float]]:
-    """Repeat the step without end; yield (wall seconds, CPU-seconds of the process, tokens, loss),
-    including the time for the data.
+class Step(NamedTuple):
+    """What one step took.
+
+    Attributes:
+      wall_s, cpu_s: seconds and CPU-seconds of the process, including those for the data.
+      data_s: seconds until the data were there: packing, or a whole rollout.
+      tokens: of the examples.
+      loss: of the batch.
     """
+
+    wall_s: float
+    cpu_s: float
+    data_s: float
+    tokens: int
+    loss: float
+
+
+def steps(work: Work) -> Iterator[Step]:
+    """Repeat the step without end."""
     state = work.state
     while True:
         before = work.source.tokens
         wall, cpu = time.perf_counter(), time.process_time()
         with jax.set_mesh(work.mesh):  # entered per step: a suspended generator must not hold it
-            state, metrics = work.step(state, work.frozen, work.source(state, work.frozen))
+            data = work.source(state, work.frozen)
+            begun = time.perf_counter()
+            state, metrics = work.step(state, work.frozen, data)
         loss = float(metrics["loss"])  # waits for the step
-        yield (
+        yield Step(
             time.perf_counter() - wall,
             time.process_time() - cpu,
+            begun - wall,
             work.source.tokens - before,
             loss,
         )
@@ -61,17 +80,27 @@ def utilization(flops: float, seconds: float) -> dict[str, float]:
     return figures
 
 
+def device_peak() -> dict[str, float]:
+    """The most memory that this process has taken on its device so far; {} on a CPU, where nothing
+    counts it.
+    """
+    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {"device_peak_mib": round(peak / 2**20, 1)} if peak else {}
+
+
 def report(work: Work, *, warmup: int, count: int) -> dict[str, str | float]:
     """Medians over `count` steps after `warmup`."""
     # before the first step, which donates the state
     facts = memory(work)
-    rows = []
+    # the peak of the steps is known only if it is higher than what loading took
+    facts |= {f"loading_{name}": mib for name, mib in device_peak().items()}
+    rows: list[Step] = []
     for i, row in enumerate(steps(work)):
         if i >= warmup:
             rows.append(row)
         if len(rows) == count:
             break
-    wall, cpu, tokens, _ = zip(*rows, strict=True)
+    wall, cpu, data, tokens, _ = zip(*rows, strict=True)
     if work.flops:
         facts = facts | utilization(work.flops, statistics.median(wall))
     return {
@@ -84,8 +113,10 @@ def report(work: Work, *, warmup: int, count: int) -> dict[str, str | float]:
         "median_cpu_s": round(statistics.median(cpu), 4),
         "mean_s": round(statistics.fmean(wall), 4),
         "mean_cpu_s": round(statistics.fmean(cpu), 4),
+        "median_data_s": round(statistics.median(data), 4),
         "tokens_per_second": round(sum(tokens) / sum(wall), 1),
         **facts,
+        **device_peak(),
         # Linux counts in KiB
         "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }

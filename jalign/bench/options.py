@@ -12,7 +12,8 @@ class StepBench:
 
     Args:
         config: measure the step of this config; its changes come behind --.
-        random: with config: random weights of its architecture, random tokens, longest examples.
+        random: with config: random weights of its architecture, random tokens, longest examples;
+          a step of an online algorithm samples, too.
         algorithm: of the random model.
         pairs: per step.
         len: tokens of prompt and response.
@@ -66,18 +67,20 @@ class HeadBench:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleBench:
-    """Tokens per second of the sampler on a random Llama of 6 layers and width 288.
+    """Tokens per second of the sampler on random weights.
 
     Args:
+        model: name of an architecture; without one, a Llama of 6 layers and width 288.
         rows: responses at once.
         prompt: tokens of each prompt.
         new: most tokens of each response.
-        vocabulary: tokens in it.
+        vocabulary: tokens of the model without a name.
         temperature: 0 is greedy.
         mixed: uneven lengths, with and without refilled rows.
         repeats: calls that are measured.
     """
 
+    model: str | None = None
     rows: int = 8
     prompt: int = 32
     new: int = 128

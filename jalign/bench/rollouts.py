@@ -1,33 +1,26 @@
-"""Benchmark sampling and full online steps on a random Llama."""
+"""Benchmark sampling on random weights."""
 
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jalign import algorithms
-from jalign.bench.workloads import TINY_LLAMA, Work
-from jalign.core import Frozen
-from jalign.data.examples import Example, Examples
+from jalign.bench.workloads import TINY_LLAMA
+from jalign.kernels.devices import known
 from jalign.models import hub
-from jalign.models.adapters.lora import trainable_filter
-from jalign.models.functional import functional
-from jalign.optim.optimizer import make_optimizer
-from jalign.parallel.mesh import make_mesh
-from jalign.rewards.types import Judged
+from jalign.models.families import family_of
+from jalign.models.spec import Spec
+from jalign.plan import work
+from jalign.plan.architectures import config_of
 from jalign.rollout.groups import respond
 from jalign.rollout.refill import respond_refilling
 from jalign.rollout.sampler import Settings
 from jalign.rollout.types import Rollout
-from jalign.train.online import Online
-from jalign.train.rollout_spec import RolloutSpec
-from jalign.train.state import init_state
-from jalign.train.step import make_train_step
+from jalign.run.policy import model_path
 
 # The shape of a 15M story model: 6 layers, width 288, tied head.
 SMALL_LLAMA = TINY_LLAMA | {
@@ -40,17 +33,34 @@ SMALL_LLAMA = TINY_LLAMA | {
 }
 
 
+def sampled_config(model: str | None, vocabulary: int) -> dict[str, object]:
+    """The config.json of a named architecture, or of the small Llama with this vocabulary."""
+    return config_of(model_path(model))[0] if model else SMALL_LLAMA | {"vocab_size": vocabulary}
+
+
+def compute_dtype() -> np.dtype:
+    """What a run would compute in: bfloat16 products are slow on a CPU."""
+    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+
+
 def sampler(
-    *, rows: int, prompt: int, new: int, vocabulary: int, mixed: bool, temperature: float
+    config: dict[str, object],
+    *,
+    rows: int,
+    prompt: int,
+    new: int,
+    mixed: bool,
+    temperature: float,
 ) -> dict[str, Callable[[], int]]:
     """Name -> a function that samples and returns the number of tokens.
 
     Responses have `new` tokens, or with `mixed` up to `new` tokens, 50 on average, from four times
     as many prompts as rows.
     """
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    config = SMALL_LLAMA | {"vocab_size": vocabulary}
-    split = nnx.split(hub.init(config, key=jax.random.key(0), dtype=dtype))
+    dtype, vocabulary = compute_dtype(), family_of(config).spec(config).vocab_size
+    # weights are stored as they are computed with: masters in float32 would be read at every token
+    model = hub.init(config, key=jax.random.key(0), dtype=dtype, param_dtype=dtype)
+    split = nnx.split(model)
     # a random model's tokens are about equally likely: 1 in 50 of the vocabulary ends a response
     eos = tuple(range(vocabulary // 50)) if mixed else ()
     settings = Settings(max_new_tokens=new, temperature=temperature, eos=eos)
@@ -85,41 +95,29 @@ def in_turns(calls: dict[str, Callable[[], int]], repeats: int) -> dict[str, flo
     return {f"{name}_tokens_per_second": round(tokens[name] / median[name], 1) for name in calls}
 
 
-def online_step(algorithm: str, *, prompts: int, responses: int, prompt: int, new: int) -> Work:
-    """A step of an online algorithm without reference on the random tiny Llama: sampling, a Python
-    reward (the share of even tokens), training.
+def sampling_flops(spec: Spec, prompts: int, responses: int, prompt: int, new: int) -> float:
+    """FLOPs of sampling: each prompt once, and the new tokens of `responses` responses to each."""
+    n = prompts * responses
+    rows = work.Rows(n * (prompt + new), n, prompt + new, n * new)
+    once = work.Rows(prompts * prompt, prompts, prompt, 0)
+    shared = work.Rows(n * prompt, n, prompt, 0)
+    whole, first, repeated = (work.forward(spec, [s]).total for s in (rows, once, shared))
+    return whole + first - repeated
+
+
+def decode_utilization(
+    config: dict[str, object], rows: int, prompt: int, new: int, tokens_per_second: float
+) -> dict[str, float]:
+    """Model FLOPs utilization (MFU), and the share of the memory's bandwidth that the reads of
+    weights and KV cache take at least; {} if the device is not known.
     """
-    row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
-    zero = ("kl_k3_coef", "kl_k2_coef", "kl_coef")
-    # without a KL term no reference is needed: one model is measured
-    hyper: dict[str, Any] = {n: 0.0 for n in zero if n in row.hyperparameters}
-    if row.needs_reference(**hyper) or row.needs_critic:
-        raise ValueError(f"bench rl measures algorithms of one model; {algorithm} reads more")
-    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-    model = hub.init(TINY_LLAMA, key=jax.random.key(0), mesh=mesh, dtype=dtype)
-    apply, params, base = functional(model, trainable_filter(model))
-    rng = np.random.default_rng(0)
-    ids = rng.integers(4, TINY_LLAMA["vocab_size"], (16 * prompts, prompt), np.int32)
-    examples = Examples.from_list(Example(x, (), (), {}) for x in ids)
-    settings = Settings(max_new_tokens=new, responses=responses)
-    graphdef = nnx.graphdef(model)
-
-    def sample(state, frozen, indices, key) -> Rollout:
-        policy = graphdef, nnx.merge_state(state.params, frozen.base)
-        return respond(policy, [ids[i] for i in indices], settings, key, batch_size=prompts)
-
-    def reward(indices, rollout: Rollout) -> Judged:
-        # a reward that costs next to nothing and differs within a group
-        even = [float((tokens % 2 == 0).mean()) for tokens in rollout.responses()]
-        return Judged(np.array(even, np.float32).reshape(prompts, responses), None, {})
-
-    spec = RolloutSpec(
-        batch_size=prompts, prompts=prompts, responses=responses, response_len=new, max_tokens=2048
-    )
-    row = row.with_hyper(**hyper)
-    source = Online(row, examples, sample, reward, apply, spec, mesh, seed=0)
-    optimizer = make_optimizer("adamw", 1e-4)
-    state = init_state(mesh, params, optimizer, row, seed=0, **hyper)
-    step = jax.jit(make_train_step(row, apply, optimizer, **hyper), donate_argnums=0)
-    name = f"{algorithm} {prompts} x {responses}, {prompt} + {new} tokens"
-    return Work(name, step, state, Frozen(base, None), source, mesh, prompts * responses)
+    device, spec = known(jax.devices()[0].device_kind), family_of(config).spec(config)
+    if device is None:
+        return {}
+    seconds = rows * new / tokens_per_second
+    read = work.decode_bytes(spec, rows, prompt, new, compute_dtype().itemsize)
+    flops = sampling_flops(spec, rows, 1, prompt, new)
+    return {
+        "mfu": round(flops / seconds / device.flops, 4),
+        "bandwidth_share": round(read / seconds / device.bandwidth, 4),
+    }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jalign.bench import head, measure, rollouts, workloads
+from jalign.bench import head, measure, online, rollouts, workloads
 from jalign.bench.options import HeadBench, RlBench, SampleBench, StepBench
 from jalign.options import RunOptions
 
@@ -18,6 +18,12 @@ Figures = dict[str, Any]
 
 def step_work(bench: StepBench, run: RunOptions | None = None) -> workloads.Work:
     """The workload of a run's step, or of a random model's."""
+    if run is not None and run.algorithm.experience:
+        if not bench.random:
+            raise ValueError(
+                "bench step measures an online algorithm on random weights and prompts: --random"
+            )
+        return online.config_online_step(run)
     if run is not None:
         return workloads.config_step(run, random=bench.random)
     return workloads.random_step(
@@ -49,8 +55,8 @@ def step_in_turns(work: workloads.Work, warmup: int) -> None:
     # flushed: the process at the other end waits for each line
     print(f"ready {json.dumps(measure.memory(work))}", flush=True)
     for _ in sys.stdin:
-        wall, cpu, _, loss = next(steps)
-        print(wall, cpu, loss, flush=True)
+        step = next(steps)
+        print(step.wall_s, step.cpu_s, step.loss, flush=True)
 
 
 def _lengths(bench: StepBench) -> np.ndarray:
@@ -70,19 +76,26 @@ def _head(bench: HeadBench) -> Iterator[Figures]:
 
 
 def _sample(bench: SampleBench) -> Iterator[Figures]:
+    config = rollouts.sampled_config(bench.model, bench.vocabulary)
     calls = rollouts.sampler(
+        config,
         rows=bench.rows,
         prompt=bench.prompt,
         new=bench.new,
-        vocabulary=bench.vocabulary,
         mixed=bench.mixed,
         temperature=bench.temperature,
     )
-    yield {"rows": bench.rows} | rollouts.in_turns(calls, bench.repeats)
+    rates = rollouts.in_turns(calls, bench.repeats)
+    figures: Figures = {"rows": bench.rows} | rates
+    if not bench.mixed:
+        figures |= rollouts.decode_utilization(
+            config, bench.rows, bench.prompt, bench.new, rates["together_tokens_per_second"]
+        )
+    yield figures | measure.device_peak()
 
 
 def _rl(bench: RlBench) -> Iterator[Figures]:
-    work = rollouts.online_step(
+    work = online.online_step(
         bench.algorithm,
         prompts=bench.prompts,
         responses=bench.responses,

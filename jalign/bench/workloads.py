@@ -146,12 +146,10 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
     maximum length, so that neither weights nor data are needed.
     """
     if options.algorithm.experience:
-        raise ValueError(
-            "bench step measures steps on fixed data; this algorithm samples its own: use bench rl"
-        )
+        raise ValueError("this algorithm samples its own data: jalign.bench.rollouts measures it")
     mesh = mesh_of(options.mesh)
     if random:
-        model = load_roles(options, ModelSource(mesh, read=_random_weights), None)
+        model = load_roles(options, ModelSource(mesh, read=random_weights), None)
         examples = _random_examples(options, model.decoder.spec)
     else:
         tokenizer = tokenizer_of(options)
@@ -173,7 +171,7 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
     return Work(f"{row.name} on {model.path}", step, state, frozen, source, mesh, rows, flops)
 
 
-def _random_weights(name: str, *, key: Any = None, **load_options: Any) -> Any:
+def random_weights(name: str, *, key: Any = None, **load_options: Any) -> Any:
     """Like `hub.load`, with random weights of the same architecture."""
     return hub.init(config_of(name)[0], key=jax.random.key(0), **load_options)
 

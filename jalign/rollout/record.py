@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jalign import store
 from jalign.rollout.types import Rollout
@@ -54,8 +52,13 @@ def write(
     if "advantages" in arrays:
         total = arrays["advantages"].reshape(b * k, -1).sum(-1)
         columns["advantage"] = total / np.maximum(counts, 1)
+    # imported late: a benchmark or a test of a GPU needs none of its 50 MB
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table(columns)
     path = folder / f"rollout-{number:06d}-{attempt}.parquet"
-    store.write(path, lambda file: pq.write_table(pa.table(columns), file))
+    store.write(path, lambda file: pyarrow.parquet.write_table(table, file))
     return path
 
 
@@ -86,8 +89,11 @@ def rows(path: store.StorePath) -> list[dict[str, Any]]:
     Raises:
       ValueError: it is damaged.
     """
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         with path.open("rb") as file:
-            return pq.read_table(file).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+            return pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it to see the others") from error
