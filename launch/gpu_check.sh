@@ -15,11 +15,10 @@ out=${1:-runs/gpu_check} python=${PYTHON:-python3}
 
 if [ -n "${WHEELS:-}" ]; then
   site=${TMPDIR:-/tmp}/jalign-gpu-check-site
-  shopt -s nullglob
   run "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$site" "$WHEELS"/*.whl
-  run export PYTHONPATH="$site:$PWD"
+  run export PYTHONPATH="$site:."
 else
-  run export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+  run export PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}"
 fi
 run export HF_HUB_OFFLINE=1 XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}"
 
@@ -46,7 +45,10 @@ tests="-m pytest -q -W default -p no:cacheprovider --confcutdir tests/gpu"
 # part NAME SECONDS COMMAND ...: by value, since what does not fit into the time is left for the next
 # call; a CPU may be slow
 parts=()
-part() { parts+=("$1 $((small ? 3600 : $2)) ${*:3}"); }
+part() {
+  parts+=("$1 $((small ? 3600 : $2)) ${*:3}")
+  [ "$dry_run" = 0 ] || echo "+ ${*:3}  # $1, at most $2 s"
+}
 plan="env JAX_PLATFORMS=cpu $jalign plan"
 to="--target $target --json /dev/stdout"
 part doctor 40 "$jalign doctor --json"
@@ -68,4 +70,5 @@ part plan_grpo 90 "$plan tiny/grpo $to $grpo"
 # with half a minute for what comes before
 seconds=510
 if [ "$small" = 1 ]; then seconds=36000; fi
-run exec "$python" -m jalign bench parts --out "$out" --seconds "$seconds" "${parts[@]}"
+[ "$dry_run" = 0 ] || exit 0
+exec "$python" -m jalign bench parts --out "$out" --seconds "$seconds" "${parts[@]}"

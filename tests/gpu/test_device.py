@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jalign.bench.rollouts import compute_dtype
 from jalign.bench.workloads import TINY_LLAMA, random_step
@@ -54,13 +55,23 @@ def test_the_sampler_reports_the_log_probs_of_a_full_forward_pass():
     samples = sample(model, prompts, lengths, jax.random.key(1), settings)
     tokens, logps = np.asarray(samples.tokens), np.asarray(samples.token_logps)
     assert (tokens[0] != tokens[1]).any()
-    for row, n in enumerate(np.repeat(lengths, 2)):
-        ids = jnp.asarray([[*prompts[row // 2, :n], *tokens[row]]])
-        hidden, _ = model(ids, jnp.arange(ids.shape[1])[None])
-        z = jax.nn.log_softmax(model.logits(hidden)[0, n - 1 : -1].astype(jnp.float32))
-        want = np.take_along_axis(np.asarray(z), tokens[row][:, None], 1)[:, 0]
-        # two kernels of attention, each with its own rounding
-        np.testing.assert_allclose(logps[row], want, atol=0.05 if dtype == jnp.bfloat16 else 1e-4)
+    rows = np.zeros((6, 36), np.int32)
+    starts = np.repeat(lengths, 2)
+    for row, n, prompt, response in zip(
+        rows, starts, np.repeat(prompts, 2, 0), tokens, strict=True
+    ):
+        row[: n + 16] = [*prompt[:n], *response]
+
+    @jax.jit
+    def all_logps(state, rows):
+        decoder = nnx.merge(nnx.graphdef(model), state)
+        hidden, _ = decoder(rows, jnp.broadcast_to(jnp.arange(36), rows.shape))
+        return jax.nn.log_softmax(decoder.logits(hidden).astype(jnp.float32))
+
+    exact = np.asarray(all_logps(nnx.state(model), rows))
+    want = [[exact[i, n - 1 + j, tokens[i, j]] for j in range(16)] for i, n in enumerate(starts)]
+    # two kernels of attention, each with its own rounding
+    np.testing.assert_allclose(logps, want, atol=0.05 if dtype == jnp.bfloat16 else 1e-4)
 
 
 def test_a_step_takes_over_the_memory_of_its_state_and_learns():
