@@ -9,7 +9,6 @@ from jalign.config.read import read_config
 from jalign.kernels.devices import ACCELERATORS
 from jalign.models.spec import Spec
 
-
 SPEC = Spec(
     vocab_size=11, width=3, depth=1, heads=2, kv_heads=1, head_dim=5, mlp_width=7, tied=False
 )
