@@ -1,5 +1,6 @@
 """`jalign bench parts`: named commands within a time budget; resumable, one JSON and one table."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def bench_parts(args: Sequence[str], console: Console) -> int:
     parser.add_argument("parts", nargs="+", help="'NAME SECONDS COMMAND ...', by value")
     values = parsed(parser, args)
     parts, folder = [Part.of(line) for line in values.parts], Path(values.out)
+    # as Ctrl-C: the part under way is stopped, so that nothing keeps the device
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for part, result in run(parts, folder, values.seconds):
         line = f"{part.name}: {result['status']} after {result['seconds']} s"
         console.print(line, markup=False, highlight=False)
