@@ -52,7 +52,8 @@ part() {
 plan="env JAX_PLATFORMS=cpu $jalign plan"
 to="--target $target --json /dev/stdout"
 part doctor 40 "$jalign doctor --json"
-part cuda_tests 150 "$python $tests tests/gpu"
+# one of the tests starts processes, for which memory has to be left
+part cuda_tests 150 "env XLA_PYTHON_CLIENT_PREALLOCATE=false $python $tests tests/gpu"
 part tinyllama_full 75 "$jalign bench step --config $dpo --random $steps $full"
 part mistral_7b_lora 90 "$jalign bench step --config $adapters --random $steps $lora"
 part mistral_7b_qlora 90 "$jalign bench step --config $adapters --random $steps $qlora"
