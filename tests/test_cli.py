@@ -335,7 +335,7 @@ def test_bench_step_measures_the_step_of_a_config_without_its_weights_and_data(c
     config.write_text(
         "algorithm: {name: dpo}\nmodel: {path: embedded, lora: {rank: 2}}\n"
         "data: {train: nowhere.jsonl, max_prompt_len: 8, max_response_len: 8}\n"
-        "batch_size: 8\nmesh: {fsdp: -1}\n"
+        "batch_size: 8\nmesh: {fsdp: -1}\noptim: {warmup_steps: 50}\n"
     )
     args = ["bench", "step", "--config", str(config), "--random", "--steps", "1", "--warmup", "0"]
     code, said = call([*args, "--", "--model.depth", "1"], capsys)

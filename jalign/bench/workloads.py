@@ -157,7 +157,9 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
         model = load_roles(options, ModelSource(mesh), tokenizer)
     spec = model.decoder.spec
     source = source_of(options, examples, mesh, spec)
-    optimizer, _ = options.optim.make(steps_of(options, source.batches))
+    # four batches may be fewer than the run's warmup
+    steps = max(steps_of(options, source.batches), options.optim.warmup_steps)
+    optimizer, _ = options.optim.make(steps)
     state, frozen = initial_state(options, model, mesh, optimizer)
     row = options.algorithm
     if options.reference == "cached":

@@ -19,6 +19,10 @@ from jalign.models import hub
 from jalign.rollout.sampler import Settings, sample
 
 CUDA = platform_of(jax.devices()[0]) == "cuda"
+beside_the_suite = pytest.mark.skipif(
+    not CUDA and jax.device_count() > 1,
+    reason="for CPUs the suite has it: rollout/test_sampler, train/test_step, test_runs",
+)
 
 
 def error(got, want):
@@ -46,6 +50,7 @@ def test_a_product_with_coded_weights_and_its_gradient_are_those_of_the_decoded_
         assert error(gradient, jax.grad(total(lambda x: x @ exact))(wide)) < rounding
 
 
+@beside_the_suite
 def test_the_sampler_reports_the_log_probs_of_a_full_forward_pass():
     dtype = compute_dtype()
     model = hub.init(TINY_LLAMA, key=jax.random.key(0), dtype=dtype, param_dtype=dtype)
@@ -74,6 +79,7 @@ def test_the_sampler_reports_the_log_probs_of_a_full_forward_pass():
     np.testing.assert_allclose(logps, want, atol=0.05 if dtype == jnp.bfloat16 else 1e-4)
 
 
+@beside_the_suite
 def test_a_step_takes_over_the_memory_of_its_state_and_learns():
     work = random_step("dpo", np.tile([[16, 48, 32]], (8, 1)), pairs=8)
     state, losses, used = work.state, [], []
@@ -90,9 +96,7 @@ def test_a_step_takes_over_the_memory_of_its_state_and_learns():
     assert used[-1] - used[1] < 2**20
 
 
-@pytest.mark.skipif(
-    not CUDA and jax.device_count() > 1, reason="tests/test_runs.py has it for CPUs"
-)
+@beside_the_suite
 def test_a_deterministic_run_cut_in_two_ends_bit_for_bit_where_the_whole_one_does(tmp_path):
     def train(name, steps):
         command = [sys.executable, "-m", "jalign", "train", "tiny/dpo", "--deterministic", "true"]
