@@ -101,8 +101,8 @@ def sampling_flops(spec: Spec, prompts: int, responses: int, prompt: int, new: i
     rows = work.Rows(n * (prompt + new), n, prompt + new, n * new)
     once = work.Rows(prompts * prompt, prompts, prompt, 0)
     shared = work.Rows(n * prompt, n, prompt, 0)
-    whole, first, repeated = (work.forward(spec, [s]).total for s in (rows, once, shared))
-    return whole + first - repeated
+    full, first, repeated = (work.forward(spec, [s]).total for s in (rows, once, shared))
+    return full + first - repeated
 
 
 def decode_utilization(
