@@ -127,9 +127,12 @@ def compile_program(
 
 def _timeline(text: str, trips: float) -> Timeline | None:
     """Seconds of a program for the mesh in scope; None where the text has no estimates."""
-    devices = jax.sharding.get_mesh().devices.flatten().tolist()
-    accelerator = known(devices[0].device_kind) if devices else None
-    if accelerator is None or getattr(jax.config, _EFFORT) == _LITTLE:
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty or getattr(jax.config, _EFFORT) == _LITTLE:
+        return None
+    devices = mesh.devices.flatten().tolist()
+    accelerator = known(devices[0].device_kind)
+    if accelerator is None:
         return None
     links = Links.of(accelerator, devices)
     if accelerator.platform == "cuda":
