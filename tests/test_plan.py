@@ -133,6 +133,19 @@ def test_a_record_can_be_read_by_machines(online):
     assert {"arithmetic", "memory", "links"} == set(record["step"]["floor_s"])
 
 
+def test_an_opponent_and_a_judge_in_this_process_are_programs():
+    needs("v5e-4")
+    words = ["--algorithm", "nash_md", "--model.path", "embedded", "--data.train", "embedded"]
+    judge = ["--reward.judge.ask", "preference", "--reward.judge.model", "embedded"]
+    sizes = ["--steps", "1", "--batch_size", "4", "--rollout.max_new_tokens", "32"]
+    with little_effort():
+        report = plan_run(read_config([*words, *judge, *sizes]), target("v5e-4"), "nash_md")
+    programs = {p.name: p.memory for p in report.programs}
+    assert {"sampling", "sampling of the mixture", "judge"} <= set(programs)
+    # the mixture reads the weights of a second model
+    assert programs["sampling of the mixture"].arguments > programs["sampling"].arguments
+
+
 def test_the_mesh_of_a_config_must_fit_the_target():
     needs("v5e-4")
     with pytest.raises(ValueError, match="does not fit 4 devices"):
