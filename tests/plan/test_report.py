@@ -110,7 +110,7 @@ def test_a_report_says_seconds_tokens_and_mfu():
     assert predicted["tokens_per_s"] == pytest.approx(4096 / t.seconds)
     assert predicted["mfu"] == pytest.approx(8e9 / (t.seconds * 8 * 197e12))
     text = "\n".join(report.lines())
-    assert "  predicted: 0.000234 s a step, 1.749e+07 tokens/s, MFU 2.2%, " in text
+    assert "  predicted: 0.000234 s a step, 1.748e+07 tokens/s, MFU 2.2%, " in text
     assert "not calibrated on this generation" in text
     assert report.record()["programs"][0]["predicted"]["costs"][0]["line"] == "models/linear.py:7"
 
