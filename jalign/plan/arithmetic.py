@@ -18,6 +18,7 @@ _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _GEMM = ("__cublas$gemm", "__cublas$lt$matmul", "__triton$gemm")
 _ESTIMATE = re.compile(r'"cost_estimate":\s*\{[^}]*?"flops":\s*"?(\d+)')
 _BLOCK = re.compile(r'\\?"(block_\w+)\\?": (\d+)')
+_TOKENS_LAST = re.compile(r'\\?"[qk]_layout\\?": 2')  # QKVLayout.SEQ_MINOR
 _FUSED_BACKWARD = re.compile(r'use_fused_bwd_kernel\\?": true')
 _CONSTRAINTS = re.compile(r"operand_layout_constraints=\{(.*?)\}, \w+=")
 
@@ -97,7 +98,8 @@ def kernel_flops(operation: Operation) -> tuple[float, int] | None:
         return None
     q, k = arrays[:2]
     products = {"fwd": 2, "dq": 3, "dkv": 4 + bool(_FUSED_BACKWARD.search(operation.rest))}[kind]
-    tokens, keys, head = q.axes[-2], k.axes[-2], q.axes[-1]
+    of_tokens, of_head = (-1, -2) if _TOKENS_LAST.search(operation.rest) else (-2, -1)
+    tokens, keys, head = q.axes[of_tokens], k.axes[of_tokens], q.axes[of_head]
     share = _visited(operation, kind, tokens, keys)
     return products * 2.0 * math.prod(q.axes[:-2]) * tokens * keys * head * share, head
 

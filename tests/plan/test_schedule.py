@@ -136,6 +136,16 @@ def test_splash_attention_takes_the_time_of_its_products_on_the_blocks_it_visits
     assert timeline(text, V5E).of("kernel") == pytest.approx(flops / 197e12 / (0.5 * 0.8))
 
 
+def test_splash_attention_on_tokens_last_takes_as_long():
+    text = program("%x = f32[2]{0} parameter(0)", "%r = f32[2]{0} bitcast(%x)")
+    last = SPLASH.replace("1024,64]", "64,1024]")
+    layouts = '\\"q_layout\\": 2, \\"k_layout\\": 2'
+    last = last.replace("false}", "false, " + layouts + "}")
+    assert layouts in last
+    first, last = (text.replace("  ROOT", kernel + "  ROOT") for kernel in (SPLASH, last))
+    assert timeline(last, V6E).of("kernel") == timeline(first, V6E).of("kernel")
+
+
 def test_a_kernel_that_declares_its_flops_takes_their_time_and_another_is_counted():
     call = '%k = f32[2]{0} custom-call(%x), custom_call_target="tpu_custom_call"'
     declared = 'backend_config={"cost_estimate":{"transcendentals":"1","flops":"918000"}}'
