@@ -41,7 +41,7 @@ LONG = (
 # JALIGN_OPTIMIZED=all compiles as users do everywhere.
 OPTIMIZED = (
     "plan", "targets", "traffic", "attention", "flat", "divergence", "score", "logprobs",
-    "nf4", "several_processes", "configs", "step", "sampler",
+    "nf4", "several_processes", "configs", "step", "sampler", "batch_invariant",
 )  # fmt: skip
 
 # Left out by --fast: runs, processes, compilers for absent hardware, and what compiles models.
@@ -51,7 +51,7 @@ SLOW = (
     "checkpoint", "step", "hosts", "preemption", "diverged_runs", "missing_rewards", "offload",
     "weight", "rounding", "moments", "hooks", "judge", "reward_model", "process_model",
     "transformers_serve", "server", "sampler", "refill", "steps", "embedded", "report", "compile",
-    "targets", "traffic",
+    "targets", "traffic", "batch_invariant",
 )  # fmt: skip
 SLOW_FOLDERS = ("models", "kernels", "serve", "faults", "peers")
 

@@ -81,6 +81,16 @@ def test_on_policy_the_ratio_is_one_and_in_later_epochs_it_is_not(folder):
     assert first < 1e-6 < second
 
 
+def test_a_batch_invariant_policy_is_scored_as_it_was_sampled(folder):
+    """The KL divergence between sampler and trainer is 0, and the first step's ratio is 1."""
+    options = ONLINE | {"rollout.prompts": 8, "mesh.fsdp": 4, "mesh.tensor": 1}
+    run(folder, "exact", "grpo", **options, **{"rollout.batch_invariant": True})
+    sampled = [row for row in rows(folder, "exact") if "sampling/logp_difference_max" in row]
+    assert sampled and all(row["sampling/logp_difference_max"] == 0 for row in sampled)
+    first, second, *_ = [row["approx_kl"] for row in rows(folder, "exact")]
+    assert first == 0 < second
+
+
 def test_another_mesh_and_gathered_weights_learn_from_the_same_responses(folder):
     other = {"mesh.data": 1, "mesh.fsdp": 4, "mesh.tensor": 2, "rollout.weights": "gathered"}
     run(folder, "a", "rloo", **ONLINE, steps=2)

@@ -27,6 +27,12 @@ def options(name, **changes):
         (options("dpo", model=ModelConfig(quant="nf4")), "model.quant: nf4 freezes the matrices"),
         (options(get("dpo").with_hyper(label_smoothing=0.7)), "label_smoothing must be"),
         (options("dpo", optim=OptimConfig(name="lion")), "optim.learning_rate: .* set it for lion"),
+        (
+            options(
+                "grpo", steps=1, reward=REWARD, rollout=RolloutConfig(batch_invariant=True, top_k=5)
+            ),
+            "rollout.batch_invariant: the trainer's log-probs ignore the cut; set rollout.top_k",
+        ),
         (options("bco", batch_size=1), "bco compares the examples of a batch"),
     ],
 )

@@ -88,7 +88,7 @@ class Attention(nnx.Module):
             for linear, key in zip((self.q, self.k, self.v), keys, strict=False)
         )
         if inputs.row_tables is None:
-            q, k = self._rotated(q, k, layer_type, inputs.tables)
+            q, k = self.rotated(q, k, layer_type, inputs.tables)
         if kv is None:
             q, k, v = _by_heads(q, k, v)
         options = {"scale": spec.scale, "window": layer_type.window, "softcap": spec.attn_softcap}
@@ -96,7 +96,7 @@ class Attention(nnx.Module):
         def on_rows(q: Array, k: Array, v: Array) -> Array:
             if inputs.row_tables is not None:
                 q, k, v = (tokens_last(a) for a in (q, k, v))
-                q, k = self._rotated(q, k, layer_type, inputs.row_tables)
+                q, k = self.rotated(q, k, layer_type, inputs.row_tables)
             return attention(q, k, v, implementation=implementation, **options)
 
         if kv is not None:
@@ -111,7 +111,8 @@ class Attention(nnx.Module):
             y = cached_attention(q, k, v, inputs.positions, **options)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
-    def _rotated(self, q: Array, k: Array, layer_type: LayerType, tables) -> tuple[Array, Array]:
+    def rotated(self, q: Array, k: Array, layer_type: LayerType, tables) -> tuple[Array, Array]:
+        """Queries and keys, normalized where the model does that, and rotated."""
         # The norm before the rotation, as in Qwen 3 and Gemma 3.
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -189,9 +190,15 @@ class Layer(nnx.Module):
         y, kv = self.attn(
             self.attn_norm(x), inputs, layer_type, implementation, kv, layer, attn_key
         )
+        return self.add(x, y, mlp_key), kv
+
+    def add(
+        self, x: Float[Array, "n D"], y: Float[Array, "n D"], mlp_key: Array | None
+    ) -> Float[Array, "n D"]:
+        """x with the output y of attention, and then with that of the MLP."""
         x = x + (y if self.post_attn_norm is None else self.post_attn_norm(y))
         y = self.mlp(self.mlp_norm(x), mlp_key)
-        return x + (y if self.post_mlp_norm is None else self.post_mlp_norm(y)), kv
+        return x + (y if self.post_mlp_norm is None else self.post_mlp_norm(y))
 
 
 def _keys(key: Array | None, n: int) -> list[Array | None]:

@@ -27,6 +27,7 @@ from jalign.core import did_you_mean
 from jalign.kernels import devices
 from jalign.kernels.backend import choose_attention
 from jalign.kernels.flat import expand
+from jalign.models import invariant
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
 from jalign.models.heads import ScalarHead
@@ -100,6 +101,8 @@ class Decoder(nnx.Module):
         self.remat = remat
         self.attention = attention
         self.unroll = unroll
+        # Set where a run samples and scores with equal bits (`jalign.models.invariant`).
+        self.batch_invariant = False
         self.replaced: tuple[str, ...] = ()  # tables that are an adapter's: embed, lm_head
         self.source: str | None = None  # JSON of the checkpoint's config, for `hub.save`
 
@@ -138,7 +141,8 @@ class Decoder(nnx.Module):
         if cache is not None and cache.fresh and tokens.shape[1] > cache.slots:
             raise ValueError(f"{tokens.shape[1]} tokens do not fit a cache of {cache.slots} places")
         x, cache, _ = self._run(tokens, positions, rows, inverse, cache, key, keep=False)
-        return self.final_norm(x), cache
+        norm = functools.partial(invariant.norm, self.final_norm)
+        return (norm if self.batch_invariant else self.final_norm)(x), cache
 
     def empty_cache(self, rows: int, slots: int) -> KVCache:
         """A cache for `rows` rows of up to `slots` tokens."""
@@ -234,7 +238,8 @@ class Decoder(nnx.Module):
             kind = spec.kinds[i]
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
-            x, kv = layer(x, inputs, kind, implementation, kv, number, key)
+            run = invariant.run_layer if self.batch_invariant else Layer.__call__
+            x, kv = run(layer, x, inputs, kind, implementation, kv, number, key)
             return constrain(x, TOKEN_AXES, None), kv
 
         def several(carry, stacked, count: int, scanned: bool) -> Any:

@@ -62,6 +62,7 @@ class OwnDecoder(nnx.Module):
             mlp_width=width, rope=None, tied=False,
         )  # fmt: skip
         self.dtype, self.attention, self.source = dtype, None, None
+        self.batch_invariant = False
         self.value, self.lm_head = nnx.data(None), nnx.data(None)
 
     def __call__(

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from jalign.core import did_you_mean
 from jalign.layout import Layout
+from jalign.models import invariant
 from jalign.models.divergence import jsd, kl
 from jalign.models.logprobs import STATISTICS, statistics, token_logps
 from jalign.models.topk_negatives import topk_negatives
@@ -80,7 +81,11 @@ def score(
         # Scored tokens only: about a quarter of the tokens of real preference pairs.
         before = _apart(_take(hidden, layout.before))
         weight, head = _head(model)
-        if names := tuple(n for n in STATISTICS if n in outputs):
+        names = tuple(n for n in STATISTICS if n in outputs)
+        if "token_logps" in names and model.batch_invariant:
+            out["token_logps"] = invariant.token_logps(model, before, targets, temperature)
+            names = tuple(n for n in names if n != "token_logps")
+        if names:
             out |= statistics(before, weight, targets, names=names, **head, **options)
         if "competitor_logps" in outputs:
             ids = topk_negatives(

@@ -28,6 +28,8 @@ class RolloutConfig(RolloutRules):
         weights: of the policy while it samples: sharded as in training, so that every token gathers
           what mesh.fsdp and mesh.context split; or gathered once per rollout into a copy, in the
           compute type and split over mesh.tensor only, if a device has room for it.
+        batch_invariant: the policy computes the same bits whatever the batch, so that the sampler's
+          log-probs equal the trainer's and importance ratios of the first epoch are 1. Slower.
         mixture: weight of the reference in policy^(1 - mixture) * reference^mixture, for methods
           that sample from it.
         record: write every rollout to the run's folder (`jalign rollouts`).
@@ -43,6 +45,7 @@ class RolloutConfig(RolloutRules):
     rows: int = 0
     # sharded by default: a gathered copy needs room for the model on every device
     weights: Literal["sharded", "gathered"] = "sharded"
+    batch_invariant: bool = False
     mixture: float = 0.5
     record: bool = False
 

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jalign.data.examples import Example, Examples
+from jalign.kernels.rounding import same_rounding
 from jalign.options import RunOptions
 from jalign.plan import data as plan_data
 from jalign.plan.compile import Program, compile_program
@@ -22,7 +23,6 @@ from jalign.rewards import model as reward_model
 from jalign.rollout import sampler
 from jalign.rollout.decode_model import SamplingWeights, relayout
 from jalign.run import rollouts as build_online
-from jalign.train.rounding import same_rounding
 from jalign.train.scoring import model_fields
 from jalign.train.state import abstract_in, gathered_copy_fn
 from jalign.train.step import make_train_step

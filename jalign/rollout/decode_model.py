@@ -15,6 +15,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Float
 
 from jalign.kernels import devices
+from jalign.models import invariant
 from jalign.models.block import Layer
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
@@ -36,6 +37,8 @@ class DecodeModel(NamedTuple):
     vocab_axis: int
 
     def logits(self, hidden: Float[Array, "n D"]) -> Float[Array, "n V"]:
+        if self.model.batch_invariant:
+            return invariant.logits(self.model, hidden)
         spec = self.model.spec
         if self.vocab_axis == 0:
             x = matmul_transposed(self.head, hidden)
@@ -82,6 +85,8 @@ def for_sampling(model: Model, rows: int) -> SamplingWeights:
         return model
     graphdef, state = model if isinstance(model, tuple) else nnx.split(model)
     transposed = devices.platform() == "cpu" and rows >= TRANSPOSE_FROM_ROWS
+    # The products of the scorer, in its layout of the weights.
+    transposed &= not nnx.merge(graphdef, state).batch_invariant
     head, layers = relayout(graphdef, transposed, state)
     vocab_axis = 0 if transposed else 1
     return SamplingWeights(state, head, layers, graphdef=graphdef, vocab_axis=vocab_axis)

@@ -22,6 +22,7 @@ from jax import Array
 from jalign.models.limits import check_rows
 from jalign.parallel import hosts
 from jalign.rollout.decode_model import (
+    DecodeModel,
     Model,
     SamplingWeights,
     decode_model,
@@ -31,6 +32,7 @@ from jalign.rollout.decode_model import (
 )
 from jalign.rollout.draw import draw
 from jalign.rollout.groups import pad_prompts
+from jalign.rollout.invariant import check_settings, draw_invariant, program_for
 from jalign.rollout.sampler import BUCKET, Settings
 from jalign.rollout.types import Rollout
 
@@ -83,6 +85,10 @@ def respond_refilling(
             "distribution alone"
         )
     weights = for_sampling(model, rows)
+    if weights.model().batch_invariant:
+        check_settings(settings)
+    admit = program_for(weights, _admit, static=("settings",), donated="pool")
+    advance = program_for(weights, _advance, static=("settings", "chunk"), donated="pool")
     k, t = settings.responses, settings.max_new_tokens
     check_rows(prompts, weights.model().spec, sampled=t)
     requests = [(b, j) for b in range(len(prompts)) for j in range(k)]
@@ -107,11 +113,11 @@ def respond_refilling(
             # Always `together` keys, or the last admissions would compile programs of their own.
             request_ids = np.arange(admitted, admitted + together)
             keys = jax.vmap(partial(jax.random.fold_in, key))(request_ids)
-            pool = _admit(weights, pool, ids, lengths, keys, slots, settings)
+            pool = admit(weights, pool, ids, lengths, keys, slots, settings)
             admitted, free = admitted + len(batch), free[len(batch) :]
         if all(request is None for request in owner):
             return rollout
-        pool = _advance(weights, pool, settings, chunk)
+        pool = advance(weights, pool, settings, chunk)
         _collect(pool, owner, rollout)
 
 
@@ -161,8 +167,8 @@ def _admit(
     """Put requests into the rows `slots`; a slot out of range holds no request."""
     r, t = len(lengths), settings.max_new_tokens
     # Not repeated K times: responses to one prompt may be admitted at different moments.
-    _, cache, logits = prefill(weights, prompts, lengths, 1, t)
-    first, logp = _draw(logits, keys, jnp.zeros(r, jnp.int32), settings)
+    decoder, cache, logits = prefill(weights, prompts, lengths, 1, t)
+    first, logp = _draw(decoder, logits, keys, jnp.zeros(r, jnp.int32), settings)
 
     def put(all_, new, axis: int = 0):
         at = (slice(None),) * axis + (slots,)
@@ -200,7 +206,8 @@ def _advance(weights: SamplingWeights, pool: _Pool, settings: Settings, chunk: i
         # a masked write would cost a copy of the cache.
         positions = (pool.start + pool.count - 1)[:, None]
         hidden, cache = decoder.model(pool.token[:, None], positions, cache=pool.cache)
-        token, logp = _draw(decoder.logits(hidden[:, 0]), pool.key, pool.count, settings)
+        logits = decoder.logits(hidden[:, 0])
+        token, logp = _draw(decoder, logits, pool.key, pool.count, settings)
         live = ~pool.done
         # Column t is past the end: mode="drop" leaves rows that are done as they are.
         at = (jnp.arange(n), jnp.where(live, pool.count, t))
@@ -219,10 +226,15 @@ def _advance(weights: SamplingWeights, pool: _Pool, settings: Settings, chunk: i
     return jax.lax.while_loop(running, body, (jnp.int32(0), pool))[1]
 
 
-def _draw(logits: Array, keys: Array, count: Array, settings: Settings) -> tuple[Array, Array]:
+def _draw(
+    decoder: DecodeModel, logits: Array, keys: Array, count: Array, settings: Settings
+) -> tuple[Array, Array]:
+    keys = jax.vmap(jax.random.fold_in)(keys, count)
+    if decoder.model.batch_invariant:
+        return draw_invariant(logits, keys, settings.temperature)
     return draw(
         logits,
-        jax.vmap(jax.random.fold_in)(keys, count),
+        keys,
         temperature=settings.temperature,
         top_k=settings.top_k,
         top_p=settings.top_p,

@@ -25,6 +25,7 @@ from jalign.models.cache import KVCache
 from jalign.models.limits import check_rows
 from jalign.rollout.decode_model import DecodeModel, Model, SamplingWeights, for_sampling, prefill
 from jalign.rollout.draw import draw, penalize
+from jalign.rollout.invariant import check_settings, draw_invariant, program_for
 
 BUCKET = 32  # prompts are padded to a multiple of this many tokens
 
@@ -123,13 +124,16 @@ def sample(
         raise ValueError("a second model needs settings.mixture > 0, and mixture a second model")
     both = [model] if other is None else [model, other]
     models = tuple(for_sampling(m, len(prompts) * settings.responses) for m in both)
+    if models[0].model().batch_invariant:
+        check_settings(settings)
     for weights in models:
         rows = [p[:n] for p, n in zip(prompts, lengths, strict=True)]
         check_rows(rows, weights.model().spec, sampled=settings.max_new_tokens)
     # Without buckets every new longest prompt would compile the whole program again.
     longest = -(-int(lengths.max()) // BUCKET) * BUCKET
     prompts = np.pad(prompts, ((0, 0), (0, max(0, longest - prompts.shape[1]))))[:, :longest]
-    return _sample(models, prompts, lengths, key, settings)
+    program = program_for(models[0], _sample, static=("settings",))
+    return program(models, prompts, lengths, key, settings)
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -145,6 +149,7 @@ def _sample(
     begun = [prefill(weights, prompts, lengths, k, t) for weights in models]
     decoders = [decoder for decoder, _, _ in begun]
     start = jnp.repeat(lengths, k)
+    choose = partial(_choose, settings=settings, invariant=decoders[0].model.batch_invariant)
 
     def write(buffer: Array, i: Any, column: Array) -> Array:
         return jax.lax.dynamic_update_slice(buffer, column[:, None], (0, i))
@@ -156,7 +161,7 @@ def _sample(
     def body(carry):
         i, token, done, seen, caches, tokens, mask, token_logps = carry
         logits, caches = _advance(decoders, caches, token, start + i - 1)
-        token, logp = _choose(logits, seen, jax.random.fold_in(key, i), settings)
+        token, logp = choose(logits, seen, jax.random.fold_in(key, i))
         # Rows that have ended run on until all have: in one program no row can stop alone.
         tokens = write(tokens, i, jnp.where(done, 0, token))
         token_logps = write(token_logps, i, jnp.where(done, 0.0, logp))
@@ -170,7 +175,7 @@ def _sample(
         seen = jnp.repeat(_seen(prompts, lengths, begun[0][2].shape[-1]), k, 0)
     logits = [logits for _, _, logits in begun]
     # The prefill has the logits of the first token, so the loop starts at the second.
-    first, logps = _choose(logits, seen, jax.random.fold_in(key, 0), settings)
+    first, logps = choose(logits, seen, jax.random.fold_in(key, 0))
     seen = None if seen is None else seen.at[jnp.arange(n), first].set(True)
     carry = (
         jnp.int32(1),
@@ -199,9 +204,16 @@ def _advance(
 
 
 def _choose(
-    logits: Sequence[Array], seen: Array | None, key: Array, settings: Settings
+    logits: Sequence[Array],
+    seen: Array | None,
+    key: Array,
+    settings: Settings,
+    invariant: bool,
 ) -> tuple[Array, Array]:
     """The next token of each row and its log-prob."""
+    if invariant:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(logits[0])))
+        return draw_invariant(logits[0], keys, settings.temperature)
     mix, mixed = settings.mixture, logits[0]
     if len(logits) > 1:
         # Unnormalized logits may be mixed: a model's normalizer adds one number to a whole row,

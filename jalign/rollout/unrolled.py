@@ -18,6 +18,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from jalign.models import invariant
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KeysValues, KVCache
 from jalign.models.decoder import Decoder
@@ -40,12 +41,14 @@ class Unrolled(Decoder):
             setattr(self, name, nnx.data(getattr(model, name)))
         for name in ("spec", "dtype", "remat", "attention", "unroll", "source", "replaced"):
             setattr(self, name, getattr(model, name))
+        self.batch_invariant = model.batch_invariant
         self.layers = nnx.List(layers)
 
     def _run_layers(self, x: Array, inputs: AttentionInputs, kv: tuple[KeysValues, ...], key, keep):
         written = []
+        run = invariant.run_layer if self.batch_invariant else Layer.__call__
         for layer, kind, one in zip(self.layers, self.spec.kinds, kv, strict=True):
-            x, one = layer(x, inputs, kind, self.attention or "xla", one, 0, None)
+            x, one = run(layer, x, inputs, kind, self.attention or "xla", one, 0, None)
             written.append(one)
         return x, tuple(written), None
 

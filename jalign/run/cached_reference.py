@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from jalign import store
 from jalign.core import Frozen
+from jalign.kernels.rounding import same_rounding
 from jalign.log import RunLog
 from jalign.run.setup import Setup
 from jalign.train.reference import reference_columns
-from jalign.train.rounding import same_rounding
 from jalign.train.source import Offline
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import jax
 
 from jalign.core import Frozen
+from jalign.kernels.rounding import same_rounding
 from jalign.run.batches import held_source_of
 from jalign.run.roles import initial_state
 from jalign.run.rollouts import evaluator_of
 from jalign.train.hooks.evaluate import held_out_means
-from jalign.train.rounding import same_rounding
 from jalign.train.step import make_eval_step, with_reference
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import jax
 from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.manifest import Meta
 from jalign.core import TrainState
+from jalign.kernels.rounding import same_rounding
 from jalign.log import RunLog
 from jalign.options import RunOptions
 from jalign.parallel import hosts
@@ -21,7 +22,6 @@ from jalign.train.divergence import Trend
 from jalign.train.hooks import Answers, Evaluate, Evaluations, Generations, Metrics, Save, is_due
 from jalign.train.loop import Hook
 from jalign.train.online import Online
-from jalign.train.rounding import same_rounding
 from jalign.train.step import make_eval_step
 
 if TYPE_CHECKING:

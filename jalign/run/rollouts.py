@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example
+from jalign.kernels.rounding import same_rounding
 from jalign.models.decoder import Decoder
 from jalign.models.functional import StandaloneModel, policy_of
 from jalign.options import RunOptions
@@ -37,7 +38,6 @@ from jalign.train.online_metrics import diversity_metrics, length_metrics
 from jalign.train.pretraining import Pretraining
 from jalign.train.protocols import Sampler
 from jalign.train.rollout_spec import RolloutSpec
-from jalign.train.rounding import same_rounding
 from jalign.train.scoring import ResponseScorer
 from jalign.train.state import gathered_copy_fn
 

@@ -17,6 +17,7 @@ from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.manifest import Meta
 from jalign.checkpoint.resume import ResumeError, resume
 from jalign.core import Frozen, TrainState
+from jalign.kernels.rounding import same_rounding
 from jalign.log import Display, RunLog, Tracker
 from jalign.options.renamed import identity_with_new_keys
 from jalign.parallel import hosts
@@ -35,7 +36,6 @@ from jalign.train.hooks import Profile, memory_profile_on_failure
 from jalign.train.loop import StopTraining, fit
 from jalign.train.online import Online
 from jalign.train.preemption import ExitCode, Preemption
-from jalign.train.rounding import same_rounding
 from jalign.train.source import Offline, Source
 from jalign.train.step import TrainStepFn, make_train_step
 

@@ -34,7 +34,7 @@ def reference_columns(
       source: the data set, without cached columns.
       folder: where `ref-<digest>.npz` files are kept.
       key: fingerprints of data, tokenizer and reference, and anything else the values depend on.
-      compiler_options: those of the training step (`jalign.train.rounding`).
+      compiler_options: those of the training step (`jalign.kernels.rounding`).
     Raises:
       ValueError: the algorithm's reference arrays are not one number per example.
     """

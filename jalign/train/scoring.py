@@ -78,7 +78,7 @@ class ResponseScorer:
       apply: the model as a pure function.
       temperature: of the log-probs.
       packer: its micro-batches.
-      compiler_options: those of the training step (`jalign.train.rounding`), so that a ratio of
+      compiler_options: those of the training step (`jalign.kernels.rounding`), so that a ratio of
         the same weights is exactly 1.
     """
 

@@ -14,10 +14,10 @@ from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples
 from jalign.data.pipeline import Batches
 from jalign.kernels import devices
+from jalign.kernels.rounding import same_rounding
 from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.parallel.mesh import make_mesh
-from jalign.train.rounding import same_rounding
 from jalign.train.source import Offline
 from jalign.train.state import init_state, reference_copy
 from jalign.train.step import make_train_step

@@ -58,6 +58,8 @@ def _check_rollouts(options: RunOptions) -> Iterator[str]:
             yield f"data.{name} does not apply to {row.name}: it samples its data"
     yield from _check_unread(options)
     yield from _check_kl(options)
+    if rollout.batch_invariant:
+        yield from _check_batch_invariant(options)
     # the last response is the opponent's, the first the policy's: more would not be read
     opponent = row.experience.opponent
     if opponent != "policy" and rollout.responses not in (0, 2):
@@ -92,6 +94,26 @@ def _check_unread(options: RunOptions) -> Iterator[str]:
     for name, why in unread.items():
         if why and getattr(rollout, name) != getattr(default, name):
             yield f"rollout.{name} does not apply to {row.name}: {why}"
+
+
+def _check_batch_invariant(options: RunOptions) -> Iterator[str]:
+    """What makes the sampler's log-probs others than the trainer's."""
+    row, rollout, mesh, model = options.algorithm, options.rollout, options.mesh, options.model
+    assert row.experience is not None
+    dropout = model.lora is not None and model.lora.dropout > 0
+    obstacles = {
+        "rollout.top_k to 0": rollout.top_k > 0 and "the trainer's log-probs ignore the cut",
+        "rollout.top_p to 1": rollout.top_p < 1 and "the trainer's log-probs ignore the cut",
+        "mesh.tensor to 1": mesh.tensor != 1 and "devices would add up parts of a product",
+        "mesh.context to 1": mesh.context != 1 and "devices would add up parts of a product",
+        "model.quant to none": model.quant != "none" and "the sampler decodes it beforehand",
+        "model.lora.dropout to 0": dropout and "the sampler has none",
+    }
+    for remedy, why in obstacles.items():
+        if why:
+            yield f"rollout.batch_invariant: {why}; set {remedy}"
+    if row.experience.opponent == "mixture":
+        yield f"rollout.batch_invariant does not apply to {row.name}: it samples from two models"
 
 
 def _check_kl(options: RunOptions) -> Iterator[str]:
