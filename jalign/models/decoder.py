@@ -31,7 +31,7 @@ from jalign.models import invariant
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
 from jalign.models.heads import ScalarHead
-from jalign.models.linear import Embed, Linear
+from jalign.models.linear import Embed, Linear, linear_layers
 from jalign.models.norms import Norm
 from jalign.models.rope import row_lengths
 from jalign.models.spec import LayerType, Spec
@@ -101,7 +101,6 @@ class Decoder(nnx.Module):
         self.remat = remat
         self.attention = attention
         self.unroll = unroll
-        # Set where a run samples and scores with equal bits (`jalign.models.invariant`).
         self.batch_invariant = False
         self.replaced: tuple[str, ...] = ()  # tables that are an adapter's: embed, lm_head
         self.source: str | None = None  # JSON of the checkpoint's config, for `hub.save`
@@ -143,6 +142,15 @@ class Decoder(nnx.Module):
         x, cache, _ = self._run(tokens, positions, rows, inverse, cache, key, keep=False)
         norm = functools.partial(invariant.norm, self.final_norm)
         return (norm if self.batch_invariant else self.final_norm)(x), cache
+
+    def set_batch_invariant(self) -> None:
+        """Compute and be sampled from with the same bits in every batch (`models.invariant`).
+
+        Raises:
+          ValueError: this model cannot: quantized matrices, angles that depend on a row's length.
+        """
+        invariant.check(self.spec, linear_layers(self).values())
+        self.batch_invariant = True
 
     def empty_cache(self, rows: int, slots: int) -> KVCache:
         """A cache for `rows` rows of up to `slots` tokens."""

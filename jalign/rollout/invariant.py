@@ -5,6 +5,7 @@ depend neither on the other rows nor on how prompts are padded, and log-probs ar
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jalign.kernels.rounding import same_rounding
+from jalign.kernels.tiles import tiled
 from jalign.models import invariant
 from jalign.rollout.draw import greedy, pick
 
@@ -29,7 +31,7 @@ def draw_invariant(
     if temperature == 0:  # a maximum does not round
         return greedy(logits), jnp.zeros(logits.shape[:1], jnp.float32)
     uniform = jax.vmap(jax.random.uniform)(keys)
-    ids = invariant.tiled(functools.partial(_pick, temperature), (), logits, uniform)
+    ids = tiled(functools.partial(_pick, temperature), (), logits, uniform)
     return ids, invariant.logps(logits, ids, temperature)
 
 
@@ -51,7 +53,11 @@ def check_settings(settings: Settings) -> None:
 
 
 def program_for(
-    weights: SamplingWeights, program: Any, *, static: tuple[str, ...], donated: str | None = None
+    weights: SamplingWeights,
+    program: Callable[..., Any],
+    *,
+    static: tuple[str, ...],
+    donated: str | None = None,
 ) -> Callable[..., Any]:
     """A jitted program, for a batch-invariant model with the compiler options of its scorer."""
     model = weights.model()
@@ -61,9 +67,11 @@ def program_for(
 
 
 @functools.cache
-def _rounded(program: Any, static: tuple[str, ...], donated: str | None) -> Callable[..., Any]:
+def _rounded(
+    program: Callable[..., Any], static: tuple[str, ...], donated: str | None
+) -> Callable[..., Any]:
     return jax.jit(
-        program.__wrapped__,
+        inspect.unwrap(program),
         static_argnames=static,
         donate_argnames=donated,
         compiler_options=dict(same_rounding(jnp.bfloat16)),

@@ -17,7 +17,6 @@ from jalign.core import Frozen, TrainState
 from jalign.models.adapters.lora import trainable_filter, without_dropout
 from jalign.models.decoder import Decoder
 from jalign.models.functional import StandaloneModel, functional, policy_of
-from jalign.models.invariant import set_batch_invariant
 from jalign.models.score import HEADS
 from jalign.options import RunOptions
 from jalign.parallel.memory import to_host
@@ -102,7 +101,7 @@ def load_roles(
             shared_base=shared_base,
         )
     if options.rollout.batch_invariant:
-        set_batch_invariant(decoder)
+        decoder.set_batch_invariant()
     critic = None
     if row.needs_critic and not shares_critic:
         start = path_of(c.critic) if c.critic else path

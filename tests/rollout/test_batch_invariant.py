@@ -14,7 +14,6 @@ from jalign.core import Frozen
 from jalign.kernels.rounding import same_rounding
 from jalign.layout import Layout
 from jalign.models.functional import functional
-from jalign.models.invariant import set_batch_invariant
 from jalign.models.quant import quantize
 from jalign.models.rope_stretched import DynamicNTK
 from jalign.models.score import score
@@ -40,7 +39,7 @@ def decoder(dtype=jnp.float32, *, batch_invariant=True):
         if hasattr(module, "dtype"):
             module.dtype = dtype
     if batch_invariant:
-        set_batch_invariant(model)
+        model.set_batch_invariant()
     return model
 
 
@@ -120,6 +119,6 @@ def test_what_it_cannot_hold_for_is_refused():
         respond_refilling(decoder(), PROMPTS, least, KEY, rows=2)
     stretched = dataclasses.replace(SPEC, rope=DynamicNTK(factor=2.0, original_tokens=8))
     with pytest.raises(ValueError, match="angles depend on the length of the row"):
-        set_batch_invariant(nnx.merge(*tiny(spec=stretched)))
+        nnx.merge(*tiny(spec=stretched)).set_batch_invariant()
     with pytest.raises(ValueError, match="no quantized matrices"):
-        set_batch_invariant(quantize(decoder(), "int8"))
+        quantize(decoder(), "int8").set_batch_invariant()
