@@ -16,7 +16,7 @@ heads, G key/value heads, C head dim, D width, V vocabulary.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ from jalign.models.quant import Quantized
 from jalign.models.spec import LayerType, Spec
 
 
-def check(spec: Spec, linears: Iterable[Linear]) -> None:
+def check(spec: Spec, linears: Collection[Linear]) -> None:
     """Raise ValueError for a model that cannot be batch-invariant."""
     if any(kind.rope is not None and kind.rope.by_length for kind in spec.kinds):
         raise ValueError(
@@ -48,6 +48,8 @@ def check(spec: Spec, linears: Iterable[Linear]) -> None:
         )
     if any(isinstance(linear.kernel, Quantized) for linear in linears):
         raise ValueError("a batch-invariant model has no quantized matrices: set model.quant: none")
+    if any(getattr(linear.lora, "dropout", 0) for linear in linears):
+        raise ValueError("a batch-invariant model has no dropout: set model.lora.dropout: 0")
 
 
 def norm(module: Norm, x: Float[Array, "S N D"]) -> Float[Array, "S N D"]:
@@ -67,9 +69,8 @@ def run_layer(
     number: Array | int,
     key: Array | None,
 ) -> tuple[Float[Array, "n D"], KeysValues | None]:
-    """As `Layer.__call__`; `implementation` computes the gradient of attention."""
-    if key is not None:
-        raise ValueError("a batch-invariant model has no dropout: set it to 0")
+    """As `Layer.__call__` without dropout; `implementation` computes the gradient of attention."""
+    del key
     spec, streams = layer.attn.spec, inputs.positions.shape
     graphdef, params = nnx.split(layer)
     before = functools.partial(_before, graphdef, layer_type)
