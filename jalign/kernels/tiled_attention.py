@@ -58,7 +58,7 @@ def _attend(options: dict[str, Any], q: Array, k: Array, v: Array, positions: Ar
         y = y.reshape(g, QUERIES, h // g, c).swapaxes(0, 1).reshape(1, QUERIES, h, c)
         return jax.lax.dynamic_update_slice(out, y.astype(q.dtype), (row, first, 0, 0))
 
-    return jax.lax.fori_loop(0, unknown(b * tiles), tile, jnp.zeros_like(q))[:, :n]
+    return jax.lax.fori_loop(0, unknown(b * tiles, q), tile, jnp.zeros_like(q))[:, :n]
 
 
 def _sweep(
