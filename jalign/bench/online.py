@@ -13,6 +13,7 @@ from jalign.bench.rollouts import sampling_flops
 from jalign.bench.workloads import TINY_LLAMA, Work, random_weights
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples
+from jalign.kernels.rounding import same_rounding
 from jalign.models import hub
 from jalign.models.adapters.lora import trainable_filter
 from jalign.models.functional import functional
@@ -31,7 +32,6 @@ from jalign.run.roles import initial_state, load_roles
 from jalign.train.online import Online
 from jalign.train.protocols import JudgeRollout, Sampler
 from jalign.train.rollout_spec import RolloutSpec
-from jalign.train.rounding import same_rounding
 from jalign.train.state import init_state
 from jalign.train.step import make_train_step
 
