@@ -26,7 +26,7 @@ from jalign.train.scoring import ResponseScorer
 from tests.rollout._tiny import KEY, SPEC, tiny
 
 # Windows, norms of queries and keys, soft-capped logits: all that a token passes through.
-RICH = dataclasses.replace(SPEC, window=9, qk_norm=True)
+RICH = dataclasses.replace(SPEC, depth=1, window=9, qk_norm=True)
 LENGTHS = (5, 17, 2, 40, 9, 33, 21, 11)
 PROMPTS = [np.random.default_rng(n).integers(3, 23, n).astype(np.int32) for n in LENGTHS]
 SETTINGS = Settings(max_new_tokens=9, temperature=0.7, responses=2, eos=(2, 5))
@@ -59,15 +59,18 @@ def scorer(model, max_tokens):
     return logps
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_the_sampler_records_the_log_probs_that_the_scorer_computes(batch_size):
+@pytest.mark.parametrize(
+    ("batch_size", "dtype", "max_tokens"),
+    [(1, jnp.float32, 64), (3, jnp.bfloat16, 64), (8, jnp.float32, 512)],
+)
+def test_the_sampler_records_the_log_probs_that_the_scorer_computes(batch_size, dtype, max_tokens):
     """In batches of other sizes, prompts have other padding and rows other neighbors; in other
     micro-batches, streams and rows have other lengths.
     """
-    rollout = respond(decoder(), PROMPTS, SETTINGS, KEY, batch_size=batch_size)
-    for max_tokens in (64, 512):
-        want = scorer(decoder(), max_tokens)(rollout)
-        np.testing.assert_array_equal(rollout.token_logps[rollout.mask], want)
+    model = decoder(dtype)
+    rollout = respond(model, PROMPTS, SETTINGS, KEY, batch_size=batch_size)
+    want = scorer(model, max_tokens)(rollout)
+    np.testing.assert_array_equal(rollout.token_logps[rollout.mask], want)
     assert len(set(want.tolist())) > 20 and not rollout.finished.all()
 
 
@@ -78,16 +81,12 @@ def test_rows_that_are_refilled_record_them_too():
     assert len(set(rollout.lengths.ravel().tolist())) > 2  # rows were refilled at different times
 
 
-@pytest.mark.parametrize(
-    ("dtype", "batch_invariant"),
-    [(jnp.float32, False), (jnp.bfloat16, False), (jnp.bfloat16, True)],
-)
-def test_only_the_ordinary_decoder_rounds_differently_also_in_16_bits(dtype, batch_invariant):
-    model = decoder(dtype, batch_invariant=batch_invariant)
+def test_the_log_probs_of_the_ordinary_sampler_differ_from_the_scorers():
+    model = decoder(batch_invariant=False)
     rollout = respond(model, PROMPTS, SETTINGS, KEY, batch_size=8)
     got, want = rollout.token_logps[rollout.mask], scorer(model, 512)(rollout)
-    assert np.array_equal(got, want) is batch_invariant
-    np.testing.assert_allclose(got, want, atol=0.2 if dtype == jnp.bfloat16 else 1e-4)
+    assert (got != want).any()
+    np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def test_a_differentiated_program_has_the_same_bits_and_the_ordinary_gradients():
