@@ -79,7 +79,9 @@ def padded(x: Array, axis: int, size: int) -> Array:
     return jnp.pad(x, [(0, -x.shape[a] % size if a == axis else 0) for a in range(x.ndim)])
 
 
-def on_each_device(fn: Callable[..., PyTree], axes: Sequence[str], params: PyTree, *xs: Array):
+def on_each_device(
+    fn: Callable[..., PyTree], axes: Sequence[str], params: PyTree, *xs: Array
+) -> PyTree:
     """fn(params, *xs) with xs split over the mesh in scope along their first axis, if it divides,
     and all of the parameters on every device: a product that is split over devices is added up in
     another order.

@@ -111,7 +111,9 @@ class Attention(nnx.Module):
             y = cached_attention(q, k, v, inputs.positions, **options)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
-    def rotated(self, q: Array, k: Array, layer_type: LayerType, tables) -> tuple[Array, Array]:
+    def rotated(
+        self, q: Array, k: Array, layer_type: LayerType, tables: dict[Rope, tuple[Array, Array]]
+    ) -> tuple[Array, Array]:
         """Queries and keys, normalized where the model does that, and rotated."""
         # The norm before the rotation, as in Qwen 3 and Gemma 3.
         if self.q_norm is not None and self.k_norm is not None:
