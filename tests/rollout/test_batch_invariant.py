@@ -27,7 +27,8 @@ from tests.rollout._tiny import KEY, SPEC, tiny
 
 # Windows, norms of queries and keys, soft-capped logits: all that a token passes through.
 RICH = dataclasses.replace(SPEC, depth=1, window=9, qk_norm=True)
-LENGTHS = (5, 17, 2, 40, 9, 33, 21, 11)
+# One bucket of prompts, and rows of two blocks of keys.
+LENGTHS = (35, 47, 33, 60, 39, 63, 51, 41)
 PROMPTS = [np.random.default_rng(n).integers(3, 23, n).astype(np.int32) for n in LENGTHS]
 SETTINGS = Settings(max_new_tokens=9, temperature=0.7, responses=2, eos=(2, 5))
 
@@ -61,11 +62,11 @@ def scorer(model, max_tokens):
 
 @pytest.mark.parametrize(
     ("batch_size", "dtype", "max_tokens"),
-    [(1, jnp.float32, 64), (3, jnp.bfloat16, 64), (8, jnp.float32, 512)],
+    [(1, jnp.float32, 128), (3, jnp.bfloat16, 128), (8, jnp.float32, 512)],
 )
 def test_the_sampler_records_the_log_probs_that_the_scorer_computes(batch_size, dtype, max_tokens):
-    """In batches of other sizes, prompts have other padding and rows other neighbors; in other
-    micro-batches, streams and rows have other lengths.
+    """In batches of other sizes rows have other neighbors and places, in other micro-batches
+    streams and rows have other lengths.
     """
     model = decoder(dtype)
     rollout = respond(model, PROMPTS, SETTINGS, KEY, batch_size=batch_size)
@@ -76,7 +77,7 @@ def test_the_sampler_records_the_log_probs_that_the_scorer_computes(batch_size, 
 
 def test_rows_that_are_refilled_record_them_too():
     rollout = respond_refilling(decoder(), PROMPTS, SETTINGS, KEY, rows=3, chunk=4)
-    want = scorer(decoder(), 64)(rollout)
+    want = scorer(decoder(), 128)(rollout)
     np.testing.assert_array_equal(rollout.token_logps[rollout.mask], want)
     assert len(set(rollout.lengths.ravel().tolist())) > 2  # rows were refilled at different times
 
