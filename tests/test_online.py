@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from jalign.config import (
 )
 from jalign.config.build import options_of
 from jalign.config.read import read_config
+from jalign.data.examples import Example, Examples, Report
 from jalign.eval.evaluate import evaluate
 from jalign.rollout import record
 from jalign.rollout.types import Rollout
@@ -378,17 +379,16 @@ def test_a_clip_makes_no_reward_of_one_that_is_missing():
     assert metrics["rewards/model/failed"] == 1
 
 
-class _Examples(NamedTuple):
-    extras: dict[str, Any]
-
-    def __getitem__(self, i):
-        return SimpleNamespace(prompt=[7])
+def prompts_of_rows(count: int) -> Examples:
+    """Prompts of one token, each of its own row."""
+    examples = [Example(np.array([7]), (), (), {"row": np.int32(i)}) for i in range(count)]
+    return Examples.from_list(examples, Report(read=count, kept=count))
 
 
 def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said():
     chat = [{"role": "user", "content": "hello"}]
     rows = [{"prompt": chat, "answer": 1}, {"prompt": "plain", "level": 2}]
-    examples: Any = _Examples({"row": np.array([0, 1])})
+    examples = prompts_of_rows(2)
     tokenizer: Any = SimpleNamespace(decode=lambda ids, skip_special_tokens: "as read")
     table = PromptTable(examples, rows, tokenizer)
     assert table[0].messages == chat and table[0].text == "hello"
@@ -401,7 +401,7 @@ def test_a_chat_reaches_reward_models_as_messages_and_functions_as_what_was_said
 
 
 def test_a_column_that_is_called_like_one_of_jaligns_own_is_said_to_be_hidden(caplog):
-    examples: Any = _Examples({"row": np.array([0])})
+    examples = prompts_of_rows(1)
     rows = [{"prompt": "p", "response_tokens": "mine", "policy_prompt": "mine"}]
     tokenizer: Any = SimpleNamespace(decode=lambda ids, skip_special_tokens: "p")
     table = PromptTable(examples, rows, tokenizer)
