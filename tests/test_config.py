@@ -44,6 +44,12 @@ ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}
         ),
         (DPO, ["--sed", "1"], "no option 'sed'; did you mean 'seed'"),
         (
+            DPO,
+            ["--model.quant", "w8a7"],
+            "must be none, nf4, int8, w8a8, fp8, got 'w8a7'; did you mean 'w8a8'",
+        ),
+        (DPO, ["--model.quant", "3"], "must be none, nf4, int8, w8a8, fp8, got '3'"),
+        (
             DPO + "optim: {learningrate: 1}",
             [],
             "no option 'optim.learningrate'; did you mean 'optim.learning_rate'",

@@ -19,6 +19,7 @@ from jalign.options import RunOptions
 from jalign.options.errors import ConfigError
 from jalign.options.renamed import refusal
 from jalign.parallel import hosts
+from jalign.signatures import nearest
 
 __all__ = [
     "ConfigError",
@@ -224,6 +225,13 @@ def _explain(message: str, keys: Iterable[str]) -> str:
         names = [k.removeprefix(f"{name}.") for k in keys if k.startswith(f"{name}.")]
         near = did_you_mean(word, names)
         return f"{name} is a section of options, got {word!r}: set --{name}.NAME{near}"
+    if choice := re.search(
+        r"""Parser key "([\w.]+)":\s+Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)""",
+        message,
+    ):
+        name, words, value = choice.groups()
+        allowed = re.findall(r"'([^']*)'", words)
+        return f"{name} must be {', '.join(allowed)}, got {value!r}{nearest(value, allowed)}"
     group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
     unknown = re.search(r"unrecognized arguments: --([\w.]+)", message)
     option = re.search(r"Option '([\w.]+)' is not accepted", message)

@@ -32,6 +32,7 @@ from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
 from jalign.models.heads import ScalarHead
 from jalign.models.linear import Embed, Linear, linear_layers
+from jalign.models.logprobs import unembed
 from jalign.models.norms import Norm
 from jalign.models.rope import row_lengths
 from jalign.models.spec import LayerType, Spec
@@ -169,15 +170,8 @@ class Decoder(nnx.Module):
         training never holds all logits.
         """
         weight, vocab_axis = self.head()
-        z = jax.lax.dot_general(
-            hidden.astype(self.dtype),
-            weight,
-            (((hidden.ndim - 1,), (1 - vocab_axis,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )
-        z = z * self.spec.logit_scale
-        cap = self.spec.logit_softcap
-        return z if cap is None else cap * jnp.tanh(z / cap)
+        options = {"softcap": self.spec.logit_softcap, "scale": self.spec.logit_scale}
+        return unembed(hidden.astype(self.dtype), weight, vocab_axis=vocab_axis, **options)
 
     def head(self) -> tuple[Array, int]:
         """The unembedding in the compute dtype, and which of its axes is the vocabulary: [V, D]

@@ -132,8 +132,8 @@ def _of_rows(options: dict[str, Any], implementation: str, q: Array, k: Array, v
 
 def logits(model: Any, hidden: Float[Array, "n D"]) -> Float[Array, "n V"]:
     """As `Decoder.logits`."""
-    weight, fn = _head(model)
-    return tiled(fn, weight, hidden)
+    weight, options = _head(model)
+    return tiled(functools.partial(_unembed, options), weight, hidden)
 
 
 def logps(
@@ -150,39 +150,34 @@ def token_logps(
     temperature: float,
 ) -> Float[Array, "*S n"]:
     """`logps` of `logits`, of which one tile exists at a time."""
-    weight, fn = _head(model)
+    weight, options = _head(model)
+    unembed = functools.partial(_unembed, options)
 
     def forward(weight: Array, hidden: Array, targets: Array) -> Array:
         size, width = tile_size(), hidden.shape[-1]
         h, y = padded(hidden.reshape(-1, width), 0, size), padded(targets.ravel(), 0, size)
         out = jax.lax.map(
             # The loops of the sampler, of one pass each: one loop around both would fuse them.
-            lambda x: logps(tiled(fn, weight, x[0]), x[1], temperature),
+            lambda x: logps(tiled(unembed, weight, x[0]), x[1], temperature),
             (h.reshape(-1, size, width), y.reshape(-1, size)),
         )
         return out.ravel()[: targets.size].reshape(targets.shape)
 
-    vocab_axis, softcap, scale = fn.args
-    options = {"softcap": softcap, "scale": scale, "temperature": temperature}
-
     def ordinary(weight: Array, hidden: Array, targets: Array) -> Array:
-        return logprobs.token_logps(hidden, weight, targets, vocab_axis=vocab_axis, **options)
+        return logprobs.token_logps(hidden, weight, targets, temperature=temperature, **options)
 
     return with_gradient_of(ordinary, forward)(weight, hidden, targets)
 
 
-def _head(model: Any) -> tuple[Array, functools.partial[Array]]:
-    """The unembedding, and the function (it, hidden states) -> logits."""
+def _head(model: Any) -> tuple[Array, dict[str, Any]]:
+    """The unembedding, and how it makes logits."""
     (weight, vocab_axis), spec = model.head(), model.spec
-    return weight, functools.partial(_logits, vocab_axis, spec.logit_softcap, spec.logit_scale)
+    options = {"softcap": spec.logit_softcap, "scale": spec.logit_scale}
+    return weight, {"vocab_axis": vocab_axis, **options}
 
 
-def _logits(
-    vocab_axis: int, softcap: float | None, scale: float, weight: Array, hidden: Array
-) -> Array:
-    contracted = (((1,), (1 - vocab_axis,)), ((), ()))
-    z = jax.lax.dot_general(hidden, weight, contracted, preferred_element_type=jnp.float32) * scale
-    return z if softcap is None else softcap * jnp.tanh(z / softcap)
+def _unembed(options: dict[str, Any], weight: Array, hidden: Array) -> Array:
+    return logprobs.unembed(hidden, weight, **options)
 
 
 def _logps(temperature: float, params: tuple[()], z: Array, ids: Array) -> Array:

@@ -61,6 +61,20 @@ def token_logps(
     return out["token_logps"]
 
 
+def unembed(
+    hidden: Float[Array, "*P D"],
+    weight: Array,
+    *,
+    vocab_axis: int,
+    softcap: float | None = None,
+    scale: float = 1.0,
+) -> Float[Array, "*P V"]:
+    """All logits in float32, scaled and soft-capped, of a few positions."""
+    contracted = (((hidden.ndim - 1,), (1 - vocab_axis,)), ((), ()))
+    z = jax.lax.dot_general(hidden, weight, contracted, preferred_element_type=jnp.float32) * scale
+    return z if softcap is None else softcap * jnp.tanh(z / softcap)
+
+
 def entropy(
     hidden: Float[Array, "*S Q D"],
     weight: Array,
