@@ -23,7 +23,7 @@ from jalign.kernels.splash import tokens_last
 from jalign.models.cache import KeysValues, write
 from jalign.models.linear import Linear
 from jalign.models.norms import Norm
-from jalign.models.rope import Rope, rotate
+from jalign.models.rope import Rope, Rotation
 from jalign.models.spec import LayerType, Spec
 from jalign.parallel.axes import BATCH_AXES, CONTEXT, HEAD_AXES
 from jalign.parallel.rules import constrain, ways
@@ -41,7 +41,7 @@ class AttentionInputs(NamedTuple):
 
     Attributes:
       positions: [S, N].
-      tables: cosines and sines of every rotary embedding in use.
+      tables: every rotary embedding in use at these positions.
       row_tables: the same by rows [S * M, T], for a kernel whose rows are rotated after they are
         gathered (splash), else None.
       rows, inverse: of a flat stream (`jalign.layout`), else None.
@@ -49,8 +49,8 @@ class AttentionInputs(NamedTuple):
     """
 
     positions: Int[Array, "S N"]
-    tables: dict[Rope, tuple[Array, Array]]
-    row_tables: dict[Rope, tuple[Array, Array]] | None
+    tables: dict[Rope, Rotation]
+    row_tables: dict[Rope, Rotation] | None
     rows: Int[Array, "S M T"] | None
     inverse: Int[Array, "S N K"] | None
     fresh: bool
@@ -64,11 +64,10 @@ class Attention(nnx.Module):
         self.k = linear(spec.width, kv_width, bias=spec.qkv_bias)
         self.v = linear(spec.width, kv_width, bias=spec.qkv_bias)
         self.o = linear(q_width, spec.width, bias=spec.o_bias)
-        norm = functools.partial(
-            Norm, spec, spec.head_dim, layers=layers, param_dtype=types["param_dtype"]
-        )
-        self.q_norm = nnx.data(norm() if spec.qk_norm else None)
-        self.k_norm = nnx.data(norm() if spec.qk_norm else None)
+        norm = functools.partial(Norm, spec, layers=layers, param_dtype=types["param_dtype"])
+        sizes = (q_width, kv_width) if spec.qk_norm_over == "width" else (spec.head_dim,) * 2
+        self.q_norm = nnx.data(norm(sizes[0]) if spec.qk_norm else None)
+        self.k_norm = nnx.data(norm(sizes[1]) if spec.qk_norm else None)
         self.spec = spec
 
     def __call__(
@@ -112,16 +111,20 @@ class Attention(nnx.Module):
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
     def rotated(
-        self, q: Array, k: Array, layer_type: LayerType, tables: dict[Rope, tuple[Array, Array]]
+        self, q: Array, k: Array, layer_type: LayerType, tables: dict[Rope, Rotation]
     ) -> tuple[Array, Array]:
         """Queries and keys, normalized where the model does that, and rotated."""
         # The norm before the rotation, as in Qwen 3 and Gemma 3.
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
         if layer_type.rope is None:
             return q, k
-        table = tables[layer_type.rope]
-        return rotate(q, table), rotate(k, table)
+        return layer_type.rope.rotate(q, k, tables[layer_type.rope])
+
+    def _normed(self, norm: Norm, x: Float[Array, "S N H C"]) -> Float[Array, "S N H C"]:
+        if self.spec.qk_norm_over == "head":
+            return norm(x)
+        return norm(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
 
 
 def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -163,20 +166,22 @@ class MLP(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """x + attn(norm x), then x + mlp(norm x); parameters of all layers are stacked on a leading
-    axis L.
+    """x + attn(norm x), then x + mlp(norm x), or x + attn(norm x) + mlp(norm x) in parallel;
+    parameters of all layers are stacked on a leading axis L.
     """
 
     def __init__(self, spec: Spec, *, layers: int, **types):
         norm = functools.partial(
             Norm, spec, spec.width, layers=layers, param_dtype=types["param_dtype"]
         )
-        self.attn_norm = norm()
+        self.attn_norm = nnx.data(norm() if spec.pre_norms else None)
         self.attn = Attention(spec, layers=layers, **types)
         self.post_attn_norm = nnx.data(norm() if spec.post_norms else None)
-        self.mlp_norm = norm()
+        own = spec.pre_norms and not spec.parallel
+        self.mlp_norm = nnx.data(norm() if own else None)
         self.mlp = MLP(spec, layers=layers, **types)
         self.post_mlp_norm = nnx.data(norm() if spec.post_norms else None)
+        self.spec = spec
 
     def __call__(
         self,
@@ -190,17 +195,30 @@ class Layer(nnx.Module):
     ) -> tuple[Float[Array, "n D"], KeysValues | None]:
         attn_key, mlp_key = _keys(key, 2)
         y, kv = self.attn(
-            self.attn_norm(x), inputs, layer_type, implementation, kv, layer, attn_key
+            self.attn_input(x), inputs, layer_type, implementation, kv, layer, attn_key
         )
         return self.add(x, y, mlp_key), kv
+
+    def attn_input(self, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
+        """What attention reads, and a parallel MLP."""
+        return x if self.attn_norm is None else self.attn_norm(x)
 
     def add(
         self, x: Float[Array, "n D"], y: Float[Array, "n D"], mlp_key: Array | None
     ) -> Float[Array, "n D"]:
         """x with the output y of attention, and then with that of the MLP."""
-        x = x + (y if self.post_attn_norm is None else self.post_attn_norm(y))
-        y = self.mlp(self.mlp_norm(x), mlp_key)
-        return x + (y if self.post_mlp_norm is None else self.post_mlp_norm(y))
+        if self.spec.parallel:
+            # The norm again: it costs less than carrying its output through attention.
+            return x + self._output(None, y + self.mlp(self.attn_input(x), mlp_key))
+        x = x + self._output(self.post_attn_norm, y)
+        y = self.mlp(x if self.mlp_norm is None else self.mlp_norm(x), mlp_key)
+        return x + self._output(self.post_mlp_norm, y)
+
+    def _output(self, norm: Norm | None, y: Float[Array, "n D"]) -> Float[Array, "n D"]:
+        """What is added to the residual stream."""
+        y = y if norm is None else norm(y)
+        scale = self.spec.residual_scale
+        return y if scale == 1.0 else (y * scale).astype(y.dtype)
 
 
 def _keys(key: Array | None, n: int) -> list[Array | None]:

@@ -202,7 +202,7 @@ class Decoder(nnx.Module):
                 # The cache's size, so that no row changes its angles while it is sampled.
                 else jnp.full((positions.shape[0], 1), cache.slots)
             )
-        tables = {rope: rope.table(positions, self.spec.head_dim, lengths) for rope in ropes}
+        tables = {rope: rope.rotation(positions, self.spec.head_dim, lengths) for rope in ropes}
         inputs = AttentionInputs(
             positions,
             tables,
@@ -289,7 +289,7 @@ class Decoder(nnx.Module):
         def by_row(table: Array) -> Array:
             return expand(table, rows, inverse).reshape(-1, rows.shape[-1], table.shape[-1])
 
-        return {rope: (by_row(cos), by_row(sin)) for rope, (cos, sin) in tables.items()}
+        return {rope: jax.tree.map(by_row, at) for rope, at in tables.items()}
 
     def _best_attention(self, kind: LayerType) -> str:
         device = devices.built_for()

@@ -224,6 +224,11 @@ def save(
         raise ValueError("the model carries LoRA adapters: merge them first, or save them alone")
     config = json.loads(model.source)
     family = family_of(config)
+    if scalar and family.scalar is None:
+        raise ValueError(
+            f"transformers has no sequence classification of {family.model_type}, so a model with "
+            "a scalar head cannot be saved in its format"
+        )
     leaves = {path_name(p): x for p, x in jax.tree_util.tree_flatten_with_path(state)[0]}
     dropped = HEAD if scalar else SCORE
     plan = entries(family, {path: x.shape for path, x in leaves.items()})

@@ -105,11 +105,11 @@ def _before(
 ) -> tuple[Array, Array, Array]:
     """Queries, keys and values [n, heads, C]."""
     module, rope = nnx.merge(graphdef, params), layer_type.rope
-    attn, y = module.attn, module.attn_norm(x)
+    attn, y = module.attn, module.attn_input(x)
     q, k, v = (
         linear(y).reshape(1, len(x), -1, attn.spec.head_dim) for linear in (attn.q, attn.k, attn.v)
     )
-    tables = {} if rope is None else {rope: rope.table(positions[None], attn.spec.head_dim)}
+    tables = {} if rope is None else {rope: rope.rotation(positions[None], attn.spec.head_dim)}
     q, k = attn.rotated(q, k, layer_type, tables)
     return q[0], k[0], v[0]
 

@@ -14,7 +14,7 @@ from jalign.models.spec import Spec
 
 class Norm(nnx.Module):
     """x / rms(x) * w over the last axis; `rms_plus_one` multiplies by 1 + w, `layer` removes the
-    mean first and adds a bias.
+    mean first and adds a bias, `layer_no_bias` removes the mean alone.
     """
 
     def __init__(self, spec: Spec, size: int, *, layers: int | None = None, param_dtype: DTypeLike):
@@ -30,7 +30,7 @@ class Norm(nnx.Module):
     def __call__(self, x: Float[Array, "... F"]) -> Float[Array, "... F"]:
         y = x.astype(jnp.float32)
         weight = self.weight[...].astype(jnp.float32)
-        if self.style == "layer":
+        if self.style in ("layer", "layer_no_bias"):
             y = y - jnp.mean(y, -1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + self.eps)
         # transformers' Llama rounds before this product, its Gemma after it; here always after it.

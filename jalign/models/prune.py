@@ -11,7 +11,7 @@ from flax import nnx
 from jalign.models.decoder import Decoder
 
 _DEPTH = ("num_hidden_layers", "n_layer")  # what config.json calls it
-_PER_LAYER = ("layer_types",)
+_PER_LAYER = ("layer_types", "no_rope_layers")
 
 
 def first_layers(model: Decoder, depth: int) -> Decoder:
@@ -28,8 +28,8 @@ def first_layers(model: Decoder, depth: int) -> Decoder:
     pruned = nnx.clone(model)
     layers = nnx.state(pruned.layers)
     nnx.update(pruned.layers, jax.tree.map(lambda x: x[:depth], layers))
-    windowed = model.spec.windowed[:depth]
-    pruned.spec = dataclasses.replace(model.spec, depth=depth, windowed=windowed)
+    by_layer = {name: getattr(model.spec, name)[:depth] for name in ("windowed", "no_rope")}
+    pruned.spec = dataclasses.replace(model.spec, depth=depth, **by_layer)
     if model.source:
         config = json.loads(model.source)
         config |= {name: depth for name in _DEPTH if name in config}

@@ -1,21 +1,23 @@
 """Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864), plain or with fixed
 rescaled frequencies. Context extensions: `jalign.models.rope_stretched`.
 
-The first half of the features is rotated against the second, as in every Hugging Face checkpoint,
-not neighboring pairs.
+The first half of the rotated features is rotated against the second, or with `interleaved` every
+feature against its neighbor.
 Angles are float32 whatever the compute dtype: bfloat16 cannot count beyond 256.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
+
+from jalign.models.fields import LATER, StableRepr
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,36 @@ class Llama3Stretch:
 
 
 @dataclass(frozen=True)
-class Rope:
+class QueryGrowth:
+    """Queries at position p are multiplied by 1 + beta * log(1 + floor(p / tokens)), so that
+    attention does not flatten in long rows (Llama 4 and Ministral 3; Nakanishi 2025,
+    https://arxiv.org/abs/2501.19399, has the idea).
+    """
+
+    beta: float
+    tokens: int
+
+    def __call__(self, positions: Int[Array, "*P"]) -> Float[Array, "*P"]:
+        # Padding has negative positions.
+        steps = jnp.maximum(positions, 0) // self.tokens
+        return 1.0 + self.beta * jnp.log1p(steps.astype(jnp.float32))
+
+
+class Rotation(NamedTuple):
+    """A rotary embedding at some positions.
+
+    Attributes:
+      cos, sin: float32 [*P, d / 2].
+      query_scale: factor of queries, float32 [*P, 1], or None.
+    """
+
+    cos: Array
+    sin: Array
+    query_scale: Array | None
+
+
+@dataclass(frozen=True, repr=False)
+class Rope(StableRepr):
     """Frequencies base ** (-2 i / d) of the d = fraction * C rotated features.
 
     Attributes:
@@ -45,6 +76,8 @@ class Rope:
       fraction: share of a head's features that turn (Phi-3's partial_rotary_factor).
       linear: every frequency is divided by this (Gemma 3's global layers).
       llama3: Llama 3.1's rescaling, or None.
+      interleaved: features 2 i and 2 i + 1 turn together (Cohere, GLM), not i and i + d / 2.
+      query_growth: a factor of queries that grows with the position, or None.
     """
 
     by_length: ClassVar[bool] = False  # whether angles depend on the length of the row
@@ -53,6 +86,8 @@ class Rope:
     fraction: float = 1.0
     linear: float = 1.0
     llama3: Llama3Stretch | None = None
+    interleaved: bool = field(default=False, metadata=LATER)
+    query_growth: QueryGrowth | None = field(default=None, metadata=LATER)
 
     def frequencies(self, head_dim: int) -> np.ndarray:
         """Radians per position, [d / 2]."""
@@ -82,6 +117,23 @@ class Rope:
         cos, sin = jnp.cos(angles), jnp.sin(angles)
         return (cos, sin) if self.scale == 1.0 else (self.scale * cos, self.scale * sin)
 
+    def rotation(
+        self, positions: Int[Array, "*P"], head_dim: int, lengths: Int[Array, "*#P"] | None = None
+    ) -> Rotation:
+        """All that attention needs at these positions; arguments as of `table`."""
+        growth = self.query_growth
+        scale = None if growth is None else growth(positions)[..., None]
+        return Rotation(*self.table(positions, head_dim, lengths), scale)
+
+    def rotate(
+        self, q: Float[Array, "S N H C"], k: Float[Array, "S N G C"], at: Rotation
+    ) -> tuple[Float[Array, "S N H C"], Float[Array, "S N G C"]]:
+        """Queries and keys, rotated."""
+        q, k = (rotate(x, (at.cos, at.sin), interleaved=self.interleaved) for x in (q, k))
+        if at.query_scale is not None:
+            q = (q * at.query_scale[:, :, None]).astype(q.dtype)
+        return q, k
+
 
 def row_lengths(
     positions: Int[Array, "S N"],
@@ -104,10 +156,21 @@ def row_lengths(
     return jnp.take_along_axis(longest, jnp.take_along_axis(first, row, axis=1), axis=1)
 
 
-def rotate(x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array]) -> Float[Array, "S N H C"]:
-    """Rotate the leading 2 * d/2 features of every head by the table's angles; pass the rest."""
+def rotate(
+    x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array], *, interleaved: bool = False
+) -> Float[Array, "S N H C"]:
+    """Rotate the leading 2 * d/2 features of every head by the table's angles; pass the rest.
+
+    Interleaved features are returned with the even ones first: a product of a query and a key does
+    not depend on the order that both have.
+    """
     cos, sin = (t[:, :, None] for t in table)
     half = cos.shape[-1]
-    a, b, rest = jnp.split(x_SNHC.astype(jnp.float32), (half, 2 * half), axis=-1)
+    x = x_SNHC.astype(jnp.float32)
+    if interleaved:
+        turned, rest = jnp.split(x, (2 * half,), axis=-1)
+        a, b = turned[..., 0::2], turned[..., 1::2]
+    else:
+        a, b, rest = jnp.split(x, (half, 2 * half), axis=-1)
     turned = jnp.concatenate((a * cos - b * sin, b * cos + a * sin, rest), axis=-1)
     return turned.astype(x_SNHC.dtype)

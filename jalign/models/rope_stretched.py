@@ -22,7 +22,7 @@ from jax import Array
 from jalign.models.rope import Rope
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Yarn(Rope):
     """Peng et al. 2023, https://arxiv.org/abs/2309.00071: high frequencies are kept, low ones
     divided by `factor`, those between interpolated, and cosines and sines multiplied.
@@ -72,7 +72,7 @@ def yarn_multiplier(factor: float, mscale: float | None, mscale_all_dim: float |
     return of(mscale) / of(mscale_all_dim) if mscale and mscale_all_dim else of(1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LongRope(Rope):
     """Ding et al. 2024, https://arxiv.org/abs/2402.13753 (Phi-3 128k, Phi-4 mini): a divisor of
     each frequency, other ones in rows beyond the original context.
@@ -114,7 +114,7 @@ def longrope_multiplier(factor: float, original_tokens: int) -> float:
     return math.sqrt(1 + math.log(factor) / math.log(original_tokens))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DynamicNTK(Rope):
     """The base grows with the length of a row that is beyond the original context.
 

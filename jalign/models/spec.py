@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jalign.core import did_you_mean
+from jalign.models.fields import LATER, StableRepr
 from jalign.models.rope import Rope
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 PLAIN = Rope()
-NORMS = ("rms", "rms_plus_one", "layer")
+NORMS = ("rms", "rms_plus_one", "layer", "layer_no_bias")
+QK_NORMS = ("head", "width")
 
 
 class LayerType(NamedTuple):
@@ -22,8 +24,8 @@ class LayerType(NamedTuple):
     rope: Rope | None
 
 
-@dataclass(frozen=True)
-class Spec:
+@dataclass(frozen=True, repr=False)
+class Spec(StableRepr):
     """An architecture.
 
     Attributes:
@@ -32,11 +34,16 @@ class Spec:
       activation: silu | gelu | gelu_tanh | relu.
       gated: the MLP is down(act(gate x) * up x); otherwise down(act(up x)).
       norm: rms | rms_plus_one (Gemma: the weight is stored minus 1) | layer (mean removed, with
-        bias).
+        bias) | layer_no_bias (Cohere).
       norm_eps: added to the mean square.
-      post_norms: attention and MLP outputs are normalized too, before they are added (Gemma 2 and
-        3).
-      qk_norm: queries and keys are normalized per head (Qwen 3, Gemma 3).
+      pre_norms: the inputs of attention and MLP are normalized (not in OLMo 2 and 3).
+      post_norms: attention and MLP outputs are normalized, before they are added (Gemma 2 and 3,
+        OLMo 2 and 3, GLM-4).
+      parallel: attention and MLP read the same normalized input, and both outputs are added to it
+        at once (Cohere); otherwise the MLP reads the sum of the input and attention.
+      residual_scale: factor of the outputs of attention and MLP (Granite).
+      qk_norm: queries and keys are normalized (Qwen 3, Gemma 3).
+      qk_norm_over: head: each head alone; width: all heads together (OLMo 2 and 3).
       qkv_bias, o_bias, mlp_bias: which linear layers have one.
       embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as
         in training.
@@ -48,6 +55,8 @@ class Spec:
       local_rope: that of windowed layers when it differs (Gemma 3).
       window: tokens a windowed layer sees, itself included.
       windowed: for each layer whether `window` applies; empty means to all.
+      no_rope: for each layer whether it has no rotary embedding (SmolLM3, Cohere 2); empty means
+        that all have one.
       attn_scale: factor of the attention logits; None is C ** -0.5.
       attn_softcap, logit_softcap: z becomes cap * tanh(z / cap), for attention and for the
         vocabulary.
@@ -82,6 +91,11 @@ class Spec:
     logit_softcap: float | None = None
     logit_scale: float = 1.0
     tied: bool = True
+    pre_norms: bool = field(default=True, metadata=LATER)
+    parallel: bool = field(default=False, metadata=LATER)
+    residual_scale: float = field(default=1.0, metadata=LATER)
+    qk_norm_over: str = field(default="head", metadata=LATER)
+    no_rope: tuple[bool, ...] = field(default=(), metadata=LATER)
     # not in the repr, by which a resumed run is compared
     context: int | None = field(default=None, repr=False)
 
@@ -89,7 +103,8 @@ class Spec:
         for name in ("vocab_size", "width", "depth", "heads", "kv_heads", "head_dim", "mlp_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, allowed in (("activation", ACTIVATIONS), ("norm", NORMS)):
+        words = {"activation": ACTIVATIONS, "norm": NORMS, "qk_norm_over": QK_NORMS}
+        for name, allowed in words.items():
             given = getattr(self, name)
             if given not in allowed:
                 raise ValueError(f"{name}={given!r} is unknown{did_you_mean(given, allowed)}")
@@ -97,8 +112,11 @@ class Spec:
             raise ValueError(
                 f"{self.heads} heads do not divide into {self.kv_heads} key/value heads"
             )
-        if self.windowed and len(self.windowed) != self.depth:
-            raise ValueError(f"windowed names {len(self.windowed)} layers, depth is {self.depth}")
+        for name in ("windowed", "no_rope"):
+            if (count := len(getattr(self, name))) not in (0, self.depth):
+                raise ValueError(f"{name} names {count} layers, depth is {self.depth}")
+        if self.parallel and (self.post_norms or not self.pre_norms):
+            raise ValueError("parallel attention and MLP share one norm, that of their input")
         if self.window is None and (any(self.windowed) or self.local_rope is not None):
             raise ValueError("windowed layers or a local_rope need a window")
 
@@ -113,7 +131,12 @@ class Spec:
         full = LayerType(None, self.rope)
         local = LayerType(self.window, self.local_rope or self.rope)
         windowed = self.windowed or (self.window is not None,) * self.depth
-        return tuple(local if w else full for w in windowed)
+        kinds = (local if w else full for w in windowed)
+        without = self.no_rope or (False,) * self.depth
+        return tuple(
+            kind._replace(rope=None) if no else kind
+            for kind, no in zip(kinds, without, strict=True)
+        )
 
     @property
     def period(self) -> int:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from jalign.core import did_you_mean
-from jalign.models.families import gemma, gpt2, llama, mistral, phi3, qwen
+from jalign.models.families import (
+    cohere,
+    gemma,
+    glm,
+    gpt2,
+    granite,
+    llama,
+    mistral,
+    olmo,
+    phi3,
+    qwen,
+    smollm3,
+)
 from jalign.models.families.base import Config, Family
 
-_MODULES = (llama, mistral, gemma, qwen, phi3, gpt2)
+_MODULES = (llama, mistral, gemma, qwen, phi3, gpt2, smollm3, olmo, granite, cohere, glm)
 FAMILIES: dict[str, Family] = {f.model_type: f for module in _MODULES for f in module.FAMILIES}
 
 
@@ -26,7 +38,7 @@ def family_of(config: Config) -> Family:
         raise ValueError(
             "this checkpoint is quantized (quantization_config); only plain weights load"
         )
-    by_class = {name: f for f in FAMILIES.values() for name in (f.causal, f.scalar)}
+    by_class = {name: f for f in FAMILIES.values() for name in (f.causal, f.scalar) if name}
     given = config.get("architectures") or []
     for name in given:
         if name in by_class:

@@ -52,7 +52,8 @@ class Family:
 
     Attributes:
       model_type: as in config.json.
-      causal, scalar: transformers' classes of the language model and of the one with a scalar head.
+      causal, scalar: transformers' classes of the language model and of the one with a scalar head
+        (None where it has none).
       spec: config.json -> our architecture.
       rows: the key table; rows whose parameters a model does not have (biases, an untied head) do
         not apply to it.
@@ -62,7 +63,7 @@ class Family:
 
     model_type: str
     causal: str
-    scalar: str
+    scalar: str | None
     spec: Callable[[Config], Spec]
     rows: Sequence[Row]
     prefix: str = "model."
@@ -142,9 +143,21 @@ MLP = (
     same("model.layers.{}.mlp.down_proj.bias", "layers.mlp.down.bias"),
 )
 
+FUSED_MLP = (
+    turned(
+        "model.layers.{}.mlp.gate_up_proj.weight", "layers.mlp.gate.kernel", "layers.mlp.up.kernel"
+    ),
+    turned("model.layers.{}.mlp.down_proj.weight", "layers.mlp.down.kernel"),
+)
+
 PRE_NORMS = (
     same("model.layers.{}.input_layernorm.weight", "layers.attn_norm.weight"),
     same("model.layers.{}.post_attention_layernorm.weight", "layers.mlp_norm.weight"),
+)
+
+POST_NORMS = (
+    same("model.layers.{}.post_attention_layernorm.weight", "layers.post_attn_norm.weight"),
+    same("model.layers.{}.post_feedforward_layernorm.weight", "layers.post_mlp_norm.weight"),
 )
 
 LLAMA_ROWS = (*ENDS, *ATTENTION, *MLP, *PRE_NORMS)

@@ -7,6 +7,7 @@ from jalign.models.families.base import (
     ENDS,
     LLAMA_ROWS,
     MLP,
+    POST_NORMS,
     Config,
     Family,
     activation,
@@ -19,9 +20,8 @@ from jalign.models.spec import Spec
 
 NORMS = (
     same("model.layers.{}.input_layernorm.weight", "layers.attn_norm.weight"),
-    same("model.layers.{}.post_attention_layernorm.weight", "layers.post_attn_norm.weight"),
     same("model.layers.{}.pre_feedforward_layernorm.weight", "layers.mlp_norm.weight"),
-    same("model.layers.{}.post_feedforward_layernorm.weight", "layers.post_mlp_norm.weight"),
+    *POST_NORMS,
 )
 
 

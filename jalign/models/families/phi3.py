@@ -1,11 +1,20 @@
-"""Phi-3 and Phi-4 mini: a Llama whose checkpoint fuses q, k, v and gate, up."""
+"""Phi-3, Phi-4 and Phi-4 mini: a Llama whose checkpoint fuses q, k, v and gate, up."""
 
-from jalign.models.families.base import ENDS, PRE_NORMS, Config, Family, decoder_numbers, turned
+from jalign.models.families.base import (
+    ENDS,
+    FUSED_MLP,
+    PRE_NORMS,
+    Config,
+    Family,
+    decoder_numbers,
+    turned,
+)
 from jalign.models.spec import Spec
 
 ROWS = (
     *ENDS,
     *PRE_NORMS,
+    *FUSED_MLP,
     turned(
         "model.layers.{}.self_attn.qkv_proj.weight",
         "layers.attn.q.kernel",
@@ -13,10 +22,6 @@ ROWS = (
         "layers.attn.v.kernel",
     ),
     turned("model.layers.{}.self_attn.o_proj.weight", "layers.attn.o.kernel"),
-    turned(
-        "model.layers.{}.mlp.gate_up_proj.weight", "layers.mlp.gate.kernel", "layers.mlp.up.kernel"
-    ),
-    turned("model.layers.{}.mlp.down_proj.weight", "layers.mlp.down.kernel"),
 )
 
 

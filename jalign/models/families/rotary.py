@@ -19,12 +19,18 @@ Config = Mapping[str, Any]
 ROPES = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
 
 
-def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None) -> Rope:
+def rope(
+    config: Config,
+    *,
+    base: float = 10000.0,
+    fraction: float = 1.0,
+    layer_type: str | None = None,
+) -> Rope:
     """The rotary embedding of a config, in the notation of transformers 4 (rope_theta,
     rope_scaling) or 5 (rope_parameters).
 
     Args:
-      base: when the config names none.
+      base, fraction: when the config names none.
       layer_type: key into `rope_parameters` where they differ by layer.
 
     Raises:
@@ -33,7 +39,7 @@ def rope(config: Config, *, base: float = 10000.0, layer_type: str | None = None
     p = scaling(config, layer_type)
     kind = p["rope_type"]
     base = float(p.get("rope_theta") or config.get("rope_theta") or base)
-    fraction = p.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    fraction = p.get("partial_rotary_factor", config.get("partial_rotary_factor", fraction))
     if kind == "default":
         return Rope(base, fraction)
     limit, original = config.get("max_position_embeddings"), original_tokens(config, p)

@@ -1,19 +1,25 @@
-"""Tiny random models of every family, written by transformers: config, weights, tokens, logits and
-hidden states.
+"""Tiny random models of every family, written by transformers: config, weights, tokens, logits,
+hidden states, logits in bfloat16 and greedy tokens.
 
-Run with torch and transformers 5 installed: python tests/golden/models/make_fixtures.py
+Run with torch and transformers 5 installed:
+
+    python tests/golden/models/make_fixtures.py [NAME ...]
+
+writes the models of these names, or all, and the parity table in jalign/models/README.md.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).parent
 TOKENS = 20  # more than any window below
+NEW = 128  # greedy tokens
 
 COMMON = {
     "vocab_size": 80,
@@ -41,13 +47,55 @@ GEMMA3_ROPES = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
     "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0},
 }
+OLMO3_ROPES = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+    "full_attention": {
+        "rope_type": "yarn",
+        "rope_theta": 500.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+}
+MINISTRAL3_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 1000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 8,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.5,
+}
+PHI4_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1000.0,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.2, 1.5],
+    "long_factor": [1.5, 3.0, 7.0],
+    "original_max_position_embeddings": 16,
+}
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 0.25,
+}
+WINDOWS = {
+    "sliding_window": 8,
+    "num_hidden_layers": 4,
+    "layer_types": [
+        "sliding_attention",
+        "sliding_attention",
+        "sliding_attention",
+        "full_attention",
+    ],
+}
 GPT2 = {
     "vocab_size": 80,
     "n_embd": 32,
     "n_layer": 3,
     "n_head": 4,
     "n_inner": 24,
-    "n_positions": 64,
+    "n_positions": 160,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -94,7 +142,19 @@ MODELS = {
     "qwen3": ("Qwen3Config", {"head_dim": 12, "tie_word_embeddings": True}),
     "phi3": ("Phi3Config", {"sliding_window": 8, "rope_parameters": {
         "rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}}),
+    "phi4": ("Phi3Config", {"rope_parameters": PHI4_ROPE, "tie_word_embeddings": True,
+        "original_max_position_embeddings": 16}),
     "gpt2": ("GPT2Config", {}),
+    "smollm3": ("SmolLM3Config", {"num_hidden_layers": 5, "tie_word_embeddings": True}),
+    "olmo2": ("Olmo2Config", {}),
+    "olmo3": ("Olmo3Config", WINDOWS | {"rope_parameters": OLMO3_ROPES}),
+    "granite": ("GraniteConfig", GRANITE | {"tie_word_embeddings": True}),
+    "cohere2": ("Cohere2Config", WINDOWS | {"tie_word_embeddings": True, "logit_scale": 0.5,
+        "layer_norm_eps": 1e-5}),
+    "ministral": ("MinistralConfig", WINDOWS | {"head_dim": 12}),
+    "ministral3": ("Ministral3Config", {"rope_parameters": MINISTRAL3_ROPE, "head_dim": 12}),
+    "glm": ("GlmConfig", {"head_dim": 12, "num_key_value_heads": 1}),
+    "glm4": ("Glm4Config", {"head_dim": 12}),
 }  # fmt: skip
 
 
@@ -130,8 +190,30 @@ def outputs(model, tokens: np.ndarray) -> dict[str, np.ndarray]:
     return {"tokens": tokens, "logits": out.logits.float().numpy(), "hidden": hidden}
 
 
+def more_outputs(model, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """The tokens that greedy decoding appends to each row, and the logits in bfloat16.
+
+    The model is in bfloat16 afterwards.
+    """
+    import torch
+
+    ids = torch.from_numpy(tokens).long()
+    with torch.no_grad():
+        new = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=NEW,
+            min_new_tokens=NEW,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        logits = model.to(torch.bfloat16)(ids).logits.float().numpy()
+    return {"greedy": new[:, tokens.shape[1] :].numpy().astype(np.int32), "bfloat16": logits}
+
+
 def main() -> None:
-    for name in MODELS:
+    for name in sys.argv[1:] or MODELS:
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
         model = build(name)
@@ -140,7 +222,9 @@ def main() -> None:
         config = json.loads((folder / "config.json").read_text())
         config.pop("transformers_version", None)
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-        np.savez_compressed(folder / "outputs.npz", **outputs(model, tokens_for(80)))
+        tokens = tokens_for(80)
+        arrays = outputs(model, tokens) | more_outputs(model, tokens)
+        np.savez_compressed(folder / "outputs.npz", **arrays)
 
 
 if __name__ == "__main__":
