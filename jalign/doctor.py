@@ -33,10 +33,10 @@ def report() -> list[str]:
     return [*_devices(), *_host(), *_kernels(), *_flags(), *_versions()]
 
 
-def facts() -> dict[str, list[str]]:
-    """The report as name -> facts."""
+def facts(lines: Sequence[str]) -> dict[str, list[str]]:
+    """Lines of a report as name -> facts."""
     result: dict[str, list[str]] = {}
-    for line in report():
+    for line in lines:
         name, _, fact = line.partition(" ")
         result.setdefault(name, []).append(fact.strip())
     return result

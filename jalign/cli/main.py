@@ -84,7 +84,8 @@ usage: jalign COMMAND [ARGUMENTS]
   configs [WORD]                   configs that ship with jalign, given by name
   plan CONFIG --target NAME        memory and speed on a TPU slice or GPU, without having one;
                                    --suggest tries what would help
-  doctor                           devices, kernels, versions and what is missing
+  doctor [--model MODEL]           devices, kernels, versions and what is missing; whether a
+                                   model is supported
   bench WHAT                       measure speed and memory on this machine
   leaderboard SPEC --out DIR       compare methods from one start on the same data; resumable
 

@@ -29,6 +29,7 @@ from jax.typing import DTypeLike
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.families.base import Family
+from jalign.models.families.support import Support, check_support, support
 from jalign.models.families.wrapped import text_config, text_name
 from jalign.models.heads import initial_kernel
 from jalign.models.keys import HEAD, SCORE, check, entries, namer, reader, tensors
@@ -104,6 +105,7 @@ def load(
         are missing, unexpected, of another shape or not finite (all are named), or a damaged file.
     """
     folder = find(name)
+    check_support(raw_config(folder))
     config = read_config(folder)
     family = family_of(config)
     spec = family.spec(config)
@@ -282,6 +284,12 @@ def read_config(folder: Path) -> dict:
     Raises:
       ValueError: the file is missing, or not a JSON object.
     """
+    # The code it names is not in an export.
+    return {k: v for k, v in text_config(raw_config(folder)).items() if k != "auto_map"}
+
+
+def raw_config(folder: Path) -> dict:
+    """config.json as it is in the file; raises as `read_config`."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -291,7 +299,24 @@ def read_config(folder: Path) -> dict:
         raise ValueError(f"{path} is not JSON: {e}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds {type(config).__name__}, not an object")
-    return text_config(config)
+    return config
+
+
+def support_of(name: str | os.PathLike) -> Support:
+    """What jalign reads of a folder or hub model, by its config.json alone.
+
+    Raises:
+      ValueError: it is neither a folder nor a model on the hub, or its config.json is no object.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        try:
+            folder = Path(huggingface_hub.hf_hub_download(str(name), "config.json")).parent
+        except (OSError, HFValidationError, HfHubHTTPError) as e:
+            raise ValueError(
+                f"{str(name)!r} is neither a folder here nor a model on the hub: {e}"
+            ) from e
+    return support(raw_config(folder))
 
 
 def spec_of(name: str | os.PathLike) -> Spec:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from jalign.models.families import FAMILIES, family_of
+from jalign.models.families import FAMILIES, check_plain
 from jalign.models.families.base import Config
 
 TEXT = (  # prefixes of the text model's tensors, and those of a text model alone
@@ -29,9 +29,7 @@ def text_config(config: Config) -> dict:
     inner = config.get("text_config")
     if not isinstance(inner, dict) or inner.get("model_type") not in FAMILIES:
         return dict(config)
-    for name in ("auto_map", "quantization_config"):
-        if config.get(name):
-            family_of(config)  # which refuses it
+    check_plain(config)
     from transformers import CONFIG_MAPPING  # of little use to other models, and slow
 
     family = FAMILIES[inner["model_type"]]
