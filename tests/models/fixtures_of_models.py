@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from jalign.models import hub
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "models"
 NAMES = sorted(p.parent.name for p in GOLDEN.glob("*/config.json"))
@@ -41,6 +44,41 @@ def forward(model, tokens, positions=None, *, cache=None, key=None):
 def logits_of(model, tokens) -> np.ndarray:
     model.unroll = False  # compiles faster
     return np.asarray(forward(model, tokens)[1])
+
+
+class Parity(NamedTuple):
+    """A golden model here against the same in transformers.
+
+    Attributes:
+      float32, bfloat16: largest differences of logits from those of transformers in float32.
+      theirs: that of transformers itself in bfloat16.
+      greedy: how many tokens both append to each row before they differ.
+      new: tokens that transformers appended.
+    """
+
+    float32: float
+    bfloat16: float
+    theirs: float
+    greedy: int
+    new: int
+
+
+def parity(name: str) -> Parity:
+    """Compare a golden model: its prompts at once, and the rest of the rows from the cache."""
+    golden, kept = golden_outputs(name), hub.load(GOLDEN / name)
+    kept.unroll = False  # compiles faster
+    tokens, new = golden["tokens"], golden["greedy"]
+    (rows, start), count = tokens.shape, new.shape[1]
+    cache = kept.empty_cache(rows, start + count)
+    _, prompt, cache = forward(kept, tokens, cache=cache)
+    # Each token given those that transformers chose before it: equal until the first that differs.
+    positions = start + positions_of(new[:, :-1])
+    _, rest, _ = forward(kept, new[:, :-1], positions, cache=cache)
+    greedy = np.concatenate([prompt[:, -1:], rest], 1).argmax(-1)
+    low = hub.load(GOLDEN / name, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    differences = [prompt, logits_of(low, tokens), golden["bfloat16"]]
+    errors = [float(np.abs(x - golden["logits"]).max()) for x in differences]
+    return Parity(*errors, int((greedy == new).all(0).cumprod().sum()), count)
 
 
 def maker():

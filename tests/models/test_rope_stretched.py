@@ -28,6 +28,9 @@ LONG = {
 PHI = LONG | {"short_factor": [1.1, 1.7], "long_factor": [3.0, 7.0]}
 
 CONFIGS = {
+    "llama3": LLAMA,
+    "linear": LLAMA | {"rope_parameters": BASE | {"rope_type": "linear", "factor": 3.0}},
+    "yarn of some features": LLAMA | {"rope_parameters": YARN | {"partial_rotary_factor": 0.5}},
     "yarn": LLAMA | {"rope_parameters": YARN},
     "yarn without factor": LLAMA | {"rope_parameters": YARN | {"factor": None}},
     "yarn of deepseek": LLAMA
@@ -53,7 +56,7 @@ CONFIGS = {
 
 @pytest.mark.filterwarnings("ignore")  # of torch and transformers
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("tokens", [7, 30])
+@pytest.mark.parametrize("tokens", [7, 30, 60])
 def test_angles_are_those_of_transformers(name, tokens):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

@@ -3,9 +3,9 @@ hidden states, logits in bfloat16 and greedy tokens.
 
 Run with torch and transformers 5 installed:
 
-    python tests/golden/models/make_fixtures.py [NAME ...]
+    python tests/golden/models/make_fixtures.py [NAME ... | table]
 
-writes the models of these names, or all, and the parity table in jalign/models/README.md.
+writes the models of these names, or all, or none, and the parity table in jalign/models/README.md.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
+TESTS = HERE.parents[1]
+README = TESTS.parent / "jalign" / "models" / "README.md"
+TABLE = "table"
+HEAD = "| model | float32 | bfloat16 | transformers in bfloat16 | greedy tokens equal |"
 TOKENS = 20  # more than any window below
 NEW = 128  # greedy tokens
 
@@ -213,7 +217,7 @@ def more_outputs(model, tokens: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or MODELS:
+    for name in [x for x in sys.argv[1:] or MODELS if x != TABLE]:
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
         model = build(name)
@@ -225,6 +229,22 @@ def main() -> None:
         tokens = tokens_for(80)
         arrays = outputs(model, tokens) | more_outputs(model, tokens)
         np.savez_compressed(folder / "outputs.npz", **arrays)
+    write_table()
+
+
+def write_table() -> None:
+    """Write what `parity` finds into the README, in the place of the table that is there."""
+    sys.path.insert(0, str(TESTS / "models"))
+    from fixtures_of_models import NAMES, parity
+
+    lines = [HEAD, "|---|---|---|---|---|"]
+    for name in NAMES:
+        x = parity(name)
+        errors = f"{x.float32:.1e} | {x.bfloat16:.4f} | {x.theirs:.4f}"
+        lines.append(f"| `{name}` | {errors} | {x.greedy} of {x.new} |")
+    before, _, after = README.read_text().partition(HEAD)
+    rest = after.lstrip("\n").split("\n\n", 1)[1:]
+    README.write_text(before + "\n\n".join(["\n".join(lines), *rest]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""The description of an architecture, by which a resumed run knows its model."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jalign.models.rope import QueryGrowth, Rope, rotate
+from jalign.models.spec import LayerType, Spec
+
+SPEC = Spec(vocab_size=10, width=4, depth=3, heads=2, kv_heads=1, head_dim=2, mlp_width=8)
+# As runs have stored it since before the fields that are not in it.
+STORED = (
+    "Spec(vocab_size=10, width=4, depth=3, heads=2, kv_heads=1, head_dim=2, mlp_width=8, "
+    "activation='silu', gated=True, norm='rms', norm_eps=1e-06, post_norms=False, qk_norm=False, "
+    "qkv_bias=False, o_bias=False, mlp_bias=False, embed_scale=None, learned_positions=None, "
+    "rope=Rope(base=10000.0, fraction=1.0, linear=1.0, llama3=None), local_rope=None, window=None, "
+    "windowed=(), attn_scale=None, attn_softcap=None, logit_softcap=None, logit_scale=1.0, "
+    "tied=True)"
+)
+
+
+def test_a_run_from_before_a_switch_compares_equal_unless_the_switch_is_set():
+    assert repr(SPEC) == STORED
+    other = dataclasses.replace(SPEC, parallel=True, rope=Rope(interleaved=True))
+    assert repr(other) == STORED.replace("llama3=None)", "llama3=None, interleaved=True)").replace(
+        "tied=True)", "tied=True, parallel=True)"
+    )
+
+
+def test_layers_without_a_rotary_embedding_keep_their_window():
+    spec = dataclasses.replace(
+        SPEC, window=5, windowed=(True, True, False), no_rope=(False, True, True)
+    )
+    plain = Rope()
+    assert spec.kinds == (LayerType(5, plain), LayerType(5, None), LayerType(None, None))
+    assert spec.period == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"no_rope": (True,)}, "no_rope names 1 layers, depth is 3"),
+        ({"qk_norm_over": "heads"}, "did you mean 'head'"),
+        ({"parallel": True, "post_norms": True}, "share one norm"),
+        ({"parallel": True, "pre_norms": False}, "share one norm"),
+    ],
+)
+def test_switches_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SPEC, **change)
+
+
+def test_queries_grow_in_steps_of_the_trained_context():
+    growth = QueryGrowth(beta=0.5, tokens=4)(jnp.array([-1, 0, 3, 4, 7, 8, 12]))
+    logs = [0, 0, 0, np.log(2), np.log(2), np.log(3), np.log(4)]
+    np.testing.assert_allclose(growth, 1 + 0.5 * np.array(logs), rtol=1e-6)
+
+
+def test_interleaved_features_turn_with_their_neighbors():
+    x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])[None, None, None]  # the fifth does not turn
+    angles = np.array([[[0.3, 0.7]]])
+    table = (jnp.cos(angles), jnp.sin(angles))
+    turned = rotate(x, table, interleaved=True)[0, 0, 0]
+    (a, b), (c, d) = (
+        (p * np.cos(t) - q * np.sin(t), q * np.cos(t) + p * np.sin(t))
+        for p, q, t in ((1, 2, 0.3), (3, 4, 0.7))
+    )
+    np.testing.assert_allclose(turned, [a, c, b, d, 5.0], rtol=1e-6)  # the even ones first
