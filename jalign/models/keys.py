@@ -96,7 +96,10 @@ def check(
     problems += [f"unexpected: {', '.join(extra)}"] if extra else []
     problems += [f"wrong shape: {'; '.join(other)}"] if other else []
     if SCORE in extra:
-        problems.append("it holds a scalar head, which value_head=True loads")
+        problems.append(
+            "it is a sequence-classification model, such as a reward model: its scalar head is "
+            "what value_head=True loads"
+        )
     if problems:
         raise ValueError(f"these weights do not fit their config: {'. '.join(problems)}")
 

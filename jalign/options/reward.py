@@ -20,8 +20,9 @@ class RewardConfig:
           steps they are called with each step as if it were a response; the column `before` is the
           response up to it.
         options: name -> keyword options of a function.
-        model: a reward model: the folder of its run, or one that `jalign export` wrote. For methods
-          that learn from steps: the folder of a run of prm.
+        model: a reward model: the folder of its run, one that `jalign export` wrote, or any
+          sequence-classification model with one label, in a folder or on the hub. For methods that
+          learn from steps: the folder of a run of prm.
         model_weight: its weight.
         missing_eos_penalty: subtracted from the reward of a response without EOS.
         clip: rewards are clipped to [-clip, clip]; 0: off.

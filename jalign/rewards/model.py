@@ -1,7 +1,8 @@
 """A trained reward model as a function of texts.
 
 The reward is read at the last token of a response (its EOS unless it was cut), as in training
-(Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, section 3.4).
+(Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, section 3.4). Models of other makers are
+read where transformers reads them: at the last token of the conversation that is not padding.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +22,20 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from jalign.data.chat import load_tokenizer
+from jalign.core import did_you_mean
+from jalign.data.chat import Template, load_tokenizer
+from jalign.data.drafts import is_chat
 from jalign.data.examples import Example, Examples
 from jalign.data.lay_out import pack, padded_shape
 from jalign.data.records import Message, Record, parse
 from jalign.data.tokenize import tokenize
+from jalign.data.turns import joined
 from jalign.layout import Batch, Layout
 from jalign.models import hub
 from jalign.models.decoder import Decoder
+from jalign.models.families.wrapped import text_name
 from jalign.models.keys import SCORE
 from jalign.models.limits import check_rows
 from jalign.models.safetensors_io import Checkpoint
@@ -47,6 +52,8 @@ PLACEHOLDER = "a"  # a response of which only the EOS is scored
 
 BATCH_SIZE = 32  # responses per call of the model
 
+READ_AT = ("end", "last")
+
 Prompt = str | Sequence[Message]
 
 
@@ -61,10 +68,15 @@ class RewardModel:
         a longer response its end. None: any.
       keep_eos: as in training: a cut response still ends with an EOS.
       template: as in training, for prompts that are messages; None is the tokenizer's own.
+      read_at: where the reward is read: "end", the token that ends the response, as in training
+        here; "last", the last token that is not padding, as transformers' sequence classification
+        does. Chat templates may write tokens after the end of a turn. Not with limits of lengths.
+      pad_token: id of padding, for "last": it may be a token that ends responses.
       batch_size: most responses of one call of the model.
 
     Raises:
-      ValueError: a model without a scalar head, or with several outputs.
+      ValueError: a model without a scalar head, or with several outputs, or options that
+        contradict each other.
     """
 
     def __init__(
@@ -77,6 +89,8 @@ class RewardModel:
         max_response_len: int | None = None,
         keep_eos: bool = False,
         template: str | None = None,
+        read_at: str = "end",
+        pad_token: int | None = None,
         batch_size: int = BATCH_SIZE,
     ):
         # Split once: jit takes the state as an argument, else weights become its constants.
@@ -88,7 +102,12 @@ class RewardModel:
             raise ValueError(f"a reward is one number, and the head of this model gives {outputs}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if read_at not in READ_AT:
+            raise ValueError(f"read_at={read_at!r} is unknown{did_you_mean(read_at, READ_AT)}")
+        if read_at == "last" and (max_prompt_len or max_response_len or keep_eos):
+            raise ValueError("a reward at the last token is that of a whole text: set no limits")
         self.tokenizer, self.bias, self.template = tokenizer, bias, template
+        self.read_at, self.pad_token = read_at, pad_token
         self.batch_size = batch_size
         self.step: int | None = None  # of the run that it was read from
         self._spec, self._warned = decoder.spec, False
@@ -122,12 +141,10 @@ class RewardModel:
         """
         folder = hub.find(name)
         # The header alone: a folder without a head is refused before its weights are read.
-        with Checkpoint(folder) as checkpoint:
-            shape = checkpoint.shapes.get(SCORE)
-        if shape is None:
+        if not (labels := labels_of(folder)):
             raise ValueError(f"{name} is no reward model: its weights have no {SCORE}")
-        model = hub.load(folder, dtype=dtype, param_dtype=dtype, value_head=shape[0], mesh=mesh)
-        return cls(model, load_tokenizer(folder), **_beside(folder) | options)  # type: ignore
+        model = hub.load(folder, dtype=dtype, param_dtype=dtype, value_head=labels, mesh=mesh)
+        return cls(model, load_tokenizer(folder), **reading_of(folder) | options)  # type: ignore
 
     def __call__(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """[n] float32 rewards; -inf where a response is empty or blank.
@@ -157,20 +174,25 @@ class RewardModel:
         """
         blank = [not text.strip() for text in responses]
         rewards = self(prompts, responses)
-        given = [(i, prompts[i]) for i, empty in enumerate(blank) if empty]
-        rows = [{"prompt": prompt, "completion": PLACEHOLDER} for _, prompt in given]
-        records = [parse(r, "supervised")._replace(row=n) for n, r in enumerate(rows)]
-        last = slice(-1, None)  # the EOS
-        ends = [
-            (given[int(e.extras["row"])][0], e._replace(
-                responses=(e.responses[0][last],), scored=(e.scored[0][last],), extras={}
-            ))
-            for e in (self.tokenized(records) if records else ())
-            if len(e.prompt)
-        ]  # fmt: skip
+        given = [i for i, empty in enumerate(blank) if empty]
+        rows = [{"prompt": prompts[i], "completion": PLACEHOLDER} for i in given]
+        records = [
+            parse(row, "supervised")._replace(row=i) for i, row in zip(given, rows, strict=True)
+        ]
+        ends = [e for e in self._at_once(records) if len(e.prompt)]
         if ends:
-            rewards[[i for i, _ in ends]] = self.of_examples([e for _, e in ends])
+            rewards[[int(e.extras["row"]) for e in ends]] = self.of_examples(ends)
         return rewards
+
+    def _at_once(self, records: Sequence[Record]) -> list[Example]:
+        """Examples in which the response of each record ends before its first token."""
+        if self.read_at == "last":
+            return [self._to_last(record, empty=True) for record in records]
+        last = slice(-1, None)  # the EOS
+        return [
+            e._replace(responses=(e.responses[0][last],), scored=(e.scored[0][last],))
+            for e in (self.tokenized(records) if records else ())
+        ]
 
     @property
     def state(self) -> nnx.State:
@@ -182,9 +204,35 @@ class RewardModel:
         chat = any(not isinstance(record.prompt, str) for record in records)
         # `tokenize` refuses a template for plain text.
         template = self.template if chat else None
-        examples = tokenize(records, self.tokenizer, template=template, **self._limits)
+        if self.read_at == "last":
+            examples = Examples.from_list(self._to_last(r) for r in records if not _is_blank(r))
+        else:
+            examples = tokenize(records, self.tokenizer, template=template, **self._limits)
         self._check(examples)
         return examples
+
+    def _to_last(self, record: Record, *, empty: bool = False) -> Example:
+        """The whole text, scored at its last token that is not padding; with `empty`, without the
+        words of the response.
+        """
+        if is_chat(record):
+            prompt: list[Message] = list(cast(Any, record.prompt))
+            (response,) = cast(Any, record.responses)
+            response = [{**m, "content": ""} for m in response] if empty else response
+            if prompt and prompt[-1]["role"] == "assistant":  # which the response continues
+                response = [joined(prompt.pop(), response[0]), *response[1:]]
+            template = Template.of(self.tokenizer, self.template)
+            text = template.render([*prompt, *response], record.tools)
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            (example,) = tokenize([record], self.tokenizer)
+            response = example.responses[0][-1:] if empty else example.responses[0]
+            ids = [*example.prompt.tolist(), *response.tolist()]
+        # As transformers, also where padding is a token that ends texts; the first if all is.
+        count = max((i + 1 for i, x in enumerate(ids) if x != self.pad_token), default=1)
+        ids = np.asarray(ids[:count], np.int32)
+        row = {"row": np.asarray(record.row, np.int32)}
+        return Example(ids[:-1], (ids[-1:],), (np.ones(1, bool),), row)
 
     def _check(self, examples: Examples) -> None:
         """Check that all tokens have embeddings; warn once if rows exceed the trained context."""
@@ -223,6 +271,13 @@ class RewardModel:
         return by_row
 
 
+def _is_blank(record: Record) -> bool:
+    (response,) = record.responses
+    if isinstance(response, str):
+        return not response.strip()
+    return not any(str(cast(Any, m)["content"]).strip() for m in response)
+
+
 def padded(rows: Examples, indices: np.ndarray, most: int) -> Batch:
     """A batch of padded rows in one of few shapes, since each is compiled: length and count (up to
     `most`) are rounded up to 2^k or 3 * 2^k.
@@ -239,11 +294,22 @@ def scores_of(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.A
     return score(nnx.merge(graphdef, state), layout, ("scores",))["scores"]
 
 
-def _beside(folder: Path) -> dict[str, Any]:
-    """The content of `reward.json`, if it exists."""
+def labels_of(folder: Path) -> int:
+    """Outputs of a checkpoint's scalar head; 0 if it has none."""
+    with Checkpoint(folder, text_name) as checkpoint:
+        return checkpoint.shapes.get(SCORE, (0,))[0]
+
+
+def reading_of(folder: Path) -> dict[str, Any]:
+    """Options of `RewardModel` with which the model of a folder is read: what `reward.json` says,
+    or without one, what transformers does.
+    """
     file = folder / REWARD_FILE
+    if not file.is_file():
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        return {"read_at": "last", "pad_token": config.pad_token_id}
     try:
-        limits = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        limits = json.loads(file.read_text(encoding="utf-8"))
         known = {"bias": float, "max_prompt_len": int, "max_response_len": int, "keep_eos": bool}
         return {name: kind(limits[name]) for name, kind in known.items() if name in limits}
     except (ValueError, TypeError) as error:

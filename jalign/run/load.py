@@ -8,7 +8,9 @@ from typing import Any
 import jax
 
 from jalign import algorithms
+from jalign.models import hub
 from jalign.options import DataConfig, LoraConfig, MeshConfig, ModelConfig, RunOptions
+from jalign.rewards.model import labels_of
 from jalign.run.arguments import check_names
 from jalign.run.decoders import Source, trained_decoder
 from jalign.run.devices import mesh_of
@@ -29,6 +31,9 @@ def load(
     **model: Any,
 ) -> Policy:
     """Load a language model to train, sample from or score with.
+
+    A sequence-classification model is loaded with its scalar head and no unembedding: `reward` of
+    the policy reads it, and `jalign.reward_model` trains it further.
 
     Args:
       name: a folder or hub name of Hugging Face, "embedded", or a run (RUN, RUN@STEP, RUN@best).
@@ -72,7 +77,7 @@ def load(
     text = tokenizer_of(options)
     path = model_path(name)
     with jax.set_mesh(devices):
-        source = Source(devices)
-        decoder, base = trained_decoder(options, source, path, heads=0, seed=0, lm_head=True)
+        source, heads = Source(devices), labels_of(hub.find(path))
+        decoder, base = trained_decoder(options, source, path, heads=heads, seed=0, lm_head=True)
     facts = {"base_model": name}
     return Policy(decoder, text, path, devices, c, options.mesh, base, facts=facts)

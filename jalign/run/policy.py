@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -33,6 +34,7 @@ from jalign.train.objective import Apply
 if TYPE_CHECKING:
     from jalign.core import Algorithm
     from jalign.data.records import Message
+    from jalign.rewards.model import Prompt
 
 
 @dataclass
@@ -141,6 +143,19 @@ class Policy:
             batch_size=batch_size,
             seed=seed,
         )
+
+    def reward(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        """[n] float32 rewards of responses by a reward model that was loaded as it is; of one that
+        a run trained, `Run.reward`.
+
+        Raises:
+          ValueError: a language model, which has no scalar head, or several outputs.
+        """
+        from jalign.rewards.model import RewardModel, reading_of  # slow to import
+
+        options = {} if self.path == OWN else reading_of(hub.find(self.path))
+        with jax.set_mesh(self.mesh):
+            return RewardModel(self.decoder, self.tokenizer, **options)(prompts, responses)
 
     def functional(self) -> tuple[Apply, PyTree, PyTree]:
         """(apply, params, base) for `jalign.train.step.make_train_step`: the model as a pure

@@ -58,6 +58,8 @@ class Exported:
         if decoder.value is not None:
             # the head is linear, so a gain on its weights is a gain on the reward in any reader
             decoder.value.kernel = nnx.Param(decoder.value.kernel[...] * gain)
+        # one that was not trained here keeps its padding, which decides where it is read
+        if decoder.value is not None and self.policy.algorithm:
             if readers.pad_apart(tokenizer, decoder, self.ends):
                 self.notes.append(f"the embedding has a row more, for {tokenizer.pad_token}")
             settings["pad_token_id"] = tokenizer.pad_token_id
