@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fixtures_of_models import GOLDEN
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
@@ -315,6 +316,47 @@ def test_peft_reads_what_we_write_and_we_read_what_peft_writes(
         loaded = load_adapter(bases[kind], tmp_path / "theirs")
         np.testing.assert_allclose(logits(loaded), written(ids).logits.numpy(), atol=2e-5)
     assert np.abs(logits(loaded) - logits(bases[kind])).max() > 1e-2
+
+
+SEPARATE, FUSED = "q|v|o|gate|down", "q|gate|up|down"
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, transformers and peft
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        *((name, SEPARATE) for name in ("smollm3", "olmo2", "olmo3", "granite", "cohere2")),
+        *((name, SEPARATE) for name in ("ministral", "ministral3")),
+        *((name, FUSED) for name in ("glm", "glm4", "phi4")),
+    ],
+)
+def test_adapters_of_newer_families_go_to_peft_and_come_back(tmp_path, name, targets):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    def from_disk(folder):
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def logits_of_merged(model, folder):  # by transformers: there is nothing to compile
+        hub.save(merge(model), folder)
+        return from_disk(folder)(ids).logits.numpy()
+
+    model, ids = hub.load(GOLDEN / name), torch.tensor(TOKENS)
+    ours = trained(model, targets=targets)
+    save_adapter(ours, tmp_path / "ours", name)
+    theirs = peft.PeftModel.from_pretrained(from_disk(GOLDEN / name), tmp_path / "ours").eval()
+    with torch.no_grad():
+        first = theirs(ids).logits.numpy()
+        np.testing.assert_allclose(logits_of_merged(ours, tmp_path / "a"), first, atol=2e-4)
+        for path, parameter in theirs.named_parameters():
+            if "lora_B" in path:
+                parameter.normal_()
+        theirs.save_pretrained(tmp_path / "theirs")
+        back = load_adapter(model, tmp_path / "theirs")
+        then = theirs(ids).logits.numpy()
+        np.testing.assert_allclose(logits_of_merged(back, tmp_path / "b"), then, atol=2e-4)
+    assert np.abs(then - first).max() > 1e-2
 
 
 TABLES = {

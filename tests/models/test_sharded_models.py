@@ -70,6 +70,37 @@ def test_a_model_loaded_over_a_mesh_gives_the_same_logits_and_gradients(name, si
         np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("smollm3", "olmo2", "olmo3", "granite", "cohere2", "ministral", "ministral3", "glm"),
+        *("glm4", "phi4"),
+    ],
+)
+def test_newer_families_on_flat_streams_over_a_mesh_give_the_logits_of_transformers(name):
+    golden, n = golden_outputs(name), 18
+    first, second = golden["tokens"]
+    t, end = len(first), len(first) + n  # the last token is in no row
+    streams = np.array([[*first, *second[:n], 0]] * 2)
+    positions = jnp.array([[*range(t), *range(n), 0]] * 2)
+    rows = jnp.array([[[*range(t)], [*range(t, end), *[end] * (t - n)]]] * 2)
+    inverse = jnp.array([[*range(end), 2 * t]] * 2)[..., None]
+    mesh = make_mesh(1, 2, 2, 2)  # data, fsdp, tensor, context
+
+    @jax.jit
+    def logits(model, tokens):
+        return model.logits(model(tokens, positions, rows=rows, inverse=inverse)[0])
+
+    with jax.set_mesh(mesh):
+        model = hub.load(GOLDEN / name, mesh=mesh, attention="xla")
+        model.unroll = False
+        found = logits(model, jax.device_put(streams, NamedSharding(mesh, P("fsdp"))))
+    for stream in np.asarray(found):
+        np.testing.assert_allclose(stream[:t], golden["logits"][0], atol=2e-4)
+        np.testing.assert_allclose(stream[t:end], golden["logits"][1, :n], atol=2e-4)
+    assert "tensor" in model.layers.mlp.up.kernel[...].sharding.spec
+
+
 def test_every_parameter_lies_where_the_rules_say():
     leaves = leaves_of(hub.load(GOLDEN / "qwen2", mesh=make_mesh(2, 2, 2)))
     for path, spec in EXPECTED.items():
