@@ -44,7 +44,9 @@ def family_of(config: Config) -> Family:
         kind = str(inner.get("model_type"))
         raise ValueError(f"its text model {kind!r} is unknown{did_you_mean(kind, FAMILIES)}")
     if given:
-        raise ValueError(f"architecture {given[0]!r} is unknown{did_you_mean(given[0], by_class)}")
+        scalar = "SequenceClassification" in given[0]
+        like = [name for name in by_class if ("SequenceClassification" in name) == scalar]
+        raise ValueError(f"architecture {given[0]!r} is unknown{did_you_mean(given[0], like)}")
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise ValueError(f"model_type {kind!r} is unknown{did_you_mean(kind, FAMILIES)}")
