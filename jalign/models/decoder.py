@@ -1,5 +1,5 @@
-"""The decoder: one transformer whose switches (`jalign.models.spec`) make it a Llama, Mistral,
-Gemma, Qwen, Phi-3 or GPT-2.
+"""The decoder: one transformer whose switches (`jalign.models.spec`) make it a Llama, a Gemma, a
+GPT-2 or another family (`jalign.models.families`).
 
 Parameters of all layers are stacked on a leading axis and the layers are one `lax.scan`, so
 compile time does not grow with depth. Layers of different kinds (Gemma 2 alternates two, Gemma 3
