@@ -39,7 +39,8 @@ def text_config(config: Config) -> dict:
         shared["tie_word_embeddings"] = config["tie_word_embeddings"]
     (kind, *_) = config.get("architectures") or [""]
     scalar = kind.endswith("SequenceClassification")
-    return full_config | shared | {"architectures": [family.scalar if scalar else family.causal]}
+    wanted = family.scalar if scalar and family.scalar else family.causal
+    return full_config | shared | {"architectures": [wanted]}
 
 
 def text_name(name: str) -> str | None:
