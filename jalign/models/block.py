@@ -11,7 +11,6 @@ import functools
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -21,19 +20,13 @@ from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
 from jalign.kernels.splash import tokens_last
 from jalign.models.cache import KeysValues, write
-from jalign.models.linear import Linear
+from jalign.models.linear import Linear, split_key
+from jalign.models.mlp import MLP
 from jalign.models.norms import Norm
 from jalign.models.rope import Rope, Rotation
 from jalign.models.spec import LayerType, Spec
 from jalign.parallel.axes import BATCH_AXES, CONTEXT, HEAD_AXES
 from jalign.parallel.rules import constrain, ways
-
-ACTIVATION = {
-    "silu": jax.nn.silu,
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-}
 
 
 class AttentionInputs(NamedTuple):
@@ -81,7 +74,7 @@ class Attention(nnx.Module):
         key: Array | None,
     ) -> tuple[Float[Array, "n D"], KeysValues | None]:
         spec, streams = self.spec, inputs.positions.shape
-        keys = _keys(key, 4)
+        keys = split_key(key, 4)
         q, k, v = (
             linear(x, key).reshape(*streams, -1, spec.head_dim)
             for linear, key in zip((self.q, self.k, self.v), keys, strict=False)
@@ -149,22 +142,6 @@ def _on_flat_stream(on_rows, qkv: tuple[Array, ...], rows: Array, inverse: Array
     return collapse(y.reshape(s, m, t, *y.shape[2:]), rows, inverse)
 
 
-class MLP(nnx.Module):
-    def __init__(self, spec: Spec, *, layers: int, **types):
-        linear = functools.partial(Linear, layers=layers, bias=spec.mlp_bias, **types)
-        self.gate = nnx.data(linear(spec.width, spec.mlp_width) if spec.gated else None)
-        self.up = linear(spec.width, spec.mlp_width)
-        self.down = linear(spec.mlp_width, spec.width)
-        self.activation = spec.activation
-
-    def __call__(self, x: Float[Array, "n D"], key: Array | None) -> Float[Array, "n D"]:
-        act = ACTIVATION[self.activation]
-        keys = _keys(key, 3)
-        if self.gate is None:
-            return self.down(act(self.up(x, keys[1])), keys[2])
-        return self.down(act(self.gate(x, keys[0])) * self.up(x, keys[1]), keys[2])
-
-
 class Layer(nnx.Module):
     """x + attn(norm x), then x + mlp(norm x), or x + attn(norm x) + mlp(norm x) in parallel;
     parameters of all layers are stacked on a leading axis L.
@@ -179,7 +156,15 @@ class Layer(nnx.Module):
         self.post_attn_norm = nnx.data(norm() if spec.post_norms else None)
         own = spec.pre_norms and not spec.parallel
         self.mlp_norm = nnx.data(norm() if own else None)
-        self.mlp = MLP(spec, layers=layers, **types)
+        self.mlp = MLP(
+            spec.width,
+            spec.mlp_width,
+            activation=spec.activation,
+            gated=spec.gated,
+            bias=spec.mlp_bias,
+            layers=layers,
+            **types,
+        )
         self.post_mlp_norm = nnx.data(norm() if spec.post_norms else None)
         self.spec = spec
 
@@ -193,7 +178,7 @@ class Layer(nnx.Module):
         layer: Array | int,
         key: Array | None,
     ) -> tuple[Float[Array, "n D"], KeysValues | None]:
-        attn_key, mlp_key = _keys(key, 2)
+        attn_key, mlp_key = split_key(key, 2)
         y, kv = self.attn(
             self.attn_input(x), inputs, layer_type, implementation, kv, layer, attn_key
         )
@@ -219,7 +204,3 @@ class Layer(nnx.Module):
         y = y if norm is None else norm(y)
         scale = self.spec.residual_scale
         return y if scale == 1.0 else (y * scale).astype(y.dtype)
-
-
-def _keys(key: Array | None, n: int) -> list[Array | None]:
-    return [None] * n if key is None else list(jax.random.split(key, n))

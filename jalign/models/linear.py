@@ -116,3 +116,8 @@ def linear_layers(model: nnx.Module) -> dict[str, Linear]:
         for path, module in nnx.iter_modules(model)
         if isinstance(module, Linear) and module.kernel.ndim == 3
     }
+
+
+def split_key(key: Array | None, n: int) -> list[Array | None]:
+    """n keys of one, or n times None."""
+    return [None] * n if key is None else list(jax.random.split(key, n))
