@@ -20,6 +20,7 @@ from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
 from jalign.kernels.splash import tokens_last
 from jalign.models.cache import KeysValues, write
+from jalign.models.experts.sparse import SparseMLP
 from jalign.models.linear import Linear, split_key
 from jalign.models.mlp import MLP
 from jalign.models.norms import Norm
@@ -156,15 +157,7 @@ class Layer(nnx.Module):
         self.post_attn_norm = nnx.data(norm() if spec.post_norms else None)
         own = spec.pre_norms and not spec.parallel
         self.mlp_norm = nnx.data(norm() if own else None)
-        self.mlp = MLP(
-            spec.width,
-            spec.mlp_width,
-            activation=spec.activation,
-            gated=spec.gated,
-            bias=spec.mlp_bias,
-            layers=layers,
-            **types,
-        )
+        self.mlp = _mlp(spec, activation=spec.activation, layers=layers, **types)
         self.post_mlp_norm = nnx.data(norm() if spec.post_norms else None)
         self.spec = spec
 
@@ -204,3 +197,9 @@ class Layer(nnx.Module):
         y = y if norm is None else norm(y)
         scale = self.spec.residual_scale
         return y if scale == 1.0 else (y * scale).astype(y.dtype)
+
+
+def _mlp(spec: Spec, **options) -> MLP | SparseMLP:
+    if spec.experts is not None:
+        return SparseMLP(spec.width, spec.experts, **options)
+    return MLP(spec.width, spec.mlp_width, gated=spec.gated, bias=spec.mlp_bias, **options)

@@ -18,11 +18,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Part(NamedTuple):
-    """A parameter and its offset in its tensors along the output axis (our last)."""
+    """A parameter and where it is in its tensors along the output axis (our last): at
+    `offset + step * i`.
+    """
 
     path: str
-    shape: tuple[int, ...]  # without the layer axis
+    shape: tuple[int, ...]  # without the stacked axes
     offset: int
+    step: int
 
 
 class Entry(NamedTuple):
@@ -30,17 +33,17 @@ class Entry(NamedTuple):
 
     row: Row
     parts: tuple[Part, ...]
-    layers: int | None  # None: one tensor, not one per layer
+    stack: tuple[int, ...]  # layers, or layers and experts, that have a tensor each
 
     @property
     def names(self) -> list[str]:
-        return [self.row.theirs.format(i) for i in range(self.layers or 1)]
+        return [self.row.theirs.format(*index) for index in np.ndindex(self.stack)]
 
     @property
     def shape(self) -> tuple[int, ...]:
         *inputs, _ = self.parts[0].shape
         shape = (*inputs, sum(part.shape[-1] for part in self.parts))
-        return shape[::-1] if self.row.transposed else shape
+        return _turned(shape) if self.row.transposed else shape
 
 
 def entries(family: Family, shapes: Shapes) -> list[Entry]:
@@ -49,14 +52,18 @@ def entries(family: Family, shapes: Shapes) -> list[Entry]:
     for row in family.rows:
         if row.ours[0] not in shapes:
             continue
-        layers = shapes[row.ours[0]][0] if "{}" in row.theirs else None
+        stacked = row.theirs.count("{}")
         parts, offset = [], 0
-        for path in row.ours:
-            shape = shapes[path] if layers is None else shapes[path][1:]
-            parts.append(Part(path, shape, offset))
+        for i, path in enumerate(row.ours):
+            shape = shapes[path][stacked:]
+            parts.append(
+                Part(path, shape, i, len(row.ours))
+                if row.interleaved
+                else Part(path, shape, offset, 1)
+            )
             offset += shape[-1]
             left.discard(path)
-        table.append(Entry(row, tuple(parts), layers))
+        table.append(Entry(row, tuple(parts), shapes[row.ours[0]][:stacked]))
     assert not left, f"no row of {family.model_type} holds {sorted(left)}"
     return table
 
@@ -118,32 +125,39 @@ def reader(
       read: (name, slices) -> values of a tensor.
       broken: names of tensors with values that are not finite are added here.
     """
-    shape = part.shape if entry.layers is None else (entry.layers, *part.shape)
+    shape, stacked = (*entry.stack, *part.shape), len(entry.stack)
     done: dict[tuple, np.ndarray] = {}  # devices with the same shard read it once
 
     def one(name: str, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
-        start, stop = bounds[-1]
-        slices = [slice(*b) for b in bounds[:-1]] + [slice(start + part.offset, stop + part.offset)]
-        values = read(name, tuple(slices[::-1] if entry.row.transposed else slices))
+        start, stop = (part.step * b for b in bounds[-1])
+        if part.step == 1:
+            start, stop = start + part.offset, stop + part.offset
+        slices = (*(slice(*b) for b in bounds[:-1]), slice(start, stop))
+        values = read(name, _turned(slices) if entry.row.transposed else slices)
         # safetensors loads NaN without an error.
         if not np.isfinite(values).all():
             broken.add(name)
-        return values.T if entry.row.transposed else values
+        values = values.swapaxes(-1, -2) if entry.row.transposed else values
+        return values if part.step == 1 else values[..., part.offset :: part.step]
 
     def callback(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
         if bounds not in done:
             # One tensor at a time into its slot: stacking would hold every layer twice.
             out = np.empty([stop - start for start, stop in bounds], dtype)
-            if entry.layers is not None:
-                for i in range(*bounds[0]):
-                    out[i - bounds[0][0]] = one(named(entry.row.theirs.format(i)), bounds[1:])
-            else:
-                out[...] = one(named(entry.row.theirs), bounds)
+            first = [start for start, _ in bounds[:stacked]]
+            for slot in np.ndindex(out.shape[:stacked]):
+                at = (i + j for i, j in zip(first, slot, strict=True))
+                out[slot] = one(named(entry.row.theirs.format(*at)), bounds[stacked:])
             done[bounds] = out
         return done[bounds]
 
     return callback
+
+
+def _turned(axes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """With the last two exchanged."""
+    return (*axes[:-2], *axes[:-3:-1])
 
 
 def tensors(
@@ -153,8 +167,14 @@ def tensors(
     iterate together.
     """
     for entry in plan:
-        for i, name in enumerate(entry.names):
+        for index, name in zip(np.ndindex(entry.stack), entry.names, strict=True):
             parts = [leaves[part.path] for part in entry.parts]
-            parts = [gather(x if entry.layers is None else x[i]) for x in parts]
-            value = np.concatenate(parts, axis=-1).astype(dtype)
-            yield name, np.ascontiguousarray(value.T if entry.row.transposed else value)
+            parts = [gather(x[index] if index else x) for x in parts]
+            if entry.row.interleaved:
+                value = np.stack(parts, -1).reshape(*parts[0].shape[:-1], -1).astype(dtype)
+            else:
+                value = np.concatenate(parts, axis=-1).astype(dtype)
+            yield (
+                name,
+                np.ascontiguousarray(value.swapaxes(-1, -2) if entry.row.transposed else value),
+            )

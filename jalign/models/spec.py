@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jalign.core import did_you_mean
+from jalign.models.experts.spec import Experts
 from jalign.models.fields import LATER, StableRepr
 from jalign.models.rope import Rope
 
@@ -62,6 +63,7 @@ class Spec(StableRepr):
         vocabulary.
       logit_scale: factor of the vocabulary logits.
       tied: the unembedding is the embedding.
+      experts: the mixture in the place of every layer's MLP, or None.
     """
 
     vocab_size: int
@@ -96,6 +98,7 @@ class Spec(StableRepr):
     residual_scale: float = field(default=1.0, metadata=LATER)
     qk_norm_over: str = field(default="head", metadata=LATER)
     no_rope: tuple[bool, ...] = field(default=(), metadata=LATER)
+    experts: Experts | None = field(default=None, metadata=LATER)
     # not in the repr, by which a resumed run is compared
     context: int | None = field(default=None, repr=False)
 

@@ -1,4 +1,4 @@
-"""The device mesh: four axes (`jalign.parallel.axes`) whose product is the number of devices."""
+"""The device mesh: five axes (`jalign.parallel.axes`) whose product is the number of devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from jalign.parallel.axes import BATCH_AXES, CONTEXT, DATA, FSDP, MESH_AXES, TENSOR
+from jalign.parallel.axes import BATCH_AXES, CONTEXT, DATA, EXPERT, FSDP, MESH_AXES, TENSOR
 
 if TYPE_CHECKING:
     from jax._src.lib import Device  # jax.Device is a variable, which annotations may not name
@@ -21,13 +21,14 @@ def make_mesh(
     fsdp: int = 1,
     tensor: int = 1,
     context: int = 1,
+    expert: int = 1,
     *,
     devices: Sequence[Device] | None = None,
 ) -> Mesh:
     """A mesh with the axes `MESH_AXES` over all devices.
 
     Args:
-      data, fsdp, tensor, context: sizes; at most one may be -1, which takes the remaining
+      data, fsdp, tensor, context, expert: sizes; at most one may be -1, which takes the remaining
         devices.
       devices: None uses all of `jax.devices()`.
 
@@ -35,7 +36,7 @@ def make_mesh(
       ValueError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {DATA: data, FSDP: fsdp, CONTEXT: context, TENSOR: tensor}
+    sizes = {DATA: data, FSDP: fsdp, EXPERT: expert, CONTEXT: context, TENSOR: tensor}
     given = ", ".join(f"{name}={size}" for name, size in sizes.items())
     if any(size < 1 and size != -1 for size in sizes.values()):
         raise ValueError(f"mesh sizes are at least 1, or -1 for what is left; got {given}")

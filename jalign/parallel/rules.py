@@ -20,33 +20,41 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from jalign.parallel.axes import FSDP_AXES, TENSOR
+from jalign.parallel.axes import EXPERT, FSDP_AXES, STORE_AXES, TENSOR
 from jalign.parallel.paths import path_name
 
 Rules = Sequence[tuple[str, P]]
 
 # Matched from the end of a path, as in "layers.attn.q.kernel"; the first that matches counts.
 # Layers are stacked on axis 0.
+FIRST = r"layers\.(attn\.[qkv]|mlp\.(shared\.)?(gate|up))"
+LAST = r"layers\.(attn\.o|mlp\.(shared\.)?down)"
+EXPERTS = r"layers\.mlp\.experts"
+STORED = r"kernel(\.parts\.(codes|scales))?"
 DEFAULT: Rules = (
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel", P(None, FSDP_AXES, TENSOR)),
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.bias", P(None, TENSOR)),
-    (r"layers\.(attn\.o|mlp\.down)\.kernel", P(None, TENSOR, FSDP_AXES)),
+    (rf"{FIRST}\.{STORED}", P(None, FSDP_AXES, TENSOR)),
+    (rf"{FIRST}\.bias", P(None, TENSOR)),
+    (rf"{LAST}\.{STORED}", P(None, TENSOR, FSDP_AXES)),
     # Split such that x A B lands where x W does; the rank is too small to split.
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.a", P(None, FSDP_AXES, None)),
-    (r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.lora\.b", P(None, None, TENSOR)),
-    (r"layers\.(attn\.o|mlp\.down)\.lora\.a", P(None, TENSOR, None)),
-    (r"layers\.(attn\.o|mlp\.down)\.lora\.b", P(None, None, FSDP_AXES)),
-    (
-        r"layers\.(attn\.[qkv]|mlp\.(gate|up))\.kernel\.parts\.(codes|scales)",
-        P(None, FSDP_AXES, TENSOR),
-    ),
-    (r"layers\.(attn\.o|mlp\.down)\.kernel\.parts\.(codes|scales)", P(None, TENSOR, FSDP_AXES)),
+    (rf"{FIRST}\.lora\.a", P(None, FSDP_AXES, None)),
+    (rf"{FIRST}\.lora\.b", P(None, None, TENSOR)),
+    (rf"{LAST}\.lora\.a", P(None, TENSOR, None)),
+    (rf"{LAST}\.lora\.b", P(None, None, FSDP_AXES)),
+    (rf"{EXPERTS}\.(gate|up)\.{STORED}", P(None, EXPERT, STORE_AXES, TENSOR)),
+    (rf"{EXPERTS}\.(gate|up)\.bias", P(None, EXPERT, TENSOR)),
+    (rf"{EXPERTS}\.down\.{STORED}", P(None, EXPERT, TENSOR, STORE_AXES)),
+    (rf"{EXPERTS}\.down\.bias", P(None, EXPERT, None)),
+    (rf"{EXPERTS}\.(gate|up)\.lora\.a", P(None, EXPERT, STORE_AXES, None)),
+    (rf"{EXPERTS}\.(gate|up)\.lora\.b", P(None, EXPERT, None, TENSOR)),
+    (rf"{EXPERTS}\.down\.lora\.a", P(None, EXPERT, TENSOR, None)),
+    (rf"{EXPERTS}\.down\.lora\.b", P(None, EXPERT, None, STORE_AXES)),
     # One step per 16,384 entries, one scale per output: replicating them costs nothing.
     (r"layers\..*\.kernel\.parts\.(steps|mean|channel_scales)", P()),
+    (r"layers\.mlp\.(router|shared_gate)\..*", P()),
     (r"embed\.weight", P(TENSOR, FSDP_AXES)),
     (r"positions\.weight", P(None, FSDP_AXES)),
     (r"lm_head\.kernel", P(FSDP_AXES, TENSOR)),
-    (r".*(norm\.(weight|bias)|(attn\.o|mlp\.down)\.bias|value\.kernel)", P()),
+    (rf".*(norm\.(weight|bias)|{LAST}\.bias|value\.kernel)", P()),
 )
 
 log = logging.getLogger(__name__)
@@ -85,6 +93,16 @@ def shardings(mesh: Mesh, abstract_state: PyTree, rules: Rules | None = None) ->
             f"sharding rules that match no parameter: {', '.join(idle)}; there is: {names}"
         )
     return jax.tree_util.tree_unflatten(structure, out)
+
+
+def default_split(name: str, shape: tuple[int, ...]) -> P:
+    """The default split of one layer's part of the stacked parameter `name`, over the mesh in
+    scope.
+    """
+    rule = next(spec for pattern, spec in DEFAULT if re.fullmatch(rf"(.*\.)?({pattern})", name))
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = zip(rule[1:], shape, strict=False)
+    return P(*(axis if size % _ways(mesh, axis) == 0 else None for axis, size in axes))
 
 
 def split_like(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:

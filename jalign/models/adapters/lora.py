@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -52,14 +53,19 @@ class Lora(nnx.Module):
     def scale(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
-    def __call__(self, x: Float[Array, "n i"], key: Array | None = None) -> Float[Array, "n o"]:
+    def __call__(
+        self,
+        x: Float[Array, "n i"],
+        key: Array | None = None,
+        product: Callable[[Array, Array], Array] = jnp.matmul,
+    ) -> Float[Array, "n o"]:
         if key is not None and self.dropout > 0.0:
             keep = jax.random.bernoulli(key, 1.0 - self.dropout, x.shape)
             x = jnp.where(keep, x / (1.0 - self.dropout), 0.0).astype(x.dtype)
         # Stored in float32, since small updates vanish in bfloat16; cast for the products.
         a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
         # Never x (A B): the product of the factors is as large as the kernel.
-        return (x @ a) @ b * self.scale
+        return product(product(x, a), b) * self.scale
 
     def delta(self) -> Float[Array, "... i o"]:
         """s A B, what `merge` adds to the kernel; float32."""

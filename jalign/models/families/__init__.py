@@ -11,14 +11,30 @@ from jalign.models.families import (
     granite,
     llama,
     mistral,
+    mixtral,
     olmo,
     phi3,
     qwen,
+    qwen_moe,
     smollm3,
 )
 from jalign.models.families.base import Config, Family
 
-_MODULES = (llama, mistral, gemma, qwen, phi3, gpt2, smollm3, olmo, granite, cohere, glm)
+_MODULES = (
+    llama,
+    mistral,
+    gemma,
+    qwen,
+    phi3,
+    gpt2,
+    smollm3,
+    olmo,
+    granite,
+    cohere,
+    glm,
+    qwen_moe,
+    mixtral,
+)
 FAMILIES: dict[str, Family] = {f.model_type: f for module in _MODULES for f in module.FAMILIES}
 
 

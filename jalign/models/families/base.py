@@ -27,15 +27,17 @@ class Row(NamedTuple):
     """One tensor of a checkpoint and the parameters it holds.
 
     Attributes:
-      theirs: its name; `{}` stands for the layer.
+      theirs: its name; `{}` stands for the layer, a second one for the expert.
       ours: parameter paths; several are fused, one after the other along the output axis (our
         last).
       transposed: stored [out, in], as torch's Linear does.
+      interleaved: fused by turns instead.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool
+    interleaved: bool = False
 
 
 def same(theirs: str, *ours: str) -> Row:

@@ -159,6 +159,13 @@ MODELS = {
     "ministral3": ("Ministral3Config", {"rope_parameters": MINISTRAL3_ROPE, "head_dim": 12}),
     "glm": ("GlmConfig", {"head_dim": 12, "num_key_value_heads": 1}),
     "glm4": ("Glm4Config", {"head_dim": 12}),
+    "qwen3_moe": ("Qwen3MoeConfig", {"head_dim": 12, "num_experts": 6, "num_experts_per_tok": 3,
+        "moe_intermediate_size": 10, "norm_topk_prob": True}),
+    "qwen2_moe": ("Qwen2MoeConfig", {"num_experts": 6, "num_experts_per_tok": 3,
+        "moe_intermediate_size": 10, "shared_expert_intermediate_size": 14,
+        "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2,
+        "intermediate_size": 12, "sliding_window": 8}),
 }  # fmt: skip
 
 
@@ -169,7 +176,7 @@ def build(name: str, seed: int = 0):
 
     kind, changes = MODELS[name]
     config = getattr(transformers, kind)(**((GPT2 if name == "gpt2" else COMMON) | changes))
-    config._attn_implementation = "eager"
+    config._attn_implementation = config._experts_implementation = "eager"
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
