@@ -30,8 +30,9 @@ from jalign.kernels.flat import expand
 from jalign.models import invariant
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
+from jalign.models.experts.linear import layer_matrices
 from jalign.models.heads import ScalarHead
-from jalign.models.linear import Embed, Linear, linear_layers
+from jalign.models.linear import Embed, Linear
 from jalign.models.logprobs import unembed
 from jalign.models.norms import Norm
 from jalign.models.rope import row_lengths
@@ -150,7 +151,7 @@ class Decoder(nnx.Module):
         Raises:
           ValueError: this model cannot: quantized matrices, angles that depend on a row's length.
         """
-        invariant.check(self.spec, linear_layers(self).values())
+        invariant.check(self.spec, layer_matrices(self).values())
         self.batch_invariant = True
 
     def empty_cache(self, rows: int, slots: int) -> KVCache:

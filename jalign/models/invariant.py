@@ -33,13 +33,14 @@ from jalign.kernels.tiles import padded, tile_size, tiled, with_gradient_of
 from jalign.models import logprobs
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KeysValues, write
+from jalign.models.experts.linear import ExpertLinear
 from jalign.models.linear import Linear
 from jalign.models.norms import Norm
 from jalign.models.quant import Quantized
 from jalign.models.spec import LayerType, Spec
 
 
-def check(spec: Spec, linears: Collection[Linear]) -> None:
+def check(spec: Spec, linears: Collection[Linear | ExpertLinear]) -> None:
     """Raise ValueError for a model that cannot be batch-invariant."""
     if any(kind.rope is not None and kind.rope.by_length for kind in spec.kinds):
         raise ValueError(

@@ -109,7 +109,7 @@ class Embed(nnx.Module):
 def linear_layers(model: nnx.Module) -> dict[str, Linear]:
     """Path -> linear layer of the decoder's stack, such as `layers.attn.q`.
 
-    Only these are quantized and carry adapters, not the unembedding.
+    These are quantized and carry adapters, as experts do; the unembedding and routers are not.
     """
     return {
         ".".join(map(str, path)): module

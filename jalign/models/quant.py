@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jalign.kernels import nf4, w8a8
-from jalign.models.linear import linear_layers
+from jalign.models.experts.linear import expert_layers, layer_matrices
 
 Model = TypeVar("Model", bound=nnx.Module)
 KINDS = (*nf4.KINDS, *w8a8.CODES)
@@ -80,7 +80,8 @@ def quantize(model: Model, kind: str) -> Model:
     Embeddings, norms, unembedding and adapters are shared with `model`, not quantized.
 
     Raises:
-      ValueError: `kind` is unknown, or the matrices are quantized already.
+      ValueError: `kind` is unknown or has no products of experts, or the matrices are quantized
+        already.
     """
     model = nnx.clone(model)
     quantize_in_place(model, kind)
@@ -92,7 +93,12 @@ def quantize_in_place(model: nnx.Module, kind: str) -> None:
 
     Where nothing else refers to its matrices, only one of them at a time is in memory twice.
     """
-    for path, linear in linear_layers(model).items():
+    if kind in w8a8.CODES and expert_layers(model):
+        raise ValueError(
+            f"{kind} has no product of experts in 8 bits: use {' or '.join(nf4.KINDS)}, which "
+            "store them small"
+        )
+    for path, linear in layer_matrices(model).items():
         if isinstance(linear.kernel, Quantized):
             raise ValueError(f"{path} is quantized already")
         kernel = linear.kernel[...]
@@ -104,7 +110,7 @@ def quantize_in_place(model: nnx.Module, kind: str) -> None:
 def dequantize(model: Model) -> Model:
     """A copy of `model` with dense parameters for its quantized matrices; the rest is shared."""
     model = nnx.clone(model)
-    for linear in linear_layers(model).values():
+    for linear in layer_matrices(model).values():
         if isinstance(linear.kernel, Quantized):
             linear.kernel = nnx.Param(linear.kernel[...])
     return model

@@ -48,6 +48,7 @@ DEFAULT: Rules = (
     (rf"{EXPERTS}\.(gate|up)\.lora\.b", P(None, EXPERT, None, TENSOR)),
     (rf"{EXPERTS}\.down\.lora\.a", P(None, EXPERT, TENSOR, None)),
     (rf"{EXPERTS}\.down\.lora\.b", P(None, EXPERT, None, STORE_AXES)),
+    (rf"{EXPERTS}\..*\.kernel\.parts\.(steps|mean)", P(None, EXPERT)),
     # One step per 16,384 entries, one scale per output: replicating them costs nothing.
     (r"layers\..*\.kernel\.parts\.(steps|mean|channel_scales)", P()),
     (r"layers\.mlp\.(router|shared_gate)\..*", P()),

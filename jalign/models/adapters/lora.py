@@ -20,7 +20,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jalign.core import did_you_mean
-from jalign.models.linear import Linear, linear_layers
+from jalign.models.experts.linear import ExpertLinear, layer_matrices
+from jalign.models.linear import Linear
 
 EVERY_LAYER = r"(attn|mlp)\..*"
 
@@ -28,7 +29,8 @@ Model = TypeVar("Model", bound=nnx.Module)
 
 
 class Lora(nnx.Module):
-    """x -> s (dropout(x) A) B, with A [L, in, r] and B [L, r, out].
+    """x -> s (dropout(x) A) B, with A [L, in, r] and B [L, r, out]; for a matrix per expert
+    A [L, E, in, r] and B [L, E, r, out].
 
     Both are kept in float32; the products are taken in the dtype of x.
 
@@ -77,7 +79,7 @@ def adapters(model: nnx.Module) -> dict[str, Lora]:
     """Path of the linear layer -> its adapter; empty when the model has none."""
     return {
         path: linear.lora
-        for path, linear in linear_layers(model).items()
+        for path, linear in layer_matrices(model).items()
         if isinstance(linear.lora, Lora)
     }
 
@@ -102,7 +104,7 @@ def add_lora(
       alpha: numerator of the scale, > 0.
       dropout: in [0, 1).
       targets: regular expression that must match the trailing components of a layer's path:
-        "q|v", "attn.q", "mlp[.].*".
+        "q|v", "attn.q", "mlp[.].*", "experts[.].*".
       rank_stabilized: scale by alpha / sqrt(r) instead of alpha / r.
       rngs: the stream `params` is used.
 
@@ -119,11 +121,11 @@ def add_lora(
     if adapters(model):
         raise ValueError("the model carries LoRA adapters already; merge them first")
     model = nnx.clone(model)
-    for linear in _select(linear_layers(model), targets).values():
-        n, fan_in, fan_out = linear.kernel.shape
+    for linear in _select(layer_matrices(model), targets).values():
+        *stack, fan_in, fan_out = linear.kernel.shape
         bound = 1.0 / math.sqrt(fan_in)
-        a = jax.random.uniform(rngs.params(), (n, fan_in, rank), jnp.float32, -bound, bound)
-        b = jnp.zeros((n, rank, fan_out), jnp.float32)
+        a = jax.random.uniform(rngs.params(), (*stack, fan_in, rank), jnp.float32, -bound, bound)
+        b = jnp.zeros((*stack, rank, fan_out), jnp.float32)
         linear.lora = Lora(a, b, alpha=alpha, dropout=dropout, rank_stabilized=rank_stabilized)
     return model
 
@@ -148,7 +150,7 @@ def merge(model: Model) -> Model:
         raise ValueError("the model has no LoRA adapters to merge")
     model = nnx.clone(model)
     for path, lora in adapters(model).items():
-        linear = linear_layers(model)[path]
+        linear = layer_matrices(model)[path]
         kernel = linear.kernel[...]
         linear.kernel = nnx.Param((kernel.astype(jnp.float32) + lora.delta()).astype(kernel.dtype))
         linear.lora = nnx.data(None)
@@ -162,7 +164,9 @@ def trainable_filter(model: nnx.Module) -> nnx.filterlib.Filter:
     return nnx.Any(nnx.LoRAParam, lambda path, _: path[0] == "value")
 
 
-def _select(linears: dict[str, Linear], targets: str) -> dict[str, Linear]:
+def _select(
+    linears: dict[str, Linear | ExpertLinear], targets: str
+) -> dict[str, Linear | ExpertLinear]:
     try:
         pattern = re.compile(rf"(?:^|.*\.)(?:{targets})")
     except re.error as e:

@@ -43,7 +43,7 @@ def on_mesh(
     count, devices = experts.experts.count, ways(EXPERT)
     if count % devices:
         raise ValueError(f"mesh.expert={devices} does not divide the model's {count} experts")
-    graphdef, state = nnx.split(experts)
+    graphdef, state = nnx.split(_decoded(experts))
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
     splits = [default_split(f"layers.mlp.experts.{path_name(p)}", x.shape) for p, x in leaves]
     tokens = TOKEN_AXES if len(x) % ways(*TOKEN_AXES) == 0 else None
@@ -66,6 +66,15 @@ def on_mesh(
     # In the type of the products: kernels are gathered by every layer.
     casts = [x if "lora" in path_name(p) else _cast(x, experts.gate.dtype) for p, x in leaves]
     return run(casts, x, ids, weights, key)
+
+
+def _decoded(experts: ExpertMLPs) -> ExpertMLPs:
+    """With dense kernels for quantized ones, whose parts cannot be split like them."""
+    experts = nnx.clone(experts)
+    for linear in (experts.gate, experts.up, experts.down):
+        if not isinstance(linear.kernel, nnx.Param):
+            linear.kernel = nnx.Param(linear.kernel[...])
+    return experts
 
 
 def _cast(x: Array, dtype) -> Array:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from jalign.kernels.grouped import grouped_matmul
 from jalign.models.experts.groups import Groups
-from jalign.models.linear import INIT_STD, Adapter, Kernel
+from jalign.models.linear import INIT_STD, Adapter, Kernel, Linear, linear_layers
 
 
 class ExpertLinear(nnx.Module):
@@ -62,3 +62,8 @@ def expert_layers(model: nnx.Module) -> dict[str, ExpertLinear]:
         for path, module in nnx.iter_modules(model)
         if isinstance(module, ExpertLinear)
     }
+
+
+def layer_matrices(model: nnx.Module) -> dict[str, Linear | ExpertLinear]:
+    """Path -> what may be quantized and carry an adapter: linear layers and experts' matrices."""
+    return {**linear_layers(model), **expert_layers(model)}
