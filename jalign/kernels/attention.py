@@ -30,6 +30,7 @@ def attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " H"] | None = None,
     implementation: str,
 ) -> Float[Array, "B T H C"]:
     """softmax(cap(scale * q k^T)) v over the tokens up to each query.
@@ -38,11 +39,12 @@ def attention(
       scale: factor of the logits, usually C ** -0.5.
       window: each query sees itself and the `window - 1` tokens before it; None sees all before it.
       softcap: logits z become softcap * tanh(z / softcap); None leaves them.
+      sinks: a logit per head of a token whose value is zero, which every query sees (GPT-OSS).
       implementation: xla (plain, anywhere) | blocked (CPU) | cudnn (CUDA, 16-bit) | splash (TPU).
 
     Raises:
       ValueError: for an unknown implementation, an empty window, heads that do not divide into
-        groups, or a soft cap with cudnn.
+        groups, or a soft cap or sinks with cudnn.
     """
     if implementation not in IMPLEMENTATIONS:
         known = ", ".join(IMPLEMENTATIONS)
@@ -55,7 +57,8 @@ def attention(
         raise ValueError(
             f"{q.shape[2]} query heads do not divide into {k.shape[2]} key/value heads"
         )
-    return IMPLEMENTATIONS[implementation](q, k, v, scale=scale, window=window, softcap=softcap)
+    run = IMPLEMENTATIONS[implementation]
+    return run(q, k, v, scale=scale, window=window, softcap=softcap, sinks=sinks)
 
 
 def cached_attention(
@@ -67,6 +70,7 @@ def cached_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " H"] | None = None,
 ) -> Float[Array, "B N H C"]:
     """Attention of new tokens to a key/value cache: a query at position p sees cache slots j <= p
     (and j > p - window).
@@ -79,17 +83,24 @@ def cached_attention(
     seen = slots <= positions[..., None]
     if window is not None:
         seen &= slots > positions[..., None] - window
-    return _plain(q, k, v, seen, scale, softcap, order="bgsc")
+    return _plain(q, k, v, seen, scale, softcap, sinks, order="bgsc")
 
 
 def _xla(
-    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: Array | None,
 ) -> Array:
     slots = jnp.arange(q.shape[1])
     seen = slots <= slots[:, None]
     if window is not None:
         seen &= slots > slots[:, None] - window
-    return _plain(q, k, v, seen[None], scale, softcap)
+    return _plain(q, k, v, seen[None], scale, softcap, sinks)
 
 
 def _plain(
@@ -99,6 +110,7 @@ def _plain(
     seen: Array,
     scale: float,
     softcap: float | None,
+    sinks: Array | None,
     order: str = "bsgc",
 ) -> Array:
     """Attention with the scores in memory; `seen` [B or 1, N, S], `order` of the axes of k and v.
@@ -114,7 +126,14 @@ def _plain(
     z = scale * z
     if softcap is not None:
         z = softcap * jnp.tanh(z / softcap)
-    p = jax.nn.softmax(jnp.where(seen[:, None, None], z, MASKED), axis=-1)
+    z = jnp.where(seen[:, None, None], z, MASKED)
+    if sinks is None:
+        p = jax.nn.softmax(z, axis=-1)
+    else:
+        sink = sinks.astype(jnp.float32).reshape(1, *z.shape[1:3], 1, 1)
+        top = jax.lax.stop_gradient(jnp.maximum(z.max(-1, keepdims=True), sink))
+        p = jnp.exp(z - top)
+        p = p / (p.sum(-1, keepdims=True) + jnp.exp(sink - top))
     # Rounded to the cache's type also where it was widened, so that CPU and accelerators agree.
     p = p.astype(kept).astype(v.dtype)
     o = jnp.einsum(f"bgrns,{order}->bngrc", p, v, preferred_element_type=jnp.float32)
@@ -122,8 +141,17 @@ def _plain(
 
 
 def _cudnn(
-    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: Array | None,
 ) -> Array:
+    if sinks is not None:
+        raise ValueError("cudnn attention has no sinks, and this model has them; use xla")
     if softcap is not None:
         raise ValueError(
             f"cudnn attention has no soft cap, and this model caps its logits at {softcap}; use xla"

@@ -21,6 +21,7 @@ def choose_attention(
     head_dim: int,
     softcap: float | None = None,
     window: int | None = None,
+    sinks: bool = False,
     *,
     compute_capability: str | Capability | None = None,
     device_kind: str = "",
@@ -28,13 +29,14 @@ def choose_attention(
 ) -> tuple[str, str]:
     """The attention implementation for a device, and the reason in words.
 
-    cudnn on CUDA where data type, head dim and soft cap allow it, splash on TPU (any head dim:
-    narrower ones fill a part of the 128 lanes), blocked on CPU, xla otherwise.
+    cudnn on CUDA where data type, head dim, soft cap and sinks allow it, splash on TPU (any head
+    dim: narrower ones fill a part of the 128 lanes), blocked on CPU, xla otherwise.
 
     Args:
       platform: cpu | cuda | rocm | tpu ("gpu" is taken for cuda).
       dtype: what attention computes in.
       window: has no effect, since every implementation supports windows.
+      sinks: whether the model has attention sinks.
       compute_capability: of a CUDA device, "9.0" or (9, 0); None is unknown, and cuDNN's wider
         limits are assumed.
       device_kind: the device's name, for the reason only.
@@ -43,7 +45,8 @@ def choose_attention(
     Raises:
       ValueError: when `requested` is unknown or cannot run there.
     """
-    facts = (platform, jnp.dtype(dtype), head_dim, softcap, _capability(compute_capability))
+    capability = _capability(compute_capability)
+    facts = (platform, jnp.dtype(dtype), head_dim, softcap, sinks, capability)
     where = f"on {device_kind or platform}"
     if requested is not None:
         if requested not in IMPLEMENTATIONS:
@@ -53,10 +56,8 @@ def choose_attention(
             )
         obstacle = _obstacle(requested, *facts)
         if obstacle:
-            capability = compute_capability
-            best, _ = choose_attention(
-                platform, dtype, head_dim, softcap, window, compute_capability=capability
-            )
+            options = {"sinks": sinks, "compute_capability": compute_capability}
+            best, _ = choose_attention(platform, dtype, head_dim, softcap, window, **options)
             raise ValueError(f"{requested} attention cannot run {where}: {obstacle}; {best} can")
         return requested, "asked for by name"
     # Gradient of 16 rows of 1,024 tokens on a v5p: 3.07 GiB with XLA's attention, 0.81 with splash.
@@ -78,6 +79,7 @@ def describe(
     head_dim: int,
     softcap: float | None = None,
     window: int | None = None,
+    sinks: bool = False,
     requested: str | None = None,
 ) -> list[str]:
     """Lines that describe the hardware of this process: devices, memory per device, and the
@@ -90,6 +92,7 @@ def describe(
         head_dim,
         softcap,
         window,
+        sinks,
         compute_capability=getattr(device, "compute_capability", None),
         device_kind=device.device_kind,
         requested=requested,
@@ -111,6 +114,7 @@ def _obstacle(
     dtype: DTypeLike,
     head_dim: int,
     softcap: float | None,
+    sinks: bool,
     capability: Capability | None,
 ) -> str | None:
     """Why an implementation cannot run on such a device, or None."""
@@ -130,6 +134,8 @@ def _obstacle(
         return f"its head dim is a multiple of 8 up to {widest}, and this model's is {head_dim}"
     if softcap is not None:
         return f"it has no soft cap, and this model caps its attention logits at {softcap}"
+    if sinks:
+        return "it has no attention sinks, and this model has"
     return None
 
 

@@ -30,11 +30,18 @@ class _Numbers(NamedTuple):
 
 
 def blocked_attention(
-    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: Array | None,
 ) -> Array:
     """See `jalign.kernels.attention.attention`."""
     run = functools.partial(_attention, _Numbers(scale, window, softcap))
-    return shard_over_rows_and_heads(run, q, k, v)
+    return shard_over_rows_and_heads(run, q, k, v, sinks)
 
 
 def _blocks(tokens: int, window: int | None):
@@ -79,17 +86,22 @@ def _scores(n: _Numbers, q: Array, k: Array, bias: np.ndarray) -> Array:
     return _capped(z, n.softcap) + np.tile(bias, (z.shape[1] // bias.shape[0], 1))
 
 
-def _row_forward(n: _Numbers, q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-    """One row: q [G, r, T, C] scaled, k and v [G, T, C] -> output [G, r, T, C], log denominator [G,
-    r, T].
+def _row_forward(
+    n: _Numbers, sinks: Array | None, q: Array, k: Array, v: Array
+) -> tuple[Array, Array]:
+    """One row: sinks [G, r], q [G, r, T, C] scaled, k and v [G, T, C] -> output [G, r, T, C], log
+    denominator [G, r, T].
     """
     groups, r, tokens, width = q.shape
     outputs, logs = [], []
     for start, end, first, bias in _blocks(tokens, n.window):
         z = _scores(n, _fold(q[:, :, start:end]), k[:, first:end], bias)
         top = z.max(-1, keepdims=True)
+        sink = None if sinks is None else jnp.repeat(sinks, end - start, -1)[..., None]
+        top = top if sink is None else jnp.maximum(top, sink)
         p = jnp.exp(z - top)
         total = p.sum(-1, keepdims=True)
+        total = total if sink is None else total + jnp.exp(sink - top)
         o = (
             jnp.matmul(p.astype(v.dtype), v[:, first:end], preferred_element_type=jnp.float32)
             / total
@@ -124,8 +136,8 @@ def _row_backward(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(n: _Numbers, q: Array, k: Array, v: Array) -> Array:
-    return _forward(n, q, k, v)[0]
+def _attention(n: _Numbers, q: Array, k: Array, v: Array, sinks: Array | None) -> Array:
+    return _forward(n, q, k, v, sinks)[0]
 
 
 def _by_heads(n: _Numbers, q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
@@ -137,17 +149,20 @@ def _by_heads(n: _Numbers, q: Array, k: Array, v: Array) -> tuple[Array, Array, 
     return q, k.transpose(1, 0, 2), v.transpose(1, 0, 2)
 
 
-def _forward(n: _Numbers, q: Array, k: Array, v: Array):
+def _forward(n: _Numbers, q: Array, k: Array, v: Array, sinks: Array | None):
+    by_group = None if sinks is None else sinks.astype(jnp.float32).reshape(k.shape[2], -1)
+
     def row(qkv: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        o, log = _row_forward(n, *_by_heads(n, *qkv))
+        o, log = _row_forward(n, by_group, *_by_heads(n, *qkv))
         return _tokens_first(o), log
 
     o, log = jax.lax.map(row, (q, k, v))
-    return o, (q, k, v, o, log)
+    return o, (q, k, v, sinks, o, log)
 
 
 def _backward(n: _Numbers, saved, do: Array):
-    groups = saved[1].shape[2]
+    q, k, v, sinks, o, log = saved
+    groups = k.shape[2]
 
     def row(saved: tuple[Array, ...]) -> tuple[Array, Array, Array]:
         q, k, v, o, log, do = saved
@@ -156,7 +171,18 @@ def _backward(n: _Numbers, saved, do: Array):
         dq = (_tokens_first(dq) * n.scale).astype(q.dtype)
         return dq, dk.transpose(1, 0, 2), dv.transpose(1, 0, 2)
 
-    return jax.lax.map(row, (*saved, do))
+    return *jax.lax.map(row, (q, k, v, o, log, do)), _of_sinks(sinks, o, log, do)
+
+
+def _of_sinks(sinks: Array | None, o: Array, log: Array, do: Array) -> Array | None:
+    """Gradient: - sum over queries of p_sink * (o . do), since the sink's value is zero."""
+    if sinks is None:
+        return None
+    inner = jnp.sum(do.astype(jnp.float32) * o.astype(jnp.float32), -1)  # [B, T, H]
+    b, _, h = inner.shape
+    log = log.reshape(b, h, -1).swapaxes(1, 2)
+    p = jnp.exp(sinks.astype(jnp.float32) - log)
+    return -jnp.sum(p * inner, (0, 1)).astype(sinks.dtype)
 
 
 _attention.defvjp(_forward, _backward)

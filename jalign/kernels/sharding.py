@@ -19,10 +19,10 @@ from jalign.parallel.axes import BATCH_AXES, HEAD_AXES
 
 
 def shard_over_rows_and_heads(
-    attend: Callable[[Array, Array, Array], Array], q: Array, k: Array, v: Array
+    attend: Callable[..., Array], q: Array, k: Array, v: Array, sinks: Array | None
 ) -> Array:
-    """`attend(q, k, v)` ([B, T, heads, C] each) with B and the heads split over the mesh in scope,
-    where they divide evenly.
+    """`attend(q, k, v, sinks)` ([B, T, heads, C] each, and [heads] or None) with B and the heads
+    split over the mesh in scope, where they divide evenly.
 
     An axis that does not divide evenly is replicated.
     """
@@ -34,7 +34,7 @@ def shard_over_rows_and_heads(
         if kind != AxisType.Manual
     }
     if math.prod(free.values()) == 1:
-        return attend(q, k, v)
+        return attend(q, k, v, sinks)
     batch = tuple(a for a in BATCH_AXES if a in free)
     if q.shape[0] % math.prod(free[a] for a in batch):
         batch = ()
@@ -43,5 +43,6 @@ def shard_over_rows_and_heads(
     if k.shape[2] % math.prod(free[a] for a in heads):
         heads = ()
     spec = PartitionSpec(batch or None, None, heads or None)
-    split = jax.shard_map(attend, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
-    return split(q, k, v)
+    in_specs = (spec, spec, spec, PartitionSpec(heads or None))
+    split = jax.shard_map(attend, in_specs=in_specs, out_specs=spec, check_vma=False)
+    return split(q, k, v, sinks)

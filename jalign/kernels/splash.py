@@ -16,13 +16,20 @@ BLOCK = 512
 
 
 def splash_attention(
-    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    sinks: Array | None,
 ) -> Array:
     """See `jalign.kernels.attention.attention`. Rows are padded on the right to a multiple of the
     block, which no real token sees.
     """
     run = functools.partial(_local, scale=scale, window=window, softcap=softcap)
-    return shard_over_rows_and_heads(run, q, k, v)
+    return shard_over_rows_and_heads(run, q, k, v, sinks)
 
 
 def tokens_last(x: Array) -> Array:
@@ -39,7 +46,14 @@ def tokens_last(x: Array) -> Array:
 
 
 def _local(
-    q: Array, k: Array, v: Array, *, scale: float, window: int | None, softcap: float | None
+    q: Array,
+    k: Array,
+    v: Array,
+    sinks: Array | None,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
 ) -> Array:
     # Imported here: Pallas costs half a second, and only TPUs need it.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
@@ -73,7 +87,7 @@ def _local(
     def heads_first(x: Array) -> Array:
         return jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
 
-    o: Any = jax.vmap(attend)(
+    o: Any = jax.vmap(functools.partial(attend, sinks=sinks))(
         # splash takes no scale.
         heads_first((q * scale).astype(q.dtype)),
         heads_first(k),

@@ -32,18 +32,23 @@ def tiled_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Float[Array, " H"] | None = None,
 ) -> Float[Array, "B N H C"]:
     """As `jalign.kernels.attention.cached_attention`."""
     options = {"scale": scale, "window": window, "softcap": softcap}
-    fn = lambda _, *xs: _attend(options, *xs)  # noqa: E731
-    return on_each_device(fn, BATCH_AXES, (), q, k, v, positions)
+    fn = lambda sinks, *xs: _attend(options, sinks, *xs)  # noqa: E731
+    return on_each_device(fn, BATCH_AXES, sinks, q, k, v, positions)
 
 
-def _attend(options: dict[str, Any], q: Array, k: Array, v: Array, positions: Array) -> Array:
+def _attend(
+    options: dict[str, Any], sinks: Array | None, q: Array, k: Array, v: Array, positions: Array
+) -> Array:
     b, n, h, c = q.shape
     g, tiles = k.shape[1], -(-n // QUERIES)
     q, positions = padded(q, 1, QUERIES), padded(positions, 1, QUERIES)
     k, v = padded(k, 2, KEYS), padded(v, 2, KEYS)
+    if sinks is not None:  # of the rows of a tile: queries, and the heads of a group
+        sinks = jnp.tile(sinks.astype(jnp.float32).reshape(g, h // g), (1, QUERIES))
 
     def tile(i: Array, out: Array) -> Array:
         row, first = i // tiles, i % tiles * QUERIES
@@ -54,7 +59,7 @@ def _attend(options: dict[str, Any], q: Array, k: Array, v: Array, positions: Ar
         # Blocks after the last query add zeros, as masked keys in a block do.
         blocks = jnp.maximum(at.max(), 0) // KEYS + 1
         per_row = jnp.repeat(at, h // g)
-        y = _sweep(fused_alone(mine), k, v, row, per_row, blocks, **options)
+        y = _sweep(fused_alone(mine), k, v, row, per_row, blocks, sinks=sinks, **options)
         y = y.reshape(g, QUERIES, h // g, c).swapaxes(0, 1).reshape(1, QUERIES, h, c)
         return jax.lax.dynamic_update_slice(out, y.astype(q.dtype), (row, first, 0, 0))
 
@@ -72,6 +77,7 @@ def _sweep(
     scale: float,
     window: int | None,
     softcap: float | None,
+    sinks: Float[Array, "G Q"] | None,
 ) -> Float[Array, "G Q C"]:
     """One tile over the blocks of its row's keys: the online softmax of Milakov and Gimelshein
     2018 (https://arxiv.org/abs/1805.02867), float32.
@@ -96,7 +102,8 @@ def _sweep(
         return fused_alone((new, total * shrink + p.sum(-1), out))
 
     zeros = jnp.zeros((g, size), jnp.float32)
-    start = (zeros + MASKED, zeros, jnp.zeros((g, size, c), jnp.float32))
+    out = jnp.zeros((g, size, c), jnp.float32)
+    start = (zeros + MASKED, zeros, out) if sinks is None else (sinks, zeros + 1.0, out)
     _, total, out = jax.lax.fori_loop(0, blocks, body, start)
     return fused_alone(out / total[..., None])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -62,7 +62,15 @@ class Attention(nnx.Module):
         sizes = (q_width, kv_width) if spec.qk_norm_over == "width" else (spec.head_dim,) * 2
         self.q_norm = nnx.data(norm(sizes[0]) if spec.qk_norm else None)
         self.k_norm = nnx.data(norm(sizes[1]) if spec.qk_norm else None)
+        sinks = jnp.zeros((layers, spec.heads), types["param_dtype"]) if spec.attn_sinks else None
+        self.sinks = nnx.data(None if sinks is None else nnx.Param(sinks))
         self.spec = spec
+
+    def options(self, layer_type: LayerType) -> dict[str, Any]:
+        """The arguments of `jalign.kernels.attention.attention` beside the arrays of tokens."""
+        spec, sinks = self.spec, None if self.sinks is None else self.sinks[...]
+        options = {"scale": spec.scale, "window": layer_type.window}
+        return {**options, "softcap": spec.attn_softcap, "sinks": sinks}
 
     def __call__(
         self,
@@ -84,7 +92,7 @@ class Attention(nnx.Module):
             q, k = self.rotated(q, k, layer_type, inputs.tables)
         if kv is None:
             q, k, v = _by_heads(q, k, v)
-        options = {"scale": spec.scale, "window": layer_type.window, "softcap": spec.attn_softcap}
+        options = self.options(layer_type)
 
         def on_rows(q: Array, k: Array, v: Array) -> Array:
             if inputs.row_tables is not None:

@@ -300,6 +300,7 @@ class Decoder(nnx.Module):
             head_dim=self.spec.head_dim,
             softcap=self.spec.attn_softcap,
             window=kind.window,
+            sinks=self.spec.attn_sinks,
             compute_capability=device.capability,
         )
         return name

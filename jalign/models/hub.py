@@ -391,7 +391,9 @@ def _shardings(mesh: Mesh | None, abstract: nnx.State, rules: Rules | None) -> A
 def _config_to_save(
     config: dict[str, Any], family: Family, labels: int, dtype: np.dtype
 ) -> dict[str, Any]:
-    config = {k: v for k, v in config.items() if k not in ("id2label", "label2id", "num_labels")}
+    # Of MXFP4 the decoded values are written.
+    dropped = ("id2label", "label2id", "num_labels", "quantization_config")
+    config = {k: v for k, v in config.items() if k not in dropped}
     config |= {"architectures": [family.scalar if labels else family.causal]}
     # transformers 4 writes torch_dtype, 5 dtype.
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype.name

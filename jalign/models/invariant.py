@@ -72,14 +72,14 @@ def run_layer(
 ) -> tuple[Float[Array, "n D"], KeysValues | None]:
     """As `Layer.__call__` without dropout; `implementation` computes the gradient of attention."""
     del key
-    spec, streams = layer.attn.spec, inputs.positions.shape
+    streams = inputs.positions.shape
     graphdef, params = nnx.split(layer)
     before = functools.partial(_before, graphdef, layer_type)
     q, k, v = (
         y.reshape(*streams, *y.shape[1:])
         for y in tiled(before, params, x, inputs.positions.ravel())
     )
-    options = {"scale": spec.scale, "window": layer_type.window, "softcap": spec.attn_softcap}
+    options = layer.attn.options(layer_type)
     on_rows = functools.partial(_of_rows, options, implementation)
     if kv is not None:
         kv = write(kv, number, k, v, inputs.positions, inputs.fresh)
@@ -122,13 +122,18 @@ def _after(graphdef: nnx.GraphDef, params: nnx.State, x: Array, y: Array) -> Arr
 
 def _of_rows(options: dict[str, Any], implementation: str, q: Array, k: Array, v: Array) -> Array:
     """Attention of right-padded rows [B, T, heads, C]."""
+    fixed = {name: value for name, value in options.items() if name != "sinks"}
 
-    def forward(q: Array, k: Array, v: Array) -> Array:
+    def forward(q: Array, k: Array, v: Array, sinks: Array | None) -> Array:
         positions = jnp.broadcast_to(jnp.arange(q.shape[1]), q.shape[:2])
-        return tiled_attention(q, k.swapaxes(1, 2), v.swapaxes(1, 2), positions, **options)
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        return tiled_attention(q, k, v, positions, sinks=sinks, **fixed)
 
-    ordinary = functools.partial(attention, implementation=implementation, **options)
-    return with_gradient_of(ordinary, forward)(q, k, v)
+    def ordinary(q: Array, k: Array, v: Array, sinks: Array | None) -> Array:
+        return attention(q, k, v, sinks=sinks, implementation=implementation, **fixed)
+
+    # Sinks are an argument, since they have a gradient.
+    return with_gradient_of(ordinary, forward)(q, k, v, options["sinks"])
 
 
 def logits(model: Any, hidden: Float[Array, "n D"]) -> Float[Array, "n V"]:

@@ -13,6 +13,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from jalign.models.mxfp4 import Mxfp4, mxfp4_part
+
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -28,7 +30,7 @@ class Checkpoint:
 
     Attributes:
       shapes: name -> shape of every tensor.
-      dtypes: name -> its type, one of `DTYPES`.
+      dtypes: name -> its type, one of `DTYPES`; of MXFP4 that of its scales and values, BF16.
       left_out: names, as in the files, of the tensors that were.
 
     Raises:
@@ -44,10 +46,13 @@ class Checkpoint:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self._slices: dict[str, Any] = {}
+        self._packed: dict[str, dict[str, Any]] = {}
         self._stack = ExitStack()
         try:
             for name in self._files():
                 self._open(name)
+            for name, parts in self._packed.items():
+                self._add(name, Mxfp4(name, **parts))
         # Ctrl-C included: mapped files must not stay open.
         except BaseException:
             self._stack.close()
@@ -93,14 +98,20 @@ class Checkpoint:
             if name in self.shapes:
                 raise ValueError(f"tensor {name} is in {self.folder} more than once")
             tensor = opened.get_slice(original)
+            if part := mxfp4_part(name, tensor):
+                self._packed.setdefault(name.removesuffix(f"_{part}"), {})[part] = tensor
+                continue
             if tensor.get_dtype() not in DTYPES:
                 allowed = ", ".join(DTYPES)
                 raise ValueError(
                     f"tensor {name} is {tensor.get_dtype()}; weights must be {allowed}"
                 )
-            self._slices[name] = tensor
-            self.shapes[name] = tuple(tensor.get_shape())
-            self.dtypes[name] = tensor.get_dtype()
+            self._add(name, tensor)
+
+    def _add(self, name: str, tensor: Any) -> None:
+        self._slices[name] = tensor
+        self.shapes[name] = tuple(tensor.get_shape())
+        self.dtypes[name] = tensor.get_dtype()
 
 
 def _weight_map(path: Path) -> dict[str, str]:

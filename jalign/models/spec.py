@@ -61,6 +61,7 @@ class Spec(StableRepr):
       attn_scale: factor of the attention logits; None is C ** -0.5.
       attn_softcap, logit_softcap: z becomes cap * tanh(z / cap), for attention and for the
         vocabulary.
+      attn_sinks: a logit per head joins the softmax of attention (GPT-OSS).
       logit_scale: factor of the vocabulary logits.
       tied: the unembedding is the embedding.
       experts: the mixture in the place of every layer's MLP, or None.
@@ -98,6 +99,7 @@ class Spec(StableRepr):
     residual_scale: float = field(default=1.0, metadata=LATER)
     qk_norm_over: str = field(default="head", metadata=LATER)
     no_rope: tuple[bool, ...] = field(default=(), metadata=LATER)
+    attn_sinks: bool = field(default=False, metadata=LATER)
     experts: Experts | None = field(default=None, metadata=LATER)
     # not in the repr, by which a resumed run is compared
     context: int | None = field(default=None, repr=False)

@@ -55,7 +55,7 @@ DEFAULT: Rules = (
     (r"embed\.weight", P(TENSOR, FSDP_AXES)),
     (r"positions\.weight", P(None, FSDP_AXES)),
     (r"lm_head\.kernel", P(FSDP_AXES, TENSOR)),
-    (rf".*(norm\.(weight|bias)|{LAST}\.bias|value\.kernel)", P()),
+    (rf".*(norm\.(weight|bias)|{LAST}\.bias|attn\.sinks|value\.kernel)", P()),
 )
 
 log = logging.getLogger(__name__)

@@ -93,6 +93,7 @@ def _facts(
             spec.head_dim,
             spec.attn_softcap,
             kind.window,
+            spec.attn_sinks,
             compute_capability=a.capability,
             device_kind=a.kind,
             requested=None if options.model.attention == "auto" else options.model.attention,

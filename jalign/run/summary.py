@@ -39,6 +39,7 @@ def introduce(log: RunLog, setup: Setup, source: Source, steps: int, start: int)
         dtype=dtype,
         head_dim=spec.head_dim,
         softcap=spec.attn_softcap,
+        sinks=spec.attn_sinks,
         requested=model.decoder.attention,
     ):
         log.say(line)

@@ -8,6 +8,7 @@ from jalign.models.families import (
     gemma,
     glm,
     gpt2,
+    gpt_oss,
     granite,
     llama,
     mistral,
@@ -20,21 +21,9 @@ from jalign.models.families import (
 )
 from jalign.models.families.base import Config, Family
 
-_MODULES = (
-    llama,
-    mistral,
-    gemma,
-    qwen,
-    phi3,
-    gpt2,
-    smollm3,
-    olmo,
-    granite,
-    cohere,
-    glm,
-    qwen_moe,
-    mixtral,
-)
+_DENSE = (llama, mistral, gemma, qwen, phi3, gpt2, smollm3, olmo, granite, cohere, glm)
+_EXPERTS = (qwen_moe, mixtral, gpt_oss)
+_MODULES = (*_DENSE, *_EXPERTS)
 FAMILIES: dict[str, Family] = {f.model_type: f for module in _MODULES for f in module.FAMILIES}
 
 
@@ -82,9 +71,11 @@ def check_plain(config: Config) -> None:
         )
     if quantization := config.get("quantization_config"):
         method = str(quantization.get("quant_method", "an unknown method"))
+        if method == "mxfp4":  # decoded where it is read (`jalign.models.mxfp4`)
+            return
         raise ValueError(
             f"this checkpoint is quantized (quantization_config) by {QUANTIZED.get(method, method)}"
-            "; only plain weights load: take the model that it was made from, and store its "
+            "; only plain weights and MXFP4 load: take the model that it was made from, and store its "
             "matrices in 4 or 8 bits here by model.quant: nf4 or int8"
         )
 
