@@ -14,6 +14,7 @@ from jalign.models.families import (
     mistral,
     mixtral,
     olmo,
+    olmoe,
     phi3,
     qwen,
     qwen_moe,
@@ -22,7 +23,7 @@ from jalign.models.families import (
 from jalign.models.families.base import Config, Family
 
 _DENSE = (llama, mistral, gemma, qwen, phi3, gpt2, smollm3, olmo, granite, cohere, glm)
-_EXPERTS = (qwen_moe, mixtral, gpt_oss)
+_EXPERTS = (qwen_moe, mixtral, olmoe, gpt_oss)
 _MODULES = (*_DENSE, *_EXPERTS)
 FAMILIES: dict[str, Family] = {f.model_type: f for module in _MODULES for f in module.FAMILIES}
 
@@ -75,8 +76,8 @@ def check_plain(config: Config) -> None:
             return
         raise ValueError(
             f"this checkpoint is quantized (quantization_config) by {QUANTIZED.get(method, method)}"
-            "; only plain weights and MXFP4 load: take the model that it was made from, and store its "
-            "matrices in 4 or 8 bits here by model.quant: nf4 or int8"
+            "; only plain weights and MXFP4 load: take the model that it was made from, and store "
+            "its matrices in 4 or 8 bits here by model.quant: nf4 or int8"
         )
 
 

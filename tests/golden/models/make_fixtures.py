@@ -166,6 +166,7 @@ MODELS = {
         "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}),
     "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2,
         "intermediate_size": 12, "sliding_window": 8}),
+    "olmoe": ("OlmoeConfig", {"num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 10}),
     "gpt_oss": ("GptOssConfig", {"head_dim": 10, "num_local_experts": 4, "num_experts_per_tok": 2,
         "intermediate_size": 12, "sliding_window": 8, "swiglu_limit": 0.6, "rope_parameters": {
         "rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "truncate": False,
