@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices = data x fsdp x context x tensor; one of them may be -1: what is left.
+    """Devices = data x fsdp x expert x context x tensor; one of them may be -1: what is left.
 
     Args:
         data: copies of the model, each on its share of the batch.
@@ -16,6 +16,8 @@ class MeshConfig:
         tensor: shards of each matrix.
         context: shards of the tokens of a stream, for rows too long for one device; attention
           exchanges tokens for heads.
+        expert: shards of a mixture's experts; parameters and batch are sharded as by fsdp, and tokens
+          are exchanged where they meet their experts.
         rules: regular expression over parameter paths -> mesh axis (or null) of each dimension,
             instead of the default: {'.*mlp.*kernel': [null, fsdp, tensor], '.*': []}.
     """
@@ -25,6 +27,7 @@ class MeshConfig:
     fsdp: int = -1
     tensor: int = 1
     context: int = 1
+    expert: int = 1
     rules: dict[str, list[str | None]] = field(default_factory=dict)
 
 

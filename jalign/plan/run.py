@@ -34,7 +34,7 @@ def plan_run(options: RunOptions, goal: Target, name: str) -> Report:
     """
     devices = topology(goal)
     c = options.mesh
-    mesh = make_mesh(c.data, c.fsdp, c.tensor, c.context, devices=devices)
+    mesh = make_mesh(c.data, c.fsdp, c.tensor, c.context, c.expert, devices=devices)
     # both in scope while programs are traced: constraints and kernels are chosen then
     with jax.set_mesh(mesh), in_place_of_the_card_here(goal.accelerator):
         roles = roles_of(options, mesh)
@@ -103,8 +103,11 @@ def _facts(
     rows = plan_data.rows_of(data)
     count = sum(int(stack.count) for stack in data)
     prompt, response = plan_data.longest(options, spec)
+    active = ""
+    if spec.experts:
+        active = f" ({work.active_parameters(spec) / 1e9:.2f} B in layers for a token)"
     facts = {
-        "model": f"{roles.origin}, {work.parameters(spec) / 1e9:.2f} B parameters, "
+        "model": f"{roles.origin}, {work.parameters(spec) / 1e9:.2f} B parameters{active}, "
         f"computing in {np.dtype(roles.model.decoder.dtype).name}, remat {options.model.remat}",
         "algorithm": options.algorithm_name
         + (f", LoRA of rank {options.model.lora.rank}" if options.model.lora else ", full"),

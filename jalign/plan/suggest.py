@@ -30,7 +30,7 @@ def suggestions(options: RunOptions, goal: Target) -> Iterator[tuple[str, RunOpt
         return ", ".join(words), options
 
     mesh = options.mesh
-    split = goal.devices // (goal.slices * mesh.tensor * mesh.context)
+    split = goal.devices // (goal.slices * mesh.tensor * mesh.context * mesh.expert)
     if mesh.data != goal.slices or mesh.fsdp not in (-1, split):
         # between slices only gradients travel: their network is far slower than the links within
         rest = replace(mesh, data=goal.slices, fsdp=-1)

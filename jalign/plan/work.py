@@ -40,10 +40,24 @@ class Rows(NamedTuple):
     scored: int
 
 
-def layer_parameters(spec: Spec) -> int:
-    """Number of parameters of the matrices of all layers."""
+def layer_parameters(spec: Spec, experts: float | None = None) -> int:
+    """Number of parameters of the matrices of all layers.
+
+    Args:
+      experts: how many experts of a layer count; None: all. `active_parameters` has those of a
+        token.
+    """
     attention = spec.width * spec.head_dim * (2 * spec.heads + 2 * spec.kv_heads)
-    return spec.depth * (attention + (2 + spec.gated) * spec.width * spec.mlp_width)
+    if (mixture := spec.experts) is None:
+        return spec.depth * (attention + (2 + spec.gated) * spec.width * spec.mlp_width)
+    used = mixture.count if experts is None else experts
+    inside = used * mixture.width + (mixture.shared_width or 0)
+    return round(spec.depth * (attention + spec.width * (3 * inside + mixture.count)))
+
+
+def active_parameters(spec: Spec) -> int:
+    """Number of parameters of the layers' matrices that one token passes."""
+    return layer_parameters(spec, spec.experts.top_k if spec.experts else None)
 
 
 def head_parameters(spec: Spec) -> int:
@@ -68,7 +82,7 @@ def forward(spec: Spec, shapes: Sequence[Rows], *, vocabulary: bool = True) -> F
     """FLOPs of a forward pass over these rows; without `vocabulary`, without log-probs."""
     linear = attention = head = 0.0
     for s in shapes:
-        linear += 2.0 * layer_parameters(spec) * s.tokens
+        linear += 2.0 * active_parameters(spec) * s.tokens
         for kind in spec.kinds:
             # q k^T and p v, a multiplication and an addition each
             attention += 4.0 * spec.heads * spec.head_dim * s.rows * seen(s.row_len, kind.window)
@@ -99,16 +113,23 @@ def step(
     # the gradient of inputs, and of weights unless they are frozen; attention has no weights
     backward = (1 if adapters else 2) * (f.linear + f.head) + 2 * f.attention
     useful = f.total + backward + reference * f.total
-    last = 2.0 * spec.depth * spec.mlp_width * spec.width * sum(s.tokens for s in shapes)
+    mixture, inside = spec.experts, spec.mlp_width
+    if mixture is not None:
+        inside = mixture.top_k * mixture.width + (mixture.shared_width or 0)
+    last = 2.0 * spec.depth * inside * spec.width * sum(s.tokens for s in shapes)
     twice = {"none": 0.0, "dots": f.attention, "full": f.linear - last + f.attention}[remat]
     return useful, useful + twice + again * f.total
 
 
 def decode_bytes(spec: Spec, rows: int, prompt: int, new: int, itemsize: int) -> float:
-    """Bytes read to decode `new` tokens in each of `rows` rows: all weights once per token, and the
-    KV cache of each row.
+    """Bytes read to decode `new` tokens in each of `rows` rows: all weights once per token, of
+    experts those that any row uses if all are equally likely, and the KV cache of each row.
     """
-    weights = (layer_parameters(spec) + head_parameters(spec)) * itemsize
+    used = None
+    if spec.experts:
+        count, k = spec.experts.count, spec.experts.top_k
+        used = count * (1 - (1 - k / count) ** rows)
+    weights = (layer_parameters(spec, used) + head_parameters(spec)) * itemsize
     return new * weights + rows * cache_entry(spec, itemsize) * (new * prompt + new * new / 2)
 
 

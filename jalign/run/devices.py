@@ -14,7 +14,7 @@ from jalign.parallel.rules import Rules
 
 def mesh_of(mesh: MeshConfig) -> Mesh:
     """The mesh over all devices."""
-    return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.context)
+    return make_mesh(mesh.data, mesh.fsdp, mesh.tensor, mesh.context, mesh.expert)
 
 
 def rules_of(mesh: MeshConfig) -> Rules | None:
