@@ -16,8 +16,8 @@ class MeshConfig:
         tensor: shards of each matrix.
         context: shards of the tokens of a stream, for rows too long for one device; attention
           exchanges tokens for heads.
-        expert: shards of a mixture's experts; parameters and batch are sharded as by fsdp, and tokens
-          are exchanged where they meet their experts.
+        expert: shards of the experts of a mixture; parameters and batch as by fsdp, and tokens
+          are exchanged to meet their experts.
         rules: regular expression over parameter paths -> mesh axis (or null) of each dimension,
             instead of the default: {'.*mlp.*kernel': [null, fsdp, tensor], '.*': []}.
     """
