@@ -95,6 +95,7 @@ from jalign.losses.reward.process import (
 )
 from jalign.losses.reward.regression import multi_attribute, score_difference, score_regression
 from jalign.losses.reward.token_level import token_bradley_terry
+from jalign.losses.router import router_balance, router_z
 from jalign.losses.supervised import nll, nll_best, nll_desirable, sft
 
 __all__ = [
@@ -191,6 +192,8 @@ __all__ = [
     "reward_centering",
     "rloo",
     "robust_dpo",
+    "router_balance",
+    "router_z",
     "rrhf",
     "score_difference",
     "score_regression",

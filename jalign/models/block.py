@@ -40,6 +40,7 @@ class AttentionInputs(NamedTuple):
         gathered (splash), else None.
       rows, inverse: of a flat stream (`jalign.layout`), else None.
       fresh: with a cache, whether it was empty.
+      replayed: experts to use, for every layer, instead of the router's own (-1 keeps those).
     """
 
     positions: Int[Array, "S N"]
@@ -48,6 +49,7 @@ class AttentionInputs(NamedTuple):
     rows: Int[Array, "S M T"] | None
     inverse: Int[Array, "S N K"] | None
     fresh: bool
+    replayed: Int[Array, "L n k"] | None = None
 
 
 class Attention(nnx.Module):
@@ -165,7 +167,7 @@ class Layer(nnx.Module):
         self.post_attn_norm = nnx.data(norm() if spec.post_norms else None)
         own = spec.pre_norms and not spec.parallel
         self.mlp_norm = nnx.data(norm() if own else None)
-        self.mlp = _mlp(spec, activation=spec.activation, layers=layers, **types)
+        self.mlp = _make_mlp(spec, activation=spec.activation, layers=layers, **types)
         self.post_mlp_norm = nnx.data(norm() if spec.post_norms else None)
         self.spec = spec
 
@@ -178,27 +180,43 @@ class Layer(nnx.Module):
         kv: KeysValues | None,
         layer: Array | int,
         key: Array | None,
-    ) -> tuple[Float[Array, "n D"], KeysValues | None]:
+    ) -> tuple[Float[Array, "n D"], KeysValues | None, Float[Array, "n E"] | None]:
+        """The output, the cache, and the router's logits if there are experts."""
         attn_key, mlp_key = split_key(key, 2)
         y, kv = self.attn(
             self.attn_input(x), inputs, layer_type, implementation, kv, layer, attn_key
         )
-        return self.add(x, y, mlp_key), kv
+        replayed = None if inputs.replayed is None else inputs.replayed[layer]
+        x, logits = self.add(x, y, mlp_key, replayed)
+        return x, kv, logits
 
     def attn_input(self, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
         """What attention reads, and a parallel MLP."""
         return x if self.attn_norm is None else self.attn_norm(x)
 
     def add(
-        self, x: Float[Array, "n D"], y: Float[Array, "n D"], mlp_key: Array | None
-    ) -> Float[Array, "n D"]:
-        """x with the output y of attention, and then with that of the MLP."""
+        self,
+        x: Float[Array, "n D"],
+        y: Float[Array, "n D"],
+        mlp_key: Array | None,
+        replayed: Int[Array, "n k"] | None = None,
+    ) -> tuple[Float[Array, "n D"], Float[Array, "n E"] | None]:
+        """x with the output y of attention, and then with that of the MLP; the router's logits."""
         if self.spec.parallel:
             # The norm again: it costs less than carrying its output through attention.
-            return x + self._output(None, y + self.mlp(self.attn_input(x), mlp_key))
+            z, logits = self._mlp(self.attn_input(x), mlp_key, replayed)
+            return x + self._output(None, y + z), logits
         x = x + self._output(self.post_attn_norm, y)
-        y = self.mlp(x if self.mlp_norm is None else self.mlp_norm(x), mlp_key)
-        return x + self._output(self.post_mlp_norm, y)
+        z = x if self.mlp_norm is None else self.mlp_norm(x)
+        z, logits = self._mlp(z, mlp_key, replayed)
+        return x + self._output(self.post_mlp_norm, z), logits
+
+    def _mlp(
+        self, x: Float[Array, "n D"], key: Array | None, replayed: Int[Array, "n k"] | None
+    ) -> tuple[Float[Array, "n D"], Float[Array, "n E"] | None]:
+        if isinstance(self.mlp, SparseMLP):
+            return self.mlp(x, key, replayed)
+        return self.mlp(x, key), None
 
     def _output(self, norm: Norm | None, y: Float[Array, "n D"]) -> Float[Array, "n D"]:
         """What is added to the residual stream."""
@@ -207,7 +225,7 @@ class Layer(nnx.Module):
         return y if scale == 1.0 else (y * scale).astype(y.dtype)
 
 
-def _mlp(spec: Spec, **options) -> MLP | SparseMLP:
+def _make_mlp(spec: Spec, **options) -> MLP | SparseMLP:
     if spec.experts is not None:
         return SparseMLP(spec.width, spec.experts, **options)
     return MLP(spec.width, spec.mlp_width, gated=spec.gated, bias=spec.mlp_bias, **options)

@@ -116,6 +116,7 @@ class Decoder(nnx.Module):
         inverse: Int[Array, "S N K"] | None = None,
         cache: KVCache | None = None,
         key: Array | None = None,
+        replayed: Int[Array, "L S N k"] | None = None,
     ) -> tuple[Float[Array, "S N D"], KVCache | None]:
         """Hidden states after the final norm.
 
@@ -131,19 +132,40 @@ class Decoder(nnx.Module):
           rows, inverse: both or neither.
           cache: from `KVCache.empty`.
           key: of LoRA's dropout; None disables it.
+          replayed: of a mixture, the experts that each token uses in each layer; -1: the router's.
 
         Returns:
           The hidden states and the cache with the new tokens (None without one).
         """
-        if (rows is None) != (inverse is None):
-            raise ValueError("rows and inverse describe one layout: give both or neither")
-        if rows is not None and cache is not None:
-            raise ValueError("a cache holds rows, it cannot be used with a flat stream")
-        if cache is not None and cache.fresh and tokens.shape[1] > cache.slots:
-            raise ValueError(f"{tokens.shape[1]} tokens do not fit a cache of {cache.slots} places")
-        x, cache, _ = self._run(tokens, positions, rows, inverse, cache, key, keep=False)
+        call = (tokens, positions, rows, inverse, cache, key, replayed)
+        x, cache, _ = self._run(*call, keep=None)
+        return self._normed(x), cache
+
+    def with_router(
+        self,
+        tokens: Int[Array, "S N"],
+        positions: Int[Array, "S N"],
+        *,
+        rows: Int[Array, "S M T"] | None = None,
+        inverse: Int[Array, "S N K"] | None = None,
+        cache: KVCache | None = None,
+        key: Array | None = None,
+        replayed: Int[Array, "L S N k"] | None = None,
+    ) -> tuple[Float[Array, "S N D"], KVCache | None, Float[Array, "L S N E"]]:
+        """As a call, with the router's logits of every layer.
+
+        Raises:
+          ValueError: this model has no experts.
+        """
+        if self.spec.experts is None:
+            raise ValueError("this model has no experts, and so no router")
+        call = (tokens, positions, rows, inverse, cache, key, replayed)
+        x, cache, logits = self._run(*call, keep="router")
+        return self._normed(x), cache, logits.reshape(len(logits), *x.shape[:2], -1)
+
+    def _normed(self, x: Float[Array, "S N D"]) -> Float[Array, "S N D"]:
         norm = functools.partial(invariant.norm, self.final_norm)
-        return (norm if self.batch_invariant else self.final_norm)(x), cache
+        return (norm if self.batch_invariant else self.final_norm)(x)
 
     def set_batch_invariant(self) -> None:
         """Compute and be sampled from with the same bits in every batch (`models.invariant`).
@@ -164,7 +186,7 @@ class Decoder(nnx.Module):
         """The embeddings and each layer's output before the final norm, to locate the first layer
         that differs between two models.
         """
-        return self._run(tokens, positions, None, None, None, None, keep=True)[2]
+        return self._run(tokens, positions, *[None] * 5, keep="states")[2]
 
     def logits(self, hidden: Float[Array, "*P D"]) -> Float[Array, "*P V"]:
         """Unnormalized log-probabilities in float32, scaled and soft-capped. For a few positions:
@@ -186,7 +208,15 @@ class Decoder(nnx.Module):
             )
         return self.lm_head.kernel[...].astype(self.dtype), 1
 
-    def _run(self, tokens, positions, rows, inverse, cache, key, *, keep: bool) -> Any:
+    def _run(
+        self, tokens, positions, rows, inverse, cache, key, replayed, *, keep: str | None
+    ) -> Any:
+        if (rows is None) != (inverse is None):
+            raise ValueError("rows and inverse describe one layout: give both or neither")
+        if rows is not None and cache is not None:
+            raise ValueError("a cache holds rows, it cannot be used with a flat stream")
+        if cache is not None and cache.fresh and tokens.shape[1] > cache.slots:
+            raise ValueError(f"{tokens.shape[1]} tokens do not fit a cache of {cache.slots} places")
         x = self.embed(tokens)
         if self.spec.embed_scale is not None:
             # The factor is rounded to the compute dtype, as when Gemma was trained.
@@ -211,16 +241,17 @@ class Decoder(nnx.Module):
             rows,
             inverse,
             cache is not None and cache.fresh,
+            None if replayed is None else replayed.reshape(len(replayed), -1, replayed.shape[-1]),
         )
         kv = None if cache is None else cache.kv
         flat, kv, seen = self._run_layers(x.reshape(-1, x.shape[-1]), inputs, kv, key, keep)
-        if keep:
+        if keep == "states":
             seen = jnp.concatenate([x[None], seen.reshape(-1, *x.shape)])
         return flat.reshape(x.shape), None if cache is None else cache.filled(kv, positions), seen
 
-    def _run_layers(self, x, inputs: AttentionInputs, kv, key, keep: bool) -> Any:
+    def _run_layers(self, x, inputs: AttentionInputs, kv, key, keep: str | None) -> Any:
         """Scan over full periods of layers, then run the remaining ones; `x` is [S * N, D]. With
-        `keep` also return every layer's output.
+        `keep` also return every layer's output ("states") or logits of its "router".
         """
         spec = self.spec
         period = spec.period
@@ -242,8 +273,8 @@ class Decoder(nnx.Module):
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
             run = invariant.run_layer if self.batch_invariant else Layer.__call__
-            x, kv = run(layer, x, inputs, kind, implementation, kv, number, key)
-            return constrain(x, TOKEN_AXES, None), kv
+            x, kv, logits = run(layer, x, inputs, kind, implementation, kv, number, key)
+            return constrain(x, TOKEN_AXES, None), kv, logits
 
         def several(carry, stacked, count: int, scanned: bool) -> Any:
             x, kv = carry
@@ -255,8 +286,8 @@ class Decoder(nnx.Module):
                 if kv is None:  # with a cache there is no backward pass
                     # XLA merges recomputation with the forward pass, but not across a loop.
                     run = REMAT[self.remat](run, prevent_cse=not scanned)
-                x, kv = run(x, kv, stacked)
-                seen.append(x)
+                x, kv, logits = run(x, kv, stacked)
+                seen.append(x if keep == "states" else logits)
             return (x, kv), jnp.stack(seen) if keep else None
 
         scanned_layers = stacked
@@ -276,7 +307,9 @@ class Decoder(nnx.Module):
         if left:
             rest = jax.tree.map(lambda a: a[periods * period :], stacked)
             carry, last = several(carry, rest, left, scanned=False)
-            seen = jnp.concatenate([seen.reshape(-1, *x.shape), last]) if keep else None
+            seen = jnp.concatenate([seen.reshape(-1, *last.shape[1:]), last]) if keep else None
+        elif keep:
+            seen = seen.reshape(-1, *seen.shape[2:])
         return *carry, seen
 
     def _row_tables(self, tables, rows, inverse) -> Any:

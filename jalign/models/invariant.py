@@ -69,7 +69,7 @@ def run_layer(
     kv: KeysValues | None,
     number: Array | int,
     key: Array | None,
-) -> tuple[Float[Array, "n D"], KeysValues | None]:
+) -> tuple[Float[Array, "n D"], KeysValues | None, Float[Array, "n E"] | None]:
     """As `Layer.__call__` without dropout; `implementation` computes the gradient of attention."""
     del key
     streams = inputs.positions.shape
@@ -94,7 +94,9 @@ def run_layer(
         k, v = (all_[number].astype(q.dtype) for all_ in kv)
         y = tiled_attention(q, k, v, inputs.positions, **options)
     y = y.reshape(x.shape[0], -1)
-    return tiled(functools.partial(_after, graphdef), params, x, y), kv
+    replayed = () if inputs.replayed is None else (inputs.replayed[number],)
+    x, logits = tiled(functools.partial(_after, graphdef), params, x, y, *replayed)
+    return x, kv, logits
 
 
 def _call(graphdef: nnx.GraphDef, params: nnx.State, x: Array) -> Array:
@@ -115,9 +117,11 @@ def _before(
     return q[0], k[0], v[0]
 
 
-def _after(graphdef: nnx.GraphDef, params: nnx.State, x: Array, y: Array) -> Array:
+def _after(
+    graphdef: nnx.GraphDef, params: nnx.State, x: Array, y: Array, *replayed: Array
+) -> tuple[Array, Array | None]:
     module = nnx.merge(graphdef, params)
-    return module.add(x, module.attn.o(y), None)
+    return module.add(x, module.attn.o(y), None, *replayed)
 
 
 def _of_rows(options: dict[str, Any], implementation: str, q: Array, k: Array, v: Array) -> Array:

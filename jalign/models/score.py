@@ -21,13 +21,14 @@ from jalign.core import did_you_mean
 from jalign.layout import Layout
 from jalign.models import invariant
 from jalign.models.divergence import jsd, kl
+from jalign.models.experts.statistics import router_statistics
 from jalign.models.logprobs import STATISTICS, statistics, token_logps
 from jalign.models.topk_negatives import topk_negatives
 from jalign.parallel.axes import CONTEXT, TOKEN_AXES
 from jalign.parallel.rules import constrain, ways
 
 HEADS = {"values": "before", "scores": "at", "attributes": "at"}  # the hidden state each reads
-ALONE = (*STATISTICS, "competitor_logps", *HEADS)
+ALONE = (*STATISTICS, "competitor_logps", "router", *HEADS)
 WITH_REFERENCE = ("kl_to_ref", "kl_from_ref", "jsd_to_ref", *(f"ref_{n}" for n in STATISTICS))
 OUTPUTS = (*ALONE, *WITH_REFERENCE)
 
@@ -51,7 +52,8 @@ def score(
     token_logps: log p(token | preceding tokens), nats. entropy: of that distribution, nats.
     log_sum_p_squared: log of its sum of squares. competitor_logps: log p of another token, one of
     the `top_k` likeliest (drawn with `key`, the likeliest without). values: the scalar head before
-    the token. scores: the scalar head at the token itself. attributes: all outputs of that head,
+    the token. router: the `jalign.models.experts.statistics` of a model with experts, [B, K, R, 4].
+    scores: the scalar head at the token itself. attributes: all outputs of that head,
     [B, K, R, A]. Against `reference`, over the whole vocabulary: kl_to_ref: KL(model || reference),
     kl_from_ref: KL(reference || model), jsd_to_ref: generalized Jensen-Shannon divergence; and the
     first three of the reference itself, as ref_token_logps and so on. Where the batch's mask is
@@ -69,13 +71,18 @@ def score(
     """
     _check(outputs, model, reference)
     hidden_key, draw_key = (None, None) if key is None else jax.random.split(key)
-    hidden, out = _hidden(model, layout, hidden_key), {}
+    out = {}
+    if "router" in outputs:
+        hidden, out["router"] = _hidden_and_router(model, layout, hidden_key)
+    else:
+        hidden = _hidden(model, layout, hidden_key)
     for name in outputs:
         if name in HEADS:
             # A few numbers per token: cheaper to compute for all than to gather their states.
             read = model.value.attributes if name == "attributes" else model.value
             out[name] = _take(read(hidden), getattr(layout, HEADS[name]))
-    if any(n not in HEADS for n in outputs):  # a reward model may have no unembedding at all
+    # A reward model may have no unembedding at all.
+    if any(n not in (*HEADS, "router") for n in outputs):
         options: dict[str, Any] = {"temperature": temperature}
         targets = _apart(_take(layout.tokens, layout.at))
         # Scored tokens only: about a quarter of the tokens of real preference pairs.
@@ -139,6 +146,8 @@ def _check(outputs: Sequence[str], model: Any, reference: Any) -> None:
         raise ValueError(
             f"{', '.join(missing)} need a model with a scalar head, and this one has none"
         )
+    if "router" in outputs and model.spec.experts is None:
+        raise ValueError("router statistics need a model with experts, and this one has none")
     if (missing := [n for n in outputs if n in WITH_REFERENCE]) and reference is None:
         raise ValueError(f"{', '.join(missing)} need a reference, and none is given")
 
@@ -148,6 +157,14 @@ def _hidden(model: Any, layout: Layout, key: Array | None) -> Float[Array, "S N 
         layout.tokens, layout.positions, rows=layout.rows, inverse=layout.inverse, key=key
     )
     return hidden
+
+
+def _hidden_and_router(
+    model: Any, layout: Layout, key: Array | None
+) -> tuple[Float[Array, "S N D"], Float[Array, "S Q 4"]]:
+    options = {"rows": layout.rows, "inverse": layout.inverse, "key": key}
+    hidden, _, logits = model.with_router(layout.tokens, layout.positions, **options)
+    return hidden, jnp.stack(router_statistics(logits, layout, model.spec.experts.top_k), -1)
 
 
 def _head(model: Any) -> tuple[Array, dict[str, Any]]:

@@ -50,6 +50,9 @@ class ModelConfig:
           when not given. "shared": a scalar head on the policy instead. With adapters, a critic
           from the same model shares the policy's frozen weights.
         heads: outputs of a reward model's scalar head: the attributes of multi_attribute.
+        router_balance: weight of a loss that spreads the tokens of each response over the experts
+          of a mixture; 0: none, whatever router_aux_loss_coef the model's config.json has.
+        router_z: weight of a loss that keeps the logits of its router small.
         depth: keep only the first layers, this many, as a student to distill into; 0 is all.
     """
 
@@ -68,4 +71,6 @@ class ModelConfig:
     reference_offload: Literal["none", "host"] = "none"
     critic: str | None = None
     heads: int = 1
+    router_balance: float = 0.0
+    router_z: float = 0.0
     depth: int = 0

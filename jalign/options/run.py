@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jalign import algorithms
 from jalign.core import Algorithm
+from jalign.formats.router import with_router_losses
 from jalign.options.checks import problems
 from jalign.options.data import DataConfig
 from jalign.options.model import ModelConfig
@@ -71,6 +72,11 @@ class RunOptions(RunFields):
             adapters = bool(self.model.lora or self.model.adapter)
             rate, _ = usual(self.algorithm, adapters=adapters)
             object.__setattr__(self, "optim", replace(self.optim, learning_rate=rate))
+
+    @property
+    def trained_algorithm(self) -> Algorithm:
+        """The row with the losses of a router that the model's options ask for."""
+        return with_router_losses(self.algorithm, self.model.router_balance, self.model.router_z)
 
     def check(self) -> RunOptions:
         """These options, if nothing is wrong with them that shows without data or devices.

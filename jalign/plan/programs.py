@@ -58,7 +58,7 @@ def programs_of(
 def _train_step(
     options: RunOptions, mesh: Mesh, roles: PlannedRoles, data: tuple[MicroBatches, ...]
 ) -> Program:
-    algorithm, apply = options.algorithm, roles.model.apply
+    algorithm, apply = options.trained_algorithm, roles.model.apply
     apply = partial(apply, temperature=build_online.trained_temperature(options))
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
     shardings = jax.tree.map(lambda x: x.sharding, roles.state)

@@ -45,12 +45,13 @@ class Unrolled(Decoder):
         self.layers = nnx.List(layers)
 
     def _run_layers(self, x: Array, inputs: AttentionInputs, kv: tuple[KeysValues, ...], key, keep):
-        written = []
+        written, seen = [], []
         run = invariant.run_layer if self.batch_invariant else Layer.__call__
         for layer, kind, one in zip(self.layers, self.spec.kinds, kv, strict=True):
-            x, one = run(layer, x, inputs, kind, self.attention or "xla", one, 0, None)
+            x, one, logits = run(layer, x, inputs, kind, self.attention or "xla", one, 0, None)
             written.append(one)
-        return x, tuple(written), None
+            seen.append(logits)
+        return x, tuple(written), jnp.stack(seen) if keep else None
 
 
 class TransposedKernel(nnx.Module):

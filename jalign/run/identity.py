@@ -63,7 +63,7 @@ def identity_of(
     # equal weights are another model if, e.g., the base of their rotary angles differs
     # of the state before its first step: weights of the same name may have changed on the hub
     base = fingerprint((state.params, frozen.base)) | {"spec": repr(setup.roles.decoder.spec)}
-    row = options.algorithm
+    row = options.trained_algorithm
     algorithm = row.hyperparameters | {"name": row.name}
     # a row in a file keeps its name when its code changes
     if code := custom.code_digest(options.algorithm_name, row):

@@ -127,7 +127,7 @@ class Session:
         roles = self.setup.roles
         apply = partial(roles.apply, temperature=trained_temperature(self.options))
         step = jax.jit(
-            make_train_step(self.options.algorithm, apply, optimizer),
+            make_train_step(self.options.trained_algorithm, apply, optimizer),
             donate_argnums=0,
             # as they came in: another choice of the compiler's would compile the second step again
             out_shardings=(jax.tree.map(lambda x: x.sharding, self.state), None),

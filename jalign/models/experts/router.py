@@ -50,9 +50,13 @@ class Router(nnx.Module):
     def select(
         self, logits: Float[Array, "n E"], replayed: Int[Array, "n k"] | None = None
     ) -> tuple[Int[Array, "n k"], Float[Array, "n k"]]:
-        """The experts of each token and their weights; `replayed` gives the experts."""
+        """The experts of each token and their weights, which are those of the router also for
+        `replayed` experts; -1 there stands for the router's own.
+        """
         p = jax.nn.softmax(logits, axis=-1)
-        ids = jax.lax.top_k(p, self.experts.top_k)[1] if replayed is None else replayed
+        ids = jax.lax.top_k(p, self.experts.top_k)[1]
+        if replayed is not None:
+            ids = jnp.where(replayed < 0, ids, replayed)
         weights = jnp.take_along_axis(p, ids, axis=-1)
         if self.experts.normalize:
             weights = weights / weights.sum(-1, keepdims=True)

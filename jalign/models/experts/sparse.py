@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jalign.models.experts.exchange import on_mesh
 from jalign.models.experts.mlp import ExpertMLPs
@@ -31,11 +31,17 @@ class SparseMLP(nnx.Module):
         )
         self.shared_gate = nnx.data(Linear(width, 1, layers=layers, **types) if shared else None)
 
-    def __call__(self, x: Float[Array, "n D"], key: Array | None) -> Float[Array, "n D"]:
-        keys = split_key(key, 3)
-        ids, weights = self.router.select(self.router(x))
+    def __call__(
+        self,
+        x: Float[Array, "n D"],
+        key: Array | None,
+        replayed: Int[Array, "n k"] | None = None,
+    ) -> tuple[Float[Array, "n D"], Float[Array, "n E"]]:
+        """The output and the router's logits."""
+        keys, logits = split_key(key, 3), self.router(x)
+        ids, weights = self.router.select(logits, replayed)
         y = on_mesh(self.experts, x, ids, weights, keys[0])
         if self.shared is not None and self.shared_gate is not None:
             gate = jax.nn.sigmoid(self.shared_gate(x, keys[1]).astype(jnp.float32))
             y = y + gate.astype(x.dtype) * self.shared(x, keys[2])
-        return y
+        return y, logits

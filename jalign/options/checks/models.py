@@ -24,6 +24,9 @@ def check_models(options: RunOptions) -> Iterator[str]:
         yield f"model.critic does not apply: {row.name} trains no critic"
     if model.reference_offload == "host" and (why := _why_not_offloaded(options)):
         yield f"model.reference_offload does not apply: {why}"
+    for name in ("router_balance", "router_z"):
+        if (weight := getattr(model, name)) < 0:
+            yield f"model.{name} must be at least 0, got {weight}"
     several = "attribute_scores" in row.inputs()
     if model.heads < 1 or (model.heads != 1 and not several):
         why = "it must be at least 1" if model.heads < 1 else f"{row.name} reads one number"
