@@ -1,6 +1,6 @@
 """Tokens in the order of their experts, and back. Both directions and their gradients only gather.
 
-Letters: n tokens, k experts per token, E experts here, D features.
+Letters: n tokens, k experts per token, m = n * k pairs, E experts here, D features.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Groups(NamedTuple):
       experts: the expert of each row, E for those.
     """
 
-    order: Int[Array, "n*k"]
-    inverse: Int[Array, "n*k"]
+    order: Int[Array, " m"]
+    inverse: Int[Array, " m"]
     sizes: Int[Array, " E"]
-    experts: Int[Array, "n*k"]
+    experts: Int[Array, " m"]
 
 
 def sort_by_expert(ids: Int[Array, "n k"], first: Array | int, count: int) -> Groups:
@@ -41,7 +41,7 @@ def sort_by_expert(ids: Int[Array, "n k"], first: Array | int, count: int) -> Gr
 
 
 @jax.custom_vjp
-def dispatch(x: Float[Array, "n D"], groups: Groups) -> Float[Array, "n*k D"]:
+def dispatch(x: Float[Array, "n D"], groups: Groups) -> Float[Array, "m D"]:
     """Every token once for each of its experts, sorted."""
     return x[groups.order // (len(groups.order) // len(x))]
 
@@ -60,7 +60,7 @@ dispatch.defvjp(_dispatched, _dispatch_gradient)
 
 
 @jax.custom_vjp
-def undo(y: Float[Array, "n*k D"], groups: Groups) -> Float[Array, "n*k D"]:
+def undo(y: Float[Array, "m D"], groups: Groups) -> Float[Array, "m D"]:
     """Sorted rows in the order of their tokens."""
     return y[groups.inverse]
 
@@ -71,7 +71,7 @@ undo.defvjp(
 
 
 def combine(
-    y: Float[Array, "n*k D"], weights: Float[Array, "n k"], groups: Groups
+    y: Float[Array, "m D"], weights: Float[Array, "n k"], groups: Groups
 ) -> Float[Array, "n D"]:
     """The weighted sum over the experts of each token that are here, in float32."""
     here = groups.experts[groups.inverse].reshape(weights.shape) < len(groups.sizes)

@@ -42,7 +42,7 @@ def router_statistics(
     counted one by one, so that other responses, and the cutting of a batch, change nothing.
     """
     take = jax.vmap(lambda x, i: x[i])
-    scored = layout.at > 0  # no scored token comes first in its row
+    scored = (layout.at > 0).astype(jnp.float32)  # no scored token comes first in its row
     group, count = _responses(layout)
 
     def of_layer(logits: Float[Array, "S N E"]) -> Array:
@@ -50,8 +50,8 @@ def router_statistics(
         log_p = jax.nn.log_softmax(z)
         p, experts = jnp.exp(log_p), z.shape[-1]
         used = jax.nn.one_hot(jax.lax.top_k(z, top_k)[1], experts).sum(2) * scored[..., None]
-        segments = jax.vmap(lambda x, g: jax.ops.segment_sum(x, g, count))
-        share = segments(used, group) / jnp.maximum(segments(scored, group), 1)[..., None]
+        sums = jax.vmap(lambda x, g: jax.ops.segment_sum(x, g, count))
+        share = sums(used, group) / jnp.maximum(sums(scored, group), 1)[..., None]
         f = jax.lax.stop_gradient(take(share, group)) * (experts / top_k)
         log_z = jax.nn.logsumexp(z, -1)
         return jnp.stack([(f * p).sum(-1), log_z**2, -(p * log_p).sum(-1), f.max(-1)])
