@@ -74,17 +74,13 @@ def token_by_token(mlp, x, mixture):
 
 def test_a_token_is_the_weighted_sum_of_its_experts():
     mlp = sparse(MIXTURE)
-    np.testing.assert_allclose(
-        run(mlp, X), token_by_token(mlp, X, MIXTURE), atol=1e-5
-    )
+    np.testing.assert_allclose(run(mlp, X), token_by_token(mlp, X, MIXTURE), atol=1e-5)
 
 
 def test_no_token_is_dropped_where_all_choose_the_same_experts():
     mlp = sparse(MIXTURE)
     mlp.router.bias[...] = jnp.array([9.0, 0, 0, 9.5, 0])
-    np.testing.assert_allclose(
-        run(mlp, X), token_by_token(mlp, X, MIXTURE), atol=1e-5
-    )
+    np.testing.assert_allclose(run(mlp, X), token_by_token(mlp, X, MIXTURE), atol=1e-5)
 
 
 def test_other_tokens_change_no_bit_of_a_tokens_output():
