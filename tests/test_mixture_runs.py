@@ -59,9 +59,9 @@ def test_a_step_is_the_same_on_another_mesh_and_in_more_micro_batches(mixture):
 
 
 def test_the_policy_is_scored_as_it_was_sampled(mixture):
-    """So that no recorded routes are needed: the KL divergence is 0."""
-    options = ONLINE | mesh(fsdp=4, expert=2) | {"rollout.prompts": 8}
-    run(mixture, "exact", "grpo", **options, **{"rollout.batch_invariant": True}, steps=2)
+    """With the sampler's routes replayed, which are those that the trainer's router would take."""
+    exact = {"rollout.batch_invariant": True, "rollout.replay_router": True, "rollout.prompts": 8}
+    run(mixture, "exact", "grpo", **ONLINE | mesh(fsdp=4, expert=2) | exact, steps=2)
     sampled = [row for row in rows(mixture, "exact") if "sampling/logp_difference_max" in row]
     assert sampled and all(row["sampling/logp_difference_max"] == 0 for row in sampled)
     first, second = [row["approx_kl"] for row in rows(mixture, "exact")]

@@ -33,6 +33,12 @@ def options(name, **changes):
             ),
             "rollout.batch_invariant: the trainer's log-probs ignore the cut; set rollout.top_k",
         ),
+        (
+            options(
+                "grpo", steps=1, reward=REWARD, rollout=RolloutConfig(replay_router=True, rows=4)
+            ),
+            "rollout.replay_router: refilled rows record no routes; set rollout.rows to 0",
+        ),
         (options("bco", batch_size=1), "bco compares the examples of a batch"),
     ],
 )

@@ -15,7 +15,8 @@ class Field(NamedTuple):
 
     Attributes:
       axes: letters of the axes behind [B]: "" one number per example, "K" one per response, "KR"
-        one per scored token, "A" as many as every example of the data set has.
+        one per scored token, "A" as many as every example of the data set has, "KRA" as many per
+        scored token.
       dtype: int32, float32 or bool.
       width: A.
     """
@@ -81,11 +82,12 @@ def collate(examples: Examples, fields: Mapping[str, Field], out: Mapping[str, n
     for slot in np.flatnonzero(out["index"] >= 0):
         for name, field in fields.items():
             value = np.asarray(examples.extras[name][out["index"][slot]])
-            if field.axes == "KR":
+            if field.axes.startswith("KR"):
                 # R is the longest response of this shape, a cached array as wide as the longest of
                 # the data set: what lies beyond R belongs to no scored token.
-                value = np.atleast_2d(value)[:, : out[name].shape[-1]]
-            if value.ndim != len(field.axes) or (field.axes == "A" and len(value) != field.width):
+                value = np.atleast_2d(value)[:, : out[name].shape[2]]
+            wide = field.axes.endswith("A") and value.shape[-1:] != (field.width,)
+            if value.ndim != len(field.axes) or wide:
                 raise ValueError(
                     f"extra {name!r} is {value.shape} here and of the axes [{field.axes}]"
                     f"{f' of {field.width}' if field.width else ''} elsewhere"

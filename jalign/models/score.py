@@ -23,6 +23,7 @@ from jalign.models import invariant
 from jalign.models.divergence import jsd, kl
 from jalign.models.experts.statistics import router_statistics
 from jalign.models.logprobs import STATISTICS, statistics, token_logps
+from jalign.models.spec import Spec
 from jalign.models.topk_negatives import topk_negatives
 from jalign.parallel.axes import CONTEXT, TOKEN_AXES
 from jalign.parallel.rules import constrain, ways
@@ -45,6 +46,7 @@ def score(
     temperature: float = 1.0,
     top_k: int = 1,
     jsd_beta: float = 0.5,
+    routes: Float[Array, "B K R E"] | None = None,
 ) -> Outputs:
     """The named quantities of every scored token, float32 [B, K, R]; only what is named is
     computed.
@@ -65,6 +67,8 @@ def score(
       reference: another model with the same vocabulary; it has no gradient and no dropout.
       key: for dropout and drawing; None is none, as a reference must be.
       temperature: the logits are divided by it, as when sampling.
+      routes: 1 + the expert of a mixture that a response token uses, for each layer and choice, E =
+        L * k; 0: the router's own choice, as of prompts and of the reference.
 
     Raises:
       ValueError: for an unknown output, or one that needs a head or a reference that is not there.
@@ -72,10 +76,11 @@ def score(
     _check(outputs, model, reference)
     hidden_key, draw_key = (None, None) if key is None else jax.random.split(key)
     out = {}
+    replayed = None if routes is None else _replayed(model.spec, layout, routes)
     if "router" in outputs:
-        hidden, out["router"] = _hidden_and_router(model, layout, hidden_key)
+        hidden, out["router"] = _hidden_and_router(model, layout, hidden_key, replayed)
     else:
-        hidden = _hidden(model, layout, hidden_key)
+        hidden = _hidden(model, layout, hidden_key, replayed)
     for name in outputs:
         if name in HEADS:
             # A few numbers per token: cheaper to compute for all than to gather their states.
@@ -152,17 +157,34 @@ def _check(outputs: Sequence[str], model: Any, reference: Any) -> None:
         raise ValueError(f"{', '.join(missing)} need a reference, and none is given")
 
 
-def _hidden(model: Any, layout: Layout, key: Array | None) -> Float[Array, "S N D"]:
-    hidden, _ = model(
-        layout.tokens, layout.positions, rows=layout.rows, inverse=layout.inverse, key=key
-    )
+def _hidden(
+    model: Any, layout: Layout, key: Array | None, replayed: Array | None = None
+) -> Float[Array, "S N D"]:
+    options = {"rows": layout.rows, "inverse": layout.inverse, "key": key}
+    if replayed is not None:
+        options["replayed"] = replayed
+    hidden, _ = model(layout.tokens, layout.positions, **options)
     return hidden
 
 
+def _replayed(spec: Spec, layout: Layout, routes: Float[Array, "B K R E"]) -> Int[Array, "L S N k"]:
+    """The experts of every token of the streams, -1 where its router chooses."""
+    if spec.experts is None:
+        raise ValueError("routes are replayed by a model with experts, and this one has none")
+    streams, n = layout.tokens.shape
+    slots = layout.slots.reshape(streams, -1)
+    routes = routes.reshape(streams, slots.shape[1], -1).astype(jnp.int32)
+    empty = jnp.zeros((n, routes.shape[-1]), jnp.int32)
+    # Unused slots have no route and add nothing to the token that they point to.
+    by_token = jax.vmap(lambda at, i, x: empty.at[at[i]].max(x))(layout.at, slots, routes)
+    by_layer = by_token.reshape(streams, n, spec.depth, spec.experts.top_k)
+    return by_layer.transpose(2, 0, 1, 3) - 1
+
+
 def _hidden_and_router(
-    model: Any, layout: Layout, key: Array | None
+    model: Any, layout: Layout, key: Array | None, replayed: Array | None
 ) -> tuple[Float[Array, "S N D"], Float[Array, "S Q 4"]]:
-    options = {"rows": layout.rows, "inverse": layout.inverse, "key": key}
+    options = {"rows": layout.rows, "inverse": layout.inverse, "key": key, "replayed": replayed}
     hidden, _, logits = model.with_router(layout.tokens, layout.positions, **options)
     return hidden, jnp.stack(router_statistics(logits, layout, model.spec.experts.top_k), -1)
 

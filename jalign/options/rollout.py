@@ -30,6 +30,9 @@ class RolloutConfig(RolloutRules):
           compute type and split over mesh.tensor only, if a device has room for it.
         batch_invariant: the policy computes the same bits whatever the batch, so that the sampler's
           log-probs equal the trainer's and importance ratios of the first epoch are 1. Slower.
+        replay_router: training sends each response token of a mixture of experts where the sampler
+          sent it (R3, https://arxiv.org/abs/2510.11370); prompts and the reference have their
+          router's choice.
         mixture: weight of the reference in policy^(1 - mixture) * reference^mixture, for methods
           that sample from it.
         record: write every rollout to the run's folder (`jalign rollouts`).
@@ -46,6 +49,7 @@ class RolloutConfig(RolloutRules):
     # sharded by default: a gathered copy needs room for the model on every device
     weights: Literal["sharded", "gathered"] = "sharded"
     batch_invariant: bool = False
+    replay_router: bool = False
     mixture: float = 0.5
     record: bool = False
 

@@ -50,9 +50,12 @@ def respond(
         batch = order[start : start + batch_size]
         ids, lengths = pad_prompts([prompts[i] for i in batch], batch_size)
         out = sample(model, ids, lengths, jax.random.fold_in(key, number), settings, other)
+        if out.experts is not None and rollout.experts is None:
+            rollout = rollout.with_experts(out.experts.shape[-1])
         for array, sampled in zip(rollout[1:], out, strict=True):
-            grouped = hosts.gather(sampled).reshape(batch_size, k, *sampled.shape[1:])
-            array[batch] = grouped[: len(batch)]
+            if sampled is not None:
+                grouped = hosts.gather(sampled).reshape(batch_size, k, *sampled.shape[1:])
+                array[batch] = grouped[: len(batch)]
     return rollout
 
 

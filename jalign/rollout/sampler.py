@@ -22,7 +22,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jalign.models.cache import KVCache
+from jalign.models.experts.router import selected
 from jalign.models.limits import check_rows
+from jalign.models.spec import Spec
 from jalign.rollout.decode_model import DecodeModel, Model, SamplingWeights, for_sampling, prefill
 from jalign.rollout.draw import draw, penalize
 from jalign.rollout.invariant import check_settings, draw_invariant, program_for
@@ -45,6 +47,7 @@ class Settings:
         normalized, before temperature and cuts. Needs `other`.
       eos: token ids that end a response.
       responses: K, responses per prompt.
+      record_experts: of a mixture, return which experts each response token used.
     """
 
     max_new_tokens: int = 128
@@ -56,6 +59,7 @@ class Settings:
     mixture: float = 0.0
     eos: tuple[int, ...] = ()
     responses: int = 1
+    record_experts: bool = False
 
     def __post_init__(self):
         for name in ("max_new_tokens", "responses", "top_k"):
@@ -83,12 +87,14 @@ class Samples(NamedTuple):
       token_logps: [n, T] log-probs (nats) under the distribution sampled from, temperature and
         cuts included; 0 outside the mask.
       finished: [n] ended by an eos, not by the limit.
+      experts: [n, T, L * k] of each layer, or None; -1 where a token was not read, as the last one.
     """
 
     tokens: Int[Array, "n T"]
     mask: Bool[Array, "n T"]
     token_logps: Float[Array, "n T"]
     finished: Bool[Array, " n"]
+    experts: Int[Array, "n T e"] | None = None
 
 
 def sample(
@@ -159,15 +165,19 @@ def _sample(
         return (i < t) & ~done.all()
 
     def body(carry):
-        i, token, done, seen, caches, tokens, mask, token_logps = carry
-        logits, caches = _advance(decoders, caches, token, start + i - 1)
+        i, token, done, seen, caches, tokens, mask, token_logps, experts = carry
+        logits, caches, used = _advance(decoders, caches, token, start + i - 1, settings)
+        if used is not None:  # of the token before: its own are known when it is read
+            used = jnp.where(done[:, None], -1, used)[:, None]
+            experts = jax.lax.dynamic_update_slice(experts, used, (0, i - 1, 0))
         token, logp = choose(logits, seen, jax.random.fold_in(key, i))
         # Rows that have ended run on until all have: in one program no row can stop alone.
         tokens = write(tokens, i, jnp.where(done, 0, token))
         token_logps = write(token_logps, i, jnp.where(done, 0.0, logp))
         mask = write(mask, i, ~done)
         seen = None if seen is None else seen.at[jnp.arange(n), token].set(True)
-        return i + 1, token, done | jnp.isin(token, eos), seen, caches, tokens, mask, token_logps
+        done = done | jnp.isin(token, eos)
+        return i + 1, token, done, seen, caches, tokens, mask, token_logps, experts
 
     seen = None
     # [n, V] flags are carried only where a penalty reads them.
@@ -186,21 +196,41 @@ def _sample(
         write(jnp.zeros((n, t), jnp.int32), 0, first),
         write(jnp.zeros((n, t), bool), 0, jnp.ones(n, bool)),
         write(jnp.zeros((n, t), jnp.float32), 0, logps),
+        _no_experts(decoders[0].model.spec, n, t) if settings.record_experts else None,
     )
-    _, _, done, _, _, tokens, mask, token_logps = jax.lax.while_loop(running, body, carry)
-    return Samples(tokens, mask, token_logps, done)
+    _, _, done, _, _, *out, experts = jax.lax.while_loop(running, body, carry)
+    return Samples(*out, done, experts)
+
+
+def _no_experts(spec: Spec, n: int, t: int) -> Int[Array, "n T e"]:
+    if spec.experts is None:
+        raise ValueError("experts are recorded of a mixture, and this model has none")
+    return jnp.full((n, t, spec.depth * spec.experts.top_k), -1, jnp.int16)
 
 
 def _advance(
-    decoders: Sequence[DecodeModel], caches: Sequence[KVCache], token: Array, position: Array
-) -> tuple[list[Array], list[KVCache]]:
-    """Logits [n, V] of every model after one more token, and the caches that now hold it."""
-    steps = [
-        decoder.model(token[:, None], position[:, None], cache=cache)
-        for decoder, cache in zip(decoders, caches, strict=True)
-    ]
-    logits = [d.logits(hidden[:, 0]) for d, (hidden, _) in zip(decoders, steps, strict=True)]
-    return logits, [cache for _, cache in steps if cache is not None]
+    decoders: Sequence[DecodeModel],
+    caches: Sequence[KVCache],
+    token: Array,
+    position: Array,
+    settings: Settings,
+) -> tuple[list[Array], list[KVCache], Int[Array, "n e"] | None]:
+    """Logits [n, V] of every model after one more token, the caches that now hold it, and the
+    experts that it used if they are recorded.
+    """
+    logits, after, experts = [], [], None
+    for decoder, cache in zip(decoders, caches, strict=True):
+        if settings.record_experts:
+            hidden, cache, router = decoder.model.with_router(
+                token[:, None], position[:, None], cache=cache
+            )
+            used = selected(router[:, :, 0], decoder.model.spec.experts.top_k)  # [L, n, k]
+            experts = used.swapaxes(0, 1).reshape(len(token), -1).astype(jnp.int16)
+        else:
+            hidden, cache = decoder.model(token[:, None], position[:, None], cache=cache)
+        logits.append(decoder.logits(hidden[:, 0]))
+        after.append(cache)
+    return logits, after, experts
 
 
 def _choose(

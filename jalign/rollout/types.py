@@ -5,7 +5,7 @@ Letters: B prompts, K responses per prompt, R most tokens of a response.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ class Rollout(NamedTuple):
       token_logps: [B, K, R] log-probs under the distribution each token was sampled from, nats;
         0 behind a response.
       finished: [B, K] the response ended by itself (EOS or stop string), not by the limit.
+      experts: [B, K, R, L * k] the experts of a mixture that each token used in each layer, -1
+        where that is not known (as of the last token, which the sampler does not read); or None.
     """
 
     prompts: Sequence[np.ndarray]
@@ -30,6 +32,7 @@ class Rollout(NamedTuple):
     mask: Bool[np.ndarray, "B K R"]
     token_logps: Float[np.ndarray, "B K R"]
     finished: Bool[np.ndarray, "B K"]
+    experts: Int[np.ndarray, "B K R E"] | None = None
 
     @classmethod
     def empty(cls, prompts: Sequence[np.ndarray], responses: int, length: int) -> Rollout:
@@ -122,10 +125,14 @@ class Rollout(NamedTuple):
                     "are allowed"
                 )
             tokens, mask, logps = (x[..., :length] for x in self[1:4])
-            return self._replace(tokens=tokens, mask=mask, token_logps=logps)
+            experts = None if self.experts is None else self.experts[:, :, :length]
+            return Rollout(self.prompts, tokens, mask, logps, self.finished, experts)
         pad = ((0, 0), (0, 0), (0, more))
         tokens, mask, logps = (np.pad(x, pad) for x in self[1:4])
-        return self._replace(tokens=tokens, mask=mask, token_logps=logps)
+        experts = self.experts
+        if experts is not None:
+            experts = np.pad(experts, (*pad, (0, 0)), constant_values=-1)
+        return Rollout(self.prompts, tokens, mask, logps, self.finished, experts)
 
     def cut(self, lengths: Int[np.ndarray, "B K"]) -> Rollout:
         """The first `lengths` tokens of each response."""
@@ -140,26 +147,37 @@ class Rollout(NamedTuple):
         """The responses of both to the same prompts, these first."""
         length = max(self.tokens.shape[-1], other.tokens.shape[-1])
         pairs = zip(self.padded_to(length)[1:], other.padded_to(length)[1:], strict=True)
-        return Rollout(self.prompts, *(np.concatenate(pair, 1) for pair in pairs))
+        return Rollout(self.prompts, *(_joined(pair, 1) for pair in pairs))
 
     def columns(self, which: slice) -> Rollout:
         """Some of the K responses to every prompt."""
-        return Rollout(self.prompts, *(x[:, which] for x in self[1:]))
+        return self._mapped(lambda x: x[:, which])
 
     def take(self, responses: Int[np.ndarray, "B k"]) -> Rollout:
         """For every prompt the responses of these indices, in their order."""
         at = np.arange(len(self.prompts))[:, None], responses
-        return Rollout(self.prompts, *(x[at] for x in self[1:]))
+        return self._mapped(lambda x: x[at])
 
     def select(self, prompts: Int[np.ndarray, " b"]) -> Rollout:
         """The prompts of these indices with their responses."""
         selected = tuple(self.prompts[i] for i in prompts)
-        return Rollout(selected, *(x[prompts] for x in self[1:]))
+        return self._mapped(lambda x: x[prompts])._replace(prompts=selected)
+
+    def with_experts(self, width: int) -> Rollout:
+        """The same with experts that are not known yet."""
+        return self._replace(experts=np.full((*self.tokens.shape, width), -1, np.int16))
+
+    def _mapped(self, fn: Callable[[np.ndarray], np.ndarray]) -> Rollout:
+        return Rollout(self.prompts, *(None if x is None else fn(x) for x in self[1:]))
 
     @classmethod
     def concatenate(cls, rollouts: Sequence[Rollout]) -> Rollout:
         """The prompts of several rollouts of equal K and R with their responses."""
         prompts = tuple(prompt for rollout in rollouts for prompt in rollout.prompts)
-        return cls(
-            prompts, *(np.concatenate(x) for x in zip(*(r[1:] for r in rollouts), strict=True))
-        )
+        return cls(prompts, *(_joined(x, 0) for x in zip(*(r[1:] for r in rollouts), strict=True)))
+
+
+def _joined(arrays: Sequence[np.ndarray | None], axis: int) -> np.ndarray | None:
+    """Concatenated; experts are known of all responses or of none."""
+    present = [x for x in arrays if x is not None]
+    return np.concatenate(present, axis) if len(present) == len(arrays) else None

@@ -90,6 +90,7 @@ def settings_of(options: RunOptions, eos: tuple[int, ...]) -> Settings:
         top_p=c.top_p,
         eos=eos,
         responses=spec_of(options).responses,
+        record_experts=c.replay_router,
     )
 
 

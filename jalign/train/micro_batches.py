@@ -130,15 +130,16 @@ class MicroBatchPacker:
         room: int,
     ) -> tuple[MicroBatches, ...]:
         """`examples[indices]` on the device, K = `responses` each, in shapes for at least `room`
-        examples. Their extras are [n], [n, K] or [n, K, R], and become float32.
+        examples. Their extras are [n], [n, K], [n, K, R] or [n, K, R, A], and become float32.
         """
         streams = batch_shards(self.mesh)
         demands = demands_of(examples.lengths.take(indices))
         packing = self.packing(demands, responses, max(len(indices), room), streams)
         # Every process plans all streams, for the same shapes everywhere, and lays out its own.
         shape, room, bins = packing.share(jax.process_index(), jax.process_count())
-        axes = {name: ("", "K", "KR")[np.ndim(x) - 1] for name, x in examples.extras.items()}
-        fields = {name: Field(letters, np.float32) for name, letters in axes.items()}
+        axes = {name: ("", "K", "KR", "KRA")[np.ndim(x) - 1] for name, x in examples.extras.items()}
+        width = {name: np.shape(x)[-1] for name, x in examples.extras.items()}
+        fields = {name: Field(letters, np.float32, width[name]) for name, letters in axes.items()}
         stack = lay_out(bins, examples, indices, shape, fields, room)
         return to_global(self.mesh, SPLIT, (stack,))
 

@@ -26,6 +26,19 @@ from jalign.layout import Batch
 Apply = Callable[..., Arrays]
 
 
+ROUTES = "routes"
+"""Extra [B, K, R, L * k]: 1 + the expert that each response token used in each layer when it was
+sampled, 0 where that is not known."""
+
+
+def routes_of(batch: Batch) -> dict[str, Array]:
+    """The option of `apply` that replays the routes of a batch, if it has any."""
+    if ROUTES not in batch.extras:
+        return {}
+    # Tokens that are not scored have no slot in the layout.
+    return {ROUTES: jnp.where(batch.mask[..., None], batch.extras[ROUTES], 0.0)}
+
+
 class Objective(NamedTuple):
     """An algorithm with fixed hyper-parameters: what to score, and how the scores become a loss."""
 
@@ -53,13 +66,13 @@ class Objective(NamedTuple):
         """
         outputs = self.algorithm.outputs(self.inputs)
         if not any(output in TWO_MODELS for output in outputs):
-            out = apply(params, frozen.base, batch.layout, outputs, key, **self.scorer)
+            options = {**self.scorer, **routes_of(batch)}
+            out = apply(params, frozen.base, batch.layout, outputs, key, **options)
             return self.algorithm.format.view(_logical(out, batch), batch)
         ref_names, ref_outputs = self._of_reference(batch)
         both = (*outputs, *(f"ref_{output}" for output in ref_outputs))
-        out = apply(
-            params, frozen.base, batch.layout, both, key, reference=frozen.ref, **self.scorer
-        )
+        options = {"reference": frozen.ref, **self.scorer, **routes_of(batch)}
+        out = apply(params, frozen.base, batch.layout, both, key, **options)
         out = _logical(out, batch)
         ref = {output: out.pop(f"ref_{output}") for output in ref_outputs}
         named = self.algorithm.format.view(jax.lax.stop_gradient(ref), batch)

@@ -16,7 +16,7 @@ from jalign.layout import Batch
 from jalign.parallel import hosts
 from jalign.rollout.types import Rollout
 from jalign.train.micro_batches import MicroBatchPacker
-from jalign.train.objective import Apply
+from jalign.train.objective import ROUTES, Apply, routes_of
 
 
 def model_fields(apply: Apply, temperature: float) -> Callable[..., Arrays]:
@@ -29,7 +29,8 @@ def model_fields(apply: Apply, temperature: float) -> Callable[..., Arrays]:
         of_policy = {"old_token_logps": "token_logps", "values": "values"}
         # At the sampler's temperature: at another one ratios of equal weights would not be 1.
         if outputs := tuple(of_policy[n] for n in of_policy if n in names):
-            out = apply(params, frozen.base, batch.layout, outputs, None, temperature=temperature)
+            options = {"temperature": temperature, **routes_of(batch)}
+            out = apply(params, frozen.base, batch.layout, outputs, None, **options)
             fields |= {n: out[o] for n, o in of_policy.items() if n in names}
         if "ref_token_logps" in names:
             outputs = ("token_logps",)
@@ -60,12 +61,16 @@ def examples_of(
     masks = zip(rollout.prompts, rollout.tokens, rollout.mask, strict=True)
     tokens = [x for prompt, ids, mask in masks for x in (prompt, ids[mask])]
     scored = np.concatenate([np.zeros((b, 1), bool), learned], 1)
+    fields = dict(fields or {})
+    if rollout.experts is not None:
+        # Empty slots of a batch are 0.
+        fields[ROUTES] = rollout.experts + 1
     return Examples(
         np.concatenate(tokens).astype(np.int32),
         np.repeat(scored.reshape(-1), segments.reshape(-1)),
         np.concatenate([[0], np.cumsum(segments.reshape(-1), dtype=np.int64)]),
         np.arange(b + 1, dtype=np.int64) * (k + 1),
-        {name: np.asarray(x, np.float32) for name, x in (fields or {}).items()},
+        {name: np.asarray(x, np.float32) for name, x in fields.items()},
         report or Report(read=b, kept=b),
     )
 

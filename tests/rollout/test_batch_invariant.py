@@ -13,6 +13,7 @@ from flax import nnx
 from jalign.core import Frozen
 from jalign.kernels.rounding import same_rounding
 from jalign.layout import Layout
+from jalign.models.experts.spec import Experts
 from jalign.models.functional import functional
 from jalign.models.quant import quantize
 from jalign.models.rope_stretched import DynamicNTK
@@ -33,9 +34,13 @@ PROMPTS = [np.random.default_rng(n).integers(3, 23, n).astype(np.int32) for n in
 SETTINGS = Settings(max_new_tokens=9, temperature=0.7, responses=2, eos=(2, 5))
 
 
+MIXTURE = Experts(count=5, top_k=2, width=12, normalize=True, bias=True, shared_width=7)
+
+
 @functools.cache
-def decoder(dtype=jnp.float32, *, batch_invariant=True):
-    model = nnx.merge(*tiny(spec=RICH))
+def decoder(dtype=jnp.float32, *, batch_invariant=True, experts=None):
+    spec = dataclasses.replace(RICH, experts=experts, attn_sinks=experts is not None)
+    model = nnx.merge(*tiny(spec=spec))
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "dtype"):
             module.dtype = dtype
@@ -61,14 +66,21 @@ def scorer(model, max_tokens):
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "dtype", "max_tokens"),
-    [(1, jnp.float32, 128), (3, jnp.bfloat16, 128), (8, jnp.float32, 512)],
+    ("batch_size", "dtype", "max_tokens", "experts"),
+    [
+        (1, jnp.float32, 128, None),
+        (3, jnp.bfloat16, 128, MIXTURE),
+        (3, jnp.bfloat16, 128, None),
+        (8, jnp.float32, 512, None),
+    ],
 )
-def test_the_sampler_records_the_log_probs_that_the_scorer_computes(batch_size, dtype, max_tokens):
+def test_the_sampler_records_the_log_probs_that_the_scorer_computes(
+    batch_size, dtype, max_tokens, experts
+):
     """In batches of other sizes rows have other neighbors and places, in other micro-batches
     streams and rows have other lengths.
     """
-    model = decoder(dtype)
+    model = decoder(dtype, experts=experts)
     rollout = respond(model, PROMPTS, SETTINGS, KEY, batch_size=batch_size)
     want = scorer(model, max_tokens)(rollout)
     np.testing.assert_array_equal(rollout.token_logps[rollout.mask], want)

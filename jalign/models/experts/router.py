@@ -13,6 +13,12 @@ from jalign.models.experts.spec import Experts
 from jalign.models.linear import INIT_STD
 
 
+def selected(logits: Float[Array, "*n E"], top_k: int) -> Int[Array, "*n k"]:
+    """The experts that these logits select, the most probable first."""
+    # Of the probabilities, as transformers: two logits may round to one probability.
+    return jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)[1]
+
+
 class Router(nnx.Module):
     """Logits x W (+ b) of E experts.
 
@@ -54,7 +60,7 @@ class Router(nnx.Module):
         `replayed` experts; -1 there stands for the router's own.
         """
         p = jax.nn.softmax(logits, axis=-1)
-        ids = jax.lax.top_k(p, self.experts.top_k)[1]
+        ids = selected(logits, self.experts.top_k)
         if replayed is not None:
             ids = jnp.where(replayed < 0, ids, replayed)
         weights = jnp.take_along_axis(p, ids, axis=-1)

@@ -13,6 +13,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jalign.layout import Layout
+from jalign.models.experts.router import selected
 
 
 class RouterStatistics(NamedTuple):
@@ -49,7 +50,7 @@ def router_statistics(
         z = take(logits, layout.before)  # [S, Q, E]
         log_p = jax.nn.log_softmax(z)
         p, experts = jnp.exp(log_p), z.shape[-1]
-        used = jax.nn.one_hot(jax.lax.top_k(z, top_k)[1], experts).sum(2) * scored[..., None]
+        used = jax.nn.one_hot(selected(z, top_k), experts).sum(2) * scored[..., None]
         sums = jax.vmap(lambda x, g: jax.ops.segment_sum(x, g, count))
         share = sums(used, group) / jnp.maximum(sums(scored, group), 1)[..., None]
         f = jax.lax.stop_gradient(take(share, group)) * (experts / top_k)

@@ -60,6 +60,8 @@ def _check_rollouts(options: RunOptions) -> Iterator[str]:
     yield from _check_kl(options)
     if rollout.batch_invariant:
         yield from _check_batch_invariant(options)
+    if options.rollout.replay_router:
+        yield from _check_replay(options)
     # the last response is the opponent's, the first the policy's: more would not be read
     opponent = row.experience.opponent
     if opponent != "policy" and rollout.responses not in (0, 2):
@@ -114,6 +116,21 @@ def _check_batch_invariant(options: RunOptions) -> Iterator[str]:
             yield f"rollout.batch_invariant: {why}; set {remedy}"
     if row.experience.opponent == "mixture":
         yield f"rollout.batch_invariant does not apply to {row.name}: it samples from two models"
+
+
+def _check_replay(options: RunOptions) -> Iterator[str]:
+    """Only what the policy has sampled in one go has recorded routes."""
+    row = options.algorithm
+    assert row.experience is not None
+    if options.rollout.rows:
+        yield "rollout.replay_router: refilled rows record no routes; set rollout.rows to 0"
+    if row.experience.opponent != "policy":
+        yield (
+            f"rollout.replay_router does not apply to {row.name}: not all of its responses are "
+            "samples of the policy"
+        )
+    if options.data.pretraining:
+        yield "rollout.replay_router: texts of data.pretraining have no routes; leave them out"
 
 
 def _check_kl(options: RunOptions) -> Iterator[str]:
