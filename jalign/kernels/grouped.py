@@ -30,12 +30,10 @@ def grouped_matmul(
     """
     if devices.platform() == "cpu":
         return _looped(x, w, sizes)
-    inside = jnp.arange(len(x)) < sizes.sum()
+    inside = (jnp.arange(len(x)) < sizes.sum())[:, None]
     # What a kernel writes in rows without a group is unspecified; both masks stop it.
-    y = jax.lax.ragged_dot(
-        jnp.where(inside[:, None], x, 0), w, sizes, preferred_element_type=jnp.float32
-    )
-    return jnp.where(inside[:, None], y, 0).astype(x.dtype)
+    y = jax.lax.ragged_dot(jnp.where(inside, x, 0), w, sizes)
+    return jnp.where(inside, y, 0)
 
 
 @jax.custom_vjp

@@ -27,7 +27,8 @@ class RolloutConfig(RolloutRules):
           the longest.
         weights: of the policy while it samples: sharded as in training, so that every token gathers
           what mesh.fsdp and mesh.context split; or gathered once per rollout into a copy, in the
-          compute type and split over mesh.tensor only, if a device has room for it.
+          compute type and split over mesh.tensor only (experts also over mesh.expert), if a device
+          has room for it.
         batch_invariant: the policy computes the same bits whatever the batch, so that the sampler's
           log-probs equal the trainer's and importance ratios of the first epoch are 1. Slower.
         replay_router: training sends each response token of a mixture of experts where the sampler

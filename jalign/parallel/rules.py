@@ -113,8 +113,8 @@ def split_like(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding
 
 
 def tensor_only(sharding: NamedSharding) -> NamedSharding:
-    """The same sharding reduced to `tensor`."""
-    spec = [axis if axis == TENSOR else None for axis in sharding.spec]
+    """The same sharding reduced to `tensor` and the experts' own axis: tokens go to experts."""
+    spec = [axis if axis in (TENSOR, EXPERT) else None for axis in sharding.spec]
     return NamedSharding(sharding.mesh, P(*spec))
 
 

@@ -7,6 +7,10 @@ P devices each receives P - 1 times its own tokens, and sends as many. An all-to
 of a token would carry top_k * (P - 1) / P times as many, which is less only where P > top_k, and
 without a capacity its buffers would need room for all tokens on one device just the same. XLA has
 no ragged all-to-all on CPU, either, so that tests could not run the program of a TPU.
+
+Buffers of sorted rows have room for all P shares of tokens, of which a device's experts get one on
+average; products skip the rest. So P is best small in training, where `fsdp` gathers kernels for
+many tokens at once, and large in sampling, where few tokens would not be worth the gathering.
 """
 
 from __future__ import annotations
