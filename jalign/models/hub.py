@@ -27,7 +27,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jax.typing import DTypeLike
 
 from jalign.models.decoder import Decoder
-from jalign.models.families import family_of
+from jalign.models.families import NOT_KEPT, family_of
 from jalign.models.families.base import Family
 from jalign.models.families.support import Support, check_support, support
 from jalign.models.families.wrapped import text_config, text_name
@@ -391,9 +391,7 @@ def _shardings(mesh: Mesh | None, abstract: nnx.State, rules: Rules | None) -> A
 def _config_to_save(
     config: dict[str, Any], family: Family, labels: int, dtype: np.dtype
 ) -> dict[str, Any]:
-    # Of MXFP4 the decoded values are written.
-    dropped = ("id2label", "label2id", "num_labels", "quantization_config")
-    config = {k: v for k, v in config.items() if k not in dropped}
+    config = {k: v for k, v in config.items() if k not in NOT_KEPT}
     config |= {"architectures": [family.scalar if labels else family.causal]}
     # transformers 4 writes torch_dtype, 5 dtype.
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype.name

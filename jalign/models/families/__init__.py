@@ -32,6 +32,10 @@ FAMILIES: dict[str, Family] = {f.model_type: f for module in _MODULES for f in m
 QUANTIZED = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes", "fp8": "FP8"}
 
 
+# Keys that a saved model writes anew, or not: of MXFP4 the decoded values are written.
+NOT_KEPT = ("id2label", "label2id", "num_labels", "quantization_config")
+
+
 def family_of(config: Config) -> Family:
     """The family that reads this config.json, by its `architectures`, or its `model_type` when it
     lists none.
