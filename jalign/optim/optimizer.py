@@ -24,7 +24,7 @@ READS: dict[str, tuple[str, ...]] = {
     "adafactor": ("weight_decay",),
     "sgd": ("momentum",),
 }
-_NOT_DECAYED = re.compile(r"norm|bias")
+_NOT_DECAYED = re.compile(r"norm|bias|sinks")
 _ADAPTER = re.compile(r"lora\.[ab]$")
 # Embeddings and heads are matrices too, but Muon is meant for hidden layers.
 _STACKED_MATRIX = re.compile(r"layers\..*(kernel|lora\.[ab])$")
@@ -202,8 +202,13 @@ def decayed(params: PyTree) -> PyTree:
 
 
 def _muon_axes(params: Any) -> Any:
-    """Orthogonalize each layer's matrix [L, in, out] separately; all else uses Adam."""
-    spec = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: spec if _STACKED_MATRIX.search(path_name(path)) else None, params
-    )
+    """Orthogonalize each layer's matrix [L, in, out] separately, and each expert's
+    [L, E, in, out]; all else uses Adam.
+    """
+
+    def axes(path: Any, x: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        if not _STACKED_MATRIX.search(path_name(path)):
+            return None
+        return optax.contrib.MuonDimensionNumbers(x.ndim - 2, x.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)

@@ -103,6 +103,20 @@ def test_muon_treats_each_layer_by_itself():
     )  # orthogonalised: scale is gone
 
 
+def test_muon_treats_each_expert_by_itself():
+    optimizer = make_optimizer("muon", 1.0, clip_norm=None)
+    tree = lambda x: {"layers": {"mlp": {"experts": {"up": {"kernel": x}}}}}  # noqa: E731
+    g = jax.random.normal(jax.random.key(0), (1, 2, 4, 3))
+    params = tree(jnp.zeros_like(g))
+
+    def update(g):
+        return jax.tree.leaves(optimizer.update(tree(g), optimizer.init(params), params)[0])[0]
+
+    both, scaled = update(g), update(g.at[0, 1].multiply(5.0))
+    np.testing.assert_allclose(both[0, 0], scaled[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(both[0, 1], scaled[0, 1], rtol=1e-2, atol=1e-3)
+
+
 FACTORS = {"layers": {"q": {"lora": {"a": jnp.array([0.5, -2.0]), "b": jnp.array([0.0, 0.3])}}}}
 
 
