@@ -3,8 +3,9 @@
 Rows come sorted by group, so that group g is the `sizes[g]` rows after those of earlier groups, and
 the products take no more arithmetic than the rows need, whatever the sizes are.
 
-TPUs and GPUs run `jax.lax.ragged_dot`, for which XLA has instructions there. On CPU JAX multiplies
-every row with every group and masks, so here a loop over tiles of rows does it instead.
+Accelerators run `jax.lax.ragged_dot`; for TPUs XLA has a kernel of it that skips rows without a
+group. On CPU JAX multiplies every row with every group and masks, so here a loop over tiles of rows
+does it instead.
 
 Letters: m rows, E groups, K inputs, N outputs.
 """

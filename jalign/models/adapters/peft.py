@@ -73,8 +73,8 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
     table = [matrix for matrix in _table(model) if any(path in loras for path in matrix.paths)]
     if rest := sorted(loras.keys() - {path for matrix in table for path in matrix.paths}):
         raise ValueError(
-            f"PEFT has no form for the adapters of {', '.join(rest)}, which have factors per "
-            "expert: export the merged model"
+            f"adapters of experts ({', '.join(rest)}) are not written in PEFT's format: export "
+            "the merged model"
         )
     tensors, ranks, scales, partly, modules = {}, {}, {}, [], []
     for matrix in table:

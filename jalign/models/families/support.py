@@ -41,6 +41,9 @@ class Support(NamedTuple):
                 f"({s.kv_heads} of keys and values), vocabulary {s.vocab_size:,}",
                 f"attention  {', '.join(kinds)}; trained for {s.context or 'unknown'} tokens",
             ]
+            if e := s.experts:
+                shared = f", and one of {e.shared_width} for all" if e.shared_width else ""
+                lines.append(f"experts    {e.top_k} of {e.count} of width {e.width}{shared}")
         lines += [f"note       {note}" for note in self.notes]
         lines += [f"refused    {refusal}" for refusal in self.refusals]
         return lines if self.refusals else [*lines, "loads      yes"]
