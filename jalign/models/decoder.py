@@ -60,8 +60,8 @@ class Decoder(nnx.Module):
       dtype: of activations and products; norms, softmax, rotary angles and logits are always
         float32.
       param_dtype: of the stored parameters.
-      remat: what the backward pass recomputes: none | dots (all but matrix products) | full (each
-        layer).
+      remat: what the backward pass recomputes: none | dots (all but matrix products; those of
+        experts, too) | full (each layer).
       attention: a kernel of `jalign.kernels.attention`, or None for the one that fits the device.
       unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about
         10 % faster.
