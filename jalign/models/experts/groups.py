@@ -71,9 +71,14 @@ undo.defvjp(
 
 
 def combine(
-    y: Float[Array, "m D"], weights: Float[Array, "n k"], groups: Groups
+    y: Float[Array, "m D"], weights: Float[Array, "n k"], groups: Groups, *, some: bool
 ) -> Float[Array, "n D"]:
-    """The weighted sum over the experts of each token that are here, in float32."""
-    here = groups.experts[groups.inverse].reshape(weights.shape) < len(groups.sizes)
-    each = undo(y, groups).reshape(*weights.shape, -1).astype(jnp.float32)
-    return (each * jnp.where(here, weights, 0.0)[..., None]).sum(1)
+    """The weighted sum over the experts of each token, in float32. Rows of experts that are not
+    here count 0, if there are `some` such.
+    """
+    each = undo(y, groups).reshape(*weights.shape, -1).astype(jnp.float32) * weights[..., None]
+    if some:
+        here = groups.experts[groups.inverse].reshape(weights.shape) < len(groups.sizes)
+        # Selected, not multiplied: what is in such rows may be no number.
+        each = jnp.where(here[..., None], each, 0.0)
+    return each.sum(1)

@@ -44,11 +44,13 @@ class ExpertMLPs(nnx.Module):
         first: Array | int = 0,
     ) -> Float[Array, "n D"]:
         """The sum over the experts that this module holds, of which `first` is the first."""
-        keys = split_key(key, 3)
-        groups = sort_by_expert(ids, first, self.gate.kernel.shape[-3])
+        keys, count = split_key(key, 3), self.gate.kernel.shape[-3]
+        groups, some = sort_by_expert(ids, first, count), count < self.experts.count
         rows = dispatch(x, groups)
+        if some:  # of experts that are elsewhere; the gradient of such rows is unspecified
+            rows = jnp.where((groups.experts < count)[:, None], rows, 0)
         h = self.activated(self.gate(rows, groups, keys[0]), self.up(rows, groups, keys[1]))
-        return combine(self.down(h, groups, keys[2]), weights, groups).astype(x.dtype)
+        return combine(self.down(h, groups, keys[2]), weights, groups, some=some).astype(x.dtype)
 
     def activated(self, gate: Float[Array, "m F"], up: Float[Array, "m F"]) -> Float[Array, "m F"]:
         limit = self.experts.swiglu_limit
