@@ -4,23 +4,23 @@ import pytest
 from jalign.parallel.mesh import make_mesh
 
 
-def test_the_axes_are_data_fsdp_context_tensor_in_that_order():
+def test_the_axes_are_data_fsdp_expert_context_tensor_in_that_order():
     mesh = make_mesh(data=1, fsdp=2, tensor=4)
-    assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "context": 1, "tensor": 4}
-    assert mesh.axis_names == ("data", "fsdp", "context", "tensor")
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "expert": 1, "context": 1, "tensor": 4}
+    assert mesh.axis_names == ("data", "fsdp", "expert", "context", "tensor")
     assert dict(make_mesh(context=8).shape)["context"] == 8
 
 
 def test_minus_one_takes_the_devices_that_are_left():
-    assert dict(make_mesh(2, -1).shape) == {"data": 2, "fsdp": 4, "context": 1, "tensor": 1}
+    assert make_mesh(2, -1).axis_sizes == (2, 4, 1, 1, 1)
     assert make_mesh(devices=jax.devices()[:1]).size == 1
 
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((2, 2), "data=2, fsdp=2, context=1, tensor=1 does not fit 8 devices"),
-        ((3, -1), "data=3, fsdp=-1, context=1, tensor=1 does not fit 8 devices"),
+        ((2, 2), "data=2, fsdp=2, expert=1, context=1, tensor=1 does not fit 8 devices"),
+        ((3, -1), "data=3, fsdp=-1, expert=1, context=1, tensor=1 does not fit 8 devices"),
         ((-1, -1), "only one mesh axis may be -1"),
         ((0, 8), "at least 1"),
     ],
