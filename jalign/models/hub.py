@@ -348,12 +348,8 @@ def embedding(name: str | os.PathLike) -> np.ndarray:
 def _say_left_out(checkpoint: Checkpoint) -> None:
     if left := checkpoint.left_out:
         parts = sorted({name.removeprefix("model.").split(".")[0] for name in left})
-        LOG.warning(
-            "%s is read as a model of text: %d tensors of %s are left out, and are in no export",
-            checkpoint.folder,
-            len(left),
-            ", ".join(parts),
-        )
+        text = "%s is read as a model of text: %d tensors of %s are left out, and are in no export"
+        LOG.warning(text, checkpoint.folder, len(left), ", ".join(parts))
 
 
 def _same_tables(family: Family, checkpoint: Checkpoint) -> bool:
