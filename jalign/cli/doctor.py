@@ -10,7 +10,7 @@ from rich.console import Console
 
 from jalign import doctor as machine
 from jalign.config.read import parsed
-from jalign.models import hub
+from jalign.models.config_json import support_of
 
 
 def doctor(args: Sequence[str], console: Console) -> int:
@@ -26,7 +26,7 @@ def doctor(args: Sequence[str], console: Console) -> int:
     parser.add_argument("--json", action="store_true", help="print {name: [fact, ...]} instead")
     options = parsed(parser, args)
     if options.model:
-        support = hub.support_of(options.model)
+        support = support_of(options.model)
         lines, loads = support.lines(), not support.refusals
     else:
         lines, loads = machine.report(), True

@@ -26,11 +26,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jax.sharding import Mesh, SingleDeviceSharding
 from jax.typing import DTypeLike
 
+from jalign.models.config_json import raw_config
+from jalign.models.config_json import read_config as read_config
 from jalign.models.decoder import Decoder
 from jalign.models.families import NOT_KEPT, family_of
 from jalign.models.families.base import Family
-from jalign.models.families.support import Support, check_support, support
-from jalign.models.families.wrapped import text_config, text_name
+from jalign.models.families.support import check_support
+from jalign.models.families.wrapped import text_name
 from jalign.models.heads import initial_kernel
 from jalign.models.keys import HEAD, SCORE, check, entries, namer, reader, tensors
 from jalign.models.safetensors_io import Checkpoint, write_sharded
@@ -276,47 +278,6 @@ def find(name: str | os.PathLike) -> Path:
         raise ValueError(
             f"{str(name)!r} is neither a folder here nor a model on the hub: {e}"
         ) from e
-
-
-def read_config(folder: Path) -> dict:
-    """config.json as a dict; for a multimodal model that of its text model.
-
-    Raises:
-      ValueError: the file is missing, or not a JSON object.
-    """
-    # The code it names is not in an export.
-    return {k: v for k, v in text_config(raw_config(folder)).items() if k != "auto_map"}
-
-
-def raw_config(folder: Path) -> dict:
-    """config.json as it is in the file; raises as `read_config`."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{folder} has no config.json") from None
-    except ValueError as e:
-        raise ValueError(f"{path} is not JSON: {e}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds {type(config).__name__}, not an object")
-    return config
-
-
-def support_of(name: str | os.PathLike) -> Support:
-    """What jalign reads of a folder or hub model, by its config.json alone.
-
-    Raises:
-      ValueError: it is neither a folder nor a model on the hub, or its config.json is no object.
-    """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        try:
-            folder = Path(huggingface_hub.hf_hub_download(str(name), "config.json")).parent
-        except (OSError, HFValidationError, HfHubHTTPError) as e:
-            raise ValueError(
-                f"{str(name)!r} is neither a folder here nor a model on the hub: {e}"
-            ) from e
-    return support(raw_config(folder))
 
 
 def spec_of(name: str | os.PathLike) -> Spec:
