@@ -5,9 +5,11 @@ import os
 import shutil
 import tempfile
 
+from tests._xla import EVERYWHERE, QUICK
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 " + QUICK
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -106,8 +108,7 @@ def _compiled_programs(request):
     """They are forgotten after a file, since thousands of tests would keep gigabytes of them."""
     import jax
 
-    everywhere = os.environ.get("JALIGN_OPTIMIZED") == "all"
-    quick = not everywhere and request.path.stem.removeprefix("test_") not in OPTIMIZED
+    quick = not EVERYWHERE and request.path.stem.removeprefix("test_") not in OPTIMIZED
     variable = "JAX_DISABLE_MOST_OPTIMIZATIONS"
     with pytest.MonkeyPatch.context() as patch:  # also for the processes that a test starts
         if quick:

@@ -22,6 +22,7 @@ from jalign.pipeline.process import Runner, locked
 from jalign.pipeline.records import Records
 from jalign.pipeline.stages import Stage, expand
 from tests._cli import call
+from tests._xla import QUICK
 from tests.judge_server import prefers_longer, serve
 from tests.tiny_run import write_model
 
@@ -321,7 +322,7 @@ def start(path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"XLA_FLAGS": ""},  # one device compiles faster
+        env=os.environ | {"XLA_FLAGS": QUICK},  # one device compiles faster
         start_new_session=True,  # so that all of it can be killed at once
     )
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from jalign.train.exit_code import ExitCode
+from tests._xla import QUICK
 from tests.tiny_run import arguments
 
 REWARDS = """
@@ -26,7 +27,7 @@ ONLINE = ONE | {"rollout.max_new_tokens": 2, "rollout.responses": 2, "batch_size
 
 def jalign(*words, before=""):
     """Exit code, and what was printed; `before` is said to the shell that starts it."""
-    env = os.environ | {"XLA_FLAGS": "", "COLUMNS": "400"}
+    env = os.environ | {"XLA_FLAGS": QUICK, "COLUMNS": "400"}
     command = ["bash", "-c", f'{before} exec "$@"', "-", sys.executable, "-m", "jalign", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert "Traceback" not in done.stderr, done.stderr

@@ -13,6 +13,7 @@ from jalign.checkpoint.resume import ResumeError
 from jalign.run import folder as runs
 from jalign.train.preemption import ExitCode
 from tests._runs import leaves, rows, run
+from tests._xla import QUICK
 from tests.tiny_run import arguments
 
 
@@ -216,7 +217,7 @@ def test_a_run_on_one_device_goes_on_exactly(folder, tmp_path):
     import subprocess
     import sys
 
-    env = os.environ | {"XLA_FLAGS": ""}
+    env = os.environ | {"XLA_FLAGS": QUICK}
     one = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.tensor": 1}
 
     def run(out, **options):

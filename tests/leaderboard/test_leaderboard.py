@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from jalign.leaderboard import Spec, read_leaderboard, run_cells
+from tests._xla import QUICK
 
 SPEC = {
     "start": "embedded", "validation": 4, "test_limit": 6, "marks": 1, "tokens": 60, "seeds": 2,
@@ -37,7 +38,7 @@ def results(out):
 def start(out):
     """The command, in a process of its own with one device, as a user has."""
     command = [sys.executable, "-m", "jalign", "leaderboard", str(out.parent / "spec.yaml")]
-    env = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}
+    env = os.environ | {"XLA_FLAGS": QUICK}
     return subprocess.Popen(
         [*command, "--out", str(out)], env=env, stdout=subprocess.PIPE, text=True
     )

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests._xla import QUICK
+
 READY_S = 300  # until it has compiled, on a busy machine
 
 
@@ -21,7 +23,7 @@ class Server:
     """
 
     def __init__(self, *args: str):
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "COLUMNS": "200"}
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK, "COLUMNS": "200"}
         command = [sys.executable, "-m", "jalign", "serve", *args, "--port", "0"]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

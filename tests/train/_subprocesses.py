@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests._xla import QUICK
+
 HERE = Path(__file__).parent
 
 
 def start(script, *arguments, **env):
     """A running script of this folder; its output, errors included, is `.stdout`, line by line."""
-    kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device is enough
+    kept = os.environ | {"XLA_FLAGS": QUICK}  # one device is enough
     return subprocess.Popen(
         [sys.executable, str(HERE / script), *map(str, arguments)],
         env=kept | {"PYTHONPATH": str(HERE.parents[1]), "JAX_PLATFORMS": "cpu"} | env,
