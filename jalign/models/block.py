@@ -11,6 +11,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -20,6 +21,7 @@ from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
 from jalign.kernels.splash import tokens_last
 from jalign.models.cache import KeysValues, write
+from jalign.models.delta.net import GatedDeltaNet
 from jalign.models.experts.sparse import SparseMLP
 from jalign.models.linear import Linear, split_key
 from jalign.models.mlp import MLP
@@ -56,7 +58,8 @@ class Attention(nnx.Module):
     def __init__(self, spec: Spec, *, layers: int, **types):
         q_width, kv_width = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         linear = functools.partial(Linear, layers=layers, **types)
-        self.q = linear(spec.width, q_width, bias=spec.qkv_bias)
+        gates = 2 if spec.attn_gate else 1
+        self.q = linear(spec.width, gates * q_width, bias=spec.qkv_bias)
         self.k = linear(spec.width, kv_width, bias=spec.qkv_bias)
         self.v = linear(spec.width, kv_width, bias=spec.qkv_bias)
         self.o = linear(q_width, spec.width, bias=spec.o_bias)
@@ -87,9 +90,15 @@ class Attention(nnx.Module):
         spec, streams = self.spec, inputs.positions.shape
         keys = split_key(key, 4)
         q, k, v = (
-            linear(x, key).reshape(*streams, -1, spec.head_dim)
-            for linear, key in zip((self.q, self.k, self.v), keys, strict=False)
+            linear(x, key).reshape(*streams, heads, -1)
+            for linear, key, heads in zip(
+                (self.q, self.k, self.v),
+                keys,
+                (spec.heads, spec.kv_heads, spec.kv_heads),
+                strict=False,
+            )
         )
+        q, gate = jnp.split(q, 2, -1) if spec.attn_gate else (q, None)
         if inputs.row_tables is None:
             q, k = self.rotated(q, k, layer_type, inputs.tables)
         if kv is None:
@@ -112,6 +121,8 @@ class Attention(nnx.Module):
         else:
             k, v = (all_[layer].astype(q.dtype) for all_ in kv)
             y = cached_attention(q, k, v, inputs.positions, **options)
+        if gate is not None:
+            y = y * jax.nn.sigmoid(gate).reshape(y.shape)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
     def rotated(
@@ -163,7 +174,12 @@ class Layer(nnx.Module):
             Norm, spec, spec.width, layers=layers, param_dtype=types["param_dtype"]
         )
         self.attn_norm = nnx.data(norm() if spec.pre_norms else None)
-        self.attn = Attention(spec, layers=layers, **types)
+        self.attn = nnx.data(Attention(spec, layers=len(spec.layers_of("attn")), **types))
+        self.delta = nnx.data(None)
+        if spec.delta is not None:
+            count = len(spec.layers_of("delta"))
+            options = {"eps": spec.norm_eps, "layers": count, **types}
+            self.delta = nnx.data(GatedDeltaNet(spec.width, spec.delta, **options))
         self.post_attn_norm = nnx.data(norm() if spec.post_norms else None)
         own = spec.pre_norms and not spec.parallel
         self.mlp_norm = nnx.data(norm() if own else None)
@@ -183,12 +199,33 @@ class Layer(nnx.Module):
     ) -> tuple[Float[Array, "n D"], KeysValues | None, Float[Array, "n E"] | None]:
         """The output, the cache, and the router's logits if there are experts."""
         attn_key, mlp_key = split_key(key, 2)
-        y, kv = self.attn(
+        y, kv = self.mix(
             self.attn_input(x), inputs, layer_type, implementation, kv, layer, attn_key
         )
         replayed = None if inputs.replayed is None else inputs.replayed[layer]
         x, logits = self.add(x, y, mlp_key, replayed)
         return x, kv, logits
+
+    def mix(
+        self,
+        x: Float[Array, "n D"],
+        inputs: AttentionInputs,
+        layer_type: LayerType,
+        implementation: str,
+        kv: Any,
+        layer: Array | int,
+        key: Array | None,
+    ) -> tuple[Float[Array, "n D"], Any]:
+        """The output of attention, or of a gated delta net, and the cache."""
+        if self.spec.delta is None:
+            return self.attn(x, inputs, layer_type, implementation, kv, layer, key)
+        if layer_type.delta:
+            before, flat = kv and kv.delta, (inputs.rows, inputs.inverse)
+            y, after = self.delta(x, inputs.positions, *flat, before, layer, key)
+            return y, kv and kv._replace(delta=after)
+        before = kv and kv.attn
+        y, after = self.attn(x, inputs, layer_type, implementation, before, layer, key)
+        return y, kv and kv._replace(attn=after)
 
     def attn_input(self, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
         """What attention reads, and a parallel MLP."""

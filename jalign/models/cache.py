@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int, PyTree
 
+from jalign.models.delta.net import DeltaState
 from jalign.models.spec import Spec
 
 
@@ -28,12 +29,22 @@ class KeysValues(NamedTuple):
     v: Array
 
 
+class Memory(NamedTuple):
+    """The cache of a model with gated delta nets: keys and values of the layers with attention, the
+    states of the others. Of one layer alone, one of them is None.
+    """
+
+    attn: KeysValues | None
+    delta: DeltaState | None
+
+
 @struct.dataclass
 class KVCache:
     """Slot s of a row holds the key and value of the row's token at position s.
 
     Attributes:
-      kv: the arrays: `KeysValues`, or a tuple of them, one per layer (`jalign.rollout.unrolled`).
+      kv: the arrays: `KeysValues` or `Memory`, or a tuple of them, one per layer
+        (`jalign.rollout.unrolled`).
       lengths: [B] int32 tokens a row holds.
       fresh: nothing has been written, so tokens given now attend to themselves only (static: such
         a call is a prefill and runs the training kernels instead of attention to the whole cache).
@@ -47,13 +58,19 @@ class KVCache:
     def empty(cls, spec: Spec, rows: int, slots: int, dtype: DTypeLike) -> KVCache:
         """A cache for `rows` rows of up to `slots` tokens."""
         # Heads before slots: sampling on CPU is 1.6 times as fast as with slots before heads.
-        shape = (spec.depth, rows, spec.kv_heads, slots, spec.head_dim)
-        kv = KeysValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        layers = len(spec.layers_of("attn"))
+        shape = (layers, rows, spec.kv_heads, slots, spec.head_dim)
+        kv: Any = KeysValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+        if spec.delta is not None:
+            layers = len(spec.layers_of("delta"))
+            kv = Memory(kv, DeltaState.empty(spec.delta, layers, rows, dtype))
         return cls(kv, jnp.zeros(rows, jnp.int32), fresh=True)
 
     @property
     def slots(self) -> int:
-        return jax.tree.leaves(self.kv)[0].shape[3]
+        is_one = lambda x: isinstance(x, KeysValues)  # noqa: E731
+        arrays = (x for x in jax.tree.leaves(self.kv, is_leaf=is_one) if is_one(x))
+        return next(arrays).k.shape[3]
 
     def filled(self, kv: PyTree, positions: Int[Array, "B N"]) -> KVCache:
         """The cache after tokens at `positions` were written; a row with only negative positions

@@ -27,7 +27,7 @@ from jalign.core import did_you_mean
 from jalign.kernels import devices
 from jalign.kernels.backend import choose_attention
 from jalign.kernels.flat import expand
-from jalign.models import invariant
+from jalign.models import invariant, stacks
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
 from jalign.models.experts.linear import layer_matrices
@@ -258,17 +258,19 @@ class Decoder(nnx.Module):
         periods, unroll = spec.depth // period, self.unroll
         unroll = devices.platform() == "cpu" if unroll is None else unroll
         graphdef, state = nnx.split(self.layers)
-        # the last entry: the layer's number, which is its place in the cache
+        # the last entry: where the layer lies in the cache
         stacked = (
             state,
             None if key is None else jax.random.split(key, spec.depth),
-            jnp.arange(spec.depth),
+            jnp.array(stacks.places(spec)),
         )
 
-        def one_layer(i: int, x, kv, stacked):
+        def one_layer(i: int, start: int, x, kv, stacked):
             # Sliced here, inside what is recomputed: a slice made outside would be kept for the
             # backward pass, which is a second copy of the weights.
-            params, key, number = jax.tree.map(lambda a: a[i], stacked) if period > 1 else stacked
+            if period > 1:
+                stacked = tuple(stacks.of_layer(spec, x, i, start=start) for x in stacked)
+            params, key, number = stacked
             kind = spec.kinds[i]
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
@@ -276,13 +278,13 @@ class Decoder(nnx.Module):
             x, kv, logits = run(layer, x, inputs, kind, implementation, kv, number, key)
             return constrain(x, TOKEN_AXES, None), kv, logits
 
-        def several(carry, stacked, count: int, scanned: bool) -> Any:
+        def several(carry, stacked, layers: range, scanned: bool) -> Any:
             x, kv = carry
             # An offloaded reference: TPU programs slice host arrays along one axis only.
             stacked = to_device(stacked)
             seen = []
-            for i in range(count):
-                run = functools.partial(one_layer, i)
+            for i in layers:
+                run = functools.partial(one_layer, i, layers.start)
                 if kv is None:  # with a cache there is no backward pass
                     # XLA merges recomputation with the forward pass, but not across a loop.
                     run = REMAT[self.remat](run, prevent_cse=not scanned)
@@ -292,20 +294,18 @@ class Decoder(nnx.Module):
 
         scanned_layers = stacked
         if period > 1:
-            scanned_layers = jax.tree.map(
-                lambda a: a[: periods * period].reshape(periods, period, *a.shape[1:]), stacked
-            )
+            scanned_layers = tuple(stacks.by_period(spec, x, periods) for x in stacked)
         # 24 layers compile in 2.3 CPU-s scanned and 8.1 unrolled. The cache is carried: as scanned
         # input and output it would be copied three times per token (TinyLlama, 64 rows: 1.56 GiB).
         carry, seen = jax.lax.scan(
-            functools.partial(several, count=period, scanned=not unroll),
+            functools.partial(several, layers=range(period), scanned=not unroll),
             (x, kv),
             scanned_layers,
             unroll=periods if unroll else 1,
         )
-        left = spec.depth - periods * period
+        left = range(periods * period, spec.depth)
         if left:
-            rest = jax.tree.map(lambda a: a[periods * period :], stacked)
+            rest = tuple(stacks.after(spec, x, left.start) for x in stacked)
             carry, last = several(carry, rest, left, scanned=False)
             seen = jnp.concatenate([seen.reshape(-1, *last.shape[1:]), last]) if keep else None
         elif keep:
@@ -314,7 +314,8 @@ class Decoder(nnx.Module):
 
     def _row_tables(self, tables, rows, inverse) -> Any:
         """`tables` by rows, if the kernel rotates rows."""
-        used = {self.attention or self._best_attention(kind) for kind in self.spec.kinds}
+        attn = [kind for kind in self.spec.kinds if not kind.delta]
+        used = {self.attention or self._best_attention(kind) for kind in attn}
         if used != {"splash"}:
             return None
         if rows is None or inverse is None:

@@ -134,7 +134,7 @@ def load(
         graphdef, abstract = nnx.split(model)
         leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
         where = jax.tree.leaves(_shardings(mesh, abstract, rules))
-        plan = entries(family, {path_name(path): leaf.shape for path, leaf in leaves})
+        plan = entries(family, spec, {path_name(path): leaf.shape for path, leaf in leaves})
         plan = [e for e in plan if e.row.theirs != SCORE or SCORE in shapes]
         named = namer(family, shapes)
         check(family, plan, shapes, named, headless=spec.tied or not lm_head)
@@ -235,7 +235,7 @@ def save(
         )
     leaves = {path_name(p): x for p, x in jax.tree_util.tree_flatten_with_path(state)[0]}
     dropped = HEAD if scalar else SCORE
-    plan = entries(family, {path: x.shape for path, x in leaves.items()})
+    plan = entries(family, model.spec, {path: x.shape for path, x in leaves.items()})
     plan = [entry for entry in plan if entry.row.theirs != dropped]
     kind = jnp.dtype(leaves["embed.weight"].dtype if dtype is None else dtype)
     source = tensors(plan, leaves, kind)

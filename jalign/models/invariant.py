@@ -47,6 +47,10 @@ def check(spec: Spec, linears: Collection[Linear | ExpertLinear]) -> None:
             "this model's rotary angles depend on the length of the row, which is unknown while it "
             "is sampled: it cannot be batch-invariant"
         )
+    if spec.delta is not None or spec.attn_gate:
+        raise ValueError(
+            "a model with gated delta nets or gated attention cannot be batch-invariant"
+        )
     if any(isinstance(linear.kernel, Quantized) for linear in linears):
         raise ValueError("a batch-invariant model has no quantized matrices: set model.quant: none")
     if any(getattr(linear.lora, "dropout", 0) for linear in linears):

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jalign.models.families.base import Family, Row
+from jalign.models.spec import Spec
 from jalign.parallel.hosts import gather
 
 HEAD, SCORE = "lm_head.weight", "score.weight"
@@ -34,10 +35,16 @@ class Entry(NamedTuple):
     row: Row
     parts: tuple[Part, ...]
     stack: tuple[int, ...]  # layers, or layers and experts, that have a tensor each
+    layers: tuple[int, ...]  # the number of each of these layers
 
     @property
     def names(self) -> list[str]:
-        return [self.row.theirs.format(*index) for index in np.ndindex(self.stack)]
+        return [self.name(index) for index in np.ndindex(self.stack)]
+
+    def name(self, index: tuple[int, ...]) -> str:
+        """Of the tensor at this index of the stack."""
+        numbers = (self.layers[i] for i in index[:1])
+        return self.row.theirs.format(*numbers, *index[1:])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,7 +53,7 @@ class Entry(NamedTuple):
         return _turned(shape) if self.row.transposed else shape
 
 
-def entries(family: Family, shapes: Shapes) -> list[Entry]:
+def entries(family: Family, spec: Spec, shapes: Shapes) -> list[Entry]:
     """The rows of the family's table that apply to parameters of these paths and shapes."""
     table, left = [], set(shapes)
     for row in family.rows:
@@ -63,9 +70,15 @@ def entries(family: Family, shapes: Shapes) -> list[Entry]:
             )
             offset += shape[-1]
             left.discard(path)
-        table.append(Entry(row, tuple(parts), shapes[row.ours[0]][:stacked]))
+        layers = layers_of(spec, row.ours[0]) if stacked else ()
+        table.append(Entry(row, tuple(parts), shapes[row.ours[0]][:stacked], layers))
     assert not left, f"no row of {family.model_type} holds {sorted(left)}"
     return table
+
+
+def layers_of(spec: Spec, path: str) -> tuple[int, ...]:
+    """The numbers of the layers that a parameter of the stack is of."""
+    return spec.layers_of(path.split(".")[1])
 
 
 def namer(family: Family, shapes: Shapes) -> Callable[[str], str]:
@@ -148,7 +161,7 @@ def reader(
             first = [start for start, _ in bounds[:stacked]]
             for slot in np.ndindex(out.shape[:stacked]):
                 at = (i + j for i, j in zip(first, slot, strict=True))
-                out[slot] = one(named(entry.row.theirs.format(*at)), bounds[stacked:])
+                out[slot] = one(named(entry.name(tuple(at))), bounds[stacked:])
             done[bounds] = out
         return done[bounds]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import jax
 from flax import nnx
 
+from jalign.models import stacks
 from jalign.models.decoder import Decoder
 
 _DEPTH = ("num_hidden_layers", "n_layer")  # what config.json calls it
@@ -27,8 +27,10 @@ def first_layers(model: Decoder, depth: int) -> Decoder:
         raise ValueError(f"depth must be between 1 and {model.spec.depth}, got {depth}")
     pruned = nnx.clone(model)
     layers = nnx.state(pruned.layers)
-    nnx.update(pruned.layers, jax.tree.map(lambda x: x[:depth], layers))
-    by_layer = {name: getattr(model.spec, name)[:depth] for name in ("windowed", "no_rope")}
+    nnx.update(pruned.layers, stacks.first(model.spec, layers, depth))
+    by_layer = {
+        name: getattr(model.spec, name)[:depth] for name in ("windowed", "no_rope", "delta_layers")
+    }
     pruned.spec = dataclasses.replace(model.spec, depth=depth, **by_layer)
     if model.source:
         config = json.loads(model.source)

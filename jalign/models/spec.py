@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jalign.core import did_you_mean
+from jalign.models.delta.spec import DeltaNet
 from jalign.models.experts.spec import Experts
 from jalign.models.fields import LATER, StableRepr
 from jalign.models.rope import Rope
@@ -17,12 +18,16 @@ QK_NORMS = ("head", "width")
 
 
 class LayerType(NamedTuple):
-    """What differs between layers: the attention window (None: everything before) and the rotary
-    embedding.
+    """What differs between layers: the attention window (None: everything before), the rotary
+    embedding, and whether a gated delta net stands in the place of attention.
     """
 
     window: int | None
     rope: Rope | None
+    delta: bool = False
+
+
+DELTA = LayerType(None, None, True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,6 +50,10 @@ class Spec(StableRepr):
       residual_scale: factor of the outputs of attention and MLP (Granite).
       qk_norm: queries and keys are normalized (Qwen 3, Gemma 3).
       qk_norm_over: head: each head alone; width: all heads together (OLMo 2 and 3).
+      attn_gate: the output of attention is multiplied by the sigmoid of a further projection
+        (Qwen 3.5), whose columns follow those of each head's queries.
+      delta: sizes of the gated delta nets that some layers have in the place of attention, or None.
+      delta_layers: for each layer whether it has one (Qwen 3.5).
       qkv_bias, o_bias, mlp_bias: which linear layers have one.
       embed_scale: factor of the token embeddings (Gemma: sqrt(D)), rounded to the compute dtype as
         in training.
@@ -99,6 +108,9 @@ class Spec(StableRepr):
     residual_scale: float = field(default=1.0, metadata=LATER)
     qk_norm_over: str = field(default="head", metadata=LATER)
     no_rope: tuple[bool, ...] = field(default=(), metadata=LATER)
+    attn_gate: bool = field(default=False, metadata=LATER)
+    delta: DeltaNet | None = field(default=None, metadata=LATER)
+    delta_layers: tuple[bool, ...] = field(default=(), metadata=LATER)
     attn_sinks: bool = field(default=False, metadata=LATER)
     experts: Experts | None = field(default=None, metadata=LATER)
     # not in the repr, by which a resumed run is compared
@@ -117,9 +129,15 @@ class Spec(StableRepr):
             raise ValueError(
                 f"{self.heads} heads do not divide into {self.kv_heads} key/value heads"
             )
-        for name in ("windowed", "no_rope"):
+        for name in ("windowed", "no_rope", "delta_layers"):
             if (count := len(getattr(self, name))) not in (0, self.depth):
                 raise ValueError(f"{name} names {count} layers, depth is {self.depth}")
+        if (self.delta is None) != (not any(self.delta_layers)):
+            raise ValueError(
+                "delta and delta_layers describe the same layers: give both or neither"
+            )
+        if self.delta is not None and all(self.delta_layers):
+            raise ValueError("one layer at least must have attention")
         if self.parallel and (self.post_norms or not self.pre_norms):
             raise ValueError("parallel attention and MLP share one norm, that of their input")
         if self.window is None and (any(self.windowed) or self.local_rope is not None):
@@ -138,10 +156,19 @@ class Spec(StableRepr):
         windowed = self.windowed or (self.window is not None,) * self.depth
         kinds = (local if w else full for w in windowed)
         without = self.no_rope or (False,) * self.depth
-        return tuple(
+        kinds = [
             kind._replace(rope=None) if no else kind
             for kind, no in zip(kinds, without, strict=True)
-        )
+        ]
+        delta = self.delta_layers or (False,) * self.depth
+        return tuple(DELTA if d else kind for d, kind in zip(delta, kinds, strict=True))
+
+    def layers_of(self, part: str) -> tuple[int, ...]:
+        """The layers that have a part, such as attn, delta or mlp."""
+        kinds = enumerate(self.kinds)
+        if self.delta is None or part not in ("attn", "delta"):
+            return tuple(range(self.depth))
+        return tuple(i for i, kind in kinds if kind.delta == (part == "delta"))
 
     @property
     def period(self) -> int:

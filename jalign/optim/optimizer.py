@@ -24,7 +24,7 @@ READS: dict[str, tuple[str, ...]] = {
     "adafactor": ("weight_decay",),
     "sgd": ("momentum",),
 }
-_NOT_DECAYED = re.compile(r"norm|bias|sinks")
+_NOT_DECAYED = re.compile(r"norm|bias|sinks|a_log")
 _ADAPTER = re.compile(r"lora\.[ab]$")
 # Embeddings and heads are matrices too, but Muon is meant for hidden layers.
 _STACKED_MATRIX = re.compile(r"layers\..*(kernel|lora\.[ab])$")

@@ -27,8 +27,8 @@ Rules = Sequence[tuple[str, P]]
 
 # Matched from the end of a path, as in "layers.attn.q.kernel"; the first that matches counts.
 # Layers are stacked on axis 0.
-FIRST = r"layers\.(attn\.[qkv]|mlp\.(shared\.)?(gate|up))"
-LAST = r"layers\.(attn\.o|mlp\.(shared\.)?down)"
+FIRST = r"layers\.(attn\.[qkv]|delta\.[qkvzab]|mlp\.(shared\.)?(gate|up))"
+LAST = r"layers\.((attn|delta)\.o|mlp\.(shared\.)?down)"
 EXPERTS = r"layers\.mlp\.experts"
 STORED = r"kernel(\.parts\.(codes|scales))?"
 DEFAULT: Rules = (
@@ -52,6 +52,7 @@ DEFAULT: Rules = (
     # One step per 16,384 entries, one scale per output: replicating them costs nothing.
     (r"layers\..*\.kernel\.parts\.(steps|mean|channel_scales)", P()),
     (r"layers\.mlp\.(router|shared_gate)\..*", P()),
+    (r"layers\.delta\.(conv|a_log|a_bias)", P()),
     (r"embed\.weight", P(TENSOR, FSDP_AXES)),
     (r"positions\.weight", P(None, FSDP_AXES)),
     (r"lm_head\.kernel", P(FSDP_AXES, TENSOR)),

@@ -141,7 +141,7 @@ def read_prompts(
 
 def for_decoding(weights: SamplingWeights, cache: KVCache) -> KVCache:
     """The cache in the layout that single tokens are decoded with."""
-    return cache if weights.layers is None else split_cache(cache)
+    return cache if weights.layers is None else split_cache(cache, weights.model().spec)
 
 
 def decode_model(weights: SamplingWeights) -> DecodeModel:

@@ -139,7 +139,7 @@ def admit(
       The rows, the logits of the first tokens, and the prompts [r, P], whose first token has no
       log-prob (0).
     """
-    room = jax.tree.leaves(slots.cache.kv)[0].shape[3]
+    room = slots.cache.slots
     decoder, cache, hidden = read_prompts(weights, prompts, lengths, room - prompts.shape[1])
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
     put = partial(_put, rows)

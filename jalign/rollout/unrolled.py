@@ -18,12 +18,14 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from jalign.models import invariant
+from jalign.models import invariant, stacks
 from jalign.models.block import AttentionInputs, Layer
-from jalign.models.cache import KeysValues, KVCache
+from jalign.models.cache import KeysValues, KVCache, Memory
 from jalign.models.decoder import Decoder
+from jalign.models.delta.net import DeltaState
 from jalign.models.linear import linear_layers
 from jalign.models.quant import dequantize
+from jalign.models.spec import LayerType, Spec
 
 TRANSPOSE_FROM_ROWS = 4  # rows
 
@@ -97,13 +99,31 @@ def unstack_layers(model: Decoder, *, transposed: bool) -> tuple[Layer, ...]:
             linear.kernel = nnx.data(TransposedKernel(linear.kernel[...]))
     graphdef, stacked = nnx.split(model.layers)
     return tuple(
-        nnx.merge(graphdef, jax.tree.map(lambda a, i=i: a[i], stacked))
-        for i in range(model.spec.depth)
+        _with_own_parts(nnx.merge(graphdef, stacks.of_layer(model.spec, stacked, i)), kind)
+        for i, kind in enumerate(model.spec.kinds)
     )
 
 
-def split_cache(cache: KVCache) -> KVCache:
-    """The cache for `Unrolled`: one pair of arrays [1, B, ...] per layer."""
-    k, v = cache.kv
-    layers = tuple(KeysValues(k[i : i + 1], v[i : i + 1]) for i in range(len(k)))
+def _with_own_parts(layer: Layer, kind: LayerType) -> Layer:
+    if layer.spec.delta is not None:
+        setattr(layer, "attn" if kind.delta else "delta", nnx.data(None))
+    return layer
+
+
+def split_cache(cache: KVCache, spec: Spec) -> KVCache:
+    """The cache for `Unrolled`: arrays [1, B, ...] per layer."""
+
+    def at(x: KeysValues | DeltaState, i: int) -> KeysValues | DeltaState:
+        return jax.tree.map(lambda a: a[i : i + 1], x)
+
+    kv, places = cache.kv, enumerate(stacks.places(spec))
+    if spec.delta is None:
+        layers = tuple(at(kv, i) for _, i in places)
+    else:
+        layers = tuple(
+            Memory(None, at(kv.delta, i))
+            if spec.kinds[layer].delta
+            else Memory(at(kv.attn, i), None)
+            for layer, i in places
+        )
     return dataclasses.replace(cache, kv=layers)

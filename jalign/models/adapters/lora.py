@@ -23,7 +23,7 @@ from jalign.core import did_you_mean
 from jalign.models.experts.linear import ExpertLinear, layer_matrices
 from jalign.models.linear import Linear
 
-EVERY_LAYER = r"(attn|mlp)\..*"
+EVERY_LAYER = r"(attn|delta|mlp)\..*"
 
 Model = TypeVar("Model", bound=nnx.Module)
 

@@ -30,6 +30,7 @@ from jalign.models.adapters.peft_tables import PREFIX, replace_tables, tables_to
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
 from jalign.models.heads import ScalarHead
+from jalign.models.keys import layers_of
 from jalign.models.linear import Linear, linear_layers
 from jalign.models.safetensors_io import write
 from jalign.parallel.hosts import gather
@@ -44,16 +45,23 @@ class FusedMatrix(NamedTuple):
       module: its name, with `{}` for the layer: "model.layers.{}.self_attn.q_proj".
       ours: paths such as `layers.attn.q`.
       conv: stored [in, out] (GPT-2's Conv1D).
+      layers: the numbers of the layers that have it.
     """
 
     module: str
     paths: tuple[str, ...]
     conv: bool
+    layers: tuple[int, ...]
 
     @property
     def short(self) -> str:
         """What follows the number of the layer."""
         return self.module.split("{}.")[-1]
+
+    @property
+    def names(self) -> list[str]:
+        """Its name in each layer."""
+        return [self.module.format(i) for i in self.layers]
 
 
 def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> None:
@@ -84,15 +92,14 @@ def save_adapter(model: Decoder, folder: str | os.PathLike, base_name: str) -> N
         used = [(x != 0).any(0) | (y != 0).any(1) for x, y in zip(a, b, strict=True)]
         used = used if np.any(used) else [u | True for u in used]
         counts = [int(u.sum()) for u in used]
-        for i, u in enumerate(used):
-            name = matrix.module.format(i)
+        for i, (name, u) in enumerate(zip(matrix.names, used, strict=True)):
             if u.any():
                 tensors[f"{PREFIX}{name}.lora_A.weight"] = np.ascontiguousarray(a[i][:, u].T)
                 tensors[f"{PREFIX}{name}.lora_B.weight"] = np.ascontiguousarray(b[i][u].T)
         if len(set(counts)) == 1:  # all layers agree
             ranks[matrix.short], scales[matrix.short] = counts[0], scale
             continue
-        some = {matrix.module.format(i): n for i, n in enumerate(counts) if n}
+        some = {name: n for name, n in zip(matrix.names, counts, strict=True) if n}
         ranks, scales = ranks | some, scales | dict.fromkeys(some, scale)
         if len(some) < len(counts):
             partly, modules = [*partly, matrix], [*modules, *some]
@@ -139,8 +146,8 @@ def load_adapter(model: Decoder, folder: str | os.PathLike) -> Decoder:
     config, tensors = peft_config.read(folder)
     model = nnx.clone(model)
     for matrix in _table(model):
-        layers = [_pop(tensors, matrix, i) for i in range(model.spec.depth)]
-        names = [matrix.module.format(i) for i in range(model.spec.depth)]
+        names = matrix.names
+        layers = [_pop(tensors, name) for name in names]
         if not any(layers):
             continue
         missing = [n for n, x in zip(names, layers, strict=True) if x is None]
@@ -182,7 +189,12 @@ def _table(model: Decoder) -> list[FusedMatrix]:
     linears = linear_layers(model)
     rows = family_of(json.loads(model.source)).rows
     return [
-        FusedMatrix(row.theirs.removesuffix(".weight"), paths, not row.transposed)
+        FusedMatrix(
+            row.theirs.removesuffix(".weight"),
+            paths,
+            not row.transposed,
+            layers_of(model.spec, paths[0]),
+        )
         for row in rows
         if (paths := tuple(path.removesuffix(".kernel") for path in row.ours))[0] in linears
         and row.ours[0].endswith(".kernel")
@@ -243,11 +255,9 @@ def _targets(with_adapter: list[FusedMatrix], table: list[FusedMatrix]) -> list[
     )
 
 
-def _pop(
-    tensors: dict[str, np.ndarray], matrix: FusedMatrix, layer: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _pop(tensors: dict[str, np.ndarray], module: str) -> tuple[np.ndarray, np.ndarray] | None:
     """A layer's A [in, r] and B [r, out], or None."""
-    names = [f"{PREFIX}{matrix.module.format(layer)}.lora_{x}.weight" for x in "AB"]
+    names = [f"{PREFIX}{module}.lora_{x}.weight" for x in "AB"]
     if not all(name in tensors for name in names):
         return None
     a, b = (tensors.pop(name).astype(np.float32).T for name in names)

@@ -93,6 +93,8 @@ WINDOWS = {
         "full_attention",
     ],
 }
+# Two periods of three layers, which end with one of full attention.
+HYBRID = ["linear_attention", "linear_attention", "full_attention"] * 2
 GPT2 = {
     "vocab_size": 80,
     "n_embd": 32,
@@ -149,6 +151,9 @@ MODELS = {
     "phi4": ("Phi3Config", {"rope_parameters": PHI4_ROPE, "tie_word_embeddings": True,
         "original_max_position_embeddings": 16}),
     "gpt2": ("GPT2Config", {}),
+    "qwen3_5": ("Qwen3_5TextConfig", {"num_hidden_layers": 6, "head_dim": 12, "layer_types": HYBRID,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 6,
+        "linear_value_head_dim": 10, "linear_conv_kernel_dim": 3}),
     "smollm3": ("SmolLM3Config", {"num_hidden_layers": 5, "tie_word_embeddings": True}),
     "olmo2": ("Olmo2Config", {}),
     "olmo3": ("Olmo3Config", WINDOWS | {"rope_parameters": OLMO3_ROPES}),
@@ -186,7 +191,8 @@ def build(name: str, seed: int = 0):
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for path, p in model.named_parameters():
-            centre = 1.0 if ("norm" in path and "gemma" not in name) or "ln_" in path else 0.0
+            less_one = "gemma" in name or (name == "qwen3_5" and "linear_attn" not in path)
+            centre = 1.0 if ("norm" in path and not less_one) or "ln_" in path else 0.0
             centre = 0.0 if path.endswith("bias") else centre
             p.copy_(centre + (0.25 if p.ndim < 2 else 0.15) * torch.randn_like(p))
     return model

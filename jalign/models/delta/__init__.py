@@ -1,0 +1,1 @@
+"""Gated delta nets: layers with a state of fixed size in the place of attention."""
