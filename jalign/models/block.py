@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
 from jalign.kernels.splash import tokens_last
-from jalign.models.cache import KeysValues, write
+from jalign.models.cache import KeysValues, Memory, write
 from jalign.models.delta.net import GatedDeltaNet
 from jalign.models.experts.sparse import SparseMLP
 from jalign.models.linear import Linear, split_key
@@ -30,6 +30,8 @@ from jalign.models.rope import Rope, Rotation
 from jalign.models.spec import LayerType, Spec
 from jalign.parallel.axes import BATCH_AXES, CONTEXT, HEAD_AXES
 from jalign.parallel.rules import constrain, ways
+
+Cached = KeysValues | Memory | None
 
 
 class AttentionInputs(NamedTuple):
@@ -193,10 +195,10 @@ class Layer(nnx.Module):
         inputs: AttentionInputs,
         layer_type: LayerType,
         implementation: str,
-        kv: KeysValues | None,
+        kv: Cached,
         layer: Array | int,
         key: Array | None,
-    ) -> tuple[Float[Array, "n D"], KeysValues | None, Float[Array, "n E"] | None]:
+    ) -> tuple[Float[Array, "n D"], Cached, Float[Array, "n E"] | None]:
         """The output, the cache, and the router's logits if there are experts."""
         attn_key, mlp_key = split_key(key, 2)
         y, kv = self.mix(
@@ -212,20 +214,20 @@ class Layer(nnx.Module):
         inputs: AttentionInputs,
         layer_type: LayerType,
         implementation: str,
-        kv: Any,
+        kv: Cached,
         layer: Array | int,
         key: Array | None,
-    ) -> tuple[Float[Array, "n D"], Any]:
+    ) -> tuple[Float[Array, "n D"], Cached]:
         """The output of attention, or of a gated delta net, and the cache."""
-        if self.spec.delta is None:
-            return self.attn(x, inputs, layer_type, implementation, kv, layer, key)
+        if not isinstance(kv, Memory):  # none, or that of attention alone
+            kv = Memory(kv, None)
+        attn, delta = kv
         if layer_type.delta:
-            before, flat = kv and kv.delta, (inputs.rows, inputs.inverse)
-            y, after = self.delta(x, inputs.positions, *flat, before, layer, key)
-            return y, kv and kv._replace(delta=after)
-        before = kv and kv.attn
-        y, after = self.attn(x, inputs, layer_type, implementation, before, layer, key)
-        return y, kv and kv._replace(attn=after)
+            flat = (inputs.rows, inputs.inverse)
+            y, delta = self.delta(x, inputs.positions, *flat, delta, layer, key)
+        else:
+            y, attn = self.attn(x, inputs, layer_type, implementation, attn, layer, key)
+        return y, attn if self.spec.delta is None or kv == (None, None) else Memory(attn, delta)
 
     def attn_input(self, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
         """What attention reads, and a parallel MLP."""

@@ -99,6 +99,7 @@ def _facts(
             requested=None if options.model.attention == "auto" else options.model.attention,
         )
         for kind in spec.kinds
+        if not kind.delta
     }
     rows = plan_data.rows_of(data)
     count = sum(int(stack.count) for stack in data)
@@ -159,7 +160,8 @@ def _add_sampling_costs(options: RunOptions, report: Report, roles: PlannedRoles
     read = work.decode_bytes(spec, -(-responses // devices), prompt, new, itemsize)
     report.sampling_s = read / report.target.accelerator.bandwidth
     at_once = (options.rollout.rows or responses) / devices
-    report.cache = work.cache_entry(spec, itemsize) * (prompt + new) * max(1.0, at_once)
+    row = work.cache_entry(spec, itemsize) * (prompt + new) + work.state_bytes(spec)
+    report.cache = row * max(1.0, at_once)
 
 
 def _bytes(x: jax.ShapeDtypeStruct) -> float:

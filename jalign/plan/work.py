@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from jalign.kernels.delta_rule import CHUNK
 from jalign.models.spec import Spec
 
 
@@ -47,12 +48,23 @@ def layer_parameters(spec: Spec, experts: float | None = None) -> int:
       experts: how many experts of a layer count; None: all. `active_parameters` has those of a
         token.
     """
-    attention = spec.width * spec.head_dim * (2 * spec.heads + 2 * spec.kv_heads)
     if (mixture := spec.experts) is None:
-        return spec.depth * (attention + (2 + spec.gated) * spec.width * spec.mlp_width)
-    used = mixture.count if experts is None else experts
-    inside = used * mixture.width + (mixture.shared_width or 0)
-    return round(spec.depth * (attention + spec.width * (3 * inside + mixture.count)))
+        inside = (2 + spec.gated) * spec.mlp_width
+    else:
+        used = mixture.count if experts is None else experts
+        inside = 3 * (used * mixture.width + (mixture.shared_width or 0)) + mixture.count
+    return _mixing_parameters(spec) + round(spec.depth * spec.width * inside)
+
+
+def _mixing_parameters(spec: Spec) -> int:
+    """Number of parameters of the matrices of attention and gated delta nets."""
+    q = 3 if spec.attn_gate else 2  # with the output, and the gate
+    attention = spec.width * spec.head_dim * (q * spec.heads + 2 * spec.kv_heads)
+    total = len(spec.layers_of("attn")) * attention
+    if (delta := spec.delta) is None:
+        return total
+    columns = 2 * delta.key_width + 3 * delta.value_width + 2 * delta.value_heads
+    return total + len(spec.layers_of("delta")) * spec.width * columns
 
 
 def active_parameters(spec: Spec) -> int:
@@ -84,10 +96,22 @@ def forward(spec: Spec, shapes: Sequence[Rows], *, vocabulary: bool = True) -> F
     for s in shapes:
         linear += 2.0 * active_parameters(spec) * s.tokens
         for kind in spec.kinds:
+            if kind.delta:
+                attention += s.rows * s.row_len * _delta_flops(spec)
+                continue
             # q k^T and p v, a multiplication and an addition each
             attention += 4.0 * spec.heads * spec.head_dim * s.rows * seen(s.row_len, kind.window)
         head += 2.0 * head_parameters(spec) * s.scored * vocabulary
     return Forward(linear, attention, head)
+
+
+def _delta_flops(spec: Spec) -> float:
+    """FLOPs of the gated delta rule for a token: its state is read twice and written once, and in a
+    chunk queries and keys meet all keys, and are applied to what all of them write.
+    """
+    assert spec.delta is not None
+    k, v = spec.delta.key_dim, spec.delta.value_dim
+    return spec.delta.value_heads * (6.0 * k * v + CHUNK * (4.0 * k + 3.0 * v))
 
 
 def step(
@@ -130,9 +154,17 @@ def decode_bytes(spec: Spec, rows: int, prompt: int, new: int, itemsize: int) ->
         count, k = spec.experts.count, spec.experts.top_k
         used = count * (1 - (1 - k / count) ** rows)
     weights = (layer_parameters(spec, used) + head_parameters(spec)) * itemsize
-    return new * weights + rows * cache_entry(spec, itemsize) * (new * prompt + new * new / 2)
+    cache = cache_entry(spec, itemsize) * (new * prompt + new * new / 2)
+    return new * weights + rows * (cache + 2 * new * state_bytes(spec))
 
 
 def cache_entry(spec: Spec, itemsize: int) -> int:
     """Bytes of one token's keys and values."""
-    return 2 * spec.depth * spec.kv_heads * spec.head_dim * itemsize
+    return 2 * len(spec.layers_of("attn")) * spec.kv_heads * spec.head_dim * itemsize
+
+
+def state_bytes(spec: Spec) -> int:
+    """Bytes of a row's states of gated delta nets, which each token reads and writes."""
+    if (delta := spec.delta) is None:
+        return 0
+    return len(spec.layers_of("delta")) * delta.value_heads * delta.key_dim * delta.value_dim * 4

@@ -213,6 +213,8 @@ def advance(
         # A row that is not live writes its last slot again, which nothing reads any more: a masked
         # write would cost a copy of the cache.
         positions = (slots.start + slots.position - 1)[:, None]
+        if decoder.model.spec.delta is not None:  # a state would take the token in again
+            positions = jnp.where(live[:, None], positions, -1)
         hidden, cache = decoder.model(slots.token[:, None], positions, cache=slots.cache)
         logits = decoder.logits(hidden[:, 0])
         token = _draw(logits, slots.key, slots.position, slots.settings)

@@ -46,7 +46,9 @@ class Unrolled(Decoder):
         self.batch_invariant = model.batch_invariant
         self.layers = nnx.List(layers)
 
-    def _run_layers(self, x: Array, inputs: AttentionInputs, kv: tuple[KeysValues, ...], key, keep):
+    def _run_layers(
+        self, x: Array, inputs: AttentionInputs, kv: tuple[KeysValues | Memory, ...], key, keep
+    ):
         written, seen = [], []
         run = invariant.run_layer if self.batch_invariant else Layer.__call__
         for layer, kind, one in zip(self.layers, self.spec.kinds, kv, strict=True):

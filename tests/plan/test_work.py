@@ -1,5 +1,7 @@
 """The counted arithmetic is that of the matrix products in the traced program."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,8 +10,10 @@ from jax.extend.core import jaxprs_in_params
 
 from jalign.layout import Layout
 from jalign.models.decoder import Decoder
+from jalign.models.delta.spec import DeltaNet
 from jalign.models.score import score
 from jalign.models.spec import Spec
+from jalign.parallel.paths import path_name
 from jalign.plan import work
 
 SPEC = Spec(
@@ -107,3 +111,19 @@ def test_parameters_are_those_of_the_model():
     params = nnx.state(Decoder(SPEC, rngs=nnx.Rngs(0)))
     matrices = sum(x.size for x in jax.tree.leaves(params) if x.ndim > 1 and x.shape != (3, 16))
     assert work.parameters(SPEC) == matrices
+
+
+def test_gated_delta_nets_count_their_own_matrices_and_keep_no_keys():
+    delta = DeltaNet(key_heads=2, value_heads=4, key_dim=3, value_dim=5, conv=4)
+    spec = dataclasses.replace(SPEC, attn_gate=True, delta=delta, delta_layers=(True, False, True))
+    params = nnx.state(nnx.eval_shape(lambda: Decoder(spec, rngs=nnx.Rngs(0))))
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    named = {path_name(path): x.size for path, x in leaves}
+    matrices = {n: x for n, x in named.items() if n.endswith((".kernel", "embed.weight"))}
+    assert work.parameters(spec) == sum(matrices.values())
+    assert work.cache_entry(spec, 2) == work.cache_entry(SPEC, 2) / 3
+    assert work.state_bytes(spec) == 2 * 4 * 3 * 5 * 4
+    rows = work.Rows(tokens=7, rows=1, row_len=7, scored=0)
+    attention = work.forward(spec, [rows]).attention
+    one = work.forward(SPEC, [rows]).attention / 3
+    assert attention == one + 2 * 7 * 4 * (6 * 3 * 5 + 64 * (4 * 3 + 3 * 5))

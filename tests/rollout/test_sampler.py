@@ -143,7 +143,7 @@ def test_layers_taken_apart_are_the_same_function(model, transposed):
         decoder = nnx.merge(model[0], state)
         _, cache = decoder(prompts, positions, cache=KVCache.empty(SPEC, 3, 8, jnp.float32))
         parts, apart = (
-            split_cache(cache),
+            split_cache(cache, SPEC),
             Unrolled(decoder, unstack_layers(decoder, transposed=transposed)),
         )
         return decoder(token, place, cache=cache), apart(token, place, cache=parts)
