@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
 from jalign.kernels.splash import tokens_last
+from jalign.models import stacks
 from jalign.models.cache import KeysValues, Memory, write
 from jalign.models.delta.net import GatedDeltaNet
 from jalign.models.experts.sparse import SparseMLP
@@ -219,15 +220,16 @@ class Layer(nnx.Module):
         key: Array | None,
     ) -> tuple[Float[Array, "n D"], Cached]:
         """The output of attention, or of a gated delta net, and the cache."""
-        if not isinstance(kv, Memory):  # none, or that of attention alone
-            kv = Memory(kv, None)
-        attn, delta = kv
+        if self.delta is None and not isinstance(kv, Memory):
+            return self.attn(x, inputs, layer_type, implementation, kv, layer, key)
+        attn, delta = kv if isinstance(kv, Memory) else (None, None)
+        layer = jnp.array(stacks.places(self.spec))[layer]
         if layer_type.delta:
             flat = (inputs.rows, inputs.inverse)
             y, delta = self.delta(x, inputs.positions, *flat, delta, layer, key)
         else:
             y, attn = self.attn(x, inputs, layer_type, implementation, attn, layer, key)
-        return y, attn if self.spec.delta is None or kv == (None, None) else Memory(attn, delta)
+        return y, None if kv is None else Memory(attn, delta)
 
     def attn_input(self, x: Float[Array, "n D"]) -> Float[Array, "n D"]:
         """What attention reads, and a parallel MLP."""

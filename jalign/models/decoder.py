@@ -258,11 +258,11 @@ class Decoder(nnx.Module):
         periods, unroll = spec.depth // period, self.unroll
         unroll = devices.platform() == "cpu" if unroll is None else unroll
         graphdef, state = nnx.split(self.layers)
-        # the last entry: where the layer lies in the cache
+        # the last entry: the layer's number
         stacked = (
             state,
             None if key is None else jax.random.split(key, spec.depth),
-            jnp.array(stacks.places(spec)),
+            jnp.arange(spec.depth),
         )
 
         def one_layer(i: int, start: int, x, kv, stacked):

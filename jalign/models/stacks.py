@@ -26,7 +26,7 @@ def place(spec: Spec, part: str, layer: int) -> int:
 
 
 def places(spec: Spec) -> list[int]:
-    """Where each layer's keys and values, or its state, lie in the cache."""
+    """Where each layer's keys and values, or its state, lie in the cache; 0 for the first layer."""
     return [place(spec, "delta" if kind.delta else "attn", i) for i, kind in enumerate(spec.kinds)]
 
 
