@@ -328,6 +328,7 @@ SEPARATE, FUSED = "q|v|o|gate|down", "q|gate|up|down"
         *((name, SEPARATE) for name in ("smollm3", "olmo2", "olmo3", "granite", "cohere2")),
         *((name, SEPARATE) for name in ("ministral", "ministral3")),
         *((name, FUSED) for name in ("glm", "glm4", "phi4")),
+        ("qwen3_5", "q|z|a|o|down"),
     ],
 )
 def test_adapters_of_newer_families_go_to_peft_and_come_back(tmp_path, name, targets):

@@ -77,7 +77,7 @@ def test_a_model_loaded_over_a_mesh_gives_the_same_logits_and_gradients(name, si
     "name",
     [
         *("smollm3", "olmo2", "olmo3", "granite", "cohere2", "ministral", "ministral3", "glm"),
-        *("glm4", "phi4"),
+        *("glm4", "phi4", "qwen3_5"),
     ],
 )
 def test_newer_families_on_flat_streams_over_a_mesh_give_the_logits_of_transformers(name):
