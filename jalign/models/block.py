@@ -223,7 +223,7 @@ class Layer(nnx.Module):
         if self.delta is None and not isinstance(kv, Memory):
             return self.attn(x, inputs, layer_type, implementation, kv, layer, key)
         attn, delta = kv if isinstance(kv, Memory) else (None, None)
-        layer = jnp.array(stacks.places(self.spec))[layer]
+        layer = jnp.array(stacks.cache_indices(self.spec))[layer]
         if layer_type.delta:
             flat = (inputs.rows, inputs.inverse)
             y, delta = self.delta(x, inputs.positions, *flat, delta, layer, key)

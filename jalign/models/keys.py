@@ -43,8 +43,8 @@ class Entry(NamedTuple):
 
     def name(self, index: tuple[int, ...]) -> str:
         """Of the tensor at this index of the stack."""
-        numbers = (self.layers[i] for i in index[:1])
-        return self.row.theirs.format(*numbers, *index[1:])
+        layer = (self.layers[i] for i in index[:1])
+        return self.row.theirs.format(*layer, *index[1:])
 
     @property
     def shape(self) -> tuple[int, ...]:

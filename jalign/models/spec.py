@@ -165,10 +165,9 @@ class Spec(StableRepr):
 
     def layers_of(self, part: str) -> tuple[int, ...]:
         """The layers that have a part, such as attn, delta or mlp."""
-        kinds = enumerate(self.kinds)
         if self.delta is None or part not in ("attn", "delta"):
             return tuple(range(self.depth))
-        return tuple(i for i, kind in kinds if kind.delta == (part == "delta"))
+        return tuple(i for i, delta in enumerate(self.delta_layers) if delta == (part == "delta"))
 
     @property
     def period(self) -> int:

@@ -16,7 +16,7 @@ from flax import nnx
 from jalign.models.spec import Spec
 
 
-def place(spec: Spec, part: str, layer: int) -> int:
+def stack_index(spec: Spec, part: str, layer: int) -> int:
     """Where a layer's parameters of a part lie in its stack: the number of layers before it that
     have the part; for a layer that lacks it that of another one.
     """
@@ -25,16 +25,18 @@ def place(spec: Spec, part: str, layer: int) -> int:
     return min(before, len(having) - 1)
 
 
-def places(spec: Spec) -> list[int]:
+def cache_indices(spec: Spec) -> list[int]:
     """Where each layer's keys and values, or its state, lie in the cache; 0 for the first layer."""
-    return [place(spec, "delta" if kind.delta else "attn", i) for i, kind in enumerate(spec.kinds)]
+    return [
+        stack_index(spec, "delta" if kind.delta else "attn", i) for i, kind in enumerate(spec.kinds)
+    ]
 
 
 def of_layer(spec: Spec, stacked: Any, layer: int, *, start: int = 0) -> Any:
     """A layer's slice of a layer state, stacked from the layer `start` on."""
 
     def at(part: str, a: jax.Array) -> jax.Array:
-        index = place(spec, part, layer) - place(spec, part, start)
+        index = stack_index(spec, part, layer) - stack_index(spec, part, start)
         return a[min(index, len(a) - 1)]
 
     return _by_part(at, stacked)
@@ -52,7 +54,7 @@ def by_period(spec: Spec, stacked: Any, periods: int) -> Any:
 
 def after(spec: Spec, stacked: Any, start: int) -> Any:
     """From the layer `start` on."""
-    return _by_part(lambda part, a: a[place(spec, part, start) :], stacked)
+    return _by_part(lambda part, a: a[stack_index(spec, part, start) :], stacked)
 
 
 def first(spec: Spec, stacked: Any, depth: int) -> Any:

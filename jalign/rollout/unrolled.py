@@ -118,14 +118,14 @@ def split_cache(cache: KVCache, spec: Spec) -> KVCache:
     def at(x: KeysValues | DeltaState, i: int) -> KeysValues | DeltaState:
         return jax.tree.map(lambda a: a[i : i + 1], x)
 
-    kv, places = cache.kv, enumerate(stacks.places(spec))
+    kv, indices = cache.kv, enumerate(stacks.cache_indices(spec))
     if spec.delta is None:
-        layers = tuple(at(kv, i) for _, i in places)
+        layers = tuple(at(kv, i) for _, i in indices)
     else:
         layers = tuple(
             Memory(None, at(kv.delta, i))
             if spec.kinds[layer].delta
             else Memory(at(kv.attn, i), None)
-            for layer, i in places
+            for layer, i in indices
         )
     return dataclasses.replace(cache, kv=layers)

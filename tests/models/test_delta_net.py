@@ -48,7 +48,7 @@ def test_every_part_is_stacked_over_the_layers_that_have_it(model):
     assert (SPEC.layers_of("attn"), SPEC.layers_of("delta")) == ((1, 3), (0, 2, 4))
     shapes = (model.layers.attn.o.kernel, model.layers.delta.o.kernel, model.layers.mlp.up.kernel)
     assert [x.shape[0] for x in shapes] == [2, 3, 5]
-    assert stacks.places(SPEC) == [0, 0, 1, 1, 2]
+    assert stacks.cache_indices(SPEC) == [0, 0, 1, 1, 2]
 
 
 @pytest.mark.parametrize(
