@@ -17,6 +17,7 @@ from fixtures_of_models import (
 )
 
 from jalign.models import hub
+from jalign.models.delta.spec import DeltaNet
 from jalign.models.families import FAMILIES, family_of
 from jalign.models.rope import QueryGrowth, Rope
 
@@ -120,6 +121,12 @@ READ = [  # name, what differs from its golden config, and the fields of the arc
     ("ministral", {"layer_types": None}, {"windowed": (), "window": 8}),
     ("ministral", {"sliding_window": None}, {"windowed": (), "window": None}),
     ("glm", {"attention_bias": False}, {"qkv_bias": False, "o_bias": False, "post_norms": False}),
+    ("qwen3_5", {"layer_types": None, "full_attention_interval": 2}, {"delta_layers": (T, F) * 3}),
+    (
+        "qwen3_5",
+        {"rope_parameters": None, "linear_num_value_heads": 6},
+        {"rope": Rope(fraction=0.25), "delta": DeltaNet(2, 6, 6, 10, 3)},
+    ),
     ("glm4", {}, {"qkv_bias": True, "o_bias": False, "post_norms": True}),
     ("glm4", {"rope_parameters": None}, {"rope": Rope(fraction=0.5, interleaved=True)}),
 ]
