@@ -10,6 +10,8 @@ import pytest
 from fixtures_of_models import GOLDEN, golden_outputs, logits_of
 from flax import nnx
 
+from jalign.algorithms import get
+from jalign.formats.router import with_router_losses
 from jalign.layout import Layout
 from jalign.models import hub
 from jalign.models.adapters.lora import add_lora, merge
@@ -20,6 +22,7 @@ from jalign.models.experts.spec import Experts
 from jalign.models.experts.statistics import router_statistics
 from jalign.models.families import family_of
 from jalign.models.quant import quantize
+from jalign.models.score import score
 
 MIXTURE = Experts(count=5, top_k=2, width=6, normalize=True, bias=True, swiglu_limit=0.4)
 X = np.random.default_rng(0).normal(size=(9, 8)).astype(np.float32)
@@ -175,3 +178,8 @@ def test_a_spec_without_a_mixture_has_no_router():
     assert dataclasses.replace(dense.spec, experts=None) == dense.spec
     with pytest.raises(ValueError, match="no experts, and so no router"):
         dense.with_router(jnp.zeros((1, 2), int), jnp.zeros((1, 2), int))
+    with pytest.raises(ValueError, match="router statistics need a model with experts"):
+        score(dense, Layout(*[None] * 5), ("router",))
+    with pytest.raises(ValueError, match=r"model\.router_z must be at least 0, got -1"):
+        with_router_losses(get("dpo"), balance=0.0, z=-1.0)
+    assert with_router_losses(get("dpo"), balance=0.0, z=0.0) is get("dpo")
