@@ -14,6 +14,7 @@ from jalign.algorithms import get
 from jalign.cli import (
     chat,
     data,
+    doctor,
     evaluate,
     export,
     init,
@@ -161,10 +162,6 @@ def of_leaderboard(args):
     Spec.from_dict(load_yaml(packaged.find(options.spec)) | options.set)
 
 
-def as_it_is(args):
-    assert args == []
-
-
 CHECKS = {
     "train": partial(of_config, command="train", add=train.add_options),
     "eval": of_eval,
@@ -187,7 +184,7 @@ CHECKS = {
     "report": lambda args: None,
     "compare": lambda args: None,
     "runs": lambda args: None,
-    "doctor": as_it_is,
+    "doctor": doctor.check_args,
     "configs": lambda args: None,
 }
 

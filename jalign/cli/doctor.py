@@ -5,7 +5,7 @@ whether a model is supported.
 import json
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from jalign import doctor as machine
@@ -13,8 +13,8 @@ from jalign.config.read import parsed
 from jalign.models.config_json import support_of
 
 
-def doctor(args: Sequence[str], console: Console) -> int:
-    """Print the report; 1 if the model does not load, else 0."""
+def check_args(args: Sequence[str]) -> Namespace:
+    """The options: `model`, a folder or hub name or None, and `json`."""
     parser = ArgumentParser(
         prog="jalign doctor",
         description="What this machine computes on, with which kernels, what is set in the "
@@ -24,7 +24,12 @@ def doctor(args: Sequence[str], console: Console) -> int:
     )
     parser.add_argument("--model", type=str | None, default=None, help="a folder or a hub name")
     parser.add_argument("--json", action="store_true", help="print {name: [fact, ...]} instead")
-    options = parsed(parser, args)
+    return parsed(parser, args)
+
+
+def doctor(args: Sequence[str], console: Console) -> int:
+    """Print the report; 1 if the model does not load, else 0."""
+    options = check_args(args)
     if options.model:
         support = support_of(options.model)
         lines, loads = support.lines(), not support.refusals
