@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 BLOCK, BIAS = 32, 127
@@ -62,4 +62,4 @@ class Mxfp4:
         values = np.ldexp(levels.reshape(*codes.shape[:-1], BLOCK), exponents[..., None])
         values = values.reshape(*values.shape[:2], -1).swapaxes(1, 2)
         start = inputs.start - first * BLOCK
-        return values[:, start : start + inputs.stop - inputs.start].astype(ml_dtypes.bfloat16)
+        return values[:, start : start + inputs.stop - inputs.start].astype(jnp.dtype(jnp.bfloat16))
