@@ -32,6 +32,10 @@ def test_every_model_that_is_known_has_as_many_parameters_as_its_card_says():
         "microsoft/Phi-3-mini-4k-instruct": 3.821,
         "microsoft/phi-4": 14.659,
         "google/gemma-3-1b-it": 1.0,
+        "Qwen/Qwen3-30B-A3B": 30.53,
+        "openai/gpt-oss-20b": 20.91,
+        "mistralai/Mixtral-8x7B-v0.1": 46.70,
+        "allenai/OLMoE-1B-7B-0924": 6.92,
     }
     known = architectures.known()
     specs = {name: family_of(config).spec(config) for name, config in known.items()}

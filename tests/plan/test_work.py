@@ -11,6 +11,7 @@ from jax.extend.core import jaxprs_in_params
 from jalign.layout import Layout
 from jalign.models.decoder import Decoder
 from jalign.models.delta.spec import DeltaNet
+from jalign.models.experts.spec import Experts
 from jalign.models.score import score
 from jalign.models.spec import Spec
 from jalign.parallel.paths import path_name
@@ -48,6 +49,24 @@ def hidden(remat: str):
     tokens = jnp.zeros((2, 64), jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(64), (2, 64))
     return lambda p: nnx.merge(graphdef, p)(tokens, positions)[0].sum(), params
+
+
+def test_a_token_passes_its_own_experts_and_decoding_reads_those_of_all_rows():
+    mixture = Experts(count=4, top_k=2, width=5, shared_width=6)
+    spec = dataclasses.replace(SPEC, experts=mixture)
+    attention = 16 * 8 * (2 * 4 + 2 * 2)
+    assert work.layer_parameters(spec) == 3 * (attention + 16 * (3 * (4 * 5 + 6) + 4))
+    assert work.active_parameters(spec) == 3 * (attention + 16 * (3 * (2 * 5 + 6) + 4))
+    counted = work.forward(spec, [work.Rows(128, 2, 64, 0)])
+    assert counted.linear == 2 * 128 * work.active_parameters(spec)
+
+    def weights(rows):
+        return work.decode_bytes(spec, rows, 0, 1, 1) - work.head_parameters(spec)
+
+    # One row uses 2 of 4 experts, two rows 3 on average.
+    cache = work.cache_entry(spec, 1) / 2
+    assert weights(1) - cache == work.active_parameters(spec)
+    assert weights(2) - 2 * cache == work.layer_parameters(spec, 3)
 
 
 def test_a_forward_pass_counts_the_layers_and_attention_where_tokens_look():
