@@ -31,7 +31,7 @@ CONFIG = {
     "tie_word_embeddings": True,
 }
 ROUTER = {"model.router_balance": 0.1, "model.router_z": 0.01}
-DPO = ROUTER | {"optim.learning_rate": 1e-3, "steps": 2}
+DPO = ROUTER | {"data.holdout": 0, "optim.learning_rate": 1e-3, "steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_step_is_the_same_on_another_mesh_and_in_more_micro_batches(mixture):
 
 
 def test_an_online_run_learns_with_the_samplers_routes(mixture):
-    options = ONLINE | mesh(fsdp=4, expert=2) | {"rollout.prompts": 8}
+    options = ONLINE | mesh(fsdp=4, expert=2) | {"rollout.prompts": 8, "data.holdout": 0}
     run(mixture, "replay", "grpo", **options, **{"rollout.replay_router": True}, steps=1)
     (row,) = rows(mixture, "replay")
     assert row["sampling/logp_difference_max"] < 1e-4 and row["grad_norm"] > 0

@@ -15,7 +15,7 @@ from jalign.models.functional import functional
 from jalign.models.score import ALONE, score
 from jalign.models.spec import Spec
 
-NAMES = tuple(n for n in ALONE if n not in ("competitor_logps", "attributes"))
+NAMES = tuple(n for n in ALONE if n not in ("competitor_logps", "attributes", "router"))
 
 # Two prompts with two responses each; every response token is scored. R is 3.
 PROMPTS = [[5, 6, 7], [8, 9]]
