@@ -51,7 +51,7 @@ SLOW = (
     *LONG, "own_algorithm", "pitfalls", "run_model", "cli_export",
     "judged_rewards", "response_end", "token_limits", "summary", "described", "launch", "ending",
     "checkpoint", "step", "hosts", "preemption", "diverged_runs", "missing_rewards", "offload",
-    "weight", "rounding", "moments", "hooks", "judge", "reward_model", "process_model",
+    "weight", "compiler_options", "moments", "hooks", "judge", "reward_model", "process_model",
     "transformers_serve", "server", "sampler", "refill", "steps", "embedded", "report", "compile",
     "targets", "traffic", "batch_invariant",
 )  # fmt: skip

@@ -13,7 +13,7 @@ from jalign.bench.rollouts import sampling_flops
 from jalign.bench.workloads import TINY_LLAMA, Work, random_weights
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example, Examples
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.models import hub
 from jalign.models.adapters.lora import trainable_filter
 from jalign.models.functional import functional
@@ -95,15 +95,15 @@ def config_online_step(options: RunOptions) -> Work:
         build_online.settings_of(options, eos=()),
         build_online.prompts_per_call(options),
     )
-    rounding = same_rounding(decoder.dtype)
+    xla_options = compiler_options(decoder.dtype)
     source = Online(
         row, examples, sample, _reward(rollout_spec.responses), model.apply, rollout_spec, mesh,
-        seed=options.seed, compiler_options=rounding,
+        seed=options.seed, compiler_options=xla_options,
     )  # fmt: skip
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
     state, frozen = initial_state(options, model, mesh, optimizer)
     step = jax.jit(
-        make_train_step(row, model.apply, optimizer), donate_argnums=0, compiler_options=rounding
+        make_train_step(row, model.apply, optimizer), donate_argnums=0, compiler_options=xla_options
     )
     with jax.set_mesh(mesh):
         data = plan_data.online_data(options, mesh, decoder.spec)

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jalign.data.examples import Example, Examples
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.options import RunOptions
 from jalign.plan import data as plan_data
 from jalign.plan.compile import Program, compile_program
@@ -66,7 +66,7 @@ def _train_step(
         make_train_step(algorithm, apply, optimizer),
         donate_argnums=0,
         out_shardings=(shardings, None),
-        compiler_options=same_rounding(roles.model.decoder.dtype),
+        compiler_options=compiler_options(roles.model.decoder.dtype),
     )
     parts = plan_data.abstract(mesh, data)
     # the count of micro-batches is an array, so the compiler sees a loop without an end
@@ -140,7 +140,7 @@ def _reader(
     read = jax.jit(
         model_fields(roles.model.apply, options.rollout.temperature),
         static_argnames="names",
-        compiler_options=same_rounding(roles.model.decoder.dtype),
+        compiler_options=compiler_options(roles.model.decoder.dtype),
     )
     # log-probs are read micro-batch by micro-batch: one of them is the program
     [part] = plan_data.abstract(mesh, data)

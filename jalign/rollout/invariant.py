@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.kernels.tiles import tiled
 from jalign.models import invariant
 from jalign.rollout.draw import greedy, pick
@@ -61,7 +61,7 @@ def program_for(
 ) -> Callable[..., Any]:
     """A jitted program, for a batch-invariant model with the compiler options of its scorer."""
     model = weights.model()
-    if not model.batch_invariant or not same_rounding(model.dtype):
+    if not model.batch_invariant or not compiler_options(model.dtype):
         return program
     return _rounded(program, static, donated)
 
@@ -74,5 +74,5 @@ def _rounded(
         inspect.unwrap(program),
         static_argnames=static,
         donate_argnames=donated,
-        compiler_options=dict(same_rounding(jnp.bfloat16)),
+        compiler_options=dict(compiler_options(jnp.bfloat16)),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jalign import store
 from jalign.core import Frozen
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.log import RunLog
 from jalign.run.setup import Setup
 from jalign.train.reference import reference_columns
@@ -49,6 +49,6 @@ def with_cached_reference(
             key=key,
             say=log.say,
             # as the training step is compiled, for the same reason
-            compiler_options=same_rounding(roles.decoder.dtype),
+            compiler_options=compiler_options(roles.decoder.dtype),
         )
     return Frozen(frozen.base, None)

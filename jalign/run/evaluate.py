@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from jalign.core import Frozen
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.run.batches import held_source_of
 from jalign.run.roles import initial_state
 from jalign.run.rollouts import evaluator_of
@@ -52,7 +52,7 @@ def _of_data(setup: Setup, state: TrainState, frozen: Frozen) -> dict[str, float
     step = jax.jit(
         make_eval_step(options.algorithm, roles.apply),
         # as the run's own evaluation, so that both give the same digits
-        compiler_options=same_rounding(roles.decoder.dtype),
+        compiler_options=compiler_options(roles.decoder.dtype),
     )
     return held_out_means(
         [step(state.params, frozen, state.carry, data) for data in batches.eval_batches()]

@@ -11,7 +11,7 @@ import jax
 from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.manifest import Meta
 from jalign.core import TrainState
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.log import RunLog
 from jalign.options import RunOptions
 from jalign.parallel import hosts
@@ -121,7 +121,7 @@ def _evaluators(s: Session, evaluations: Evaluations) -> list[PeriodicHook]:
     if s.held_source:
         step = make_eval_step(o.algorithm, roles.apply)
         # policy and reference must be equal at step 0, as in the training step
-        evaluate = jax.jit(step, compiler_options=same_rounding(roles.decoder.dtype))
+        evaluate = jax.jit(step, compiler_options=compiler_options(roles.decoder.dtype))
         batches = s.held_source.eval_batches
         evaluators.append(Evaluate(evaluations, evaluate, batches, every=every, stop=stop))
     if s.evaluator:

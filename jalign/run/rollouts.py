@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.models.decoder import Decoder
 from jalign.models.functional import StandaloneModel, policy_of
 from jalign.options import RunOptions
@@ -217,7 +217,7 @@ def source_of(
         greedy=greedy_sampler_of(options, model, table),
         on_rollout=recorder_of(options, table) if options.rollout.record else None,
         pretraining=pretraining_of(options, model),
-        compiler_options=same_rounding(model.decoder.dtype),
+        compiler_options=compiler_options(model.decoder.dtype),
     )
 
 
@@ -260,8 +260,8 @@ def evaluator_of(
     key = jax.random.fold_in(jax.random.key(options.seed), 4)
     longest = int(table.examples.lengths.prompt_len.max())
     packer = MicroBatchPacker(mesh, longest, spec.response_len, spec.max_tokens, spec.multiple)
-    rounding = same_rounding(model.decoder.dtype)
-    scorer = ResponseScorer(model.apply, spec.temperature, packer, rounding)
+    xla_options = compiler_options(model.decoder.dtype)
+    scorer = ResponseScorer(model.apply, spec.temperature, packer, xla_options)
     names = ("old_token_logps", "ref_token_logps")
 
     def evaluate(state: TrainState, frozen: Frozen) -> dict[str, float] | None:

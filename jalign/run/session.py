@@ -17,7 +17,7 @@ from jalign.checkpoint.checkpointer import Checkpointer
 from jalign.checkpoint.manifest import Meta
 from jalign.checkpoint.resume import ResumeError, resume
 from jalign.core import Frozen, TrainState
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.log import Display, RunLog, Tracker
 from jalign.options.renamed import identity_with_new_keys
 from jalign.parallel import hosts
@@ -131,7 +131,7 @@ class Session:
             donate_argnums=0,
             # as they came in: another choice of the compiler's would compile the second step again
             out_shardings=(jax.tree.map(lambda x: x.sharding, self.state), None),
-            compiler_options=same_rounding(roles.decoder.dtype),
+            compiler_options=compiler_options(roles.decoder.dtype),
         )
         return _announced(step, self.log, "compiling the training step")
 

@@ -78,7 +78,7 @@ class Online:
       greedy: samples the most probable response, for algorithms that compare with it (ReMax).
       on_rollout: called with every attempt at a rollout.
       pretraining: texts that are packed beside the samples of each step.
-      compiler_options: those of the training step (`jalign.kernels.rounding`).
+      compiler_options: those of the training step (`jalign.kernels.compiler_options`).
     """
 
     def __init__(

@@ -25,7 +25,7 @@ def reference_columns(
     folder: store.StorePath,
     key: dict[str, object],
     say: Callable[[str], None],
-    compiler_options: Mapping[str, bool] | None = None,
+    compiler_options: Mapping[str, bool | str] | None = None,
     **hyper: float,
 ) -> dict[str, np.ndarray]:
     """`{ref_name: [examples]}` for every reference array the algorithm reads.
@@ -34,7 +34,7 @@ def reference_columns(
       source: the data set, without cached columns.
       folder: where `ref-<digest>.npz` files are kept.
       key: fingerprints of data, tokenizer and reference, and anything else the values depend on.
-      compiler_options: those of the training step (`jalign.kernels.rounding`).
+      compiler_options: those of the training step (`jalign.kernels.compiler_options`).
     Raises:
       ValueError: the algorithm's reference arrays are not one number per example.
     """

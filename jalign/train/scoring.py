@@ -83,8 +83,8 @@ class ResponseScorer:
       apply: the model as a pure function.
       temperature: of the log-probs.
       packer: its micro-batches.
-      compiler_options: those of the training step (`jalign.kernels.rounding`), so that a ratio of
-        the same weights is exactly 1.
+      compiler_options: those of the training step (`jalign.kernels.compiler_options`), so that a
+        ratio of the same weights is exactly 1.
     """
 
     def __init__(

@@ -111,7 +111,7 @@ def reference_copy(params: PyTree, dtype: DTypeLike) -> PyTree:
 
     Matrices are stored in the compute dtype, to which the model casts them anyway: the reference
     equals the policy of step 0 bit for bit, in half the memory if that dtype is bfloat16. For equal
-    results of both see `jalign.kernels.rounding`.
+    results of both see `jalign.kernels.compiler_options`.
     """
     copy = partial(_copy, dtype=dtype)
     return jax.jit(copy, out_shardings=jax.tree.map(lambda x: x.sharding, params))(params)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from jalign.core import Frozen
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.layout import Layout
 from jalign.models.experts.spec import Experts
 from jalign.models.functional import functional
@@ -55,7 +55,7 @@ def scorer(model, max_tokens):
     apply, params, base = functional(model, nnx.Param)
     mesh = make_mesh(devices=jax.devices()[:1])
     packer = MicroBatchPacker(mesh, max(LENGTHS), SETTINGS.max_new_tokens, max_tokens, 8)
-    run = ResponseScorer(apply, SETTINGS.temperature, packer, same_rounding(model.dtype))
+    run = ResponseScorer(apply, SETTINGS.temperature, packer, compiler_options(model.dtype))
 
     def logps(rollout):
         with jax.set_mesh(mesh):

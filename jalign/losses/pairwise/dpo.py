@@ -38,7 +38,7 @@ def dpo(
       ValueError: a number out of its range.
     Deviations: TRL 1.16 reads `label_smoothing` only in some of its loss types; here it always
       counts. At step 0 the policy is the reference and the loss is log 2 (in bfloat16
-      but for a noise of up to about 0.1 nat per response: `jalign.kernels.rounding`).
+      but for a noise of up to about 0.1 nat per response: `jalign.kernels.compiler_options`).
     >>> import jax.numpy as jnp
     >>> x = jnp.array([-4.0]), jnp.array([-9.0]), jnp.array([-5.0]), jnp.array([-8.0])
     >>> round(float(dpo(*x, beta=0.5)[0][0]), 4)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 from jalign.algorithms import get
@@ -14,7 +15,7 @@ from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples
 from jalign.data.pipeline import Batches
 from jalign.kernels import devices
-from jalign.kernels.rounding import same_rounding
+from jalign.kernels.compiler_options import compiler_options
 from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.parallel.mesh import make_mesh
@@ -50,7 +51,7 @@ def test_the_first_loss_of_dpo_in_bfloat16_is_log_2():
         state = init_state(mesh, params, optimizer, row, 0)
         frozen = Frozen(base, reference_copy(params, jnp.bfloat16))
         step = jax.jit(
-            make_train_step(row, apply, optimizer), compiler_options=same_rounding(jnp.bfloat16)
+            make_train_step(row, apply, optimizer), compiler_options=compiler_options(jnp.bfloat16)
         )
         _, metrics = step(state, frozen, parts)
     np.testing.assert_allclose(metrics["loss"], np.log(2), atol=1e-6)
@@ -58,7 +59,17 @@ def test_the_first_loss_of_dpo_in_bfloat16_is_log_2():
     assert float(metrics["grad_norm"]) > 0
 
 
-def test_float32_and_accelerators_are_compiled_as_they_always_were(monkeypatch):
-    assert same_rounding(jnp.float32) == {}
-    monkeypatch.setattr(devices, "platform", lambda: "tpu")
-    assert same_rounding(jnp.bfloat16) == {}
+def test_float32_and_gpus_are_compiled_with_the_defaults(monkeypatch):
+    assert compiler_options(jnp.float32) == {}
+    h200 = devices.Built("cuda", "NVIDIA H200", (9, 0))
+    monkeypatch.setattr(devices, "built_for", lambda: h200)
+    assert compiler_options(jnp.bfloat16) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "kib"), [("TPU v6 lite", "98304"), ("TPU v5", "32768"), ("TPU v5 lite", None)]
+)
+def test_a_tpu_gives_its_products_more_of_its_memory_where_that_pays(kind, kib, monkeypatch):
+    monkeypatch.setattr(devices, "built_for", lambda: devices.Built("tpu", kind, None))
+    expected = {} if kib is None else {"xla_tpu_scoped_vmem_limit_kib": kib}
+    assert compiler_options(jnp.float32) == compiler_options(jnp.bfloat16) == expected
