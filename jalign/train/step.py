@@ -68,10 +68,9 @@ def make_train_step(
 ) -> TrainStepFn:
     """Build the step of `algorithm` with hyper-parameters `hyper`; jit it with `donate_argnums=0`.
 
-    Pass `compiler_options=compiler_options(dtype)` (`jalign.kernels.compiler_options`), too: without
-    them XLA rounds a bfloat16 policy and its reference at different operations on CPU, so that at
-    step 0 a response's log-ratio is up to about 0.1 nat instead of 0, and the products of a TPU run
-    slower.
+    Pass the options of `jalign.kernels.compiler_options`, too: without them XLA rounds a bfloat16
+    policy and its reference at different operations on CPU, so that at step 0 a response's
+    log-ratio is up to about 0.1 nat instead of 0, and the products of a TPU run slower.
 
     A step whose loss or gradient is not finite changes only the counters `skipped` and
     `skipped_in_a_row`, and the step number, which selects the next data. A step without scored
