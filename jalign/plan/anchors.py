@@ -43,6 +43,11 @@ OFFLOADED = jax.checkpoint_policies.save_and_offload_only_these_names(
     offload_dst="pinned_host",
 )
 """What the backward pass reads from the host, as the sources set it."""
+PRODUCTS = (
+    *((n, n, n) for n in (1024, 2048, 4096, 8192)),
+    (8192, 4096, 14336), (8192, 14336, 4096), (8192, 4096, 4096), (8192, 2048, 5632),
+    (16384, 4096, 14336),
+)  # fmt: skip
 
 Params = dict[str, Array]
 
@@ -192,14 +197,18 @@ def predicted(anchor: Anchor, text: str) -> tuple[float, Timeline]:
     return anchor.rows * TOKENS / result.seconds, result
 
 
-def product_share(name: str, size: int) -> float:
-    """Share of the peak rate of a target at which a product of [size, size] is predicted to run."""
+def product_share(name: str, shape: tuple[int, int, int], vmem_kib: str | None) -> float:
+    """Share of the peak rate of a target at which `[m, k] @ [k, n]` in bfloat16 is predicted to
+    run.
+    """
+    m, k, n = shape
     goal = target(name)
     mesh = Mesh(np.array(topology(goal)[:1]), ("x",))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    x = jax.ShapeDtypeStruct((size, size), jnp.bfloat16, sharding=everywhere)
-    text = jax.jit(jnp.matmul).lower(x, x).compile().as_text()
-    return 2 * size**3 / goal.accelerator.flops / timeline(text, goal.accelerator).seconds
+    x, y = (jax.ShapeDtypeStruct(s, jnp.bfloat16, sharding=everywhere) for s in ((m, k), (k, n)))
+    options = {"xla_tpu_scoped_vmem_limit_kib": vmem_kib} if vmem_kib else {}
+    text = jax.jit(jnp.matmul).lower(x, y).compile(compiler_options=options).as_text()
+    return 2 * m * k * n / goal.accelerator.flops / timeline(text, goal.accelerator).seconds
 
 
 def main() -> None:
@@ -208,10 +217,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(ANCHORS), help=", ".join(ANCHORS))
     parser.add_argument("--folder", default=None, help="keep the programs here, and read them")
     parser.add_argument("--products", nargs="+", help="targets: bfloat16 products alone")
+    parser.add_argument("--vmem_kib", help="on-chip memory that a product may use")
     args = parser.parse_args()
     for name in args.products or ():
-        shares = (f"{n}: {product_share(name, n):.2f}" for n in (1024, 2048, 4096, 8192))
-        print(f"{name}, share of the peak: {', '.join(shares)}")
+        for shape in PRODUCTS:
+            share = product_share(name, shape, args.vmem_kib)
+            print(f"{name} {'x'.join(map(str, shape))}: {share:.2f} of the peak", flush=True)
     for name in () if args.products else args.names:
         anchor = ANCHORS[name]
         file = Path(args.folder or ".") / f"{name}.hlo"
