@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "jalign"
 
 # Each part with the parts it may import besides itself.
 BASE = {"layout", "signatures", "core"}
-MODEL = BASE | {"kernels", "parallel", "models"}
+MODEL = BASE | {"kernels", "parallel", "models", "bucket", "store"}
 STATE = {"optim", "checkpoint"}
 METHOD = BASE | {"user_code", "losses", "advantages", "experience", "formats", "algorithms"}
 TRAIN = (
@@ -26,7 +26,8 @@ ALLOWED = {
     "experience": {"advantages", "core"},
     "store": set(),
     "user_code": {"signatures"},
-    "data": {"layout", "signatures", "store"},
+    "bucket": {"store"},
+    "data": {"layout", "signatures", "store", "bucket"},
     "embedded": set(),
     "formats": BASE | {"losses"},
     "algorithms": METHOD,

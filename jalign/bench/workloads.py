@@ -17,9 +17,11 @@ from jalign.data.pipeline import Batches
 from jalign.models import hub
 from jalign.models.adapters.lora import add_lora, trainable_filter
 from jalign.models.functional import functional
+from jalign.models.quant import quantize_in_place
 from jalign.optim.optimizer import make_optimizer
 from jalign.options import RunOptions
 from jalign.parallel.mesh import batch_shards, make_mesh
+from jalign.parallel.rules import shardings
 from jalign.plan import data as plan_data
 from jalign.plan.architectures import config_of
 from jalign.run import data as build_data
@@ -173,9 +175,18 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
     return Work(f"{row.name} on {model.path}", step, state, frozen, source, mesh, rows, flops)
 
 
-def random_weights(name: str, *, key: Any = None, **load_options: Any) -> Any:
+def random_weights(
+    name: str, *, key: Any = None, quant: str | None = None, **load_options: Any
+) -> Any:
     """Like `hub.load`, with random weights of the same architecture."""
-    return hub.init(config_of(name)[0], key=jax.random.key(0), **load_options)
+    model = hub.init(config_of(name)[0], key=jax.random.key(0), **load_options)
+    if quant:
+        quantize_in_place(model, quant)
+        state = nnx.state(model)
+        # the codes come out of a jit without the mesh's rules
+        here = load_options["mesh"], state, load_options.get("rules")
+        nnx.update(model, jax.device_put(state, shardings(*here)))
+    return model
 
 
 def _random_examples(options: RunOptions, spec: Any) -> Examples:

@@ -7,17 +7,19 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from jalign import bucket, store
 from jalign.signatures import nearest
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder, or of a name on the hub. Code that comes with it is never run.
+    """The tokenizer in a folder, on disk or in a bucket, or of a name on the hub. Code that comes
+    with it is never run.
 
     Raises:
       ValueError: no such folder, a folder without tokenizer.json, one that asks for its own code,
         or a tokenizer without a fast implementation.
     """
-    folder = Path(path).expanduser()
+    folder = bucket.local_copy(path) if store.is_remote(path) else Path(path).expanduser()
     local = folder.is_dir()
     if not local and (str(path).startswith((".", "/", "~")) or str(path).count("/") > 1):
         siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []

@@ -27,6 +27,7 @@ SHOWN = {
 _NOTEBOOKS = ("JPY_PARENT_PID", "COLAB_RELEASE_TAG")
 
 # a log file with a line per batch of an evaluation would be unreadable
+_GB = 10**9
 _QUIET_S = 30.0  # between two lines of one phase without a terminal
 
 
@@ -71,6 +72,30 @@ class Display:
             yield partial(self._bars.advance, task)
         finally:
             self._bars.remove_task(task)
+
+    @contextmanager
+    def transfer(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A phase that moves data; yields a callback for (bytes so far, bytes in all). From a GB on
+        these are shown: as a bar, or without a terminal as a line every half a minute.
+        """
+        printed = time.monotonic()
+        with self.phase(name):
+            task = self._bars.task_ids[-1] if self._bars else None
+
+            def report(done: int, total: int) -> None:
+                nonlocal printed
+                if total < _GB:
+                    return
+                if self._bars and task is not None:
+                    title = f"{name} (GB)"
+                    self._bars.update(
+                        task, description=title, completed=done / _GB, total=total / _GB
+                    )
+                elif done < total and time.monotonic() - printed >= _QUIET_S:
+                    printed = time.monotonic()
+                    self.say(f"{name}: {done / _GB:.1f} of {total / _GB:.1f} GB")
+
+            yield report
 
     def _counted(self, name: str, total: int | None) -> Callable[[int], None]:
         done, printed = 0, time.monotonic()

@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from jalign import bucket, store
 from jalign.models.families.support import Support, support
 from jalign.models.families.wrapped import text_config
 
@@ -29,21 +30,22 @@ def raw_config(folder: Path) -> dict:
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{folder} has no config.json") from None
+        raise ValueError(f"{bucket.named(folder)} has no config.json") from None
     except ValueError as e:
-        raise ValueError(f"{path} is not JSON: {e}") from None
+        raise ValueError(f"{bucket.named(folder)}/config.json is not JSON: {e}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds {type(config).__name__}, not an object")
     return config
 
 
 def support_of(name: str | os.PathLike) -> Support:
-    """What jalign reads of a folder or hub model, by its config.json alone.
+    """What jalign reads of a folder, on disk or in a bucket, or of a hub model, by its config.json
+    alone.
 
     Raises:
       ValueError: it is neither a folder nor a model on the hub, or its config.json is no object.
     """
-    folder = Path(name).expanduser()
+    folder = bucket.local_copy(name) if store.is_remote(name) else Path(name).expanduser()
     if not folder.is_dir():
         try:
             folder = Path(huggingface_hub.hf_hub_download(str(name), "config.json")).parent

@@ -1,8 +1,7 @@
 """Hugging Face checkpoints in and out.
 
-Loading streams: every device's shard of every parameter is read from the memory-mapped files
-straight into place, so the host never holds more than the parameter at hand. Nothing but
-safetensors and JSON is read, and no code of a checkpoint is run.
+Loading streams (`jalign.models.streaming`): beside the arrays there is one shard of one parameter.
+Nothing but safetensors and JSON is read, and no code of a checkpoint is run.
 """
 
 from __future__ import annotations
@@ -17,40 +16,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jax.sharding import Mesh, SingleDeviceSharding
 from jax.typing import DTypeLike
 
+from jalign import bucket, store
 from jalign.models.config_json import raw_config
 from jalign.models.config_json import read_config as read_config
 from jalign.models.decoder import Decoder
+from jalign.models.download import download
 from jalign.models.families import NOT_KEPT, family_of
 from jalign.models.families.base import Family
 from jalign.models.families.support import check_support
 from jalign.models.families.wrapped import text_name
 from jalign.models.heads import initial_kernel
-from jalign.models.keys import HEAD, SCORE, check, entries, namer, reader, tensors
+from jalign.models.keys import HEAD, SCORE, check, entries, namer, tensors
+from jalign.models.quant import quantize_in_place
+from jalign.models.reading import read_parameters
 from jalign.models.safetensors_io import Checkpoint, write_sharded
 from jalign.models.spec import Spec
-from jalign.parallel.paths import path_name
+from jalign.models.streaming import Progress
+from jalign.parallel.paths import named_leaves, path_name
 from jalign.parallel.rules import Rules, shardings
 
 LOG = logging.getLogger(__name__)
 
-# Neither pickles nor Python files are read, so they are not downloaded either.
-WANTED = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.json",
-    "*.jinja",
-    "tokenizer.model",
-    "*.txt",
-)
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -83,6 +76,8 @@ def load(
     value_head: bool | int = False,
     lm_head: bool = True,
     key: jax.Array | None = None,
+    quant: str | None = None,
+    progress: Progress | None = None,
 ) -> Decoder:
     """A decoder with the weights of a folder, or of a model on the Hugging Face hub.
 
@@ -90,8 +85,8 @@ def load(
     a merged adapter, say), the model is untied, as in transformers 5, and `save` writes it untied.
 
     Args:
-      name: a folder with config.json and safetensors, or a hub name such as
-        "HuggingFaceTB/SmolLM2-135M".
+      name: a folder with config.json and safetensors, on disk or in a bucket (gs://, s3://), or a
+        hub name such as "HuggingFaceTB/SmolLM2-135M".
       dtype, param_dtype: of the computation and of the stored parameters.
       mesh, rules: where parameters go (`jalign.parallel.rules`); without a mesh to the first
         device.
@@ -101,6 +96,9 @@ def load(
       lm_head: False leaves out an unembedding that is not the embedding, for models whose scalar
         head alone is read.
       key: of a fresh scalar head; None is `jax.random.key(0)`.
+      quant: a kind of `jalign.models.quant` in which the matrices of layers are stored. They are
+        quantized layer by layer while they are read: in the floating type there is one at a time.
+      progress: called with the bytes that have been read, and those that this host reads in all.
 
     Raises:
       ValueError: pickled weights, code in the checkpoint, an unknown architecture, tensors that
@@ -117,9 +115,9 @@ def load(
         if spec.tied and lm_head and not _same_tables(family, checkpoint):
             spec = dataclasses.replace(spec, tied=False)
             config["tie_word_embeddings"] = False
-        # Shapes only: no parameter exists before its shard is read.
-        model = nnx.eval_shape(
-            lambda: Decoder(
+
+        def make(kind: str | None) -> Decoder:
+            model = Decoder(
                 spec,
                 dtype=dtype,
                 param_dtype=param_dtype,
@@ -129,30 +127,39 @@ def load(
                 lm_head=lm_head and (HEAD in shapes or SCORE not in shapes),
                 rngs=nnx.Rngs(0),
             )
-        )
+            if kind:
+                quantize_in_place(model, kind)
+            return model
+
+        # Shapes only: no parameter exists before its shard is read.
+        plain = nnx.state(nnx.eval_shape(lambda: make(None)))
+        model = nnx.eval_shape(lambda: make(quant))
         model.source = json.dumps(config)
-        graphdef, abstract = nnx.split(model)
-        leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
-        where = jax.tree.leaves(_shardings(mesh, abstract, rules))
-        plan = entries(family, spec, {path_name(path): leaf.shape for path, leaf in leaves})
+        graphdef, final = nnx.split(model)
+        leaves = named_leaves(plain)
+        plan = entries(family, spec, {path: leaf.shape for path, leaf in leaves.items()})
         plan = [e for e in plan if e.row.theirs != SCORE or SCORE in shapes]
         named = namer(family, shapes)
         check(family, plan, shapes, named, headless=spec.tied or not lm_head)
-        stored = {part.path: (entry, part) for entry in plan for part in entry.parts}
-        broken: set[str] = set()
-        arrays = []
-        for (path, leaf), sharding in zip(leaves, where, strict=True):
-            if slot := stored.get(path_name(path)):
-                read = reader(*slot, leaf.dtype, checkpoint.read, named, broken)
-                arrays.append(jax.make_array_from_callback(leaf.shape, sharding, read))
-            else:  # a scalar head that the checkpoint does not have
-                head_key = jax.random.key(0) if key is None else key
-                fresh = initial_kernel(head_key, *leaf.shape)
-                arrays.append(jax.device_put(fresh.astype(leaf.dtype), sharding))
-    # Raised once all have been read, so that one error names every tensor.
-    if broken:
-        raise ValueError(f"{folder}: weights that are not finite: {', '.join(sorted(broken))}")
-    return nnx.merge(graphdef, jax.tree.unflatten(structure, arrays))
+        where = named_leaves(_shardings(mesh, final, rules))
+        arrays = read_parameters(
+            plan,
+            checkpoint,
+            named,
+            leaves,
+            named_leaves(_shardings(mesh, plain, rules)) if quant else where,
+            where,
+            quant=quant,
+            progress=progress,
+        )
+    if value_head and "value.kernel" not in arrays:  # which the checkpoint does not have
+        leaf = leaves["value.kernel"]
+        fresh = initial_kernel(jax.random.key(0) if key is None else key, *leaf.shape)
+        arrays["value.kernel"] = jax.device_put(fresh.astype(leaf.dtype), where["value.kernel"])
+    paths = named_leaves(final)
+    return nnx.merge(
+        graphdef, jax.tree.unflatten(jax.tree.structure(final), [arrays[path] for path in paths])
+    )
 
 
 def init(
@@ -264,7 +271,13 @@ def save(
 
 
 def find(name: str | os.PathLike) -> Path:
-    """The folder of a checkpoint; a hub model's necessary files are downloaded first."""
+    """The folder of a checkpoint; a hub model's necessary files are downloaded first.
+
+    Of a folder in a bucket it is a local copy of the small files, through which `Checkpoint` reads
+    the weights from the bucket.
+    """
+    if store.is_remote(name):
+        return bucket.local_copy(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -272,12 +285,7 @@ def find(name: str | os.PathLike) -> Path:
         raise ValueError(
             f"{name} is a file; a checkpoint is the folder with config.json and safetensors"
         )
-    try:
-        return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=list(WANTED)))
-    except (OSError, HFValidationError, HfHubHTTPError) as e:
-        raise ValueError(
-            f"{str(name)!r} is neither a folder here nor a model on the hub: {e}"
-        ) from e
+    return download(str(name))
 
 
 def spec_of(name: str | os.PathLike) -> Spec:

@@ -132,14 +132,13 @@ def reader(
     named: Callable[[str], str],
     broken: set[str],
 ) -> Callable[[Any], np.ndarray]:
-    """Index of a shard of our parameter -> its values, for `jax.make_array_from_callback`.
+    """Index of a part of our parameter -> its values, which are new arrays or views of new ones.
 
     Args:
       read: (name, slices) -> values of a tensor.
       broken: names of tensors with values that are not finite are added here.
     """
     shape, stacked = (*entry.stack, *part.shape), len(entry.stack)
-    done: dict[tuple, np.ndarray] = {}  # devices with the same shard read it once
 
     def one(name: str, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
         start, stop = (part.step * b for b in bounds[-1])
@@ -148,24 +147,31 @@ def reader(
         slices = (*(slice(*b) for b in bounds[:-1]), slice(start, stop))
         values = read(name, _turned(slices) if entry.row.transposed else slices)
         # safetensors loads NaN without an error.
-        if not np.isfinite(values).all():
+        if not _finite(values):
             broken.add(name)
         values = values.swapaxes(-1, -2) if entry.row.transposed else values
         return values if part.step == 1 else values[..., part.offset :: part.step]
 
-    def callback(index: tuple[slice, ...]) -> np.ndarray:
+    def values_of(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
-        if bounds not in done:
-            # One tensor at a time into its slot: stacking would hold every layer twice.
-            out = np.empty([stop - start for start, stop in bounds], dtype)
-            first = [start for start, _ in bounds[:stacked]]
-            for slot in np.ndindex(out.shape[:stacked]):
-                at = (i + j for i, j in zip(first, slot, strict=True))
-                out[slot] = one(named(entry.name(tuple(at))), bounds[stacked:])
-            done[bounds] = out
-        return done[bounds]
+        if not stacked:
+            return one(named(entry.row.theirs), bounds).astype(dtype, copy=False)
+        # One tensor at a time into its slot: stacking would hold every layer twice.
+        out = np.empty([stop - start for start, stop in bounds], dtype)
+        first = [start for start, _ in bounds[:stacked]]
+        for slot in np.ndindex(out.shape[:stacked]):
+            at = (i + j for i, j in zip(first, slot, strict=True))
+            out[slot] = one(named(entry.name(tuple(at))), bounds[stacked:])
+        return out
 
-    return callback
+    return values_of
+
+
+def _finite(values: np.ndarray) -> bool:
+    """Whether all are, row by row: a mask of all of them would take half as much memory again."""
+    rows = max(1, 2**22 // max(values[:1].size, 1))
+    parts = (values[i : i + rows] for i in range(0, len(values), rows))
+    return all(np.isfinite(part).all() for part in parts)
 
 
 def _turned(axes: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from jalign import bucket
 from jalign.models.mxfp4 import Mxfp4, mxfp4_part
+from jalign.models.safetensors_ranges import RangeFile
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -23,7 +26,9 @@ DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes
 
 
 class Checkpoint:
-    """The tensors of a folder, read slice by slice from memory-mapped files. A context manager.
+    """The tensors of a folder, read slice by slice. A context manager.
+
+    Files on disk are memory-mapped; of a folder in a bucket (`jalign.bucket`) byte ranges are read.
 
     Args:
       named: a tensor's name in the file -> the name it is given here; None leaves it out.
@@ -32,6 +37,8 @@ class Checkpoint:
       shapes: name -> shape of every tensor.
       dtypes: name -> its type, one of `DTYPES`; of MXFP4 that of its scales and values, BF16.
       left_out: names, as in the files, of the tensors that were.
+      remote: the files are in a bucket.
+      address: of the folder, in the bucket if it is in one.
 
     Raises:
       ValueError: no safetensors (pickles are never read), a damaged or missing file, an index that
@@ -42,6 +49,8 @@ class Checkpoint:
         self, folder: str | os.PathLike, named: Callable[[str], str | None] = lambda name: name
     ):
         self.folder, self._named = Path(folder), named
+        self._copied = bucket.copied(folder)
+        self.remote, self.address = self._copied is not None, bucket.named(folder)
         self.left_out: list[str] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
@@ -77,26 +86,34 @@ class Checkpoint:
             if outside:
                 raise ValueError(f"{INDEX} names files outside its folder: {', '.join(outside)}")
             return names
-        if (self.folder / SINGLE).is_file():
+        if SINGLE in (there := self._there()):
             return [SINGLE]
-        pickles = sorted(p.name for pattern in PICKLES for p in self.folder.glob(pattern))
+        pickles = sorted(n for n in there if any(fnmatch(n, pattern) for pattern in PICKLES))
         hint = f"; {', '.join(pickles)} can run code when read and is refused" if pickles else ""
-        raise ValueError(f"{self.folder} has neither {SINGLE} nor {INDEX}{hint}")
+        raise ValueError(f"{self.address} has neither {SINGLE} nor {INDEX}{hint}")
 
-    def _open(self, file: str) -> None:
+    def _there(self) -> Collection[str]:
+        return self._copied.objects if self._copied else [p.name for p in self.folder.iterdir()]
+
+    def _file(self, file: str) -> Any:
+        if file not in self._there():
+            raise ValueError(f"{INDEX} names {file}, which is not in {self.address}")
+        if self._copied:
+            return RangeFile(f"{self._copied.address}/{file}", self._copied.objects[file])
         try:
-            opened = self._stack.enter_context(safe_open(self.folder / file, framework="np"))
-        except FileNotFoundError:
-            raise ValueError(f"{INDEX} names {file}, which is not in {self.folder}") from None
+            return self._stack.enter_context(safe_open(self.folder / file, framework="np"))
         except SafetensorError as e:
             raise ValueError(f"{self.folder / file} is truncated or damaged: {e}") from None
+
+    def _open(self, file: str) -> None:
+        opened = self._file(file)
         for original in opened.keys():  # noqa: SIM118 - it is not a dict
             name = self._named(original)
             if name is None:
                 self.left_out.append(original)
                 continue
             if name in self.shapes:
-                raise ValueError(f"tensor {name} is in {self.folder} more than once")
+                raise ValueError(f"tensor {name} is in {self.address} more than once")
             tensor = opened.get_slice(original)
             if part := mxfp4_part(name, tensor):
                 self._packed.setdefault(name.removesuffix(f"_{part}"), {})[part] = tensor

@@ -11,6 +11,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from jalign import store
 from jalign.core import did_you_mean
 from jalign.models import hub
 
@@ -30,8 +31,8 @@ def config_of(name: str) -> tuple[dict[str, object], str]:
     Raises:
       ValueError: not a folder, a model in the package, or a model on the hub.
     """
-    if Path(name).is_dir():
-        return hub.read_config(Path(name)), name
+    if Path(name).is_dir() or store.is_remote(name):
+        return hub.read_config(hub.find(name)), name
     if name in known():
         return known()[name], f"the published architecture of {name}"
     try:

@@ -17,6 +17,7 @@ from jalign import store
 from jalign.core import Frozen, TrainState
 from jalign.models.decoder import Decoder
 from jalign.models.families import family_of
+from jalign.models.quant import quantize_in_place
 from jalign.options import RunOptions
 from jalign.parallel.memory import on_host
 from jalign.parallel.paths import path_name
@@ -115,7 +116,7 @@ def _path(name: str) -> str:
     return model_path(name)
 
 
-def _blank(name: str, **load_options: Any) -> Decoder:
+def _blank(name: str, *, quant: str | None = None, **load_options: Any) -> Decoder:
     """Like `hub.load` without reading weights; traced, so that no array is created."""
     # `_abstract` shards the shapes, and traced weights need no key
     for placement in ("mesh", "rules", "key"):
@@ -123,6 +124,8 @@ def _blank(name: str, **load_options: Any) -> Decoder:
     config, _ = config_of(name)
     model = Decoder(family_of(config).spec(config), rngs=nnx.Rngs(0), **load_options)
     model.source = json.dumps(config)
+    if quant:
+        quantize_in_place(model, quant)
     return model
 
 

@@ -17,7 +17,6 @@ from jalign.models.adapters.lora import adapters, add_lora, trainable_filter, wi
 from jalign.models.decoder import Decoder
 from jalign.models.heads import ScalarHead, initial_kernel
 from jalign.models.prune import first_layers
-from jalign.models.quant import quantize_in_place
 from jalign.options import RunOptions
 from jalign.parallel.rules import shardings
 from jalign.run.devices import compute_dtype, rules_of
@@ -131,17 +130,10 @@ def _base(
     options: RunOptions, source: Source, path: str, dtype: DTypeLike, load: dict[str, Any]
 ) -> Decoder:
     """Load the stored model, truncated and quantized as the options say."""
-    c, mesh = options.model, source.mesh
-    decoder = read_decoder(options, source, path, dtype, **load)
-    # cut first: coding layers that are dropped costs time and memory
-    decoder = first_layers(decoder, c.depth) if c.depth else decoder
-    if c.quant != "none":
-        quantize_in_place(decoder, c.quant)
-        state = nnx.state(decoder)
-        # the codes come out of a jit without the mesh's rules: put them where their matrices were
-        state_shardings = shardings(mesh, state, rules_of(options.mesh))
-        nnx.update(decoder, jax.device_put(state, state_shardings))
-    return decoder
+    c = options.model
+    quant = None if c.quant == "none" else c.quant
+    decoder = read_decoder(options, source, path, dtype, quant=quant, **load)
+    return first_layers(decoder, c.depth) if c.depth else decoder
 
 
 def with_head(decoder: Decoder, heads: int, dtype: DTypeLike, key: jax.Array) -> Decoder:

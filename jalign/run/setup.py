@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import optax
@@ -14,6 +15,7 @@ from jalign.data.clock import CLOCK
 from jalign.data.examples import Examples
 from jalign.data.rows import Row
 from jalign.log import Display, Tracker
+from jalign.models import hub
 from jalign.options import RunOptions
 from jalign.run import data as run_data
 from jalign.run import limits
@@ -98,8 +100,8 @@ def set_up(options: RunOptions, inputs: Inputs, mesh: Mesh, display: Display) ->
     # before the model is loaded, which takes minutes
     if options.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
-    with display.phase("loading the model"):
-        source = Source(mesh)
+    with display.transfer("loading the model") as progress:
+        source = Source(mesh, read=partial(hub.load, progress=progress))
         policy, reference = inputs.policy, inputs.reference
         roles = load_roles(options, source, tokenizer, policy=policy, reference=reference)
     setup = Setup(options, inputs, mesh, tokenizer, roles, examples, held)
