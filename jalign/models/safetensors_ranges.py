@@ -11,7 +11,7 @@ import math
 from functools import cache
 from typing import Any, NamedTuple
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from jalign.bucket import Stored, read_range
@@ -19,7 +19,7 @@ from jalign.bucket import Stored, read_range
 FIRST_BYTES = 2**18  # of the first request, which has the whole header of most files
 MOST_HEADER_BYTES = 10**8  # safetensors' own limit
 NUMPY = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16,
     "U8": np.uint8,
 }  # fmt: skip
 

@@ -23,10 +23,10 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jalign.models.quant import encode
 
-UNIT_BYTES = 64 * 2**20
+UNIT_BYTES = 16 * 2**20
 """Layers of a parameter that are read together, all devices counted; a larger layer alone."""
 
-AHEAD_BYTES, THREADS = 256 * 2**20, 8
+AHEAD_BYTES, THREADS = 128 * 2**20, 8
 """Shards of units that wait on this host, and how many are read at once."""
 
 Index = tuple[slice, ...]

@@ -30,8 +30,8 @@ class ModelConfig:
     """The model that is trained.
 
     Args:
-        path: a Hugging Face folder (safetensors) or hub name; "embedded" is the model in the
-          package.
+        path: a Hugging Face folder (safetensors), on disk or in a bucket (gs://, s3://), or a hub
+          name; "embedded" is the model in the package.
         tokenizer: folder or hub name of the tokenizer; the model's own when not given.
         dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU. Trained
           parameters are float32.

@@ -1,0 +1,84 @@
+"""Loading at size: what is on the host and on the devices while weights are read."""
+
+import threading
+import tracemalloc
+
+import jax
+import numpy as np
+import pytest
+from fixtures_of_models import GOLDEN
+from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jalign.models import hub, streaming
+from jalign.models.quant import quantize
+from jalign.parallel.axes import FSDP
+from jalign.parallel.mesh import make_mesh
+from jalign.parallel.paths import named_leaves
+
+
+def arrays_of(model):
+    return named_leaves(nnx.state(model))
+
+
+def test_one_shard_at_a_time_is_on_the_host():
+    sharding = NamedSharding(make_mesh(fsdp=8), P(None, FSDP))
+    shape, shard_bytes = (4, 8 * 256, 256), 4 * 256 * 256 * 4
+    whole = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    counts = []
+    tracemalloc.start()
+    array = streaming.by_shard(shape, sharding, lambda i: whole[i] + 1, counts.append)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counts == [shard_bytes] * 8
+    assert shard_bytes <= peak < 3 * shard_bytes
+    np.testing.assert_array_equal(array, whole + 1)
+
+
+def test_results_come_in_order_and_few_wait(monkeypatch):
+    monkeypatch.setattr(streaming, "AHEAD_BYTES", 100)
+    started = []
+
+    def job(i):
+        return (lambda: started.append(i) or i), 40
+
+    results = streaming.ahead(job(i) for i in range(6))
+    for i in range(6):
+        assert next(results) == i
+        # 2 of 40 bytes fit into 100 beside nothing else; the third starts when one has gone
+        assert max(started) <= i + 2
+
+
+def test_a_failure_of_a_read_is_raised_and_ends_the_threads():
+    def fail():
+        raise OSError("the object is gone")
+
+    with pytest.raises(OSError, match="is gone"):
+        list(streaming.ahead([(lambda: 1, 1), (fail, 1), (lambda: 3, 1)]))
+    assert not [t for t in threading.enumerate() if t.name.startswith("jalign-load")]
+
+
+@pytest.mark.parametrize("name, kind", [("llama", "nf4"), ("gpt_oss", "int8")])
+def test_weights_are_quantized_layer_by_layer_while_they_are_read(name, kind, monkeypatch):
+    mesh = make_mesh(fsdp=8)
+    plain = hub.load(GOLDEN / name, mesh=mesh)
+    expected = arrays_of(quantize(plain, kind))
+    paths = {p.removesuffix(".parts.codes") for p in expected if p.endswith(".parts.codes")}
+    matrices = {x.shape for path, x in arrays_of(plain).items() if path in paths}
+    before, seen = {id(x) for x in jax.live_arrays()}, set()
+    monkeypatch.setattr(streaming, "UNIT_BYTES", 1)
+
+    def progress(done, total):
+        assert 0 < done <= total
+        seen.update(x.shape for x in jax.live_arrays() if id(x) not in before)
+
+    arrays = arrays_of(hub.load(GOLDEN / name, mesh=mesh, quant=kind, progress=progress))
+    assert seen & {(1, *shape[1:]) for shape in matrices}  # a layer is there
+    codes = {x.shape for path, x in expected.items() if path.endswith("codes")}
+    assert not seen & (matrices - codes)
+    assert arrays.keys() == expected.keys()
+    for path, array in arrays.items():
+        np.testing.assert_allclose(array, expected[path], rtol=1e-6, err_msg=path)
+    shards = arrays["layers.attn.o.kernel.parts.codes"].addressable_shards
+    assert shards[0].data.size * 8 == arrays["layers.attn.o.kernel.parts.codes"].size
