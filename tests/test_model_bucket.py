@@ -73,14 +73,15 @@ def test_a_model_is_read_in_pieces_and_every_byte_once(upload, monkeypatch):
 
 
 def test_small_files_are_copied_and_copied_again_when_they_change(upload):
-    address = upload(embedded.path(), **{"generation_config.json": b"{}"})
+    small = {"generation_config.json": b"{}", "model.safetensors": b""}
+    address = upload(embedded.path(), **small)
     folder = hub.find(address)
     assert load_tokenizer(address).get_vocab() == load_tokenizer(embedded.path()).get_vocab()
     assert not support_of(address).refusals
     assert (folder / "generation_config.json").read_text() == "{}"
     assert not list(folder.glob("*.safetensors"))
     config = json.loads((folder / "config.json").read_text())
-    upload(embedded.path(), **{"config.json": json.dumps(config | {"new": 1}).encode()})
+    upload(embedded.path(), **small | {"config.json": json.dumps(config | {"new": 1}).encode()})
     remove(f"{address}/generation_config.json")
     assert hub.find(address) == folder
     assert json.loads((folder / "config.json").read_text())["new"] == 1

@@ -132,8 +132,9 @@ def load(
             return model
 
         # Shapes only: no parameter exists before its shard is read.
-        plain = nnx.state(nnx.eval_shape(lambda: make(None)))
-        model = nnx.eval_shape(lambda: make(quant))
+        model = nnx.eval_shape(lambda: make(None))
+        plain = nnx.state(model)
+        model = nnx.eval_shape(lambda: make(quant)) if quant else model
         model.source = json.dumps(config)
         graphdef, final = nnx.split(model)
         leaves = named_leaves(plain)

@@ -44,8 +44,7 @@ def by_shard(
     arrays: list[Array] = []
     for index, devices in _shards(sharding, shape).items():
         values = read(_slices(index))
-        # A copy even where the device's memory is the host's, so that the values go.
-        arrays += [jax.device_put(values, device, may_alias=False) for device in devices]
+        arrays += [jax.device_put(values, device) for device in devices]
         jax.block_until_ready(arrays[-len(devices) :])
         advance(values.nbytes)
         del values
@@ -144,7 +143,7 @@ class Stream(NamedTuple):
             pieces: list[Array] = []
             for devices in self.shards.values():
                 shard = next(values)
-                pieces += [jax.device_put(shard, device, may_alias=False) for device in devices]
+                pieces += [jax.device_put(shard, device) for device in devices]
                 jax.block_until_ready(pieces[-len(devices) :])
                 advance(shard.nbytes)
                 del shard
@@ -221,7 +220,7 @@ def _updater(
             n: jnp.zeros((count * x.shape[0], *x.shape[1:]), x.dtype) for n, x in shapes.items()
         }
 
-    def put(stacked: dict[str, Array], unit: Array, start: int) -> dict[str, Array]:
+    def put(stacked: dict[str, Array], unit: Array, start: Array | int) -> dict[str, Array]:
         return {
             name: jax.lax.dynamic_update_slice_in_dim(stacked[name], x, start, 0)
             for name, x in parts(unit).items()
