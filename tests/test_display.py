@@ -107,3 +107,23 @@ def test_without_a_console_nothing_is_shown_and_phases_work():
     display.metrics("train", 1, 2, MANY)
     display.say("a line")
     display.close()
+
+
+def test_large_transfers_are_counted_in_gb_and_small_ones_are_not(monkeypatch):
+    console = terminal()
+    display = Display(console)
+    with display.transfer("loading the model") as report:
+        report(5 * 10**6, 10**7)
+        report(12 * 10**9, 141 * 10**9)
+        display.say("-")
+    display.close()
+    shown = text(console)
+    assert "loading the model (GB) 12/141" in shown and "10000000" not in shown
+    pipe = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr("jalign.log.display._QUIET_S", 0.0)
+    with Display(pipe).transfer("loading the model") as report:
+        report(5 * 10**6, 10**7)
+        report(12_340_000_000, 141 * 10**9)
+        report(141 * 10**9, 141 * 10**9)
+    expected = "loading the model ...\nloading the model: 12.3 of 141.0 GB\n"
+    assert pipe.file.getvalue() == expected

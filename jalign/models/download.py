@@ -31,8 +31,8 @@ UNWANTED = ("*/*.safetensors", "*/*.json", "*/*.txt", "consolidated*.safetensors
 def download(name: str) -> Path:
     """The local folder of a model on the hub; of files that are in the cache nothing is downloaded.
 
-    The library shows a bar per file in a terminal. A connection that breaks is resumed at its byte;
-    after a kill, complete files are kept and the others start over.
+    The library shows a bar per file in a terminal. A connection that breaks is resumed where it
+    broke; after a kill, complete files are kept and the others start over.
 
     Raises:
       ValueError: there is no such model, or its terms have not been accepted.

@@ -116,28 +116,18 @@ def load(
             spec = dataclasses.replace(spec, tied=False)
             config["tie_word_embeddings"] = False
 
-        def make(kind: str | None) -> Decoder:
-            model = Decoder(
-                spec,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                remat=remat,
-                attention=attention,
-                value_head=value_head,
-                lm_head=lm_head and (HEAD in shapes or SCORE not in shapes),
-                rngs=nnx.Rngs(0),
-            )
-            if kind:
-                quantize_in_place(model, kind)
-            return model
-
-        # Shapes only: no parameter exists before its shard is read.
-        model = nnx.eval_shape(lambda: make(None))
-        plain = nnx.state(model)
-        model = nnx.eval_shape(lambda: make(quant)) if quant else model
+        plain, model = _abstract(
+            spec,
+            quant,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            remat=remat,
+            attention=attention,
+            value_head=value_head,
+            lm_head=lm_head and (HEAD in shapes or SCORE not in shapes),
+        )
         model.source = json.dumps(config)
-        graphdef, final = nnx.split(model)
-        leaves = named_leaves(plain)
+        (graphdef, final), leaves = nnx.split(model), named_leaves(plain)
         plan = entries(family, spec, {path: leaf.shape for path, leaf in leaves.items()})
         plan = [e for e in plan if e.row.theirs != SCORE or SCORE in shapes]
         named = namer(family, shapes)
@@ -157,10 +147,8 @@ def load(
         leaf = leaves["value.kernel"]
         fresh = initial_kernel(jax.random.key(0) if key is None else key, *leaf.shape)
         arrays["value.kernel"] = jax.device_put(fresh.astype(leaf.dtype), where["value.kernel"])
-    paths = named_leaves(final)
-    return nnx.merge(
-        graphdef, jax.tree.unflatten(jax.tree.structure(final), [arrays[path] for path in paths])
-    )
+    ordered = (arrays[path] for path in where)
+    return nnx.merge(graphdef, jax.tree.unflatten(jax.tree.structure(final), ordered))
 
 
 def init(
@@ -313,6 +301,21 @@ def embedding(name: str | os.PathLike) -> np.ndarray:
     with Checkpoint(folder, text_name) as checkpoint:
         theirs = _embedding_name(family, checkpoint)
         return checkpoint.read(theirs, (slice(None), slice(None))).astype(np.float32)
+
+
+def _abstract(spec: Spec, quant: str | None, **options: Any) -> tuple[nnx.State, Decoder]:
+    """Shapes only, since no parameter exists before its shard is read: the state of a decoder, and
+    the decoder once its matrices are quantized.
+    """
+
+    def make(kind: str | None) -> Decoder:
+        model = Decoder(spec, **options, rngs=nnx.Rngs(0))
+        if kind:
+            quantize_in_place(model, kind)
+        return model
+
+    plain = nnx.eval_shape(lambda: make(None))
+    return nnx.state(plain), nnx.eval_shape(lambda: make(quant)) if quant else plain
 
 
 def _say_left_out(checkpoint: Checkpoint) -> None:

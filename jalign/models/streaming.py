@@ -149,7 +149,7 @@ class Stream(NamedTuple):
                 del shard
             unit = jax.make_array_from_single_device_arrays(self.unit, self.reading, pieces)
             if len(self.starts) == 1:
-                return update.whole(unit)
+                return update.parts(unit)
             if stacked is None:
                 stacked = update.empty(unit, len(self.starts))
             stacked = update.put(stacked, unit, start)
@@ -198,7 +198,7 @@ def ahead(jobs: Iterable[tuple[Callable[[], Result], int]]) -> Iterator[Result]:
 
 
 class _Updater(NamedTuple):
-    whole: Callable
+    parts: Callable
     empty: Callable
     put: Callable
 
