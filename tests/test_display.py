@@ -115,8 +115,7 @@ def test_large_transfers_are_counted_in_gb_and_small_ones_are_not(monkeypatch):
     with display.transfer("loading the model") as report:
         report(5 * 10**6, 10**7)
         report(12 * 10**9, 141 * 10**9)
-        display.say("-")
-    display.close()
+        display.close()  # draws the last state
     shown = text(console)
     assert "loading the model (GB) 12/141" in shown and "10000000" not in shown
     pipe = Console(file=io.StringIO(), width=80)
