@@ -22,7 +22,7 @@ from tests._tiny import arguments_of
 from tests.data.tiny_tokenizers import byte_level
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = ROOT / "tests" / "golden" / "models"  # 80 embeddings; gpt2 has 64 positions, llama 64 too
+GOLDEN = ROOT / "tests" / "golden" / "models"  # 80 embeddings; gpt2 has 160 positions, llama 64
 SMALL = {"width": 8, "depth": 1, "heads": 2, "kv_heads": 1, "head_dim": 4, "mlp_width": 8}
 
 
@@ -74,8 +74,8 @@ def test_a_token_without_an_embedding_is_named_with_its_row(place, part):
 
 
 def test_a_row_beyond_learned_positions_is_refused_with_both_sizes():
-    examples = examples_of(([5], [6], [7]), (row(60), row(2), row(5)))
-    with pytest.raises(ValueError, match=r"row 20 .* takes 65 tokens, but .*gpt2 has 64 positions"):
+    examples = examples_of(([5], [6], [7]), (row(156), row(2), row(5)))
+    with pytest.raises(ValueError, match=r"row 20 .* takes 161 tokens, but .*gpt2 has 160 posit"):
         check_tokens.check(config_of("dpo", *of("gpt2")), Words(), examples)
 
 
@@ -90,29 +90,29 @@ def test_other_models_of_a_run_are_asked_too(name, key):
     config = config_of(name, f"--model.{key}", str(GOLDEN / "gpt2"))  # the model has 2048
     with pytest.raises(ValueError, match=rf"id 80, but model\.{key} .* has 80 embeddings"):
         check_tokens.check(config, Words(), examples_of(([5, 80], [6], [7])))
-    with pytest.raises(ValueError, match=rf"but model\.{key} .* has 64 positions"):
-        check_tokens.check(config, Words(), examples_of((row(60), row(5), row(1))))
+    with pytest.raises(ValueError, match=rf"but model\.{key} .* has 160 positions"):
+        check_tokens.check(config, Words(), examples_of((row(156), row(5), row(1))))
 
 
 def test_what_is_sampled_after_a_prompt_counts():
     config = config_of("grpo", *of("gpt2", "--rollout.max_new_tokens", "10"))
-    assert not check_tokens.check(config, Words(), examples_of((row(54), row(1))))
-    with pytest.raises(ValueError, match=r"row 10 .* 65 tokens.*rollout[.]max_new_tokens"):
-        check_tokens.check(config, Words(), examples_of((row(55), row(1))))
+    assert not check_tokens.check(config, Words(), examples_of((row(150), row(1))))
+    with pytest.raises(ValueError, match=r"row 10 .* 161 tokens.*rollout[.]max_new_tokens"):
+        check_tokens.check(config, Words(), examples_of((row(151), row(1))))
 
 
 def test_generations_shown_in_a_run_count():
     config = config_of("sft", *of("gpt2", "--sample.prompts", "1", "--sample.max_new_tokens", "9"))
-    held = examples_of((row(55), row(1)), (row(56), row(1)))  # the second is not shown
+    held = examples_of((row(151), row(1)), (row(152), row(1)))  # the second is not shown
     assert not check_tokens.check(config, Words(), None, held)
-    with pytest.raises(ValueError, match=r"row 10 .* 65 tokens.*sample[.]max_new_tokens"):
-        check_tokens.check(config, Words(), None, examples_of((row(56), row(1))))
+    with pytest.raises(ValueError, match=r"row 10 .* 161 tokens.*sample[.]max_new_tokens"):
+        check_tokens.check(config, Words(), None, examples_of((row(152), row(1))))
 
 
 def test_a_response_beside_another_prompt_counts():
     config = config_of("kto", *of("gpt2"))
-    examples = examples_of((row(60), row(1)), (row(1), row(5)))
-    with pytest.raises(ValueError, match=r"row 10 .* 65 tokens"):
+    examples = examples_of((row(156), row(1)), (row(1), row(5)))
+    with pytest.raises(ValueError, match=r"row 10 .* 161 tokens"):
         check_tokens.check(config, Words(), examples)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,7 @@ class ServerJudge:
         self.top_logprobs, self.token_limit = top_logprobs, token_limit
         self.prices, self.extra = (prompt_price, completion_price), dict(extra or {})
         self._cache, self._cache_failed = None if cache is None else DiskCache(cache), False
+        self._lock = threading.Lock()
         self._client = ChatClient(base_url, **connection)
 
     @property
@@ -166,5 +168,7 @@ class ServerJudge:
         try:
             self._cache.put(question, answer._asdict())
         except OSError as error:
-            self._cache_failed = True
-            LOG.warning("answers of %s are kept no longer, they go on: %s", self.model, error)
+            with self._lock:  # threads may fail at once; one of them says so
+                first, self._cache_failed = not self._cache_failed, True
+            if first:
+                LOG.warning("answers of %s are kept no longer, they go on: %s", self.model, error)

@@ -146,6 +146,8 @@ def _compare(
     """The logistic loss of the values of g."""
     chosen, rejected = ratios
     # TRL logs beta * d; a reward that the loss does not compare would mislead
-    chosen_rewards, rejected_rewards = beta * g(chosen), beta * g(rejected)
-    loss = -jax.nn.log_sigmoid(chosen_rewards - rejected_rewards)
-    return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}
+    g_chosen, g_rejected = g(chosen), g(rejected)
+    # beta times the difference: of two products that are equal and huge, a fused multiply-add
+    # leaves a rest, which differs between the passes, so that the gradient was NaN
+    loss = -jax.nn.log_sigmoid(beta * (g_chosen - g_rejected))
+    return loss, {"chosen_rewards": beta * g_chosen, "rejected_rewards": beta * g_rejected}
