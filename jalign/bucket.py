@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -137,15 +138,9 @@ def _root() -> Path:
 
 def _objects(address: str) -> dict[str, Stored]:
     fs, root = fsspec.url_to_fs(address)
-    try:
-        infos: list[dict[str, Any]] = fs.ls(root, detail=True)
-    except FileNotFoundError:
-        infos = []
-    except Exception as error:  # every library has its own
-        raise ValueError(
-            f"{address} cannot be read ({type(error).__name__}: {error}). The bucket must exist, "
-            "and the store's usual credentials must be set"
-        ) from error
+    infos: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError), store.reading(address):
+        infos = fs.ls(root, detail=True)
     files = [info for info in infos if info["type"] == "file" and not info["name"].endswith("/")]
     if not files:
         raise ValueError(f"{address} has no objects: a model is the folder with its config.json")

@@ -70,6 +70,24 @@ def _set_up() -> None:
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
 
 
+@contextmanager
+def reading(address: str) -> Iterator[None]:
+    """Errors of a store's library, each of which has its own, become one that names the address.
+
+    Raises:
+      ValueError: the folder cannot be read: no bucket, or no credentials.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{address} cannot be read ({type(error).__name__}: {error}). The bucket must exist, "
+            "and the store's usual credentials must be set"
+        ) from error
+
+
 def local(name: str | os.PathLike[str], what: str) -> Path:
     """The path of a file or folder that must be on local disk.
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from jalign import store
+from jalign.run.files import is_run
 
 
 def test_a_place_that_cannot_be_a_folder_is_refused_and_leaves_nothing(tmp_path):
@@ -42,3 +43,13 @@ def test_what_a_failed_write_leaves_does_not_fill_the_disk_further(tmp_path):
     with pytest.raises(OSError, match="No space"):
         store.write(tmp_path / "f", half)
     assert [p.name for p in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_a_bucket_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no credentials there
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(ValueError, match=r"^s3://a-bucket/m cannot be read .*redentials"):
+        is_run("s3://a-bucket/m")

@@ -122,6 +122,22 @@ def test_pretraining_texts_are_checked_under_their_own_name():
         check_tokens.check_part(config, Words(), examples_of(([], [1, 80])), "data.pretraining")
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "option", "value"),
+    [
+        ("dpo", "model.router_balance", "0.1"),
+        ("dpo", "model.router_z", "0.1"),
+        ("grpo", "rollout.replay_router", "true"),
+    ],
+)
+def test_options_of_a_router_are_refused_of_a_model_without_one(algorithm, option, value):
+    config = config_of(algorithm, *of("qwen3_moe", f"--{option}", value))
+    check_tokens.check_experts(config)
+    config = config_of(algorithm, *of("llama", f"--{option}", value))
+    with pytest.raises(ValueError, match=rf"{option}: .*llama has no experts"):
+        check_tokens.check_experts(config)
+
+
 def test_rows_of_ids_are_checked_by_number():
     spec = Spec(vocab_size=9, context=4, **SMALL)
     assert check_rows([[8, 0, 1, 2]], spec) is None

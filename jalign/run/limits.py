@@ -57,6 +57,28 @@ def check(
     return warnings
 
 
+def check_experts(options: RunOptions) -> None:
+    """Options of mixtures need a model with experts.
+
+    Raises:
+      ValueError: the policy has none; the message names the option.
+    """
+    given = {
+        "model.router_balance": options.model.router_balance,
+        "model.router_z": options.model.router_z,
+        "rollout.replay_router": options.rollout.replay_router,
+    }
+    names = [name for name, value in given.items() if value]
+    if not names:
+        return
+    spec = specs_of(options).get(options.model.path)
+    if spec is None or spec.experts is None:
+        raise ValueError(
+            f"{', '.join(names)}: {options.model.path} has no experts, and so no router; leave "
+            "the option out"
+        )
+
+
 def check_part(
     options: RunOptions,
     tokenizer: NamesTokens,

@@ -98,6 +98,7 @@ def set_up(options: RunOptions, inputs: Inputs, mesh: Mesh, display: Display) ->
         if examples:
             examples.report.warnings += limits.check(options, tokenizer, examples, held)
     # before the model is loaded, which takes minutes
+    limits.check_experts(options)
     if options.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     with display.transfer("loading the model") as progress:
