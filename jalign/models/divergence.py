@@ -1,6 +1,6 @@
 """KL and Jensen-Shannon divergence between two models' next-token distributions.
 
-As in `jalign.models.logprobs` the vocabulary is swept in blocks (`jalign.kernels.vocabulary`), so
+As in `jalign.models.logprobs` the vocabulary is swept in blocks (`jalign.models.vocabulary`), so
 neither pass holds a [tokens, vocabulary] array. Per token, with p and q the two
 distributions, z the logits of p and m = b q + (1 - b) p:
 
@@ -27,8 +27,8 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Float
 
-from jalign.kernels.vocabulary import Head, gradients, over_blocks, sweep
 from jalign.models.logprobs import LOWEST, with_streams
+from jalign.models.vocabulary import Head, gradients, over_blocks, sweep
 
 
 def kl(

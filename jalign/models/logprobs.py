@@ -1,6 +1,6 @@
 """Token log-probs, entropy and related statistics without a [tokens, vocabulary] array.
 
-The vocabulary is swept in blocks (`jalign.kernels.vocabulary`): forward with a running maximum and
+The vocabulary is swept in blocks (`jalign.models.vocabulary`): forward with a running maximum and
 sum (online softmax), backward by recomputing each block of logits. Arithmetic on logits is float32
 whatever the inputs are. Per token, with L = logsumexp(z) and p = exp(z - L):
 
@@ -24,7 +24,7 @@ from jax import Array
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Float, Int
 
-from jalign.kernels.vocabulary import Head, gradients, over_blocks, sweep
+from jalign.models.vocabulary import Head, gradients, over_blocks, sweep
 
 LOWEST = -1e30  # the running maximum's start: finite, so that 0 times it is 0
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jalign.kernels.vocabulary import Head, over_blocks, sweep
 from jalign.models.logprobs import LOWEST, with_streams
+from jalign.models.vocabulary import Head, over_blocks, sweep
 
 
 def topk_negatives(
