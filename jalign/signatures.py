@@ -25,6 +25,12 @@ def hyper_of(fn: Callable) -> dict[str, float]:
     return {name: default for name, default in keywords.items() if name != AXIS_NAME}
 
 
+def unchecked(fn: Callable) -> Callable:
+    """The function without the shape checks of tests: an example array has size 1 everywhere."""
+    # a wrapper that declares the signature of what it wraps is as far as `signature` looks
+    return inspect.unwrap(fn, stop=lambda f: hasattr(f, "__signature__"))
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing when no name is near."""
     # str: keys of YAML and columns of tables need not be text.

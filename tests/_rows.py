@@ -41,6 +41,10 @@ def _array(name, shape, rng, dtype):
         return jnp.asarray(rng.integers(2, 9, shape), jnp.float32)
     if name.endswith(("prob", "win_rate", "step_labels")):
         return jnp.asarray(rng.uniform(0.05, 0.95, shape), jnp.float32)
+    if name == "annotator":
+        return jnp.asarray(rng.integers(3, size=shape), jnp.int32)
+    if name == "eta":  # with an annotator who is not known yet
+        return jnp.asarray(rng.uniform(0.05, 0.95, shape), jnp.float32).at[0].set(jnp.nan)
     if name == "gap_std":
         return jnp.asarray(rng.uniform(0.6, 4.0, shape), jnp.float32)
     if name == "density_ratio":  # on both sides of what it is clipped to

@@ -65,7 +65,7 @@ ALLOWED = {
 # What outside of jalign a part may import; parts that are not named may import anything.
 STANDARD = {"__future__", "collections", "dataclasses", "functools", "math", "types", "typing"}
 OUTSIDE = {
-    "losses": STANDARD | {"jax", "jaxtyping"},
+    "losses": STANDARD | {"inspect", "jax", "jaxtyping"},
     "layout": STANDARD,
     "signatures": STANDARD | {"difflib", "inspect"},
     "advantages": STANDARD | {"jax", "jaxtyping"},

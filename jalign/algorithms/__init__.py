@@ -6,6 +6,7 @@ TRL; `jalign algorithms NAME` prints it, the loss's docstring and every hyper-pa
 """
 
 import difflib
+from dataclasses import replace
 
 from jalign.algorithms import custom
 from jalign.algorithms.dpo import DPO
@@ -19,6 +20,7 @@ from jalign.algorithms.online import ONLINE
 from jalign.algorithms.policy import POLICY
 from jalign.algorithms.reference_free import WITHOUT_REFERENCE
 from jalign.algorithms.rewards import REWARDS
+from jalign.algorithms.robust import ROBUST, WRAPPERS, robust
 from jalign.algorithms.self_imitation import SELF_IMITATION
 from jalign.algorithms.self_play import SELF_PLAY
 from jalign.algorithms.supervised import SUPERVISION
@@ -27,12 +29,15 @@ from jalign.algorithms.unpaired import UNPAIRED
 from jalign.algorithms.verifiers import VERIFIERS
 from jalign.core import Algorithm, Format, LossFn
 
+__all__ = ["ALGORITHMS", "ROWS", "custom", "get", "name_of", "robust"]
+
 # the order of the table that `jalign algorithms` prints
 ROWS = (
     *SUPERVISION,
     *DPO,
     *DPO_REGULARIZED,
     *TARGETS,
+    *ROBUST,
     *SELF_PLAY,
     *WITHOUT_REFERENCE,
     *UNPAIRED,
@@ -56,7 +61,8 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
 
     Args:
       name: a name of the catalogue; `file.py:row` or `package.module:row`, where `row` is an
-        `Algorithm` or a loss function; or such an object itself.
+        `Algorithm` or a loss function; `re_po+NAME`, the row of NAME made robust (`robust`); or
+        such an object itself.
       format: of a loss function whose arrays are those of several formats.
 
     Raises:
@@ -69,6 +75,9 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
         return custom.from_loss(name, format)
     if name in ALGORITHMS:
         return ALGORITHMS[name]
+    wrapper, plus, inner = str(name).partition("+")
+    if plus and wrapper in WRAPPERS:
+        return WRAPPERS[wrapper](get(inner, format))
     # after the catalogue, whose names have no colon: a file cannot hide a row
     if ":" in str(name):
         return custom.from_file(str(name))
@@ -77,6 +86,10 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
 
 def name_of(row: Algorithm) -> str:
     """The name by which `get` finds a row again in this process."""
+    inner = row.name.rpartition("+")[2]
+    # a wrapped row of the catalogue is found by its name, as in any other process
+    if inner != row.name and inner in ALGORITHMS and replace(row, hyper={}) == get(row.name):
+        return row.name
     return custom.registered_name(row, ALGORITHMS)
 
 

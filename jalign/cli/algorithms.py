@@ -14,7 +14,8 @@ from jalign.taxonomy import markdown
 
 _DESCRIPTION = """The catalogue, one line per algorithm; or one algorithm with its description,
 hyper-parameters and loss; or the lines that contain a word. jalign algorithms simpo,
-jalign algorithms file.py:row (one of your own), jalign algorithms list (those that learn from
+jalign algorithms file.py:row (one of your own), jalign algorithms re_po+simpo (a row with its loss
+made robust), jalign algorithms list (those that learn from
 lists), jalign algorithms oaif (a method known under another name, and where it is)."""
 
 
@@ -30,7 +31,7 @@ def algorithms(args: Sequence[str], console: Console) -> None:
         return
     words = options.words
     # a name before a search: dpo is a row, and a part of many names
-    if any(word in ALGORITHMS or ":" in word for word in words):
+    if any(word in ALGORITHMS or {":", "+"} & set(word) for word in words):
         for word in words:
             show_row(get(word), console)
         return

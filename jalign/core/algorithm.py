@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +22,7 @@ from jalign.core.format import (
 )
 from jalign.core.reductions import Reduction, SumOverLongest, mean_over_examples, sum_over_longest
 from jalign.core.state import Carry
-from jalign.signatures import arrays_of, did_you_mean, hyper_of
+from jalign.signatures import arrays_of, did_you_mean, hyper_of, unchecked
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,11 @@ class Algorithm:
     # ---- arrays
 
     def axes(self, name: str) -> str:
-        """Letters of the axes of an array that this algorithm reads; none for running values."""
+        """Letters of the axes of an array that this algorithm reads; none for running values,
+        except those with one number per id.
+        """
         if self.carry and name in self.carry.names:
-            return ""
+            return "B" if name in self.carry.by else ""
         return self.format.axes.get(name, "B")
 
     def example(self, name: str) -> jax.ShapeDtypeStruct:
@@ -92,7 +93,9 @@ class Algorithm:
     def inputs(self, **overrides: float) -> tuple[str, ...]:
         """Names of the arrays that are read with these hyper-parameters."""
         terms = self.objective_terms(**overrides)
-        return tuple(dict.fromkeys(name for term in terms for name in arrays_of(term.loss)))
+        ids = self.carry.by.values() if self.carry else ()
+        read = (name for term in terms for name in arrays_of(term.loss))
+        return tuple(dict.fromkeys((*read, *ids)))
 
     def outputs(self, names: Iterable[str]) -> tuple[str, ...]:
         """What the scorer must compute for these arrays (those of the policy, or those of the
@@ -179,7 +182,7 @@ class Algorithm:
         """
         shapes = []
         for term in self.objective_terms(**overrides):
-            loss = inspect.unwrap(term.loss)  # without the shape checks of tests: every axis is 1
+            loss = unchecked(term.loss)
             arrays = map(self.example, arrays_of(loss))
             shapes.append(jax.eval_shape(partial(loss, **term.hyper), *arrays)[0])
         return shapes

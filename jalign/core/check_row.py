@@ -32,6 +32,12 @@ def check_row(row: Algorithm) -> None:
                     f"{row.name}: {fn.__name__} asks for the array {name!r}, unknown to format "
                     f"{row.format.name!r}{did_you_mean(name, allowed)}"
                 )
+    for name in row.carry.by.values() if row.carry else ():
+        if name not in row.format.data_fields:
+            raise TypeError(
+                f"{row.name}: running values by {name!r}, which is no column of format "
+                f"{row.format.name!r}{did_you_mean(name, row.format.data_fields)}"
+            )
     # the step joins all micro-batches first, whose R may differ, so only [B] arrays join
     token_arrays = row.format.token_fields & set(arrays_of(row.loss))
     if row.batch_coupled and token_arrays:

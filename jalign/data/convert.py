@@ -10,16 +10,16 @@ import numpy as np
 from jalign.data import select
 from jalign.data.examples import Report
 from jalign.data.joint import joint
-from jalign.data.kinds import OPTIONAL, Row
+from jalign.data.kinds import ANNOTATOR, OPTIONAL, Row
 from jalign.data.parsing import SOURCE_COLUMN, parsed, sources_of
 from jalign.data.records import Message, Record
 from jalign.data.rows import Places
 
 
 def _without(record: Record, kind: str, *names: str) -> dict:
-    """The extras without these names and the optional ones of `kind`; the weight stays."""
-    # The weight is the example's, not a response's: every conversion keeps it.
-    gone = {*names, *OPTIONAL[kind]} - {"weight"}
+    """The extras without these names and the optional ones of `kind`; weight and annotator stay."""
+    # They are the example's, not a response's: every conversion keeps them.
+    gone = {*names, *OPTIONAL[kind]} - {"weight", ANNOTATOR}
     return {k: v for k, v in record.extras.items() if k not in gone}
 
 
@@ -222,6 +222,8 @@ def to_records(
         if not new:
             report.drop(f"nothing to learn as {target}")
         out += new
+    if any(ANNOTATOR in r.extras for r in out):
+        out = _numbered_annotators(out, report)
     if any("attribute_ratings" in r.extras for r in out):
         out = _in_one_order(out, report)
     if late:
@@ -251,6 +253,20 @@ def _with_soft_label(record: Record, scale: float) -> Record:
         )
     probability = 1 / (1 + math.exp(-scale * record.extras["margin"]))
     return record._replace(extras=record.extras | {"chosen_prob": probability})
+
+
+def _numbered_annotators(records: list[Record], report: Report) -> list[Record]:
+    """Names of annotators become their places in the sorted names, which the report keeps."""
+    for record in records:  # of a mixture; within a source `parsed` has checked it
+        if ANNOTATOR not in record.extras:
+            raise ValueError(f"{record.where} has no annotator, which other sources have")
+    names = sorted({record.extras[ANNOTATOR] for record in records})
+    number = {name: i for i, name in enumerate(names)}
+    report.annotators = tuple(names)
+    return [
+        record._replace(extras=record.extras | {ANNOTATOR: number[record.extras[ANNOTATOR]]})
+        for record in records
+    ]
 
 
 def _in_one_order(records: list[Record], report: Report) -> list[Record]:

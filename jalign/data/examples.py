@@ -76,6 +76,7 @@ class Report:
       prompt_tokens, response_tokens, scored_tokens: totals over what was kept.
       sources: names behind the integers of `extras["source"]`, when the rows name their source.
       attributes: names of the places of `extras["attribute_ratings"]`.
+      annotators: names behind the integers of `extras["annotator"]`.
       warnings: for the user, one sentence each.
       locations: where each row was read from; `extras["row"]` is its number here.
     """
@@ -96,6 +97,7 @@ class Report:
     scored_tokens: int = 0
     sources: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+    annotators: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     locations: Places = field(default_factory=lambda: Places(()))
 

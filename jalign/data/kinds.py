@@ -40,6 +40,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "steps": ("completions", "steps"),
     "labels": ("labels",),
     "chosen_prob": ("chosen_prob", "prob", "preference", "soft_label"),
+    "annotator": ("annotator", "annotator_id", "worker_id"),
     "score_chosen": ("score_chosen", "chosen_score", "chosen_rating", "chosen-rating"),
     "score_rejected": ("score_rejected", "rejected_score", "rejected_rating", "rejected-rating"),
 }
@@ -76,13 +77,16 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
 }
 """Kind -> the kinds that `jalign.data.convert` can make it from."""
 
-_ANY = ("margin", "weight", "score_chosen", "score_rejected")
+ANNOTATOR = "annotator"
+"""Who gave a label: a name or a number. It is read like an optional number, and becomes one."""
+_ANY = ("margin", "weight", "score_chosen", "score_rejected", ANNOTATOR)
 _MORE = {
     "pairs": ("chosen_prob", "chosen_win_rate", "rejected_win_rate"),
     "binary": ("density_ratio",),
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {kind: (*_ANY, *_MORE.get(kind, ())) for kind in NEEDS}
-"""Kind -> the numbers that are read where a column holds them: in all rows or in none."""
+"""Kind -> the numbers (and the annotator) that are read where a column holds them: in all rows or
+in none."""
 
 
 def recognize(
@@ -135,7 +139,8 @@ def optional_column(name: str, row: Row) -> str | None:
     in words means something else.
     """
     alias = column(name, row)
-    return alias if alias == name or (alias and is_number(row[alias])) else None
+    fits = alias == name or name == ANNOTATOR or (alias and is_number(row[alias]))
+    return alias if fits else None
 
 
 def _explain(

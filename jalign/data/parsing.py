@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jalign.data.examples import Report
 from jalign.data.fields import Fields
-from jalign.data.kinds import OPTIONAL, names_of, optional_column, recognize
+from jalign.data.kinds import ANNOTATOR, OPTIONAL, names_of, optional_column, recognize
 from jalign.data.layouts import canonical, described
 from jalign.data.records import PARSERS, NothingToLearn, Record
 from jalign.data.rows import Row, SourceRow, is_number, place_of
@@ -166,15 +166,18 @@ def _numeric_columns(
 
     def holds(name: str, row: Row) -> bool:
         own = optional_column(name, row)
-        return own is not None and is_number(row[own])
+        return own is not None and (
+            row[own] is not None if name == ANNOTATOR else is_number(row[own])
+        )
 
     if numeric is None:
         read = {n for n in OPTIONAL[kind] if rows and all(holds(n, row) for row in rows)}
         derived = {"margin"} if {"score_chosen", "score_rejected"} <= read else set()
         return frozenset(read | derived | {"rating", "attribute_ratings"})
-    # Every loss can read weights, so they are asked for also where the data has none.
-    no_weight = not any(holds("weight", row) for row in rows)
-    return frozenset(set(numeric) - ({"weight"} if no_weight else set()))
+    # Every loss can read weights, so they are asked for also where the data has none; without
+    # annotators, all labels are of one.
+    absent = {n for n in ("weight", ANNOTATOR) if not any(holds(n, row) for row in rows)}
+    return frozenset(set(numeric) - absent)
 
 
 def _warn_of_marks(records: list[Record], report: Report) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from jalign.data.fields import Fields
-from jalign.data.kinds import HELPSTEER, OPTIONAL, column, recognize
+from jalign.data.kinds import ANNOTATOR, HELPSTEER, OPTIONAL, column, recognize
 from jalign.data.layouts import TIE, canonical
 from jalign.data.messages import Message, is_messages, messages_of, tools_of
 from jalign.data.rows import Row
@@ -27,9 +27,9 @@ class Record(NamedTuple):
     Attributes:
       prompt: text, or messages `{"role", "content"}`; may be empty.
       responses: each a text, messages that start with an assistant turn, or (stepwise) step texts.
-      extras: margin, weight, label, rating: numbers; ratings (one per response), step_labels:
-        lists; attribute_ratings: numbers by name, NaN where there is none, which `to_records`
-        makes lists of one order.
+      extras: margin, weight, label, rating: numbers; annotator: a name, of which `to_records`
+        makes a number; ratings (one per response), step_labels: lists; attribute_ratings: numbers
+        by name, NaN where there is none, which `to_records` makes lists of one order.
       tools: tool schemas for the chat template.
       row: number of the row this came from.
       source: name of the source in a mixture.
@@ -195,6 +195,9 @@ def _extras(f: Fields, kind: str) -> dict[str, Any]:
     for name in OPTIONAL[kind]:
         if given := f.number(name):
             own, value = given
+            if name == ANNOTATOR:
+                read[name] = _annotator(value, own)
+                continue
             most = 1.0 if name in PROBABILITIES else math.inf
             least = 0.0 if name in (*PROBABILITIES, "density_ratio", "weight") else -math.inf
             shown = name if own == name else f"{name} (the column {own})"
@@ -205,6 +208,15 @@ def _extras(f: Fields, kind: str) -> dict[str, Any]:
             chosen, rejected = (_number(value, own) for own, value in filter(None, both))
             read["margin"] = chosen - rejected
     return read
+
+
+def _annotator(value: Any, column: str) -> str:
+    """The name of who gave a label, as text: a file may hold numbers."""
+    if isinstance(value, float) and value.is_integer():  # a column of numbers with gaps
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise ValueError(f"{column} must be a name or a whole number, got {value!r:.80}")
+    return str(value).strip()
 
 
 def _number(value: Any, name: str, least: float = -math.inf, most: float = math.inf) -> float:

@@ -23,6 +23,8 @@ def render(
 ) -> None:
     """Prints the report, histograms of lengths, and n examples spread evenly over the data."""
     console.print(_counts(examples.report))
+    if examples.report.annotators:
+        console.print(annotators(examples))
     lengths = examples.lengths
     console.print(_histogram("prompt tokens", lengths.prompt_len))
     present = lengths.response_lens > 0
@@ -71,6 +73,7 @@ def sentences(report: Report) -> list[str]:
         ),
         f"sources: {', '.join(report.sources)}" * bool(report.sources),
         f"attributes: {', '.join(report.attributes)}" * bool(report.attributes),
+        f"annotators: {len(report.annotators):,}" * bool(report.annotators),
         *(f"warning: {warning}" for warning in report.warnings),
     ]
     return [line for line in lines if line]
@@ -163,6 +166,18 @@ def _counts(report: Report) -> Table:
     for name, value in rows.items():
         if value != "":
             table.add_row(name, f"{value:,}" if isinstance(value, int) else value)
+    return table
+
+
+def annotators(examples: Examples, most: int = 20) -> Table:
+    """How many examples each annotator labeled, the busiest first."""
+    names = examples.report.annotators
+    counts = np.bincount(np.asarray(examples.extras["annotator"]), minlength=len(names))
+    table = Table("annotator", "examples", title=f"{len(names):,} annotators", title_justify="left")
+    for i in np.argsort(-counts, kind="stable")[:most]:
+        table.add_row(Text(names[i]), f"{counts[i]:,}")
+    if len(names) > most:
+        table.add_row(f"{len(names) - most:,} others", f"{np.sort(counts)[:-most].sum():,}")
     return table
 
 

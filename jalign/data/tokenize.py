@@ -24,6 +24,7 @@ from jalign.data.chat import TURNS, Template, ends_of
 from jalign.data.drafts import Draft, chat_warnings, draft_of, is_chat
 from jalign.data.encoder import NEARBY, Encoder
 from jalign.data.examples import Example, Examples, Report
+from jalign.data.kinds import ANNOTATOR
 from jalign.data.limits import Limits, Tokens, check_choice, cut_warnings, fit
 from jalign.data.parsing import RowError
 from jalign.data.records import Record
@@ -49,8 +50,9 @@ def tokenize(
 ) -> Examples:
     """Token ids and masks of all usable records; the report counts the dropped ones.
 
-    Extras of an example: those of its record as float32, `row` (number of the row, int32) and, in a
-    mixture, `source` (place in `report.sources`, int32). In stepwise examples only the last token
+    Extras of an example: those of its record as float32, `row` (number of the row, int32),
+    `annotator` (place in `report.annotators`, int32) where there is one and, in a mixture, `source`
+    (place in `report.sources`, int32). In stepwise examples only the last token
     of each step is scored, so that `step_labels` [steps] line up with the scored tokens.
 
     Args:
@@ -197,7 +199,8 @@ def _extras(
     record: Record, names: tuple[str, ...], responses: list[Tokens], report: Report
 ) -> dict[str, np.ndarray]:
     extras: dict[str, np.ndarray] = {
-        name: np.asarray(record.extras[name], np.float32) for name in names
+        name: np.asarray(record.extras[name], np.int32 if name == ANNOTATOR else np.float32)
+        for name in names
     }
     if "step_labels" in extras:
         # A response that was cut has lost its last steps, and their labels.

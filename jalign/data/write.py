@@ -37,7 +37,10 @@ COLUMNS = {"step_labels": "labels", "attribute_ratings": "attributes"}
 
 
 def to_rows(
-    records: Sequence[Record], kind: str, attributes: Sequence[str] = ()
+    records: Sequence[Record],
+    kind: str,
+    attributes: Sequence[str] = (),
+    annotators: Sequence[str] = (),
 ) -> list[dict[str, object]]:
     """Rows from which the same records are read. Texts without a prompt get a column `text`; a
     number that only some records have is null in the others.
@@ -45,6 +48,7 @@ def to_rows(
     Args:
       kind: of the records.
       attributes: names of the places of `attribute_ratings`.
+      annotators: names behind the numbers of `annotator`.
 
     Raises:
       ValueError: a kind that has no columns of its own.
@@ -62,6 +66,8 @@ def to_rows(
             value = record.extras.get(name)
             if name == "label":
                 value = bool(value)
+            elif name == "annotator" and value is not None:
+                value = annotators[value]
             elif name == "attribute_ratings" and value is not None:
                 # JSON has no NaN: a missing rating is null.
                 given = zip(attributes, value, strict=True)

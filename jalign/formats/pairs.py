@@ -71,7 +71,14 @@ PAIRS = Format(
     reads={f"{who}_{name}": (read,) for who in _SIDES for name, read in _PAIR_READS.items()},
     mask_fields=frozenset({"present", *(f"{w}_{n}" for w in _SIDES for n in ("len", "mask"))}),
     data_fields=frozenset(
-        {"margin", "chosen_prob", "chosen_win_rate", "rejected_win_rate", "ref_response"}
+        {
+            "annotator",
+            "margin",
+            "chosen_prob",
+            "chosen_win_rate",
+            "rejected_win_rate",
+            "ref_response",
+        }
     ),
     axes={
         f"{ref}{who}_{name}": "BR"

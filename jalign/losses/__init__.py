@@ -35,6 +35,7 @@ from jalign.losses.pairwise.discopop import discopop
 from jalign.losses.pairwise.dno import dno
 from jalign.losses.pairwise.dpo import dpo
 from jalign.losses.pairwise.dpop import dpop
+from jalign.losses.pairwise.dr_dpo import dr_dpo
 from jalign.losses.pairwise.exo import exo_pair
 from jalign.losses.pairwise.f_dpo import f_dpo_alpha, f_dpo_forward_kl, f_dpo_js
 from jalign.losses.pairwise.gpo import (
@@ -44,6 +45,7 @@ from jalign.losses.pairwise.gpo import (
     gpo_squared,
     gpo_truncated_quadratic,
 )
+from jalign.losses.pairwise.holder_dpo import holder_dpo
 from jalign.losses.pairwise.ipo import ipo, ipo_sum
 from jalign.losses.pairwise.ld_dpo import ld_dpo
 from jalign.losses.pairwise.nca import nca_pair
@@ -95,6 +97,7 @@ from jalign.losses.reward.process import (
 )
 from jalign.losses.reward.regression import multi_attribute, score_difference, score_regression
 from jalign.losses.reward.token_level import token_bradley_terry
+from jalign.losses.robust import re_po, robust_bco, robust_kto
 from jalign.losses.router import router_balance, router_z
 from jalign.losses.supervised import nll, nll_best, nll_desirable, sft
 
@@ -122,6 +125,7 @@ __all__ = [
     "dpo_list",
     "dpo_norm",
     "dpop",
+    "dr_dpo",
     "dro_v",
     "dro_v_joint",
     "entropy_bonus",
@@ -144,6 +148,7 @@ __all__ = [
     "gradient_ascent",
     "gspo",
     "gspo_token",
+    "holder_dpo",
     "implicit_rewards",
     "info_nca_list",
     "ipo",
@@ -186,12 +191,15 @@ __all__ = [
     "pro",
     "process_reward",
     "r_dpo",
+    "re_po",
     "reinforce",
     "reinforce_with_value",
     "reverse_kl",
     "reward_centering",
     "rloo",
+    "robust_bco",
     "robust_dpo",
+    "robust_kto",
     "router_balance",
     "router_z",
     "rrhf",

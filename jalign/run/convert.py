@@ -51,5 +51,6 @@ def convert(options: RunOptions, to: str) -> tuple[int, Report]:
     kind = "pairs" if kind == "joint" else kind
     # a run on the file filters and balances nothing again, so both apply now
     records, report = build_data.converted(options, kind)
-    write.write(options.out, write.to_rows(records, report.kind, report.attributes))
+    rows = write.to_rows(records, report.kind, report.attributes, report.annotators)
+    write.write(options.out, rows)
     return len(records), report

@@ -94,6 +94,10 @@ class Objective(NamedTuple):
         names = [n for n in self.inputs if n.startswith("ref_") and n not in batch.extras]
         return names, self.algorithm.outputs([n.removeprefix("ref_") for n in names])
 
+    def carried(self, carry: Arrays, fields: Arrays) -> Arrays:
+        """The running values that the loss reads."""
+        return self.algorithm.carry.read(carry, fields) if self.algorithm.carry else {}
+
     def noise(self, fields: Arrays, key: Array | None) -> Arrays:
         """The noise that the loss reads, if any."""
         if NOISE not in self.inputs:
@@ -112,7 +116,8 @@ class Objective(NamedTuple):
 
     def value(self, fields: Arrays, divisors: Array) -> tuple[Array, dict[str, Mean]]:
         """Sum over terms of weight * (weighted sum of the unreduced loss) / divisor, and
-        metrics. In metrics every example counts the same, regardless of `weight`.
+        metrics. In metrics every example counts the same, regardless of `weight`. Running values
+        with ids are among them, as vectors (`Carry.means`).
         """
         total, returned = jnp.float32(0.0), []
         for term, divisor in zip(self.terms, divisors, strict=True):
@@ -127,7 +132,9 @@ class Objective(NamedTuple):
         for named, weights in of_aux:  # reported with the weights that the term is reduced with
             metrics |= {name: (x, weights) for name, x in named.items()}
         metrics = jax.lax.stop_gradient(metrics)
-        return total, {name: Mean.of(x, weights) for name, (x, weights) in metrics.items()}
+        means = {name: Mean.of(x, weights) for name, (x, weights) in metrics.items()}
+        carry = self.algorithm.carry
+        return total, means | (carry.means(of_loss, fields) if carry else {})
 
 
 def weighted(weights: Array, divisor: Array, fields: Arrays) -> tuple[Array, Array]:

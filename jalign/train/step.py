@@ -40,13 +40,12 @@ def create_state(
     A moving reference is part of it: a copy of the policy in float32, since lower precision would
     round away the small steps of a slow average.
     """
-    carry = algorithm.carry.names if algorithm.carry else ()
     moving = algorithm.moves_reference(**hyper)
     return TrainState(
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
-        carry={name: jnp.float32(jnp.nan) for name in carry},
+        carry=algorithm.carry.start() if algorithm.carry else {},
         key=key,
         skipped=jnp.int32(0),
         skipped_in_a_row=jnp.int32(0),
@@ -103,10 +102,9 @@ def make_train_step(
         gradient = _two_pass_gradient if coupled else _summed_gradient
         grads, loss, means = gradient(objective, apply, state, frozen, stacks, divisors, key)
         norm = optax.tree.norm(grads)
-        metrics = {name: mean.value for name, mean in means.items()}
-        metrics |= {"loss": loss, "grad_norm": norm}
+        metrics = {"loss": loss, "grad_norm": norm}
         stored, state = state.opt_state, replace(state, opt_state=to_device(state.opt_state))
-        new = _update(algorithm, optimizer, state, grads, metrics)
+        new = _update(algorithm, optimizer, state, grads, means)
         bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         old = replace(
             state,
@@ -124,7 +122,7 @@ def make_train_step(
         if state.ref is not None:
             new = replace(new, ref=_moved_reference(new, hyper))
         new = replace(new, opt_state=to_host_like(new.opt_state, stored))
-        metrics |= {name: mean.shown for name, mean in means.items()}
+        metrics |= _scalars({name: mean.shown for name, mean in means.items()})
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}
 
     return step
@@ -150,7 +148,8 @@ def make_eval_step(
         losses, means = zip(*values, strict=True)
         # Weighted by its divisor, the loss of several batches is that of all their examples.
         loss = Mean(jnp.sum(jnp.stack(losses)) * divisors[0], divisors[0])
-        return jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *means) | {"loss": loss}
+        total = jax.tree.map(lambda *x: jnp.sum(jnp.stack(x), 0), *means)
+        return {name: mean for name, mean in total.items() if not mean.count.ndim} | {"loss": loss}
 
     return evaluate
 
@@ -179,7 +178,7 @@ def _summed_gradient(objective, apply, state, frozen, stacks, divisors, key):
     """Sum of the micro-batches' gradients, for losses that treat examples independently."""
 
     def loss_of(params, batch, key):
-        fields = batch.extras | state.carry
+        fields = batch.extras | objective.carried(state.carry, batch.extras)
         fields |= objective.policy_fields(apply, params, frozen, batch, key)
         fields |= objective.reference_fields(apply, frozen, batch)
         return objective.value(fields | objective.noise(fields, key), divisors)
@@ -277,7 +276,7 @@ def all_fields(
         fields = jax.lax.fori_loop(0, stack.count, body, empty)
         fields = stack.batch.extras | fields
         flat = {k: jnp.asarray(v).reshape(-1, *v.shape[2:]) for k, v in fields.items()}
-        out.append(flat | carry)
+        out.append(flat | objective.carried(carry, flat))
     return out
 
 
@@ -305,9 +304,14 @@ def _moved_reference(new: TrainState, hyper: dict[str, Any]) -> Any:
     return jax.tree.map(move, policy_of(new.params), new.ref)
 
 
-def _update(algorithm, optimizer, state, grads, metrics) -> TrainState:
+def _scalars(metrics: Arrays) -> Arrays:
+    """Without the vectors of running values, which the state keeps."""
+    return {name: x for name, x in metrics.items() if not x.ndim}
+
+
+def _update(algorithm, optimizer, state, grads, means) -> TrainState:
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    carry = algorithm.carry.update(state.carry, metrics) if algorithm.carry else state.carry
+    carry = algorithm.carry.update(state.carry, means) if algorithm.carry else state.carry
     return replace(
         state,
         step=state.step + 1,

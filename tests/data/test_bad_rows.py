@@ -87,7 +87,11 @@ def test_lines_that_are_no_rows_are_dropped_and_counted_where_that_is_asked(tmp_
         ("x.arrow", b"nothing", "not an Arrow file"),
         ("x.parquet.gz", b"", "compressed inside"),
         ("x.jsonl.gz", b"no gzip", "damaged gzip"),
-        ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:40] + b"\x00\x01", "damaged gzip"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:40] + b"\x00\x01",
+            "damaged gzip",
+        ),
         ("x.json", b"[]", "is empty"),
         ("x.json", b'[{"a": 1}, ', "not JSON"),
         ("x.csv", b'a,b\n"open,2\n', r"line 1: not CSV"),

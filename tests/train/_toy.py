@@ -60,6 +60,7 @@ def batch(n=B, k=K, seed=0):
     tokens = rng.integers(0, V, (n, k * R, 1)).astype(np.int32)
     none = np.zeros((n, 1), np.int32)
     extras = {"label": rng.random(n) < 0.5, "index": np.arange(n, dtype=np.int32)}
+    extras["annotator"] = rng.integers(3, size=n).astype(np.int32)
     probabilities = ("chosen_prob", "chosen_win_rate", "rejected_win_rate", "rating", "margin")
     extras |= {name: rng.random(n).astype(np.float32) for name in probabilities}
     extras["density_ratio"] = rng.uniform(0.1, 20, n).astype(np.float32)

@@ -215,6 +215,25 @@ def test_running_values_start_from_the_data_and_are_averaged_from_step_to_step()
     np.testing.assert_allclose(second.carry["delta"], two["delta"], rtol=1e-6)
 
 
+def test_each_annotator_has_a_reliability_of_its_own_however_a_step_is_cut():
+    row, data = get("re_po"), batch()
+    ids = np.array([0, 2, 2, 0, 5, -1, 2, -1], np.int32)
+    data = data._replace(extras=data.extras | {"annotator": ids})
+    one, metrics = run(row, data, eta_momentum=0.5)
+    eta = np.asarray(one.carry["eta"])
+    # alone, a pair has the posterior that it has among the others
+    alone = [run(row, jax.tree.map(lambda x, i=i: x[i : i + 1], data))[1] for i in range(8)]
+    q = np.array([m["posterior"] for m in alone])
+    for who in (0, 2, 5):
+        np.testing.assert_allclose(eta[who], 0.5 * (0.9 + q[ids == who].mean()), rtol=1e-5)
+    assert np.isnan(np.delete(eta, [0, 2, 5])).all()
+    # the mean over all pairs is logged, the reliabilities are not
+    np.testing.assert_allclose(metrics["eta"], (0.5 * (0.9 + q)).mean(), rtol=1e-5)
+    assert all(not x.ndim for x in metrics.values())
+    cut_up, _ = run(row, cut(data, 4, room=1), eta_momentum=0.5)
+    np.testing.assert_allclose(cut_up.carry["eta"], eta, rtol=1e-5)
+
+
 def test_noise_is_another_in_every_step_and_the_same_however_a_step_is_cut():
     from jalign.train.objective import Objective
 

@@ -26,8 +26,13 @@ def _prompt_embeddings(options: RunOptions, examples: Examples) -> np.ndarray:
     return np.stack([table[p].mean(0) if len(p) else np.zeros(table.shape[1]) for p in prompts])
 
 
+def _one_annotator(options: RunOptions, examples: Examples) -> np.ndarray:
+    return np.zeros(len(examples), np.int32)
+
+
 DERIVED: dict[str, Callable[[RunOptions, Examples], np.ndarray]] = {
     "density_ratio": _density_ratios,
+    "annotator": _one_annotator,
 }
 """Columns that are computed if a loss reads them and the data lack them."""
 
@@ -50,6 +55,12 @@ def add_loss_columns(options: RunOptions, examples: Examples) -> None:
         raise ValueError(
             f"{algorithm.name} reads {', '.join(missing)} from the data, which have "
             f"{', '.join(sorted(examples.extras)) or 'no such columns'}{remedy}"
+        )
+    annotators, carry = len(examples.report.annotators), algorithm.carry
+    if "annotator" in read and carry and annotators > carry.size:
+        raise ValueError(
+            f"the data have {annotators:,} annotators, and {algorithm.name} keeps the reliability "
+            f"of {carry.size:,}: join rare ones in the column, or rename it to have one reliability"
         )
     attributes = examples.report.attributes
     # checked here, because the number of attributes is known only from the data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from jalign.data.clock import CLOCK
@@ -75,7 +76,9 @@ def examples_of(
 def held_of(
     options: RunOptions, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]
 ) -> Examples | None:
-    """Tokenized held-out examples alone."""
+    """Tokenized held-out examples alone. Their annotators count as unknown (-1): numbers of
+    annotators are of one data set.
+    """
     if not rows:
         return None
     row = options.algorithm
@@ -83,6 +86,8 @@ def held_of(
     examples = examples_from_rows(rows, row.data_kind, tokenizer, **how)
     if not row.experience:
         add_loss_columns(options, examples)
+    if "annotator" in examples.extras:
+        examples.extras["annotator"] = np.full(len(examples), -1, np.int32)
     return examples
 
 
