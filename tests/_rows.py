@@ -5,7 +5,7 @@ import numpy as np
 
 from jalign.train.objective import Objective
 
-SIZE = {"B": 6, "R": 5, "K": 4, "A": 3}
+SIZE = {"B": 6, "R": 5, "K": 4, "A": 3, "N": 2}
 B, R = SIZE["B"], SIZE["R"]
 
 

@@ -43,8 +43,9 @@ MILD = {"sppo": {"beta": 0.1}, "sppo_hard": {"beta": 0.1}, "sppo_samples": {"bet
 DETACHED = {"wpo", "tdpo2", "lipo_lambda", "dro_v", "pairwise_cringe"}
 DETACHED |= {"iterative_cringe", "gspo_token", "cispo", "nash_md", "nash_md_token", "nash_ema"}
 DETACHED |= {"re_po"}
+DETACHED |= {"vespo", "dppo_tv", "dppo_kl", "dar"}
 # Clipping at many places has kinks everywhere; tests/losses/test_policy.py looks at each side.
-KINKED = {"ppo", "ppo_clip", "rloo", "gspo"}  # losses
+KINKED = {"ppo", "ppo_clip", "rloo", "gspo", "gmpo"}  # losses
 # Values at which a number is felt, where half of its default is out of range or not.
 FELT = {
     "clip_low": 0.01,
@@ -52,6 +53,8 @@ FELT = {
     "dual_clip": 1.05,
     "ratio_min": 0.97,
     "ratio_max": 1.03,
+    "delta_low": 1e-4,
+    "delta_high": 1e-4,
 }
 
 

@@ -54,7 +54,7 @@ def test_online_algorithms_are_given_their_reward(init):
 def test_what_is_written_is_valid_for_every_kind_of_algorithm(init, name):
     row = ALGORITHMS[name]
     args = ["--teacher", "t"] if row.needs_teacher else []
-    if {"scores", "step_scores", "win_probs"} & set(row.rollout_inputs()):
+    if {"scores", "step_scores", "win_probs", "reward_parts"} & set(row.rollout_inputs()):
         args += ["--reward", "repetition"]
     code, said = init("c.yaml", "--algorithm", name, "--model", "m", "--data", "d.jsonl", *args)
     assert code == 0, said.err

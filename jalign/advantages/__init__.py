@@ -4,6 +4,7 @@ Letters: B prompts, K responses per prompt, N responses, R tokens. Nothing here 
 model, a loss or a reduction. Entries outside of `valid` or a mask may be NaN.
 """
 
+from jalign.advantages.baselines import gdpo, lite_ppo, maxrl, opo, otb, pass_at_k
 from jalign.advantages.group import (
     batch_centred,
     greedy_baseline,
@@ -48,6 +49,7 @@ __all__ = [
     "expected_best_of_n",
     "explained_variance",
     "gae",
+    "gdpo",
     "greedy_baseline",
     "group_centred",
     "group_normalized",
@@ -56,7 +58,12 @@ __all__ = [
     "k1",
     "k3",
     "leave_one_out",
+    "lite_ppo",
+    "maxrl",
     "missing_eos",
+    "opo",
+    "otb",
+    "pass_at_k",
     "process_advantages",
     "rewards_to_go",
     "soft_over_long",

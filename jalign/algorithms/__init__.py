@@ -9,6 +9,7 @@ import difflib
 from dataclasses import replace
 
 from jalign.algorithms import custom
+from jalign.algorithms.baselines import BASELINES
 from jalign.algorithms.dpo import DPO
 from jalign.algorithms.dpo_regularized import DPO_REGULARIZED
 from jalign.algorithms.elsewhere import elsewhere, normalized
@@ -19,12 +20,14 @@ from jalign.algorithms.negative import NEGATIVE
 from jalign.algorithms.online import ONLINE
 from jalign.algorithms.policy import POLICY
 from jalign.algorithms.reference_free import WITHOUT_REFERENCE
+from jalign.algorithms.regressions import REGRESSIONS
 from jalign.algorithms.rewards import REWARDS
 from jalign.algorithms.robust import ROBUST, WRAPPERS, robust
 from jalign.algorithms.self_imitation import SELF_IMITATION
 from jalign.algorithms.self_play import SELF_PLAY
 from jalign.algorithms.supervised import SUPERVISION
 from jalign.algorithms.targets import TARGETS
+from jalign.algorithms.trust_region import TRUST_REGION
 from jalign.algorithms.unpaired import UNPAIRED
 from jalign.algorithms.verifiers import VERIFIERS
 from jalign.core import Algorithm, Format, LossFn
@@ -47,6 +50,9 @@ ROWS = (
     *VERIFIERS,
     *POLICY,
     *GRPO,
+    *TRUST_REGION,
+    *BASELINES,
+    *REGRESSIONS,
     *ONLINE,
     *SELF_IMITATION,
     *GAMES,

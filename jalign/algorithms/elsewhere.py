@@ -57,6 +57,7 @@ ELSEWHERE = {
     "apo": "apo_zero or apo_down, apo_zero_unpaired for labels",
     "cringe_pairs": "pairwise_cringe",
     "tdpo": "tdpo1 or tdpo2",
+    "dppo": "dppo_tv or dppo_kl",
     "lipo": "lipo_lambda, lipo_logistic, lipo_hinge or lipo_softmax",
     "dro": "dro_v or dro_v_joint",
 }

@@ -17,7 +17,7 @@ from jalign.user_code import absolute
 
 def check(row: Algorithm, options: InitConfig) -> None:
     """Raise ValueError for a missing reward, or for one that the algorithm does not read."""
-    judged = {"scores", "step_scores", "win_probs"} & set(row.rollout_inputs())
+    judged = {"scores", "step_scores", "win_probs", "reward_parts"} & set(row.rollout_inputs())
     if bool(judged) != bool(options.reward):
         raise ValueError(
             f"{row.name} learns from rewards: give --reward, one of {', '.join(RULES)}, "

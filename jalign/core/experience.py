@@ -20,12 +20,17 @@ ROLLOUT: Mapping[str, str] = {
     "win_probs": "BKK",
     "step_scores": "BKR",
     "uniforms": "BKK",
+    "reward_parts": "BKN",
+    "reward_weights": "N",
+    "old_log_sum_p_squared": "BKR",
 }
 """What an experience may read about K responses to each of B prompts, and its axes. scores: the
 reward of a response; valid: whether it has one; finished: ended by EOS; values: of a critic, before
 each token; greedy_scores: the reward of the most probable response; win_probs[b, i, j]: probability
 that response i is preferred to j; step_scores: the reward of a step at its last token, NaN at every
-other; uniforms: random numbers in [0, 1), independent of the responses."""
+other; uniforms: random numbers in [0, 1), independent of the responses; reward_parts: each of the N
+rewards that the score adds up, NaN where one does not apply; reward_weights: of them;
+old_log_sum_p_squared: log of the sum of squared probabilities of the next token."""
 
 
 class Relative(NamedTuple):

@@ -3,7 +3,8 @@
 A function reads arrays of a rollout by the names of its positional parameters (`core.ROLLOUT`) and
 returns data fields of its format, and perhaps `take` [B, k], the responses that become the example,
 and `keep` [B], the prompts that become one. Keyword-only parameters are hyper-parameters of the
-algorithm. `advantages` weighs every response, `selection` picks some, `tokens` has their steps.
+algorithm. `advantages` and `baselines` weigh every response, `selection` picks some, `tokens` has
+their steps.
 
 Letters: B prompts, K responses per prompt, R tokens per response. Log-probs and KL are in nats. The
 log-probs are those of the policy that sampled, so log p - log p_ref (k1) is an unbiased estimate of
@@ -25,6 +26,15 @@ from jalign.experience.advantages import (
     steps_normalized,
     win_rate_leave_one_out,
     win_rates,
+)
+from jalign.experience.baselines import (
+    gdpo,
+    lite_ppo,
+    maxrl,
+    opo,
+    otb,
+    others_mean,
+    pass_at_k,
 )
 from jalign.experience.relative import relative_to
 from jalign.experience.selection import (
@@ -49,12 +59,19 @@ __all__ = [
     "everything",
     "gae",
     "gae_whitened",
+    "gdpo",
     "group_centred",
     "group_mean_whitened",
     "group_normalized",
     "informative_groups",
     "leave_one_out",
+    "lite_ppo",
+    "maxrl",
     "minus_greedy",
+    "opo",
+    "otb",
+    "others_mean",
+    "pass_at_k",
     "rejection_sampled",
     "relative_to",
     "returns_minus_batch_mean",

@@ -11,10 +11,10 @@ ExperienceFn = TypeVar("ExperienceFn", bound=Callable[..., dict[str, Any]])
 
 
 def relative_to(
-    to: Literal["group", "rollout"], min_responses: int = 1
+    to: Literal["group", "rollout"] | None, min_responses: int = 1
 ) -> Callable[[ExperienceFn], ExperienceFn]:
     """Mark a function as `Relative`: a number added to all scores of a group or rollout makes no
-    difference, and it compares at least `min_responses` responses to a prompt.
+    difference (`None`: it may), and it compares at least `min_responses` responses to a prompt.
 
     Rewards then lose their mean in float64 before they become float32, which cannot tell
     100,000,001 from 100,000,000.

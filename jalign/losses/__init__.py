@@ -60,14 +60,20 @@ from jalign.losses.pairwise.tdpo import tdpo1, tdpo2
 from jalign.losses.pairwise.wpo import wpo
 from jalign.losses.pairwise.xpo import xpo
 from jalign.losses.policy.cispo import cispo
+from jalign.losses.policy.dar import dar
+from jalign.losses.policy.dppo import dppo_kl, dppo_tv
 from jalign.losses.policy.full_vocab import entropy_bonus, kl_exact
+from jalign.losses.policy.gmpo import gmpo
 from jalign.losses.policy.gspo import gspo, gspo_token
 from jalign.losses.policy.kl import kl_k2, kl_k3, kl_k3_ratio, kl_k3_straight_through
+from jalign.losses.policy.pmd import pmd
 from jalign.losses.policy.ppo import ppo, ppo_clip
 from jalign.losses.policy.pretraining import pretraining_nll
 from jalign.losses.policy.reinforce import reinforce, reinforce_with_value
 from jalign.losses.policy.rloo import rloo
+from jalign.losses.policy.sapo import sapo
 from jalign.losses.policy.value import value_clip
+from jalign.losses.policy.vespo import vespo
 from jalign.losses.regularizers import (
     forward_kl_on_chosen,
     forward_kl_per_token,
@@ -119,12 +125,15 @@ __all__ = [
     "cpo",
     "cringe",
     "d2o",
+    "dar",
     "discopop",
     "dno",
     "dpo",
     "dpo_list",
     "dpo_norm",
     "dpop",
+    "dppo_kl",
+    "dppo_tv",
     "dr_dpo",
     "dro_v",
     "dro_v_joint",
@@ -140,6 +149,7 @@ __all__ = [
     "forward_kl_per_token",
     "generalized_jsd",
     "gkd",
+    "gmpo",
     "gpo_exponential",
     "gpo_hinge",
     "gpo_savage",
@@ -182,6 +192,7 @@ __all__ = [
     "pairwise_cringe",
     "pick_best",
     "plackett_luce",
+    "pmd",
     "pointwise_from_pairwise",
     "potential_differences",
     "ppo",
@@ -203,6 +214,7 @@ __all__ = [
     "router_balance",
     "router_z",
     "rrhf",
+    "sapo",
     "score_difference",
     "score_regression",
     "sft",
@@ -221,6 +233,7 @@ __all__ = [
     "token_rewards",
     "unlikelihood",
     "value_clip",
+    "vespo",
     "wpo",
     "xpo",
 ]

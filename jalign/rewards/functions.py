@@ -151,6 +151,11 @@ class RewardFunctions:
         """Names of the functions, as in `Scored`."""
         return tuple(part.name for part in self._parts)
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weights of the functions, in the order of `names`."""
+        return tuple(part.weight for part in self._parts)
+
     def __call__(
         self,
         prompts: Sequence[str],

@@ -21,6 +21,8 @@ class Judged(NamedTuple):
       step_scores: [B, K, R] float64, the reward of a step at its last token, NaN at every other.
         `scores` are then their means, NaN where the reward of a step is missing.
       failures: name of a reward that failed -> for how many responses and why.
+      parts: [B, K, N] float64 rewards that `scores` adds up, NaN where one is missing.
+      part_weights: [N] their weights.
     """
 
     scores: Float[ndarray, "B K"] | None
@@ -28,3 +30,5 @@ class Judged(NamedTuple):
     metrics: dict[str, float]
     step_scores: Float[ndarray, "B K R"] | None = None
     failures: Mapping[str, str] = MappingProxyType({})
+    parts: Float[ndarray, "B K N"] | None = None
+    part_weights: Float[ndarray, "N"] | None = None

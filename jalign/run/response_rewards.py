@@ -10,7 +10,7 @@ import numpy as np
 
 from jalign.options import RewardConfig
 from jalign.parallel import hosts
-from jalign.rewards.functions import RewardFunctions
+from jalign.rewards.functions import RewardFunctions, Scored
 from jalign.rewards.judge import Judge
 from jalign.rewards.model import RewardModel
 from jalign.rewards.preference import BothOrders, preference_matrix
@@ -80,7 +80,23 @@ class ResponseReward:
         # only process 0 has asked the server, so only its counts are right
         if isinstance(self.judge, ServerJudge):
             metrics |= hosts.call_on_main(self.judge.metrics)
-        return Judged(scores, wins, metrics, failures=failures)
+        parts, weights = self._parts(scored, by_model, (b, k))
+        return Judged(scores, wins, metrics, failures=failures, parts=parts, part_weights=weights)
+
+    def _parts(
+        self, scored: Scored | None, by_model: np.ndarray | None, shape: tuple[int, int]
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """[B, K, N] rewards of each function and of the model, and their weights."""
+        each, weights = [], []
+        if scored is not None and self.functions is not None:
+            each = [scored.each[name] for name in self.functions.names]
+            weights = list(self.functions.weights)
+        if by_model is not None:
+            each.append(np.where(np.isfinite(by_model), by_model, np.nan))
+            weights.append(self.options.model_weight)
+        if not each:
+            return None, None
+        return np.stack(each, -1).reshape(*shape, len(each)), np.asarray(weights)
 
     def _preferences(
         self, prompts: Sequence[str], grouped: Sequence[Sequence[str]]

@@ -28,11 +28,13 @@ def reward_arrays(
     metrics, valid = dict(judged.metrics), np.array(True)
     if judged.scores is not None:
         known = np.isfinite(judged.scores)
-        if {"scores", "step_scores"} & read:  # otherwise they are only logged
+        if {"scores", "step_scores", "reward_parts"} & read:  # otherwise they are only logged
             valid = valid & known
         arrays["scores"] = as_float32(judged.scores, known, to)
         metrics |= score_metrics(judged.scores[:, by_policy], known[:, by_policy])
         metrics["rewards/missing"] = float((~known).sum())
+    if "reward_parts" in read:
+        arrays |= _parts(judged, to)
     if judged.step_scores is not None:
         arrays["step_scores"] = padded_rewards(centered(judged.step_scores), length)
     if "win_probs" in read:
@@ -42,6 +44,16 @@ def reward_arrays(
         others = ~np.eye(judged.win_probs.shape[-1], dtype=bool)
         valid = valid & (np.isfinite(judged.win_probs) & others).any(-1)
     return arrays, valid, metrics
+
+
+def _parts(judged: Judged, relative_to: str | None) -> dict[str, np.ndarray]:
+    """Each reward by itself, NaN where it is missing, and the weights."""
+    if judged.parts is None or judged.part_weights is None:
+        raise ValueError("the reward returns a total; the method reads each of its parts")
+    known = np.isfinite(judged.parts)
+    parts = as_float32(judged.parts, known, relative_to)
+    weights = np.asarray(judged.part_weights, np.float32)
+    return {"reward_parts": np.where(known, parts, np.nan), "reward_weights": weights}
 
 
 def given_rewards(judged: Judged, length: int) -> dict[str, np.ndarray]:
@@ -61,7 +73,7 @@ def padded_rewards(step_scores: np.ndarray, length: int) -> np.ndarray:
 
 
 def as_float32(scores: np.ndarray, known: np.ndarray, relative_to: str | None) -> np.ndarray:
-    """[B, K] scores, 0 where missing. If only differences matter the mean is subtracted first:
+    """[B, K, ...] scores, 0 where missing. If only differences matter the mean is subtracted first:
     float32 cannot represent 100,000,001, and the losses compute in float32.
     """
     scores = np.where(known, scores, 0.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 from jalign.core import Algorithm
 
-FROM_MODELS = ("old_token_logps", "ref_token_logps", "values")
+FROM_MODELS = ("old_token_logps", "ref_token_logps", "values", "old_log_sum_p_squared")
 """Arrays of a rollout that the models of the run compute."""
 
 

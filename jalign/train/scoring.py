@@ -27,6 +27,7 @@ def model_fields(apply: Apply, temperature: float) -> Callable[..., Arrays]:
     def read(params: PyTree, frozen: Frozen, batch: Batch, names: tuple[str, ...]) -> Arrays:
         fields, shape = {}, batch.mask.shape
         of_policy = {"old_token_logps": "token_logps", "values": "values"}
+        of_policy["old_log_sum_p_squared"] = "log_sum_p_squared"
         # At the sampler's temperature: at another one ratios of equal weights would not be 1.
         if outputs := tuple(of_policy[n] for n in of_policy if n in names):
             options = {"temperature": temperature, **routes_of(batch)}

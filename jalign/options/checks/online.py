@@ -152,7 +152,7 @@ def _check_experience(options: RunOptions) -> Iterator[str]:
     assert row.experience is not None
     # eval_shape runs the Python of the experience and computes nothing
     responses = options.rollout.responses or row.experience.responses
-    sizes = {"B": 1, "K": responses, "R": 1}
+    sizes = {"B": 1, "K": responses, "R": 1, "N": 1}
     arrays = [
         jax.ShapeDtypeStruct(
             tuple(sizes[axis] for axis in ROLLOUT[name]),

@@ -21,7 +21,7 @@ def check_rewards(options: RunOptions) -> Iterator[str]:
         yield from _check_step_rewards(options)
     elif reward.step_separator != RewardConfig().step_separator:
         yield f"reward.step_separator does not apply: {row.name} reads no rewards of steps"
-    if "scores" in read and not reward.scores:
+    if {"scores", "reward_parts"} & set(read) and not reward.scores:
         yield f"{row.name} learns from rewards: {_how_to_reward(options)}"
     if "win_probs" in read and not reward.given:
         yield f"{row.name} learns from preferences: set reward.judge or a reward"
@@ -36,12 +36,13 @@ def _check_unread(options: RunOptions) -> Iterator[str]:
     preferences = reward.judge.ask == "preference"
     # a score may still be logged beside the judge's preferences, but is not learned from
     no_number = preferences and "scores" not in read and "the judge's preferences have no number"
+    apart = "reward_parts" in read and "it reads each reward by itself, not their sum"
     unread = {
         "temperature": ("win_probs" not in read or preferences)
         and "no preferences are made of rewards",
         "model_weight": not reward.model and "there is no reward.model",
-        "clip": no_number,
-        "missing_eos_penalty": no_number,
+        "clip": no_number or apart,
+        "missing_eos_penalty": no_number or apart,
     }
     for name, why in unread.items():
         if why and getattr(reward, name) != getattr(default, name):
