@@ -6,7 +6,7 @@ slots are ignored, even if NaN, and their advantage is 0. Advantages are used wi
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jalign.advantages._arrays import centered, differ, kept, mean
 from jalign.advantages.group import group_normalized
@@ -41,7 +41,7 @@ def maxrl(scores: Scores, valid: Valid, *, epsilon: float = 1e-6) -> Scores:
     return jnp.where(level > 0, away / (jnp.where(level > 0, level, 1.0) + epsilon), 0.0)
 
 
-def opo(scores: Scores, lengths: Scores, valid: Valid) -> Scores:
+def opo(scores: Scores, lengths: Scores | Int[Array, "B K"], valid: Valid) -> Scores:
     """score - sum of length * score / sum of length, over the group: OPO.
 
     Hao et al. 2025, "On-Policy RL with Optimal Reward Baseline", https://arxiv.org/abs/2505.23585:
@@ -54,7 +54,7 @@ def opo(scores: Scores, lengths: Scores, valid: Valid) -> Scores:
     >>> opo(scores, lengths, jnp.ones((1, 2), bool)).tolist()
     [[-2.0, 1.0]]
     """
-    lengths = kept(lengths, valid)
+    lengths = kept(jnp.asarray(lengths, jnp.float32), valid)
     total = jnp.maximum(lengths.sum(-1, keepdims=True), 1e-20)
     baseline = (lengths * kept(scores, valid)).sum(-1, keepdims=True) / total
     return kept(kept(scores, valid) - baseline, valid)

@@ -35,6 +35,8 @@ B, R = 5, 4
 STATE: Any = SimpleNamespace(params=None)  # nothing here reads a model
 KL, EPSILON, NUMBERS = 0.3, 1e-4, np.random.default_rng(0)
 OLD, REF, VALUES = -NUMBERS.uniform(0.1, 3, (3, B, 4, R))
+SQUARES = np.log(np.exp(OLD) ** 2 + 0.1)  # of log_sum_p_squared
+PARTS, WEIGHTS = np.stack([SCORES, SCORES**2], -1), np.array([0.5, 2.0])
 
 
 def columns(row):
@@ -59,7 +61,8 @@ def online(row, scores=SCORES, ended=ENDED, masks=False, hyper=None):
         finished=ended[:, at],
     )
     steps = np.where(np.arange(R) < LENGTHS[..., None], scores[..., None], np.nan)
-    judged = Judged(scores[:, at], bradley_terry(scores[:, at], 1.0), {})
+    parts = {"parts": PARTS[:, at], "part_weights": WEIGHTS}
+    judged = Judged(scores[:, at], bradley_terry(scores[:, at], 1.0), {}, **parts)
     if row.name == "grpo_process":
         judged = judged._replace(step_scores=steps)
     greedy, most_probable = Judged(np.full((B, 1), 0.75), None, {}), rollout.columns(slice(1))
@@ -83,6 +86,7 @@ def online(row, scores=SCORES, ended=ENDED, masks=False, hyper=None):
         greedy=lambda *_: most_probable,
     )
     models = {"old_token_logps": OLD, "ref_token_logps": REF, "values": VALUES}
+    models["old_log_sum_p_squared"] = SQUARES
     there = (np.arange(R) < LENGTHS[..., None])[:, at]
     fields = {n: np.where(there, x[:, at], 0).astype(np.float32) for n, x in models.items()}
     source.scorer = lambda rollout, names, *_: {n: fields[n] for n in names}
@@ -125,6 +129,42 @@ def gae(rewards, b, k, lam):
     return out
 
 
+def by_baseline(kind, groups):
+    """{(b, k): advantage of the response, or of its tokens} of `jalign.experience.baselines`."""
+    s, out = SCORES, {}
+    for b, of in enumerate(groups):
+        x, n = s[b, of], LENGTHS[b, of]
+        if kind == "opo":
+            a = x - np.average(x, weights=n) if of else x
+        elif kind == "maxrl":
+            a = (x - x.mean()) / (x.mean() + 1e-6) if of and x.mean() > 0 else 0 * x
+        elif kind == "others_mean":
+            a = (x - x.mean()) * len(x) / (len(x) - 1) if len(x) > 1 else 0 * x
+        elif kind == "pass_at_k":
+            lead = np.diff(np.sort(x))[-1] / (x.std(ddof=1) + 1e-6) if len(x) > 1 else 0
+            a = np.where(x == x.max(initial=-np.inf), lead, 0)
+        elif kind == "lite_ppo":
+            a = (x - x.mean()) / (s[np.isfinite(s)].std(ddof=1) + EPSILON) if of else x
+        elif kind == "gdpo":
+            parts, deviation = PARTS[b, of], PARTS[b, of].std(0, ddof=1) if len(of) > 1 else 1
+            a = ((parts - parts.mean(0)) / (deviation + EPSILON)) @ WEIGHTS if of else x
+        out |= {} if kind == "otb" else {(b, k): y for k, y in zip(of, a, strict=True)}
+        for k in of if kind == "otb" else ():
+            out[b, k] = np.array([s[b, k] - path_baseline(b, of, t) for t in range(LENGTHS[b, k])])
+    if kind == "gdpo":
+        every = np.array(list(out.values()))
+        out = {i: (y - every.mean()) / (every.std(ddof=1) + EPSILON) for i, y in out.items()}
+    return out
+
+
+def path_baseline(b, of, t):
+    """OTB's baseline of token t; 0 where one response alone reaches it."""
+    there = [k for k in of if LENGTHS[b, k] > t]
+    path = lambda k: (1 - 2 * np.exp(OLD[b, k]) + np.exp(SQUARES[b, k]))[: t + 1].sum()  # noqa: E731
+    weights = [path(k) for k in there]
+    return np.average(SCORES[b, there], weights=weights) if len(there) > 1 else 0.0
+
+
 def expected(row, known, coef):
     """{(b, k): advantages of the tokens} of the responses that have a reward."""
     name, kind = row.name, row.experience.fn.__name__
@@ -148,6 +188,8 @@ def expected(row, known, coef):
              len(groups[b]) > 1}  # fmt: skip
         all_, kind = list(s), "leave_one_out"
         groups = [[k for k in of if len(of) > 1] for of in groups]
+    if row.experience.fn.__module__.endswith("baselines"):
+        return {i: np.broadcast_to(x, n[i]) for i, x in by_baseline(kind, groups).items()}
     total = {i: s[i] - coef * kl(*i).sum() for i in all_}
     if kind == "returns_minus_batch_mean":
         return flat({i: x - np.mean(list(total.values())) for i, x in total.items()})
