@@ -36,6 +36,7 @@ def maxrl(scores: Scores, valid: Valid, *, epsilon: float = 1e-6) -> Scores:
     [[3.0, -1.0, -1.0, -1.0]]
     """
     require(epsilon >= 0, f"epsilon must be >= 0, got {epsilon}")
+    # the success rate, if scores are 0 and 1
     level = mean(scores, valid, -1)
     away = centered(scores, valid, -1)
     return jnp.where(level > 0, away / (jnp.where(level > 0, level, 1.0) + epsilon), 0.0)
@@ -55,6 +56,7 @@ def opo(scores: Scores, lengths: Scores | Int[Array, "B K"], valid: Valid) -> Sc
     [[-2.0, 1.0]]
     """
     lengths = kept(jnp.asarray(lengths, jnp.float32), valid)
+    # an empty group divides 0 by this
     total = jnp.maximum(lengths.sum(-1, keepdims=True), 1e-20)
     baseline = (lengths * kept(scores, valid)).sum(-1, keepdims=True) / total
     return kept(kept(scores, valid) - baseline, valid)
@@ -85,6 +87,7 @@ def pass_at_k(scores: Scores, valid: Valid, *, epsilon: float = 1e-6) -> Scores:
     n = jnp.sum(valid, -1)
     squares = jnp.sum(centered(scores, valid, -1) ** 2, -1)
     deviation = jnp.sqrt(jnp.where(lead > 0, squares, 1.0) / jnp.maximum(n - 1, 1))
+    # the first of equals, of which none leads
     best = jnp.arange(scores.shape[-1]) == jnp.argmax(known, -1)[:, None]
     return jnp.where(best & (lead > 0)[:, None], (lead / (deviation + epsilon))[:, None], 0.0)
 
@@ -169,6 +172,7 @@ def otb(
     >>> [round(x, 3) for x in out[0, :, 0].tolist()]
     [0.667, -0.333]
     """
+    # |one-hot - p|^2: the squared gradient of log p(token) by the logits
     p = jnp.exp(kept(old_token_logps, mask))
     energy = kept(1 - 2 * p + jnp.exp(kept(old_log_sum_p_squared, mask)), mask)
     weight = kept(jnp.cumsum(energy, -1), mask)
@@ -176,6 +180,7 @@ def otb(
     # divided only where something is: certain tokens have no energy, and no gradient either
     total = weight.sum(1, keepdims=True)
     baseline = (scores * weight).sum(1, keepdims=True) / jnp.where(total > 0, total, 1.0)
+    # where one response goes on alone its own score would cancel itself
     alone = mask.sum(1, keepdims=True) < 2
     return kept(scores - jnp.where(alone, 0.0, baseline), mask)
 

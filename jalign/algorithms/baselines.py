@@ -16,6 +16,7 @@ BASELINES = (
         "and clips, which act on the sum, do not apply.",
     ),
     rl(
+        # the order of the expansion is the size of the group less 1: 16 is not 8
         "maxrl",
         losses.ppo_clip,
         "2602.02710",
@@ -27,6 +28,7 @@ BASELINES = (
         "success teaches nothing. 16 responses as in the authors' runs.",
     ),
     rl(
+        # the clip holds nothing in a first step, and later ones need it
         "opo",
         losses.ppo_clip,
         "2505.23585",

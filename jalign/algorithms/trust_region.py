@@ -6,6 +6,7 @@ from jalign.core import mean_over_examples, mean_over_responses, sum_over_longes
 
 TRUST_REGION = (
     rl(
+        # the paper's mean, whose gate needs no mean over tokens to hold long responses
         "sapo",
         losses.sapo,
         "2511.20347",
@@ -18,6 +19,7 @@ TRUST_REGION = (
         "all tokens of the step.",
     ),
     rl(
+        # mean over examples: the loss has one value per response
         "gmpo",
         losses.gmpo,
         "2507.20673",
@@ -39,6 +41,7 @@ TRUST_REGION = (
         "samples. The mean over all tokens of the step, as in TRL.",
     ),
     rl(
+        # a constant divisor, as in dr_grpo, and its advantages
         "dppo_tv",
         losses.dppo_tv,
         "2602.04879",

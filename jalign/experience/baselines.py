@@ -50,6 +50,7 @@ def gdpo(
     """GDPO (https://arxiv.org/abs/2601.05242): each reward normalized within its group, weighted,
     summed, and normalized over the rollout.
     """
+    # equal groups are 0 and not left out: their tokens count in the mean, as in TRL
     total = adv.gdpo(reward_parts, reward_weights, valid)
     return {"advantages": on_tokens(total, mask)}
 

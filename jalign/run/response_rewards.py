@@ -87,6 +87,7 @@ class ResponseReward:
         self, scored: Scored | None, by_model: np.ndarray | None, shape: tuple[int, int]
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """[B, K, N] rewards of each function and of the model, and their weights."""
+        # by the functions' own order, that of `Scored.each` after it came from another process
         each, weights = [], []
         if scored is not None and self.functions is not None:
             each = [scored.each[name] for name in self.functions.names]

@@ -51,6 +51,7 @@ def _parts(judged: Judged, relative_to: str | None) -> dict[str, np.ndarray]:
     if judged.parts is None or judged.part_weights is None:
         raise ValueError("the reward returns a total; the method reads each of its parts")
     known = np.isfinite(judged.parts)
+    # 0 would be a reward: a part that does not apply stays NaN
     parts = as_float32(judged.parts, known, relative_to)
     weights = np.asarray(judged.part_weights, np.float32)
     return {"reward_parts": np.where(known, parts, np.nan), "reward_weights": weights}

@@ -59,6 +59,7 @@ def dar(
     require(weight_max > 0, f"weight_max must be > 0, got {weight_max}")
     (logps,) = scored(mask, token_logps)
     old, ref, a = recorded(mask, old_token_logps, ref_token_logps, advantages)
+    # of the old policy, not the trained one: the weight of a response stays as it was sampled
     log_weight = alpha * jnp.sum(ref - old, -1) + of_response(a, mask) / beta
     # the bound is applied to the logarithm, which cannot overflow
     weight = jax.lax.stop_gradient(jnp.exp(jnp.minimum(log_weight, jnp.log(weight_max))))

@@ -57,6 +57,7 @@ def dppo_tv(
     for name, x in {"delta_low": delta_low, "delta_high": delta_high}.items():
         require(0 < x <= 1, f"{name} must be in (0, 1], got {x}")
     logps, old = _old_and_new(token_logps, old_token_logps, mask)
+    # probabilities, not ratios: 0.01 to 0.02 is a ratio of 2 and hardly a change
     moved = jnp.exp(logps) - jnp.exp(old)
     far = moved < -delta_low, moved > delta_high
     return _masked(token_logps, old_token_logps, advantages, mask, far, ratio_max)
@@ -120,6 +121,7 @@ def _masked(
     log_ratio = log_ratios(logps, old, mask)
     ratio = jnp.exp(bounded(log_ratio))
     low, high = mask & (a <= 0) & far[0], mask & (a > 0) & far[1]
+    # detached, as in CISPO: the mask bounds the step, so the weight need not
     weight = jax.lax.stop_gradient(jnp.minimum(ratio, ratio_max))
     (logps,) = scored(mask, logps)
     return jnp.where(low | high, 0.0, -weight * a * logps), {

@@ -57,10 +57,12 @@ def gmpo(
     require(clip_high > 0, f"clip_high must be > 0, got {clip_high}")
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
     a = of_response(*recorded(mask, advantages), mask)
+    # by the sign of A: a token on its way back keeps its gradient, however far off it is
     low = (a < 0)[:, None] & (log_ratio < -clip_low)
     high = (a > 0)[:, None] & (log_ratio > clip_high)
     # a where, not min and max: the bound is a constant, so the gradient there is exactly 0
     held = jnp.where(low, -clip_low, jnp.where(high, clip_high, log_ratio))
+    # the mean of logarithms: a product of ratios, and then its root, would overflow
     ratio = jnp.exp(bounded(mean_of_response(held, mask)))
     return -a * ratio, {
         "ratio": ratio,

@@ -57,6 +57,7 @@ def pmd(
     require(tau > 0, f"tau must be > 0, got {tau}")
     ratios = log_ratios(token_logps, old_token_logps, mask)
     a, moved = of_response(*recorded(mask, advantages), mask), jnp.sum(ratios, -1)
+    # an empty slot divides 0 by 1
     length = jnp.maximum(jnp.sum(mask, -1), 1)
     # (A - tau x)^2 / (2 tau): A / tau is of order 100, whose square loses the small differences
     loss = (a - tau * moved) ** 2 / (2 * tau * length)

@@ -50,8 +50,10 @@ def sapo(
     (a,) = recorded(mask, advantages)
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
     ratio = jnp.exp(bounded(log_ratio))
+    # steeper for A < 0: lowering one token raises all others of the vocabulary
     tau = jnp.where(a > 0, tau_pos, tau_neg)
     gate = jax.nn.sigmoid(tau * (ratio - 1))
+    # 4 / tau makes the slope 1 at rho = 1, so that the first step is the policy gradient
     return -a * gate * 4 / tau, {
         "ratio": ratio,
         "gate": 4 * gate * (1 - gate),

@@ -60,6 +60,7 @@ def vespo(
         require(x > 0, f"{name} must be > 0, got {x}")
     (logps,), (a,) = scored(mask, token_logps), recorded(mask, advantages)
     log_ratio = log_ratios(token_logps, old_token_logps, mask)
+    # a sum over the response, not a mean: W is the ratio itself
     log_w = jnp.clip(jnp.sum(bounded(log_ratio), -1, keepdims=True), LOWEST, LIMIT)
     k, rate = jnp.where(a >= 0, k_pos, k_neg), jnp.where(a >= 0, lambda_pos, lambda_neg)
     # in the exponent: W^k alone overflows where exp(-lambda W) is 0
