@@ -45,11 +45,11 @@ def _array(name, shape, rng, dtype):
         return jnp.asarray(rng.integers(3, size=shape), jnp.int32)
     if name == "eta":  # with an annotator who is not known yet
         return jnp.asarray(rng.uniform(0.05, 0.95, shape), jnp.float32).at[0].set(jnp.nan)
-    if name == "gap_std":
+    if name in ("gap_std", "relaxation"):
         return jnp.asarray(rng.uniform(0.6, 4.0, shape), jnp.float32)
     if name == "density_ratio":  # on both sides of what it is clipped to
         return jnp.asarray(np.exp(rng.uniform(-3, 4, shape)), jnp.float32)
-    if name.startswith(("kl_to", "kl_from", "jsd")) or "_kl_from_ref" in name:
+    if name.startswith(("kl_to", "kl_from", "jsd")) or "_kl_" in name or "entropy" in name:
         return jnp.asarray(rng.uniform(0.05, 2.0, shape), dtype)
     if name in ("margin", "rating", "gumbel", "gap_mean", "delta", "advantages", "returns"):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)

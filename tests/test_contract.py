@@ -38,9 +38,10 @@ def rows(fields, which):
 
 # At their papers' beta these losses are about 1e5, where float32 hides small changes.
 MILD = {"sppo": {"beta": 0.1}, "sppo_hard": {"beta": 0.1}, "sppo_samples": {"beta": 0.1}}
+MILD |= {"cal_dpo": {"beta": 0.1}}
 # Rows whose formula detaches something that depends on the policy (a weight, a gate, a rank, a
 # target): there a gradient is not the slope of the value. They have gradients by hand instead.
-DETACHED = {"wpo", "tdpo2", "lipo_lambda", "dro_v", "pairwise_cringe"}
+DETACHED = {"wpo", "tdpo2", "dft", "lipo_lambda", "dro_v", "pairwise_cringe"}
 DETACHED |= {"iterative_cringe", "gspo_token", "cispo", "nash_md", "nash_md_token", "nash_ema"}
 DETACHED |= {"re_po"}
 DETACHED |= {"vespo", "dppo_tv", "dppo_kl", "dar"}

@@ -55,6 +55,26 @@ DPO = (
         "evaluation the pairs are chosen without noise.",
     ),
     Algorithm(
+        # not batch-coupled: a pair's loss depends on earlier steps, not on the others of its own
+        "epsilon_dpo",
+        losses.epsilon_dpo,
+        PAIRS,
+        "2502.13177",
+        carry=Carry(("relaxation",)),
+        about="dpo with a beta of its own for each pair: smaller where a weaker penalty would "
+        "separate the pair better, larger elsewhere, by a factor of 1 + epsilon. The mean over "
+        "each step's pairs is where the next step starts, and is kept in checkpoints. It compares "
+        "both models over the vocabulary, so the reference cannot be cached.",
+    ),
+    Algorithm(
+        "cal_dpo",
+        losses.cal_dpo,
+        PAIRS,
+        "2412.14516",
+        about="dpo that also draws the log-ratio of the chosen response to 1 / 2 beta nats and "
+        "that of the rejected one to -1 / 2 beta, so that the chosen does not become less likely.",
+    ),
+    Algorithm(
         # per token, since TRL's and HALOs' results are; the formula of the paper is ipo_sum
         "ipo",
         losses.ipo,

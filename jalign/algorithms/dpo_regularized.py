@@ -67,6 +67,16 @@ DPO_REGULARIZED = (
         "5 there is what about 0.1 is over sums.",
     ),
     Algorithm(
+        "rainbow_po",
+        losses.rainbow_po,
+        PAIRS,
+        "2410.04203",
+        about="dpo with the improvements that add up in the authors' comparison: log-ratios "
+        "averaged per token, a reference mixed with a constant margin, and Mallows-DPO's weight "
+        "for prompts that the reference is sure of. max_entropy is the log of the model's "
+        "vocabulary; the authors' sampling of pairs is a matter of the data.",
+    ),
+    Algorithm(
         "wpo",
         losses.wpo,
         PAIRS,

@@ -75,6 +75,31 @@ LISTWISE = (
         "the ratings (EXO-rw).",
     ),
     Algorithm(
+        "neural_ndcg",
+        losses.neural_ndcg,
+        LISTS,
+        "2410.04346",
+        about="The NDCG of the policy's ranking of a list, made differentiable by NeuralSort: the "
+        "top of the list counts most (OPO). Ratings best lie in [0, 1]; lists of 8 in the paper.",
+    ),
+    Algorithm(
+        "diff_ndcg",
+        losses.diff_ndcg,
+        LISTS,
+        "2410.18127",
+        about="The NDCG of the policy's ranking of a list by mean log-probabilities, made "
+        "differentiable by a sorting network (DRPO), without a reference and without DRPO's margin "
+        "by rank. Ratings best lie in [0, 1].",
+    ),
+    Algorithm(
+        "swepo",
+        losses.swepo,
+        LISTS,
+        "2412.04628",
+        about="All responses rated above the mean of a list against all of it, the more the "
+        "further a response is from that mean.",
+    ),
+    Algorithm(
         "dpo_list",
         losses.dpo_list,
         LISTS,

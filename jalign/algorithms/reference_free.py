@@ -26,6 +26,22 @@ WITHOUT_REFERENCE = (
         "beta from 0.1 to 0.8. TRL's CPO trainer has it as loss_type simpo with cpo_alpha 0.",
     ),
     Algorithm(
+        "simper",
+        losses.simper,
+        PAIRS,
+        "2502.00883",
+        about="The difference of the inverse perplexities of the two responses, without a "
+        "reference and without any hyper-parameter to tune.",
+    ),
+    Algorithm(
+        "repo",
+        losses.repo,
+        PAIRS,
+        "2503.07426",
+        about="simpo with a rectifier in the place of the log-sigmoid, which is its limit for a "
+        "large beta: pairs beyond the margin gamma teach nothing, the others all the same.",
+    ),
+    Algorithm(
         "alphapo",
         losses.alphapo,
         PAIRS,

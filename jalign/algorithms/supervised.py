@@ -15,6 +15,16 @@ SUPERVISION = (
         "of the step counts the same; the prompt's are scored where data.loss_on says so.",
     ),
     Algorithm(
+        "dft",
+        losses.dft,
+        SUPERVISED,
+        "2508.05629",
+        reduce=mean_over_tokens,
+        about="sft whose tokens count by their own probability, without gradient through it, so "
+        "that tokens which the model thinks unlikely do not dominate: less of what it knew is "
+        "lost, and text far from the model is hardly learned.",
+    ),
+    Algorithm(
         "gkd",
         losses.gkd,
         SUPERVISED,

@@ -2,7 +2,7 @@
 
 from jalign import losses
 from jalign.core import Algorithm, Carry
-from jalign.formats import BINARY, RATED
+from jalign.formats import BINARY, RATED, SCORED
 
 UNPAIRED = (
     Algorithm(
@@ -47,6 +47,34 @@ UNPAIRED = (
         "2408.06266",
         about="apo_zero on single responses, each half of its loss for one label: up where "
         "desirable, down where not, whatever the other class does.",
+    ),
+    Algorithm(
+        "una",
+        losses.una,
+        SCORED,
+        "2408.15339",
+        about="The sigmoid of the implicit reward is fitted to a score between 0 and 1 by least "
+        "squares. Any data become scores, also several kinds in one mixture: ratings as they are, "
+        "labels and pairs 1 and 0, demonstrations 1. The paper takes dpo for pairs.",
+    ),
+    Algorithm(
+        "una_bce",
+        losses.una_bce,
+        SCORED,
+        "2408.15339",
+        about="una by cross-entropy, which the authors compare on labels: it does not give up "
+        "responses whose reward is far from their score.",
+    ),
+    Algorithm(
+        # an alias, for what it is known for: SFT and alignment in one stage
+        "uft",
+        losses.una,
+        SCORED,
+        "2410.21438",
+        {"beta": 0.01},
+        about="SFT and alignment in one stage: una on a mixture of demonstrations, which score 1, "
+        "and of feedback, from the pretrained model. The shares of the mixture decide between the "
+        "two: data.train {source: weight}.",
     ),
     Algorithm(
         "dro_v",

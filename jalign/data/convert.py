@@ -115,6 +115,36 @@ def binary_to_supervised(record: Record) -> list[Record]:
     return [record._replace(extras=_without(record, "binary", "label"))] if keep else []
 
 
+def pairs_to_scored(record: Record) -> list[Record]:
+    """The chosen response with score 1 and the rejected one with score 0."""
+    return [made for single in pairs_to_binary(record) for made in binary_to_rated(single)]
+
+
+def lists_to_scored(record: Record) -> list[Record]:
+    """Each response with its rating, which must be a score."""
+    return [made for single in lists_to_rated(record) for made in rated_to_scored(single)]
+
+
+def rated_to_scored(record: Record) -> list[Record]:
+    """The response with its rating.
+
+    Raises:
+      ValueError: the rating is missing or not between 0 and 1.
+    """
+    rating = record.extras.get("rating")
+    if rating is None or not 0 <= rating <= 1:
+        raise ValueError(
+            f"{record.where}: a score must be between 0 and 1, got rating {rating}; rescale the "
+            "column to (rating - lowest) / (highest - lowest)"
+        )
+    return [record._replace(extras=_without(record, "rated", "attribute_ratings"))]
+
+
+def supervised_to_scored(record: Record) -> list[Record]:
+    """A demonstration with score 1 (UFT, https://arxiv.org/abs/2410.21438)."""
+    return [record._replace(extras=_without(record, "supervised") | {"rating": 1.0})]
+
+
 def to_prompts(record: Record) -> list[Record]:
     """The prompt alone."""
     return [record._replace(responses=[], extras={})] if record.prompt else []
@@ -131,6 +161,11 @@ CONVERSIONS: dict[tuple[str, str], Callable[[Record], list[Record]]] = {
     ("lists", "supervised"): lists_to_supervised,
     ("binary", "rated"): binary_to_rated,
     ("binary", "supervised"): binary_to_supervised,
+    ("rated", "scored"): rated_to_scored,
+    ("binary", "scored"): binary_to_rated,
+    ("pairs", "scored"): pairs_to_scored,
+    ("lists", "scored"): lists_to_scored,
+    ("supervised", "scored"): supervised_to_scored,
     ("pairs", "prompts"): to_prompts,
     ("lists", "prompts"): to_prompts,
 }

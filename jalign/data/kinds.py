@@ -10,6 +10,8 @@ Kinds, named after the formats of the algorithms that read them:
 * stepwise: completions (the steps) + labels, one per step
 * prompts: a prompt alone, to be answered by the policy
 * joint: both responses of a pair in one prompt (`jalign.data.joint`); no columns of its own
+* scored: single responses with a score between 0 and 1, of any kind with responses; no columns of
+  its own
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "supervised": (("messages",), ("prompt", "completion"), ("text",)),
     "prompts": (("prompt",), ("messages",)),
     "joint": (),
+    "scored": (),
 }
 """Kind -> the sets of columns that make it. Without a wanted kind, the first that fits is taken."""
 
@@ -74,6 +77,7 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
     "supervised": ("pairs", "lists", "binary"),
     "prompts": ("pairs", "lists"),
     "joint": ("pairs",),
+    "scored": ("rated", "binary", "pairs", "lists", "supervised"),
 }
 """Kind -> the kinds that `jalign.data.convert` can make it from."""
 

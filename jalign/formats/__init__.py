@@ -3,12 +3,13 @@
 from jalign.formats.binary import BINARY
 from jalign.formats.lists import LISTS
 from jalign.formats.pairs import JOINT, PAIRS
-from jalign.formats.rated import RATED
+from jalign.formats.rated import RATED, SCORED
 from jalign.formats.samples import SAMPLES
 from jalign.formats.stepwise import STEPWISE
 from jalign.formats.supervised import SUPERVISED
 
-FORMATS = {f.name: f for f in (SUPERVISED, PAIRS, BINARY, RATED, LISTS, STEPWISE, SAMPLES, JOINT)}
+_ALL = (SUPERVISED, PAIRS, BINARY, RATED, SCORED, LISTS, STEPWISE, SAMPLES, JOINT)
+FORMATS = {f.name: f for f in _ALL}
 
 __all__ = [
     "BINARY",
@@ -18,6 +19,7 @@ __all__ = [
     "PAIRS",
     "RATED",
     "SAMPLES",
+    "SCORED",
     "STEPWISE",
     "SUPERVISED",
 ]

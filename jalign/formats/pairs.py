@@ -20,7 +20,9 @@ from jalign.layout import Batch
 
 _SIDES = ("chosen", "rejected")  # slots 0 and 1 of K, the order in which data packs a pair
 # None: the scorer's output has the same name
-_SUMMED = {"logps": "token_logps", "log_sum_p_squared": None, "kl_from_ref": None}
+_SUMMED = {"logps": "token_logps"} | dict.fromkeys(
+    ("log_sum_p_squared", "kl_from_ref", "kl_to_ref", "entropy")
+)
 _OF_TOKENS = ("token_logps", "token_scores", "competitor_logps")
 
 
@@ -62,6 +64,8 @@ _PAIR_READS = {"logps": "token_logps", "token_logps": "token_logps", "scores": "
     "token_scores": "scores",
     "log_sum_p_squared": "log_sum_p_squared",
     "kl_from_ref": "kl_from_ref",
+    "kl_to_ref": "kl_to_ref",
+    "entropy": "entropy",
     "competitor_logps": "competitor_logps",
 }
 PAIRS = Format(

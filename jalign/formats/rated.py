@@ -1,5 +1,7 @@
 """Rated: one response with a number, or one number per attribute."""
 
+from dataclasses import replace
+
 from jalign.core.format import Arrays, Format
 from jalign.formats._fields import at_last_token, length, per_example, sum_over_response
 from jalign.layout import Batch
@@ -32,3 +34,7 @@ RATED = Format(
     metrics=per_example,
     feedback="rating",
 )
+
+
+# Scores between 0 and 1, which any kind of data can be made into.
+SCORED = replace(RATED, name="scored", data_fields=frozenset({"rating"}))

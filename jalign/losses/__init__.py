@@ -9,6 +9,7 @@ from jalign.losses.binary.apo import apo_zero_unpaired
 from jalign.losses.binary.bco import bco, bco_udm
 from jalign.losses.binary.dro_v import dro_v, dro_v_joint
 from jalign.losses.binary.kto import kto
+from jalign.losses.binary.una import una, una_bce
 from jalign.losses.distill.divergence import generalized_jsd
 from jalign.losses.distill.gkd import forward_kl, gkd, reverse_kl
 from jalign.losses.games.nash_md import nash_md, nash_md_token
@@ -17,9 +18,11 @@ from jalign.losses.implicit import implicit_rewards, token_rewards
 from jalign.losses.listwise.exo import dpo_list, exo_list
 from jalign.losses.listwise.lipo import lipo_lambda
 from jalign.losses.listwise.nca import info_nca_list, nca_list
+from jalign.losses.listwise.ndcg import diff_ndcg, neural_ndcg
 from jalign.losses.listwise.pro import pro
 from jalign.losses.listwise.ranking import lipo_hinge, lipo_logistic, lipo_softmax, list_mle
 from jalign.losses.listwise.rrhf import rrhf
+from jalign.losses.listwise.swepo import swepo
 from jalign.losses.negative.ascent import gradient_ascent
 from jalign.losses.negative.cringe import cringe, pairwise_cringe
 from jalign.losses.negative.d2o import d2o
@@ -30,12 +33,14 @@ from jalign.losses.pairwise.aot import aot, aot_unpaired
 from jalign.losses.pairwise.apo import apo_down, apo_zero
 from jalign.losses.pairwise.bco import bco_pair
 from jalign.losses.pairwise.beta_dpo import beta_dpo
+from jalign.losses.pairwise.cal_dpo import cal_dpo
 from jalign.losses.pairwise.cpo import cpo
 from jalign.losses.pairwise.discopop import discopop
 from jalign.losses.pairwise.dno import dno
 from jalign.losses.pairwise.dpo import dpo
 from jalign.losses.pairwise.dpop import dpop
 from jalign.losses.pairwise.dr_dpo import dr_dpo
+from jalign.losses.pairwise.epsilon_dpo import epsilon_dpo
 from jalign.losses.pairwise.exo import exo_pair
 from jalign.losses.pairwise.f_dpo import f_dpo_alpha, f_dpo_forward_kl, f_dpo_js
 from jalign.losses.pairwise.gpo import (
@@ -52,7 +57,10 @@ from jalign.losses.pairwise.nca import nca_pair
 from jalign.losses.pairwise.norm import dpo_norm
 from jalign.losses.pairwise.orpo import orpo
 from jalign.losses.pairwise.r_dpo import r_dpo
+from jalign.losses.pairwise.rainbow_po import rainbow_po
+from jalign.losses.pairwise.repo import repo
 from jalign.losses.pairwise.robust import robust_dpo
+from jalign.losses.pairwise.simper import simper
 from jalign.losses.pairwise.simpo import simpo
 from jalign.losses.pairwise.slic_hf import slic_hf
 from jalign.losses.pairwise.sppo import sppo, sppo_hard
@@ -105,7 +113,7 @@ from jalign.losses.reward.regression import multi_attribute, score_difference, s
 from jalign.losses.reward.token_level import token_bradley_terry
 from jalign.losses.robust import re_po, robust_bco, robust_kto
 from jalign.losses.router import router_balance, router_z
-from jalign.losses.supervised import nll, nll_best, nll_desirable, sft
+from jalign.losses.supervised import dft, nll, nll_best, nll_desirable, sft
 
 __all__ = [
     "alphapo",
@@ -121,11 +129,14 @@ __all__ = [
     "bradley_terry",
     "bradley_terry_margin",
     "bradley_terry_soft",
+    "cal_dpo",
     "cispo",
     "cpo",
     "cringe",
     "d2o",
     "dar",
+    "dft",
+    "diff_ndcg",
     "discopop",
     "dno",
     "dpo",
@@ -138,6 +149,7 @@ __all__ = [
     "dro_v",
     "dro_v_joint",
     "entropy_bonus",
+    "epsilon_dpo",
     "exo_list",
     "exo_pair",
     "f_dpo_alpha",
@@ -182,6 +194,7 @@ __all__ = [
     "nash_md_token",
     "nca_list",
     "nca_pair",
+    "neural_ndcg",
     "nll",
     "nll_best",
     "nll_desirable",
@@ -202,9 +215,11 @@ __all__ = [
     "pro",
     "process_reward",
     "r_dpo",
+    "rainbow_po",
     "re_po",
     "reinforce",
     "reinforce_with_value",
+    "repo",
     "reverse_kl",
     "reward_centering",
     "rloo",
@@ -218,6 +233,7 @@ __all__ = [
     "score_difference",
     "score_regression",
     "sft",
+    "simper",
     "simpo",
     "slic_hf",
     "sppo",
@@ -226,11 +242,14 @@ __all__ = [
     "step_last",
     "step_min",
     "step_product",
+    "swepo",
     "symmetrised",
     "tdpo1",
     "tdpo2",
     "token_bradley_terry",
     "token_rewards",
+    "una",
+    "una_bce",
     "unlikelihood",
     "value_clip",
     "vespo",

@@ -1,5 +1,10 @@
-"""Supervised fine-tuning, alone and as a term beside a preference loss."""
+"""Supervised fine-tuning, alone and as a term beside a preference loss.
 
+`dft`: Wu et al. 2025, "On the Generalization of SFT: A Reinforcement Learning Perspective with
+Reward Rectification". https://arxiv.org/abs/2508.05629.
+"""
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
@@ -26,6 +31,28 @@ def sft(
     (token_logps,) = f32(token_logps)
     # not masked: the reduction ignores entries of weight 0, even if NaN
     return -token_logps, {}
+
+
+def dft(
+    token_logps: Float[Array, "B R"],
+) -> tuple[Float[Array, "B R"], dict[str, Array]]:
+    """-sg(p(token)) log p(token), one value per scored token: dynamic fine-tuning.
+
+    As a policy gradient SFT rewards a token by 1 / p, most where the model thinks it unlikely. The
+    factor sg(p), without gradient, makes that reward 1 for every token, so unlikely tokens no
+    longer dominate.
+
+    Args:
+      token_logps: log-probability of each scored token, nats, <= 0.
+    Returns:
+      The unreduced loss [B, R] and no metrics. Unscored positions hold garbage: mask them.
+    Deviations: none.
+    >>> import jax.numpy as jnp
+    >>> [round(x, 4) for x in dft(jnp.array([[-1.0, -0.5]]))[0][0].tolist()]
+    [0.3679, 0.3033]
+    """
+    (token_logps,) = f32(token_logps)
+    return -jax.lax.stop_gradient(jnp.exp(token_logps)) * token_logps, {}
 
 
 def nll(

@@ -47,7 +47,9 @@ def convert(options: RunOptions, to: str) -> tuple[int, Report]:
     """
     check(options, to)
     kind = kind_named(to)
-    # Joint records have no columns of their own: they are made from pairs when they are read.
+    # These have no columns of their own: they are made when they are read.
+    if kind == "scored":
+        raise ValueError("scored data have no columns of their own; --to rated writes ratings")
     kind = "pairs" if kind == "joint" else kind
     # a run on the file filters and balances nothing again, so both apply now
     records, report = build_data.converted(options, kind)

@@ -53,6 +53,38 @@ def test_a_list_is_one_rated_response_after_the_other():
     assert all(r.extras["weight"] == 2.0 and "ratings" not in r.extras for r in made)
 
 
+def test_any_single_response_has_a_score():
+    demonstration = Record("p", ["x"], {"weight": 2.0})
+    for kind, record, scores in (
+        ("rated", demonstration._replace(extras={"rating": 0.25}), [0.25]),
+        ("binary", LABELLED[0], [1.0]),
+        ("pairs", PAIR, [1.0, 0.0]),
+        ("lists", LIST._replace(extras={"ratings": [0.5, 1.0, 0.0]}), [0.5, 1.0, 0.0]),
+        ("supervised", demonstration, [1.0]),
+    ):
+        made = convert([record], kind, "scored")
+        assert [r.extras["rating"] for r in made] == scores and all(
+            len(r.responses) == 1 for r in made
+        )
+    with pytest.raises(
+        ValueError, match="a score must be between 0 and 1, got rating 3.0; rescale"
+    ):
+        convert([LIST], "lists", "scored")
+
+
+def test_demonstrations_and_feedback_are_one_mixture_of_scores():
+    rows = [
+        {"prompt": "p", "completion": "shown", "_source": "sft"},
+        {"prompt": "p", "chosen": "good", "rejected": "bad", "_source": "pairs"},
+        {"prompt": "p", "completion": "liked", "label": True, "_source": "thumbs"},
+        {"prompt": "p", "completion": "scored", "rating": 0.3, "_source": "scores"},
+    ]
+    records, report = to_records(rows, "scored", numeric=("rating",))
+    scores = {r.responses[0].strip(): r.extras["rating"] for r in records}
+    assert report.kind == "scored"
+    assert scores == {"shown": 1.0, "good": 1.0, "bad": 0.0, "liked": 1.0, "scored": 0.3}
+
+
 def test_a_label_is_a_rating_of_1_or_0():
     made = convert(LABELLED, "binary", "rated")
     assert [r.extras for r in made] == [{"rating": 1.0}, {"rating": 0.0}]
