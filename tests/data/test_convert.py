@@ -67,7 +67,7 @@ def test_any_single_response_has_a_score():
             len(r.responses) == 1 for r in made
         )
     with pytest.raises(
-        ValueError, match="a score must be between 0 and 1, got rating 3.0; rescale"
+        ValueError, match=r"a score must be between 0 and 1, got rating 3\.0; rescale"
     ):
         convert([LIST], "lists", "scored")
 
