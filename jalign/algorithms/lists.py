@@ -83,6 +83,7 @@ LISTWISE = (
         "top of the list counts most (OPO). Ratings best lie in [0, 1]; lists of 8 in the paper.",
     ),
     Algorithm(
+        # by means per token, the authors' scores; sums would rank long responses last
         "diff_ndcg",
         losses.diff_ndcg,
         LISTS,

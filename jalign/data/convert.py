@@ -117,12 +117,12 @@ def binary_to_supervised(record: Record) -> list[Record]:
 
 def pairs_to_scored(record: Record) -> list[Record]:
     """The chosen response with score 1 and the rejected one with score 0."""
-    return [made for single in pairs_to_binary(record) for made in binary_to_rated(single)]
+    return [scored for single in pairs_to_binary(record) for scored in binary_to_rated(single)]
 
 
 def lists_to_scored(record: Record) -> list[Record]:
     """Each response with its rating, which must be a score."""
-    return [made for single in lists_to_rated(record) for made in rated_to_scored(single)]
+    return [scored for single in lists_to_rated(record) for scored in rated_to_scored(single)]
 
 
 def rated_to_scored(record: Record) -> list[Record]:
@@ -131,6 +131,7 @@ def rated_to_scored(record: Record) -> list[Record]:
     Raises:
       ValueError: the rating is missing or not between 0 and 1.
     """
+    # attributes alone have no rating
     rating = record.extras.get("rating")
     if rating is None or not 0 <= rating <= 1:
         raise ValueError(

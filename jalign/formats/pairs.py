@@ -20,6 +20,7 @@ from jalign.layout import Batch
 
 _SIDES = ("chosen", "rejected")  # slots 0 and 1 of K, the order in which data packs a pair
 # None: the scorer's output has the same name
+# kl_to_ref and entropy of the reference weigh pairs; their gradient is read by no loss
 _SUMMED = {"logps": "token_logps"} | dict.fromkeys(
     ("log_sum_p_squared", "kl_from_ref", "kl_to_ref", "entropy")
 )

@@ -52,6 +52,7 @@ def dft(
     [0.3679, 0.3033]
     """
     (token_logps,) = f32(token_logps)
+    # stopped: with its gradient the loss would be least at p = 0 as well
     return -jax.lax.stop_gradient(jnp.exp(token_logps)) * token_logps, {}
 
 

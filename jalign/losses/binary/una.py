@@ -68,6 +68,7 @@ def una_bce(
     0.5241
     """
     rewards, rating = _rewards(logps, ref_logps, rating, beta)
+    # log_sigmoid, since log(sigmoid) is -inf far from the label
     loss = -rating * jax.nn.log_sigmoid(rewards) - (1 - rating) * jax.nn.log_sigmoid(-rewards)
     return loss, {"rewards": rewards}
 

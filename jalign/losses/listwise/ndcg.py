@@ -59,6 +59,7 @@ def neural_ndcg(
     require(tau > 0, f"tau must be > 0, got {tau}")
     logps, ref_logps, gains = kept(valid, logps, ref_logps, jnp.exp2(*f32(ratings)) - 1)
     scores = beta * (logps - ref_logps)
+    # a maximum to be reached: NDCG is 1 for the best order
     return -_ndcg(_scaled(_neural_sort(scores, valid, tau), valid), gains), {"rewards": scores}
 
 
@@ -101,6 +102,7 @@ def diff_ndcg(
     require(beta > 0, f"beta must be > 0, got {beta}")
     require(steepness > 0, f"steepness must be > 0, got {steepness}")
     logps, lens, gains = kept(valid, logps, lens, jnp.exp2(*f32(ratings)) - 1)
+    # lens of a missing response is 0 here
     scores = beta * logps / jnp.maximum(lens, 1.0)
     order = jnp.argsort(~valid, -1)  # stable: the responses that exist come first
     there, s, g = (jnp.take_along_axis(x, order, -1) for x in (valid, scores, gains))
@@ -112,6 +114,7 @@ def _ndcg(permutation: Float[Array, "B K K"], gains: Float[Array, "B K"]) -> Flo
     discounts = 1 / jnp.log2(jnp.arange(gains.shape[-1]) + 2.0)
     best = jnp.sum(-jnp.sort(-gains, -1) * discounts, -1)
     dcg = jnp.sum(jnp.einsum("bij,bj->bi", permutation, gains) * discounts, -1)
+    # where evaluates both branches: 0 / 0 would make the gradient NaN
     return jnp.where(best > 0, dcg / jnp.where(best > 0, best, 1.0), 0.0)
 
 
@@ -121,14 +124,16 @@ def _neural_sort(scores: Array, valid: Array, tau: float) -> Float[Array, "B K K
     apart = jnp.sum(jnp.where(both, jnp.abs(leads(scores)), 0.0), -1)
     n = valid.sum(-1)[:, None]
     scaling = jnp.where(jnp.arange(valid.shape[-1]) < n, n - 1 - 2 * jnp.arange(valid.shape[-1]), 0)
+    # the row of rank i is largest at the response with the i-th highest score
     logits = (scaling[:, :, None] * scores[:, None, :] - apart[:, None, :]) / tau
     return jax.nn.softmax(jnp.where(valid[:, None, :], logits, -1e30), -1)
 
 
 def _scaled(p: Float[Array, "B K K"], valid: Array) -> Float[Array, "B K K"]:
     """Sinkhorn scaling of the places and responses that exist; 0 elsewhere."""
-    places = jnp.arange(valid.shape[-1]) < valid.sum(-1)[:, None]
-    p = jnp.where(places[:, :, None] & valid[:, None, :], p, 0.0)
+    # rows are ranks, the first n of which exist; columns are responses, which may have gaps
+    ranks = jnp.arange(valid.shape[-1]) < valid.sum(-1)[:, None]
+    p = jnp.where(ranks[:, :, None] & valid[:, None, :], p, 0.0)
 
     def scale(p: Array, _: None) -> tuple[Array, None]:
         for axis in (1, 2):
@@ -155,8 +160,10 @@ def _network(scores: Array, there: Array, steepness: float) -> Float[Array, "B K
         lead = jnp.where(index < to, 1.0, -1.0) * (s[:, to] - s)
         move = 0.5 + jnp.arctan(steepness * lead) / math.pi
         move = jnp.where(pair & there & there[:, to], move, 0.0)
+        # both neighbors move by the same share, so scores and rows keep their sums
         s = (1 - move) * s + move * s[:, to]
         return s, (1 - move)[:, :, None] * p + move[:, :, None] * p[:, to]
 
+    # every response starts at its own index
     start = scores, jnp.broadcast_to(jnp.eye(k), (b, k, k))
     return jax.lax.fori_loop(0, k, layer, start)[1]

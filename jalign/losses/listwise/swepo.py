@@ -55,6 +55,7 @@ def swepo(
     low, high = jnp.where(valid, ratings, jnp.inf), jnp.where(valid, ratings, -jnp.inf)
     differ = (high.max(-1) > low.min(-1))[:, None]
     good = valid & differ & (deviation > 0)
+    # the weight as a shift of the logit: exp of a large distance would overflow
     weighted = scores + alpha * jnp.abs(deviation)
     loss = log_sum_exp(weighted, valid) - log_sum_exp(weighted, good)
     # a list without a good response has no preference

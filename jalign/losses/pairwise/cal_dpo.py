@@ -44,6 +44,7 @@ def cal_dpo(
         chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps
     )
     chosen_ratio, rejected_ratio, target = chosen - ref_chosen, rejected - ref_rejected, 0.5 / beta
+    # half of each square in nats, which at a small beta outweighs the first term by far
     calibration = (chosen_ratio - target) ** 2 + (rejected_ratio + target) ** 2
     loss = -jax.nn.log_sigmoid(chosen_ratio - rejected_ratio) + 0.5 * calibration
     return loss, {"chosen_rewards": chosen_ratio, "rejected_rewards": rejected_ratio}

@@ -71,6 +71,7 @@ def epsilon_dpo(
     # a choice among policies, not a term of the loss
     sign = jax.lax.stop_gradient(jnp.sign(margin - (s_chosen - s_rejected)))
     weaker = jnp.where(jnp.isnan(running), 1.0, running) * (1 + epsilon * sign)
+    # the mean of inverse betas is exact over micro-batches; that of betas would be another
     own_beta = beta / weaker
     return -jax.nn.log_sigmoid(own_beta * margin), {
         "chosen_rewards": own_beta * chosen_ratio,

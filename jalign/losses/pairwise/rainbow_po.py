@@ -62,6 +62,7 @@ def rainbow_po(
     require(gamma >= 0, f"gamma must be >= 0, got {gamma}")
     require(dispersion_scale > 0, f"dispersion_scale must be > 0, got {dispersion_scale}")
     require(max_entropy > 0, f"max_entropy must be > 0, got {max_entropy}")
+    # means per token of everything: beta 10 here is what about 0.1 is over sums
     n_chosen, n_rejected = f32(chosen_len, rejected_len)
     chosen, ref_chosen, chosen_entropy = (
         x / n_chosen for x in f32(chosen_logps, ref_chosen_logps, ref_chosen_entropy)

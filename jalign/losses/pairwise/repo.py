@@ -43,5 +43,6 @@ def repo(
         chosen_logps, rejected_logps, chosen_len, rejected_len
     )
     chosen_rewards, rejected_rewards = chosen / n_chosen, rejected / n_rejected
+    # the gradient at the kink is 0: a pair exactly at the margin has learned enough
     loss = jax.nn.relu(gamma - (chosen_rewards - rejected_rewards))
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}

@@ -37,6 +37,7 @@ def simper(
     chosen, rejected, n_chosen, n_rejected = f32(
         chosen_logps, rejected_logps, chosen_len, rejected_len
     )
+    # of the mean per token: the probability of a whole response would underflow
     chosen_rewards, rejected_rewards = jnp.exp(chosen / n_chosen), jnp.exp(rejected / n_rejected)
     loss = rejected_rewards - chosen_rewards
     return loss, {"chosen_rewards": chosen_rewards, "rejected_rewards": rejected_rewards}
