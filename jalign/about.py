@@ -18,8 +18,14 @@ _OF_OTHERS = {
     "is fixed",
     "ref_mixup_alpha": "the reference becomes alpha * policy + (1 - alpha) * reference when it "
     "moves, in (0, 1]; 1 is a copy",
+    "last_sync_steps": "optimizer steps after which the second moving reference (`last`) moves "
+    "towards the policy, >= 1",
+    "last_mixup_alpha": "as ref_mixup_alpha, of the second moving reference",
+    "half_step": "the fraction of an update that the opponent is ahead of the policy, >= 0; 0: no "
+    "extragradient",
 }
-"""Numbers that the scorer or the step reads (`core.SCORER_HYPER`, `core.REFERENCE_HYPER`)."""
+"""Numbers that the scorer or the step reads (`SCORER_HYPER`, `REFERENCE_HYPER`, `LAST_HYPER` of
+`core`)."""
 
 
 def hyperparameters(row: Algorithm) -> dict[str, tuple[float, str]]:

@@ -53,6 +53,9 @@ def _reference(row: Algorithm) -> str:
         return "teacher"
     if not row.needs_reference():
         return "no"
+    # the first may move or not: a cell is as wide as the longest word in it
+    if row.has_last():
+        return "two"
     return "moving" if row.moves_reference() else "yes"
 
 

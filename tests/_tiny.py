@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from jalign.core import Algorithm
+from jalign.options.rollout import column_of
 
 LISTS, STEPS, RATED = "embedded-lists", "embedded-steps", "embedded-rated"
 DATA = {"list": LISTS, "steps": STEPS, "rating": RATED}
 
 # Numbers without which twelve steps show nothing, by name: a property of the small model.
 HYPER: dict[str, dict[str, Any]] = {
+    "comal": {"eta": 0.1, "ref_sync_steps": 8},
     "cringe": {"top_k": 5},
     "discopop": {"tau": 0.2},
     "dro_v": {"tau": 0.2},
     "dro_v_joint": {"tau": 0.2},
+    "inpo": {"eta": 0.1},
     "pro": {"sft_coef": 0.001},
     "sdpo": {"ref_sync_steps": 5},
     "sppo_samples": {"beta": 0.1},
@@ -55,8 +58,9 @@ def arguments_of(row: Algorithm) -> list[str]:
 
 def _hyper(row: Algorithm) -> dict[str, Any]:
     """Short iterations, where the reference becomes the policy every so many steps."""
-    long = row.hyperparameters.get("ref_sync_steps", 0) > 12
-    return ({"ref_sync_steps": 4} if long else {}) | HYPER.get(row.name, {})
+    steps = ("ref_sync_steps", "last_sync_steps")
+    short = {name: 4 for name in steps if row.hyperparameters.get(name, 0) > 12}
+    return short | HYPER.get(row.name, {})
 
 
 def _data(row: Algorithm) -> dict[str, Any]:
@@ -67,6 +71,8 @@ def _data(row: Algorithm) -> dict[str, Any]:
     data: dict[str, Any] = {"train": train, "limit": 256, "eval_limit": 64, "max_prompt_len": 32}
     if row.format.joint_prompt:  # which holds both responses
         return data | {"max_prompt_len": 192}
+    if row.experience and (template := row.experience.teacher_prompt):
+        data["columns"] = {column_of(template): "chosen"}
     if row.experience is None:
         data["max_response_len"] = 64
     elif row.experience.opponent == "data":
@@ -104,6 +110,6 @@ def _flat(section: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
     """Dotted keys; a mapping of reward functions is one value."""
     items: list[tuple[str, Any]] = []
     for key, value in section.items():
-        nested = isinstance(value, dict) and key != "functions"
+        nested = isinstance(value, dict) and key not in ("functions", "columns")
         items += _flat(value, f"{path}{key}.") if nested else [(f"{path}{key}", value)]
     return items

@@ -12,6 +12,7 @@ import pytest
 from jalign import losses
 from jalign.algorithms import ALGORITHMS, get
 from jalign.core import (
+    LAST_HYPER,
     REFERENCE_HYPER,
     ROLLOUT,
     SCORER_HYPER,
@@ -39,12 +40,14 @@ def rows(fields, which):
 # At their papers' beta these losses are about 1e5, where float32 hides small changes.
 MILD = {"sppo": {"beta": 0.1}, "sppo_hard": {"beta": 0.1}, "sppo_samples": {"beta": 0.1}}
 MILD |= {"cal_dpo": {"beta": 0.1}}
+MILD |= {"inpo": {"eta": 0.1}, "comal": {"eta": 0.1}}
 # Rows whose formula detaches something that depends on the policy (a weight, a gate, a rank, a
 # target): there a gradient is not the slope of the value. They have gradients by hand instead.
 DETACHED = {"wpo", "tdpo2", "dft", "lipo_lambda", "dro_v", "pairwise_cringe"}
 DETACHED |= {"iterative_cringe", "gspo_token", "cispo", "nash_md", "nash_md_token", "nash_ema"}
 DETACHED |= {"re_po"}
 DETACHED |= {"vespo", "dppo_tv", "dppo_kl", "dar"}
+DETACHED |= {"mpo", "nash_mp"}
 # Clipping at many places has kinks everywhere; tests/losses/test_policy.py looks at each side.
 KINKED = {"ppo", "ppo_clip", "rloo", "gspo", "gmpo"}  # losses
 # Values at which a number is felt, where half of its default is out of range or not.
@@ -191,7 +194,8 @@ def felt(row, fields, **hyper):
 
 
 def test_every_hyperparameter_matters(row):
-    of_others = {*REFERENCE_HYPER, *(n for x in SCORER_HYPER.values() for n in x)}
+    groups = (REFERENCE_HYPER, *SCORER_HYPER.values(), *LAST_HYPER.values())
+    of_others = {name for group in groups for name in group}
     if row.experience:
         of_others |= set(hyper_of(row.experience.fn))
     for name, default in row.hyperparameters.items():

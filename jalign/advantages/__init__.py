@@ -5,6 +5,7 @@ model, a loss or a reduction. Entries outside of `valid` or a mask may be NaN.
 """
 
 from jalign.advantages.baselines import gdpo, lite_ppo, maxrl, opo, otb, pass_at_k
+from jalign.advantages.distillation import prefix_weights
 from jalign.advantages.group import (
     batch_centred,
     greedy_baseline,
@@ -64,6 +65,7 @@ __all__ = [
     "opo",
     "otb",
     "pass_at_k",
+    "prefix_weights",
     "process_advantages",
     "rewards_to_go",
     "soft_over_long",

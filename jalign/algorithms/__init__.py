@@ -10,12 +10,14 @@ from dataclasses import replace
 
 from jalign.algorithms import custom
 from jalign.algorithms.baselines import BASELINES
+from jalign.algorithms.distillation import DISTILLATION
 from jalign.algorithms.dpo import DPO
 from jalign.algorithms.dpo_regularized import DPO_REGULARIZED
 from jalign.algorithms.elsewhere import elsewhere, normalized
 from jalign.algorithms.games import GAMES
 from jalign.algorithms.grpo import GRPO
 from jalign.algorithms.lists import LISTWISE
+from jalign.algorithms.magnets import MAGNETS
 from jalign.algorithms.negative import NEGATIVE
 from jalign.algorithms.online import ONLINE
 from jalign.algorithms.policy import POLICY
@@ -55,7 +57,9 @@ ROWS = (
     *REGRESSIONS,
     *ONLINE,
     *SELF_IMITATION,
+    *DISTILLATION,
     *GAMES,
+    *MAGNETS,
 )
 ALGORITHMS = {row.name: row for row in ROWS}
 # a dict keeps the last of two equal names without a word

@@ -19,6 +19,7 @@ from jalign.formats import SAMPLES
 
 # only for what `taxonomy` cannot derive from the arrays of a loss
 NASH, LENGTH, SFT, NEGATIVE = (frozenset({x}) for x in ("nash", "length", "sft", "negative"))
+TEACHER = frozenset({"teacher"})
 
 # The reference is the policy of the last iteration, and a rollout, which it samples, lasts as long.
 ITERATIVE = {"ref_sync_steps": 64}

@@ -64,6 +64,7 @@ def show_row(row: Algorithm, console: Console) -> None:
     say(inspect.getdoc(row.loss) or "", soft_wrap=True)
     if row.experience:
         opponent = row.experience.opponent
-        last = "" if opponent == "policy" else f", the last by {opponent}"
+        writer = "the second moving reference" if opponent == "last" else opponent
+        last = "" if opponent == "policy" else f", the last by {writer}"
         say(f"\n{row.experience.responses} responses per prompt{last}:")
         say(inspect.getdoc(row.experience.fn) or "", soft_wrap=True)

@@ -108,8 +108,10 @@ def _online(reward: str | None) -> str:
 
 
 def _averages_weights(row: Algorithm) -> bool:
-    """Whether the reference is an average of weights; adapters cannot be averaged."""
-    return row.moves_reference() and row.hyperparameters["ref_mixup_alpha"] < 1
+    """Whether a reference is an average of weights; adapters cannot be averaged."""
+    hyper = row.hyperparameters
+    last = row.has_last() and hyper.get("last_mixup_alpha", 1) < 1
+    return last or (row.moves_reference() and hyper["ref_mixup_alpha"] < 1)
 
 
 def _quoted(text: str) -> str:

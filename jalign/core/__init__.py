@@ -6,6 +6,7 @@ Shape letters: B prompts, K responses per prompt, R scored tokens per response, 
 from jalign.core.algorithm import Algorithm
 from jalign.core.experience import ROLLOUT, Experience, Relative
 from jalign.core.format import (
+    LAST_HYPER,
     NOISE,
     REFERENCE_HYPER,
     SCORER_HYPER,
@@ -31,6 +32,7 @@ from jalign.core.state import Carry, Frozen, TrainState
 from jalign.signatures import arrays_of, did_you_mean, hyper_of
 
 __all__ = [
+    "LAST_HYPER",
     "NOISE",
     "REFERENCE_HYPER",
     "ROLLOUT",

@@ -9,14 +9,16 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jalign.core.check_row import check_row
+from jalign.core.check_row import check_moving, check_row
 from jalign.core.experience import Experience
 from jalign.core.format import (
+    LAST_HYPER,
     REFERENCE_HYPER,
     SCORER_HYPER,
     TWO_MODELS,
     AuxLoss,
     Format,
+    Last,
     LossFn,
     Term,
 )
@@ -43,11 +45,15 @@ class Algorithm:
       batch_coupled: an example's loss depends on the others. With several micro-batches the step
         then scores all of them first.
       tags: what cannot be derived: "nash" where the method seeks an equilibrium of a preference
-        game, "length" where it controls length in a way its arrays do not show, "sft" and
-        "negative" likewise.
+        game, "teacher" where the reference must be another model, "length" where it controls length
+        in a way its arrays do not show, "sft" and "negative" likewise.
       regression: the loss of a sample is right whichever policy drew it, so it needs no importance
         ratio and reads log-probs at temperature 1.
       experience: how sampled responses become the data; None if the data are fixed.
+      last: the second moving reference, of arrays `last_*` and of the opponent "last": the "policy"
+        as it was at its last synchronization; the "reference" before it last moved, one iteration
+        behind it; or the policy after a "half_step": of two steps the first moves it alone, and the
+        second moves the policy (extragradient).
       about: what defines the method besides its loss, and its deviations from the paper and from
         TRL; sentences.
       hyper: hyper-parameters set for a run (`with_hyper`); they override the defaults.
@@ -65,6 +71,7 @@ class Algorithm:
     tags: frozenset[str] = frozenset()
     regression: bool = False
     experience: Experience | None = None
+    last: Last = "policy"
     about: str = ""
     hyper: Mapping[str, float] = field(default_factory=dict)
 
@@ -82,7 +89,7 @@ class Algorithm:
         """
         if self.carry and name in self.carry.names:
             return "B" if name in self.carry.by else ""
-        return self.format.axes.get(name, "B")
+        return self.format.axes.get(name.removeprefix("last_"), "B")
 
     def example(self, name: str) -> jax.ShapeDtypeStruct:
         """An array of that name with every axis of size 1, to trace a loss with."""
@@ -124,7 +131,8 @@ class Algorithm:
         arrays = [name for fn in (self.loss, *aux) for name in arrays_of(fn)]
         for output in self.outputs(arrays):
             hyper |= SCORER_HYPER.get(output, {})
-        return hyper | (dict(REFERENCE_HYPER) if self._reads_reference(arrays) else {})
+        hyper |= REFERENCE_HYPER if self._reads_reference(arrays) else {}
+        return hyper | (LAST_HYPER[self.last] if self._reads_last(arrays) else {})
 
     @property
     def hyperparameters(self) -> dict[str, float]:
@@ -157,10 +165,7 @@ class Algorithm:
                 kind = "a whole number" if integer else "a number"
                 raise TypeError(f"{self.name}: {name} must be {kind}, got {value!r}")
         hyper |= overrides
-        if hyper.get("ref_sync_steps", 0) < 0:
-            raise ValueError(f"ref_sync_steps must be >= 0, got {hyper['ref_sync_steps']}")
-        if not 0 < hyper.get("ref_mixup_alpha", 1.0) <= 1:
-            raise ValueError(f"ref_mixup_alpha must be in (0, 1], got {hyper['ref_mixup_alpha']}")
+        check_moving(hyper)
         return hyper
 
     def objective_terms(self, **overrides: float) -> tuple[Term, ...]:
@@ -211,6 +216,7 @@ class Algorithm:
         names = (*names, *self.rollout_inputs())
         return (
             any(n.startswith("ref_") for n in names)
+            or "teacher_token_logps" in names
             or any(output in TWO_MODELS for output in self.outputs(names))
             or bool(self.experience and self.experience.samples_reference)
         )
@@ -218,6 +224,29 @@ class Algorithm:
     def needs_reference(self, **overrides: float) -> bool:
         """Whether any array comes from the reference."""
         return self._reads_reference(self.inputs(**overrides))
+
+    def _reads_last(self, names: Iterable[str]) -> bool:
+        opponent = self.experience.opponent if self.experience else ""
+        return opponent == "last" or any(n.startswith("last_") for n in names)
+
+    def has_last(self, **overrides: float) -> bool:
+        """Whether there is a second moving reference (`last`)."""
+        return self._reads_last(self.inputs(**overrides))
+
+    @property
+    def calls_per_update(self) -> int:
+        """Steps that an update of the policy takes: two for an extragradient."""
+        return 2 if self.last == "half_step" and self.has_last() else 1
+
+    @property
+    def iteration(self) -> tuple[str, int, float]:
+        """The hyper-parameter that says how many steps an iteration has, its value, and the share
+        of the policy in the model that starts the next one.
+        """
+        hyper = self.hyperparameters
+        of = "last" if "last_sync_steps" in hyper else "ref"
+        steps = f"{of}_sync_steps"
+        return steps, int(hyper.get(steps, 0)), hyper.get(f"{of}_mixup_alpha", 1.0)
 
     def moves_reference(self, **overrides: float) -> bool:
         """Whether the reference follows the policy."""
@@ -227,7 +256,9 @@ class Algorithm:
     def needs_teacher(self) -> bool:
         """Whether the loss is nothing but a distance from the reference, which must be another."""
         read = self.outputs(arrays_of(self.loss))
-        return bool(read) and all(output in TWO_MODELS for output in read)
+        return "teacher" in self.tags or (
+            bool(read) and all(output in TWO_MODELS for output in read)
+        )
 
     @property
     def needs_value_head(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jalign.core.experience import ROLLOUT
@@ -39,7 +40,8 @@ def check_row(row: Algorithm) -> None:
                 f"{row.format.name!r}{did_you_mean(name, row.format.data_fields)}"
             )
     # the step joins all micro-batches first, whose R may differ, so only [B] arrays join
-    token_arrays = row.format.token_fields & set(arrays_of(row.loss))
+    arrays = {name.removeprefix("last_") for name in arrays_of(row.loss)}
+    token_arrays = row.format.token_fields & arrays
     if row.batch_coupled and token_arrays:
         raise TypeError(
             f"{row.name}: a batch-coupled loss reads one value per response, not the token-level "
@@ -52,3 +54,20 @@ def check_row(row: Algorithm) -> None:
                 f"{row.name}: default {name!r} is not a keyword argument of "
                 f"{row.loss.__name__}{did_you_mean(name, hyper)}"
             )
+
+
+def check_moving(hyper: Mapping[str, float]) -> None:
+    """Raise where a hyper-parameter of a moving reference is out of range.
+
+    Raises:
+      ValueError: with the hyper-parameter, its range and its value.
+    """
+    # a second moving reference that never moved would be a copy of the first policy
+    for name, least in (("ref_sync_steps", 0), ("last_sync_steps", 1)):
+        if (steps := hyper.get(name, least)) < least:
+            raise ValueError(f"{name} must be >= {least}, got {steps}")
+    for name in ("ref_mixup_alpha", "last_mixup_alpha"):
+        if not 0 < (alpha := hyper.get(name, 1.0)) <= 1:
+            raise ValueError(f"{name} must be in (0, 1], got {alpha}")
+    if (half_step := hyper.get("half_step", 1.0)) < 0:
+        raise ValueError(f"half_step must be >= 0, got {half_step}")

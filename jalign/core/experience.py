@@ -15,6 +15,7 @@ ROLLOUT: Mapping[str, str] = {
     "mask": "BKR",
     "old_token_logps": "BKR",
     "ref_token_logps": "BKR",
+    "teacher_token_logps": "BKR",
     "values": "BKR",
     "greedy_scores": "B",
     "win_probs": "BKK",
@@ -30,7 +31,9 @@ each token; greedy_scores: the reward of the most probable response; win_probs[b
 that response i is preferred to j; step_scores: the reward of a step at its last token, NaN at every
 other; uniforms: random numbers in [0, 1), independent of the responses; reward_parts: each of the N
 rewards that the score adds up, NaN where one does not apply; reward_weights: of them;
-old_log_sum_p_squared: log of the sum of squared probabilities of the next token."""
+old_log_sum_p_squared: log of the sum of squared probabilities of the next token;
+teacher_token_logps: under the reference, of the same response after another prompt
+(`Experience.teacher_prompt`)."""
 
 
 class Relative(NamedTuple):
@@ -57,15 +60,19 @@ class Experience:
         [B], the prompts that become one.
       responses: K, unless a run sets another.
       opponent: who writes the last response of each prompt: the "policy", the "reference", the
-        geometric "mixture" of both, or the "data".
-      iterative: the method learns from samples of its reference, the policy of the last iteration:
-        a rollout has as many steps as an iteration (ref_sync_steps).
+        geometric "mixture" of both, the second moving reference ("last"), or the "data".
+      iterative: the method learns from samples of the policy of the last iteration, which is its
+        reference or, if it has a second one, that: a rollout has as many steps as an iteration
+        (ref_sync_steps, last_sync_steps).
+      teacher_prompt: what a teacher reads in place of the prompt: a text with `{prompt}` and a
+        column of the data in braces, `{demonstration}`.
     """
 
     fn: Callable[..., dict[str, Array]]
     responses: int = 4
-    opponent: Literal["policy", "reference", "mixture", "data"] = "policy"
+    opponent: Literal["policy", "reference", "mixture", "last", "data"] = "policy"
     iterative: bool = False
+    teacher_prompt: str = ""
 
     @property
     def relative(self) -> Relative:

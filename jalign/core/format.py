@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jax import Array
 
@@ -35,6 +35,15 @@ SCORER_HYPER: Mapping[str, Mapping[str, float]] = {
 REFERENCE_HYPER: Mapping[str, float] = {"ref_sync_steps": 0, "ref_mixup_alpha": 1.0}
 """Hyper-parameters of the reference: every `ref_sync_steps` steps (0: never) it moves to alpha *
 policy + (1 - alpha) * reference."""
+
+Last = Literal["policy", "reference", "half_step"]
+LAST_HYPER: Mapping[Last, Mapping[str, float]] = {
+    "policy": {"last_sync_steps": 1, "last_mixup_alpha": 1.0},
+    "reference": {},
+    "half_step": {"half_step": 1.0},
+}
+"""Hyper-parameters of the second moving reference, by what it is (`Algorithm.last`): as those of
+the reference; none, as it moves with the reference; the fraction of an update that it is ahead."""
 
 
 class AuxLoss(NamedTuple):
@@ -75,7 +84,7 @@ class Format:
       view: (outputs of the scorer, batch) -> named arrays. With no outputs it returns only what
         follows from the mask.
       reads: for every array of `view` that needs the model, the scorer outputs it is made from.
-        Each also exists as `ref_<name>`.
+        Each also exists as `ref_<name>` and as `last_<name>` (`Algorithm.last`).
       mask_fields: arrays of `view` that follow from the mask.
       data_fields: arrays read from `Batch.extras`.
       axes: letters of the axes of an array that is not [B]: "BR" one value per scored token, "BK"
@@ -115,7 +124,7 @@ class Format:
         """The closed vocabulary: every name a loss of this format may use for an array."""
         return (
             frozenset(self.reads)
-            | {f"ref_{x}" for x in self.reads}
+            | {f"{model}_{x}" for x in self.reads for model in ("ref", "last")}
             | self.mask_fields
             | self.data_fields
             | {NOISE}

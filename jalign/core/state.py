@@ -28,6 +28,7 @@ class TrainState:
     skipped: Int[Array, ""]  # total steps with a non-finite loss or gradient
     skipped_in_a_row: Int[Array, ""]
     ref: PyTree = None  # a moving reference; None if the reference is fixed (`Frozen.ref`)
+    last: PyTree = None  # a second one (`Algorithm.last`)
 
 
 @struct.dataclass
@@ -38,6 +39,7 @@ class Frozen:
     # A copy of the initial trainable parameters, or another model
     # (`models.functional.StandaloneModel`); None when no loss asks for it.
     ref: PyTree
+    last: PyTree = None  # only inside a step: the state's (`train.step.with_reference`)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from jalign.experience.baselines import (
     others_mean,
     pass_at_k,
 )
+from jalign.experience.distillation import reverse_kl, self_distilled, weighted_reverse_kl
 from jalign.experience.relative import relative_to
 from jalign.experience.selection import (
     against_last,
@@ -45,6 +46,8 @@ from jalign.experience.selection import (
     best_and_worst_with_origin,
     data_against_sample,
     everything,
+    optimistic_pair,
+    pair_against_last,
     rejection_sampled,
     top_share,
 )
@@ -69,16 +72,21 @@ __all__ = [
     "maxrl",
     "minus_greedy",
     "opo",
+    "optimistic_pair",
     "otb",
     "others_mean",
+    "pair_against_last",
     "pass_at_k",
     "rejection_sampled",
     "relative_to",
     "returns_minus_batch_mean",
     "returns_minus_value",
     "returns_whitened",
+    "reverse_kl",
+    "self_distilled",
     "steps_normalized",
     "top_share",
+    "weighted_reverse_kl",
     "win_rate_leave_one_out",
     "win_rates",
 ]

@@ -20,6 +20,37 @@ def against_last(win_probs: Float[Array, "B K K"]) -> Fields:
     return {"win_prob": won, "take": jnp.zeros((win_probs.shape[0], 1), jnp.int32)}
 
 
+@relative_to("group")
+def pair_against_last(win_probs: Float[Array, "B K K"]) -> Fields:
+    """EGPO (https://arxiv.org/abs/2503.08942): the first two responses with their probabilities to
+    win against the last one, which is the opponent's and not learned from.
+    """
+    return _pair(win_probs[:, :2, -1])
+
+
+@relative_to("group")
+def optimistic_pair(win_probs: Float[Array, "B K K"]) -> Fields:
+    """OMWU (https://arxiv.org/abs/2512.24818): the first two responses with 2 P(y > policy) -
+    P(y > last): twice their mean probability to win against the policy's others, minus that against
+    the last response, which the policy of the iteration before wrote.
+    """
+    # neither of the pair: compared with itself a response would be its own opponent
+    against_policy = win_probs[:, :2, 2:-1].mean(-1)
+    return _pair(2 * against_policy - win_probs[:, :2, -1])
+
+
+def _pair(rates: Float[Array, "B 2"]) -> Fields:
+    """Both responses, the one that wins more often as chosen; not where a comparison is unknown."""
+    # the losses are symmetric; ordered so that "chosen" is the better one, as everywhere
+    first = rates[:, :1] >= rates[:, 1:]
+    take = jnp.where(first, jnp.array([[0, 1]]), jnp.array([[1, 0]]))
+    high, low = jnp.take_along_axis(rates, take, -1).T
+    keep = jnp.isfinite(rates).all(-1)
+    # an unknown comparison is not kept, but its NaN would still reach the batch
+    high, low = (jnp.nan_to_num(x, nan=0.5) for x in (high, low))
+    return {"take": take, "keep": keep, "chosen_win_rate": high, "rejected_win_rate": low}
+
+
 @relative_to("group", min_responses=2)
 def best_and_worst(scores: Scores, valid: Valid) -> Fields:
     """Online DPO (https://arxiv.org/abs/2402.04792): the best response is chosen, the worst

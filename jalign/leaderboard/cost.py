@@ -42,4 +42,4 @@ def seconds_per_step(record: Sequence[Mapping[str, Any]]) -> float:
 
 def models_held(row: Algorithm, reward_model: bool) -> int:
     """Models in memory while a method trains: policy, reference, critic, reward model."""
-    return 1 + row.needs_reference() + row.needs_critic + reward_model
+    return 1 + row.needs_reference() + row.has_last() + row.needs_critic + reward_model

@@ -12,8 +12,11 @@ from jalign.losses.binary.kto import kto
 from jalign.losses.binary.una import una, una_bce
 from jalign.losses.distill.divergence import generalized_jsd
 from jalign.losses.distill.gkd import forward_kl, gkd, reverse_kl
+from jalign.losses.games.inpo import inpo
 from jalign.losses.games.nash_md import nash_md, nash_md_token
+from jalign.losses.games.nash_mp import nash_mp
 from jalign.losses.games.sppo_samples import sppo_samples
+from jalign.losses.games.win_rates import egpo, omwu
 from jalign.losses.implicit import implicit_rewards, token_rewards
 from jalign.losses.listwise.exo import dpo_list, exo_list
 from jalign.losses.listwise.lipo import lipo_lambda
@@ -148,6 +151,7 @@ __all__ = [
     "dr_dpo",
     "dro_v",
     "dro_v_joint",
+    "egpo",
     "entropy_bonus",
     "epsilon_dpo",
     "exo_list",
@@ -173,6 +177,7 @@ __all__ = [
     "holder_dpo",
     "implicit_rewards",
     "info_nca_list",
+    "inpo",
     "ipo",
     "ipo_sum",
     "k_wise",
@@ -192,6 +197,7 @@ __all__ = [
     "multi_attribute",
     "nash_md",
     "nash_md_token",
+    "nash_mp",
     "nca_list",
     "nca_pair",
     "neural_ndcg",
@@ -199,6 +205,7 @@ __all__ = [
     "nll_best",
     "nll_desirable",
     "npo",
+    "omwu",
     "orpo",
     "outcome",
     "pair_rm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from string import Formatter
 from typing import Literal
 
 from jalign.train.rollout_spec import RolloutRules
@@ -36,6 +37,8 @@ class RolloutConfig(RolloutRules):
           router's choice.
         mixture: weight of the reference in policy^(1 - mixture) * reference^mixture, for methods
           that sample from it.
+        teacher_prompt: what the teacher of a self-distillation reads in place of the prompt: a text
+          with {prompt} and a column of the data in braces; not given: the method's own words.
         record: write every rollout to the run's folder (`jalign rollouts`).
     """
 
@@ -52,6 +55,7 @@ class RolloutConfig(RolloutRules):
     batch_invariant: bool = False
     replay_router: bool = False
     mixture: float = 0.5
+    teacher_prompt: str = ""
     record: bool = False
 
     def __post_init__(self):
@@ -64,6 +68,8 @@ class RolloutConfig(RolloutRules):
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ValueError(f"rollout.{name} must be >= {smallest}, got {getattr(self, name)}")
+        if self.teacher_prompt:
+            column_of(self.teacher_prompt)
         # every text contains the empty one, so each response would end at once
         if "" in self.stop:
             raise ValueError("rollout.stop: stop strings must not be empty")
@@ -73,3 +79,26 @@ class RolloutConfig(RolloutRules):
         for name in ("top_p", "mixture"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"rollout.{name} must be in (0, 1], got {getattr(self, name)}")
+
+
+def column_of(teacher_prompt: str) -> str:
+    """The column of the data that a teacher's prompt names beside `{prompt}`.
+
+    Raises:
+      ValueError: not exactly these two names in braces.
+
+    >>> column_of("{prompt} Hint: {hint}")
+    'hint'
+    """
+    try:
+        # positional and repeated fields have names too, "" and "0"
+        names = {name for _, name, _, _ in Formatter().parse(teacher_prompt) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"rollout.teacher_prompt: {error} (braces are doubled: {{{{)") from None
+    if "prompt" not in names or len(names) != 2 or not all(n.isidentifier() for n in names):
+        given = ", ".join(f"{{{name}}}" for name in sorted(names)) or "none"
+        raise ValueError(
+            "rollout.teacher_prompt needs {prompt} and one column of the data in braces, such as "
+            f"{{demonstration}}; it has {given}"
+        )
+    return (names - {"prompt"}).pop()

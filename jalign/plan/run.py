@@ -73,7 +73,7 @@ def _resident(roles: PlannedRoles, *, host: bool = False) -> dict[str, float]:
         "trained (masters)": size(state.params),
         "frozen weights": size(frozen.base),
         "optimizer": size(state.opt_state),
-        "reference": size((frozen.ref, state.ref)),
+        "reference": size((frozen.ref, state.ref, state.last)),
         "reward model": size(jax.tree.leaves(roles.reward)) if roles.reward else 0.0,
         "judge": size(jax.tree.leaves(roles.judge)) if roles.judge else 0.0,
     }

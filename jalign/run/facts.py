@@ -122,7 +122,7 @@ def _resident(state: TrainState, frozen: Frozen) -> dict[str, int]:
         "trained parameters": _bytes(state.params),
         "optimizer": _bytes(state.opt_state),
         "frozen weights": _bytes(frozen.base),
-        "reference": _bytes((frozen.ref, state.ref)),
+        "reference": _bytes((frozen.ref, state.ref, state.last)),
     }
     return {name: size for name, size in sizes.items() if size}
 

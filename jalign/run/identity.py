@@ -128,7 +128,10 @@ def _online(options: RunOptions, source: Online) -> dict[str, Any]:
     # a resumed run may pay another price or wait longer: answers do not depend on it
     judge = {name: x for name, x in reward["judge"].items() if name not in TRANSPORT_KEYS}
     texts = source.pretraining.texts.fingerprint if source.pretraining else None
-    return {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}
+    facts = {"rollout": rollout, "reward": reward | {"judge": judge}, "pretraining": texts}
+    # only where there is a teacher: older checkpoints lack the key
+    teacher = {"teacher": source.teacher.prompts.fingerprint} if source.teacher else {}
+    return facts | teacher
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

@@ -32,6 +32,7 @@ from jalign.run.prompts import PromptTable
 from jalign.run.rewards import RewardFn
 from jalign.run.roles import Roles
 from jalign.run.rollout_record import recorder_of
+from jalign.run.teacher import teacher_of
 from jalign.train.micro_batches import MicroBatchPacker
 from jalign.train.online import Online
 from jalign.train.online_metrics import diversity_metrics, length_metrics
@@ -51,7 +52,7 @@ def spec_of(options: RunOptions) -> RolloutSpec:
     """The sizes and rules of a run's rollouts."""
     c, row = options.rollout, options.algorithm
     assert row.experience is not None
-    hyper = row.resolve_hyper()
+    _, sync_steps, mixup_alpha = row.iteration
     # responses or texts of the data are packed with the samples, and may be longer
     from_data = row.experience.opponent == "data" or options.data.pretraining is not None
     return RolloutSpec(
@@ -63,20 +64,19 @@ def spec_of(options: RunOptions) -> RolloutSpec:
         max_tokens=options.data.max_tokens or usual_tokens(),
         multiple=usual_multiple(),
         max_new_tokens=c.max_new_tokens,
-        ref_sync_steps=int(hyper.get("ref_sync_steps", 0)),
-        ref_mixup_alpha=hyper.get("ref_mixup_alpha", 1.0),
+        ref_sync_steps=sync_steps,
+        ref_mixup_alpha=mixup_alpha,
         run_steps=options.steps,
     )
 
 
 def prompts_per_rollout(options: RunOptions) -> int:
-    """Prompts of one step, or of one iteration if the algorithm samples from its reference."""
+    """Prompts of one step, or of one iteration if the algorithm is iterative."""
     row = options.algorithm
     assert row.experience is not None
     steps = 1
     if row.experience.iterative:
-        iteration = int(row.resolve_hyper()["ref_sync_steps"])
-        steps = max(1, -(-iteration // options.rollout.epochs))
+        steps = max(1, -(-row.iteration[1] // options.rollout.epochs))
     return options.rollout.prompts or steps * options.batch_size
 
 
@@ -140,8 +140,10 @@ def sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler
             return rollout.beside(data_responses([table.examples[i] for i in indices], single.eos))
         # its own key: with the same one, equal weights would give equal responses
         other_key = jax.random.fold_in(key, 1 << 20)  # batches fold in smaller numbers
-        other = reference_weights(model, frozen)
-        if opponent == "reference":
+        # the moving copy is of the trained weights alone, a reference may be another model
+        of_last = opponent == "last"
+        other = model.sampling_weights(frozen.last) if of_last else reference_weights(model, frozen)
+        if opponent != "mixture":
             return rollout.beside(respond(other, prompts, single, other_key, batch_size=size))
         mixed = replace(single, mixture=c.mixture)
         return rollout.beside(
@@ -205,18 +207,20 @@ def source_of(
     sampler: Sampler | None = None,
 ) -> Online:
     """The source of an online run on these prompts; `sampler` replaces the default one."""
+    spec = spec_of(options)
     return Online(
         options.algorithm,
         table.examples,
         sampler or sampler_of(options, model, table),
         partial(reward, table),
         model.apply,
-        spec_of(options),
+        spec,
         mesh,
         seed=options.seed,
         greedy=greedy_sampler_of(options, model, table),
         on_rollout=recorder_of(options, table) if options.rollout.record else None,
         pretraining=pretraining_of(options, model),
+        teacher=teacher_of(options, model, table, mesh, spec),
         compiler_options=compiler_options(model.decoder.dtype),
     )
 

@@ -121,7 +121,10 @@ class Session:
         # an optax object brings its schedule, which cannot be read back for the log
         if self.setup.inputs.optimizer is not None:
             return self.setup.inputs.optimizer, None
-        return self.options.optim.make(self.steps)
+        # the schedule counts updates, of which an extragradient makes one in two steps
+        calls = self.options.algorithm.calls_per_update
+        optimizer, schedule = self.options.optim.make(-(-self.steps // calls))
+        return optimizer, lambda step: schedule(step // calls)
 
     def _compiled_step(self, optimizer: optax.GradientTransformation) -> TrainStepFn:
         roles = self.setup.roles

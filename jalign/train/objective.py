@@ -80,19 +80,26 @@ class Objective(NamedTuple):
         return fields | self.algorithm.format.view(out, batch)
 
     def reference_fields(self, apply: Apply, frozen: Frozen, batch: Batch) -> Arrays:
-        """The `ref_` arrays that are not cached in the batch, computed by the reference."""
-        names, outputs = self._of_reference(batch)
-        if not names or any(o in TWO_MODELS for o in self.algorithm.outputs(self.inputs)):
-            return {}
-        out = apply(frozen.ref, frozen.base, batch.layout, outputs, None)
-        out = jax.lax.stop_gradient(_logical(out, batch))
-        view = self.algorithm.format.view(out, batch)
-        return {n: view[n.removeprefix("ref_")] for n in names}
+        """The `ref_` and `last_` arrays that are not cached in the batch, by these models."""
+        fields, models = {}, {"ref_": frozen.ref, "last_": frozen.last}
+        if any(o in TWO_MODELS for o in self.algorithm.outputs(self.inputs)):
+            del models["ref_"]  # `policy_fields` has them
+        for prefix, model in models.items():
+            names, outputs = self._of_reference(batch, prefix)
+            # a forward pass per model that the loss reads, none for one that only samples
+            if names:
+                out = apply(model, frozen.base, batch.layout, outputs, None)
+                out = jax.lax.stop_gradient(_logical(out, batch))
+                view = self.algorithm.format.view(out, batch)
+                fields |= {n: view[n.removeprefix(prefix)] for n in names}
+        return fields
 
-    def _of_reference(self, batch: Batch) -> tuple[list[str], tuple[str, ...]]:
-        """The `ref_` arrays to compute, and the scorer outputs they are made from."""
-        names = [n for n in self.inputs if n.startswith("ref_") and n not in batch.extras]
-        return names, self.algorithm.outputs([n.removeprefix("ref_") for n in names])
+    def _of_reference(
+        self, batch: Batch, prefix: str = "ref_"
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """The arrays of a reference to compute, and the scorer outputs they are made from."""
+        names = [n for n in self.inputs if n.startswith(prefix) and n not in batch.extras]
+        return names, self.algorithm.outputs([n.removeprefix(prefix) for n in names])
 
     def carried(self, carry: Arrays, fields: Arrays) -> Arrays:
         """The running values that the loss reads."""

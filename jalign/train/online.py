@@ -38,6 +38,7 @@ from jalign.train.rollout_spec import RolloutSpec
 from jalign.train.scoring import ResponseScorer
 from jalign.train.selection import Selection
 from jalign.train.step import with_reference
+from jalign.train.teacher import Teacher
 
 if TYPE_CHECKING:
     from jalign.checkpoint.manifest import Facts
@@ -78,6 +79,7 @@ class Online:
       greedy: samples the most probable response, for algorithms that compare with it (ReMax).
       on_rollout: called with every attempt at a rollout.
       pretraining: texts that are packed beside the samples of each step.
+      teacher: scores responses after other prompts, for algorithms that read it.
       compiler_options: those of the training step (`jalign.kernels.compiler_options`).
     """
 
@@ -95,12 +97,13 @@ class Online:
         greedy: Sampler | None = None,
         on_rollout: OnRollout | None = None,
         pretraining: Pretraining | None = None,
+        teacher: Teacher | None = None,
         compiler_options: Mapping[str, Any] | None = None,
     ):
         assert algorithm.experience is not None
         self.algorithm, self.spec, self.seed = algorithm, spec, seed
         self.prompts, self.sampler, self.reward, self.greedy = prompts, sampler, reward, greedy
-        self.on_rollout, self.pretraining = on_rollout, pretraining
+        self.on_rollout, self.pretraining, self.teacher = on_rollout, pretraining, teacher
         # Random access: prompts follow from the rollout's number, with no iterator state to save.
         self._order: Any = (
             grain.MapDataset.source(range(len(prompts))).seed(seed).shuffle().repeat()
@@ -245,6 +248,10 @@ class Online:
         arrays, metrics = rollout_arrays(self.algorithm, spec, rollout, judged, greedy, key)
         if names := spec.model_arrays(self.algorithm):
             arrays |= self.scorer(rollout, names, state.params, frozen)
+        # after the policy's arrays: the teacher may be the reference that they are compared with
+        if self.teacher:
+            logps = self.teacher(indices, rollout, state.params, frozen)
+            arrays["teacher_token_logps"] = logps
         metrics |= rollout_metrics(self.algorithm, rollout, arrays)
         fields = experience_fields(
             self.algorithm,

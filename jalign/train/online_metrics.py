@@ -64,15 +64,20 @@ def distinct(responses: Sequence[Sequence[Hashable]], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-LOGPS = ("old_token_logps", "ref_token_logps", "sampler_token_logps")  # inputs of `logp_metrics`
+# inputs of `logp_metrics`
+LOGPS = ("old_token_logps", "ref_token_logps", "teacher_token_logps", "sampler_token_logps")
 
 
 def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
-    """KL of the policy to its reference (k1, nats per response), and sampler against trainer."""
+    """KL of the policy to its reference and to a teacher with another prompt (k1, nats per
+    response), and sampler against trainer.
+    """
     metrics: dict[str, float] = {}
-    if {"old_token_logps", "ref_token_logps"} <= set(arrays):
-        k1 = np.where(mask, arrays["old_token_logps"] - arrays["ref_token_logps"], 0)
-        metrics["objective/kl"] = float(k1.sum(-1).mean())
+    kl = {"objective/kl": "ref_token_logps", "objective/kl_to_teacher": "teacher_token_logps"}
+    for metric, of in kl.items():
+        if {"old_token_logps", of} <= set(arrays):
+            k1 = np.where(mask, arrays["old_token_logps"] - arrays[of], 0)
+            metrics[metric] = float(k1.sum(-1).mean())
     if "old_token_logps" in arrays:
         off = np.abs(arrays["old_token_logps"] - arrays["sampler_token_logps"])[mask]
         metrics["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0

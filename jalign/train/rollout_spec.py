@@ -65,7 +65,8 @@ class RolloutSpec(RolloutRules):
       multiple: row lengths and token budgets are multiples of it.
       max_new_tokens: most tokens of a sampled response; 0: response_len, which is larger where
         responses or texts of the data are packed beside the samples.
-      ref_sync_steps, ref_mixup_alpha: how the reference moves.
+      ref_sync_steps, ref_mixup_alpha: how the policy of the last iteration moves
+        (`Algorithm.iteration`).
       run_steps: optimizer steps of the run; 0: unknown.
     """
 
@@ -91,7 +92,8 @@ class RolloutSpec(RolloutRules):
         names = set(algorithm.rollout_inputs()) & set(FROM_MODELS)
         # Several steps per rollout need the ratio to the policy that sampled, as the trainer
         # computes it: the sampler rounds differently, and a ratio to its log-probs starts off 1.
-        if self.steps > 1 or self.importance_cap or "ref_token_logps" in names:
+        compared = {"ref_token_logps", "teacher_token_logps"} & set(algorithm.rollout_inputs())
+        if self.steps > 1 or self.importance_cap or compared:
             names.add("old_token_logps")
         return tuple(sorted(names))
 
@@ -110,7 +112,7 @@ class RolloutSpec(RolloutRules):
         if 0 < self.run_steps < self.steps:
             number = "rollout.prompts"
             if algorithm.experience and algorithm.experience.iterative:
-                number = "ref_sync_steps"
+                number = algorithm.iteration[0]
             lines.append(
                 f"warning: the run has {self.run_steps} steps and its first rollout is sampled for "
                 f"{self.steps}: the rest is never learned from; set a smaller {number}"
@@ -124,16 +126,21 @@ class RolloutSpec(RolloutRules):
         every, alpha = self.ref_sync_steps, self.ref_mixup_alpha
         if self.steps == every and alpha == 1:
             return []
-        lead = f"warning: {algorithm.name} learns from samples of its reference, but "
+        name = algorithm.iteration[0]
+        whose, model = "its reference", "the reference"
+        if name != "ref_sync_steps":
+            whose = model = "the policy of the last iteration"
+        lead = f"warning: {algorithm.name} learns from samples of {whose}, but "
         if not every:
-            why = "the reference stays the first policy (ref_sync_steps: 0)"
+            why = f"{model} stays the first policy ({name}: 0)"
         elif self.steps != every:
             why = (
-                f"a rollout has {self.steps} optimizer steps and the reference moves every "
-                f"{every}: set ref_sync_steps to {self.steps}"
+                f"a rollout has {self.steps} optimizer steps and {model} moves every "
+                f"{every}: set {name} to {self.steps}"
             )
             if every % self.epochs == 0:
                 why += f", or rollout.prompts to {every // self.epochs * self.batch_size}"
         else:
-            why = f"the reference is a mixture of policies (ref_mixup_alpha: {alpha:g})"
+            alpha_name = name.replace("sync_steps", "mixup_alpha")
+            why = f"{model} is a mixture of policies ({alpha_name}: {alpha:g})"
         return [lead + why]

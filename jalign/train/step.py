@@ -37,10 +37,14 @@ def create_state(
 ) -> TrainState:
     """The state before the first step of `algorithm` with hyper-parameters `hyper`.
 
-    A moving reference is part of it: a copy of the policy in float32, since lower precision would
+    Moving references are part of it: copies of the policy in float32, since lower precision would
     round away the small steps of a slow average.
     """
-    moving = algorithm.moves_reference(**hyper)
+    moving = {"ref": algorithm.moves_reference(**hyper), "last": algorithm.has_last(**hyper)}
+    # Copied, since the policy's buffers are donated to the step.
+    copies = {
+        name: jax.tree.map(jnp.copy, policy_of(params)) for name, moves in moving.items() if moves
+    }
     return TrainState(
         step=jnp.int32(0),
         params=params,
@@ -49,14 +53,14 @@ def create_state(
         key=key,
         skipped=jnp.int32(0),
         skipped_in_a_row=jnp.int32(0),
-        # Copied, since the policy's buffers are donated to the step.
-        ref=jax.tree.map(jnp.copy, policy_of(params)) if moving else None,
+        **copies,
     )
 
 
 def with_reference(frozen: Frozen, state: TrainState) -> Frozen:
-    """`frozen` with the state's moving reference, if it has one."""
-    return frozen if state.ref is None else replace(frozen, ref=state.ref)
+    """`frozen` with the moving references that the state has."""
+    frozen = frozen if state.ref is None else replace(frozen, ref=state.ref)
+    return frozen if state.last is None else replace(frozen, last=state.last)
 
 
 def make_train_step(
@@ -76,6 +80,10 @@ def make_train_step(
     tokens, or with weights of 0 only, changes only the step number: an update would move the
     weights by momentum. A reference that is due to move does so after any step. An optimizer state
     in host memory is moved to the device for its update and back.
+
+    Extragradient (`Algorithm.last`, "half_step"): of two steps the first moves `last` alone, to
+    where the policy would be; the second moves the policy, with the optimizer state that the first
+    began with, and `last` with it.
 
     Args:
       algorithm: a row of the catalogue.
@@ -119,8 +127,7 @@ def make_train_step(
         # optax.apply_if_finite would let a bad update through after a number of them.
         scored = jnp.any(divisors > 0)
         new = jax.tree.map(lambda a, b: jnp.where(~bad & scored, a, b), new, old)
-        if state.ref is not None:
-            new = replace(new, ref=_moved_reference(new, hyper))
+        new = _with_moved_references(algorithm, new, state, hyper)
         new = replace(new, opt_state=to_host_like(new.opt_state, stored))
         metrics |= _scalars({name: mean.shown for name, mean in means.items()})
         return new, metrics | {"skipped_in_a_row": new.skipped_in_a_row, "skipped": new.skipped}
@@ -293,15 +300,50 @@ def concatenate(fields: list[Arrays]) -> Arrays:
     }
 
 
-def _moved_reference(new: TrainState, hyper: dict[str, Any]) -> Any:
-    """alpha * policy + (1 - alpha) * reference where a synchronization is due."""
-    due = new.step % hyper["ref_sync_steps"] == 0
-    alpha = hyper["ref_mixup_alpha"]
+def _with_moved_references(
+    algorithm: Algorithm, new: TrainState, old: TrainState, hyper: dict[str, Any]
+) -> TrainState:
+    """`new` with the references that are due to move moved."""
+    last = old.last
+    if last is not None and algorithm.last == "half_step":
+        return _extragradient(new, old, hyper["half_step"])
+    if last is not None and algorithm.last == "policy":
+        last = _synchronized(new, last, hyper["last_sync_steps"], hyper["last_mixup_alpha"])
+    if old.ref is None:
+        return replace(new, last=last)
+    # before the reference moves: `last` is where it stood an iteration ago
+    if last is not None and algorithm.last == "reference":
+        due = new.step % hyper["ref_sync_steps"] == 0
+        last = jax.tree.map(lambda a, b: jnp.where(due, a, b), old.ref, last)
+    ref = _synchronized(new, old.ref, hyper["ref_sync_steps"], hyper["ref_mixup_alpha"])
+    return replace(new, ref=ref, last=last)
 
-    def move(policy: Array, ref: Array) -> Array:
-        return jnp.where(due, alpha * policy + (1 - alpha) * ref, ref)
 
-    return jax.tree.map(move, policy_of(new.params), new.ref)
+def _synchronized(new: TrainState, model: PyTree, every: int, alpha: float) -> PyTree:
+    """alpha * policy + (1 - alpha) * model if the step is a multiple of `every`, else model."""
+    due = new.step % every == 0
+
+    def move(policy: Array, x: Array) -> Array:
+        return jnp.where(due, alpha * policy + (1 - alpha) * x, x)
+
+    return jax.tree.map(move, policy_of(new.params), model)
+
+
+def _extragradient(new: TrainState, old: TrainState, half_step: float) -> TrainState:
+    """The first of two steps: `last` moves, policy and optimizer state stay; the second: both are
+    as updated, and `last` is the policy.
+    """
+    first = old.step % 2 == 0
+
+    def ahead(a: Array, b: Array) -> Array:
+        return jnp.where(first, a + half_step * (b - a), b)
+
+    # nothing needs to be restored: the optimizer's first update is only looked at
+    stay = (old.params, old.opt_state)
+    moved = (new.params, new.opt_state)
+    params, opt_state = jax.tree.map(lambda a, b: jnp.where(first, a, b), stay, moved)
+    last = jax.tree.map(ahead, policy_of(old.params), policy_of(new.params))
+    return replace(new, params=params, opt_state=opt_state, last=last)
 
 
 def _scalars(metrics: Arrays) -> Arrays:

@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jalign.losses.games.inpo import inpo
 from jalign.losses.games.nash_md import nash_md, nash_md_token
+from jalign.losses.games.nash_mp import nash_mp
 from jalign.losses.games.sppo_samples import sppo_samples
+from jalign.losses.games.win_rates import egpo, omwu
 from jalign.losses.pairwise.dpo import dpo
+from jalign.losses.pairwise.ipo import ipo_sum
 from jalign.losses.pairwise.sppo import sppo
 from jalign.losses.pairwise.xpo import xpo
 
@@ -129,6 +133,28 @@ def test_the_mean_of_sppo_samples_over_a_pair_is_sppo():
     close(sppo_samples(LOGPS, REF, WIN, MASK, beta=0.25)[0].mean(), both[0])
 
 
+# ---- Nash-MP
+
+LAST = A([-1.25, -0.75, NAN], [-1.5, -1.25, -0.75])  # d: -0.25, 0.25 | -0.5, 0.5, -0.25
+
+
+def test_nash_mp_value_and_gradient():
+    x = (LOGPS, REF, LAST, WIN, MASK)
+    out, metrics = nash_mp(*x, beta=TAU, eta=4.0)
+    weight = [0.4 - TAU * -0.75 - 0, -0.15 - TAU * 1.25 + 0.25 / 4]
+    close(out, [weight[0] * 2.0, weight[1] * 3.75])
+    close(metrics["kl_k1"], [-0.75, 1.25])
+    close(metrics["kl_to_last"], [0, -0.25])
+    grad = slope(nash_mp, *x, beta=TAU, eta=4.0)
+    close(grad, [[-weight[0], -weight[0], 0], [-weight[1]] * 3])
+    assert not slope(nash_mp, *x, of=3).any()
+
+
+def test_nash_mp_far_from_its_target_is_nash_md():
+    out = nash_mp(LOGPS, REF, LAST, WIN, MASK, beta=TAU, eta=1e9)[0]
+    close(out, nash_md(LOGPS, REF, WIN, MASK, tau=TAU)[0])
+
+
 # ---- XPO
 
 PC, PR, RC, RR = A(-12, -20.5), A(-13.5, -18), A(-12.5, -19), A(-12.75, -18.5)
@@ -146,6 +172,76 @@ def test_xpo_value_and_gradient():
     x = (PC, PR, RC, RR, FROM_REF)
     close(slope(xpo, *x, beta=0.5, alpha=0.03), [-push[0] + 0.03, -push[1]])
     close(slope(xpo, *x, of=1, beta=0.5, alpha=0.03), [push[0], push[1] + 0.03])
+
+
+# ---- INPO, EGPO, OMWU
+
+LC, LR = A(-12.25, -19.5), A(-13, -17.75)
+PAIR = (PC, PR, RC, RR)
+
+
+def test_inpo_value_and_gradient():
+    x = (*PAIR, LC, LR)
+    out, metrics = inpo(*x, eta=0.25, tau_ratio=0.25)
+    chosen = [-12 + 0.25 * 12.5 + 0.75 * 12.25, -20.5 + 0.25 * 19 + 0.75 * 19.5]
+    rejected = [-13.5 + 0.25 * 12.75 + 0.75 * 13, -18 + 0.25 * 18.5 + 0.75 * 17.75]
+    away = [c - r - 2 for c, r in zip(chosen, rejected, strict=True)]
+    close(out, [a**2 for a in away])
+    close(metrics["chosen_rewards"], [0.25 * c for c in chosen])
+    close(metrics["rejected_rewards"], [0.25 * r for r in rejected])
+    close(slope(inpo, *x, eta=0.25, tau_ratio=0.25), [2 * a for a in away])
+    close(slope(inpo, *x, of=1, eta=0.25, tau_ratio=0.25), [-2 * a for a in away])
+
+
+def test_inpo_is_the_loss_of_comals_code():
+    """Values of its `nash_loss` on these inputs, eta 0.3 and a ratio of 0.4."""
+    found = inpo(*PAIR, LC, LR, eta=0.3, tau_ratio=0.4)[0]
+    close(found, [0.51361132, 8.50693798])
+
+
+def test_inpo_that_pulls_to_the_reference_only_is_ipo():
+    close(inpo(*PAIR, LC, LR, eta=0.4, tau_ratio=1.0)[0], ipo_sum(*PAIR, tau=0.4)[0])
+
+
+RATES = A(0.75, 0.3), A(0.2, 0.45)
+
+
+def test_egpo_value_and_gradient():
+    out, metrics = egpo(*PAIR, *RATES, beta=0.25)
+    away = [0.5 + 0.75 - 0.55 / 0.25, -1.5 - 0.5 + 0.15 / 0.25]
+    close(out, [a**2 for a in away])
+    close(metrics["chosen_rewards"], [0.125, -0.375])
+    close(slope(egpo, *PAIR, *RATES, beta=0.25), [2 * a for a in away])
+    close(slope(egpo, *PAIR, *RATES, of=1, beta=0.25), [-2 * a for a in away])
+    assert not slope(egpo, *PAIR, *RATES, of=4).any()
+
+
+def test_egpo_over_all_pairs_is_the_loss_of_the_authors_code():
+    """Value and gradient of their `online_ipo_1` for this game, with beta 0.3."""
+    prefer = A([0.5, 0.7, 0.2], [0.3, 0.5, 0.85], [0.8, 0.15, 0.5])
+    ref, (i, j) = jax.nn.log_softmax(A(-0.2, 0.6, 0.1)), jnp.divmod(jnp.arange(9), 3)
+
+    def loss(logits):
+        logps, rates = jax.nn.log_softmax(logits), prefer @ jax.nn.softmax(logits)
+        arrays = (x[n] for x in (logps, ref, rates) for n in (i, j))
+        return egpo(*arrays, beta=0.3)[0].mean()
+
+    value, gradient = jax.value_and_grad(loss)(A(0.3, -0.4, 0.9))
+    close(value, 2.27728105)
+    close(gradient, [1.18444586, -2.00083590, 0.81639004])
+
+
+def test_which_response_of_a_pair_is_called_chosen_does_not_matter_to_egpo():
+    other = (PR, PC, RR, RC, *RATES[::-1])
+    close(egpo(*PAIR, *RATES, beta=0.25)[0], egpo(*other, beta=0.25)[0])
+
+
+def test_omwu_value_and_gradient():
+    out, metrics = omwu(*PAIR, *RATES, eta=2.0)
+    away = [1.25 - 2 * 0.55, -2 + 2 * 0.15]
+    close(out, [a**2 for a in away])
+    close(metrics["rejected_rewards"], [-0.375, 0.25])
+    close(slope(omwu, *PAIR, *RATES, eta=2.0), [2 * a for a in away])
 
 
 def test_xpo_without_exploration_is_dpo():
@@ -186,6 +282,12 @@ def test_extreme_log_probabilities_stay_finite(fn):
         (nash_md, (LOGPS, REF, WIN, MASK), {"tau": 0.0}),
         (nash_md_token, (LOGPS, REF, WIN, MASK), {"tau": -0.1}),
         (sppo_samples, (LOGPS, REF, WIN, MASK), {"beta": 0.0}),
+        (nash_mp, (LOGPS, REF, LAST, WIN, MASK), {"beta": 0.0}),
+        (nash_mp, (LOGPS, REF, LAST, WIN, MASK), {"eta": -1.0}),
+        (inpo, (*PAIR, LC, LR), {"eta": 0.0}),
+        (inpo, (*PAIR, LC, LR), {"tau_ratio": 1.5}),
+        (egpo, (*PAIR, *RATES), {"beta": 0.0}),
+        (omwu, (*PAIR, *RATES), {"eta": 0.0}),
         (xpo, (PC, PR, RC, RR, FROM_REF), {"beta": 0.0}),
         (xpo, (PC, PR, RC, RR, FROM_REF), {"alpha": -1e-5}),
     ],

@@ -497,8 +497,9 @@ def test_k1_as_a_reward_has_the_gradient_of_the_reverse_kl():
 
 POLICY = ("ppo", "value", "reinforce", "rloo", "gspo", "cispo", "kl", "full_vocab")
 MODULES = [f"losses.policy.{x}" for x in POLICY]
-MODULES += ["losses.games.nash_md", "losses.games.sppo_samples", "losses.pairwise.xpo"]
-MODULES += [f"advantages.{x}" for x in ("group", "tokens", "shaping", "selection")]
+GAMES = ("inpo", "nash_md", "nash_mp", "sppo_samples", "win_rates")
+MODULES += [*(f"losses.games.{x}" for x in GAMES), "losses.pairwise.xpo"]
+MODULES += [f"advantages.{x}" for x in ("distillation", "group", "tokens", "shaping", "selection")]
 
 
 @pytest.mark.parametrize("module", MODULES)

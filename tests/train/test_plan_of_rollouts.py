@@ -10,11 +10,11 @@ from jalign.config.build import options_of
 from jalign.run import rollouts as build_online
 from jalign.train.rollout_spec import RolloutSpec
 
-ITERATIVE = [
-    name
+ITERATIVE = {
+    name: row.iteration[0]
     for name, row in algorithms.ALGORITHMS.items()
     if row.experience and row.experience.iterative
-]
+}
 
 
 def plan(**more):
@@ -56,15 +56,15 @@ def described(config):
 
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_where_a_method_learns_from_its_reference_a_rollout_lasts_as_long_as_that_stands(name):
-    assert len(ITERATIVE) == 3
+    assert len(ITERATIVE) == 6
     for sync, epochs in ((64, 1), (6, 1), (6, 3)):
-        config = config_of(name, ref_sync_steps=sync, rollout=RolloutConfig(epochs=epochs))
+        config = config_of(name, **{ITERATIVE[name]: sync}, rollout=RolloutConfig(epochs=epochs))
         plan = build_online.spec_of(config)
         assert (plan.steps, plan.prompts) == (sync, sync * 4 // epochs)
         assert len(described(config)) == 1
 
 
-@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize("name", [n for n, of in ITERATIVE.items() if of == "ref_sync_steps"])
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -78,6 +78,12 @@ def test_samples_of_another_policy_than_the_reference_are_warned_of(name, given,
     _, warning = described(config_of(name, **given))
     assert warning.startswith(f"warning: {name} learns from samples of its reference")
     assert said in warning
+
+
+def test_samples_of_another_policy_than_that_of_the_last_iteration_are_warned_of():
+    _, warning = described(config_of("inpo", rollout=RolloutConfig(prompts=8)))
+    assert "inpo learns from samples of the policy of the last iteration" in warning
+    assert "last_sync_steps to 2, or rollout.prompts to 256" in warning
 
 
 @pytest.mark.parametrize(("name", "number"), [("dno_prct", "ref_sync_steps"), ("grpo", "prompts")])

@@ -205,6 +205,56 @@ def test_in_sdpo_the_reference_becomes_the_policy_itself():
     np.testing.assert_allclose(metrics["loss"], np.log(2.0), rtol=1e-6)
 
 
+def test_a_second_reference_is_mixed_with_the_policy_while_the_first_stays():
+    hyper = {"last_sync_steps": 2, "last_mixup_alpha": 0.6, "eta": 1.0}
+    seen = steps(get("inpo"), 3, optax.sgd(0.1), **hyper)
+    last, start = [state.last["w"] for state, _ in seen], params()["w"]
+    np.testing.assert_array_equal(last[0], start)
+    np.testing.assert_allclose(last[1], 0.6 * seen[1][0].params["w"] + 0.4 * start, rtol=1e-6)
+    np.testing.assert_array_equal(last[2], last[1])
+    assert all(state.ref is None for state, _ in seen)
+
+
+def test_in_omwu_the_second_reference_is_what_the_first_was_an_iteration_before():
+    seen = steps(get("omwu"), 5, optax.sgd(0.01), ref_sync_steps=2)
+    start, w = params()["w"], [state.params["w"] for state, _ in seen]
+    for state, ref, last in zip(
+        (state for state, _ in seen),
+        (start, w[1], w[1], w[3], w[3]),
+        (start, start, start, w[1], w[1]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(state.ref["w"], ref)
+        np.testing.assert_array_equal(state.last["w"], last)
+
+
+def test_of_the_two_calls_of_an_extragradient_the_first_moves_the_second_reference_alone():
+    """The second continues from the parameters and the optimizer state before the first."""
+    optimizer = optax.adam(0.1)
+    step = jax.jit(make_train_step(get("egpo"), apply, optimizer))
+    frozen = Frozen(None, params(1))
+    start = create_state(params(), optimizer, get("egpo"), jax.random.key(7))
+    half, _ = step(start, frozen, batch(seed=0))
+    chex.assert_trees_all_equal((half.params, half.opt_state), (start.params, start.opt_state))
+    assert abs(half.last["w"] - start.params["w"]).max() > 0.05
+    new, _ = step(half, frozen, batch(seed=1))
+    # the same update as of a run that never took a half step
+    other, _ = step(start.replace(step=jnp.int32(1)), frozen, batch(seed=1))
+    chex.assert_trees_all_equal((new.params, new.opt_state), (other.params, other.opt_state))
+    chex.assert_trees_all_equal(new.last, new.params)
+    assert int(new.step) == 2 and int(new.opt_state[0].count) == 1
+
+
+def test_a_half_step_that_is_not_finite_moves_nothing():
+    step = jax.jit(make_train_step(get("egpo"), apply, optax.sgd(0.1)))
+    start = create_state(params(), optax.sgd(0.1), get("egpo"), jax.random.key(7))
+    broken = batch()
+    broken.extras["chosen_win_rate"][0] = np.nan
+    half, _ = step(start, Frozen(None, params(1)), broken)
+    chex.assert_trees_all_equal(half.last, start.params)
+    assert int(half.skipped) == 1
+
+
 def test_running_values_start_from_the_data_and_are_averaged_from_step_to_step():
     seen = steps(get("bco"), 2, optax.sgd(0.0), momentum=0.9)
     rng_free = [m["delta"] for _, m in steps(get("bco"), 2, optax.sgd(0.0), momentum=0.0)]

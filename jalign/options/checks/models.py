@@ -54,11 +54,13 @@ def _check_adapters(options: RunOptions) -> Iterator[str]:
             "was sampled where it is the same; set it to 0"
         )
     # (a1 + a2)/2 times (b1 + b2)/2 is not (a1 b1 + a2 b2)/2
-    if adapters and row.moves_reference() and row.hyperparameters["ref_mixup_alpha"] < 1:
-        yield (
-            "ref_mixup_alpha < 1 does not apply to adapters: the mean of two adapters' factors is "
-            "not the mean of the weights; set it to 1"
-        )
+    moving = {"ref_mixup_alpha": row.moves_reference(), "last_mixup_alpha": row.has_last()}
+    for name, moves in moving.items():
+        if adapters and moves and row.hyperparameters.get(name, 1) < 1:
+            yield (
+                f"{name} < 1 does not apply to adapters: the mean of two adapters' factors is "
+                "not the mean of the weights; set it to 1"
+            )
 
 
 def _check_reference(options: RunOptions) -> Iterator[str]:
@@ -89,6 +91,8 @@ def _why_not_cached(options: RunOptions) -> str | None:
         return "its responses are sampled anew"
     if row.moves_reference():
         return "its reference moves (ref_sync_steps)"
+    if row.has_last():
+        return "it reads a second reference, which moves"
     if "kl_present" in inputs:
         return "which mismatched response an example gets changes with its batch"
     # a cache of them would hold the whole vocabulary for every token

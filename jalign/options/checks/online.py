@@ -62,13 +62,17 @@ def _check_rollouts(options: RunOptions) -> Iterator[str]:
         yield from _check_batch_invariant(options)
     if options.rollout.replay_router:
         yield from _check_replay(options)
-    # the last response is the opponent's, the first the policy's: more would not be read
-    opponent = row.experience.opponent
-    if opponent != "policy" and rollout.responses not in (0, 2):
+    # the last response is the opponent's, the first ones the policy's: more would not be read
+    opponent, usual = row.experience.opponent, row.experience.responses
+    if opponent != "policy" and rollout.responses not in (0, usual):
+        of_policy = "one response" if usual == 2 else f"{usual - 1} responses"
+        writer = "the second moving reference" if opponent == "last" else f"the {opponent}"
         yield (
-            f"rollout.responses must be 2, got {rollout.responses}: {row.name} compares one "
-            f"response of the policy with one of the {opponent}"
+            f"rollout.responses must be {usual}, got {rollout.responses}: {row.name} compares "
+            f"{of_policy} of the policy with one of {writer}"
         )
+    if row.calls_per_update == 2:
+        yield from _check_half_step(options)
     prompts = rollout.prompts or options.batch_size
     if prompts % options.batch_size:
         yield (
@@ -83,6 +87,20 @@ def _check_rollouts(options: RunOptions) -> Iterator[str]:
         )
 
 
+def _check_half_step(options: RunOptions) -> Iterator[str]:
+    """Of two steps the second learns from the opponent that the first has moved."""
+    row, rollout = options.algorithm, options.rollout
+    if rollout.epochs > 1 or rollout.prompts not in (0, options.batch_size):
+        yield (
+            f"{row.name} takes two steps per update, each with a rollout of its own: set "
+            "rollout.epochs to 1 and leave out rollout.prompts"
+        )
+    if options.steps % 2:
+        yield (
+            f"steps is {options.steps}: an update of {row.name} takes two steps; set an even number"
+        )
+
+
 def _check_unread(options: RunOptions) -> Iterator[str]:
     """Options of the rollout that this row does not read."""
     row, rollout, default = options.algorithm, options.rollout, RolloutConfig()
@@ -91,6 +109,7 @@ def _check_unread(options: RunOptions) -> Iterator[str]:
         "kl_target": "kl_coef" not in row.experience_hyper() and "it reads none",
         "importance_cap": "advantages" not in arrays_of(row.loss) and "it reads none",
         "mixture": row.experience.opponent != "mixture" and "it samples from no mixture",
+        "teacher_prompt": not row.experience.teacher_prompt and "its teacher reads the same prompt",
         "kl_horizon": not rollout.kl_target and "there is no kl_target",
     }
     for name, why in unread.items():
