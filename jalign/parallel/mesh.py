@@ -49,10 +49,7 @@ def make_mesh(
     if math.prod(sizes.values()) != len(devices):
         raise ValueError(f"a mesh of {given} does not fit {len(devices)} devices")
     types = (AxisType.Auto,) * len(MESH_AXES)
-    slices = _slices(devices)
-    if slices > 1:
-        return Mesh(_over_slices(sizes, slices, devices), MESH_AXES, axis_types=types)
-    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, types, devices=devices)
+    return Mesh(_arranged(sizes, devices), MESH_AXES, axis_types=types)
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -67,10 +64,15 @@ def _slices(devices: Sequence[Device]) -> int:
     return len({getattr(d, "slice_index", None) for d in devices if d.platform == "tpu"})
 
 
-def _over_slices(sizes: dict[str, int], slices: int, devices: Sequence[Device]) -> np.ndarray:
-    """A device array in which only `data` crosses slices."""
+def _arranged(sizes: dict[str, int], devices: Sequence[Device]) -> np.ndarray:
+    """A device array in which neighbors on an axis are near, and only `data` crosses slices."""
     from jax.experimental import mesh_utils
 
+    # Without split axes a mesh such as (1, 8, 2) on a 4 x 4 slice raises NotImplementedError.
+    slices = _slices(devices)
+    if slices < 2:
+        shape = tuple(sizes.values())
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     if sizes[DATA] % slices:
         raise ValueError(
             f"{slices} slices hold copies of the model: data must be a multiple of {slices}, "
@@ -78,7 +80,6 @@ def _over_slices(sizes: dict[str, int], slices: int, devices: Sequence[Device]) 
         )
     within = (sizes[DATA] // slices, *list(sizes.values())[1:])
     between = (slices, *[1] * (len(sizes) - 1))
-    # Without split axes a mesh such as (1, 8, 2) on a 4 x 4 slice raises NotImplementedError.
     return mesh_utils.create_hybrid_device_mesh(
         within, between, devices=devices, allow_split_physical_axes=True
     )

@@ -1,7 +1,10 @@
+import importlib.util
+
 import jax
 import pytest
 
 from jalign.parallel.mesh import make_mesh
+from jalign.plan.targets import target, topology
 
 
 def test_the_axes_are_data_fsdp_expert_context_tensor_in_that_order():
@@ -28,3 +31,12 @@ def test_minus_one_takes_the_devices_that_are_left():
 def test_sizes_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         make_mesh(*sizes)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+@pytest.mark.parametrize("sizes", [{"fsdp": 8, "tensor": 2}, {"fsdp": 2, "expert": 8}])
+def test_an_axis_may_take_a_part_of_a_side_of_the_slice(sizes):
+    """16 chips of a v5e are 4 x 4."""
+    mesh = make_mesh(**sizes, devices=topology(target("v5e-16")))
+    assert {name: size for name, size in mesh.shape.items() if size > 1} == sizes
+    assert len({device.id for device in mesh.devices.flat}) == 16
