@@ -242,6 +242,7 @@ def test_every_number_of_an_experience_matters(row):
 
 def test_every_column_of_the_data_is_read_by_some_loss():
     read = {name for row in ALGORITHMS.values() for name in row.inputs()}
+    read.add("sampler_token_logps")  # of rollout corrections, which wrap any loss
     for form in {row.format.name: row.format for row in ALGORITHMS.values()}.values():
         assert form.data_fields <= read, form.name
 

@@ -1,9 +1,13 @@
 """Sums, lengths and metrics that several formats share."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jalign.core.format import Arrays
+from jalign.layout import Batch
 
 Metrics = dict[str, tuple[Array, Array]]
 
@@ -19,6 +23,33 @@ def at_last_token(x: Array, mask: Array) -> Array:
     at = jnp.maximum(jnp.sum(mask, -1) - 1, 0)
     at = at.reshape(*at.shape, *[1] * (x.ndim - at.ndim))
     return jnp.take_along_axis(x, at, axis=mask.ndim - 1).squeeze(mask.ndim - 1)
+
+
+KL_TO_TRAINER = "rollout/kl_to_trainer"
+
+
+def kl_to_trainer(
+    out: Arrays, batch: Batch, flat: Callable[[Array], Array] = lambda x: x
+) -> Arrays:
+    """KL(sampler || trainer) of each response, nats per token, where the batch has the sampler's
+    log-probs and the trainer's are those of the step: ratio - 1 - log ratio, >= 0.
+    """
+    data, mask = batch.extras, batch.mask
+    # with log-probs computed before the step the rollout itself has measured it
+    if "token_logps" not in out or "sampler_token_logps" not in data or "old_token_logps" in data:
+        return {}
+    off = jnp.where(mask, out["token_logps"] - data["sampler_token_logps"], 0.0)
+    off = jnp.clip(jax.lax.stop_gradient(off), -20.0, 20.0)
+    return {KL_TO_TRAINER: flat((jnp.expm1(off) - off).sum(-1) / length(mask))}
+
+
+def logged(fields: Arrays) -> Metrics:
+    """The metric of `kl_to_trainer`, if there is one, over responses that the policy wrote."""
+    if KL_TO_TRAINER not in fields:
+        return {}
+    # NaN marks the others, of a reference or the data
+    known = ~jnp.isnan(fields[KL_TO_TRAINER])
+    return {KL_TO_TRAINER: (fields[KL_TO_TRAINER], fields["present"] & known)}
 
 
 def length(mask: Array) -> Array:

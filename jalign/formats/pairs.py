@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import jax.numpy as jnp
+
 from jalign import losses
 from jalign.core.format import Arrays, AuxLoss, Format
 from jalign.core.reductions import (
@@ -11,7 +13,9 @@ from jalign.core.reductions import (
 from jalign.formats._fields import (
     Metrics,
     at_last_token,
+    kl_to_trainer,
     length,
+    logged,
     per_example,
     sum_over_response,
     wins,
@@ -29,6 +33,8 @@ _OF_TOKENS = ("token_logps", "token_scores", "competitor_logps")
 
 def _pairs(out: Arrays, batch: Batch) -> Arrays:
     named = {"present": batch.mask.any((1, 2))}
+    # of both responses, which have about as many tokens
+    named |= kl_to_trainer(out, batch, lambda x: jnp.nanmean(x, -1))
     for i, who in enumerate(_SIDES):
         mask = batch.mask[:, i]
         named |= {f"{who}_len": length(mask), f"{who}_mask": mask}
@@ -58,7 +64,7 @@ def _pair_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
             metrics[f"logps/{who}"] = fields[f"{who}_logps"]
     if {"chosen_logps", "rejected_logps"} <= set(fields):
         metrics["logps/accuracies"] = wins(fields["chosen_logps"], fields["rejected_logps"])
-    return per_example(fields, metrics)
+    return per_example(fields, metrics) | logged(fields)
 
 
 _PAIR_READS = {"logps": "token_logps", "token_logps": "token_logps", "scores": "scores"} | {

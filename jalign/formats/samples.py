@@ -13,12 +13,15 @@ from jalign.core.reductions import (
 )
 from jalign.formats._fields import (
     Metrics,
+    kl_to_trainer,
     length,
+    logged,
 )
 from jalign.layout import Batch
 
 _SAMPLE_READS = ("token_logps", "entropy", "values", "kl_to_ref")
-_SAMPLE_DATA = ("old_token_logps", "advantages", "returns", "old_values", "win_prob")
+_TOKEN_DATA = ("old_token_logps", "sampler_token_logps", "advantages", "returns", "old_values")
+_SAMPLE_DATA = (*_TOKEN_DATA, "win_prob")
 
 
 def _samples(out: Arrays, batch: Batch) -> Arrays:
@@ -32,7 +35,7 @@ def _samples(out: Arrays, batch: Batch) -> Arrays:
         flag = (batch.extras["pretraining"] > 0.5)[:, None, None]
         mask, text = flat(batch.mask & ~flag), flat(batch.mask & flag)
     named = {"mask": mask, "present": mask.any(-1), "lens": length(mask)}
-    named |= {"pretraining_mask": text}
+    named |= {"pretraining_mask": text} | kl_to_trainer(out, batch, flat)
     named |= {name: flat(out[name]) for name in _SAMPLE_READS if name in out}
     named |= {n: flat(x) for n, x in batch.extras.items() if n in _SAMPLE_DATA}
     if "token_logps" in out and "old_token_logps" not in named:
@@ -43,7 +46,7 @@ def _samples(out: Arrays, batch: Batch) -> Arrays:
 
 def _sample_metrics(fields: Arrays, metrics: Arrays) -> Metrics:
     by_ndim = {1: fields["present"], 2: fields["mask"]}
-    return {name: (x, by_ndim[x.ndim]) for name, x in metrics.items()}
+    return {name: (x, by_ndim[x.ndim]) for name, x in metrics.items()} | logged(fields)
 
 
 SAMPLES = Format(
@@ -59,8 +62,7 @@ SAMPLES = Format(
             "pretraining_mask",
             *_SAMPLE_READS,
             *(f"ref_{n}" for n in _SAMPLE_READS),
-            # all but win_prob, which has one value per response
-            *_SAMPLE_DATA[:-1],
+            *_TOKEN_DATA,
         ),
         "BR",
     ),

@@ -71,6 +71,8 @@ from jalign.losses.pairwise.tdpo import tdpo1, tdpo2
 from jalign.losses.pairwise.wpo import wpo
 from jalign.losses.pairwise.xpo import xpo
 from jalign.losses.policy.cispo import cispo
+from jalign.losses.policy.corrected import corrected
+from jalign.losses.policy.corrections import CORRECTIONS
 from jalign.losses.policy.dar import dar
 from jalign.losses.policy.dppo import dppo_kl, dppo_tv
 from jalign.losses.policy.full_vocab import entropy_bonus, kl_exact
@@ -119,6 +121,7 @@ from jalign.losses.router import router_balance, router_z
 from jalign.losses.supervised import dft, nll, nll_best, nll_desirable, sft
 
 __all__ = [
+    "CORRECTIONS",
     "alphapo",
     "aot",
     "aot_unpaired",
@@ -134,6 +137,7 @@ __all__ = [
     "bradley_terry_soft",
     "cal_dpo",
     "cispo",
+    "corrected",
     "cpo",
     "cringe",
     "d2o",

@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jalign import algorithms
+from jalign.algorithms.corrections import corrected
 from jalign.core import Algorithm
 from jalign.formats.router import with_router_losses
 from jalign.options.checks import problems
@@ -75,8 +76,11 @@ class RunOptions(RunFields):
 
     @property
     def trained_algorithm(self) -> Algorithm:
-        """The row with the losses of a router that the model's options ask for."""
-        return with_router_losses(self.algorithm, self.model.router_balance, self.model.router_z)
+        """The row with what the options add to its loss: the losses of a router, and rollout
+        corrections.
+        """
+        row = corrected(self.algorithm, self.rollout.corrections)
+        return with_router_losses(row, self.model.router_balance, self.model.router_z)
 
     def check(self) -> RunOptions:
         """These options, if nothing is wrong with them that shows without data or devices.

@@ -61,7 +61,8 @@ class Rollout(NamedTuple):
           prompts: B arrays of token ids.
           tokens: [B][K] token ids of responses.
           token_logps: [B][K] their log-probs, nats; None if unknown, stored as 0
-            (`rollout.importance_cap` is then meaningless).
+            (`rollout.importance_cap`, `rollout.corrections` and the metric
+            `rollout/kl_to_trainer` are then meaningless).
           finished: [B, K]; None: all ended by themselves.
 
         Raises:

@@ -33,7 +33,7 @@ from jalign.train.preemption import ExitCode
 from jalign.train.pretraining import Pretraining
 from jalign.train.protocols import JudgeRollout, OnRollout, Sampler
 from jalign.train.reward_arrays import given_rewards
-from jalign.train.rollout_arrays import rollout_arrays, rollout_metrics
+from jalign.train.rollout_arrays import rollout_arrays, rollout_metrics, sampler_logps
 from jalign.train.rollout_spec import RolloutSpec
 from jalign.train.scoring import ResponseScorer
 from jalign.train.selection import Selection
@@ -259,6 +259,9 @@ class Online:
             kl_coef=self.kl_coef,
             importance_cap=spec.importance_cap,
         )
+        # for corrections, or for the step to measure the distance where nothing else has
+        if spec.corrections or spec.measured_in_step(self.algorithm, arrays):
+            fields["sampler_token_logps"] = sampler_logps(self.algorithm, arrays)
         metrics |= critic_metrics(arrays | fields)
         if self.on_rollout:
             given = given_rewards(judged, spec.response_len)

@@ -70,7 +70,8 @@ LOGPS = ("old_token_logps", "ref_token_logps", "teacher_token_logps", "sampler_t
 
 def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
     """KL of the policy to its reference and to a teacher with another prompt (k1, nats per
-    response), and sampler against trainer.
+    response), and sampler against trainer: `rollout/kl_to_trainer` is KL(sampler || trainer), nats
+    per token.
     """
     metrics: dict[str, float] = {}
     kl = {"objective/kl": "ref_token_logps", "objective/kl_to_teacher": "teacher_token_logps"}
@@ -82,6 +83,9 @@ def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str
         off = np.abs(arrays["old_token_logps"] - arrays["sampler_token_logps"])[mask]
         metrics["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
         metrics["sampling/logp_difference_max"] = float(off.max(initial=0))
+        gap = arrays["old_token_logps"] - arrays["sampler_token_logps"]
+        gap = np.clip(gap[mask].astype(np.float64), -20, 20)
+        metrics["rollout/kl_to_trainer"] = float((np.expm1(gap) - gap).mean()) if gap.size else 0.0
     return metrics
 
 

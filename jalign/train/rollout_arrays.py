@@ -64,6 +64,14 @@ def rollout_metrics(algorithm: Algorithm, rollout: Rollout, arrays: Arrays) -> d
     return length_metrics(mask.sum(-1), finished) | logp_metrics(logps, mask)
 
 
+def sampler_logps(algorithm: Algorithm, arrays: Arrays) -> np.ndarray:
+    """[B, K, R] log-probs of the sampler; NaN for responses that the policy did not write."""
+    logps = np.full_like(arrays["sampler_token_logps"], np.nan)
+    by_policy = policy_columns(algorithm, logps.shape[1])
+    logps[:, by_policy] = arrays["sampler_token_logps"][:, by_policy]
+    return logps
+
+
 def policy_columns(algorithm: Algorithm, responses: int) -> slice:
     """Which of the K responses the policy wrote; the opponent writes the last one."""
     assert algorithm.experience is not None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from jalign.core import Algorithm
@@ -26,6 +27,12 @@ class RolloutRules:
           multiplied by min(exp(difference), importance_cap), for a loss of whole responses by that
           of the sum of differences; KL terms and the critic's loss stay as they are. 0: they are
           not compared.
+        corrections: name -> bound, of `jalign.losses.CORRECTIONS`: the loss is multiplied with
+          weights of the ratio p of the trainer / p of the sampler. tis: min(ratio, bound); mis: the
+          ratio, 0 outside of 1 / bound to bound; sequence_tis: tis of the product over a response;
+          geometric, k3: responses are left out whose mean ratio is outside of 1 / bound to bound,
+          or whose KL is above the bound; opsm: bad responses that the policy has left by more than
+          the bound, nats per token. Several are multiplied.
         attempts: rollouts that may be sampled to fill one where a method leaves groups out; each
           has prompts of its own, which are skipped where they are not needed.
         mask_truncated: the loss leaves out responses that did not end by themselves. Where samples
@@ -43,6 +50,7 @@ class RolloutRules:
     kl_target: float = 0.0
     kl_horizon: int = 10_000
     importance_cap: float = 0.0
+    corrections: Mapping[str, float] = field(default_factory=dict)
     attempts: int = 1
     mask_truncated: bool = False
     max_idle: int = 20
@@ -93,9 +101,17 @@ class RolloutSpec(RolloutRules):
         # Several steps per rollout need the ratio to the policy that sampled, as the trainer
         # computes it: the sampler rounds differently, and a ratio to its log-probs starts off 1.
         compared = {"ref_token_logps", "teacher_token_logps"} & set(algorithm.rollout_inputs())
-        if self.steps > 1 or self.importance_cap or compared:
+        corrected = self.importance_cap or self.corrections
+        if self.steps > 1 or corrected or compared:
             names.add("old_token_logps")
         return tuple(sorted(names))
+
+    def measured_in_step(self, algorithm: Algorithm, arrays: Iterable[str]) -> bool:
+        """Whether the step itself logs `rollout/kl_to_trainer`: the log-probs of a rollout are not
+        computed apart, and those of the step are at the temperature of sampling.
+        """
+        at_temperature = algorithm.policy_gradient or self.temperature == 1
+        return "old_token_logps" not in arrays and at_temperature
 
     def describe(self, algorithm: Algorithm) -> list[str]:
         """The rollouts in one line, and warnings about them."""

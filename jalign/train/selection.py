@@ -48,14 +48,13 @@ class Selection:
         """
         fields = dict(fields)
         take, keep = fields.pop("take", None), fields.pop("keep", None)
-        old = fields.pop("old_token_logps", None)
         if take is not None:
             rollout, learned = rollout.take(take), np.take_along_axis(learned, take, 1)
-            if old is not None:
+            for name in {"old_token_logps", "sampler_token_logps"} & set(fields):
+                fields[name] = np.take_along_axis(fields[name], take[..., None], 1)
+            if not policy_samples:
                 # Pairs have no ratio: their losses compare with the reference.
-                old = np.take_along_axis(old, take[..., None], 1) if policy_samples else None
-        if old is not None:
-            fields["old_token_logps"] = old
+                fields.pop("old_token_logps", None)
         selection = cls(rollout, learned, {n: np.asarray(x, np.float32) for n, x in fields.items()})
         kept = len(learned) if keep is None else int(np.count_nonzero(keep))
         if not kept:

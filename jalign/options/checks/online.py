@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from jalign.algorithms.corrections import corrected
 from jalign.core import ROLLOUT, arrays_of
 from jalign.options.checks.rewards import check_rewards
 from jalign.options.rollout import RolloutConfig
@@ -57,6 +58,7 @@ def _check_rollouts(options: RunOptions) -> Iterator[str]:
         if getattr(options.data, name) != default:
             yield f"data.{name} does not apply to {row.name}: it samples its data"
     yield from _check_unread(options)
+    yield from _check_corrections(options)
     yield from _check_kl(options)
     if rollout.batch_invariant:
         yield from _check_batch_invariant(options)
@@ -115,6 +117,20 @@ def _check_unread(options: RunOptions) -> Iterator[str]:
     for name, why in unread.items():
         if why and getattr(rollout, name) != getattr(default, name):
             yield f"rollout.{name} does not apply to {row.name}: {why}"
+
+
+def _check_corrections(options: RunOptions) -> Iterator[str]:
+    """Names, bounds, and whether the row's loss can be corrected at all."""
+    rollout = options.rollout
+    try:
+        corrected(options.algorithm, rollout.corrections)
+    except ValueError as error:
+        yield f"rollout.corrections: {error}"
+        return
+    # both multiply with the same ratio
+    weights = {"tis", "mis", "sequence_tis"} & set(rollout.corrections)
+    if rollout.importance_cap and weights:
+        yield f"rollout.importance_cap is a weight, too: leave it out beside {min(weights)}"
 
 
 def _check_batch_invariant(options: RunOptions) -> Iterator[str]:
