@@ -20,6 +20,8 @@ def draw(row, seed=0, dtype=jnp.float32, **hyper):
             fields[f"{who}len"] = fields[f"{who}mask"].sum(-1).astype(jnp.float32)
     if {"mask", "lens"} <= set(fields):
         fields["lens"] = fields["mask"].sum(-1).astype(jnp.float32)
+    if "value_steps" in fields:  # beyond the critic's steps, or in the last of them
+        fields["value_steps"] = jnp.float32(60 - 10.5 * (seed % 2))
     if "old_token_logps" in fields:  # a policy that moved a little
         moved = 0.3 * jnp.asarray(rng.normal(size=(B, R)), dtype)
         fields["old_token_logps"] = fields["token_logps"] + moved
@@ -29,6 +31,8 @@ def draw(row, seed=0, dtype=jnp.float32, **hyper):
 def _array(name, shape, rng, dtype):
     if name == "present":
         return jnp.ones(B, bool)
+    if name in ("correct", "high_covariance"):
+        return jnp.asarray(rng.random(shape) < 0.5, jnp.float32)
     if name == "kl_present":
         return jnp.asarray(rng.random(B) < 0.8).at[0].set(True)
     if name.endswith("mask"):

@@ -78,3 +78,29 @@ def test_otb_weighs_by_the_uncertainty_of_the_path():
     close(out[0], [*first, [0.429251, 0.176819, 0.481098, 1.25]])
     second = [[-1.433717, 0, 0, 0], [2.566283, 1.630325, 3.0, 0], [-0.433717, -1.369675, 0, 0]]
     close(out[1], second)
+
+
+def test_the_tokens_of_highest_covariance_are_those_of_verl():
+    mask = jnp.array([[True] * 5, [True] * 4 + [False]])
+    logps = A([-0.1, -3.1, -0.67, -1.9, -0.7], [-0.8, -0.85, -2.02, -0.2, NAN])
+    advantages = A([2.0] * 5, [-1.5] * 4 + [NAN])
+    x = adv.covariances(logps, advantages, mask)
+    first = [1.631605, -3.035062, 0.744938, -1.168395, 0.698272]
+    close(x, [first, [-0.678395, -0.581173, 1.693827, -1.845062, 0]])
+    marked = adv.highest(x, mask, share=0.3)  # two of nine
+    assert np.argwhere(marked).tolist() == [[0, 0], [1, 2]]
+    uniforms = A([0.9, 0.8, 0.1, 0.7, 0.6], [0.5, 0.4, 0.3, 0.2, 0.95])
+    some = adv.random_between(x, uniforms, mask, low=0.6, high=1.65, share=0.3)
+    assert np.argwhere(some).tolist() == [[0, 0], [0, 4]]
+
+
+def test_lambda_by_length_is_that_of_each_response():
+    rewards = A([0, 0, 1, 0, 0], [0, 0, 0, 0, 2])
+    values = A([0.5, 0.25, 0.75, NAN, NAN], [0.1, 0.3, 0.6, 0.9, 1.2])
+    mask = jnp.arange(5) < jnp.array([[3], [5]])
+    lam = adv.length_adaptive_lambda(jnp.array([3, 5]), alpha=0.5)
+    close(lam, [1 / 3, 0.6])
+    out, _ = adv.gae(rewards, values, mask, lam=lam)
+    one = adv.gae(rewards[:1], values[:1], mask[:1], lam=float(lam[0]))[0]
+    two = adv.gae(rewards[1:], values[1:], mask[1:], lam=float(lam[1]))[0]
+    close(out, jnp.concatenate([one, two]))

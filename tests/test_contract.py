@@ -49,7 +49,7 @@ DETACHED |= {"re_po"}
 DETACHED |= {"vespo", "dppo_tv", "dppo_kl", "dar"}
 DETACHED |= {"mpo", "nash_mp"}
 # Clipping at many places has kinks everywhere; tests/losses/test_policy.py looks at each side.
-KINKED = {"ppo", "ppo_clip", "rloo", "gspo", "gmpo"}  # losses
+KINKED = {"ppo", "ppo_clip", "rloo", "gspo", "gmpo", "clip_cov", "kl_cov", "vapo"}  # losses
 # Values at which a number is felt, where half of its default is out of range or not.
 FELT = {
     "clip_low": 0.01,
@@ -57,6 +57,7 @@ FELT = {
     "dual_clip": 1.05,
     "ratio_min": 0.97,
     "ratio_max": 1.03,
+    "value_pretraining_steps": 100,
     "delta_low": 1e-4,
     "delta_high": 1e-4,
 }
@@ -217,7 +218,7 @@ def rollout(row, seed):
         if name in ("valid", "finished", "mask"):
             made[name] = jnp.asarray(mask if name == "mask" else np.ones(shape, bool))
             continue
-        between_0_and_1 = name in ("uniforms", "win_probs")
+        between_0_and_1 = name in ("uniforms", "token_uniforms", "win_probs")
         x = rng.uniform(0.02, 0.98, shape) if between_0_and_1 else rng.normal(size=shape)
         x = np.where(mask, x, 0.0) if ROLLOUT[name] == "BKR" else x
         made[name] = jnp.asarray(x, jnp.float32)

@@ -4,7 +4,16 @@ Letters: B prompts, K responses per prompt, N responses, R tokens. Nothing here 
 model, a loss or a reduction. Entries outside of `valid` or a mask may be NaN.
 """
 
-from jalign.advantages.baselines import gdpo, lite_ppo, maxrl, opo, otb, pass_at_k
+from jalign.advantages.baselines import (
+    gdpo,
+    lite_ppo,
+    log_mean_exp,
+    maxrl,
+    opo,
+    otb,
+    pass_at_k,
+)
+from jalign.advantages.covariance import covariances, highest, random_between
 from jalign.advantages.distillation import prefix_weights
 from jalign.advantages.group import (
     batch_centred,
@@ -36,6 +45,7 @@ from jalign.advantages.tokens import (
     gae,
     k1,
     k3,
+    length_adaptive_lambda,
     rewards_to_go,
     token_rewards,
     whiten,
@@ -47,6 +57,7 @@ __all__ = [
     "best_and_worst",
     "best_of_n_kl",
     "clip_scores",
+    "covariances",
     "expected_best_of_n",
     "explained_variance",
     "gae",
@@ -54,12 +65,15 @@ __all__ = [
     "greedy_baseline",
     "group_centred",
     "group_normalized",
+    "highest",
     "importance_weights",
     "informative_groups",
     "k1",
     "k3",
     "leave_one_out",
+    "length_adaptive_lambda",
     "lite_ppo",
+    "log_mean_exp",
     "maxrl",
     "missing_eos",
     "opo",
@@ -67,6 +81,7 @@ __all__ = [
     "pass_at_k",
     "prefix_weights",
     "process_advantages",
+    "random_between",
     "rewards_to_go",
     "soft_over_long",
     "statistical_rejection",

@@ -185,6 +185,28 @@ def otb(
     return kept(scores - jnp.where(alone, 0.0, baseline), mask)
 
 
+def log_mean_exp(scores: Scores, valid: Valid, *, beta: float) -> Float[Array, "B"]:
+    """beta log mean exp(score / beta) over a prompt's responses: the value of the policy that is
+    optimal under beta KL to the one that sampled; 0 without any.
+
+    Args:
+      beta: > 0.
+    Raises:
+      ValueError: beta <= 0.
+    >>> x = jnp.array([[0.0, 1.0]])
+    >>> round(float(log_mean_exp(x, x >= 0, beta=1.0)[0]), 4)
+    0.6201
+    """
+    require(beta > 0, f"beta1 must be > 0, got {beta}")
+    some, n = valid.any(-1), jnp.sum(valid, -1)
+    # the largest comes off first: exp(100 / 0.5) is infinite
+    top = jnp.max(jnp.where(valid, scores, -jnp.inf), -1)
+    top = jnp.where(some, top, 0.0)
+    away = kept(kept(scores, valid) - top[:, None], valid)
+    mean_exp = jnp.sum(kept(jnp.exp(away / beta), valid), -1) / jnp.maximum(n, 1)
+    return jnp.where(some, top + beta * jnp.log(jnp.where(some, mean_exp, 1.0)), 0.0)
+
+
 def _over_deviation(away: Scores, x: Scores, valid: Valid, epsilon: float) -> Scores:
     """Divided by the deviation of x over the batch; 0 where all are equal."""
     some = differ(x, valid, (0, 1))

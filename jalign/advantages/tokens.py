@@ -9,7 +9,7 @@ token is that of the state before it; after the last scored token all values are
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jalign.advantages._arrays import centered, kept, mean
 from jalign.losses._math import require
@@ -84,7 +84,12 @@ def rewards_to_go(rewards: Tokens, mask: Mask, *, gamma: float = 1.0) -> Tokens:
 
 
 def gae(
-    rewards: Tokens, values: Tokens, mask: Mask, *, gamma: float = 1.0, lam: float = 0.95
+    rewards: Tokens,
+    values: Tokens,
+    mask: Mask,
+    *,
+    gamma: float = 1.0,
+    lam: float | Float[Array, "N"] = 0.95,
 ) -> tuple[Tokens, Tokens]:
     """A_t = delta_t + gamma * lam * A_(t+1), delta_t = r_t + gamma * V_(t+1) - V_t; returns A + V.
 
@@ -96,7 +101,8 @@ def gae(
       rewards: r, at each token.
       values: V, of the critic, before each token.
       gamma: discount per scored token, in [0, 1]; 1.
-      lam: in [0, 1]; 0.95. With 1 the return is the reward to go, with 0 it is the one-step target.
+      lam: in [0, 1], one for all or one per response; 0.95. With 1 the return is the reward to go,
+        with 0 it is the one-step target.
     Returns:
       Advantages, not whitened, and returns.
     Raises:
@@ -107,7 +113,8 @@ def gae(
     [[[0.125, 0.75]], [[0.625, 1.0]]]
     """
     require(0 <= gamma <= 1, f"gamma must be in [0, 1], got {gamma}")
-    require(0 <= lam <= 1, f"lam must be in [0, 1], got {lam}")
+    inside = jnp.all((jnp.asarray(lam) >= 0) & (jnp.asarray(lam) <= 1))
+    require(inside, f"lam must be in [0, 1], got {lam}")
     rewards, values = kept(rewards, mask), kept(values, mask)
 
     def back(after: tuple[Array, Array], now: tuple[Array, Array, Array]):
@@ -125,6 +132,27 @@ def gae(
     _, advantages = jax.lax.scan(back, (nothing, nothing), steps, reverse=True)
     advantages = kept(advantages.T, mask)
     return advantages, advantages + values
+
+
+def length_adaptive_lambda(
+    lengths: Int[Array, "N"] | Float[Array, "N"], *, alpha: float = 0.05
+) -> Float[Array, "N"]:
+    """1 - 1 / (alpha * length), at least 0: VAPO's lambda of the policy's advantages.
+
+    Yue et al. 2025, https://arxiv.org/abs/2504.05118, Eq. 6: the weights lambda^t of a response sum
+    up to alpha * length, whatever its length.
+
+    Args:
+      lengths: scored tokens.
+      alpha: > 0; 0.05.
+    Raises:
+      ValueError: alpha <= 0.
+    >>> length_adaptive_lambda(jnp.array([10, 40, 200]), alpha=0.05).round(3).tolist()
+    [0.0, 0.5, 0.8999999761581421]
+    """
+    require(alpha > 0, f"length_alpha must be > 0, got {alpha}")
+    lengths = jnp.maximum(jnp.asarray(lengths, jnp.float32), 1.0)
+    return jnp.maximum(1 - 1 / (alpha * lengths), 0.0)
 
 
 def whiten(

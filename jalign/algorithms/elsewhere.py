@@ -63,6 +63,11 @@ ELSEWHERE = {
     "cringe_pairs": "pairwise_cringe",
     "tdpo": "tdpo1 or tdpo2",
     "dppo": "dppo_tv or dppo_kl",
+    "pmd_mean": "pmd",
+    "apo_star": "a_star_po",
+    "tis": "a correction of any policy gradient: --rollout.corrections '{tis: 2.0}'",
+    "icepop": "a correction of any policy gradient: --rollout.corrections '{mis: 2.0}'",
+    "opsm": "a correction of any policy gradient: --rollout.corrections '{opsm: 0.05}'",
     "lipo": "lipo_lambda, lipo_logistic, lipo_hinge or lipo_softmax",
     "dro": "dro_v or dro_v_joint",
 }

@@ -2,7 +2,16 @@
 
 from jalign import experience, losses
 from jalign.algorithms._shared import rl
-from jalign.core import AuxLoss, mean_over_examples, mean_over_pretraining_tokens, mean_over_tokens
+from jalign.core import (
+    Algorithm,
+    AuxLoss,
+    Carry,
+    Experience,
+    mean_over_examples,
+    mean_over_pretraining_tokens,
+    mean_over_tokens,
+)
+from jalign.formats import SAMPLES
 
 # k2: as a loss its gradient is that of KL(policy || reference), which k3's is not
 _K2 = {"kl_k2_coef": AuxLoss(losses.kl_k2, 0.01, mean_over_tokens, is_kl=True)}
@@ -38,6 +47,20 @@ POLICY = (
         about="ppo whose reference is a slow average of the policy: at every step (ref_sync_steps "
         "1) it takes ref_mixup_alpha 0.001 of it. So the KL penalty lets the policy go as far as "
         "it likes, slowly.",
+    ),
+    Algorithm(
+        "vapo",
+        losses.vapo,
+        SAMPLES,
+        "2504.05118",
+        reduce=mean_over_tokens,
+        # the steps of the critic are counted in a running value, which checkpoints keep
+        carry=Carry(("value_steps",)),
+        experience=Experience(experience.gae_length_adaptive, 16),
+        about="PPO for long responses: the critic learns alone for value_pretraining_steps 50, its "
+        "returns have lambda 1, the policy's advantages a lambda by the length of the response; "
+        "clip_high 0.28, the mean over all tokens, no KL, and the likelihood of correct responses "
+        "(score above 0) with weight positive_coef 0.1. 16 responses per prompt as in the paper.",
     ),
     rl(
         "ppo_ptx",

@@ -63,4 +63,24 @@ TRUST_REGION = (
         about="dppo_tv with the binary KL(old || new) of a token, at most 0.05 nats, as its "
         "distance: it also frees rare tokens, and holds a token that becomes certain sooner.",
     ),
+    rl(
+        "clip_cov",
+        losses.clip_cov,
+        "2505.22617",
+        experience.random_high_covariance,
+        8,
+        about="grpo's advantages and PPO's clip, with a few random tokens left out of those whose "
+        "log-prob and advantage go together most: their gradient is what makes the entropy fall. "
+        "The mean over all tokens of the step, no KL.",
+    ),
+    rl(
+        "kl_cov",
+        losses.kl_cov,
+        "2505.22617",
+        experience.highest_covariance,
+        8,
+        about="clip_cov with a penalty |log ratio| on the tokens of highest covariance, and no "
+        "clip; the penalty is felt from the second step of a rollout on. cov_kl_coef 1 is the "
+        "paper's, verl's config has 0.1; a share of 2e-4 of the tokens is marked.",
+    ),
 )

@@ -65,6 +65,7 @@ def show_row(row: Algorithm, console: Console) -> None:
     if row.experience:
         opponent = row.experience.opponent
         writer = "the second moving reference" if opponent == "last" else opponent
-        last = "" if opponent == "policy" else f", the last by {writer}"
+        others = f"{row.experience.opponents} " if row.experience.opponents > 1 else ""
+        last = "" if opponent == "policy" else f", the last {others}by {writer}"
         say(f"\n{row.experience.responses} responses per prompt{last}:")
         say(inspect.getdoc(row.experience.fn) or "", soft_wrap=True)

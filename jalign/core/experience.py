@@ -21,6 +21,7 @@ ROLLOUT: Mapping[str, str] = {
     "win_probs": "BKK",
     "step_scores": "BKR",
     "uniforms": "BKK",
+    "token_uniforms": "BKR",
     "reward_parts": "BKN",
     "reward_weights": "N",
     "old_log_sum_p_squared": "BKR",
@@ -29,8 +30,9 @@ ROLLOUT: Mapping[str, str] = {
 reward of a response; valid: whether it has one; finished: ended by EOS; values: of a critic, before
 each token; greedy_scores: the reward of the most probable response; win_probs[b, i, j]: probability
 that response i is preferred to j; step_scores: the reward of a step at its last token, NaN at every
-other; uniforms: random numbers in [0, 1), independent of the responses; reward_parts: each of the N
-rewards that the score adds up, NaN where one does not apply; reward_weights: of them;
+other; uniforms: random numbers in [0, 1), independent of the responses; token_uniforms: one per
+token; reward_parts: each of the N rewards that the score adds up, NaN where one does not apply;
+reward_weights: of them;
 old_log_sum_p_squared: log of the sum of squared probabilities of the next token;
 teacher_token_logps: under the reference, of the same response after another prompt
 (`Experience.teacher_prompt`)."""
@@ -61,6 +63,7 @@ class Experience:
       responses: K, unless a run sets another.
       opponent: who writes the last response of each prompt: the "policy", the "reference", the
         geometric "mixture" of both, the second moving reference ("last"), or the "data".
+      opponents: number of responses that the opponent writes; the first is always the policy's.
       iterative: the method learns from samples of the policy of the last iteration, which is its
         reference or, if it has a second one, that: a rollout has as many steps as an iteration
         (ref_sync_steps, last_sync_steps).
@@ -71,6 +74,7 @@ class Experience:
     fn: Callable[..., dict[str, Array]]
     responses: int = 4
     opponent: Literal["policy", "reference", "mixture", "last", "data"] = "policy"
+    opponents: int = 1
     iterative: bool = False
     teacher_prompt: str = ""
 
@@ -78,6 +82,10 @@ class Experience:
     def relative(self) -> Relative:
         """The mark of `jalign.experience.relative_to` on `fn`."""
         return getattr(self.fn, "relative", Relative())
+
+    def by_policy(self, responses: int) -> int:
+        """How many of K responses the policy writes; they come first."""
+        return responses if self.opponent == "policy" else max(responses - self.opponents, 1)
 
     @property
     def samples_reference(self) -> bool:

@@ -18,6 +18,7 @@ from jalign.experience.tokens import (
     minus_sequence_kl,
     on_tokens,
     rewards_to_go,
+    rows,
     token_rewards,
     whitened,
 )
@@ -68,6 +69,36 @@ def gae_whitened(
     # the mean stays: shifted, every reward would change its sign with the batch
     scaled = whitened(rewards, mask, shift_mean=False)
     return gae_fields(scaled, values, mask, gamma, gae_lambda)
+
+
+def gae_length_adaptive(
+    scores: Scores,
+    values: Tokens,
+    mask: Mask,
+    *,
+    gamma: float = 1.0,
+    length_alpha: float = 0.05,
+) -> Fields:
+    """VAPO (https://arxiv.org/abs/2504.05118): the score at the last token, returns with lambda 1
+    for the critic, and advantages with lambda = 1 - 1 / (length_alpha * length) of the response,
+    whitened over the rollout; responses with a score above 0 are marked as correct.
+
+    Args:
+      gamma: as in `gae`.
+      length_alpha: a score reaches back over length_alpha * length tokens, > 0; 0.05. Responses of
+        at most 1 / length_alpha tokens have lambda 0.
+    """
+    flat, lengths = rows(mask), mask.sum(-1).reshape(-1)
+    rewards = adv.token_rewards(scores.reshape(-1), jnp.zeros(flat.shape), flat, kl_coef=0.0)
+    # unbiased for the critic; for the policy the variance of long responses is bounded
+    _, returns = adv.gae(rewards, rows(values), flat, gamma=gamma, lam=1.0)
+    lam = adv.length_adaptive_lambda(lengths, alpha=length_alpha)
+    advantages, _ = adv.gae(rewards, rows(values), flat, gamma=gamma, lam=lam)
+    return {
+        "advantages": adv.whiten(advantages, flat).reshape(mask.shape),
+        "returns": returns.reshape(mask.shape),
+        "correct": (scores > 0).astype(jnp.float32),
+    }
 
 
 def returns_minus_value(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -64,6 +65,22 @@ def otb(
     a token, weighted by how uncertain they have been up to it.
     """
     return {"advantages": adv.otb(scores, old_token_logps, old_log_sum_p_squared, mask)}
+
+
+@relative_to("group", min_responses=2)
+def optimal_advantage(scores: Scores, valid: Valid, mask: Mask, *, beta1: float = 0.5) -> Fields:
+    """A*-PO (https://arxiv.org/abs/2505.20686): the score of the first response, the policy's,
+    minus V* = beta1 log mean exp(score / beta1) over the others, which the reference wrote.
+
+    Args:
+      beta1: temperature of V*, > 0; 0.5. Near 0 it is the best score, at infinity the mean.
+    """
+    value = adv.log_mean_exp(scores[:, 1:], valid[:, 1:], beta=beta1)
+    # without a sample of the reference there is no V*
+    keep = valid[:, 0] & valid[:, 1:].any(-1)
+    first = jnp.zeros((scores.shape[0], 1), jnp.int32)
+    above = jnp.where(keep, scores[:, 0] - value, 0.0)
+    return {"advantages": on_tokens(above[:, None], mask[:, :1]), "take": first, "keep": keep}
 
 
 @relative_to("group", min_responses=2)

@@ -72,6 +72,20 @@ def best_and_worst_with_origin(scores: Scores, valid: Valid) -> Fields:
 
 
 @relative_to("group", min_responses=2)
+def best_and_worst_with_margin(scores: Scores, valid: Valid) -> Fields:
+    """REBEL (https://arxiv.org/abs/2404.16767): the best and the worst response with the difference
+    of their scores; two of equal scores teach that they are equally good.
+    """
+    last = scores.shape[1] - 1
+    best, _, _ = adv.best_and_worst(scores, valid)
+    # the last of equals, so that a pair of equal scores is two responses
+    _, worst, _ = adv.best_and_worst(scores[:, ::-1], valid[:, ::-1])
+    take = jnp.stack([best, last - worst], -1)
+    high, low = jnp.take_along_axis(scores, take, -1).T
+    return {"take": take, "keep": valid.sum(-1) > 1, "margin": high - low}
+
+
+@relative_to("group", min_responses=2)
 def best_and_worst_win_rate(
     win_probs: Float[Array, "B K K"], valid: Valid, *, least_margin: float = 0.0
 ) -> Fields:

@@ -21,7 +21,8 @@ from jalign.layout import Batch
 
 _SAMPLE_READS = ("token_logps", "entropy", "values", "kl_to_ref")
 _TOKEN_DATA = ("old_token_logps", "sampler_token_logps", "advantages", "returns", "old_values")
-_SAMPLE_DATA = (*_TOKEN_DATA, "win_prob")
+_TOKEN_DATA += ("high_covariance",)
+_SAMPLE_DATA = (*_TOKEN_DATA, "win_prob", "correct")
 
 
 def _samples(out: Arrays, batch: Batch) -> Arrays:

@@ -61,6 +61,7 @@ from jalign.losses.pairwise.norm import dpo_norm
 from jalign.losses.pairwise.orpo import orpo
 from jalign.losses.pairwise.r_dpo import r_dpo
 from jalign.losses.pairwise.rainbow_po import rainbow_po
+from jalign.losses.pairwise.rebel import rebel
 from jalign.losses.pairwise.repo import repo
 from jalign.losses.pairwise.robust import robust_dpo
 from jalign.losses.pairwise.simper import simper
@@ -70,9 +71,11 @@ from jalign.losses.pairwise.sppo import sppo, sppo_hard
 from jalign.losses.pairwise.tdpo import tdpo1, tdpo2
 from jalign.losses.pairwise.wpo import wpo
 from jalign.losses.pairwise.xpo import xpo
+from jalign.losses.policy.a_star_po import a_star_po
 from jalign.losses.policy.cispo import cispo
 from jalign.losses.policy.corrected import corrected
 from jalign.losses.policy.corrections import CORRECTIONS
+from jalign.losses.policy.covariance import clip_cov, kl_cov
 from jalign.losses.policy.dar import dar
 from jalign.losses.policy.dppo import dppo_kl, dppo_tv
 from jalign.losses.policy.full_vocab import entropy_bonus, kl_exact
@@ -86,6 +89,7 @@ from jalign.losses.policy.reinforce import reinforce, reinforce_with_value
 from jalign.losses.policy.rloo import rloo
 from jalign.losses.policy.sapo import sapo
 from jalign.losses.policy.value import value_clip
+from jalign.losses.policy.vapo import vapo
 from jalign.losses.policy.vespo import vespo
 from jalign.losses.regularizers import (
     forward_kl_on_chosen,
@@ -122,6 +126,7 @@ from jalign.losses.supervised import dft, nll, nll_best, nll_desirable, sft
 
 __all__ = [
     "CORRECTIONS",
+    "a_star_po",
     "alphapo",
     "aot",
     "aot_unpaired",
@@ -137,6 +142,7 @@ __all__ = [
     "bradley_terry_soft",
     "cal_dpo",
     "cispo",
+    "clip_cov",
     "corrected",
     "cpo",
     "cringe",
@@ -185,6 +191,7 @@ __all__ = [
     "ipo",
     "ipo_sum",
     "k_wise",
+    "kl_cov",
     "kl_exact",
     "kl_k2",
     "kl_k3",
@@ -228,6 +235,7 @@ __all__ = [
     "r_dpo",
     "rainbow_po",
     "re_po",
+    "rebel",
     "reinforce",
     "reinforce_with_value",
     "repo",
@@ -263,6 +271,7 @@ __all__ = [
     "una_bce",
     "unlikelihood",
     "value_clip",
+    "vapo",
     "vespo",
     "wpo",
     "xpo",

@@ -75,7 +75,7 @@ def _train_step(
 
 
 def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[Program]:
-    """The sampler, and the one of an opponent that writes the last response to each prompt."""
+    """The sampler, and the one of an opponent that writes the last responses to each prompt."""
     spec, c = build_online.spec_of(options), options.rollout
     graphdef, state = roles.model.sampling_weights(roles.state.params)
     if c.weights == "gathered":
@@ -90,7 +90,7 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[P
     settings = build_online.settings_of(options, eos=(0,))
     assert options.algorithm.experience is not None
     opponent = options.algorithm.experience.opponent
-    others = settings.responses - (opponent != "policy")
+    others = options.algorithm.experience.by_policy(settings.responses)
     prompts = (count, longest)
     yield _sampler("sampling", mesh, (policy,), prompts, replace(settings, responses=others))
     if not options.algorithm.experience.samples_reference:
@@ -98,7 +98,7 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[P
     reference = _sampling_weights(*build_online.reference_weights(roles.model, roles.frozen))
     models = (reference,) if opponent == "reference" else (policy, reference)
     mixture = c.mixture if opponent == "mixture" else 0.0
-    single = replace(settings, responses=1, mixture=mixture)
+    single = replace(settings, responses=settings.responses - others, mixture=mixture)
     prompts = (build_online.prompts_per_call(options), longest)
     yield _sampler(f"sampling of the {opponent}", mesh, models, prompts, single)
 

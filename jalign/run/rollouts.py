@@ -116,14 +116,16 @@ def policy_fn(options: RunOptions, model: Roles) -> Callable[[PyTree], Weights]:
 
 
 def sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler:
-    """The sampler of a run; the opponent, if any, writes the last response to each prompt."""
+    """The sampler of a run; the opponent, if any, writes the last responses to each prompt."""
     row, c = options.algorithm, options.rollout
     assert row.experience is not None
     opponent, policy = row.experience.opponent, policy_fn(options, model)
     settings = settings_of(options, eos_ids(model.path, model.tokenizer))
     size, single = prompts_per_call(options), replace(settings, responses=1)
     if opponent != "policy":
-        settings = replace(settings, responses=settings.responses - 1)
+        of_policy = row.experience.by_policy(settings.responses)
+        single = replace(settings, responses=settings.responses - of_policy)
+        settings = replace(settings, responses=of_policy)
 
     def sample(
         state: TrainState, frozen: Frozen, indices: Sequence[int], key: jax.Array

@@ -275,7 +275,7 @@ class Online:
         taught = bool(selection.scored.any())
         if "advantages" in fields:
             # With advantages of 0 the policy gradient is 0.
-            taught &= bool(np.any(fields["advantages"][arrays["mask"] & learned[..., None]]))
+            taught &= bool(np.any(selection.fields["advantages"][selection.scored]))
         rewarded = bool(arrays["valid"].any())
         if judged.scores is not None:
             # Scores that are only logged still show that rewards work.

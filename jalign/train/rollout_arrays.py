@@ -47,6 +47,9 @@ def rollout_arrays(
     if "uniforms" in read:
         uniform_key = jax.random.fold_in(key, 1 << 21)  # samplers fold in smaller numbers
         arrays["uniforms"] = np.asarray(jax.random.uniform(uniform_key, (b, k, k)))
+    if "token_uniforms" in read:
+        uniform_key = jax.random.fold_in(key, 1 << 22)
+        arrays["token_uniforms"] = np.asarray(jax.random.uniform(uniform_key, rollout.mask.shape))
     arrays |= {
         "finished": rollout.finished,
         "valid": valid,
@@ -73,6 +76,6 @@ def sampler_logps(algorithm: Algorithm, arrays: Arrays) -> np.ndarray:
 
 
 def policy_columns(algorithm: Algorithm, responses: int) -> slice:
-    """Which of the K responses the policy wrote; the opponent writes the last one."""
+    """Which of the K responses the policy wrote; the opponent writes the last ones."""
     assert algorithm.experience is not None
-    return slice(responses if algorithm.experience.opponent == "policy" else responses - 1)
+    return slice(algorithm.experience.by_policy(responses))

@@ -96,6 +96,57 @@ def test_pmd_is_the_squared_distance_from_the_mirror_step():
     close(slope, np.where(MASK, ((0.25 * moved - a) / length)[:, None], 0))
 
 
+def test_clip_cov_and_kl_cov_have_the_value_and_the_gradient_of_verl_at_its_marks():
+    marks = A([0, 0, 1, 0, 1], [0, 0, 1, 0, NAN])
+    arrays = (LOGPS, OLD, ADVANTAGES, marks, MASK)
+    value, slope = value_and_slope(losses.clip_cov, *arrays)
+    close(value[0], [-2.4, -1.097623, 0.0, -2.4, 0.0])
+    close(value[1], [2.352468, 1.2, 0.0, 3.020629, 0.0])
+    close(slope[0], [0.0, -1.097623, 0.0, 0.0, 0.0])
+    close(slope[1], [2.352468, 0.0, 0.0, 3.020629, 0.0])
+    marks = A([1, 0, 0, 0, 0], [0, 0, 1, 0, NAN])
+    value, slope = value_and_slope(losses.kl_cov, *arrays[:3], marks, MASK, cov_kl_coef=0.5)
+    close(value[0], [-2.549718, -1.097623, -2.166574, -6.008332, -1.213061])
+    close(value[1], [2.352468, 1.057032, 1.480298, 3.020629, 0.0])
+    close(slope[0], [-2.199718, -1.097623, -2.166574, -6.008332, -1.213061])
+    close(slope[1], [2.352468, 1.057032, 0.970298, 3.020629, 0.0])
+
+
+def test_a_star_po_has_the_value_of_the_authors_code():
+    ref = OLD + A([0.5, -0.25, 0.4, -0.1, 0.2], [-0.3, 0.6, -0.35, 0.15, NAN])
+    advantages = A([1.5 - 0.9] * 5, [0.25 - 0.6] * 4 + [NAN])
+    value, slope = value_and_slope(losses.a_star_po, LOGPS, ref, advantages, MASK, beta2=0.2)
+    close(value, [0.454276, 0.236196])
+    gap = np.array([0.2 * (0.38 - 0.75) - 0.6, 0.2 * (0.78 - 0.1) + 0.35])
+    close(slope, np.where(MASK, (0.4 * gap)[:, None], 0))
+
+
+def test_rebel_regresses_the_difference_of_rewards():
+    pairs = A(-3.0, -2.5), A(-6.0, -4.0), A(-4.0, -2.0), A(-5.5, -4.75), A(0.5, -1.25)
+    value, slope = value_and_slope(losses.rebel, *pairs, eta=2.0)
+    gap = np.array([(1.0 + 0.5) / 2 - 0.5, (-0.5 - 0.75) / 2 + 1.25])
+    close(value, gap**2)
+    close(slope, 2 * gap / 2)
+
+
+def test_vapo_trains_the_critic_first_and_imitates_correct_responses():
+    values = A([0.5, 1.0, -0.25, 2.0, 0.1], [0.9, 1.4, 0.2, -0.5, NAN])
+    returns = A([1.0, 0.5, 0.75, 1.5, 0.25], [0.1, -0.2, 0.6, 0.8, NAN])
+    arrays = (*SAMPLES[:3], values, returns, A(1.0, 0.0))
+    hyper = {"value_coef": 0.3, "positive_coef": 0.5, "value_pretraining_steps": 3}
+    critic = np.where(MASK, 0.3 * (values - returns) ** 2 / 2, 0)
+    for steps in (NAN, 2.0, 3.0):
+        x = (*arrays, jnp.float32(steps), MASK)
+        value, slope = value_and_slope(losses.vapo, *x, **hyper)
+        policy, _ = losses.ppo_clip(*SAMPLES, clip_low=0.2, clip_high=0.28)
+        policy = policy - jnp.where(MASK, 0.5 * jnp.array([[1.0], [0.0]]) * LOGPS, 0)
+        learns = steps == 3.0
+        close(value, critic + learns * np.asarray(policy))
+        assert bool(slope.any()) == learns
+        after = losses.vapo(*x, **hyper)[1]["value_steps"]
+        assert float(after[0, 0]) == np.nan_to_num(steps) + 1
+
+
 @pytest.mark.parametrize(
     ("loss", "hyper"),
     [

@@ -20,6 +20,7 @@ from jalign.train.rollout_spec import RolloutSpec
 
 NAN = math.nan
 ONLINE = [row for row in algorithms.ROWS if row.experience]
+ADVANTAGES = [row for row in ONLINE if "advantages" in row.inputs()]
 LENGTHS = np.array([[3, 1, 4, 2], [2, 4, 1, 3], [4, 3, 2, 1], [1, 2, 3, 4], [2, 3, 4, 1]])
 SCORES = np.array(  # none, one, two and three are missing, and all
     [
@@ -188,6 +189,9 @@ def expected(row, known, coef):
              len(groups[b]) > 1}  # fmt: skip
         all_, kind = list(s), "leave_one_out"
         groups = [[k for k in of if len(of) > 1] for of in groups]
+    if kind == "gae_length_adaptive":
+        lam = {i: max(1 - 1 / (0.05 * n[i]), 0.0) for i in all_}
+        return white({i: gae(np.append(np.zeros(n[i] - 1), s[i]), *i, lam[i]) for i in all_})
     if row.experience.fn.__module__.endswith("baselines"):
         return {i: np.broadcast_to(x, n[i]) for i, x in by_baseline(kind, groups).items()}
     total = {i: s[i] - coef * kl(*i).sum() for i in all_}
@@ -212,13 +216,14 @@ def expected(row, known, coef):
     normal = {(b, k): away[b, k] / (deviation[b] + EPSILON) for b, k in all_}
     if kind == "steps_normalized":
         return {i: normal[i] * np.arange(n[i], 0, -1) for i in all_}
-    assert kind in ("group_normalized", "informative_groups"), name
+    covariance = ("random_high_covariance", "highest_covariance")
+    assert kind in ("group_normalized", "informative_groups", *covariance), name
     return flat(normal)
 
 
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize(
-    "row", [r for r in ONLINE if "advantages" in r.inputs()], ids=lambda row: row.name
+    "row", [r for r in ADVANTAGES if r.experience.opponent == "policy"], ids=lambda row: row.name
 )
 def test_advantages_are_those_of_a_group_without_the_responses_that_have_no_reward(row, masks):
     coef = KL if "kl_coef" in row.experience_hyper() else 0.0
@@ -318,10 +323,25 @@ def test_methods_that_read_no_reward_only_look_at_it(name):
     assert found.metrics["rewards/missing"] == np.isnan(SCORES[:, columns(row)]).sum()
 
 
+def test_the_optimal_value_is_of_the_reference_s_responses_that_have_a_reward():
+    examples, _ = attempt(algorithms.get("a_star_po"))
+    # of the first prompt 3.5 alone; of the second 9.75; the others lack one of the two
+    assert [len(e.responses[0]) for e in examples] == LENGTHS[:2, 0].tolist()
+    for b, other in enumerate((2, 2)):
+        above = SCORES[b, 0] - SCORES[b, other]
+        np.testing.assert_allclose(examples[b].extras["advantages"][0, 0], above, rtol=1e-5)
+
+
+def test_the_margin_of_a_pair_is_the_difference_of_its_rewards():
+    examples, _ = attempt(algorithms.get("rebel"))
+    margins = [float(e.extras["margin"]) for e in examples]
+    assert margins == [3.5 + 1.25, 9.75 - 4.5, 6.25 + 3.0]
+
+
 def test_every_online_method_is_tested_here():
-    tested = {r.name for r in ONLINE if "advantages" in r.inputs()} | {r.name for r in PAIRS}
+    tested = {r.name for r in ADVANTAGES} | {r.name for r in PAIRS}
     tested |= {"raft", "raft_top", "rso_online", "dno_prct", "xpo", "nash_md", "nash_md_token"}
-    tested |= {"nash_ema", "sppo_samples", "gkd_on_policy", "spin_online"}
+    tested |= {"nash_ema", "sppo_samples", "gkd_on_policy", "spin_online", "rebel"}
     assert tested == {row.name for row in ONLINE}
 
 

@@ -67,11 +67,12 @@ def _check_rollouts(options: RunOptions) -> Iterator[str]:
     # the last response is the opponent's, the first ones the policy's: more would not be read
     opponent, usual = row.experience.opponent, row.experience.responses
     if opponent != "policy" and rollout.responses not in (0, usual):
-        of_policy = "one response" if usual == 2 else f"{usual - 1} responses"
+        first = row.experience.by_policy(usual)
+        of_policy = "one response" if first == 1 else f"{first} responses"
         writer = "the second moving reference" if opponent == "last" else f"the {opponent}"
         yield (
             f"rollout.responses must be {usual}, got {rollout.responses}: {row.name} compares "
-            f"{of_policy} of the policy with one of {writer}"
+            f"{of_policy} of the policy with {usual - first} of {writer}"
         )
     if row.calls_per_update == 2:
         yield from _check_half_step(options)
