@@ -21,6 +21,7 @@ HYPER: dict[str, dict[str, Any]] = {
     "pro": {"sft_coef": 0.001},
     "sdpo": {"ref_sync_steps": 5},
     "sppo_samples": {"beta": 0.1},
+    "vapo": {"value_pretraining_steps": 2},
 }
 LEARNING_RATE = {"dpop": 1e-4, "f_dpo_alpha": 1e-4, "f_dpo_forward_kl": 1e-4, "pro": 1e-3}
 BATCH_SIZE = {"pro": 16, "raft_top": 60, "rso_online": 12}
