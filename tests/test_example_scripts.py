@@ -1,8 +1,10 @@
-"""Every example runs as a script, in as few steps as it can, and is short."""
+"""Every example runs as a script, in as few steps and of as little data as it can, and is short."""
 
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import jalign
@@ -11,13 +13,31 @@ FOLDER = Path(jalign.__file__).parent / "examples"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
 
 
+SHORT = {"steps": 1, "limit": 32, "eval_limit": 8}
+
+
+def both_roles_learn(run):
+    """A factor of their adapters begins at 0."""
+    for role in ("policy", "critic"):
+        leaves = jax.tree.leaves_with_path(run.session.state.params[role])
+        factors = [x for path, x in leaves if "['lora']['b']" in jax.tree_util.keystr(path)]
+        assert factors and all(np.asarray(x).any() for x in factors), role
+
+
+CHECKS = {"04_ppo_critic": both_roles_learn}
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_an_example_runs(path, tmp_path, monkeypatch, capsys):
-    code = path.read_text()
     monkeypatch.chdir(tmp_path)
-    code = re.sub(r"\bsteps=\d+", "steps=1", code)
-    exec(compile(code, path.name, "exec"), {"__name__": "__main__", "__file__": str(path)})
+    code = path.read_text()
+    for name, value in SHORT.items():
+        code = re.sub(rf"\b{name}=\d+", f"{name}={value}", code)
+    names = {"__name__": "__main__", "__file__": str(path)}
+    exec(compile(code, path.name, "exec"), names)
     assert capsys.readouterr().out, "an example shows something"
+    if check := CHECKS.get(path.stem):
+        check(names["run"])
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

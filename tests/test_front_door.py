@@ -31,10 +31,6 @@ def length(prompts, responses):
     return [-abs(len(text.split()) - 8) / 8 for text in responses]
 
 
-def tone(prompts, responses, topic):
-    return [float(t in text) for t, text in zip(topic, responses, strict=True)]
-
-
 @pytest.fixture(scope="module")
 def policy():
     return jalign.load("embedded", lora=4)
@@ -105,24 +101,6 @@ def test_a_run_from_python_is_the_run_of_the_command_bit_for_bit(tmp_path):
     # and each resumes the other
     options = read_config([str(tmp_path / "python" / "config.json"), "--steps", "3"])
     assert options.to_json()["algorithm"]["name"] == "grpo"
-
-
-def test_ppo_with_a_critic_and_columns_trains_from_python(policy):
-    rows = [{"prompt": p, "topic": t} for p, t in zip(PROMPTS, TOPICS, strict=True)]
-    run = jalign.online(
-        "ppo", policy, rows, {"tone": (tone, 2.0), "length": length},
-        max_new_tokens=6, batch_size=2, kl_coef=0.05,
-    )  # fmt: skip
-    before = jax.tree.map(np.asarray, run.setup.roles.params)
-    assert run.fit(2, optax.adamw(1e-3), console=None, log_every=1) == ExitCode.OK
-    after = run.session.state.params
-    for role in ("policy", "critic"):
-        changed = jax.tree.leaves(
-            jax.tree.map(lambda a, b: bool(np.any(a != np.asarray(b))), before[role], after[role])
-        )
-        assert any(changed)
-    names = {name for row in run.record for name in row}
-    assert {"rewards/tone/mean", "rewards/length/mean"} <= names
 
 
 def test_dpo_resumes_where_it_stopped(policy, tmp_path):
