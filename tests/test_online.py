@@ -258,7 +258,8 @@ def test_what_an_online_run_needs_and_what_does_not_apply_is_said():
 COMPARING = {
     "reinforce_pp_baseline", "rloo", "rloo_token", "grpo", "dr_grpo", "dapo", "gspo", "gspo_token",
     "cispo", "online_dpo", "online_ipo", "online_slic", "xpo", "iterative_dpo", "rso_online",
-    "iterative_cringe", "sppo_samples", "spo", "dno_prct",
+    "iterative_cringe", "sppo_samples", "spo", "dno_prct", "mpo", "inpo",
+    "comal",
 }  # fmt: skip
 
 

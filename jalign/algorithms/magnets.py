@@ -13,7 +13,7 @@ MAGNETS = (
         SAMPLES,
         "2410.16714",
         ITERATIVE,
-        experience=Experience(experience.against_last, 2),
+        experience=Experience(experience.win_rates_over_others, 2),
         tags=NASH,
         about="Magnetic preference optimization: self-play by nash_md whose reference, the magnet, "
         "becomes the policy every ref_sync_steps 64 steps. A fixed reference leaves a bias, each "

@@ -27,6 +27,7 @@ from jalign.experience.advantages import (
     steps_normalized,
     win_rate_leave_one_out,
     win_rates,
+    win_rates_over_others,
 )
 from jalign.experience.baselines import (
     gdpo,
@@ -98,4 +99,5 @@ __all__ = [
     "weighted_reverse_kl",
     "win_rate_leave_one_out",
     "win_rates",
+    "win_rates_over_others",
 ]

@@ -271,6 +271,15 @@ def win_rate_leave_one_out(
 
 
 @relative_to("group", min_responses=2)
+def win_rates_over_others(win_probs: Float[Array, "B K K"]) -> Fields:
+    """MPO (https://arxiv.org/abs/2410.16714): each response with its mean probability to win
+    against the others, which are as many opponents drawn from the policy itself.
+    """
+    # itself at 1/2 would be an opponent that depends on the response
+    return {"win_prob": adv.win_rates_over_others(win_probs)}
+
+
+@relative_to("group", min_responses=2)
 def win_rates(win_probs: Float[Array, "B K K"]) -> Fields:
     """SPPO (https://arxiv.org/abs/2405.00675): each response with its mean win probability over all
     K, itself included as 1/2.

@@ -36,6 +36,7 @@ B, R = 5, 4
 STATE: Any = SimpleNamespace(params=None)  # nothing here reads a model
 KL, EPSILON, NUMBERS = 0.3, 1e-4, np.random.default_rng(0)
 OLD, REF, VALUES = -NUMBERS.uniform(0.1, 3, (3, B, 4, R))
+TEACHER = OLD + NUMBERS.normal(size=OLD.shape)
 SQUARES = np.log(np.exp(OLD) ** 2 + 0.1)  # of log_sum_p_squared
 PARTS, WEIGHTS = np.stack([SCORES, SCORES**2], -1), np.array([0.5, 2.0])
 
@@ -44,7 +45,7 @@ def columns(row):
     """Which of the four responses a method gets; the first and third where it compares two."""
     assert row.experience
     k = (
-        2
+        row.experience.responses
         if row.experience.opponent != "policy"
         else row.format.k
         if row.name.startswith("gkd")
@@ -90,6 +91,8 @@ def online(row, scores=SCORES, ended=ENDED, masks=False, hyper=None):
     models["old_log_sum_p_squared"] = SQUARES
     there = (np.arange(R) < LENGTHS[..., None])[:, at]
     fields = {n: np.where(there, x[:, at], 0).astype(np.float32) for n, x in models.items()}
+    if "teacher_token_logps" in row.rollout_inputs():
+        source.teacher = lambda *_: np.where(there, TEACHER[:, at], 0).astype(np.float32)
     source.scorer = lambda rollout, names, *_: {n: fields[n] for n in names}
     return source
 
@@ -166,9 +169,22 @@ def path_baseline(b, of, t):
     return np.average(SCORES[b, there], weights=weights) if len(there) > 1 else 0.0
 
 
+def by_teacher(kind):
+    """{(b, k): advantages of the tokens} of all responses: none needs a reward."""
+    teacher, out = TEACHER if kind == "self_distilled" else REF, {}
+    for b, k in np.ndindex(B, 4):
+        a = (teacher - OLD)[b, k, : LENGTHS[b, k]]
+        before = np.cumsum(np.abs(a)) - np.abs(a)
+        weighted = kind == "weighted_reverse_kl"
+        out[b, k] = a * (1.5 - 0.5 * before / np.abs(a).sum()) if weighted else a
+    return out
+
+
 def expected(row, known, coef):
     """{(b, k): advantages of the tokens} of the responses that have a reward."""
     name, kind = row.name, row.experience.fn.__name__
+    if row.experience.fn.__module__.endswith("distillation"):
+        return by_teacher(kind)
     groups = [[k for k in columns(row) if known[b, k]] for b in range(B)]
     all_ = [(b, k) for b, of in enumerate(groups) for k in of]
     s, n = SCORES, {i: LENGTHS[i] for i in all_}
@@ -284,10 +300,23 @@ def test_rejection_sampling_and_win_rates_choose_of_those_that_have_a_reward():
         known = set(LENGTHS[b, np.isfinite(SCORES[b])].tolist())
         assert set(pair[1]) <= known and len(set(pair[1])) == 2
     pairs = [LENGTHS[b, list(pair)].tolist() for b, pair in enumerate([(3, 1), (3, 2), (3, 1)])]
-    assert [n for _, n in taken(algorithms.get("dno_prct"))] == pairs
+    for name in ("dno_prct", "inpo", "comal"):
+        assert [n for _, n in taken(algorithms.get(name))] == pairs, name
 
 
-@pytest.mark.parametrize("name", ["xpo", "nash_md", "nash_md_token", "nash_ema"])
+@pytest.mark.parametrize("name", ["egpo", "omwu"])
+def test_a_pair_has_win_rates_only_if_every_comparison_is_known(name):
+    """Of the first prompt alone all rewards are known; the second response wins less."""
+    examples, _ = attempt(algorithms.get(name))
+    (example,) = examples
+    assert [len(r) for r in example.responses] == LENGTHS[0, :2].tolist()
+    p = lambda k, j: 1 / (1 + math.exp(SCORES[0, j] - SCORES[0, k]))  # noqa: E731
+    rates = [p(k, 2) if name == "egpo" else 2 * p(k, 2) - p(k, 3) for k in (0, 1)]
+    found = [example.extras[f"{who}_win_rate"] for who in ("chosen", "rejected")]
+    np.testing.assert_allclose(found, rates, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["xpo", "nash_md", "nash_md_token", "nash_ema", "nash_mp"])
 def test_of_two_responses_both_have_a_reward_or_neither_is_learned_from(name):
     """The first and the third: one reward is missing of the third and the fourth prompt."""
     row = algorithms.get(name)
@@ -303,14 +332,16 @@ def test_of_two_responses_both_have_a_reward_or_neither_is_learned_from(name):
     )
 
 
-def test_a_win_rate_is_over_the_comparisons_that_are_known():
-    row = algorithms.get("sppo_samples")
-    examples, _ = attempt(row)
+@pytest.mark.parametrize("name", ["sppo_samples", "mpo"])
+def test_a_win_rate_is_over_the_comparisons_that_are_known(name):
+    """With itself in sppo_samples, with the others in mpo: 1/2 where there are none."""
+    examples, _ = attempt(algorithms.get(name))
     known = [[0, 1, 2, 3], [0, 2, 3], [1, 3], [], []]
     for b, example in enumerate(examples):
         assert [k for k in range(4) if example.scored[k].any()] == known[b]
         for k in known[b]:
-            p = [1 / (1 + math.exp(SCORES[b, j] - SCORES[b, k])) for j in known[b]]
+            of = [j for j in known[b] if j != k or name == "sppo_samples"]
+            p = [1 / (1 + math.exp(SCORES[b, j] - SCORES[b, k])) for j in of]
             np.testing.assert_allclose(example.extras["win_prob"][k], np.mean(p), rtol=1e-5)
 
 
@@ -342,6 +373,7 @@ def test_every_online_method_is_tested_here():
     tested = {r.name for r in ADVANTAGES} | {r.name for r in PAIRS}
     tested |= {"raft", "raft_top", "rso_online", "dno_prct", "xpo", "nash_md", "nash_md_token"}
     tested |= {"nash_ema", "sppo_samples", "gkd_on_policy", "spin_online", "rebel"}
+    tested |= {"nash_mp", "mpo", "inpo", "comal", "egpo", "omwu"}
     assert tested == {row.name for row in ONLINE}
 
 
