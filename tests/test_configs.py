@@ -80,6 +80,8 @@ FALLS = {
     "cringe": "logps/rejected",
     "dro_v": "joint",
     "gkd_on_policy": "objective/kl",
+    "opd": "objective/kl",
+    "iw_opd": "objective/kl",
 }
 RISES = {"prm": "step_accuracy"}
 

@@ -68,6 +68,21 @@ def test_a_run_that_draws_random_numbers_of_its_own_goes_on_with_them(folder):
     assert leaves(folder, "rso-cut", 6) == leaves(folder, "rso", 6)
 
 
+def test_a_run_with_two_moving_references_cut_in_an_iteration_goes_on_with_both(folder):
+    """After three of four steps policy, reference and the one before it are three models."""
+    given = ONLINE | {"rollout.responses": 4, "algorithm.ref_sync_steps": 2, "algorithm.eta": 2.0}
+    given |= {"rollout.epochs": 1, "steps": 4}
+    assert run(folder, "omwu", "omwu", **given) == ExitCode.OK
+    for steps in (3, 4):
+        assert run(folder, "omwu-cut", "omwu", **given | {"steps": steps}) == ExitCode.OK
+    assert leaves(folder, "omwu-cut", 4) == leaves(folder, "omwu", 4)
+    cut = leaves(folder, "omwu-cut", 3)
+    models = [{n: x for n, x in cut.items() if of in n} for of in ("params", "ref", "last")]
+    assert len(models[0]) == len(models[1]) == len(models[2]) > 0
+    checksums = [[str(x) for x in model.values()] for model in models]
+    assert checksums[0] != checksums[1] != checksums[2] != checksums[0]
+
+
 def test_the_trainer_gives_sampled_tokens_the_log_probs_they_were_sampled_with(folder):
     """Also at another temperature than 1 (trl 3029, 4159)."""
     run(folder, "warm", "grpo", **ONLINE | {"rollout.temperature": 0.7})

@@ -1,6 +1,6 @@
 """Rows of the catalogue on preference games of a few responses, as exact expectations.
 
-    python configs/real/nash_games.py
+    python configs/real/nash_games.py [nash_games.svg]
 
 The policy is a table of logits, the batch of a step holds every response (or pair of responses)
 with its probability as weight, and the training step, its moving references and the losses are
@@ -10,6 +10,9 @@ ETA, regressions go to their exact minimum.
 
 from __future__ import annotations
 
+import math
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -161,14 +164,39 @@ def solved(method: Method, games: tuple[np.ndarray, np.ndarray], below: float = 
     return float((np.asarray(last) < below).mean())
 
 
+COLORS = ("#999999", "#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#222222",
+          "#ee8866")  # fmt: skip
+
+
+def draw(curves: dict[str, np.ndarray]) -> str:
+    """Duality gaps over steps as SVG, on a logarithmic scale from 1e-6 to 1."""
+    x = lambda step: 50 + 1.2 * step  # noqa: E731
+    y = lambda gap: 20 - 45 * math.log10(max(float(gap), 1e-6))  # noqa: E731
+    parts = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 330" font-size="12">']
+    parts.append('<rect width="740" height="330" fill="white"/>')
+    for power in range(-6, 1):
+        at = y(10.0**power)
+        parts.append(f'<path d="M50 {at}H530" stroke="#dddddd"/>')
+        parts.append(f'<text x="44" y="{at + 4}" text-anchor="end">1e{power}</text>')
+    for step in (0, 100, 200, 300, 400):
+        parts.append(f'<text x="{x(step)}" y="310" text-anchor="middle">{step}</text>')
+    for i, ((name, gaps_of), color) in enumerate(zip(curves.items(), COLORS, strict=True)):
+        path = " ".join(f"{x(t + 1):.0f},{y(gap):.1f}" for t, gap in enumerate(gaps_of))
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        parts.append(f'<text x="545" y="{40 + 20 * i}" fill="{color}">{name}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
 def main() -> None:
-    games = random_games(50)
+    games, curves = random_games(50), {}
     print(f"| method | row | {' | '.join(f'step {t}' for t in SHOWN)} | 50 games |")
     print(f"|{'---|' * (len(SHOWN) + 3)}")
     for name, method in METHODS.items():
-        curve = cyclic(method)
+        curve = curves[name] = cyclic(method)
         cells = " | ".join(f"{curve[t - 1]:.2g}" for t in SHOWN)
         print(f"| {name} | `{method.row}` | {cells} | {solved(method, games):.0%} |", flush=True)
+    for path in sys.argv[1:]:
+        Path(path).write_text(draw(curves))
     print()
     print("| steps between moves | `mpo` | `nash_md` |\n|---|---|---|")
     for every in (0, 10, 20, 40, 80):
