@@ -15,8 +15,9 @@ class RolloutConfig(RolloutRules):
 
     Args:
         prompts: prompts per rollout, a multiple of batch_size; 0: batch_size, or, for methods that
-          learn from samples of their reference (sppo_samples, dno_prct, spin_online), the prompts
-          of ref_sync_steps optimizer steps.
+          learn from samples of the policy of the last iteration (sppo_samples, dno_prct,
+          spin_online, inpo, comal, omwu), the prompts of an iteration (ref_sync_steps or
+          last_sync_steps optimizer steps).
         responses: responses per prompt; 0: the number usual for the method.
         max_new_tokens: most tokens of a response, which dr_grpo divides by.
         top_k: keep the most probable tokens only; 0: all. The log-probs of training ignore the cut.
