@@ -274,7 +274,8 @@ COMPARING = {
     "reinforce_pp_baseline", "rloo", "rloo_token", "grpo", "dr_grpo", "dapo", "gspo", "gspo_token",
     "cispo", "online_dpo", "online_ipo", "online_slic", "xpo", "iterative_dpo", "rso_online",
     "iterative_cringe", "sppo_samples", "spo", "dno_prct", "mpo", "inpo",
-    "comal",
+    "comal", "sapo", "gmpo", "vespo", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov", "gdpo", "opo",
+    "pass_at_k", "lite_ppo", "otb", "dar", "rebel", "pmd",
 }  # fmt: skip
 
 

@@ -46,6 +46,8 @@ def columns(row):
     assert row.experience
     k = (
         row.experience.responses
+        if row.experience.opponent == "last"
+        else 2
         if row.experience.opponent != "policy"
         else row.format.k
         if row.name.startswith("gkd")
