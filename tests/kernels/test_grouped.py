@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jalign.kernels.grouped import grouped_matmul
+from jalign.kernels.grouped_batches import in_batches
 
 SIZES = jnp.array([0, 33, 1, 0, 50, 5])  # tiles of 16 end in other groups; 11 rows have no group
 ROWS, INSIDE = 100, 89
@@ -21,16 +23,22 @@ def row_by_row(x, w):
     return y
 
 
-def test_each_row_is_multiplied_with_the_matrix_of_its_group():
+@pytest.fixture(params=[grouped_matmul, in_batches], ids=["cpu", "gpu"])
+def matmul(request):
+    """Of this platform, and of GPUs."""
+    return request.param
+
+
+def test_each_row_is_multiplied_with_the_matrix_of_its_group(matmul):
     x, w = drawn()
-    y = grouped_matmul(jnp.asarray(x), jnp.asarray(w), SIZES)
+    y = matmul(jnp.asarray(x), jnp.asarray(w), SIZES)
     np.testing.assert_allclose(y[:INSIDE], row_by_row(x, w), atol=1e-5)
 
 
-def test_the_gradients_are_those_of_the_product():
+def test_the_gradients_are_those_of_the_product(matmul):
     x, w = drawn()
     dy = np.random.default_rng(1).normal(size=(ROWS, 9)).astype(np.float32)
-    _, pull = jax.vjp(lambda x, w: grouped_matmul(x, w, SIZES), jnp.asarray(x), jnp.asarray(w))
+    _, pull = jax.vjp(lambda x, w: matmul(x, w, SIZES), jnp.asarray(x), jnp.asarray(w))
     dx, dw = pull(jnp.asarray(dy))
     np.testing.assert_allclose(dx[:INSIDE], row_by_row(dy, w.swapaxes(1, 2)), atol=1e-5)
     ends = np.cumsum(SIZES)
@@ -38,17 +46,26 @@ def test_the_gradients_are_those_of_the_product():
     np.testing.assert_allclose(dw, want, atol=1e-4)
 
 
-def test_it_is_the_product_that_accelerators_run():
+def test_it_is_the_product_that_tpus_run(matmul):
     x, w = (jnp.asarray(a, jnp.bfloat16) for a in drawn())
-    y = grouped_matmul(x, w, SIZES)
+    y = matmul(x, w, SIZES)
     want = jax.lax.ragged_dot(x, w, SIZES, preferred_element_type=jnp.float32)
     np.testing.assert_array_equal(y[:INSIDE], want[:INSIDE].astype(jnp.bfloat16))
 
 
-def test_a_row_has_the_same_bits_wherever_it_lies():
+def test_many_batches_of_tiles_are_one_product(monkeypatch):
+    """Two tiles to a batch, the last batch not full; a size of a tile that no group divides."""
     x, w = (jnp.asarray(a) for a in drawn())
-    y = grouped_matmul(x, w, SIZES)
+    want = in_batches(x, w, SIZES)
+    monkeypatch.setattr("jalign.kernels.grouped_batches.MOST_TILES", 2)
+    np.testing.assert_allclose(in_batches(x, w, SIZES), want, atol=1e-5)
+    assert not want[INSIDE:].any()
+
+
+def test_a_row_has_the_same_bits_wherever_it_lies(matmul):
+    x, w = (jnp.asarray(a) for a in drawn())
+    y = matmul(x, w, SIZES)
     order = np.arange(ROWS)
     order[:33] = np.random.default_rng(2).permutation(33)  # within the second group
-    again = grouped_matmul(x[order], w, SIZES)
+    again = matmul(x[order], w, SIZES)
     np.testing.assert_array_equal(again[:INSIDE], y[order][:INSIDE])
