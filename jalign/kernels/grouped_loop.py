@@ -57,7 +57,7 @@ def tiles(sizes: Int[Array, " E"], m: int, tile: int) -> tuple[Array, Array, Arr
     """The first row and the group of every tile of rows of one group, and how many there are; the
     last tile of a group may have fewer rows than `tile`.
     """
-    most = -(-m // tile) + len(sizes)
+    most = -(-m // tile) + min(len(sizes), m)
     per_group = -(-sizes // tile)
     last = jnp.cumsum(per_group)
     index = jnp.arange(most)
