@@ -108,6 +108,6 @@ SELF_PLAY = (
         "512 optimizer steps, wherever the data are. The paper divides the data into chunks, "
         "ordered from easy to hard, and trains on one after the other: for that set data.shuffle "
         "false, ref_sync_steps to the steps of a chunk, and mind that optimizer state and "
-        "learning rate schedule run on.",
+        "learning rate schedule run on. Self-distilled policy optimization is sdpo_feedback.",
     ),
 )

@@ -1,5 +1,7 @@
 """What is said of rollouts before they begin."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -84,6 +86,27 @@ def test_samples_of_another_policy_than_that_of_the_last_iteration_are_warned_of
     _, warning = described(config_of("inpo", rollout=RolloutConfig(prompts=8)))
     assert "inpo learns from samples of the policy of the last iteration" in warning
     assert "last_sync_steps to 2, or rollout.prompts to 256" in warning
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rollout": RolloutConfig(prompts=8)}, "leave out rollout.prompts"),
+        ({"rollout": RolloutConfig(epochs=2)}, "set rollout.epochs to 1"),
+        ({"steps": 3}, "set an even number"),
+        ({"rollout": RolloutConfig(responses=2)}, "2 responses of the policy with 1 of the second"),
+        ({"half_step": -0.5}, "half_step must be >= 0"),
+    ],
+)
+def test_an_extragradient_needs_a_rollout_per_step_and_two_steps_per_update(given, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        config_of("egpo", **given)
+
+
+@pytest.mark.parametrize("given", [{"last_sync_steps": 0}, {"last_mixup_alpha": 0.0}])
+def test_a_second_reference_that_never_moves_is_refused(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))} must be"):
+        config_of("inpo", **given)
 
 
 @pytest.mark.parametrize(("name", "number"), [("dno_prct", "ref_sync_steps"), ("grpo", "prompts")])

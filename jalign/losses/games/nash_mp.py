@@ -44,8 +44,8 @@ def nash_mp(
       as `kl_to_last`.
     Raises:
       ValueError: beta <= 0 or eta <= 0.
-    Deviations: the two proximal steps of mirror prox are one, as a slow target makes them in
-      practice; weights are the paper's up to the scale of eta.
+    Deviations: one proximal step from a target that follows slowly stands for the two of mirror
+      prox. The objective is the paper's as reported; no code of the authors was there to compare.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> x = a(-1.0, -2.0), a(-1.5, -2.5), a(-1.0, -2.5), jnp.array([1.0]), a(True, True)
