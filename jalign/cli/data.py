@@ -1,4 +1,6 @@
-"""`jalign data CONFIG`: the data as the model will see it, or written as another kind."""
+"""`jalign data CONFIG`: the data as the model will see it, or written as another kind; which labels
+look wrong with --suspects RUN (`cli.suspects`).
+"""
 
 from collections.abc import Sequence
 
@@ -6,8 +8,12 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from jalign.cli.data_text import save, show
-from jalign.config.read import read_options
+from jalign.cli.suspects import print_suspects
+from jalign.config.read import option_names, read_options
 from jalign.run import convert
+
+NOISE = {"--flip": "--data.flip", "--share": "--data.flip_share"}
+"""Short names of the options of wrong labels, which a run has, too."""
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -18,15 +24,30 @@ def add_options(parser: ArgumentParser) -> None:
         help="a kind of data, or an algorithm: write the training data as what it reads to --out "
         "FILE.jsonl or .jsonl.gz instead of showing them",
     )
+    parser.add_argument(
+        "--suspects",
+        type=str | None,
+        default=None,
+        help="a run: print how many of its labels look wrong; write them, ranked, to --out FILE",
+    )
 
 
 def data(args: Sequence[str], console: Console) -> None:
     """Show the data of a config, or, with --to, write them."""
+    if "suspects" in option_names(args):
+        print_suspects(args, console)
+        return
+    args = [_with_long_name(arg) for arg in args]
     options, values = read_options(args, "data", add_options)
     if values.to is None:
         show(options, console)
     else:
         save(options, values.to, console)
+
+
+def _with_long_name(arg: str) -> str:
+    name, equals, value = arg.partition("=")
+    return NOISE.get(name, name) + equals + value
 
 
 def check_args(args: Sequence[str]) -> None:

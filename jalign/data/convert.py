@@ -11,6 +11,7 @@ from jalign.data import select
 from jalign.data.examples import Report
 from jalign.data.joint import joint
 from jalign.data.kinds import ANNOTATOR, OPTIONAL, Row
+from jalign.data.noise import Flip, flip
 from jalign.data.parsing import SOURCE_COLUMN, parsed, sources_of
 from jalign.data.records import Message, Record
 from jalign.data.rows import Places
@@ -203,6 +204,7 @@ def to_records(
     balance: bool = False,
     weights: tuple[float, float] | None = None,
     soft_labels: float = 0.0,
+    noise: Flip | None = None,
 ) -> tuple[list[Record], Report]:
     """Rows, also of a mixture, as records of one kind, and a report for `tokenize` to continue.
 
@@ -221,14 +223,17 @@ def to_records(
       soft_labels: where above 0, pairs get chosen_prob = sigmoid(soft_labels * margin): how likely
         the chosen response is the better one if the margin is a difference of rewards
         (Bradley-Terry).
+      noise: labels that are inverted first of all, to test with.
 
     Raises:
       ValueError: unrecognized columns, a row that does not parse (with its place), a filter that
         is unknown or does not apply to this kind of data.
     """
     specs = [select.parse_filter(text) for text in filters]
-    if numeric is not None and (soft_labels or any(c.name == "min_margin" for c in specs)):
-        # The loss may not read margin; filters and soft labels do.
+    tail = noise is not None and noise.kind == "tail"
+    by_margin = soft_labels or tail or any(c.name == "min_margin" for c in specs)
+    if numeric is not None and by_margin:
+        # The loss may not read margin; filters, soft labels and noise do.
         numeric = {*numeric, "margin"}
     names = sorted({row.get(SOURCE_COLUMN, "") for row in rows} - {""})
     report = Report(read=len(rows), sources=tuple(names), locations=Places(rows))
@@ -247,6 +252,8 @@ def to_records(
     early, late = select.stages(specs, set(kinds.values()), target)
     # Sources were parsed one after another; rows regain their order here.
     read.sort(key=lambda r: r.row)
+    if noise:
+        read = flip(read, noise, numeric is None or ANNOTATOR in numeric, report)
     if early:
         read = select.keep(read, early, report)
     out: list[Record] = []

@@ -69,6 +69,7 @@ class Report:
       read: rows read.
       kept: examples kept.
       dropped: reason -> rows dropped for it.
+      flipped: labels inverted on purpose (`jalign.data.noise`).
       truncated_prompts: prompts that lost tokens at the front.
       truncated_responses: responses that lost tokens at the end.
       longest_prompt, longest_response: tokens of the longest before anything was cut.
@@ -86,6 +87,7 @@ class Report:
     read: int = 0
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    flipped: int = 0
     truncated_prompts: int = 0
     truncated_responses: int = 0
     longest_prompt: int = 0

@@ -71,6 +71,7 @@ def sentences(report: Report) -> list[str]:
                 "turns or steps lost": report.lost_turns,
             },
         ),
+        f"labels inverted on purpose: {report.flipped:,}" * bool(report.flipped),
         f"sources: {', '.join(report.sources)}" * bool(report.sources),
         f"attributes: {', '.join(report.attributes)}" * bool(report.attributes),
         f"annotators: {len(report.annotators):,}" * bool(report.annotators),
@@ -157,6 +158,8 @@ def _counts(report: Report) -> Table:
         "response tokens": report.response_tokens,
         "scored tokens": report.scored_tokens,
     }
+    if report.flipped:
+        rows["labels inverted on purpose"] = report.flipped
     if report.sources:
         rows["sources"] = ", ".join(report.sources)
     if report.attributes:

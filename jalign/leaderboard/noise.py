@@ -1,10 +1,4 @@
-"""Wrong preference labels of three kinds, and unbalanced binary feedback.
-
-Uniform noise inverts pairs at random (the model of robust DPO, arXiv 2403.00409). Noise by
-annotator inverts every label of some annotators, to whom pairs are assigned at random. The
-clearest pairs inverted, those with the largest margin, is the worst case for a loss that trusts
-large differences.
-"""
+"""Noise and unbalanced binary feedback in rows of pairs; `jalign.data.noise` draws the noise."""
 
 from __future__ import annotations
 
@@ -13,34 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jalign.data.noise import inverted
+
 Row = dict[str, Any]
-ANNOTATORS = 20
-
-
-def inverted(margins: Sequence[float], kind: str, share: float, seed: int) -> np.ndarray:
-    """[n] bool, which labels are inverted: round(share * n) of them for uniform and clearest, those
-    of round(share * 20) of 20 annotators otherwise.
-
-    Args:
-      margins: [n] how clear each pair is; read for "clearest" alone.
-      kind: none, uniform, annotator or clearest.
-      share: of the labels, in [0, 1).
-      seed: of the draw; "clearest" draws nothing.
-    """
-    # numbers of its own: pairs in the order of the same draw would be read inverted first
-    n, rng = len(margins), np.random.default_rng((seed, 1))
-    flips = np.zeros(n, bool)
-    if kind == "uniform":
-        flips[rng.permutation(n)[: round(share * n)]] = True
-    elif kind == "annotator":
-        wrong = rng.permutation(ANNOTATORS)[: round(share * ANNOTATORS)]
-        flips = np.isin(rng.integers(ANNOTATORS, size=n), wrong)
-    elif kind == "clearest":
-        order = np.argsort(-np.abs(np.asarray(margins, float)), kind="stable")
-        flips[order[: round(share * n)]] = True
-    elif kind != "none":
-        raise ValueError(f"kind must be none, uniform, annotator or clearest, got {kind!r}")
-    return flips
 
 
 def noisy(

@@ -63,6 +63,9 @@ class DataConfig:
           caches), 8192 elsewhere, or the length of the longest example.
         group_by_length: window, in batches, within which examples are sorted by length (0: off).
         soft_labels: above 0, pairs with a margin get chosen_prob = sigmoid(soft_labels * margin).
+        flip: training labels to invert, to test with: uniform (at random), annotator (all labels of
+          some annotators; of 20 where the data have none), tail (the pairs of largest margin).
+        flip_share: of the labels, in [0, 1).
         shuffle: a new order in every epoch; false keeps that of the data (easy to hard).
     """
 
@@ -93,4 +96,6 @@ class DataConfig:
     max_tokens: int | None = None
     group_by_length: int = 0
     soft_labels: float = 0.0
+    flip: Literal["none", "uniform", "annotator", "tail"] = "none"
+    flip_share: float = 0.2
     shuffle: bool = True

@@ -37,6 +37,7 @@ from jalign.eval.metrics.judge_bias import (
     position_bias,
     self_preference,
 )
+from jalign.eval.metrics.label_noise import Reliability, holder_share, label_reliability
 from jalign.eval.metrics.length_controlled import (
     Gamed,
     LengthControlled,
@@ -86,6 +87,7 @@ __all__ = [
     "NllChange",
     "PositionBias",
     "Ratings",
+    "Reliability",
     "RewardBench",
     "ScalingFit",
     "ScoreChange",
@@ -108,9 +110,11 @@ __all__ = [
     "frontier_area",
     "gold_at_kl",
     "harmlessness",
+    "holder_share",
     "holm",
     "is_refusal",
     "k1_kl",
+    "label_reliability",
     "length_bias",
     "length_controlled",
     "length_controlled_between",

@@ -52,6 +52,10 @@ def check_general(options: RunOptions) -> Iterator[str]:
         yield f"sample.prompts does not apply to {row.name}: it trains no language model"
     if data.holdout and (data.eval is not None or is_embedded(data.train)):
         yield "data.holdout does not apply: there are held-out data already"
+    if data.flip != "none" and not 0 <= data.flip_share < 1:
+        yield f"data.flip_share must be in [0, 1), got {data.flip_share}"
+    if data.flip != "none" and row.data_kind not in ("pairs", "joint", "binary"):
+        yield f"data.flip inverts the labels of pairs and thumbs; {row.name} reads {row.data_kind}"
     splits = isinstance(data.train, str) and not is_embedded(data.train)
     if data.eval is None and data.eval_split != "test" and not splits:
         yield "data.eval_split needs data.eval"

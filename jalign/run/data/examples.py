@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from jalign.data.clock import CLOCK
 from jalign.data.examples import Examples
 from jalign.data.from_rows import examples_from_rows
+from jalign.data.noise import Flip
 from jalign.data.rows import Row
 from jalign.options import DataConfig, RunOptions
 from jalign.run.data.columns import add_loss_columns
@@ -57,6 +58,7 @@ def load(
     # Only training rows are filtered and balanced, so that runs with other filters share their
     # held-out data.
     selection = {"filters": c.filters, "balance": c.balance, "weights": row.class_weights}
+    selection["noise"] = noise_of(options)
     selection = {} if row.experience else selection
     how = _arguments(c, **_columns_read(options), **selection)
     examples = examples_from_rows(rows, row.data_kind, tokenizer, **how)
@@ -108,6 +110,12 @@ def pretraining_of(options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> E
 
 PROMPTS: dict[str, Any] = {"numeric": (), "unread": "kept for rewards"}
 """How the columns beside the prompts of an online run are read."""
+
+
+def noise_of(options: RunOptions) -> Flip | None:
+    """The labels of the training data that are inverted on purpose."""
+    c = options.data
+    return None if c.flip == "none" else Flip(c.flip, c.flip_share, options.seed)
 
 
 def _columns_read(options: RunOptions) -> dict[str, Any]:

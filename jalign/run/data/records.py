@@ -9,6 +9,7 @@ from jalign.data.examples import Report
 from jalign.data.records import Message, Record
 from jalign.data.rows import Row
 from jalign.options import RunOptions
+from jalign.run.data.examples import noise_of
 from jalign.run.data.sources import training_rows
 
 
@@ -49,4 +50,5 @@ def converted(options: RunOptions, kind: str) -> tuple[list[Record], Report]:
         filters=c.filters,
         balance=c.balance,
         soft_labels=c.soft_labels,
+        noise=noise_of(options),
     )
