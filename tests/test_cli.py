@@ -1,5 +1,6 @@
 """Every verb of the command line, called as a user calls it: its words and its exit code."""
 
+import gzip
 import json
 
 import jax
@@ -92,6 +93,8 @@ DPO = "train --algorithm.name dpo"
         (f"{DPO} --sample.every 5", "sample.every needs sample.prompts > 0"),
         ("train --algorithm.name bradley_terry --sample.prompts 1", "trains no language model"),
         (f"{DPO} --data.limit -1", "data.limit must be >= 0, got -1"),
+        (f"{DPO} --data.flip tail --data.flip_share 1.0", "data.flip_share must be in [0, 1)"),
+        ("train --algorithm.name sft --data.flip uniform", "data.flip inverts the labels of pairs"),
         (f"{DPO} --data.eval_split dev", "data.eval_split needs data.eval"),
     ],
 )
@@ -280,6 +283,28 @@ def test_data_shows_counts_lengths_examples_and_batches(folder, capsys):
         "</s>",
     ):
         assert words in said.out, words
+
+
+def test_data_ranks_the_labels_of_a_run_and_of_other_data_by_its_margins(folder, capsys, tmp_path):
+    text = gzip.decompress((folder / "pairs.jsonl.gz").read_bytes()).decode()
+    pairs = [json.loads(line) for line in text.splitlines()]
+    for i in range(0, 48, 6):  # who is wrong about each of them
+        swapped = {"chosen": pairs[i]["rejected"], "rejected": pairs[i]["chosen"]}
+        pairs[i] |= swapped
+    (tmp_path / "wrong.jsonl").write_text("".join(json.dumps(x) + "\n" for x in pairs))
+    out = tmp_path / "suspects.jsonl"
+    words = ["data", "--suspects", folder / "run", "--out", out]
+    code, said = call([*map(str, words), "--rows", str(tmp_path / "wrong.jsonl")], capsys)
+    assert code == 0, said.err
+    for text in ("ordered against the label:", "(RE-PO)", "Hölder", "48 rows, the most doubtful"):
+        assert text in said.out
+    ranked = [json.loads(x) for x in out.read_text().splitlines()]
+    assert [x["log_odds"] for x in ranked] == sorted(x["log_odds"] for x in ranked)
+    # one step has learned that greetings are preferred
+    assert {x["row"] for x in ranked[:8]} == set(range(0, 48, 6))
+    assert ranked[0]["chosen"] == pairs[ranked[0]["row"]]["chosen"]
+    code, said = call(["data", "--suspects", str(folder / "nowhere")], capsys)
+    assert code != 0 and "nowhere" in said.err
 
 
 def test_export_writes_a_folder_that_sample_reads(folder, capsys, tmp_path):

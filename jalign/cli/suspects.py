@@ -20,12 +20,13 @@ def print_suspects(args: Sequence[str], console: Console) -> None:
     """Print the estimates and the first suspects; write all."""
     parser = ArgumentParser(prog="jalign data", description=_DESCRIPTION, exit_on_error=False)
     parser.add_argument("--suspects", required=True, metavar="RUN", help="a run on pairs or thumbs")
+    parser.add_argument("--rows", type=str | None, default=None, help="other data than the run's")
     parser.add_argument("--step", type=str | None, default=None, help=STEP_HELP)
     parser.add_argument("--top", type=int, default=10, help="how many to print")
     parser.add_argument("--out", default="suspects.jsonl", help="FILE.jsonl or .jsonl.gz")
     options = parsed(parser, args)
     check_name(options.out)
-    result = suspects(options.suspects, step=options.step)
+    result = suspects(options.suspects, step=options.step, data=options.rows)
     _show(result, options.top, console)
     write(options.out, result.rows)
     console.print(f"{len(result.rows):,} rows, the most doubtful first: {options.out}")
@@ -39,6 +40,11 @@ def _show(result: Suspects, top: int, console: Console) -> None:
     }
     for name, share in estimates.items():
         console.print(f"{name}: {100 * share:.1f} %", highlight=False)
+    if result.against < 0.01:
+        console.print(
+            "The model orders almost every label as it is given, and may know them by heart: rank "
+            "other data (--rows), or train for less than an epoch."
+        )
     if result.reliability:
         table = Table("annotator", "labels that are right")
         for name, eta in sorted(result.reliability.items(), key=lambda x: x[1])[:top]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -49,17 +50,20 @@ class Suspects(NamedTuple):
 
 
 def suspects(
-    run: str, *, step: str | None = None, data: Sequence[MemoryRow] | None = None
+    run: str, *, step: str | None = None, data: Sequence[MemoryRow] | str | None = None
 ) -> Suspects:
-    """Rank the labels that a run was trained on.
+    """Rank the labels that a run was trained on, or other ones of the same kind.
 
     A pair's margin is the difference of its rewards; a single response's is its reward above the
-    middle of the mean rewards of both labels, below it where the label is undesirable.
+    middle of the mean rewards of both labels, below it where the label is undesirable. A model that
+    has learned its labels by heart doubts none of them: train for less than an epoch, or on one
+    half and rank the other.
 
     Args:
       run: the folder of a run on pairs or labeled responses, a policy or a reward model.
       step: of the checkpoint, or "best"; None is the newest.
-      data: rows of a run that was given its rows from Python.
+      data: rows, or a source of them, instead of the run's own; a run that was given its rows from
+        Python needs them.
 
     Raises:
       ValueError: no such run, or one whose loss reports no rewards of labeled responses.
@@ -70,6 +74,9 @@ def suspects(
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
     _, frozen = initial_state(options, model, mesh, optimizer)
     frozen = with_reference(frozen, state)
+    if isinstance(data, str):
+        own = replace(options.data, train=data, eval=None, holdout=0, limit=0, flip="none")
+        options, data = replace(options, data=own), None
     loaded = build_data.load(options, model.tokenizer, data, None if data is None else [])
     examples = loaded.examples
     with jax.set_mesh(mesh):
