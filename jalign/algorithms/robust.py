@@ -33,6 +33,7 @@ def robust(row: Algorithm) -> Algorithm:
             f"re_po flips the label of a pair by itself; the loss of {row.name} depends on the "
             "other pairs of the batch"
         )
+    # a row with running values of its own keeps them beside the reliabilities
     names = row.carry.names if row.carry else ()
     if "eta" in names:
         raise TypeError(f"{row.name} is robust already")

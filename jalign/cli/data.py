@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from jalign.cli.data_text import save, show
 from jalign.cli.suspects import print_suspects
 from jalign.config.read import option_names, read_options
 from jalign.run import convert
-
-NOISE = {"--flip": "--data.flip", "--share": "--data.flip_share"}
-"""Short names of the options of wrong labels, which a run has, too."""
+from jalign.run.data_text import save, show
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -24,12 +21,8 @@ def add_options(parser: ArgumentParser) -> None:
         help="a kind of data, or an algorithm: write the training data as what it reads to --out "
         "FILE.jsonl or .jsonl.gz instead of showing them",
     )
-    parser.add_argument(
-        "--suspects",
-        type=str | None,
-        default=None,
-        help="a run: print how many of its labels look wrong; write them, ranked, to --out FILE",
-    )
+    about = "a run: print how many of its labels look wrong; write them, ranked, to --out FILE"
+    parser.add_argument("--suspects", type=str | None, default=None, help=about)
 
 
 def data(args: Sequence[str], console: Console) -> None:
@@ -37,17 +30,13 @@ def data(args: Sequence[str], console: Console) -> None:
     if "suspects" in option_names(args):
         print_suspects(args, console)
         return
-    args = [_with_long_name(arg) for arg in args]
+    long = {"--flip": "--data.flip", "--share": "--data.flip_share"}
+    args = [long.get(arg, arg) for arg in args]
     options, values = read_options(args, "data", add_options)
     if values.to is None:
         show(options, console)
     else:
         save(options, values.to, console)
-
-
-def _with_long_name(arg: str) -> str:
-    name, equals, value = arg.partition("=")
-    return NOISE.get(name, name) + equals + value
 
 
 def check_args(args: Sequence[str]) -> None:

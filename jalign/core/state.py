@@ -80,6 +80,7 @@ class Carry:
         means = {}
         for name, ids in self.by.items():
             index = fields[ids].astype(jnp.int32)
+            # sums and counts, which micro-batches and devices add before the division
             counted = fields["present"] & (index >= 0)
             sums = (jnp.where(counted, metrics[name], 0.0), counted.astype(jnp.float32))
             means[self.key(name)] = Mean(

@@ -230,10 +230,7 @@ def to_records(
         is unknown or does not apply to this kind of data.
     """
     specs = [select.parse_filter(text) for text in filters]
-    tail = noise is not None and noise.kind == "tail"
-    by_margin = soft_labels or tail or any(c.name == "min_margin" for c in specs)
-    if numeric is not None and by_margin:
-        # The loss may not read margin; filters, soft labels and noise do.
+    if numeric is not None and _by_margin(soft_labels, noise, specs):
         numeric = {*numeric, "margin"}
     names = sorted({row.get(SOURCE_COLUMN, "") for row in rows} - {""})
     report = Report(read=len(rows), sources=tuple(names), locations=Places(rows))
@@ -280,6 +277,12 @@ def to_records(
     return out, report
 
 
+def _by_margin(soft_labels: float, noise: Flip | None, specs: Sequence[select.FilterSpec]) -> bool:
+    """Whether filters, soft labels or noise read margin, which the loss may not."""
+    tail = noise is not None and noise.kind == "tail"
+    return bool(soft_labels) or tail or any(c.name == "min_margin" for c in specs)
+
+
 def _asks(prompt: str | list[Message]) -> bool:
     """Whether a prompt has any text."""
     texts = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
@@ -303,6 +306,7 @@ def _numbered_annotators(records: list[Record], report: Report) -> list[Record]:
     for record in records:  # of a mixture; within a source `parsed` has checked it
         if ANNOTATOR not in record.extras:
             raise ValueError(f"{record.where} has no annotator, which other sources have")
+    # sorted: the numbers must not depend on which row comes first
     names = sorted({record.extras[ANNOTATOR] for record in records})
     number = {name: i for i, name in enumerate(names)}
     report.annotators = tuple(names)

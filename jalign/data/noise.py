@@ -92,6 +92,7 @@ def flip(records: list[Record], noise: Flip, named: bool, report: Report) -> lis
                 f"flip tail inverts the clearest pairs, by the column margin (or score_chosen and "
                 f"score_rejected), and {record.where} has none"
             )
+    # the order of the rows decides who is inverted, so that a resumed run inverts the same
     margins = [record.extras.get("margin", 0.0) for record in records]
     own = [record.extras.get(ANNOTATOR) for record in records]
     names = sorted(set(own) - {None})

@@ -72,6 +72,7 @@ def suspects(
     algorithm, mesh = options.algorithm, mesh_of(options.mesh)
     step_of = _reward_step(algorithm, model.apply)
     optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    # the reference is not in the checkpoint where it is fixed
     _, frozen = initial_state(options, model, mesh, optimizer)
     frozen = with_reference(frozen, state)
     if isinstance(data, str):
@@ -90,6 +91,7 @@ def ranked(margins: np.ndarray, examples: Examples, rows: Sequence[Mapping[str, 
     names = examples.report.annotators
     who = np.asarray(examples.extras["annotator"]) if names else None
     em = label_reliability(margins, who)
+    # by the posterior, not the margin: a doubtful annotator's labels are doubtful
     order = np.argsort(em.posterior, kind="stable")
     entries = []
     for i in order.tolist():

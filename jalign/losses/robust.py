@@ -77,6 +77,7 @@ def re_po(loss: Loss) -> Loss:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=0.9)
         for name in ("initial_eta", "eta_momentum")
     ]
+    # the step binds the axis by name; last, as in every loss
     hyper.sort(key=lambda p: p.name == "axis_name")
     signature = own.replace(parameters=[*arrays, *others, eta, *hyper])
 
@@ -88,6 +89,7 @@ def re_po(loss: Loss) -> Loss:
         require(0 < start < 1, f"initial_eta must be in (0, 1), got {start}")
         require(0 <= momentum <= 1, f"eta_momentum must be in [0, 1], got {momentum}")
         as_labeled = {name: x for name, x in given.items() if name in own.parameters}
+        # statistics of the batch (KTO's z0, BCO's delta) are the same for both labels
         kept, metrics = loss(**as_labeled)
         swapped, _ = loss(**as_labeled | _flipped_arrays(given, names))
         (old,) = f32(old)
@@ -98,6 +100,7 @@ def re_po(loss: Loss) -> Loss:
         new = old + (1 - momentum) * (q - old)
         return q * kept + (1 - q) * swapped, metrics | {"posterior": q, "eta": new}
 
+    # no __wrapped__: `inspect.signature` would follow it to the loss without eta
     robust.__name__ = robust.__qualname__ = f"re_po_{loss.__name__}"
     robust.__signature__ = signature  # type: ignore[attr-defined]
     robust.__doc__ = _documented(loss)

@@ -4,11 +4,11 @@ import pytest
 
 from jalign import embedded
 from jalign.cli.data import add_options
-from jalign.cli.data_text import save
 from jalign.config.read import ConfigError, read_options
 from jalign.data import sources
 from jalign.data.convert import to_records
 from jalign.data.write import to_rows, write
+from jalign.run.data_text import save
 
 USER, GOOD, BAD = (
     {"role": r, "content": c} for r, c in (("user", "u"), ("assistant", "a"), ("assistant", "b"))

@@ -63,6 +63,7 @@ def label_reliability(
     eta = np.where(counts > 0, start, np.nan)
     posterior = np.zeros_like(x)
     for _ in range(rounds):
+        # at 0 or 1 the posterior would never change again
         sure = np.clip(eta, 1e-9, 1 - 1e-9)
         posterior = _sigmoid(x + (np.log(sure) - np.log1p(-sure))[who])
         new = np.bincount(who, posterior) / np.where(counts > 0, counts, np.nan)

@@ -58,6 +58,7 @@ def load(
     # Only training rows are filtered and balanced, so that runs with other filters share their
     # held-out data.
     selection = {"filters": c.filters, "balance": c.balance, "weights": row.class_weights}
+    # held-out labels stay as they are: they say what the noise has done
     selection["noise"] = noise_of(options)
     selection = {} if row.experience else selection
     how = _arguments(c, **_columns_read(options), **selection)
