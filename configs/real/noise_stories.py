@@ -1,6 +1,7 @@
 """`robust_kto` against `kto` where 0, 20 and 40 % of the thumbs are wrong, in three ways; 3 seeds.
 
-    python configs/real/noise_stories.py OUT [--model embedded] [--minutes 60] [--report]
+    python configs/real/noise_stories.py OUT [--model embedded] [--methods kto robust_kto]
+                                         [--minutes 60] [--report]
 
 The pairs are those of the package: two continuations of an opening, of which the more cheerful one
 is preferred. A pair gives one thumb up and one down, both wrong if the pair is inverted
@@ -26,7 +27,6 @@ from jalign.data.noise import KINDS
 from jalign.data.sources import read
 from jalign.options import DataConfig, OptimConfig
 
-METHODS = ("kto", "robust_kto")
 NOISE = [("none", 0.0), *((kind, share) for share in (0.2, 0.4) for kind in KINDS)]
 SEEDS = 3
 PAIRS, HELD, STEPS, BATCH = 480, 192, 30, 32
@@ -63,7 +63,7 @@ def logps(policy: jalign.Policy) -> np.ndarray:
     return jalign.score(policy, pairs("test"), data=DataConfig(**LIMITS)).logps
 
 
-def run_cells(model: str, out: Path, minutes: float) -> None:
+def run_cells(model: str, methods: list[str], out: Path, minutes: float) -> None:
     """Train what is not in OUT/results.jsonl, until the time is over."""
     out.mkdir(parents=True, exist_ok=True)
     results, end = out / "results.jsonl", time.monotonic() + 60 * minutes
@@ -72,7 +72,7 @@ def run_cells(model: str, out: Path, minutes: float) -> None:
     done = {key(c) for c in cells(out)}
     for seed in range(SEEDS):
         for kind, share in NOISE:
-            for method in METHODS:
+            for method in methods:
                 if (method, kind, share, seed) in done or time.monotonic() > end:
                     continue
                 result = cell(policy, start, method, kind, share, seed)
@@ -89,16 +89,16 @@ def key(c: Cell) -> tuple[str, str, float, int]:
     return c["method"], c["kind"], c["share"], c["seed"]
 
 
-def table(out: Path) -> None:
+def table(methods: list[str], out: Path) -> None:
     """Print the mean accuracy over the seeds that all methods have, and its standard error."""
     by = {key(c): c["accuracy"] for c in cells(out)}
-    print("| wrong labels |", " | ".join(METHODS), "| seeds |")
-    print("|" + "---|" * (len(METHODS) + 2))
+    print("| wrong labels |", " | ".join(methods), "| seeds |")
+    print("|" + "---|" * (len(methods) + 2))
     for kind, share in NOISE:
-        seeds = [s for s in range(SEEDS) if all((m, kind, share, s) in by for m in METHODS)]
+        seeds = [s for s in range(SEEDS) if all((m, kind, share, s) in by for m in methods)]
         if not seeds:
             continue
-        x = np.array([[by[m, kind, share, s] for s in seeds] for m in METHODS])
+        x = np.array([[by[m, kind, share, s] for s in seeds] for m in methods])
         error = x.std(1, ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else [np.nan] * len(x)
         shown = [f"{m:.3f} ± {e:.3f}" for m, e in zip(x.mean(1), error, strict=True)]
         title = kind if kind == "none" else f"{kind} {100 * share:.0f} %"
@@ -109,9 +109,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="embedded")
+    parser.add_argument("--methods", nargs="+", default=["kto", "robust_kto"])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if not options.report:
-        run_cells(options.model, options.out, options.minutes)
-    table(options.out)
+        run_cells(options.model, options.methods, options.out, options.minutes)
+    table(options.methods, options.out)

@@ -65,8 +65,9 @@ ROBUST = (
         loss=losses.robust_kto,
         paper="2509.24159",
         about="re_po on kto: the label of a single response is doubted as that of a pair is there. "
-        "kto's loss is bounded, so it tells a label from its opposite by at most a factor of e; "
-        "robust_bco, whose loss is a log-likelihood, does so without bound.",
+        "kto's loss is bounded, so a label differs from its opposite by a factor of e at most, and "
+        "its baseline is not below 0: where good responses lose log-prob too, their labels look "
+        "wrong. robust_bco has a log-likelihood and a shift between both classes.",
     ),
     replace(
         robust(Algorithm("bco", losses.bco, BINARY, carry=Carry(("delta",)), batch_coupled=True)),
