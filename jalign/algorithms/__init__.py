@@ -16,6 +16,7 @@ from jalign.algorithms.dpo_regularized import DPO_REGULARIZED
 from jalign.algorithms.elsewhere import elsewhere, normalized
 from jalign.algorithms.games import GAMES
 from jalign.algorithms.grpo import GRPO
+from jalign.algorithms.humanline import humanline
 from jalign.algorithms.lists import LISTWISE
 from jalign.algorithms.magnets import MAGNETS
 from jalign.algorithms.negative import NEGATIVE
@@ -24,7 +25,7 @@ from jalign.algorithms.policy import POLICY
 from jalign.algorithms.reference_free import WITHOUT_REFERENCE
 from jalign.algorithms.regressions import REGRESSIONS
 from jalign.algorithms.rewards import REWARDS
-from jalign.algorithms.robust import ROBUST, WRAPPERS, robust
+from jalign.algorithms.robust import ROBUST, robust
 from jalign.algorithms.self_imitation import SELF_IMITATION
 from jalign.algorithms.self_play import SELF_PLAY
 from jalign.algorithms.supervised import SUPERVISION
@@ -34,7 +35,7 @@ from jalign.algorithms.unpaired import UNPAIRED
 from jalign.algorithms.verifiers import VERIFIERS
 from jalign.core import Algorithm, Format, LossFn
 
-__all__ = ["ALGORITHMS", "ROWS", "custom", "get", "name_of", "robust"]
+__all__ = ["ALGORITHMS", "ROWS", "custom", "get", "humanline", "name_of", "robust"]
 
 # the order of the table that `jalign algorithms` prints
 ROWS = (
@@ -65,14 +66,17 @@ ALGORITHMS = {row.name: row for row in ROWS}
 # a dict keeps the last of two equal names without a word
 assert len(ALGORITHMS) == len(ROWS), "two rows share a name"
 
+WRAPPERS = {"re_po": robust, "humanline": humanline}
+"""Name of a wrapper -> the function of rows: `re_po+simpo` is `robust(get("simpo"))`."""
+
 
 def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> Algorithm:
     """The row of a name, or a user's own row.
 
     Args:
       name: a name of the catalogue; `file.py:row` or `package.module:row`, where `row` is an
-        `Algorithm` or a loss function; `re_po+NAME`, the row of NAME made robust (`robust`); or
-        such an object itself.
+        `Algorithm` or a loss function; `re_po+NAME` or `humanline+NAME`, the row of NAME
+        with its loss wrapped (`robust`, `humanline`); or such an object itself.
       format: of a loss function whose arrays are those of several formats.
 
     Raises:

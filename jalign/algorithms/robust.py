@@ -97,7 +97,3 @@ ROBUST = (
         "exp(-loss / beta_prime); beta_prime 1 as in the authors' runs.",
     ),
 )
-
-
-WRAPPERS = {"re_po": robust}
-"""Name of a wrapper -> the function of rows: `re_po+simpo` is `robust(get("simpo"))`."""

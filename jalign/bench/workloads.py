@@ -1,4 +1,4 @@
-"""Workloads of benchmarks: the step of a config, or of random pairs on a random Llama."""
+"""Workloads of benchmarks: the step of a config, or of random tokens on a random Llama."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +76,12 @@ class Work:
     flops: float = 0.0
 
 
-def random_pairs(lengths: np.ndarray, vocab_size: int, seed: int = 0) -> Examples:
-    """Pairs of random tokens with the given [n, 3] lengths of prompt, chosen and rejected."""
+def random_examples(
+    lengths: np.ndarray, vocab_size: int, seed: int = 0, *, rated: bool = False
+) -> Examples:
+    """Random tokens with the given [n, 1 + K] lengths of a prompt and its K responses, which are
+    chosen and rejected, or a list with random ratings.
+    """
     rng = np.random.default_rng(seed)
 
     def tokens(n: int) -> np.ndarray:
@@ -85,10 +89,11 @@ def random_pairs(lengths: np.ndarray, vocab_size: int, seed: int = 0) -> Example
         return rng.integers(4, vocab_size, n).astype(np.int32)
 
     examples = []
-    for p, c, r in lengths.tolist():
-        responses = (tokens(c), tokens(r))
+    for prompt, *rest in lengths.tolist():
+        responses = tuple(tokens(n) for n in rest)
         scored = tuple(np.ones(len(x), bool) for x in responses)
-        examples.append(Example(tokens(p), responses, scored, {}))
+        extras = {"ratings": rng.random(len(rest)).astype(np.float32)} if rated else {}
+        examples.append(Example(tokens(prompt), responses, scored, extras))
     return Examples.from_list(examples, Report(read=len(examples), kept=len(examples)))
 
 
@@ -104,7 +109,9 @@ def random_step(
     learning_rate: float = 1e-4,
     max_tokens: int | None = None,
 ) -> Work:
-    """One algorithm's step on a random tiny Llama in float32 with AdamW."""
+    """One algorithm's step on a random tiny Llama in float32 with AdamW, on `random_examples` of
+    these lengths, `pairs` (or lists) per step.
+    """
     row, mesh = algorithms.get(algorithm), make_mesh(fsdp=-1)
     # what a run would compute in: bfloat16 products are slow on CPU
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
@@ -112,7 +119,8 @@ def random_step(
     if lora:
         model = add_lora(model, rank=8, alpha=16.0, targets=r"attn\.(q|v)", rngs=nnx.Rngs(0))
     apply, params, base = functional(model, trainable_filter(model))
-    examples = random_pairs(lengths, TINY_LLAMA["vocab_size"])
+    rated = row.format.feedback == "list"
+    examples = random_examples(lengths, TINY_LLAMA["vocab_size"], rated=rated)
     spec = BatchSpec(
         batch_size=pairs,
         layout=layout,
@@ -132,7 +140,7 @@ def random_step(
     # as in a run: without donation the state would be in memory twice
     step = jax.jit(make_train_step(row, apply, optimizer), donate_argnums=0)
     name = f"{algorithm} {layout} reference={reference}" + (" lora" if lora else "")
-    return Work(name, step, state, frozen, source, mesh, 2 * pairs)
+    return Work(name, step, state, frozen, source, mesh, (lengths.shape[1] - 1) * pairs)
 
 
 def _zeros_for(row: Algorithm, n: int) -> dict[str, np.ndarray]:

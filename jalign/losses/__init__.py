@@ -17,6 +17,7 @@ from jalign.losses.games.nash_md import nash_md, nash_md_token
 from jalign.losses.games.nash_mp import nash_mp
 from jalign.losses.games.sppo_samples import sppo_samples
 from jalign.losses.games.win_rates import egpo, omwu
+from jalign.losses.humanline import humanline
 from jalign.losses.implicit import implicit_rewards, token_rewards
 from jalign.losses.listwise.exo import dpo_list, exo_list
 from jalign.losses.listwise.lipo import lipo_lambda
@@ -185,6 +186,7 @@ __all__ = [
     "gspo",
     "gspo_token",
     "holder_dpo",
+    "humanline",
     "implicit_rewards",
     "info_nca_list",
     "inpo",

@@ -1,0 +1,39 @@
+"""`humanline`, which clamps the log-ratios of tokens that any row learns from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jalign import losses
+from jalign.core import Algorithm, arrays_of
+
+# The reference that the log-ratio of a token is clamped against follows the policy.
+SYNC = {"ref_sync_steps": 2}
+
+
+def humanline(row: Algorithm) -> Algorithm:
+    """The row with its loss wrapped by `losses.humanline`; `humanline+NAME` by name.
+
+    The reference of the log-ratios becomes the policy every `ref_sync_steps` 2 steps.
+
+    Raises:
+      TypeError: a row whose loss reads no log-ratio, or one that couples examples, whose arrays
+        must be numbers of responses.
+    """
+    if row.batch_coupled:
+        raise TypeError(
+            f"humanline clips tokens; the loss of {row.name} depends on the other examples of the "
+            "step, which are known by numbers of whole responses only"
+        )
+    # of samples the base is the policy that drew them, and the reference is that of a KL
+    sync = SYNC if any(name.startswith("ref_") for name in arrays_of(row.loss)) else {}
+    return replace(
+        row,
+        name=f"humanline+{row.name}",
+        loss=losses.humanline(row.loss),
+        defaults={**row.defaults, **sync},
+        about=f"{row.name} whose log-ratios are clamped token by token (humanline, arXiv "
+        "2509.24207), against a reference that follows the policy. The authors copy the policy "
+        "before each step is taken, so that the ratio is that of one step; here a copy every "
+        f"ref_sync_steps 2 steps is the nearest. {row.about}",
+    )
