@@ -67,7 +67,7 @@ def _hyper(row: Algorithm) -> dict[str, Any]:
 def _data(row: Algorithm) -> dict[str, Any]:
     read = set(row.inputs())
     train = LISTS if "chosen_win_rate" in read else DATA.get(row.format.feedback, "embedded")
-    if row.experience:
+    if row.experience or row.format.name == "scored":  # pairs are scores of 1 and 0
         train = "embedded"
     data: dict[str, Any] = {"train": train, "limit": 256, "eval_limit": 64, "max_prompt_len": 32}
     if row.format.joint_prompt:  # which holds both responses

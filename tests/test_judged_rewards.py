@@ -1,6 +1,7 @@
 """Judges as the reward of a run: everything that can be asked, of a server and in the process."""
 
 import json
+import math
 import re
 import threading
 
@@ -71,18 +72,37 @@ def test_a_server_gives_every_response_what_it_is_asked_for(folder, ask):
         assert judged.metrics["rewards/judge/failed"] == 0
 
 
-@pytest.mark.parametrize("ask", ["score", "points", "preference"])
+@pytest.mark.parametrize("ask", ["score", "points", "rubric", "preference"])
 def test_a_model_in_the_process_gives_every_response_an_answer_or_says_that_it_has_none(
     folder, ask
 ):
-    options = '{"max_tokens": 4, "samples": 1}' if ask == "points" else "{}"
+    options = {
+        "points": '{"max_tokens": 4, "samples": 1}',
+        "rubric": '{"questions": {"Is it good?": 1.0, "Is it long?": 2.0}}',
+    }.get(ask, "{}")
     judged = judge(folder, ask, model=str(folder / "model"), options=options)
     if ask == "points":  # random weights write no "Score: N"
         assert np.isnan(judged.scores).all() and judged.metrics["rewards/judge/failed"] == 6
         assert "failed for all 6 responses: the judge gave no answer" in judged.failures["judge"]
     else:
-        known = judged.scores if ask == "score" else judged.win_probs
+        known = judged.win_probs if ask == "preference" else judged.scores
         assert np.isfinite(known).all() and judged.failures == {}
+
+
+def yes_or_no(prompt):
+    """Yes with a probability of 0.8 to the first question, of 0.1 to the second about "fox"."""
+    response = re.search(r"esponse:\n(.*?)\n\n", prompt)[1]
+    yes = 0.8 if "Is it polite?" in prompt else 0.1 if "fox" in response else 0.4
+    return "yes", [["yes", math.log(yes), {"no": math.log(1 - yes)}]]
+
+
+def test_a_rubric_is_the_weighted_mean_of_its_answers(folder):
+    options = '{"questions": {"Is it polite?": 2.0, "Is it long?": -1.0}}'
+    with serve(yes_or_no) as (url, asked):
+        judged = judge(folder, "rubric", server=url, model="m", options=options)
+    assert judged.failures == {} and len(asked) == 12
+    fox, other = (2 * 0.8 - 0.1) / 3, (2 * 0.8 - 0.4) / 3
+    np.testing.assert_allclose(judged.scores, [[other] * 3, [fox, fox, other]], atol=1e-5)
 
 
 def test_a_cache_that_can_no_longer_be_written_costs_no_answer(tmp_path, caplog):

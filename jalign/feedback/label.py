@@ -14,6 +14,7 @@ from jalign.rewards.judge import Judge
 from jalign.rewards.preference import BothOrders
 from jalign.rewards.rating import Ratings, additive_ratings, direct_score
 from jalign.rewards.rlaif import Comparison, labeler
+from jalign.rewards.rubric import Rubric
 from jalign.signatures import check_options
 
 ASK_FUNCTIONS: dict[str, Callable] = {
@@ -21,6 +22,7 @@ ASK_FUNCTIONS: dict[str, Callable] = {
     "principles": constitutional.comparison,
     "score": direct_score,
     "points": additive_ratings,
+    "rubric": Rubric,
 }
 """`ask` -> the function whose keyword arguments are the allowed `options`."""
 
@@ -83,6 +85,10 @@ def _prefer_function(options: LabelConfig, judge: Judge) -> BothOrders | None:
 def _rate_function(options: LabelConfig, judge: Judge) -> labels.Rate:
     if options.ask == "points":
         return partial(additive_ratings, judge, **options.options)
+
+    if options.ask == "rubric":
+        rubric = Rubric(judge, **options.options)
+        return lambda prompts, responses: Ratings(rubric(prompts, responses), 0)
 
     def rate(prompts: Sequence[str], responses: Sequence[str]) -> Ratings:
         return Ratings(direct_score(judge, prompts, responses, **options.options), 0)

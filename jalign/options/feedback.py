@@ -16,13 +16,14 @@ class LabelConfig:
     Args:
         file: rows with a prompt and responses, as `jalign sample --out` writes them, or pairs.
         out: .jsonl or .jsonl.gz: pairs with chosen_prob for preferences, lists with ratings for
-          scores or points.
+          scores, points or rubrics.
         judge: the model that judges.
         ask: "preference" between two responses in both orders (RLAIF), by "principles"
-          (Constitutional AI), a "score" from 1 to 10, or up to 5 "points" (self-rewarding).
+          (Constitutional AI), a "score" from 1 to 10, up to 5 "points" (self-rewarding), or a
+          "rubric" of weighted questions (options.questions).
         options: of `rewards.rlaif.Comparison`, `rewards.constitutional.comparison`,
-          `rewards.rating.direct_score` or `additive_ratings`: templates (files or names),
-          instructions, reasons, samples ...
+          `rewards.rating.direct_score` or `additive_ratings`, `rewards.rubric.Rubric`: templates
+          (files or names), instructions, reasons, votes, samples ...
         principles: JSON file of principles; those that ship when not given.
         limit: use only the first rows, at most this many; 0 for all.
         batch_size: rows judged together and then written.
@@ -31,7 +32,7 @@ class LabelConfig:
     file: str
     out: str
     judge: LanguageModelConfig
-    ask: Literal["preference", "principles", "score", "points"] = "preference"
+    ask: Literal["preference", "principles", "score", "points", "rubric"] = "preference"
     options: dict[str, Any] = field(default_factory=dict)
     principles: str | None = None
     limit: int = 0
@@ -39,6 +40,8 @@ class LabelConfig:
 
     def __post_init__(self):
         _check(self, "judge", limit=0, batch_size=1)
+        if self.ask == "rubric" and "questions" not in self.options:
+            raise ValueError('ask: rubric needs options: {questions: {"Is it correct?": 1.0}}')
         if self.principles and self.ask != "principles":
             raise ValueError(f"principles does not apply to ask: {self.ask}")
 

@@ -56,14 +56,15 @@ class JudgeConfig(LanguageModelConfig):
 
     Args:
         ask: "score": from 1 to 10, the mean of its distribution (direct RLAIF); "points": up to 5,
-          one for each quality (self-rewarding); "preference": between two responses, in both
-          orders, for methods that learn from preferences.
-        weight: of the score or the points in the reward.
-        options: of `rewards.rating.direct_score`, `additive_ratings` or `rewards.rlaif.Comparison`:
-          templates (files or names), instructions, reasons ...
+          one for each quality (self-rewarding); "rubric": a checklist of weighted yes-or-no
+          questions, options.questions; "preference": between two responses, in both orders, for
+          methods that learn from preferences.
+        weight: of the score, the points or the rubric in the reward.
+        options: of `rewards.rating.direct_score`, `additive_ratings`, `rewards.rubric.Rubric` or
+          `rewards.rlaif.Comparison`: templates (files or names), instructions, reasons ...
     """
 
-    ask: Literal["nothing", "score", "points", "preference"] = "nothing"
+    ask: Literal["nothing", "score", "points", "rubric", "preference"] = "nothing"
     weight: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -72,9 +73,15 @@ class JudgeConfig(LanguageModelConfig):
             # a judge that is configured but asks nothing would be loaded and never used
             configured = self.model or self.server or self.options or self.cache
             if configured or self.seed is not None:
-                raise ValueError("reward.judge.ask must be set: score, points or preference")
+                raise ValueError(
+                    "reward.judge.ask must be set: score, points, rubric or preference"
+                )
         elif not self.model:
             raise ValueError("reward.judge needs a model: a folder, or its name at the server")
+        elif self.ask == "rubric" and "questions" not in self.options:
+            raise ValueError(
+                'reward.judge.ask: rubric needs options: {questions: {"Is it correct?": 1.0}}'
+            )
         super().__post_init__()
 
 

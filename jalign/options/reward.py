@@ -45,7 +45,7 @@ class RewardConfig:
     @property
     def scores(self) -> bool:
         """Whether responses get numeric rewards."""
-        return bool(self.functions or self.model) or self.judge.ask in ("score", "points")
+        return bool(self.functions or self.model) or self.judge.ask in ("score", "points", "rubric")
 
     @property
     def given(self) -> bool:

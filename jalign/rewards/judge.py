@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.limits import check_rows
 from jalign.models.score import score
 from jalign.parallel import hosts
+from jalign.rewards import shared_prefix
 from jalign.rewards.model import _rounded
 from jalign.rewards.options import exclusive
 
@@ -144,6 +145,41 @@ class ModelJudge:
         Raises:
           ValueError: no options, or an empty one.
         """
+        tokens, nexts = self._spelled(options)
+        ids, fits = self._fitting(prompts, tokens)
+        rows = iter(self.next_logps([(ids[i] + s, nexts[s]) for i in fits for s in nexts]))
+        out: list[list[float] | None] = [None] * len(ids)
+        for i in fits:
+            out[i] = _chained(tokens, {s: next(rows) for s in nexts}, nexts)
+        return out
+
+    def grouped_option_logps(
+        self, groups: Sequence[Sequence[str]], options: Sequence[str]
+    ) -> list[list[list[float] | None]]:
+        """`option_logps` of each prompt of each group; what the prompts of a group begin with is
+        read once (`jalign.rewards.shared_prefix`).
+        """
+        tokens, nexts = self._spelled(options)
+        out: list[list[list[float] | None]] = []
+        asked, spots = [], []
+        for g, prompts in enumerate(groups):
+            ids, fits = self._fitting(prompts, tokens)
+            out.append([None] * len(ids))
+            if fits:
+                asked.append([(ids[i] + s, nexts[s]) for i in fits for s in nexts])
+                spots.append((g, fits))
+        grouped = shared_prefix.next_logps(asked, self._scored)
+        for (g, fits), group in zip(spots, grouped, strict=True):
+            rows = iter(group)
+            for i in fits:
+                out[g][i] = _chained(tokens, {s: next(rows) for s in nexts}, nexts)
+        return out
+
+    def _scored(self, layout: Layout) -> np.ndarray:
+        return hosts.gather(_all_token_logps(*self._split, layout))
+
+    def _spelled(self, options: Sequence[str]) -> tuple[list[Ids], dict[Ids, list[int]]]:
+        """Tokens of the options, and for every prefix of them the tokens that may come next."""
         if not options or not all(options):
             raise ValueError(f"options must be texts, got {list(options)}")
         tokens: list[Ids] = [tuple(ids) for ids in self._encoder.continuations(options)]
@@ -151,19 +187,15 @@ class ModelJudge:
             raise ValueError(f"the tokenizer makes nothing of some of the options {list(options)}")
         shared = sorted({ids[:j] for ids in tokens for j in range(len(ids))})
         nexts = {s: sorted({x[len(s)] for x in tokens if x[: len(s)] == s != x}) for s in shared}
+        return tokens, nexts
+
+    def _fitting(self, prompts: Sequence[str], tokens: list[Ids]) -> tuple[list[Ids], list[int]]:
+        """Ids of the prompts, and which of them have room for an option."""
         ids, longest = self._encoded(prompts), max(map(len, tokens))
         fits = [i for i, x in enumerate(ids) if x and self._has_room(len(x) + longest)]
         self._check([ids[i] for i in fits], longest)
         self._check(tokens, 0)
-        rows = iter(self.next_logps([(ids[i] + s, nexts[s]) for i in fits for s in shared]))
-        out: list[list[float] | None] = [None] * len(ids)
-        for i in fits:
-            of: dict[Ids, float] = {}
-            for s in shared:
-                of |= {(*s, t): p for t, p in zip(nexts[s], next(rows), strict=True)}
-            chain = [sum(of[x[: j + 1]] for j in range(len(x))) for x in tokens]
-            out[i] = exclusive(tokens, chain)
-        return out
+        return ids, fits
 
     def _has_room(self, tokens: int) -> bool:
         room = self._spec.learned_positions
@@ -205,6 +237,17 @@ class ModelJudge:
         return out
 
 
+def _chained(
+    tokens: list[Ids], logps: Mapping[Ids, list[float]], nexts: Mapping[Ids, list[int]]
+) -> list[float]:
+    """log P of each option, by the chain rule over its tokens."""
+    of: dict[Ids, float] = {}
+    for s in nexts:
+        of |= {(*s, t): p for t, p in zip(nexts[s], logps[s], strict=True)}
+    chain = [sum(of[x[: j + 1]] for j in range(len(x))) for x in tokens]
+    return exclusive(tokens, chain)
+
+
 def _layout(rows: Sequence[tuple[Ids, list[int]]], count: int, length: int, width: int) -> Layout:
     """Padded rows, scored at their ends once per next token. The next tokens are stored in the
     padding, behind all positions that are read."""
@@ -222,4 +265,10 @@ def _layout(rows: Sequence[tuple[Ids, list[int]]], count: int, length: int, widt
 @partial(jax.jit, static_argnums=0)
 def _token_logps(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
     """[rows, width] log-probs, nats."""
-    return score(nnx.merge(graphdef, state), layout, ("token_logps",))["token_logps"][:, 0, :]
+    return _all_token_logps(graphdef, state, layout)[:, 0, :]
+
+
+@partial(jax.jit, static_argnums=0)
+def _all_token_logps(graphdef: nnx.GraphDef, state: nnx.State, layout: Layout) -> jax.Array:
+    """[B, K, R] log-probs, nats."""
+    return score(nnx.merge(graphdef, state), layout, ("token_logps",))["token_logps"]

@@ -47,7 +47,10 @@ class Comparison:
       preamble, sample, ending: names of templates, or files; the sample has the fields prompt,
         response_1 and response_2, the others none.
       reasons: template that asks for reasons, which the judge writes before its answer (chain of
-        thought, at temperature 0). None: it answers directly.
+        thought). None: it answers directly.
+      votes: how often it writes reasons; P is the mean over them, as of a generative reward model
+        that thinks before it compares.
+      temperature: of the reasons; above 0 where there are several votes.
       exemplars: shown before the sample.
       instructions: put after the preamble; OAIF's way to steer.
       max_reason_tokens: most tokens of the reasons.
@@ -67,9 +70,13 @@ class Comparison:
         exemplars: Sequence[Exemplar | Mapping[str, Any]] = (),
         instructions: str = "",
         max_reason_tokens: int = 512,
+        votes: int = 1,
+        temperature: float = 0.0,
     ):
         if max_reason_tokens < 1:
             raise ValueError(f"max_reason_tokens must be at least 1, got {max_reason_tokens}")
+        _check_votes(votes, temperature, reasons is not None)
+        self.votes, self.temperature = votes, temperature
         self.judge, self.max_reason_tokens = judge, max_reason_tokens
         self._sample, self._ending = load(sample, _PAIR), load(ending).fill()
         self._reasons = None if reasons is None else load(reasons).fill()
@@ -90,27 +97,49 @@ class Comparison:
         self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]
     ) -> list[float | None]:
         rows = zip(prompts, first, second, strict=True)
+        # one call for all votes: a server works on them together
         samples = [
             f"{self._head}\n\n{self._sample.fill(prompt=p, response_1=a, response_2=b)}"
             for p, a, b in rows
+            for _ in range(self.votes)
         ]
         reasons: list[str | None] = [""] * len(samples)
         if self._reasons is not None:
             asking = [f"{sample}\n\n{self._reasons}" for sample in samples]
             n = self.max_reason_tokens
-            reasons = self.judge.complete(asking, max_tokens=n, temperature=0.0)
+            reasons = self.judge.complete(asking, max_tokens=n, temperature=self.temperature)
         requests = [
             None if r is None or (self._reasons and not r.strip()) else self._asked(sample, r)
             for sample, r in zip(samples, reasons, strict=True)
         ]
-        probs = choose(self.judge, requests, SLOTS)
-        return [None if p is None else float(p[0]) for p in probs]
+        probs = [None if p is None else float(p[0]) for p in choose(self.judge, requests, SLOTS)]
+        votes = [probs[i : i + self.votes] for i in range(0, len(probs), self.votes)]
+        return [_mean(known) for known in votes]
 
     def _asked(self, sample: str, reasons: str) -> str:
         """A sample up to the position of the answer."""
         if self._reasons is None:
             return f"{sample}\n\n{self._ending}"
         return f"{sample}\n\n{self._reasons} {reasons.strip()}\n\n{self._ending}"
+
+
+def _check_votes(votes: int, temperature: float, reasons: bool) -> None:
+    if votes < 1:
+        raise ValueError(f"votes must be at least 1, got {votes}")
+    if temperature < 0:
+        raise ValueError(f"temperature must be >= 0, got {temperature}")
+    if not reasons and (votes > 1 or temperature):
+        raise ValueError(
+            "votes and temperature are of the reasons that the judge writes: set reasons"
+        )
+    if votes > 1 and not temperature:
+        raise ValueError("at temperature 0 all votes are the same: use votes=1 or a temperature")
+
+
+def _mean(votes: Sequence[float | None]) -> float | None:
+    """The mean of the votes that were given; None without any."""
+    known = [p for p in votes if p is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _exemplar(given: Exemplar | Mapping[str, Any], number: int) -> Exemplar:

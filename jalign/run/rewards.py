@@ -18,6 +18,7 @@ from jalign.rewards.judge import Judge, ModelJudge
 from jalign.rewards.model import RewardModel
 from jalign.rewards.rating import additive_ratings, direct_score, self_reward
 from jalign.rewards.rlaif import Comparison, labeler
+from jalign.rewards.rubric import Rubric
 from jalign.rewards.server import ServerJudge
 from jalign.rewards.types import Judged
 from jalign.rollout.types import Rollout
@@ -32,7 +33,12 @@ from jalign.signatures import check_options
 Function = Callable[..., Any]
 """A reward function; `jalign.rewards.functions.RewardFunctions` documents the call."""
 
-JUDGE_OPTIONS = {"score": direct_score, "points": additive_ratings, "preference": Comparison}
+JUDGE_OPTIONS = {
+    "score": direct_score,
+    "points": additive_ratings,
+    "rubric": Rubric,
+    "preference": Comparison,
+}
 """reward.judge.ask -> the function that takes reward.judge.options."""
 
 
@@ -126,8 +132,12 @@ def _of_responses(
     if judge and c.ask == "preference":
         prefer = labeler(judge, **c.options)
     elif judge:
-        ask = {"score": direct_score, "points": self_reward}[c.ask]
-        callables["judge"] = as_function(partial(ask, judge, **c.options), judge)
+        if c.ask == "rubric":
+            asked = Rubric(judge, **c.options)
+        else:
+            ask = {"score": direct_score, "points": self_reward}[c.ask]
+            asked = partial(ask, judge, **c.options)
+        callables["judge"] = as_function(asked, judge)
         weights["judge"] = c.weight
         # a server is asked by process 0 like any function; a model runs on all devices
         if not isinstance(judge, ServerJudge):

@@ -76,6 +76,30 @@ def test_without_reasons_there_is_no_label_where_they_were_asked_for():
     assert len(judge.chosen) == 1
 
 
+def test_votes_are_the_mean_over_the_reasons_of_a_judge_that_thinks():
+    """Of three thoughts about the first pair one prefers the second slot and one says nothing."""
+    said = ["first", "second", " ", "first", "first", "first"]
+    judge = Judge(
+        lambda prompt: one(0.2 if "second" in prompt[-60:] else 0.9), lambda p, i: said[i]
+    )
+    prefer = Comparison(judge, reasons="reasons", votes=3, temperature=0.7)
+    assert prefer(["p", "p"], "ab", "cd") == [pytest.approx(0.55), pytest.approx(0.9)]
+    assert judge.numbers == [(512, 0.7)] and len(judge.written) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"votes": 3}, "votes and temperature are of the reasons"),
+        ({"votes": 3, "reasons": "reasons"}, "at temperature 0 all votes are the same"),
+        ({"votes": 0, "reasons": "reasons"}, "votes must be at least 1, got 0"),
+    ],
+)
+def test_votes_that_mean_nothing_are_refused(options, why):
+    with pytest.raises(ValueError, match=why):
+        Comparison(Judge(lambda prompt: one(0.5)), **options)
+
+
 def test_an_annotator_is_steered_by_instructions():
     wish = "Of two responses of like worth, the shorter is better."
     judge = Judge(lambda prompt: one(0.9 if wish in prompt else 0.1))

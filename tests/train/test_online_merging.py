@@ -1,0 +1,62 @@
+"""Online merging: each step is merged with what fine-tuning changed before."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jalign.optim.online_merging import online_merging
+
+BASE = {"w": jnp.array([0.5, -1.0, 0.25, 2.0])}
+START = {"w": jnp.array([0.75, -1.5, 0.375, 1.0])}
+GRADIENTS = [[0.1, -0.2, -0.3, 0.4], [0.4, -0.3, 0.2, 0.1]]
+
+
+def steps(optimizer, gradients):
+    params, state = START, optimizer.init(START)
+    update = jax.jit(optimizer.update)
+    for g in gradients:
+        updates, state = update({"w": jnp.array(g)}, state, params)
+        params = optax.apply_updates(params, updates)
+        yield params["w"]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("dare", [[0.72, -1.52, 0.48, 0.72], [0.69925022, -1.54073560, 0.51656151, 0.45355234]]),
+        ("ties", [[0.8, -1.6, 0.48, 0.72], [0.85, -1.7, 0.51656151, 0.45355228]]),
+    ],
+)
+def test_two_steps_of_adam_equal_the_authors_code(method, expected):
+    inner = optax.adam(0.1)
+    optimizer = online_merging(inner, BASE, alpha=0.2, density=1.0, method=method)
+    np.testing.assert_allclose(list(steps(optimizer, GRADIENTS)), expected, rtol=5e-6)
+
+
+def test_ties_keeps_the_largest_entries_and_of_these_one_sign():
+    """tau (.25, -.5, .125, -1) keeps two entries; delta (-.1, -.2, .3, .4) those of .3 and .4."""
+    optimizer = online_merging(optax.sgd(1.0), BASE, alpha=0.25, density=0.5, method="ties")
+    (after,) = steps(optimizer, [[0.1, 0.2, -0.3, -0.4]])
+    np.testing.assert_allclose(after, [0.75, -1.5 - 0.125, 0.375 + 0.225, 1.0 - 0.25], rtol=1e-6)
+
+
+def test_dare_keeps_a_share_of_entries_without_bias_and_draws_anew():
+    n = 4000
+    start = {"w": jnp.zeros(n)}
+    optimizer = online_merging(optax.sgd(1.0), start, alpha=0.0, density=0.25, seed=3)
+    state = optimizer.init(start)
+    seen = []
+    for _ in range(2):
+        updates, state = optimizer.update({"w": -jnp.ones(n)}, state, start)
+        seen.append(np.asarray(updates["w"]))
+    assert set(np.unique(seen)) == {0.0, 4.0}
+    np.testing.assert_allclose(np.mean(seen), 1.0, atol=0.06)
+    assert (seen[0] != seen[1]).any()
+
+
+def test_numbers_out_of_range_are_refused():
+    for bad in ({"alpha": 1.0}, {"density": 0.0}, {"method": "slerp"}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            online_merging(optax.sgd(1.0), BASE, **bad)
