@@ -57,6 +57,10 @@ ELSEWHERE = {
     "drgrpo": "dr_grpo",
     "unpaired": "kto, bco or apo_zero_unpaired",
     "f_dpo": "f_dpo_reverse_kl, f_dpo_forward_kl, f_dpo_js or f_dpo_alpha",
+    "humanline": "humanline+NAME, any row with the log-ratios of tokens clamped: humanline+dpo",
+    "rubrics": "a setting: --reward.judge.ask rubric with questions, or jalign label --ask rubric",
+    "online_merging": "an optimizer from Python: jalign.optim.online_merging around another one",
+    "drpo": "diff_ndcg",
     "gpo": "gpo_logistic, gpo_hinge, gpo_squared, gpo_exponential, gpo_savage or "
     "gpo_truncated_quadratic",
     "apo": "apo_zero or apo_down, apo_zero_unpaired for labels",
@@ -98,6 +102,9 @@ SYNONYMS = {
     "peft": "lora",
     "dora": "lora",
     "merge": "model_soup",
+    "rubrics_as_rewards": "rubrics",
+    "ondare": "online_merging",
+    "onties": "online_merging",
 }
 """Synonyms of the keys of `ELSEWHERE`."""
 

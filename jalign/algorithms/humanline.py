@@ -27,6 +27,7 @@ def humanline(row: Algorithm) -> Algorithm:
         )
     # of samples the base is the policy that drew them, and the reference is that of a KL
     sync = SYNC if any(name.startswith("ref_") for name in arrays_of(row.loss)) else {}
+    # further than the row's own defaults: a reference that never moves is not the method
     return replace(
         row,
         name=f"humanline+{row.name}",

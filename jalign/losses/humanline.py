@@ -59,6 +59,7 @@ def humanline(loss: Loss) -> Loss:
             f"humanline clips log-ratios; {loss.__name__} reads {', '.join(names)}, none of them "
             "beside its reference"
         )
+    # a mask is read once, also by both sides of a log-ratio
     read = dict.fromkeys(n for name in names for n in _tokens_of(name, bases))
     hyper = [p for p in own.parameters.values() if p.kind is _KEYWORD]
     for name, default in (("log_epsilon_p", -1.0), ("log_epsilon_r", 1.5)):
@@ -74,6 +75,7 @@ def humanline(loss: Loss) -> Loss:
         require(low < 0, f"log_epsilon_p must be < 0, got {low}")
         require(high > 0, f"log_epsilon_r must be > 0, got {high}")
         of_loss = {n: given[n] for n in (*names, *(p.name for p in hyper)) if n in given}
+        # what the loss reads besides log-ratios reaches it unchanged
         for name, base in bases.items():
             of_loss |= _clip(given, name, base, low, high)
         return loss(**of_loss)
@@ -113,6 +115,7 @@ def _clip(
     there = given[mask[0]]
     reference = jnp.where(there, reference, 0.0)
     ratio = jnp.clip(jnp.where(there, policy, 0.0) - reference, low, high)
+    # the reference as it is, so that the difference is the sum of the clipped log-ratios
     total = reference.sum(-1)
     return {name: total + ratio.sum(-1), base: total}
 

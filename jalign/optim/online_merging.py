@@ -71,6 +71,7 @@ def online_merging(
         kept = [_dropped(x, k, density) for x, k in zip(leaves, keys, strict=True)]
         return jax.tree.unflatten(structure, kept)
 
+    # the start of training is the reference, so only the base has to be given
     def init(params: PyTree) -> OnlineMergingState:
         tau = jax.tree.map(lambda p, b: jnp.asarray(p - b, jnp.float32), params, base)
         return OnlineMergingState(inner.init(params), jnp.zeros((), jnp.int32), sparse(tau, 0))
@@ -78,6 +79,7 @@ def online_merging(
     def update(
         updates: PyTree, state: OnlineMergingState, params: PyTree = None
     ) -> tuple[PyTree, OnlineMergingState]:
+        # the update of the wrapped optimizer, its learning rate and sign included
         delta, own = inner.update(updates, state.inner, params)
         step = state.step + 1
 

@@ -161,6 +161,7 @@ class ModelJudge:
         """
         tokens, nexts = self._spelled(options)
         out: list[list[list[float] | None]] = []
+        # groups without a prompt that fits are left out, and keep their None
         asked, spots = [], []
         for g, prompts in enumerate(groups):
             ids, fits = self._fitting(prompts, tokens)

@@ -113,6 +113,7 @@ class Comparison:
             for sample, r in zip(samples, reasons, strict=True)
         ]
         probs = [None if p is None else float(p[0]) for p in choose(self.judge, requests, SLOTS)]
+        # votes of one pair stand beside each other
         votes = [probs[i : i + self.votes] for i in range(0, len(probs), self.votes)]
         return [_mean(known) for known in votes]
 

@@ -76,7 +76,9 @@ class Rubric:
             [self._template.fill(prompt=p, response=r, question=q) for q in self.questions]
             for p, r in zip(prompts, responses, strict=True)
         ]
+        # in one call, so that a server works on all questions together
         requests = [request for group in groups for request in group]
+        # softmax over both spellings of yes and no
         known = choose(_Grouped(self.judge, groups), requests, ANSWERS)
         n = len(self.questions)
         rows = [known[i : i + n] for i in range(0, len(known), n)]
@@ -100,6 +102,7 @@ class _Grouped:
     def option_logps(
         self, prompts: Sequence[str], options: Sequence[str]
     ) -> list[list[float] | None]:
+        # a server keeps what prompts begin with by itself
         if not isinstance(self.judge, GroupJudge):
             return self.judge.option_logps(prompts, options)
         grouped = self.judge.grouped_option_logps(self.groups, options)

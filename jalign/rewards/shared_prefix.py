@@ -31,6 +31,7 @@ def next_logps(groups: Sequence[Sequence[Row]], score: Scorer) -> list[list[list
     out = []
     for group in groups:
         shared = common_prefix([ids for ids, _ in group])
+        # one stream, so one prompt: the group
         logps = score(_layout(group, shared))[0]
         rows = zip(logps, group, strict=False)
         out.append([[float(x) for x in row[: len(nexts)]] for row, (_, nexts) in rows])
@@ -54,6 +55,7 @@ def _layout(group: Sequence[Row], shared: int) -> Layout:
         np.arange(len(r)) >= len(r) - len(nexts)
         for r, (_, nexts) in zip(responses, group, strict=True)
     ]
+    # next tokens are stored behind each rest, where causal attention does not read them
     prompt = np.array(group[0][0][:shared], np.int32)
     examples = Examples.from_list([Example(prompt, tuple(responses), tuple(scored), {})])
     width = max(len(nexts) for _, nexts in group)

@@ -132,6 +132,7 @@ def _of_responses(
     if judge and c.ask == "preference":
         prefer = labeler(judge, **c.options)
     elif judge:
+        # checks its questions when it is made, before anything is sampled
         if c.ask == "rubric":
             asked = Rubric(judge, **c.options)
         else:
