@@ -65,6 +65,26 @@ def test_a_step_of_jax_0_12_gathers_weights_and_scatters_their_gradients():
     assert product.bound == "arithmetic 85%"
 
 
+def test_of_two_branches_the_slower_one_is_counted():
+    """XLA names the branches of a predicate apart from those of an index."""
+    branch = "%{name} (p: f32[2]) -> f32[2] {{\n  %p = f32[2] parameter(0)\n{rest}}}\n\n"
+    slow = branch.format(
+        name="slow", rest=f"  ROOT %y = f32[2] sine(%p), {cycles(3_000)}\n"
+    ) + branch.format(name="fast", rest="  ROOT %z = f32[2] copy(%p)\n")
+    head = "HloModule m\n\n"
+    for names in (
+        "true_computation=%fast, false_computation=%slow",
+        "branch_computations={%fast, %slow}",
+    ):
+        main = program(
+            "%x = f32[2] parameter(0)",
+            "%c = pred[] constant(true)",
+            f"%out = f32[2] conditional(%c, %x, %x), {names}",
+        )
+        t = timeline(head + slow + main.removeprefix(head), V5E)
+        assert t.seconds == pytest.approx(3_000 / 1.5e9)
+
+
 def test_a_transfer_is_exposed_by_what_is_left_of_it_when_its_result_is_needed():
     # a gather of 8 MiB over a 2 x 4 mesh without devices: one link, 7/8 of 8 MiB at 45 GB/s
     gather = 7 * MIB / 45e9
