@@ -107,9 +107,13 @@ def update_digest(optimizer: optax.GradientTransformation) -> str:
     """Hash of three updates of fixed parameters by fixed gradients.
 
     A function cannot be compared by its values, but other rates, decays or rules change the hash.
+    An optimizer that holds a tree of one model's parameters has none.
     """
     params = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3), "bias": jnp.array([0.5, -2.0, 3.0])}
-    state, updates = optimizer.init(params), []
+    try:
+        state, updates = optimizer.init(params), []
+    except ValueError:  # such as `online_merging`, whose base has other names
+        return "bound to the parameters of one model"
     # several in a row: momentum and second moments first show in the second update
     for scale in (1.0, -0.3, 0.01):
         gradients = jax.tree.map(lambda x, scale=scale: scale * jnp.cos(x), params)

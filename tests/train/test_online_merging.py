@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jalign.optim.online_merging import online_merging
+from jalign.run.identity import update_digest
 
 BASE = {"w": jnp.array([0.5, -1.0, 0.25, 2.0])}
 START = {"w": jnp.array([0.75, -1.5, 0.375, 1.0])}
@@ -54,6 +55,11 @@ def test_dare_keeps_a_share_of_entries_without_bias_and_draws_anew():
     assert set(np.unique(seen)) == {0.0, 4.0}
     np.testing.assert_allclose(np.mean(seen), 1.0, atol=0.06)
     assert (seen[0] != seen[1]).any()
+
+
+def test_a_run_knows_that_it_is_bound_to_one_model():
+    optimizer = online_merging(optax.sgd(1.0), BASE)
+    assert update_digest(optimizer) == "bound to the parameters of one model"
 
 
 def test_numbers_out_of_range_are_refused():
