@@ -76,19 +76,16 @@ def _over_batches(
     starts, groups = jnp.pad(starts, padding), jnp.pad(groups, padding)
     ends = jnp.cumsum(sizes)
 
-    def batch(i: Array, carry: Array) -> Array:
+    def step(i: Array, carry: Array) -> Array:
         first, group = (jax.lax.dynamic_slice_in_dim(a, i * c, c) for a in (starts, groups))
         rows = first[:, None] + jnp.arange(r)
         present = (rows < ends[group][:, None]) & (i * c + jnp.arange(c) < count)[:, None]
         beyond = m + jnp.arange(c * r).reshape(c, r)
         return body(carry, jnp.where(present, rows, beyond), group)
 
-    # How many batches there are is known here, so that plans can count them; those without a tile
-    # are skipped: with an axis `expert` most rows have no group.
-    def step(i: Array, carry: Array) -> Array:
-        return jax.lax.cond(i * c < count, batch, lambda i, carry: carry, i, carry)
-
-    return jax.lax.fori_loop(0, len(starts) // c, step, initial)
+    # As many as there are tiles: with an axis `expert` most rows have no group. A loop of known
+    # length that skips them by a `cond` copies its carry.
+    return jax.lax.fori_loop(0, -(-count // c), step, initial)
 
 
 def _taken(x: Float[Array, "m D"], rows: Int[Array, "c r"]) -> Float[Array, "c r D"]:
