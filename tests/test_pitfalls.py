@@ -451,7 +451,7 @@ def test_26_a_run_that_is_told_to_stop_does_not_evaluate_first(tmp_path):
     hook = Evaluate(
         Evaluations(log), evaluate, lambda: iter(batches), every=1, stop=lambda: next(told)
     )
-    state = SimpleNamespace(params=params(), carry={}, ref=None)
+    state = SimpleNamespace(params=params(), carry={}, ref=None, last=None)
     hook.run(1, state, Frozen(None, None))
     assert log.rows("eval") == [] and next(told, None) is None
     log.close()
@@ -498,7 +498,7 @@ def test_27_another_reward_behind_the_same_name_is_another_run(tmp_path):
     rewards = config.RewardConfig(functions={name: 1.0})
     given = options_of(config.Config(algorithm={"name": "grpo"}, steps=2, reward=rewards))
     source = Online.__new__(Online)
-    source.pretraining = None
+    source.pretraining = source.teacher = None
 
     def now(text):
         file.write_text(f"def score(prompts, responses):\n    return {text}\n")
