@@ -52,11 +52,13 @@ def test_everything_that_a_report_holds_is_said_before_training():
     counts = [f for f in fields(Report) if isinstance(getattr(Report(), f.name), int)]
     values = {f.name: 1001 + i for i, f in enumerate(counts)}
     words = {"kind": "pairs", "explanation": "because", "sources": ("here",)}
+    words |= {"annotators": ("anna", "bob")}
     words |= {"attributes": ("good",), "warnings": ["careful"], "dropped": {"bad row: no": 7}}
     text = "\n".join(sentences(Report(**values, **words)))
     for value in values.values():
         assert f"{value:,}" in text
-    for part in ("because", "sources: here", "attributes: good", "warning: careful", "7 bad row"):
+    parts = ("because", "sources: here", "attributes: good", "annotators: 2", "warning: careful")
+    for part in (*parts, "7 bad row"):
         assert part in text
     assert set(values) | set(words) == {f.name for f in fields(Report)} - {"locations"}
     assert sentences(Report(kind="pairs")) == ["pairs", "0 of 0 rows kept, dropped: none"]
