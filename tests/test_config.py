@@ -92,6 +92,13 @@ ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}
             [],
             "stop.kl_budget does not apply to dpo: it answers no held-out prompts",
         ),
+        (DPO, ["--data.flip_share", "0.4"], "data.flip_share does not apply: set data.flip"),
+        (DPO, ["--algorithm.name", "repo+simpo"], "before + stands a wrapper, re_po+NAME"),
+        (
+            ONLINE.format("{name: egpo}"),
+            ["--steps", "10", "--optim.warmup_steps", "8"],
+            "warmup_steps must be in 0..5 (the updates of the run), got 8",
+        ),
         (ONLINE.format("{name: rloo}") + "rollout: {mixture: 0.9}", [], "rollout.mixture does not"),
         (ONLINE.format("{name: rloo}") + "rollout: {kl_horizon: 9}", [], "there is no kl_target"),
         (
@@ -103,6 +110,11 @@ ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}
             ONLINE.format("{name: nash_md}") + "rollout: {importance_cap: 2}",
             [],
             "rollout.importance_cap does not apply to nash_md",
+        ),
+        (
+            ONLINE.format("{name: dar}") + "rollout: {importance_cap: 2}",
+            [],
+            "does not apply to dar: its loss is not linear in the advantage: set rollout.corr",
         ),
         (
             ONLINE.format("{name: xpo}") + "rollout: {responses: 4}",

@@ -39,7 +39,7 @@ def cell(policy: jalign.Policy, start: np.ndarray, method: str, kind: str, share
     """Train one cell and measure it on the held-out pairs."""
     run = jalign.offline(
         method, policy, pairs("train"), eval=[], batch_size=BATCH, steps=STEPS, seed=seed,
-        flip=kind, flip_share=share, **LIMITS,
+        **({"flip": kind, "flip_share": share} if share else {}), **LIMITS,
     )  # fmt: skip
     optim = OptimConfig(learning_rate=2e-3, schedule="constant", warmup_steps=3)
     began = time.process_time()

@@ -174,7 +174,8 @@ def otb(
     """
     # |one-hot - p|^2: the squared gradient of log p(token) by the logits
     p = jnp.exp(kept(old_token_logps, mask))
-    energy = kept(1 - 2 * p + jnp.exp(kept(old_log_sum_p_squared, mask)), mask)
+    # a squared length, which rounding would make negative at certain tokens
+    energy = jnp.maximum(kept(1 - 2 * p + jnp.exp(kept(old_log_sum_p_squared, mask)), mask), 0.0)
     weight = kept(jnp.cumsum(energy, -1), mask)
     scores = kept(scores, mask.any(-1))[..., None]
     # divided only where something is: certain tokens have no energy, and no gradient either

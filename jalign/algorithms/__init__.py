@@ -95,6 +95,9 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
     # after the catalogue, whose names have no colon: a file cannot hide a row
     if ":" in str(name):
         return custom.from_file(str(name))
+    if plus:
+        allowed = " or ".join(f"{x}+NAME" for x in WRAPPERS)
+        raise ValueError(f"no algorithm {str(name)!r}: before + stands a wrapper, {allowed}")
     raise ValueError(f"no algorithm {str(name)!r}{_what_else(str(name))}")
 
 

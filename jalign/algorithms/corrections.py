@@ -18,10 +18,16 @@ def corrected(row: Algorithm, corrections: Mapping[str, float]) -> Algorithm:
         return row
     if not row.format.policy_samples:
         raise ValueError(
-            f"{row.name} learns from {row.format.name} that are selected, whoever sampled them"
+            f"the loss of {row.name} weighs no samples of the policy (it reads {row.format.name} "
+            "data): leave corrections out"
         )
     if row.regression:
         raise ValueError(f"the loss of {row.name} is right whichever policy drew a sample")
+    if "opsm" in corrections and row.needs_critic:
+        raise ValueError(
+            "opsm leaves out responses that are worse than expected, which the critic of "
+            f"{row.name} has to learn, too"
+        )
     if "opsm" in corrections and "advantages" not in arrays_of(row.loss):
         raise ValueError(f"opsm reads the sign of advantages, and {row.name} has none")
     return replace(row, loss=losses.corrected(row.loss, corrections))

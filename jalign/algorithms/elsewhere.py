@@ -57,7 +57,7 @@ ELSEWHERE = {
     "drgrpo": "dr_grpo",
     "unpaired": "kto, bco or apo_zero_unpaired",
     "f_dpo": "f_dpo_reverse_kl, f_dpo_forward_kl, f_dpo_js or f_dpo_alpha",
-    "humanline": "humanline+NAME, any row with the log-ratios of tokens clamped: humanline+dpo",
+    "humanline": "humanline+NAME, a row whose log-ratios of tokens are clamped: humanline+dpo",
     "rubrics": "a setting: --reward.judge.ask rubric with questions, or jalign label --ask rubric",
     "online_merging": "an optimizer from Python: jalign.optim.online_merging around another one",
     "drpo": "diff_ndcg",

@@ -14,7 +14,8 @@ SYNC = {"ref_sync_steps": 2}
 def humanline(row: Algorithm) -> Algorithm:
     """The row with its loss wrapped by `losses.humanline`; `humanline+NAME` by name.
 
-    The reference of the log-ratios becomes the policy every `ref_sync_steps` 2 steps.
+    The reference of the log-ratios, where the loss reads one, becomes the policy every
+    `ref_sync_steps` 2 steps.
 
     Raises:
       TypeError: a row whose loss reads no log-ratio, or one that couples examples, whose arrays
@@ -27,6 +28,11 @@ def humanline(row: Algorithm) -> Algorithm:
         )
     # of samples the base is the policy that drew them, and the reference is that of a KL
     sync = SYNC if any(name.startswith("ref_") for name in arrays_of(row.loss)) else {}
+    follows = (
+        "a reference that follows the policy. The authors copy the policy before each step is "
+        "taken, so that the ratio is that of one step; here a copy every ref_sync_steps 2 steps is "
+        "the nearest"
+    )
     # further than the row's own defaults: a reference that never moves is not the method
     return replace(
         row,
@@ -34,7 +40,5 @@ def humanline(row: Algorithm) -> Algorithm:
         loss=losses.humanline(row.loss),
         defaults={**row.defaults, **sync},
         about=f"{row.name} whose log-ratios are clamped token by token (humanline, arXiv "
-        "2509.24207), against a reference that follows the policy. The authors copy the policy "
-        "before each step is taken, so that the ratio is that of one step; here a copy every "
-        f"ref_sync_steps 2 steps is the nearest. {row.about}",
+        f"2509.24207), against {follows if sync else 'the policy that sampled'}. {row.about}",
     )

@@ -83,8 +83,8 @@ ROBUST = (
         PAIRS,
         "2505.17859",
         about="dpo by a Hölder divergence: pairs that the policy orders against their label with "
-        "confidence no longer pull. gamma 2. jalign data --suspects RUN prints the estimate of the "
-        "share of wrong labels that belongs to it.",
+        "confidence have almost no gradient. gamma 2. jalign data --suspects RUN prints the "
+        "estimate of the share of wrong labels that belongs to it.",
     ),
     Algorithm(
         "dr_dpo",

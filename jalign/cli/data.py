@@ -31,7 +31,7 @@ def data(args: Sequence[str], console: Console) -> None:
         print_suspects(args, console)
         return
     long = {"--flip": "--data.flip", "--share": "--data.flip_share"}
-    args = [long.get(arg, arg) for arg in args]
+    args = ["".join([long.get(n, n), *rest]) for n, *rest in (a.partition("=") for a in args)]
     options, values = read_options(args, "data", add_options)
     if values.to is None:
         show(options, console)

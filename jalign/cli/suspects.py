@@ -13,8 +13,8 @@ from jalign.eval.suspects_table import show
 
 def print_suspects(args: Sequence[str], console: Console) -> None:
     """Print how many labels of a run look wrong and the most doubtful; write all, ranked."""
-    parser = ArgumentParser(description=print_suspects.__doc__, exit_on_error=False)
-    parser.add_argument("--suspects", required=True, metavar="RUN", help="of pairs or thumbs")
+    parser = ArgumentParser("jalign data --suspects", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--suspects", required=True, metavar="RUN", help="of pairs or labels")
     parser.add_argument("--rows", type=str | None, default=None, help="other data than the run's")
     parser.add_argument("--step", type=str | None, default=None, help="of a checkpoint, or best")
     parser.add_argument("--top", type=int, default=10, help="how many to print")

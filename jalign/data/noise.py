@@ -46,7 +46,7 @@ def inverted(
 
     Args:
       margins: [n] how clear each pair is; read for "tail" alone.
-      kind: none, uniform, annotator or tail ("clearest" is the same).
+      kind: none, uniform, annotator or tail ("clearest" in a leaderboard's file).
       share: of the labels, in [0, 1).
       seed: of the draw; "tail" draws nothing.
       annotators: [n] who gave each label, in [0, number of annotators); None: `assigned`.
@@ -105,6 +105,9 @@ def flip(records: list[Record], noise: Flip, named: bool, report: Report) -> lis
             for r, i in zip(records, drawn, strict=True)
         ]
     report.flipped = int(flips.sum())
+    if noise.share and not report.flipped:
+        what = "annotators" if noise.kind == "annotator" else "labels"
+        report.warnings.append(f"flip inverts nothing: {noise.share} of the {what} rounds to 0")
     return [_inverted(r) if wrong else r for r, wrong in zip(records, flips, strict=True)]
 
 

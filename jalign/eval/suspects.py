@@ -35,7 +35,7 @@ class Suspects(NamedTuple):
     Attributes:
       rows: of each, `row` (its number in the data), `log_odds` (the margin: nats by which the
         model prefers the label), `p_wrong`, `annotator` and `label` where there is one, and the
-        columns of the data.
+        columns of the data, as they are before `data.flip`.
       against: share of labels that the model orders against them (margin below 0).
       wrong_share: by the posterior of `re_po`.
       holder_share: by Hölder-DPO's estimate.

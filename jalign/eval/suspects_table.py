@@ -29,7 +29,9 @@ def show(result: Suspects, top: int, console: Console) -> None:
         console.print(table)
     table = Table("row", "P(wrong)", "log-odds", "response that the label prefers, or judges")
     for row in result.rows[:top]:
-        text = str(row.get("chosen", row.get("completion", "")))
+        # a label that was made from a pair judges one of its responses
+        side = "chosen" if row.get("label", True) else "rejected"
+        text = str(row.get(side, row.get("completion", "")))
         cells = f"{row['row']}", f"{row['p_wrong']:.3f}", f"{row['log_odds']:+.2f}"
         table.add_row(*cells, Text(" ".join(text.split())[:120]))
     console.print(table)

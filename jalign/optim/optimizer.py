@@ -50,7 +50,7 @@ def make_schedule(
         raise ValueError(f"learning_rate must be >= 0, got {learning_rate}")
     if not 0 <= warmup_steps <= steps:
         raise ValueError(
-            f"warmup_steps must be in 0..{steps} (the steps of the run), got {warmup_steps}"
+            f"warmup_steps must be in 0..{steps} (the updates of the run), got {warmup_steps}"
         )
     if not 0 <= final_lr_fraction <= 1:
         raise ValueError(

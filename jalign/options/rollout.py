@@ -16,7 +16,7 @@ class RolloutConfig(RolloutRules):
     Args:
         prompts: prompts per rollout, a multiple of batch_size; 0: batch_size, or, for methods that
           learn from samples of the policy of the last iteration (sppo_samples, dno_prct,
-          spin_online, inpo, comal, omwu), the prompts of an iteration (ref_sync_steps or
+          rebel, spin_online, inpo, comal, omwu), the prompts of an iteration (ref_sync_steps or
           last_sync_steps optimizer steps).
         responses: responses per prompt; 0: the number usual for the method.
         max_new_tokens: most tokens of a response, which dr_grpo divides by.

@@ -50,7 +50,11 @@ def write(
         of_tokens = arrays["step_scores"].reshape(b * k, -1)
         columns["step_scores"] = [x[~np.isnan(x)].tolist() for x in of_tokens]
     if "advantages" in arrays:
-        total = arrays["advantages"].reshape(b * k, -1).sum(-1)
+        advantages = arrays["advantages"]
+        if "take" in arrays:  # of the responses that are learned from; the others have none
+            taken, advantages = advantages, np.zeros((b, k, advantages.shape[-1]), np.float32)
+            np.put_along_axis(advantages, arrays["take"][..., None], taken, 1)
+        total = advantages.reshape(b * k, -1).sum(-1)
         columns["advantage"] = total / np.maximum(counts, 1)
     # imported late: a benchmark or a test of a GPU needs none of its 50 MB
     import pyarrow

@@ -84,8 +84,11 @@ def logp_metrics(arrays: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str
         metrics["sampling/logp_difference_mean"] = float(off.mean()) if off.size else 0.0
         metrics["sampling/logp_difference_max"] = float(off.max(initial=0))
         gap = arrays["old_token_logps"] - arrays["sampler_token_logps"]
-        gap = np.clip(gap[mask].astype(np.float64), -20, 20)
-        metrics["rollout/kl_to_trainer"] = float((np.expm1(gap) - gap).mean()) if gap.size else 0.0
+        gap = np.where(mask, np.clip(gap.astype(np.float64), -20, 20), 0)
+        # as `formats.kl_to_trainer`: the mean of each response, then over responses
+        kl = (np.expm1(gap) - gap).sum(-1) / np.maximum(mask.sum(-1), 1)
+        written = mask.any(-1)
+        metrics["rollout/kl_to_trainer"] = float(kl[written].mean()) if written.any() else 0.0
     return metrics
 
 

@@ -26,7 +26,7 @@ class RolloutRules:
         importance_cap: where sampler and trainer give a token different log-probs its advantage is
           multiplied by min(exp(difference), importance_cap), for a loss of whole responses by that
           of the sum of differences; KL terms and the critic's loss stay as they are. 0: they are
-          not compared.
+          not compared. `corrections` with tis multiplies the loss by the same ratio.
         corrections: name -> bound, of `jalign.losses.CORRECTIONS`: the loss is multiplied with
           weights of the ratio p of the trainer / p of the sampler. tis: min(ratio, bound); mis: the
           ratio, 0 outside of 1 / bound to bound; sequence_tis: tis of the product over a response;

@@ -306,7 +306,8 @@ def _with_moved_references(
     """`new` with the references that are due to move moved."""
     last = old.last
     if last is not None and algorithm.last == "half_step":
-        return _extragradient(new, old, hyper["half_step"])
+        new = _extragradient(new, old, hyper["half_step"])
+        last = new.last
     if last is not None and algorithm.last == "policy":
         last = _synchronized(new, last, hyper["last_sync_steps"], hyper["last_mixup_alpha"])
     if old.ref is None:

@@ -22,6 +22,11 @@ def test_the_tail_exchanges_the_responses_of_the_clearest_pairs_and_keeps_their_
     assert report.flipped == 2
 
 
+def test_a_share_that_rounds_to_no_label_is_told():
+    _, report = read(ROWS, "pairs", Flip("uniform", 0.05), numeric=set())
+    assert report.warnings[-1] == "flip inverts nothing: 0.05 of the labels rounds to 0"
+
+
 def test_both_thumbs_of_an_inverted_pair_are_wrong():
     records, _ = read(ROWS, "binary", Flip("tail", 0.2), numeric=set())
     labels = {r.responses[0]: r.extras["label"] for r in records}

@@ -112,9 +112,10 @@ def test_what_a_correction_cannot_do_is_refused():
     with pytest.raises(ValueError, match="geometric must be > 1"):
         losses.corrected(losses.sapo, {"geometric": 0.5})
     for row, names, why in [
-        ("online_dpo", {"tis": 2.0}, "whoever sampled them"),
+        ("online_dpo", {"tis": 2.0}, "weighs no samples of the policy"),
         ("sppo_samples", {"tis": 2.0}, "whichever policy"),
         ("nash_md", {"opsm": 0.1}, "nash_md has none"),
+        ("vapo", {"opsm": 0.1}, "the critic of vapo has to learn"),
     ]:
         with pytest.raises(ValueError, match=why):
             corrected(get(row), names)

@@ -135,6 +135,15 @@ def test_diff_ndcg_of_two_has_the_gradient_of_its_formula():
     np.testing.assert_allclose(g, [[-slope / 4, slope / 3]], rtol=1e-4)
 
 
+def test_a_list_by_ranks_has_the_gains_of_ratings_from_0():
+    """Ranks become ratings of -1, -2, .."""
+    by_rank, by_rating = A(-1, -4, -2, -3)[None], A(3, 0, 2, 1)[None]
+    for loss, first in ((losses.neural_ndcg, LIST[:2]), (losses.diff_ndcg, (LIST[0], 4 * LIST[2]))):
+        g = grads(loss, *first, by_rank, THERE)[0]
+        assert g.any()
+        np.testing.assert_allclose(g, grads(loss, *first, by_rating, THERE)[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("k", [2, 32])
 def test_losses_of_lists_take_many_responses(k):
     rng = np.random.default_rng(0)

@@ -121,9 +121,14 @@ def test_dr_dpo_is_the_authors_code(weight, expected):
     np.testing.assert_allclose(loss, [expected] * 4, rtol=2e-6)
     np.testing.assert_allclose(metrics["pair_weight"].mean(), 1.0, rtol=1e-6)
     # its gradient is that of dpo with these weights
-    g = jax.grad(lambda a: losses.dr_dpo(a, *x[1:], *ref, there, beta=0.1, beta_prime=weight)[0][0])
+    g = jax.grad(
+        lambda a: losses.dr_dpo(a, *x[1:], *ref, there, beta=0.1, beta_prime=weight)[0].mean()
+    )
     plain = jax.grad(lambda a: losses.dpo(a, *x[1:], *ref, beta=0.1)[0].sum())(x[0])
     np.testing.assert_allclose(g(x[0]), metrics["pair_weight"] * plain / 4, rtol=1e-5)
+    # and a mean by weights of pairs leaves out those of weight 0
+    each = jax.jacobian(lambda a: losses.dr_dpo(a, *x[1:], *ref, there, beta=0.1)[0])(x[0])
+    assert (np.asarray(each) != 0).tolist() == np.eye(4, dtype=bool).tolist()
 
 
 TEN = {

@@ -245,6 +245,14 @@ def test_of_the_two_calls_of_an_extragradient_the_first_moves_the_second_referen
     assert int(new.step) == 2 and int(new.opt_state[0].count) == 1
 
 
+def test_the_reference_of_an_extragradient_may_move():
+    seen = steps(get("egpo"), 4, optax.sgd(1.0), ref_sync_steps=4)
+    refs = [state.ref["w"] for state, _ in seen]
+    np.testing.assert_array_equal(refs[2], params()["w"])
+    np.testing.assert_array_equal(refs[3], seen[3][0].params["w"])
+    assert abs(refs[3] - refs[2]).max() > 0
+
+
 def test_a_half_step_that_is_not_finite_moves_nothing():
     step = jax.jit(make_train_step(get("egpo"), apply, optax.sgd(0.1)))
     start = create_state(params(), optax.sgd(0.1), get("egpo"), jax.random.key(7))

@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jalign.losses._lists import kept, leads
-from jalign.losses._math import f32, require
+from jalign.losses._math import require
 
 Out = tuple[Float[Array, "B"], dict[str, Float[Array, "B K"]]]
 
@@ -57,7 +57,7 @@ def neural_ndcg(
     """
     require(beta > 0, f"beta must be > 0, got {beta}")
     require(tau > 0, f"tau must be > 0, got {tau}")
-    logps, ref_logps, gains = kept(valid, logps, ref_logps, jnp.exp2(*f32(ratings)) - 1)
+    logps, ref_logps, gains = kept(valid, logps, ref_logps, _gains(ratings, valid))
     scores = beta * (logps - ref_logps)
     # a maximum to be reached: NDCG is 1 for the best order
     return -_ndcg(_scaled(_neural_sort(scores, valid, tau), valid), gains), {"rewards": scores}
@@ -101,12 +101,18 @@ def diff_ndcg(
     """
     require(beta > 0, f"beta must be > 0, got {beta}")
     require(steepness > 0, f"steepness must be > 0, got {steepness}")
-    logps, lens, gains = kept(valid, logps, lens, jnp.exp2(*f32(ratings)) - 1)
+    logps, lens, gains = kept(valid, logps, lens, _gains(ratings, valid))
     # lens of a missing response is 0 here
     scores = beta * logps / jnp.maximum(lens, 1.0)
     order = jnp.argsort(~valid, -1)  # stable: the responses that exist come first
     there, s, g = (jnp.take_along_axis(x, order, -1) for x in (valid, scores, gains))
     return 1 - _ndcg(_network(s, there, steepness), g), {"rewards": scores}
+
+
+def _gains(ratings: Float[Array, "B K"], valid: Bool[Array, "B K"]) -> Float[Array, "B K"]:
+    """2^rating - 1; a list with ratings below 0, which ranks become, is shifted to begin at 0."""
+    (ratings,) = kept(valid, ratings)
+    return jnp.exp2(ratings - jnp.minimum(ratings.min(-1, keepdims=True), 0.0)) - 1
 
 
 def _ndcg(permutation: Float[Array, "B K K"], gains: Float[Array, "B K"]) -> Float[Array, "B"]:

@@ -61,4 +61,7 @@ def dr_dpo(
     log_mean = jax.nn.logsumexp(everywhere) - jnp.log(count)
     weight = jnp.where(present, jnp.exp(scaled - log_mean), 0.0)
     metrics = metrics | {"pair_weight": jax.lax.stop_gradient(weight)}
-    return jnp.broadcast_to(-beta_prime * log_mean, losses.shape), metrics
+    # the value of the batch at every pair, each with its own share of the gradient: only so does
+    # a mean by `weight` count pairs
+    share = jnp.where(present, jax.lax.stop_gradient(weight) * losses, 0.0)
+    return jax.lax.stop_gradient(-beta_prime * log_mean - share) + share, metrics

@@ -74,7 +74,8 @@ def vapo(
     (logps,) = scored(mask, token_logps)
     right = jnp.where(mask, jax.lax.stop_gradient(f32(correct)[0])[:, None], 0.0)
     # a running value starts as NaN
-    done = jnp.nan_to_num(jnp.asarray(value_steps, jnp.float32))
+    # a mean over many tokens rounds
+    done = jnp.round(jnp.nan_to_num(jnp.asarray(value_steps, jnp.float32)))
     learns = done >= value_pretraining_steps
     policy = jnp.where(learns, policy - positive_coef * right * logps, 0.0)
     steps = jnp.full(mask.shape, done + 1)

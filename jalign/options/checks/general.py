@@ -55,7 +55,12 @@ def check_general(options: RunOptions) -> Iterator[str]:
     if data.flip != "none" and not 0 <= data.flip_share < 1:
         yield f"data.flip_share must be in [0, 1), got {data.flip_share}"
     if data.flip != "none" and row.data_kind not in ("pairs", "joint", "binary"):
-        yield f"data.flip inverts the labels of pairs and thumbs; {row.name} reads {row.data_kind}"
+        yield (
+            "data.flip inverts pairs and labels of single responses; "
+            f"{row.name} reads {row.data_kind}"
+        )
+    if data.flip == "none" and data.flip_share != type(data).flip_share:
+        yield "data.flip_share does not apply: set data.flip to uniform, annotator or tail"
     splits = isinstance(data.train, str) and not is_embedded(data.train)
     if data.eval is None and data.eval_split != "test" and not splits:
         yield "data.eval_split needs data.eval"
@@ -77,6 +82,8 @@ def _check_ranges(options: RunOptions) -> Iterator[str]:
             yield f"{name} must be >= {minimum}, got {value}"
     try:
         # with epochs the number of steps is unknown before the data are read
-        options.optim.make(options.steps or max(options.optim.warmup_steps, 1))
+        # and the schedule counts updates, of which an extragradient makes one in two steps
+        updates = -(-options.steps // options.algorithm.calls_per_update)
+        options.optim.make(updates or max(options.optim.warmup_steps, 1))
     except (TypeError, ValueError) as error:
         yield str(error)

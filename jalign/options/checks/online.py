@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from jalign import losses
 from jalign.algorithms.corrections import corrected
 from jalign.core import ROLLOUT, arrays_of
 from jalign.options.checks.rewards import check_rewards
@@ -110,9 +111,14 @@ def _check_unread(options: RunOptions) -> Iterator[str]:
     assert row.experience is not None
     unread = {
         "kl_target": "kl_coef" not in row.experience_hyper() and "it reads none",
-        "importance_cap": "advantages" not in arrays_of(row.loss) and "it reads none",
+        "importance_cap": ("advantages" not in arrays_of(row.loss) and "it reads none")
+        or (row.regression and "its loss is right whichever policy drew a sample")
+        or (
+            row.loss in (losses.dar, losses.pmd)
+            and "its loss is not linear in the advantage: set rollout.corrections {tis: ..}"
+        ),
         "mixture": row.experience.opponent != "mixture" and "it samples from no mixture",
-        "teacher_prompt": not row.experience.teacher_prompt and "its teacher reads the same prompt",
+        "teacher_prompt": not row.experience.teacher_prompt and "no teacher reads another prompt",
         "kl_horizon": not rollout.kl_target and "there is no kl_target",
     }
     for name, why in unread.items():
