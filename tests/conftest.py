@@ -93,6 +93,27 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def quick():
+    """One device and a rolled loop over layers compile faster; other tests see to the rest."""
+    import jax
+
+    from jalign.models import hub
+    from jalign.parallel.mesh import make_mesh
+
+    mesh, load = make_mesh(devices=jax.devices()[:1]), hub.load
+
+    def rolled(*args, **options):
+        model = load(*args, **options)
+        model.unroll = False
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jalign.run.devices.make_mesh", lambda *sizes: mesh)
+        patch.setattr(hub, "load", rolled)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _children(request):
     """The processes that a test starts have no torch; only `transformers serve` needs it."""

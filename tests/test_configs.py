@@ -8,17 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from jalign.algorithms import ALGORITHMS
 from jalign.cli.pipeline import COMMANDS
 from jalign.config.read import load_yaml, read_config
 from jalign.leaderboard.spec import Spec
-from jalign.models import hub
-from jalign.parallel.mesh import make_mesh
 from jalign.pipeline.stages import expand
-from jalign.run import run
 from jalign.train.preemption import ExitCode
 from tests._tiny import arguments_of, config_of
 from tests._train import train
@@ -84,20 +80,6 @@ FALLS = {
     "iw_opd": "objective/kl",
 }
 RISES = {"prm": "step_accuracy"}
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """One device and a rolled loop over layers compile faster; other tests see to the rest."""
-    mesh, load = make_mesh(devices=jax.devices()[:1]), hub.load
-
-    def rolled(*args, **options):
-        model = load(*args, **options)
-        model.unroll = False
-        return model
-
-    monkeypatch.setattr(run, "mesh_of", lambda _: mesh)
-    monkeypatch.setattr(hub, "load", rolled)
 
 
 def paths(row):

@@ -28,7 +28,7 @@ CHECKS = {"04_ppo_critic": both_roles_learn}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_an_example_runs(path, tmp_path, monkeypatch, capsys):
+def test_an_example_runs(path, tmp_path, monkeypatch, capsys, quick):
     monkeypatch.chdir(tmp_path)
     code = path.read_text()
     for name, value in SHORT.items():

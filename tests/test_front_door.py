@@ -31,8 +31,11 @@ def length(prompts, responses):
     return [-abs(len(text.split()) - 8) / 8 for text in responses]
 
 
+pytestmark = pytest.mark.usefixtures("quick")
+
+
 @pytest.fixture(scope="module")
-def policy():
+def policy(quick):
     return jalign.load("embedded", lora=4)
 
 
