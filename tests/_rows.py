@@ -21,7 +21,7 @@ def draw(row, seed=0, dtype=jnp.float32, **hyper):
     if {"mask", "lens"} <= set(fields):
         fields["lens"] = fields["mask"].sum(-1).astype(jnp.float32)
     if "value_steps" in fields:  # beyond the critic's steps, or in the last of them
-        fields["value_steps"] = jnp.float32(60 - 10.5 * (seed % 2))
+        fields["value_steps"] = jnp.float32(60 - 11 * (seed % 2))
     if "old_token_logps" in fields:  # a policy that moved a little
         moved = 0.3 * jnp.asarray(rng.normal(size=(B, R)), dtype)
         fields["old_token_logps"] = fields["token_logps"] + moved
@@ -53,7 +53,11 @@ def _array(name, shape, rng, dtype):
         return jnp.asarray(rng.uniform(0.6, 4.0, shape), jnp.float32)
     if name == "density_ratio":  # on both sides of what it is clipped to
         return jnp.asarray(np.exp(rng.uniform(-3, 4, shape)), jnp.float32)
-    if name.startswith(("kl_to", "kl_from", "jsd")) or "_kl_" in name or "entropy" in name:
+    if (
+        name.startswith(("kl_to", "kl_from", "jsd"))
+        or ("_kl_" in name and not name.endswith("logps"))
+        or "entropy" in name
+    ):
         return jnp.asarray(rng.uniform(0.05, 2.0, shape), dtype)
     if name in ("margin", "rating", "gumbel", "gap_mean", "delta", "advantages", "returns"):
         return jnp.asarray(rng.normal(size=shape), jnp.float32)

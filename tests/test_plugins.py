@@ -22,7 +22,7 @@ from jalign.train.rollout_spec import RolloutSpec
 from tests.data.tiny_tokenizers import CHATML, byte_level
 
 ROWS = ["the fox", {"prompt": "hello", "answer": 3}, [{"role": "user", "content": "how are you"}]]
-STATE: Any = SimpleNamespace(params=None, ref=None)  # nothing here reads a model
+STATE: Any = SimpleNamespace(params=None, ref=None, last=None)  # nothing here reads a model
 GRPO = algorithms.get("grpo").with_hyper(kl_k3_coef=0.0)  # reads no model before its step
 
 

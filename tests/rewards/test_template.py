@@ -51,7 +51,7 @@ def test_a_template_that_is_not_there_is_an_error_with_the_nearest(tmp_path):
 
 def test_templates_that_ship_end_where_the_answer_begins():
     names = sorted(path.stem for path in FOLDER.glob("*.txt"))
-    assert len(names) == 13
+    assert len(names) == 14
     for name in names:
         text = load(name, (), KNOWN).text
         assert text.strip() == text and text.isascii(), name
@@ -59,5 +59,5 @@ def test_templates_that_ship_end_where_the_answer_begins():
 
 KNOWN = (
     "prompt", "response", "response_1", "response_2", "low", "high", "request", "critique",
-    "principle", "thoughts", "examples", "number",
+    "principle", "thoughts", "examples", "number", "question",
 )  # fmt: skip

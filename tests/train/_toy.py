@@ -71,6 +71,7 @@ def batch(n=B, k=K, seed=0):
         extras[name] = rng.normal(size=(n, k, R)).astype(np.float32) - (name == "old_token_logps")
     extras["win_prob"] = rng.random((n, k)).astype(np.float32)
     extras["ref_response"] = (rng.random(n) < 0.5).astype(np.float32)
+    extras["correct"] = (rng.random((n, k)) < 0.5).astype(np.float32)
     return Batch(Layout(tokens, none, none, none, slots), mask, extras)
 
 

@@ -43,7 +43,7 @@ class Source:
         return {"replayed": 0.25}
 
 
-STATE = SimpleNamespace(params=jnp.zeros(2), carry={}, ref=None)
+STATE = SimpleNamespace(params=jnp.zeros(2), carry={}, ref=None, last=None)
 
 
 def info(step, *, last=False, loss=1.0, bad=0):

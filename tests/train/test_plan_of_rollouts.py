@@ -58,7 +58,7 @@ def described(config):
 
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_where_a_method_learns_from_its_reference_a_rollout_lasts_as_long_as_that_stands(name):
-    assert len(ITERATIVE) == 6
+    assert len(ITERATIVE) == 7
     for sync, epochs in ((64, 1), (6, 1), (6, 3)):
         config = config_of(name, **{ITERATIVE[name]: sync}, rollout=RolloutConfig(epochs=epochs))
         plan = build_online.spec_of(config)
