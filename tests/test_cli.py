@@ -94,7 +94,7 @@ DPO = "train --algorithm.name dpo"
         ("train --algorithm.name bradley_terry --sample.prompts 1", "trains no language model"),
         (f"{DPO} --data.limit -1", "data.limit must be >= 0, got -1"),
         (f"{DPO} --data.flip tail --data.flip_share 1.0", "data.flip_share must be in [0, 1)"),
-        ("train --algorithm.name sft --data.flip uniform", "data.flip inverts the labels of pairs"),
+        ("train --algorithm.name sft --data.flip uniform", "data.flip inverts pairs and labels of single responses"),
         (f"{DPO} --data.eval_split dev", "data.eval_split needs data.eval"),
     ],
 )
