@@ -19,6 +19,7 @@ import fsspec
 import numpy as np
 
 from jalign import store
+from jalign.signatures import nearest
 
 PIECE_BYTES, REQUESTS = 8 * 2**20, 16
 """Size of a range request, and how many are in flight at most: 128 MiB."""
@@ -53,6 +54,27 @@ class Copied(NamedTuple):
 
     address: str
     objects: dict[str, Stored]
+
+
+def local_folder(name: str | os.PathLike[str]) -> Path | None:
+    """The local folder of a model or tokenizer: of one in a bucket a copy of its small files; None
+    for a name on the hub, which has at most one slash and begins with none.
+
+    Raises:
+      ValueError: a path that is no folder here; the nearest one is named.
+    """
+    if store.is_remote(name):
+        return local_copy(name)
+    folder, text = Path(name).expanduser(), str(name)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ValueError(f"{name} is a file; a model is the folder with its config.json")
+    # the hub would refuse a path with a word about the form of its names
+    if text.startswith((".", "/", "~")) or text.count("/") > 1:
+        siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise ValueError(f"no folder {name}{nearest(folder.name, siblings)}")
+    return None
 
 
 def local_copy(address: str | os.PathLike[str]) -> Path:

@@ -86,6 +86,7 @@ DPO = "train --algorithm.name dpo"
         ("eval --algorithm.nme dpo", "algorithm needs a name"),
         ("data --algorithm.name dpoo", "no algorithm 'dpoo'; did you mean 'dpo'?"),
         ("train nowhere.yaml", "cannot read config nowhere.yaml"),
+        ("eval /no/run", "cannot read config /no/run: there is neither a run nor a config there"),
         (f"{DPO} --algorithm.bta 1", "dpo has no hyper-parameter 'bta'; did you mean 'beta'?"),
         (f"{DPO} --algorithm.beta -1", "beta must be > 0, got -1"),
         (f"{DPO} --optim.momentum 0.9", "momentum does not apply to adamw"),
@@ -94,7 +95,7 @@ DPO = "train --algorithm.name dpo"
         ("train --algorithm.name bradley_terry --sample.prompts 1", "trains no language model"),
         (f"{DPO} --data.limit -1", "data.limit must be >= 0, got -1"),
         (f"{DPO} --data.flip tail --data.flip_share 1.0", "data.flip_share must be in [0, 1)"),
-        ("train --algorithm.name sft --data.flip uniform", "data.flip inverts pairs and labels of single responses"),
+        ("train --algorithm.name sft --data.flip uniform", "data.flip inverts pairs and labels of"),
         (f"{DPO} --data.eval_split dev", "data.eval_split needs data.eval"),
     ],
 )
@@ -109,7 +110,7 @@ def test_a_bad_config_exits_with_2_and_names_the_key(line, message, capsys):
     ("options", "message"),
     [
         ({"data.train": "no.jsonl"}, "no file no.jsonl"),
-        ({"model.path": "./no_model"}, "no tokenizer folder ./no_model"),
+        ({"model.path": "./no_model"}, "no folder ./no_model"),
         ({"batch_size": 64}, "batch_size is 64, but there are only 40 training examples"),
         ({"data.holdout": 0, "eval_every": 1}, "eval_every needs held-out data"),
         ({"mesh.data": 3, "mesh.fsdp": 1}, "context=1, tensor=1 does not fit 8 devices"),

@@ -26,7 +26,7 @@ ALLOWED = {
     "experience": {"advantages", "core"},
     "store": set(),
     "user_code": {"signatures"},
-    "bucket": {"store"},
+    "bucket": {"store", "signatures"},
     "data": {"layout", "signatures", "store", "bucket"},
     "embedded": set(),
     "formats": BASE | {"losses"},

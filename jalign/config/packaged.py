@@ -47,7 +47,7 @@ def find(name: str) -> str:
     near = f"; did you mean {named[0]!r}?" if named else did_you_mean(word, names())
     near = f"{near} " if "did you mean" in near else " "
     raise ConfigError(
-        f"cannot read config {name}: there is no such file, and no config of "
+        f"cannot read config {name}: there is neither a run nor a config there, and no config of "
         f"jalign's own has that name{near}(jalign configs lists them)"
     )
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from jalign import bucket, store
-from jalign.signatures import nearest
+from jalign import bucket
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -19,25 +18,19 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
       ValueError: no such folder, a folder without tokenizer.json, one that asks for its own code,
         or a tokenizer without a fast implementation.
     """
-    folder = bucket.local_copy(path) if store.is_remote(path) else Path(path).expanduser()
-    local = folder.is_dir()
-    if not local and (str(path).startswith((".", "/", "~")) or str(path).count("/") > 1):
-        siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise ValueError(f"no tokenizer folder {path}{nearest(folder.name, siblings)}")
-    for name in ("tokenizer_config.json", "config.json") if local else ():
+    folder = bucket.local_folder(path)
+    for name in ("tokenizer_config.json", "config.json") if folder else ():
         file = folder / name
         if file.exists() and "auto_map" in (config := json.loads(file.read_text("utf-8"))):
             raise ValueError(
                 f"{file} asks to run its own code ({config['auto_map']}); jalign never does"
             )
-    if local and not (folder / "tokenizer.json").exists():
+    if folder and not (folder / "tokenizer.json").exists():
         raise ValueError(
             f"{folder} has no tokenizer.json; save the tokenizer in the fast format first"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder if local else path), trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(folder or path), trust_remote_code=False)
     except OSError as error:
         raise ValueError(
             f"{str(path)!r} is neither a folder with a tokenizer here nor a model that the hub "

@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from jalign import bucket, store
+from jalign import bucket
 from jalign.models.families.support import Support, support
 from jalign.models.families.wrapped import text_config
 
@@ -45,8 +45,8 @@ def support_of(name: str | os.PathLike) -> Support:
     Raises:
       ValueError: it is neither a folder nor a model on the hub, or its config.json is no object.
     """
-    folder = bucket.local_copy(name) if store.is_remote(name) else Path(name).expanduser()
-    if not folder.is_dir():
+    folder = bucket.local_folder(name)
+    if folder is None:
         try:
             folder = Path(huggingface_hub.hf_hub_download(str(name), "config.json")).parent
         except (OSError, HFValidationError, HfHubHTTPError) as e:

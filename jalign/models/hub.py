@@ -23,7 +23,7 @@ from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 from jax.typing import DTypeLike
 
-from jalign import bucket, store
+from jalign import bucket
 from jalign.models.config_json import raw_config
 from jalign.models.config_json import read_config as read_config
 from jalign.models.decoder import Decoder
@@ -265,16 +265,7 @@ def find(name: str | os.PathLike) -> Path:
     Of a folder in a bucket it is a local copy of the small files, through which `Checkpoint` reads
     the weights from the bucket.
     """
-    if store.is_remote(name):
-        return bucket.local_copy(name)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise ValueError(
-            f"{name} is a file; a checkpoint is the folder with config.json and safetensors"
-        )
-    return download(str(name))
+    return bucket.local_folder(name) or download(str(name))
 
 
 def spec_of(name: str | os.PathLike) -> Spec:
