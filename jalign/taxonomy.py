@@ -14,7 +14,7 @@ def taxonomy(row: Algorithm) -> tuple[str, ...]:
     """The cells of a row, in the order of `COLUMNS`."""
     arrays = arrays_of(row.loss)
     outputs = row.outputs(arrays)
-    supervised = row.format.feedback == "none"
+    feedback = _feedback(row)
     explicit = row.needs_value_head or row.format.joint_prompt or row.format.policy_samples
     by_token = row.format.token_fields & set(arrays) or any(o in TWO_MODELS for o in outputs)
     if row.format.policy_samples:  # all read tokens; some add them up first
@@ -25,8 +25,12 @@ def taxonomy(row: Algorithm) -> tuple[str, ...]:
     negative = bool(responses) and all("rejected" in n for n in responses)
     return (
         row.name,
-        _feedback(row),
-        "explicit" if explicit else "-" if supervised else "implicit",
+        feedback,
+        "-"
+        if "none" in (feedback, row.format.feedback)
+        else "explicit"
+        if explicit
+        else "implicit",
         "token" if by_token else "response",
         _reference(row),
         "on" if row.experience else "off",
@@ -45,7 +49,10 @@ def _feedback(row: Algorithm) -> str:
         return "pair"
     if "step_scores" in judged:
         return "steps"
-    return "score" if "scores" in judged else row.format.feedback
+    if judged & {"scores", "reward_parts"}:
+        return "score"
+    # samples that nobody judges: a teacher's distillation
+    return "none" if judged and row.format.policy_samples else row.format.feedback
 
 
 def _reference(row: Algorithm) -> str:

@@ -117,6 +117,16 @@ ONLINE = "algorithm: {}\nsteps: 1\nreward: {{functions: {{sentiment_reward: 1}}}
             "does not apply to dar: its loss is not linear in the advantage: set rollout.corr",
         ),
         (
+            ONLINE.format("{name: humanline+dar}") + "rollout: {importance_cap: 2}",
+            [],
+            "does not apply to humanline+dar: its loss is not linear in the advantage",
+        ),
+        (
+            ONLINE.format("{name: maxrl}") + "rollout: {responses: 1}",
+            [],
+            "responses",
+        ),
+        (
             ONLINE.format("{name: xpo}") + "rollout: {responses: 4}",
             [],
             "rollout.responses must be 2, got 4",

@@ -50,6 +50,16 @@ def test_of_the_best_answers_the_top_share_of_the_rollout_is_kept():
     assert found["keep"].tolist() == [False, True, False, False, True]
 
 
+def test_a_pair_of_a_game_with_a_response_that_is_not_learned_from_is_left_out():
+    """As a response that was cut at the limit, with `rollout.mask_truncated`."""
+    wins = jnp.full((3, 4, 4), 0.5).at[:, 0, -1].set(0.9).at[:, 1, -1].set(0.2)
+    valid = A([1, 1, 1, 1], [0, 1, 1, 1], [1, 0, 1, 1]) > 0
+    for fn in (experience.pair_against_last, experience.optimistic_pair):
+        fields = fn(wins, valid)
+        assert fields["keep"].tolist() == [True, False, False]
+    assert experience.pair_against_last(wins, valid)["take"].tolist() == [[0, 1]] * 3
+
+
 def test_numbers_out_of_range_are_refused():
     scores = A([1.0, 2.0])
     with pytest.raises(ValueError, match="alpha"):

@@ -165,6 +165,12 @@ def test_a_row_handed_over_as_an_object_is_found_again_in_this_process():
     assert name_of(get("dr_grpo").with_longest_response(7)) == "dr_grpo"
 
 
+@pytest.mark.parametrize("name", ["simpo+sft", "humanline+simpo", "re_po+grpo"])
+def test_a_row_of_ones_own_may_have_a_plus_in_its_name(name):
+    row = replace(get("dpo"), name=name)
+    assert get(name_of(row)) == row
+
+
 def test_code_is_known_by_its_text_and_not_by_its_place(own):
     first = custom.code_digest("mymethods.py:row", get("mymethods.py:row"))
     (own / "moved.py").write_text(CODE)

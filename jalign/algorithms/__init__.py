@@ -6,6 +6,7 @@ TRL; `jalign algorithms NAME` prints it, the loss's docstring and every hyper-pa
 """
 
 import difflib
+from contextlib import suppress
 from dataclasses import replace
 
 from jalign.algorithms import custom
@@ -103,10 +104,13 @@ def get(name: str | Algorithm | LossFn, format: Format | str | None = None) -> A
 
 def name_of(row: Algorithm) -> str:
     """The name by which `get` finds a row again in this process."""
-    inner = row.name.rpartition("+")[2]
+    wrapper, _, inner = row.name.partition("+")
     # a wrapped row of the catalogue is found by its name, as in any other process
-    if inner != row.name and inner in ALGORITHMS and replace(row, hyper={}) == get(row.name):
-        return row.name
+    if wrapper in WRAPPERS and inner.rpartition("+")[2] in ALGORITHMS:
+        # a user's row may be named as a wrapper would refuse it
+        with suppress(TypeError, ValueError):
+            if replace(row, hyper={}) == get(row.name):
+                return row.name
     return custom.registered_name(row, ALGORITHMS)
 
 

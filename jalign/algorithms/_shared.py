@@ -42,6 +42,7 @@ def rl(
     defaults: Mapping[str, float] = MappingProxyType({}),
     aux_losses: Mapping[str, AuxLoss] = MappingProxyType({}),
     tags: frozenset[str] = frozenset(),
+    linear_in_advantages: bool = True,
     about: str,
 ) -> Algorithm:
     """A row of policy optimization: `fn` makes advantages of `responses` samples per prompt."""
@@ -54,6 +55,7 @@ def rl(
         aux_losses,
         reduce,
         tags=tags,
+        linear_in_advantages=linear_in_advantages,
         experience=Experience(fn, responses),
         about=about,
     )

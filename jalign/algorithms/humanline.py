@@ -18,13 +18,19 @@ def humanline(row: Algorithm) -> Algorithm:
     `ref_sync_steps` 2 steps.
 
     Raises:
-      TypeError: a row whose loss reads no log-ratio, or one that couples examples, whose arrays
-        must be numbers of responses.
+      TypeError: a row whose loss reads no log-ratio, one that couples examples, whose arrays must
+        be numbers of responses, or one whose data have no log-probs of tokens.
     """
     if row.batch_coupled:
         raise TypeError(
             f"humanline clips tokens; the loss of {row.name} depends on the other examples of the "
             "step, which are known by numbers of whole responses only"
+        )
+    loss = losses.humanline(row.loss)
+    if unknown := sorted(set(arrays_of(loss)) - row.format.fields):
+        raise TypeError(
+            f"humanline clips tokens; {row.data_kind} data, which {row.name} reads, have no array "
+            f"{', '.join(unknown)}: it is for rows of pairs, labeled responses and samples"
         )
     # of samples the base is the policy that drew them, and the reference is that of a KL
     sync = SYNC if any(name.startswith("ref_") for name in arrays_of(row.loss)) else {}
@@ -37,7 +43,7 @@ def humanline(row: Algorithm) -> Algorithm:
     return replace(
         row,
         name=f"humanline+{row.name}",
-        loss=losses.humanline(row.loss),
+        loss=loss,
         defaults={**row.defaults, **sync},
         about=f"{row.name} whose log-ratios are clamped token by token (humanline, arXiv "
         f"2509.24207), against {follows if sync else 'the policy that sampled'}. {row.about}",

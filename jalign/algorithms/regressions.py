@@ -13,6 +13,7 @@ REGRESSIONS = (
         experience.lite_ppo,
         8,
         reduce=mean_over_examples,
+        linear_in_advantages=False,
         about="RLHF as weighted SFT on samples of the policy: the weight has the advantage in its "
         "exponent and a KL to reference and old policy together, and is at most 20. Advantages "
         "are the score minus the mean of the group, over the deviation of the rollout.",
@@ -50,6 +51,7 @@ REGRESSIONS = (
         experience.others_mean,
         8,
         reduce=mean_over_examples,
+        linear_in_advantages=False,
         about="PMD-mean, the loss of Kimi k1.5: log(p / p_old) of the response is fitted to the "
         "advantage over tau, which holds the policy near the old one in later steps on a rollout "
         "without a clip. The baseline is the mean of the other responses, as in the authors' code.",

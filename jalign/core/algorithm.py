@@ -49,6 +49,8 @@ class Algorithm:
         in a way its arrays do not show, "sft" and "negative" likewise.
       regression: the loss of a sample is right whichever policy drew it, so it needs no importance
         ratio and reads log-probs at temperature 1.
+      linear_in_advantages: a factor on the advantages is one on the loss of a response, as a weight
+        that corrects for the policy that sampled must be.
       experience: how sampled responses become the data; None if the data are fixed.
       last: the second moving reference, of arrays `last_*` and of the opponent "last": the "policy"
         as it was at its last synchronization; the "reference" before it last moved, one iteration
@@ -70,6 +72,7 @@ class Algorithm:
     batch_coupled: bool = False
     tags: frozenset[str] = frozenset()
     regression: bool = False
+    linear_in_advantages: bool = True
     experience: Experience | None = None
     last: Last = "policy"
     about: str = ""

@@ -61,7 +61,7 @@ class Experience:
         may return `take` [B, k], the responses that become the example, in that order, and `keep`
         [B], the prompts that become one.
       responses: K, unless a run sets another.
-      opponent: who writes the last response of each prompt: the "policy", the "reference", the
+      opponent: who writes the last responses of each prompt: the "policy", the "reference", the
         geometric "mixture" of both, the second moving reference ("last"), or the "data".
       opponents: number of responses that the opponent writes; the first is always the policy's.
       iterative: the method learns from samples of the policy of the last iteration, which is its

@@ -82,7 +82,8 @@ def flip(records: list[Record], noise: Flip, named: bool, report: Report) -> lis
       named: whether annotators are read: "annotator" then gives them to labels without any.
 
     Raises:
-      ValueError: records of another kind, or a tail without margins.
+      ValueError: records of another kind, a tail without margins, or an annotator that only some
+        records have.
     """
     for record in records:
         if "label" not in record.extras and len(record.responses) != 2:
@@ -96,7 +97,10 @@ def flip(records: list[Record], noise: Flip, named: bool, report: Report) -> lis
     margins = [record.extras.get("margin", 0.0) for record in records]
     own = [record.extras.get(ANNOTATOR) for record in records]
     names = sorted(set(own) - {None})
-    who = [names.index(name) for name in own] if names and None not in own else None
+    if noise.kind == "annotator" and names and None in own:
+        without = records[own.index(None)].where
+        raise ValueError(f"flip annotator: {without} has no annotator, which other records have")
+    who = [names.index(name) for name in own] if noise.kind == "annotator" and names else None
     flips = inverted(margins, noise.kind, noise.share, noise.seed, who)
     if noise.kind == "annotator" and who is None and named:
         drawn = assigned(len(records), noise.seed)

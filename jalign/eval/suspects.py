@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from jalign import losses
 from jalign.core import Algorithm, Arrays, Frozen, arrays_of
 from jalign.data.examples import Examples
 from jalign.eval.examples import REWARDS, ExampleStep, gives_rewards, make_example_step, per_example
@@ -38,7 +39,7 @@ class Suspects(NamedTuple):
         columns of the data, as they are before `data.flip`.
       against: share of labels that the model orders against them (margin below 0).
       wrong_share: by the posterior of `re_po`.
-      holder_share: by Hölder-DPO's estimate.
+      holder_share: by Hölder-DPO's estimate, which is meant for a run of `holder_dpo`.
       reliability: annotator -> how often the labels are right; empty where the data name none.
     """
 
@@ -54,7 +55,9 @@ def suspects(
 ) -> Suspects:
     """Rank the labels that a run was trained on, or other ones of the same kind.
 
-    A pair's margin is the difference of its rewards; a single response's is its reward above the
+    A pair's margin is the difference of its rewards, which is a log-odds where the loss is -log
+    sigmoid of it (DPO, reward models); rewards on another scale (`simper`, `cal_dpo`) rank the
+    labels, but the shares of wrong ones are then off. A single response's is its reward above the
     middle of the mean rewards of both labels, below it where the label is undesirable. A model that
     has learned its labels by heart doubts none of them: train for less than an epoch, or on one
     half and rank the other.
@@ -83,11 +86,21 @@ def suspects(
     with jax.set_mesh(mesh):
         batches = held_source_of(options, examples, mesh, model.decoder.spec).eval_batches()
         outputs = per_example(jax.jit(step_of), state.params, frozen, state.carry, batches)
-    return ranked(_margins(outputs, examples), examples, loaded.rows)
+    # the estimate belongs to the loss, whose gamma it shares; for others it is the paper's
+    gamma = algorithm.hyperparameters["gamma"] if algorithm.loss is losses.holder_dpo else 2.0
+    return ranked(_margins(outputs, examples), examples, loaded.rows, gamma=gamma)
 
 
-def ranked(margins: np.ndarray, examples: Examples, rows: Sequence[Mapping[str, Any]]) -> Suspects:
-    """The examples by how doubtful their labels are, with the estimates of the noise."""
+def ranked(
+    margins: np.ndarray,
+    examples: Examples,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    gamma: float = 2.0,
+) -> Suspects:
+    """The examples by how doubtful their labels are, with the estimates of the noise; `gamma` is
+    that of `holder_share`.
+    """
     names = examples.report.annotators
     who = np.asarray(examples.extras["annotator"]) if names else None
     em = label_reliability(margins, who)
@@ -102,14 +115,17 @@ def ranked(margins: np.ndarray, examples: Examples, rows: Sequence[Mapping[str, 
         if "label" in examples.extras:  # what was trained on: one made from a pair has no column
             ours["label"] = bool(examples.extras["label"][i])
         entries.append(ours | {k: v for k, v in rows[at].items() if k not in ours})
-    reliability = {name: float(em.eta[k]) for k, name in enumerate(names) if em.eta[k] >= 0}
+    # the last names may have no label left, and then no number
+    reliability = {n: float(eta) for n, eta in zip(names, em.eta, strict=False) if eta >= 0}
     against = float(np.mean(margins < 0))
-    return Suspects(entries, against, em.wrong_share, holder_share(margins), reliability)
+    return Suspects(
+        entries, against, em.wrong_share, holder_share(margins, gamma=gamma), reliability
+    )
 
 
 def _reward_step(algorithm: Algorithm, apply: Apply) -> ExampleStep:
     """As `make_example_step`, for labeled responses too."""
-    if gives_rewards(algorithm):
+    if not algorithm.experience and gives_rewards(algorithm):
         return make_example_step(algorithm, apply)
     if algorithm.experience or "label" not in algorithm.format.data_fields:
         raise ValueError(

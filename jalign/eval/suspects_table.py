@@ -27,7 +27,7 @@ def show(result: Suspects, top: int, console: Console) -> None:
         for name, eta in sorted(result.reliability.items(), key=lambda x: x[1])[:top]:
             table.add_row(Text(name), f"{100 * eta:.1f} %")
         console.print(table)
-    table = Table("row", "P(wrong)", "log-odds", "response that the label prefers, or judges")
+    table = Table("row", "P(wrong)", "log-odds", "response that the data prefer, or judge")
     for row in result.rows[:top]:
         # a label that was made from a pair judges one of its responses
         side = "chosen" if row.get("label", True) else "rejected"

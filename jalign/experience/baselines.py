@@ -11,6 +11,7 @@ from jalign.experience.relative import relative_to
 from jalign.experience.tokens import Fields, Mask, Scores, Tokens, Valid, on_tokens
 
 
+@relative_to(None, min_responses=2)
 def maxrl(scores: Scores, valid: Valid, mask: Mask) -> Fields:
     """MaxRL (https://arxiv.org/abs/2602.02710): (score - mean of the group) / mean of the group."""
     return {"advantages": on_tokens(adv.maxrl(scores, valid), mask)}

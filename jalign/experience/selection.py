@@ -21,31 +21,33 @@ def against_last(win_probs: Float[Array, "B K K"]) -> Fields:
 
 
 @relative_to("group")
-def pair_against_last(win_probs: Float[Array, "B K K"]) -> Fields:
+def pair_against_last(win_probs: Float[Array, "B K K"], valid: Valid) -> Fields:
     """EGPO (https://arxiv.org/abs/2503.08942): the first two responses with their probabilities to
     win against the last one, which is the opponent's and not learned from.
     """
-    return _pair(win_probs[:, :2, -1])
+    return _pair(win_probs[:, :2, -1], valid[:, :2])
 
 
 @relative_to("group")
-def optimistic_pair(win_probs: Float[Array, "B K K"]) -> Fields:
+def optimistic_pair(win_probs: Float[Array, "B K K"], valid: Valid) -> Fields:
     """OMWU (https://arxiv.org/abs/2512.24818): the first two responses with 2 P(y > policy) -
     P(y > last): twice their mean probability to win against the policy's others, minus that against
     the last response, which the policy of the iteration before wrote.
     """
     # neither of the pair: compared with itself a response would be its own opponent
     against_policy = win_probs[:, :2, 2:-1].mean(-1)
-    return _pair(2 * against_policy - win_probs[:, :2, -1])
+    return _pair(2 * against_policy - win_probs[:, :2, -1], valid[:, :2])
 
 
-def _pair(rates: Float[Array, "B 2"]) -> Fields:
-    """Both responses, the one that wins more often as chosen; not where a comparison is unknown."""
+def _pair(rates: Float[Array, "B 2"], valid: Valid) -> Fields:
+    """Both responses, the one that wins more often as chosen; not where a comparison is unknown or
+    one of them is not learned from.
+    """
     # the losses are symmetric; ordered so that "chosen" is the better one, as everywhere
     first = rates[:, :1] >= rates[:, 1:]
     take = jnp.where(first, jnp.array([[0, 1]]), jnp.array([[1, 0]]))
     high, low = jnp.take_along_axis(rates, take, -1).T
-    keep = jnp.isfinite(rates).all(-1)
+    keep = jnp.isfinite(rates).all(-1) & valid.all(-1)
     # an unknown comparison is not kept, but its NaN would still reach the batch
     high, low = (jnp.nan_to_num(x, nan=0.5) for x in (high, low))
     return {"take": take, "keep": keep, "chosen_win_rate": high, "rejected_win_rate": low}

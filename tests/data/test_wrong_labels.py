@@ -3,7 +3,7 @@
 import pytest
 
 from jalign.data.convert import to_records
-from jalign.data.noise import Flip, assigned, inverted
+from jalign.data.noise import Flip, assigned, flip, inverted
 
 ROWS = [
     {"prompt": f"p{i}", "chosen": f"c{i}", "rejected": f"r{i}", "margin": m}
@@ -63,6 +63,14 @@ def test_annotators_of_the_data_are_the_ones_who_are_wrong():
     records, report = read(rows, "pairs", Flip("annotator", 0.5), numeric={"annotator"})
     wrong = {r.extras["annotator"] for r in records if r.responses[0][0] == "r"}
     assert len(wrong) == 1 and report.annotators == ("a", "b")
+
+
+def test_annotators_that_only_one_source_of_a_mixture_has_are_refused():
+    named = to_records([ROWS[0] | {"annotator": "a"}], "pairs", numeric={"annotator"})[0]
+    records, report = to_records([ROWS[1]], "pairs", numeric={"annotator"})
+    named[0].extras["annotator"] = "a"  # as it is before names become numbers
+    with pytest.raises(ValueError, match="flip annotator: row 0 has no annotator, which other"):
+        flip([*named, *records], Flip("annotator", 0.5), named=True, report=report)
 
 
 def test_what_cannot_be_inverted_is_refused():

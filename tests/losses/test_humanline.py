@@ -82,5 +82,9 @@ def test_a_loss_without_log_ratios_or_of_a_batch_is_refused():
         get("humanline+simpo")
     with pytest.raises(TypeError, match="kto depends on the other examples of the step"):
         get("humanline+kto")
+    with pytest.raises(
+        TypeError, match=r"dpo_list reads, have no array mask, .*: it is for rows of"
+    ):
+        get("humanline+dpo_list")
     with pytest.raises(ValueError, match=r"log_epsilon_p must be < 0, got 0\.5"):
         get("humanline+dpo").with_hyper(log_epsilon_p=0.5).trace()

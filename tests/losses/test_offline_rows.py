@@ -144,6 +144,32 @@ def test_a_list_by_ranks_has_the_gains_of_ratings_from_0():
         np.testing.assert_allclose(g, grads(loss, *first, by_rating, THERE)[0], rtol=1e-6)
 
 
+def test_ratings_in_the_hundreds_do_not_overflow():
+    """2^rating is infinite from 128 on; only the ratio of the gains counts."""
+    high, shifted = A(200, 100, 0, 190)[None], A(24, 14, 0, 14)[None]
+    for loss, first in ((losses.neural_ndcg, LIST[:2]), (losses.diff_ndcg, (LIST[0], 4 * LIST[2]))):
+        value, g = loss(*first, high, THERE)[0], grads(loss, *first, high, THERE)[0]
+        assert np.isfinite(value).all() and np.isfinite(g).all() and g.any()
+        # 2^24 and 2^14 - 1: the others are a thousandth at most in both
+        np.testing.assert_allclose(value, loss(*first, shifted, THERE)[0], atol=2e-3)
+    missing = A(-200, -400, 0, 0)[None]
+    there = jnp.array([[True, True, False, False]])
+    best_first = losses.diff_ndcg(LIST[0], 4 * LIST[2], missing, there, beta=1.0, steepness=50.0)[0]
+    # the first response has the higher score and rating
+    np.testing.assert_allclose(best_first, [0.0], atol=2e-2)
+
+
+def test_rainbows_rewards_are_what_its_loss_compares():
+    """Per token -0.3 against -0.4, -0.1 against -0.2 under the reference, entropies of 0.5."""
+    x = A(-3), A(-4), A(-1), A(-4), A(10), A(10), A(5), A(5)
+    loss, metrics = losses.rainbow_po(*x, beta=2.0, max_entropy=1.0, gamma=0.0)
+    scale = 2.0 * 0.29 * math.log(2)
+    np.testing.assert_allclose(metrics["chosen_rewards"], [scale * (-0.3 + 0.25 * 0.1)], rtol=1e-5)
+    margin = metrics["chosen_rewards"] - metrics["rejected_rewards"]
+    np.testing.assert_allclose(margin, [scale * (0.1 - 0.25 * 0.3)], rtol=1e-4)
+    np.testing.assert_allclose(loss, jnp.logaddexp(0.0, -margin), rtol=1e-6)
+
+
 @pytest.mark.parametrize("k", [2, 32])
 def test_losses_of_lists_take_many_responses(k):
     rng = np.random.default_rng(0)

@@ -110,9 +110,15 @@ def diff_ndcg(
 
 
 def _gains(ratings: Float[Array, "B K"], valid: Bool[Array, "B K"]) -> Float[Array, "B K"]:
-    """2^rating - 1; a list with ratings below 0, which ranks become, is shifted to begin at 0."""
+    """2^rating - 1, up to a factor per list that NDCG does not see; a list with ratings below 0,
+    which ranks become, is shifted to begin at 0.
+    """
     (ratings,) = kept(valid, ratings)
-    return jnp.exp2(ratings - jnp.minimum(ratings.min(-1, keepdims=True), 0.0)) - 1
+    ratings = ratings - jnp.minimum(ratings.min(-1, keepdims=True), 0.0)
+    (ratings,) = kept(valid, ratings)  # a missing one, which was 0, may have become the highest
+    # 2^128 is infinite in float32, and so may be a sum of smaller ones
+    excess = jnp.maximum(ratings.max(-1, keepdims=True) - 64.0, 0.0)
+    return jnp.exp2(ratings - excess) - jnp.exp2(-excess)
 
 
 def _ndcg(permutation: Float[Array, "B K K"], gains: Float[Array, "B K"]) -> Float[Array, "B"]:

@@ -47,7 +47,8 @@ def rainbow_po(
       dispersion_scale: > 0; 0.29, at which phi is about 1 on average over the authors' data.
       max_entropy: log of the size of the vocabulary, nats, > 0; 11.76 is Llama 3's.
     Returns:
-      The unreduced loss, and beta * mean log-ratio as `chosen_rewards`, `rejected_rewards`.
+      The unreduced loss, and as `chosen_rewards`, `rejected_rewards` what it compares: beta * phi *
+      (mean log p - alpha * mean log p_ref).
     Raises:
       ValueError: a number out of its range.
     Deviations: H / max_entropy is kept between 1e-6 and 1, so that phi is finite and >= 0; the
@@ -75,6 +76,6 @@ def rainbow_po(
     phi = -dispersion_scale * jnp.log(jnp.clip(entropy, 1e-6, 1.0))
     margin = (chosen - rejected) - alpha * (ref_chosen - ref_rejected) - (1 - alpha) * gamma
     return -jax.nn.log_sigmoid(beta * phi * margin), {
-        "chosen_rewards": beta * (chosen - ref_chosen),
-        "rejected_rewards": beta * (rejected - ref_rejected),
+        "chosen_rewards": beta * phi * (chosen - alpha * ref_chosen),
+        "rejected_rewards": beta * phi * (rejected - alpha * ref_rejected),
     }

@@ -36,8 +36,8 @@ def dar(
       token_logps: log p of each scored token, nats, at the temperature of sampling.
       old_token_logps: the same under the policy that sampled; no gradient.
       ref_token_logps: the same under the reference; no gradient.
-      advantages: A of the response at its tokens, with standard deviation 1 in the batch; the first
-        one is read. No gradient.
+      advantages: A of the response at its tokens, in units of the deviation of the batch's scores;
+        the first one is read. No gradient.
       mask: scored positions; values elsewhere are ignored.
       alpha: share of the KL to the reference, in [0, 1]; 0.1.
       beta: weight of both KL terms, > 0; 0.05.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jalign import losses
 from jalign.algorithms.corrections import corrected
 from jalign.core import ROLLOUT, arrays_of
 from jalign.options.checks.rewards import check_rewards
@@ -114,7 +113,7 @@ def _check_unread(options: RunOptions) -> Iterator[str]:
         "importance_cap": ("advantages" not in arrays_of(row.loss) and "it reads none")
         or (row.regression and "its loss is right whichever policy drew a sample")
         or (
-            row.loss in (losses.dar, losses.pmd)
+            not row.linear_in_advantages
             and "its loss is not linear in the advantage: set rollout.corrections {tis: ..}"
         ),
         "mixture": row.experience.opponent != "mixture" and "it samples from no mixture",
