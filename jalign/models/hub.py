@@ -1,6 +1,7 @@
 """Hugging Face checkpoints in and out.
 
-Loading streams (`jalign.models.streaming`): beside the arrays there is one shard of one parameter.
+Loading streams (`jalign.models.streaming`): beside the arrays there is one shard of one parameter,
+and of what is read ahead, quantized or from a bucket, 128 MiB or one larger shard.
 Nothing but safetensors and JSON is read, and no code of a checkpoint is run.
 """
 

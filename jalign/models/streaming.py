@@ -1,9 +1,10 @@
 """From slices of a checkpoint to arrays on devices, with little memory of the host in between.
 
 Two ways. Plain parameters of files on disk are read shard by shard (`by_shard`). What is quantized
-on the way in, and everything from a bucket, is read by layers (`Stream`): each file's bytes once
-among all hosts, in contiguous ranges, ahead of their use; the devices exchange them into their
-final shards, where they are encoded.
+on the way in, and everything from a bucket, is read by layers (`Stream`) in contiguous ranges,
+ahead of their use; the devices exchange them into their final shards, where they are encoded. The
+hosts divide the bytes of a parameter among them as far as it is sharded: what is replicated (over
+`data`, or all of a norm) is read by every host that holds a copy, once.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Stream(NamedTuple):
     @property
     def reading(self) -> Sharding:
         """How a unit is split while it is read: by rows of the file, so that every shard is a
-        contiguous range.
+        contiguous range. Of the mesh's axes, those that the rows do not divide among hold copies.
         """
         if not isinstance(self.sharding, NamedSharding):
             return self.sharding
@@ -108,10 +109,11 @@ class Stream(NamedTuple):
         axes = tuple(
             a for entry in inner for a in ((entry,) if isinstance(entry, str) else entry or ())
         )
+        # Shards of columns would make every device read all rows: a vocabulary may be odd.
+        while self.shape[self.major] % math.prod(mesh.shape[a] for a in axes):
+            axes = axes[:-1]
         rows: list = [*kept, *[None] * len(inner)]
         rows[self.major] = axes or None
-        if self.shape[self.major] % math.prod(mesh.shape[a] for a in axes):
-            rows = spec
         return NamedSharding(mesh, PartitionSpec(*rows))
 
     @property

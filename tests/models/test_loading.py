@@ -11,9 +11,9 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jalign.models import hub, streaming
+from jalign.models import hub, safetensors_ranges, streaming
 from jalign.models.quant import quantize
-from jalign.parallel.axes import FSDP
+from jalign.parallel.axes import FSDP, TENSOR
 from jalign.parallel.mesh import make_mesh
 from jalign.parallel.paths import named_leaves
 
@@ -64,6 +64,42 @@ def test_a_failure_of_a_read_is_raised_and_ends_the_threads():
     with pytest.raises(OSError, match="is gone"):
         list(streaming.ahead([(lambda: 1, 1), (fail, 1), (lambda: 3, 1)]))
     assert not [t for t in threading.enumerate() if t.name.startswith("jalign-load")]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("rows, shards", [(40, 8), (36, 4), (33, 1)])
+def test_a_host_reads_every_byte_once_of_rows_that_the_mesh_does_not_divide(
+    rows, shards, transposed, monkeypatch
+):
+    """Shards of 16 columns on a mesh of 4 by 2."""
+    table = np.arange(rows * 16, dtype=np.float32).reshape(rows, 16)
+    read = []
+
+    def read_range(url, start, stop):
+        read.append(stop - start)
+        return table.reshape(-1).view(np.uint8)[start:stop]
+
+    monkeypatch.setattr(safetensors_ranges, "read_range", read_range)
+    tensor = safetensors_ranges.RangeSlice("s3://bucket/file", 0, table.shape, "F32")
+    expected = table.T if transposed else table
+    spec = P((FSDP, TENSOR), None) if transposed else P(None, (FSDP, TENSOR))
+    sharding = NamedSharding(make_mesh(fsdp=4, tensor=2), spec)
+    parameter = streaming.Stream(
+        expected.shape,
+        np.dtype(np.float32),
+        0,
+        sharding,
+        major=int(transposed),
+        read=(lambda index: tensor[index[::-1]].T) if transposed else tensor.__getitem__,
+        kind=None,
+        targets={"": sharding},
+    )
+    done = []
+    [arrays] = streaming.stream([parameter], done.append)
+    np.testing.assert_array_equal(arrays[""], expected)
+    assert arrays[""].sharding == sharding
+    assert sum(read) == sum(done) == parameter.read_bytes == table.nbytes
+    assert len(read) == shards
 
 
 @pytest.mark.parametrize("name, kind", [("llama", "nf4"), ("gpt_oss", "int8")])
