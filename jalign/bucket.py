@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -96,14 +96,16 @@ def local_copy(address: str | os.PathLike[str]) -> Path:
     wanted = [name for name in objects if name.endswith(_COPIED) and not name.startswith(".")]
     stale = [n for n in wanted if known.get(n) != objects[n] or not (folder / n).is_file()]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _LISTING).unlink(missing_ok=True)  # written last: it says that the rest is there
+    # Never without a listing, which other processes may be reading. What is copied now enters it
+    # last: a copy that is killed here must not pass for one of the objects of before or after.
+    _list(folder, address, {n: x for n, x in objects.items() if n not in stale})
     urls = [f"{address}/{name}" for name in stale]
     for name, content in zip(stale, _pool().map(_content, urls), strict=True):
         _replace(folder / name, content)
-    for name in known.keys() - objects.keys():
-        (folder / name).unlink(missing_ok=True)
-    listing = {"address": address, "objects": objects}
-    _replace(folder / _LISTING, json.dumps(listing).encode())
+    for path in folder.iterdir():
+        if path.name.endswith(_COPIED) and path.name not in objects and path.name[0] != ".":
+            path.unlink(missing_ok=True)
+    _list(folder, address, objects)
     return folder
 
 
@@ -122,6 +124,12 @@ def named(folder: str | os.PathLike[str]) -> str:
     """The address of a copy's folder in its bucket, for messages; of any other folder its path."""
     source = copied(folder)
     return source.address if source else os.fspath(folder)
+
+
+def changed(source: Copied, names: Iterable[str]) -> list[str]:
+    """Those of these files of a folder in a bucket that are no longer the ones in its listing."""
+    now = _objects(source.address)
+    return [name for name in names if now.get(name) != source.objects[name]]
 
 
 def read_range(url: str, start: int, stop: int) -> np.ndarray:
@@ -172,6 +180,11 @@ def _objects(address: str) -> dict[str, Stored]:
         )
         for info in files
     }
+
+
+def _list(folder: Path, address: str, objects: dict[str, Stored]) -> None:
+    listing = {"address": address, "objects": objects}
+    _replace(folder / _LISTING, json.dumps(listing).encode())
 
 
 def _content(url: str) -> bytes:

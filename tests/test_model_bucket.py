@@ -88,6 +88,69 @@ def test_small_files_are_copied_and_copied_again_when_they_change(upload):
     assert not (folder / "generation_config.json").exists()
 
 
+def test_other_processes_can_read_a_copy_while_it_is_renewed(upload, monkeypatch):
+    address = upload(LLAMA)
+    folder = hub.find(address)
+    upload(LLAMA, **{"config.json": b"{}"})
+    seen, content = [], bucket._content
+
+    def watched(url):
+        seen.append(bucket.copied(folder))
+        return content(url)
+
+    monkeypatch.setattr(bucket, "_content", watched)
+    hub.find(address)
+    assert [copied.address for copied in seen] == [address]
+    assert "model.safetensors" in seen[0].objects and "config.json" not in seen[0].objects
+
+
+def test_a_copy_that_was_killed_is_made_again_even_if_the_bucket_is_as_before(upload, monkeypatch):
+    """Killed after one of two files and of a removal; then the old objects come back."""
+    old = {"a.json": b"1", "b.json": b"2", "c.json": b"3"}
+    address = upload(LLAMA, **old)
+    folder, content = hub.find(address), bucket._content
+    upload(LLAMA, **old | {"a.json": b"4", "b.json": b"5"})
+
+    def killed(url):
+        if url.endswith("b.json"):
+            raise KeyboardInterrupt
+        return content(url)
+
+    monkeypatch.setattr(bucket, "_content", killed)
+    with pytest.raises(KeyboardInterrupt):
+        hub.find(address)
+    assert (folder / "a.json").read_bytes() == b"4"
+    monkeypatch.setattr(bucket, "_content", content)
+    upload(LLAMA, **old)
+    remove(f"{address}/c.json")
+    hub.find(address)
+    assert {n: (folder / n).read_bytes() for n in ("a.json", "b.json")} == {
+        "a.json": b"1",
+        "b.json": b"2",
+    }
+    assert not (folder / "c.json").exists()
+
+
+def test_weights_that_are_replaced_while_they_are_read_are_refused(upload, monkeypatch):
+    """By others of equal size, which no range request would notice; other files may change."""
+    address = upload(LLAMA)
+    weights = (LLAMA / "model.safetensors").read_bytes()
+    read, changed = safetensors_ranges.read_range, {"model.safetensors": weights[:-1] + b"!"}
+
+    def replaced(url, start, stop):
+        data = read(url, start, stop)
+        if start:  # behind the header
+            upload(LLAMA, **changed)
+        return data
+
+    monkeypatch.setattr(streaming, "THREADS", 1)
+    monkeypatch.setattr(safetensors_ranges, "read_range", replaced)
+    with pytest.raises(OSError, match=rf"{address} changed while .* read: model.safetensors"):
+        hub.load(address)
+    changed = {"README.md": b"new"}
+    hub.load(upload(LLAMA))
+
+
 def test_errors_name_the_object(upload):
     address = upload(LLAMA)
     file, weights = f"{address}/model.safetensors", (LLAMA / "model.safetensors").read_bytes()

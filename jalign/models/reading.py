@@ -11,6 +11,7 @@ from jax.sharding import Sharding
 from jalign.models.keys import Entry, reader
 from jalign.models.safetensors_io import Checkpoint
 from jalign.models.streaming import Progress, Stream, by_shard, shard_bytes, stream
+from jalign.parallel import hosts
 
 Shardings = Mapping[str, Sharding]
 """Path of a parameter -> its sharding."""
@@ -35,8 +36,15 @@ def read_parameters(
       plain, final: the shardings before quantization, and after it.
 
     Raises:
-      ValueError: naming every tensor with values that are not finite.
+      ValueError: naming every tensor with values that are not finite, or the processes do not read
+        the same files.
+      OSError: files in a bucket were replaced while they were read.
     """
+    together = checkpoint.remote and not all(
+        sharding.is_fully_addressable for sharding in plain.values()
+    )
+    if together:
+        hosts.check_processes_agree(f"the files of {checkpoint.address}", checkpoint.stored)
     broken: set[str] = set()
     direct: dict[str, tuple[tuple[int, ...], Sharding, Callable[..., np.ndarray]]] = {}
     streams: dict[str, Stream] = {}
@@ -76,6 +84,12 @@ def read_parameters(
     arrays = {path: by_shard(*args, advance) for path, args in direct.items()}
     for path, parts in zip(streams, stream(streams.values(), advance), strict=True):
         arrays |= {f"{path}.parts.{name}" if name else path: x for name, x in parts.items()}
+    # Objects of equal size would mix two models, and no range that was read would tell.
+    if changed := hosts.call_on_main(checkpoint.changed) if together else checkpoint.changed():
+        raise OSError(
+            f"{checkpoint.address} changed while its weights were read: {', '.join(changed)}. The "
+            "same command reads them again"
+        )
     # Raised once all have been read, so that one error names every tensor.
     if broken:
         where = checkpoint.address

@@ -39,6 +39,7 @@ class Checkpoint:
       left_out: names, as in the files, of the tensors that were.
       remote: the files are in a bucket.
       address: of the folder, in the bucket if it is in one.
+      stored: in a bucket, name -> version and size of every file that was opened.
 
     Raises:
       ValueError: no safetensors (pickles are never read), a damaged or missing file, an index that
@@ -51,6 +52,7 @@ class Checkpoint:
         self.folder, self._named = Path(folder), named
         self._copied = bucket.copied(folder)
         self.remote, self.address = self._copied is not None, bucket.named(folder)
+        self.stored: dict[str, bucket.Stored] = {}
         self.left_out: list[str] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
@@ -78,6 +80,10 @@ class Checkpoint:
         """A slice of a tensor, in the type it is stored in."""
         return self._slices[name][index]
 
+    def changed(self) -> list[str]:
+        """The files in a bucket that were replaced after they were opened; the bucket is asked."""
+        return bucket.changed(self._copied, self.stored) if self._copied else []
+
     def _files(self) -> list[str]:
         if (self.folder / INDEX).is_file():
             names = sorted(set(_weight_map(self.folder / INDEX).values()))
@@ -99,7 +105,8 @@ class Checkpoint:
         if file not in self._there():
             raise ValueError(f"{INDEX} names {file}, which is not in {self.address}")
         if self._copied:
-            return RangeFile(f"{self._copied.address}/{file}", self._copied.objects[file])
+            self.stored[file] = self._copied.objects[file]
+            return RangeFile(f"{self._copied.address}/{file}", self.stored[file])
         try:
             return self._stack.enter_context(safe_open(self.folder / file, framework="np"))
         except SafetensorError as e:
