@@ -1,12 +1,12 @@
 """`robust_kto` against `kto` where 0, 20 and 40 % of the thumbs are wrong, in three ways; 3 seeds.
 
     python configs/real/noise_stories.py OUT [--model embedded] [--methods kto robust_kto]
-                                         [--minutes 60] [--report]
+                                         [--rate 2e-3] [--tokens 40] [--minutes 60] [--report]
 
 The pairs are those of the package: two continuations of an opening, of which the more cheerful one
 is preferred. A pair gives one thumb up and one down, both wrong if the pair is inverted
 (`data.flip`). Held-out pairs keep their true labels: accuracy is the share of them whose chosen
-response has gained more log-prob than the rejected one.
+response has gained more log-prob than the rejected one, 0.5 by chance.
 
 The model is the small one of the package or a Hugging Face folder (stories15M; with LoRA). Cells
 are trained one after another, seed by seed, and kept in OUT/results.jsonl: the same command
@@ -17,66 +17,105 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 
 import jalign
 from jalign import embedded
+from jalign.algorithms import get
+from jalign.core import Algorithm, Frozen
 from jalign.data.noise import KINDS
 from jalign.data.sources import read
-from jalign.options import DataConfig, OptimConfig
+from jalign.eval.metrics.bootstrap import paired_bootstrap
+from jalign.options import DataConfig
+from jalign.run.batches import source_of
+from jalign.train.step import TrainStepFn, create_state, make_train_step
 
 NOISE = [("none", 0.0), *((kind, share) for share in (0.2, 0.4) for kind in KINDS)]
 SEEDS = 3
-PAIRS, HELD, STEPS, BATCH = 480, 192, 30, 32
-LIMITS = {"max_prompt_len": 40, "max_response_len": 40}
+PAIRS, STEPS, BATCH, WARMUP = 480, 30, 32, 3
 
 Cell = dict[str, Any]
 
 
-def cell(policy: jalign.Policy, start: np.ndarray, method: str, kind: str, share: float, seed: int):
+class Setting(NamedTuple):
+    """What all cells share, so that they run one compiled step per method."""
+
+    policy: jalign.Policy
+    limits: dict[str, int]
+    optimizer: optax.GradientTransformation
+    start: nnx.State
+    logps: np.ndarray  # of the held-out pairs, at the start
+    steps: dict[str, TrainStepFn]
+
+
+def setting(model: str, methods: list[str], rate: float, tokens: int) -> Setting:
+    policy = jalign.load(model, lora=0 if model == "embedded" else 16)
+    apply, params, _ = policy.functional()
+    ramp = optax.linear_schedule(rate / WARMUP, rate, WARMUP - 1)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(ramp))
+    limits = {"max_prompt_len": tokens, "max_response_len": tokens}
+    steps = {
+        # a run compiles its own step: 40 runs would compile 40 times
+        name: jax.jit(make_train_step(get(name), apply, optimizer), donate_argnums=0)
+        for name in methods
+    }
+    start = jax.tree.map(jnp.copy, params)
+    return Setting(policy, limits, optimizer, start, held_logps(policy, limits), steps)
+
+
+def cell(s: Setting, method: str, kind: str, share: float, seed: int) -> Cell:
     """Train one cell and measure it on the held-out pairs."""
-    run = jalign.offline(
-        method, policy, pairs("train"), eval=[], batch_size=BATCH, steps=STEPS, seed=seed,
-        **({"flip": kind, "flip_share": share} if share else {}), **LIMITS,
-    )  # fmt: skip
-    optim = OptimConfig(learning_rate=2e-3, schedule="constant", warmup_steps=3)
-    began = time.process_time()
-    run.fit(STEPS, optim, checkpoint_every=0, log_every=1, console=None)
-    gained = logps(run.policy) - start
-    right = (gained[:, 0] > gained[:, 1]).mean()
-    last = {k: v for k, v in run.record[-1].items() if k in ("loss", "eta", "posterior", "kl")}
+    began, row = time.process_time(), get(method)
+    batches = batches_of(s, row, kind, share, seed)
+    base = s.policy.functional()[2]
+    frozen = Frozen(base, s.start)
+    state = create_state(jax.tree.map(jnp.copy, s.start), s.optimizer, row, jax.random.key(seed))
+    with jax.set_mesh(s.policy.mesh):
+        for i in range(STEPS):
+            state, metrics = s.steps[method](state, frozen, batches.batch(i))
+    nnx.update(s.policy.decoder, state.params)
+    gained = held_logps(s.policy, s.limits) - s.logps
+    kept = {k: float(v) for k, v in metrics.items() if k in ("loss", "eta", "posterior", "kl")}
     return {
-        "method": method, "kind": kind, "share": share, "seed": seed, "accuracy": float(right),
-        "margin": float((gained[:, 0] - gained[:, 1]).mean()),
-        "cpu_seconds": time.process_time() - began, **last,
+        "method": method, "kind": kind, "share": share, "seed": seed,
+        "right": (gained[:, 0] > gained[:, 1]).astype(int).tolist(),
+        "gained": gained.mean(0).tolist(), "cpu_seconds": time.process_time() - began, **kept,
     }  # fmt: skip
 
 
-def pairs(split: str) -> list[dict[str, object]]:
-    return read(str(embedded.pairs(split)))[: PAIRS if split == "train" else HELD]
+def batches_of(s: Setting, row: Algorithm, kind: str, share: float, seed: int):
+    """The batches of a run on the training pairs, with labels inverted."""
+    flip = {"flip": kind, "flip_share": share} if share else {}
+    run = jalign.offline(
+        row, s.policy, read(str(embedded.pairs("train")))[:PAIRS], eval=[], batch_size=BATCH,
+        steps=STEPS, seed=seed, max_tokens=4096, **flip, **s.limits,
+    )  # fmt: skip
+    assert run.setup.examples is not None
+    return source_of(run.options, run.setup.examples, s.policy.mesh, s.policy.decoder.spec).batches
 
 
-def logps(policy: jalign.Policy) -> np.ndarray:
+def held_logps(policy: jalign.Policy, limits: dict[str, int]) -> np.ndarray:
     """[held-out pairs, 2] log-probs of the chosen and the rejected response."""
-    return jalign.score(policy, pairs("test"), data=DataConfig(**LIMITS)).logps
+    return jalign.score(policy, read(str(embedded.pairs("test"))), data=DataConfig(**limits)).logps
 
 
-def run_cells(model: str, methods: list[str], out: Path, minutes: float) -> None:
+def run_cells(s: Setting, out: Path, minutes: float) -> None:
     """Train what is not in OUT/results.jsonl, until the time is over."""
     out.mkdir(parents=True, exist_ok=True)
-    results, end = out / "results.jsonl", time.monotonic() + 60 * minutes
-    policy = jalign.load(model, lora=0 if model == "embedded" else 16)
-    start = logps(policy)
-    done = {key(c) for c in cells(out)}
+    done, end = {key(c) for c in cells(out)}, time.monotonic() + 60 * minutes
     for seed in range(SEEDS):
         for kind, share in NOISE:
-            for method in methods:
+            for method in s.steps:
                 if (method, kind, share, seed) in done or time.monotonic() > end:
                     continue
-                result = cell(policy, start, method, kind, share, seed)
-                with results.open("a") as file:
+                result = cell(s, method, kind, share, seed)
+                with (out / "results.jsonl").open("a") as file:
                     file.write(json.dumps(result) + "\n")
 
 
@@ -90,19 +129,34 @@ def key(c: Cell) -> tuple[str, str, float, int]:
 
 
 def table(methods: list[str], out: Path) -> None:
-    """Print the mean accuracy over the seeds that all methods have, and its standard error."""
-    by = {key(c): c["accuracy"] for c in cells(out)}
-    print("| wrong labels |", " | ".join(methods), "| seeds |")
-    print("|" + "---|" * (len(methods) + 2))
+    """Print the mean accuracy over the seeds that all methods have, with its standard error between
+    seeds, and what each method has more than the first one, with the 95 % interval of a bootstrap
+    over seeds and pairs.
+    """
+    by = {key(c): c["right"] for c in cells(out)}
+    more = [f"{m} - {methods[0]}" for m in methods[1:]]
+    print("| wrong labels |", " | ".join([*methods, *more]), "| seeds |")
+    print("|" + "---|" * (len(methods) + len(more) + 2))
     for kind, share in NOISE:
         seeds = [s for s in range(SEEDS) if all((m, kind, share, s) in by for m in methods)]
         if not seeds:
             continue
-        x = np.array([[by[m, kind, share, s] for s in seeds] for m in methods])
-        error = x.std(1, ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else [np.nan] * len(x)
-        shown = [f"{m:.3f} ± {e:.3f}" for m, e in zip(x.mean(1), error, strict=True)]
+        first, *others = (np.array([by[m, kind, share, s] for s in seeds]) for m in methods)
+        shown = [_mean(x) for x in (first, *others)]
+        shown += ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*_more(x, first)) for x in others]
         title = kind if kind == "none" else f"{kind} {100 * share:.0f} %"
         print(f"| {title} |", " | ".join(shown), f"| {len(seeds)} |")
+
+
+def _mean(right: np.ndarray) -> str:
+    """[seeds, pairs] -> mean and its standard error between seeds."""
+    each = right.mean(1)
+    error = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
+    return f"{each.mean():.3f} ± {error:.3f}"
+
+
+def _more(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    return tuple(paired_bootstrap(a, b, samples=4000).estimate)  # type: ignore[return-value]
 
 
 if __name__ == "__main__":
@@ -110,9 +164,12 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--methods", nargs="+", default=["kto", "robust_kto"])
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if not options.report:
-        run_cells(options.model, options.methods, options.out, options.minutes)
+        made = setting(options.model, options.methods, options.rate, options.tokens)
+        run_cells(made, options.out, options.minutes)
     table(options.methods, options.out)

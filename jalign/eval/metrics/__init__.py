@@ -19,6 +19,12 @@ from jalign.eval.metrics.diversity import (
 )
 from jalign.eval.metrics.estimate import Estimate
 from jalign.eval.metrics.forgetting import NllChange, ScoreChange, nll_change, score_change
+from jalign.eval.metrics.forgetting_law import (
+    ForgettingFit,
+    fit_forgetting,
+    new_task_kl,
+    predict_forgetting,
+)
 from jalign.eval.metrics.frontier import (
     MeanError,
     ScalingFit,
@@ -77,6 +83,7 @@ __all__ = [
     "Calibration",
     "Difference",
     "Estimate",
+    "ForgettingFit",
     "Gamed",
     "Harmlessness",
     "Holm",
@@ -106,6 +113,7 @@ __all__ = [
     "bootstrap_ratio",
     "bradley_terry",
     "distinct_n",
+    "fit_forgetting",
     "fit_frontier",
     "frontier_area",
     "gold_at_kl",
@@ -121,9 +129,11 @@ __all__ = [
     "length_controlled_full",
     "lexicon_toxicity",
     "mean_pairwise_distance",
+    "new_task_kl",
     "nll_change",
     "paired_bootstrap",
     "position_bias",
+    "predict_forgetting",
     "predict_gold",
     "preference",
     "read_lexicon",

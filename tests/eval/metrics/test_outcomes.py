@@ -126,6 +126,45 @@ def test_nll_change_is_of_sums_of_nats_over_tokens():
     assert result.change.high == pytest.approx(0.4)
 
 
+def test_the_kl_on_new_data_is_the_starts_and_per_token():
+    start = np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]])
+    trained = np.log([[0.25, 0.5, 0.25], [0.25, 0.5, 0.25], [0.125, 0.375, 0.5]])
+    # log 2 / 2 - log 2 / 4, 0, and log 2 / 4 + log(2 / 3) / 4
+    by_hand = np.array([np.log(2) / 4, 0.0, np.log(4 / 3) / 4])
+    result = metrics.new_task_kl(start, trained, [0, 0, 1])
+    assert result.value == pytest.approx(by_hand.mean())
+    # an example of two tokens, or the other one alone
+    assert result.low == pytest.approx(by_hand[2]) and result.high == pytest.approx(np.log(2) / 8)
+    reverse = metrics.new_task_kl(trained[:1], start[:1], [0]).value
+    assert reverse == pytest.approx(np.log(2) / 4)
+
+
+def test_a_token_that_the_start_never_writes_adds_nothing_to_the_kl():
+    with np.errstate(divide="ignore"):
+        start, trained = np.log([[1.0, 0.0]]), np.log([[0.5, 0.5]])
+    assert metrics.new_task_kl(start, trained, [0]).value == pytest.approx(np.log(2))
+    with pytest.raises(ValueError, match="not finite"):
+        metrics.new_task_kl(trained, start, [0])
+
+
+def test_forgetting_is_fitted_by_hand_and_predicted():
+    # 0.25 KL + 0.5 KL^2 would be 0.75, 2.5, 5.25; the last model forgot 0.21 more
+    fit = metrics.fit_forgetting([1.0, 2.0, 3.0], [0.75, 2.5, 5.46])
+    # normal equations: [[14, 36], [36, 98]] [a, b] = [22.13, 59.89]
+    a, b = (98 * 22.13 - 36 * 59.89) / 76, (14 * 59.89 - 36 * 22.13) / 76
+    assert (fit.linear, fit.quadratic) == pytest.approx((a, b))
+    residuals = np.array([0.75 - a - b, 2.5 - 2 * a - 4 * b, 5.46 - 3 * a - 9 * b])
+    mean = 8.71 / 3
+    spread = (0.75 - mean) ** 2 + (2.5 - mean) ** 2 + (5.46 - mean) ** 2
+    assert fit.r_squared == pytest.approx(1 - (residuals**2).sum() / spread)
+    np.testing.assert_allclose(metrics.predict_forgetting(fit, [0.0, 2.0]), [0, 2 * a + 4 * b])
+
+
+def test_the_order_of_models_counts_pairs_and_a_tie_half():
+    assert metrics.fit_forgetting([1.0, 2.0, 3.0], [0.1, 0.3, 0.2]).ordered == pytest.approx(2 / 3)
+    assert metrics.fit_forgetting([1.0, 2.0, 3.0], [0.1, 0.1, 0.2]).ordered == pytest.approx(5 / 6)
+
+
 def test_score_change_counts_what_was_gained_and_lost():
     before, after = [1, 1, 0, 1, 0, 1, 1], [1, 0, 1, 0, 0, 0, 1]
     result = metrics.score_change(before, after)
@@ -158,6 +197,10 @@ def test_score_change_counts_what_was_gained_and_lost():
         (lambda: metrics.nll_change([1.0], [1.0], [0]), "denominator is 0"),
         (lambda: metrics.nll_change([-1.0], [1.0], [2]), "before must be in"),
         (lambda: metrics.score_change([1.0], [np.nan]), "not finite"),
+        (lambda: metrics.new_task_kl([[-1.0]], [[0.0]], [0]), "start_logps must be log-probs"),
+        (lambda: metrics.new_task_kl([[0.0]], [[0.0]], [0, 1]), r"\[n, V\]"),
+        (lambda: metrics.fit_forgetting([1.0, 2.0, 2.0], [1.0, 2.0, 3.0]), "3 different KLs"),
+        (lambda: metrics.fit_forgetting([1.0, 2.0, 3.0], [1.0, 1.0, 1.0]), "the same"),
     ],
 )
 def test_bad_input_is_named(call, words):
