@@ -59,7 +59,8 @@ ELSEWHERE = {
     "f_dpo": "f_dpo_reverse_kl, f_dpo_forward_kl, f_dpo_js or f_dpo_alpha",
     "humanline": "humanline+NAME, a row whose log-ratios of tokens are clamped: humanline+dpo",
     "rubrics": "a setting: --reward.judge.ask rubric with questions, or jalign label --ask rubric",
-    "online_merging": "an optimizer from Python: jalign.optim.online_merging around another one",
+    "online_merging": "a setting of the optimizer: --optim.merging.base MODEL, that before "
+    "fine-tuning; from Python jalign.optim.online_merging around another one",
     "drpo": "diff_ndcg",
     "gpo": "gpo_logistic, gpo_hinge, gpo_squared, gpo_exponential, gpo_savage or "
     "gpo_truncated_quadratic",

@@ -11,10 +11,11 @@ from jsonargparse import ArgumentParser
 from jalign.about import hyperparameters
 from jalign.algorithms import ALGORITHMS, get
 from jalign.core import did_you_mean
-from jalign.options import LoraConfig
+from jalign.options import LoraConfig, MergingConfig
 
 WIDTH = 80  # columns
-_OPTIONAL_SECTIONS = {"model.lora": LoraConfig}  # null unless one of their keys is given
+# null unless one of their keys is given
+_OPTIONAL_SECTIONS = {"model.lora": LoraConfig, "optim.merging": MergingConfig}
 _TOP = "run"  # keys without a section
 _MINE = "jalign init mine.yaml --algorithm dpo --model MODEL --data pairs.jsonl"
 

@@ -26,7 +26,7 @@ class OnlineMergingState(NamedTuple):
 
 def online_merging(
     inner: optax.GradientTransformation,
-    base: PyTree,
+    base: PyTree | None,
     *,
     alpha: float = 1e-6,
     density: float = 0.5,
@@ -45,7 +45,8 @@ def online_merging(
     Args:
       inner: an optimizer, its learning rate included, such as `optax.adamw(1e-5)`.
       base: parameters before fine-tuning, a tree like those that are trained. They start from the
-        fine-tuned model, the reference of alignment.
+        fine-tuned model, the reference of alignment. None: tau is 0; a
+        run sets the state's `reference_delta` once the base is loaded.
       alpha: weight of tau, which is added in EVERY step, in [0, 1); 1e-6.
       density: share of the entries that stay, in (0, 1]; 0.5.
       seed: of dare.
@@ -60,21 +61,13 @@ def online_merging(
         raise ValueError(f"density must be in (0, 1], got {density}")
     if method not in ("dare", "ties"):
         raise ValueError(f"method must be 'dare' or 'ties', got {method!r}")
-
-    def sparse(tree: PyTree, step: Array | int) -> PyTree:
-        if method == "ties":
-            return jax.tree.map(lambda x: _largest(x, density), tree)
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        leaves, structure = jax.tree.flatten(tree)
-        # a mask of its own for each tensor
-        keys = jax.random.split(key, len(leaves))
-        kept = [_dropped(x, k, density) for x, k in zip(leaves, keys, strict=True)]
-        return jax.tree.unflatten(structure, kept)
+    options = {"method": method, "density": density, "seed": seed}
 
     # the start of training is the reference, so only the base has to be given
     def init(params: PyTree) -> OnlineMergingState:
-        tau = jax.tree.map(lambda p, b: jnp.asarray(p - b, jnp.float32), params, base)
-        return OnlineMergingState(inner.init(params), jnp.zeros((), jnp.int32), sparse(tau, 0))
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
+        tau = zeros if base is None else reference_delta(params, base, **options)
+        return OnlineMergingState(inner.init(params), jnp.zeros((), jnp.int32), tau)
 
     def update(
         updates: PyTree, state: OnlineMergingState, params: PyTree = None
@@ -93,12 +86,36 @@ def online_merging(
         merged = jax.tree.map(
             lambda tau, d, u: merge(tau, d).astype(u.dtype),
             state.reference_delta,
-            sparse(delta, step),
+            _sparse(delta, step, **options),
             delta,
         )
         return merged, OnlineMergingState(own, step, state.reference_delta)
 
     return optax.GradientTransformation(init, update)
+
+
+def reference_delta(
+    params: PyTree,
+    base: PyTree,
+    *,
+    method: Literal["dare", "ties"] = "dare",
+    density: float = 0.5,
+    seed: int = 0,
+) -> PyTree:
+    """tau, in float32: what fine-tuning changed, made sparse as `online_merging` does."""
+    tau = jax.tree.map(lambda p, b: jnp.asarray(p, jnp.float32) - b, params, base)
+    return _sparse(tau, 0, method=method, density=density, seed=seed)
+
+
+def _sparse(tree: PyTree, step: Array | int, *, method: str, density: float, seed: int) -> PyTree:
+    if method == "ties":
+        return jax.tree.map(lambda x: _largest(x, density), tree)
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    leaves, structure = jax.tree.flatten(tree)
+    # a mask of its own for each tensor
+    keys = jax.random.split(key, len(leaves))
+    kept = [_dropped(x, k, density) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, kept)
 
 
 def _dropped(x: Array, key: Array, density: float) -> Array:

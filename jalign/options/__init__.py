@@ -10,7 +10,7 @@ from jalign.options.data import DataConfig, Sources
 from jalign.options.feedback import LabelConfig, PromptsConfig, ReviseConfig
 from jalign.options.judge import JudgeConfig, LanguageModelConfig
 from jalign.options.model import LoraConfig, ModelConfig
-from jalign.options.optim import OptimConfig
+from jalign.options.optim import MergingConfig, OptimConfig
 from jalign.options.reward import RewardConfig
 from jalign.options.rollout import RolloutConfig
 from jalign.options.run import RunOptions
@@ -28,6 +28,7 @@ __all__ = [
     "LanguageModelConfig",
     "LogConfig",
     "LoraConfig",
+    "MergingConfig",
     "MeshConfig",
     "ModelConfig",
     "OptimConfig",

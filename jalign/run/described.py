@@ -60,6 +60,12 @@ def _optimizer(options: RunOptions) -> str:
         for name in (*always, "clip_norm", "l1", "moments", "offload")
         if name in always or name == "clip_norm" or getattr(c, name) != getattr(plain, name)
     }
+    if c.merging is not None:
+        more |= {
+            f"merging ({c.merging.method})": _listed(
+                {"alpha": c.merging.alpha, "density": c.merging.density, "base": c.merging.base}
+            )
+        }
     return _listed(
         {"": f"{c.name}, learning rate {_short(c.learning_rate)}{ordinary}, {c.schedule}{to}{warm}"}
         | more

@@ -26,6 +26,7 @@ from jalign.run.batches import held_source_of, source_of, steps_of
 from jalign.run.cached_reference import with_cached_reference
 from jalign.run.hooks import Hooks, hooks_of
 from jalign.run.identity import NOTES, identity_of, unsaid
+from jalign.run.merging_base import with_base
 from jalign.run.outcome import log_outcome
 from jalign.run.roles import initial_state
 from jalign.run.rollouts import evaluator_of, trained_temperature
@@ -83,6 +84,8 @@ class Session:
         checkpoint = self.options.checkpoint
         self.checkpoints = Checkpointer(self.out / folder.CHECKPOINTS, keep=checkpoint.keep)
         self.start, self.meta = self._resume()
+        if self.options.optim.merging and setup.inputs.optimizer is None and not self.start:
+            self.state = with_base(self.state, self.options, mesh)
         # after resuming: rows behind the checkpoint are dropped from the record
         self.log = self._open_log(closing, trackers, since)
         self.profile = self._profile(profile)

@@ -20,6 +20,7 @@ def check_models(options: RunOptions) -> Iterator[str]:
     if options.reference == "cached" and (why := _why_not_cached(options)):
         yield f"reference: cached does not apply to {row.name}: {why}"
     yield from _check_reference(options)
+    yield from _check_merging(options)
     if model.critic and not row.needs_critic:
         yield f"model.critic does not apply: {row.name} trains no critic"
     if model.reference_offload == "host" and (why := _why_not_offloaded(options)):
@@ -81,6 +82,27 @@ def _check_reference(options: RunOptions) -> Iterator[str]:
             f"ref_sync_steps does not apply: with these hyper-parameters {row.name} reads no "
             "reference"
         )
+
+
+def _check_merging(options: RunOptions) -> Iterator[str]:
+    row, model, merging = options.algorithm, options.model, options.optim.merging
+    if merging is None:
+        return
+    if not merging.base:
+        yield "optim.merging.base must be set: the model before it was fine-tuned to model.path"
+    if merging.base == model.path:
+        yield (
+            "optim.merging does not apply: its base is model.path itself, which fine-tuning has "
+            "not changed"
+        )
+    if model.lora or model.adapter:
+        yield (
+            "optim.merging does not apply to adapters: the base before fine-tuning has none; "
+            "leave out model.lora and model.adapter"
+        )
+    # the base has no such head, and what fine-tuning changed would not be known of it
+    if row.needs_value_head or row.needs_critic:
+        yield f"optim.merging does not apply to {row.name}: its scalar head is not in the base"
 
 
 def _why_not_cached(options: RunOptions) -> str | None:
