@@ -1,8 +1,8 @@
 """`robust_kto` against `kto` where 0, 20 and 40 % of the thumbs are wrong, in three ways; 3 seeds.
 
     python configs/real/noise_stories.py OUT [--model embedded] [--methods kto robust_kto]
-                                         [--steps 30] [--rate 2e-3] [--tokens 40] [--minutes 60]
-                                         [--report]
+                                         [--steps 30] [--batch 32] [--rate 2e-3] [--tokens 40]
+                                         [--minutes 60] [--report]
 
 The pairs are those of the package: two continuations of an opening, of which the more cheerful one
 is preferred. A pair gives one thumb up and one down, both wrong if the pair is inverted
@@ -40,7 +40,7 @@ from jalign.train.step import TrainStepFn, create_state, make_train_step
 
 NOISE = [("none", 0.0), *((kind, share) for share in (0.2, 0.4) for kind in KINDS)]
 SEEDS = 3
-BATCH, WARMUP = 32, 3
+WARMUP = 3
 
 Cell = dict[str, Any]
 
@@ -51,13 +51,16 @@ class Setting(NamedTuple):
     policy: jalign.Policy
     limits: dict[str, int]
     count: int  # of steps
+    batch: int  # thumbs of each
     optimizer: optax.GradientTransformation
     start: nnx.State
     logps: np.ndarray  # of the held-out pairs, at the start
     steps: dict[str, TrainStepFn]
 
 
-def setting(model: str, methods: list[str], count: int, rate: float, tokens: int) -> Setting:
+def setting(
+    model: str, methods: list[str], count: int, batch: int, rate: float, tokens: int
+) -> Setting:
     policy = jalign.load(model, lora=0 if model == "embedded" else 16)
     apply, params, _ = policy.functional()
     ramp = optax.linear_schedule(rate / WARMUP, rate, WARMUP - 1)
@@ -69,7 +72,8 @@ def setting(model: str, methods: list[str], count: int, rate: float, tokens: int
         for name in methods
     }
     start = jax.tree.map(jnp.copy, params)
-    return Setting(policy, limits, count, optimizer, start, held_logps(policy, limits), steps)
+    logps = held_logps(policy, limits)
+    return Setting(policy, limits, count, batch, optimizer, start, logps, steps)
 
 
 def cell(s: Setting, method: str, kind: str, share: float, seed: int) -> Cell:
@@ -96,19 +100,20 @@ def batches_of(s: Setting, row: Algorithm, kind: str, share: float, seed: int):
     """The batches of a run on the training pairs, with labels inverted."""
     flip = {"flip": kind, "flip_share": share} if share else {}
     run = jalign.offline(
-        row, s.policy, read(str(embedded.pairs("train")))[: s.count * BATCH // 2], eval=[],
-        batch_size=BATCH, steps=s.count, seed=seed, max_tokens=4096, **flip, **s.limits,
+        row, s.policy, read(str(embedded.pairs("train")))[: s.count * s.batch // 2], eval=[],
+        batch_size=s.batch, steps=s.count, seed=seed, max_tokens=4096, **flip, **s.limits,
     )  # fmt: skip
     examples, spec = run.setup.examples, s.policy.decoder.spec
     assert examples is not None
     batches = source_of(run.options, examples, s.policy.mesh, spec).batches
     # KTO's baseline couples the examples of a batch: in one micro-batch it takes one pass, not two
     response = s.limits["max_response_len"]
-    scored = 2 * BATCH * response
+    scored = 2 * s.batch * response
     (shape, *_) = batches.shapes.shapes
     shape = shape._replace(
-        tokens=BATCH * s.limits["max_prompt_len"] + scored + 8, rows=2 * BATCH, scored=scored,
-        row_len=max(x.row_len for x in batches.shapes.shapes), prompts=BATCH, response_len=response,
+        tokens=s.batch * s.limits["max_prompt_len"] + scored + 8, rows=2 * s.batch, scored=scored,
+        row_len=max(x.row_len for x in batches.shapes.shapes), prompts=s.batch,
+        response_len=response,
     )  # fmt: skip
     batches.shapes = replace(batches.shapes, shapes=(shape,), bounds=(1,))
     return batches
@@ -179,12 +184,15 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--methods", nargs="+", default=["kto", "robust_kto"])
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
     if not options.report:
-        made = setting(options.model, options.methods, options.steps, options.rate, options.tokens)
+        made = setting(
+            *(getattr(options, n) for n in ("model", "methods", "steps", "batch", "rate", "tokens"))
+        )
         run_cells(made, options.out, options.minutes)
     table(options.methods, options.out)

@@ -44,8 +44,15 @@ def nash_mp(
       as `kl_to_last`.
     Raises:
       ValueError: beta <= 0 or eta <= 0.
-    Deviations: one proximal step from a target that follows slowly stands for the two of mirror
-      prox. The objective is the paper's as reported; no code of the authors was there to compare.
+    Deviations: derived here and not compared with the paper's text or code, of which only the
+      abstract was there. Mirror prox on P(p > q) - beta KL(p || ref) + beta KL(q || ref) takes two
+      proximal steps from the same policy p_k: h maximizes P(h > p_k) - beta KL(h || ref) -
+      KL(h || p_k) / eta, and p_k+1 the same with P(p_k+1 > h). Both are this loss, its win_prob
+      against p_k and against h, last_token_logps of p_k; with eta 2 they have the rate of the
+      abstract, KL(equilibrium || p) <= (1 + 2 beta)^(-N / 2) after N queries
+      (tests/test_nash_games.py). The row `nash_mp` takes the first step alone, against a target
+      that follows: with a fixed target it ends at h, with one that follows at the equilibrium
+      of the regularized game, which mirror prox has, too.
     >>> import jax.numpy as jnp
     >>> a = lambda *x: jnp.array([x])
     >>> x = a(-1.0, -2.0), a(-1.5, -2.5), a(-1.0, -2.5), jnp.array([1.0]), a(True, True)
