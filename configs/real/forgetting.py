@@ -1,6 +1,6 @@
 """SFT and alignment on a new skill, and what each way of doing both forgets:
 
-    python configs/real/forgetting.py [STEPS]
+    python configs/real/forgetting.py OUT [--steps 30] [--seeds 3] [--minutes 60]
 
 The model in the package writes stories. The new skill is to write them in capitals: demonstrations
 are the chosen responses of its pairs in capitals, pairs are both responses in capitals. Every way
@@ -11,21 +11,29 @@ held-out data:
   likelier one;
 * kept nll: of stories as they were, nats per token; forgot: its difference from the start;
 * KL on new: KL(start || model) per token of the demonstrations, which predicts what is forgotten
-  ("RL's Razor", arXiv 2509.04259).
+  ("RL's Razor", arXiv 2509.04259); its quadratic law is fitted to all models at the end.
+
+Models are trained seed by seed (the order of the data) and what was measured is kept in
+OUT/results.jsonl: the same command continues. No model is begun after --minutes.
 """
 
+import argparse
 import gzip
 import json
-import sys
 import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 
 import jalign
 from jalign import embedded
+from jalign.eval import metrics
 from jalign.models import merge
 from jalign.optim.online_merging import online_merging
 from jalign.run.policy import Policy
@@ -62,11 +70,16 @@ def start() -> Policy:
 
 
 def trained(
-    algorithm: str, policy: Policy, data: Rows, optimizer: optax.GradientTransformation, steps: int
+    algorithm: str,
+    policy: Policy,
+    data: Rows,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    seed: int,
 ) -> Policy:
-    run = jalign.offline(algorithm, policy, data=data, holdout=0)
+    run = jalign.offline(algorithm, policy, data=data, holdout=0, seed=seed)
     with tempfile.TemporaryDirectory() as out:
-        run.fit(steps=steps, optimizer=optimizer, out=out, console=None)
+        run.fit(steps=steps, optimizer=optimizer, out=out, checkpoint_every=0, console=None)
         return run.policy
 
 
@@ -82,7 +95,7 @@ def with_change(change: nnx.State) -> Policy:
     return policy
 
 
-def ways(steps: int) -> dict[str, Callable[[], Policy]]:
+def ways(steps: int, seed: int) -> dict[str, Callable[[], Policy]]:
     base = weights(start())
     shown = demonstrations(PAIRS)
     models: dict[str, Policy] = {}
@@ -93,10 +106,10 @@ def ways(steps: int) -> dict[str, Callable[[], Policy]]:
         return models[name]
 
     def sft(loss: str = "sft") -> Policy:
-        return once(loss, lambda: trained(loss, start(), shown, optax.adamw(SFT_RATE), steps))
+        return once(loss, lambda: trained(loss, start(), shown, optax.adamw(SFT_RATE), steps, seed))
 
     def dpo(policy: Policy, optimizer: optax.GradientTransformation | None = None) -> Policy:
-        return trained("dpo", policy, PAIRS, optimizer or optax.adamw(PREFERENCE_RATE), steps)
+        return trained("dpo", policy, PAIRS, optimizer or optax.adamw(PREFERENCE_RATE), steps, seed)
 
     def paft() -> Policy:
         changes = [
@@ -114,7 +127,7 @@ def ways(steps: int) -> dict[str, Callable[[], Policy]]:
         "sft, then dpo": lambda: dpo(sft()),
         "dft": lambda: sft("dft"),
         "dft, then dpo": lambda: dpo(sft("dft")),
-        "orpo": lambda: trained("orpo", start(), PAIRS, optax.adamw(SFT_RATE), steps),
+        "orpo": lambda: trained("orpo", start(), PAIRS, optax.adamw(SFT_RATE), steps, seed),
         "paft (sft and dpo, ties)": paft,
         "sft, then dpo, OnDARE": lambda: merged("dare", 1e-3),
         "sft, then dpo, OnTIES": lambda: merged("ties", 1e-3),
@@ -133,16 +146,58 @@ def measured(policy: Policy) -> tuple[float, float, float, float]:
     return on_pairs["nll_loss"], on_pairs["logps/accuracies"], kept["loss"], apart["loss"]
 
 
-def main(steps: int = 60) -> None:
-    print("| trained by | new nll | accuracy | kept nll | forgot | KL on new |")
-    print("|---|---|---|---|---|---|")
-    first = None
-    for name, make in ways(steps).items():
-        new, accuracy, kept, apart = measured(make())
-        first = kept if first is None else first
-        print(f"| {name} | {new:.3f} | {accuracy:.3f} | {kept:.3f} | ", end="")
-        print(f"{kept - first:+.3f} | {apart:.3f} |", flush=True)
+def run(out: Path, steps: int, seeds: int, minutes: float) -> None:
+    """Measure what is not in OUT/results.jsonl, until the time is over."""
+    out.mkdir(parents=True, exist_ok=True)
+    done = {(r["way"], r["seed"]) for r in results(out)}
+    end = time.monotonic() + 60 * minutes
+    for seed in range(seeds):
+        for name, make in ways(steps, seed).items():
+            # the start has no seed
+            if (name, seed) in done or (seed and name == "start") or time.monotonic() > end:
+                continue
+            new, accuracy, kept, apart = measured(make())
+            row = {"way": name, "seed": seed, "new": new, "accuracy": accuracy}
+            with (out / "results.jsonl").open("a") as file:
+                file.write(json.dumps(row | {"kept": kept, "kl": apart}) + "\n")
+
+
+def results(out: Path) -> list[dict[str, Any]]:
+    file = out / "results.jsonl"
+    return [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
+
+
+def table(out: Path) -> None:
+    """Means over seeds and their standard deviations, and the law of what was forgotten."""
+    rows = results(out)
+    first = next(r["kept"] for r in rows if r["way"] == "start")
+    rows = [r | {"forgot": r["kept"] - first} for r in rows]
+    print("| trained by | seeds | new nll | accuracy | kept nll | forgot | KL on new |")
+    print("|---|---|---|---|---|---|---|")
+    for way in dict.fromkeys(r["way"] for r in rows):
+        of = [r for r in rows if r["way"] == way]
+        cells = [_mean([r[n] for r in of]) for n in ("new", "accuracy", "kept", "forgot", "kl")]
+        print(f"| {way} | {len(of)} | {' | '.join(cells)} |")
+    models = [r for r in rows if r["way"] != "start"]
+    kl, forgot = ([max(r[n], 0.0) for r in models] for n in ("kl", "forgot"))
+    law = metrics.fit_forgetting(kl, forgot)
+    print(
+        f"\nforgot = {law.linear:.3f} KL + {law.quadratic:.4f} KL^2 over {len(kl)} models: ", end=""
+    )
+    print(f"R^2 {law.r_squared:.2f}, {law.ordered:.2f} of the pairs of models in its order")
+
+
+def _mean(values: list[float]) -> str:
+    spread = f" ({np.std(values, ddof=1):.3f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=60)
+    options = parser.parse_args()
+    run(options.out, options.steps, options.seeds, options.minutes)
+    table(options.out)
