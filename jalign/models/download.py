@@ -36,7 +36,8 @@ def download(name: str) -> Path:
 
     Raises:
       ValueError: there is no such model, or its terms have not been accepted.
-      OSError: the download has stopped before it was complete.
+      OSError: the connection has ended before the download was complete, the hub refuses it, or
+        the files cannot be written.
     """
     patterns = {"allow_patterns": list(WANTED), "ignore_patterns": list(UNWANTED)}
     try:
@@ -47,12 +48,15 @@ def download(name: str) -> Path:
             "to a token of that account"
         ) from e
     except (OSError, HTTPError, HFValidationError, XetDownloadError) as e:
-        unknown = (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError)
-        if isinstance(e, unknown) and not isinstance(e, IncompleteSnapshotError):
+        broken = (IncompleteSnapshotError, XetDownloadError, ConnectionError, TimeoutError)
+        # what the hub answers is an OSError too; the errors of a connection under it are none
+        if isinstance(e, broken) or not isinstance(e, (OSError, HFValidationError)):
+            raise OSError(
+                f"the download of {name} is not complete ({type(e).__name__}: {e}). The same "
+                "command continues it: files that are complete are kept"
+            ) from e
+        if isinstance(e, (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError)):
             raise ValueError(
                 f"{name!r} is neither a folder here nor a model on the hub: {e}"
             ) from e
-        raise OSError(
-            f"the download of {name} is not complete ({type(e).__name__}: {e}). The same command "
-            "continues it: files that are complete are kept"
-        ) from e
+        raise OSError(f"{name} cannot be downloaded ({type(e).__name__}: {e})") from e

@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
-from huggingface_hub import constants, file_download
+from huggingface_hub import constants, errors, file_download
 
 from jalign.models import hub
 
@@ -135,3 +136,30 @@ def test_a_download_that_stops_says_so_and_goes_on_with_what_is_missing(server):
     server.breaks, server.requests = {}, []
     assert (hub.find("some/model") / SECOND).read_bytes() == FILES[SECOND]
     assert {name for name, _ in server.requests} == {SECOND}
+
+
+def answer(status):
+    return errors.HfHubHTTPError(f"{status}", response=SimpleNamespace(headers={}, request=None))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "why"),
+    [
+        (errors.HTTPError("the peer closed the connection"), OSError, "is not complete"),
+        (ConnectionResetError("reset"), OSError, "is not complete"),
+        (errors.IncompleteSnapshotError("some files", "here"), OSError, "is not complete"),
+        (errors.XetDownloadError("a chunk"), OSError, "is not complete"),
+        (answer(403), OSError, "some/model cannot be downloaded .HfHubHTTPError: 403"),
+        (OSError(28, "No space left on device"), OSError, "some/model cannot be .*No space left"),
+        (errors.LocalEntryNotFoundError("no snapshot"), ValueError, "neither a folder here nor"),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, Exception) else "",
+)
+def test_only_a_download_that_broke_off_is_said_to_go_on(error, kind, why, monkeypatch):
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing)
+    with pytest.raises(kind, match=why) as raised:
+        hub.find("some/model")
+    assert ("same command continues" in str(raised.value)) == (why == "is not complete")
