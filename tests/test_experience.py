@@ -1,12 +1,15 @@
 """What online methods make of judged samples, by hand."""
 
 import math
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign import experience
+from jalign import experience, losses
+from jalign.algorithms import get
+from jalign.train.experience_fields import experience_fields
 
 A = lambda *x: jnp.array(x, jnp.float32)  # noqa: E731
 NAN = math.nan
@@ -66,3 +69,22 @@ def test_numbers_out_of_range_are_refused():
         experience.top_share(scores, scores > 0, alpha=2.0)
     with pytest.raises(ValueError, match="beta must be > 0"):
         experience.rejection_sampled(scores, scores > 0, jnp.ones((1, 2, 2)), rejection_beta=0.0)
+
+
+def test_importance_weights_are_those_of_the_responses_that_are_taken():
+    """A*-PO's row reads one response of three; the policy has moved by log 1.5 at its tokens."""
+    valid = jnp.ones((1, 3), bool)
+    arrays = {
+        "scores": A([1.0, 0.0, 0.5]),
+        "valid": valid,
+        "mask": jnp.ones((1, 3, 2), bool),
+        "old_token_logps": jnp.zeros((1, 3, 2)).at[0, 0].set(math.log(1.5)),
+        "sampler_token_logps": jnp.zeros((1, 3, 2)),
+    }
+    row = replace(get("a_star_po"), loss=losses.ppo_clip)  # per token
+    plain, weighted = (
+        experience_fields(row, arrays, kl_coef=None, importance_cap=cap)["advantages"]
+        for cap in (0.0, 4.0)
+    )
+    assert plain.shape == (1, 1, 2)
+    np.testing.assert_allclose(weighted, 1.5 * plain, rtol=1e-6)

@@ -146,6 +146,20 @@ def test_an_opponent_and_a_judge_in_this_process_are_programs():
     assert programs["sampling of the mixture"].arguments > programs["sampling"].arguments
 
 
+def test_a_policy_of_the_last_iteration_and_a_moving_reference_are_models_that_write():
+    needs("v5e-4")
+    sizes = ["--steps", "2", "--batch_size", "4", "--rollout.max_new_tokens", "32"]
+    given = ["--model.path", "embedded", "--data.train", "embedded", "--model.depth", "1", *sizes]
+    given += ["--reward.functions", "{repetition: 1.0}"]
+    written = {}
+    with little_effort():
+        for name, more in (("egpo", []), ("xpo", ["--algorithm.ref_sync_steps", "2"])):
+            config = read_config(["--algorithm", name, *given, *more])
+            report = plan_run(config, target("v5e-4"), name)
+            written[name] = [p.name for p in report.programs if p.name.startswith("sampling of")]
+    assert written == {"egpo": ["sampling of the last"], "xpo": ["sampling of the reference"]}
+
+
 def test_the_mesh_of_a_config_must_fit_the_target():
     needs("v5e-4")
     with pytest.raises(ValueError, match="does not fit 4 devices"):

@@ -6,7 +6,6 @@ TRL; `jalign algorithms NAME` prints it, the loss's docstring and every hyper-pa
 """
 
 import difflib
-from contextlib import suppress
 from dataclasses import replace
 
 from jalign.algorithms import custom
@@ -107,10 +106,12 @@ def name_of(row: Algorithm) -> str:
     wrapper, _, inner = row.name.partition("+")
     # a wrapped row of the catalogue is found by its name, as in any other process
     if wrapper in WRAPPERS and inner.rpartition("+")[2] in ALGORITHMS:
-        # a user's row may be named as a wrapper would refuse it
-        with suppress(TypeError, ValueError):
-            if replace(row, hyper={}) == get(row.name):
-                return row.name
+        try:
+            same = replace(row, hyper={}) == get(row.name)
+        except (TypeError, ValueError):  # a user's row, named as a wrapper would refuse it
+            same = False
+        if same:
+            return row.name
     return custom.registered_name(row, ALGORITHMS)
 
 

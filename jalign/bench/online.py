@@ -100,7 +100,7 @@ def config_online_step(options: RunOptions) -> Work:
         row, examples, sample, _reward(rollout_spec.responses), model.apply, rollout_spec, mesh,
         seed=options.seed, compiler_options=xla_options,
     )  # fmt: skip
-    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    optimizer = options.any_optimizer()
     state, frozen = initial_state(options, model, mesh, optimizer)
     step = jax.jit(
         make_train_step(row, model.apply, optimizer), donate_argnums=0, compiler_options=xla_options

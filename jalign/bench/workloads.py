@@ -21,7 +21,7 @@ from jalign.models.quant import quantize_in_place
 from jalign.optim.optimizer import make_optimizer
 from jalign.options import RunOptions
 from jalign.parallel.mesh import batch_shards, make_mesh
-from jalign.parallel.rules import shardings
+from jalign.parallel.rules import place
 from jalign.plan import data as plan_data
 from jalign.plan.architectures import config_of
 from jalign.run import data as build_data
@@ -171,7 +171,7 @@ def config_step(options: RunOptions, *, random: bool = False) -> Work:
     steps = max(steps_of(options, source.batches), options.optim.warmup_steps)
     optimizer, _ = options.optim.make(steps)
     state, frozen = initial_state(options, model, mesh, optimizer)
-    row = options.algorithm
+    row = options.trained_algorithm
     if options.reference == "cached":
         source.columns, frozen = _zeros_for(row, len(examples)), Frozen(frozen.base, None)
     step = jax.jit(make_train_step(row, model.apply, optimizer), donate_argnums=0)
@@ -190,10 +190,8 @@ def random_weights(
     model = hub.init(config_of(name)[0], key=jax.random.key(0), **load_options)
     if quant:
         quantize_in_place(model, quant)
-        state = nnx.state(model)
         # the codes come out of a jit without the mesh's rules
-        here = load_options["mesh"], state, load_options.get("rules")
-        nnx.update(model, jax.device_put(state, shardings(*here)))
+        place(model, load_options["mesh"], load_options.get("rules"))
     return model
 
 

@@ -100,8 +100,7 @@ def _subject(
     before: Mapping[str, float],
 ) -> Subject:
     mesh = mesh_of(options.mesh)
-    # no optimizer state is read; a schedule needs a length all the same
-    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    optimizer = options.any_optimizer()
     initial, frozen = initial_state(options, model, mesh, optimizer)
     state = state or initial
     held = build_data.held_of(options, model.tokenizer, build_data.held_rows(options))

@@ -74,7 +74,7 @@ def suspects(
     options, model, state, _ = runs.newest(run, runs.which(step))
     algorithm, mesh = options.algorithm, mesh_of(options.mesh)
     step_of = _reward_step(algorithm, model.apply)
-    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    optimizer = options.any_optimizer()
     # the reference is not in the checkpoint where it is fixed
     _, frozen = initial_state(options, model, mesh, optimizer)
     frozen = with_reference(frozen, state)

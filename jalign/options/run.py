@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import optax
+
 from jalign import algorithms
 from jalign.algorithms.corrections import corrected
 from jalign.core import Algorithm
@@ -81,6 +83,12 @@ class RunOptions(RunFields):
         """
         row = corrected(self.algorithm, self.rollout.corrections)
         return with_router_losses(row, self.model.router_balance, self.model.router_z)
+
+    def any_optimizer(self) -> optax.GradientTransformation:
+        """The optimizer where nothing is trained: its state has the run's shapes. Before data are
+        read the number of updates is not known where epochs are set, but a schedule needs a length.
+        """
+        return self.optim.make(max(self.steps, self.optim.warmup_steps, 1))[0]
 
     def check(self) -> RunOptions:
         """These options, if nothing is wrong with them that shows without data or devices.

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from flax import nnx
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -95,6 +96,18 @@ def shardings(mesh: Mesh, abstract_state: PyTree, rules: Rules | None = None) ->
             f"sharding rules that match no parameter: {', '.join(idle)}; there is: {names}"
         )
     return jax.tree_util.tree_unflatten(structure, out)
+
+
+def place(
+    module: nnx.Module, mesh: Mesh, rules: Rules | None = None, only: nnx.filterlib.Filter = ...
+) -> None:
+    """Move the arrays of a module that was made on one device to their `shardings`.
+
+    Args:
+      only: the filter of those that are moved; all of them.
+    """
+    state = nnx.state(module, only)
+    nnx.update(module, jax.device_put(state, shardings(mesh, state, rules)))
 
 
 def default_split(name: str, shape: tuple[int, ...]) -> P:

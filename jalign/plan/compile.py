@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from jalign.kernels.devices import known
 from jalign.parallel.memory import is_on_host
@@ -83,6 +84,24 @@ def little_effort() -> Iterator[None]:
         yield
     finally:
         jax.config.update(_EFFORT, before)
+
+
+@contextmanager
+def not_cached() -> Iterator[None]:
+    """Leave the cache of compiled programs alone: one for an absent device can be written to it but
+    not read from it, since there is no client to load it.
+    """
+    before = jax.config.jax_enable_compilation_cache
+    _enable_cache(False)
+    try:
+        yield
+    finally:
+        _enable_cache(before)
+
+
+def _enable_cache(enabled: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()  # JAX asks only once whether there is one
 
 
 def compile_program(

@@ -25,7 +25,7 @@ from jalign.rollout.decode_model import SamplingWeights, relayout
 from jalign.run import rollouts as build_online
 from jalign.train.scoring import model_fields
 from jalign.train.state import abstract_in, gathered_copy_fn
-from jalign.train.step import make_train_step
+from jalign.train.step import make_train_step, with_reference
 
 if TYPE_CHECKING:
     from jalign.layout import MicroBatches
@@ -60,7 +60,7 @@ def _train_step(
 ) -> Program:
     algorithm, apply = options.trained_algorithm, roles.model.apply
     apply = partial(apply, temperature=build_online.trained_temperature(options))
-    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    optimizer = options.any_optimizer()
     shardings = jax.tree.map(lambda x: x.sharding, roles.state)
     step = jax.jit(
         make_train_step(algorithm, apply, optimizer),
@@ -93,10 +93,11 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[P
     others = options.algorithm.experience.by_policy(settings.responses)
     prompts = (count, longest)
     yield _sampler("sampling", mesh, (policy,), prompts, replace(settings, responses=others))
-    if not options.algorithm.experience.samples_reference:
+    if opponent in ("policy", "data"):
         return
-    reference = _sampling_weights(*build_online.reference_weights(roles.model, roles.frozen))
-    models = (reference,) if opponent == "reference" else (policy, reference)
+    frozen = with_reference(roles.frozen, roles.state)
+    other = _sampling_weights(*build_online.opponent_weights(options, roles.model, frozen))
+    models = (policy, other) if opponent == "mixture" else (other,)
     mixture = c.mixture if opponent == "mixture" else 0.0
     single = replace(settings, responses=settings.responses - others, mixture=mixture)
     prompts = (build_online.prompts_per_call(options), longest)
@@ -150,7 +151,7 @@ def _reader(
         return jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=where)
 
     batch = jax.tree.map(first, part.batch)
-    args = (roles.state.params, roles.frozen, batch)
+    args = (roles.state.params, with_reference(roles.frozen, roles.state), batch)
     return compile_program("log-probs of responses", read, args, names=names)
 
 

@@ -60,7 +60,7 @@ def roles_of(options: RunOptions, mesh: Mesh) -> PlannedRoles:
     c, row = options.model, options.algorithm
     source = Source(mesh, read=_blank, place=partial(_abstract, mesh, options))
     roles = load_roles(options, source, None, path_of=_path)
-    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    optimizer = options.any_optimizer()
     state, frozen = initial_state(
         options,
         roles,

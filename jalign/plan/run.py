@@ -15,7 +15,7 @@ from jalign.options import RunOptions
 from jalign.parallel.mesh import make_mesh
 from jalign.plan import data as plan_data
 from jalign.plan import work
-from jalign.plan.compile import Program, bytes_on_one
+from jalign.plan.compile import Program, bytes_on_one, not_cached
 from jalign.plan.gpus import in_place_of_the_card_here
 from jalign.plan.programs import programs_of
 from jalign.plan.report import Report
@@ -36,7 +36,7 @@ def plan_run(options: RunOptions, goal: Target, name: str) -> Report:
     c = options.mesh
     mesh = make_mesh(c.data, c.fsdp, c.tensor, c.context, c.expert, devices=devices)
     # both in scope while programs are traced: constraints and kernels are chosen then
-    with jax.set_mesh(mesh), in_place_of_the_card_here(goal.accelerator):
+    with jax.set_mesh(mesh), in_place_of_the_card_here(goal.accelerator), not_cached():
         roles = roles_of(options, mesh)
         spec = roles.model.decoder.spec
         online = options.algorithm.experience is not None

@@ -150,10 +150,6 @@ class Rollout(NamedTuple):
         pairs = zip(self.padded_to(length)[1:], other.padded_to(length)[1:], strict=True)
         return Rollout(self.prompts, *(_joined(pair, 1) for pair in pairs))
 
-    def columns(self, which: slice) -> Rollout:
-        """Some of the K responses to every prompt."""
-        return self._mapped(lambda x: x[:, which])
-
     def take(self, responses: Int[np.ndarray, "B k"]) -> Rollout:
         """For every prompt the responses of these indices, in their order."""
         at = np.arange(len(self.prompts))[:, None], responses

@@ -18,7 +18,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.heads import ScalarHead, initial_kernel
 from jalign.models.prune import first_layers
 from jalign.options import RunOptions
-from jalign.parallel.rules import shardings
+from jalign.parallel.rules import place
 from jalign.run.devices import compute_dtype, rules_of
 
 if TYPE_CHECKING:
@@ -174,7 +174,5 @@ def with_adapters(options: RunOptions, decoder: Decoder, seed: int, mesh: Mesh) 
             # + 1: `_head_key` folds in the even offsets, and no two draws may be the same
             rngs=nnx.Rngs(params=jax.random.fold_in(jax.random.key(options.seed), seed + 1)),
         )
-    # adapters and heads are created on one device
-    fresh = nnx.state(decoder, trainable_filter(decoder))
-    nnx.update(decoder, jax.device_put(fresh, shardings(mesh, fresh)))
+    place(decoder, mesh, only=trainable_filter(decoder))
     return decoder

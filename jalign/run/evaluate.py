@@ -32,8 +32,7 @@ def held_out_metrics(run: Run) -> dict[str, float]:
     if run.session is not None:
         state, frozen = run.session.state, run.session.frozen
     else:
-        # only the parameters are read; a schedule needs a length all the same
-        optimizer, _ = setup.options.optim.make(max(setup.options.steps, 1))
+        optimizer = setup.options.any_optimizer()  # only the parameters are read
         state, frozen = initial_state(setup.options, setup.roles, setup.mesh, optimizer)
     frozen = with_reference(frozen, state)
     if setup.held_table is None:

@@ -112,7 +112,7 @@ def newest(
     checkpoints, step = _checkpoints(folder, step)
     mesh = mesh_of(options.mesh)
     model = load_roles(options, Source(mesh), tokenizer_of(options), shared_base=beside)
-    optimizer, _ = options.optim.make(max(options.steps, options.optim.warmup_steps, 1))
+    optimizer = options.any_optimizer()
     state, _ = initial_state(options, model, mesh, optimizer)
     restored = checkpoints.restore(state, step)
     if restored is None:

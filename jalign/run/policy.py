@@ -26,7 +26,7 @@ from jalign.models.decoder import Decoder
 from jalign.models.functional import functional
 from jalign.models.own import Hidden, OwnDecoder, Unembedding
 from jalign.options import MeshConfig, ModelConfig, RunOptions
-from jalign.parallel.rules import shardings
+from jalign.parallel.rules import place
 from jalign.run.decoders import FrozenBase
 from jalign.run.devices import mesh_of
 from jalign.train.objective import Apply
@@ -92,9 +92,7 @@ class Policy:
             module, hidden=hidden, unembedding=unembedding, vocab_size=vocab_size, width=width,
             depth=depth,
         )  # fmt: skip
-        state = nnx.state(decoder)
-        # a user's module was created on one device
-        nnx.update(decoder, jax.device_put(state, shardings(devices, state)))
+        place(decoder, devices)
         options = ModelConfig(path=OWN)
         facts = {"base_model": type(module).__name__}
         return cls(decoder, tokenizer, OWN, devices, options, axes, facts=facts)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from jalign.models.functional import StandaloneModel, functional, policy_of
 from jalign.models.score import HEADS
 from jalign.options import RunOptions
 from jalign.parallel.memory import to_host
-from jalign.parallel.rules import shardings
+from jalign.parallel.rules import place
 from jalign.run.decoders import FrozenBase, Source, read_decoder, trained_decoder, with_head
 from jalign.run.devices import compute_dtype
 from jalign.run.policy import Policy, model_path
@@ -136,9 +136,7 @@ def _with_heads(options: RunOptions, policy: Policy, heads: int, source: Source)
         return decoder
     dtype = policy.decoder.dtype if policy.shared_base else jnp.float32
     decoder = with_head(decoder, heads, dtype, jax.random.key(options.seed))
-    # a new head is created on one device
-    state = nnx.state(decoder.value)
-    nnx.update(decoder.value, jax.device_put(state, shardings(source.mesh, state)))
+    place(decoder.value, source.mesh)
     return decoder
 
 

@@ -142,9 +142,7 @@ def sampler_of(options: RunOptions, model: Roles, table: PromptTable) -> Sampler
             return rollout.beside(data_responses([table.examples[i] for i in indices], single.eos))
         # its own key: with the same one, equal weights would give equal responses
         other_key = jax.random.fold_in(key, 1 << 20)  # batches fold in smaller numbers
-        # the moving copy is of the trained weights alone, a reference may be another model
-        of_last = opponent == "last"
-        other = model.sampling_weights(frozen.last) if of_last else reference_weights(model, frozen)
+        other = opponent_weights(options, model, frozen)
         if opponent != "mixture":
             return rollout.beside(respond(other, prompts, single, other_key, batch_size=size))
         mixed = replace(single, mixture=c.mixture)
@@ -183,6 +181,15 @@ def data_responses(examples: Sequence[Example], eos: Sequence[int]) -> Rollout:
         [[example.responses[0]] for example in examples],
         finished=[[example.responses[0][-1] in eos] for example in examples],
     )
+
+
+def opponent_weights(options: RunOptions, model: Roles, frozen: Frozen) -> Weights:
+    """(graphdef, state) of the model that writes an opponent's responses."""
+    assert options.algorithm.experience is not None
+    # the moving copy is of the trained weights alone, a reference may be another model
+    if options.algorithm.experience.opponent == "last":
+        return model.sampling_weights(frozen.last)
+    return reference_weights(model, frozen)
 
 
 def reference_weights(model: Roles, frozen: Frozen) -> Weights:

@@ -32,6 +32,8 @@ def experience_fields(
     fields = {n: np.asarray(x) for n, x in algorithm.experience.fn(*inputs, **hyper).items()}
     if importance_cap and "advantages" in fields:
         weights = rollout_weights(arrays, importance_cap, per_token=algorithm.loss_per_token)
+        if "take" in fields:  # the advantages are of the responses that it names
+            weights = np.take_along_axis(weights, fields["take"][..., None], 1)
         fields["advantages"] = fields["advantages"] * weights
     if "old_token_logps" in arrays:
         fields["old_token_logps"] = arrays["old_token_logps"]
