@@ -84,14 +84,18 @@ def read_parameters(
     arrays = {path: by_shard(*args, advance) for path, args in direct.items()}
     for path, parts in zip(streams, stream(streams.values(), advance), strict=True):
         arrays |= {f"{path}.parts.{name}" if name else path: x for name, x in parts.items()}
-    # Objects of equal size would mix two models, and no range that was read would tell.
-    if changed := hosts.call_on_main(checkpoint.changed) if together else checkpoint.changed():
-        raise OSError(
-            f"{checkpoint.address} changed while its weights were read: {', '.join(changed)}. The "
-            "same command reads them again"
-        )
+    _check_unchanged(checkpoint, together)
     # Raised once all have been read, so that one error names every tensor.
     if broken:
         where = checkpoint.address
         raise ValueError(f"{where}: weights that are not finite: {', '.join(sorted(broken))}")
     return arrays
+
+
+def _check_unchanged(checkpoint: Checkpoint, together: bool) -> None:
+    """Objects of equal size would mix two models, and no range that was read would tell."""
+    if changed := hosts.call_on_main(checkpoint.changed) if together else checkpoint.changed():
+        raise OSError(
+            f"{checkpoint.address} changed while its weights were read: {', '.join(changed)}. The "
+            "same command reads them again"
+        )
