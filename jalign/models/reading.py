@@ -40,10 +40,8 @@ def read_parameters(
         the same files.
       OSError: files in a bucket were replaced while they were read.
     """
-    together = checkpoint.remote and not all(
-        sharding.is_fully_addressable for sharding in plain.values()
-    )
-    if together:
+    here = all(sharding.is_fully_addressable for sharding in plain.values())
+    if together := checkpoint.remote and not here:
         hosts.check_processes_agree(f"the files of {checkpoint.address}", checkpoint.stored)
     broken: set[str] = set()
     direct: dict[str, tuple[tuple[int, ...], Sharding, Callable[..., np.ndarray]]] = {}
