@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jalign.advantages._arrays import centered, differ, kept, mean
+from jalign.advantages._arrays import centered, kept, mean, over_deviation
 from jalign.advantages.group import group_normalized
 from jalign.losses._math import require
 
@@ -84,12 +84,9 @@ def pass_at_k(scores: Scores, valid: Valid, *, epsilon: float = 1e-6) -> Scores:
     first, second = jnp.sort(known, -1, descending=True)[:, :2].T
     several = jnp.isfinite(second)  # with one response there is nothing to be better than
     lead = jnp.where(several, first - jnp.where(several, second, 0.0), 0.0)
-    n = jnp.sum(valid, -1)
-    squares = jnp.sum(centered(scores, valid, -1) ** 2, -1)
-    deviation = jnp.sqrt(jnp.where(lead > 0, squares, 1.0) / jnp.maximum(n - 1, 1))
-    # the first of equals, of which none leads
+    # the first of equals, whose lead is 0
     best = jnp.arange(scores.shape[-1]) == jnp.argmax(known, -1)[:, None]
-    return jnp.where(best & (lead > 0)[:, None], (lead / (deviation + epsilon))[:, None], 0.0)
+    return over_deviation(jnp.where(best, lead[:, None], 0.0), scores, valid, -1, epsilon)
 
 
 def lite_ppo(scores: Scores, valid: Valid, *, epsilon: float = 1e-4) -> Scores:
@@ -109,7 +106,7 @@ def lite_ppo(scores: Scores, valid: Valid, *, epsilon: float = 1e-4) -> Scores:
     [-1.225, 1.225]
     """
     require(epsilon >= 0, f"epsilon must be >= 0, got {epsilon}")
-    return _over_deviation(centered(scores, valid, -1), scores, valid, epsilon)
+    return over_deviation(centered(scores, valid, -1), scores, valid, (0, 1), epsilon)
 
 
 def gdpo(
@@ -142,7 +139,7 @@ def gdpo(
     for part, weight in zip(each, weights, strict=True):
         # a group of equal rewards is exactly 0, as is a reward that does not apply
         total += weight * group_normalized(part, valid & ~jnp.isnan(part), epsilon=epsilon)
-    return _over_deviation(centered(total, valid), total, valid, epsilon)
+    return over_deviation(centered(total, valid), total, valid, (0, 1), epsilon)
 
 
 def otb(
@@ -206,11 +203,3 @@ def log_mean_exp(scores: Scores, valid: Valid, *, beta: float) -> Float[Array, "
     away = kept(kept(scores, valid) - top[:, None], valid)
     mean_exp = jnp.sum(kept(jnp.exp(away / beta), valid), -1) / jnp.maximum(n, 1)
     return jnp.where(some, top + beta * jnp.log(jnp.where(some, mean_exp, 1.0)), 0.0)
-
-
-def _over_deviation(away: Scores, x: Scores, valid: Valid, epsilon: float) -> Scores:
-    """Divided by the deviation of x over the batch; 0 where all are equal."""
-    some = differ(x, valid, (0, 1))
-    squares = jnp.sum(centered(x, valid) ** 2)
-    deviation = jnp.sqrt(jnp.where(some, squares, 1.0) / jnp.maximum(jnp.sum(valid) - 1, 1))
-    return jnp.where(some, away / (deviation + epsilon), 0.0)

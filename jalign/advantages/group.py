@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jalign.advantages._arrays import centered, differ, kept
+from jalign.advantages._arrays import centered, kept, over_deviation
 from jalign.losses._math import require
 
 Scores = Float[Array, "B K"]
@@ -153,11 +153,4 @@ def process_advantages(
 def _normalized(
     x: Array, where: Array, axis: int | tuple[int, ...], epsilon: float
 ) -> Float[Array, "..."]:
-    """Equal numbers are 0 by decision: their rounding errors over epsilon would not be."""
-    # centered before squaring: the mean of squares minus the squared mean cancels in float32
-    away = centered(x, where, axis)
-    n = jnp.sum(where, axis, keepdims=True)
-    # n - 1, as TRL, verl and OpenRLHF; for a group of 2 that is a factor of 1.4
-    std = jnp.sqrt(jnp.sum(away**2, axis, keepdims=True) / jnp.maximum(n - 1, 1))
-    some = jnp.expand_dims(differ(x, where, axis), axis)
-    return jnp.where(some, away / (jnp.where(some, std, 1.0) + epsilon), 0.0)
+    return over_deviation(centered(x, where, axis), x, where, axis, epsilon)

@@ -10,7 +10,8 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
-from jalign.losses._math import f32, require
+from jalign.losses._math import f32
+from jalign.losses.implicit import implicit_rewards
 
 Out = tuple[Float[Array, "B"], dict[str, Float[Array, "B"]]]
 
@@ -38,7 +39,7 @@ def una(
     >>> round(float(una(jnp.array([-4.0]), jnp.array([-5.0]), jnp.array([0.9]), beta=0.5)[0][0]), 4)
     0.077
     """
-    rewards, rating = _rewards(logps, ref_logps, rating, beta)
+    rewards, (rating,) = implicit_rewards(logps, ref_logps, beta=beta), f32(rating)
     return (jax.nn.sigmoid(rewards) - rating) ** 2, {"rewards": rewards}
 
 
@@ -67,13 +68,7 @@ def una_bce(
     >>> round(float(una_bce(*x, beta=0.5)[0][0]), 4)
     0.5241
     """
-    rewards, rating = _rewards(logps, ref_logps, rating, beta)
+    rewards, (rating,) = implicit_rewards(logps, ref_logps, beta=beta), f32(rating)
     # log_sigmoid, since log(sigmoid) is -inf far from the label
     loss = -rating * jax.nn.log_sigmoid(rewards) - (1 - rating) * jax.nn.log_sigmoid(-rewards)
     return loss, {"rewards": rewards}
-
-
-def _rewards(logps: Array, ref_logps: Array, rating: Array, beta: float) -> tuple[Array, Array]:
-    require(beta > 0, f"beta must be > 0, got {beta}")
-    logps, ref_logps, rating = f32(logps, ref_logps, rating)
-    return beta * (logps - ref_logps), rating

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jalign.losses._lists import kept, leads
+from jalign.losses._lists import FAR, kept, leads
 from jalign.losses._math import require
 
 Out = tuple[Float[Array, "B"], dict[str, Float[Array, "B K"]]]
@@ -138,7 +138,7 @@ def _neural_sort(scores: Array, valid: Array, tau: float) -> Float[Array, "B K K
     scaling = jnp.where(jnp.arange(valid.shape[-1]) < n, n - 1 - 2 * jnp.arange(valid.shape[-1]), 0)
     # the row of rank i is largest at the response with the i-th highest score
     logits = (scaling[:, :, None] * scores[:, None, :] - apart[:, None, :]) / tau
-    return jax.nn.softmax(jnp.where(valid[:, None, :], logits, -1e30), -1)
+    return jax.nn.softmax(jnp.where(valid[:, None, :], logits, FAR), -1)
 
 
 def _scaled(p: Float[Array, "B K K"], valid: Array) -> Float[Array, "B K K"]:

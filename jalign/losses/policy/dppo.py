@@ -56,7 +56,7 @@ def dppo_tv(
     """
     for name, x in {"delta_low": delta_low, "delta_high": delta_high}.items():
         require(0 < x <= 1, f"{name} must be in (0, 1], got {x}")
-    logps, old = _old_and_new(token_logps, old_token_logps, mask)
+    logps, old = recorded(mask, token_logps, old_token_logps)
     # probabilities, not ratios: 0.01 to 0.02 is a ratio of 2 and hardly a change
     moved = jnp.exp(logps) - jnp.exp(old)
     far = moved < -delta_low, moved > delta_high
@@ -94,17 +94,12 @@ def dppo_kl(
     """
     for name, x in {"delta_low": delta_low, "delta_high": delta_high}.items():
         require(x > 0, f"{name} must be > 0, got {x}")
-    logps, old = _old_and_new(token_logps, old_token_logps, mask)
+    logps, old = recorded(mask, token_logps, old_token_logps)
     p, p_old = jnp.exp(logps), jnp.exp(old)
     kl = p_old * (old - logps) + (1 - p_old) * jnp.log((1 - p_old + 1e-8) / (1 - p + 1e-8))
     # a token on its way back is free, however far away it is
     far = (p < p_old) & (kl > delta_low), (p > p_old) & (kl > delta_high)
     return _masked(token_logps, old_token_logps, advantages, mask, far, ratio_max)
-
-
-def _old_and_new(logps: Tokens, old: Tokens, mask: Mask) -> tuple[Array, Array]:
-    logps, old = recorded(mask, logps, old)
-    return logps, old
 
 
 def _masked(
