@@ -22,7 +22,8 @@ else
 fi
 run export HF_HUB_OFFLINE=1 XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}"
 
-jalign="$python -m jalign"
+# a part is a line of words
+run_python=$(quoted "$python") jalign="$(quoted "$python") -m jalign"
 steps="--steps 4 --warmup 2 --" pairs="--batch_size 16" target=h200
 tiny_llama=TinyLlama/TinyLlama_v1.1 gemma=google/gemma-2b decoded=meta-llama/Meta-Llama-3-8B
 length="--prompt 128 --new 256 --repeats 2"
@@ -53,7 +54,7 @@ plan="env JAX_PLATFORMS=cpu $jalign plan"
 to="--target $target --json /dev/stdout"
 part doctor 40 "$jalign doctor --json"
 # one of the tests starts processes, for which memory has to be left
-part cuda_tests 150 "env XLA_PYTHON_CLIENT_PREALLOCATE=false $python $tests tests/gpu"
+part cuda_tests 150 "env XLA_PYTHON_CLIENT_PREALLOCATE=false $run_python $tests tests/gpu"
 part tinyllama_full 75 "$jalign bench step --config $dpo --random $steps $full"
 part mistral_7b_lora 90 "$jalign bench step --config $adapters --random $steps $lora"
 part mistral_7b_qlora 90 "$jalign bench step --config $adapters --random $steps $qlora"

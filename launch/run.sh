@@ -35,11 +35,12 @@ gpu_environment() {
 }
 
 newest_step() {  # of the checkpoints of OUT; nothing where there are none or they cannot be listed
+  local list='import sys; from jalign import store; print(*store.as_path(sys.argv[1]).iterdir(), sep="\n")'
   case $1 in
-    gs://*) gcloud storage ls "$1/checkpoints/" ;;
-    s3://*) aws s3 ls "$1/checkpoints/" ;;
+    # by what the run itself writes with; a machine that only asks for a TPU may have gcloud alone
+    *://*) .venv/bin/python -c "$list" "$1/checkpoints" || gcloud storage ls "$1/checkpoints/" ;;
     *) ls "$1/checkpoints" ;;
-  esac 2>/dev/null | sed -nE 's#^(.*[/ ])?([0-9]+)/?$#\2#p' | sort -n | tail -1 || true
+  esac 2>/dev/null | sed -nE 's#^(.*/)?([0-9]+)/?$#\2#p' | sort -n | tail -1 || true
 }
 
 # A script may say otherwise which codes are started again, what comes first, how to stop the run.
@@ -51,8 +52,7 @@ stop_run() { kill -TERM "$child" 2>/dev/null || true; }
 # ends the run for good.
 keep_running() {
   local out=$1 limit=${JALIGN_RESTARTS:-3} in_vain=0 code again before newest
-  shift
-  stopped=0 child=
+  shift; stopped=0 child=
   [ "$dry_run" = 1 ] || before=$(newest_step "$out")
   while true; do
     prepare

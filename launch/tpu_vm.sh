@@ -35,6 +35,7 @@ case ${RUNTIME:-$type} in
   "$type") fail "no runtime is known for $type (v4-*, v5litepod-*, v5p-*, v6e-*): set RUNTIME" ;;
 esac
 check_config "$config"
+[ "$dry_run" = 1 ] || command -v gcloud >/dev/null || fail "gcloud is not installed: cloud.google.com/sdk"
 [ -r "${HF_TOKEN_PATH:-/dev/null}" ] || fail "no readable file: HF_TOKEN_PATH=$HF_TOKEN_PATH"
 archive=${TMPDIR:-/tmp}/jalign-$name.tar.gz
 queue=(gcloud compute tpus queued-resources)
@@ -42,16 +43,14 @@ tpu=(gcloud compute tpus tpu-vm)
 on_all=("${tpu[@]}" ssh "$name" --zone "$zone" --worker=all --command)
 
 look() {  # sets `state`
-  local ask=("${queue[@]}" list --zone "$zone" --filter "name~/$name\$")
-  ask+=(--format "value(state.state)")
+  local ask=("${queue[@]}" list --zone "$zone" --filter "name~/$name\$" --format "value(state.state)")
   if [ "$dry_run" = 1 ]; then
     show "${ask[@]}"
     state=${state:+ACTIVE}
   else
     state=$("${ask[@]}") || state=UNKNOWN  # it said why; asked again
   fi
-  state=${state:-NONE}
-  echo "$name: $state"
+  state=${state:-NONE}; echo "$name: $state"
 }
 send() { [ -z "$1" ] || run "${tpu[@]}" scp "$1" "$name:$2" --zone "$zone" --worker=all; }
 prepare() {  # until the TPU is there and has the source
@@ -72,7 +71,8 @@ clean_up() { run "${queue[@]}" delete "$name" --zone "$zone" --force --quiet; }
 restartable() { [ "$1" -eq 42 ] || [ "$1" -ge 127 ] || [ "$1" -eq 1 ]; }
 stop_run() { run "${on_all[@]}" "bash jalign/launch/tpu_vm_setup.sh --stop" || true; }
 
-run tar -czf "$archive" pyproject.toml README.md LICENSE jalign configs launch "$config"
+own=$config; [ -f "$own" ] || own=''  # one of configs/ by its name
+run tar -czf "$archive" pyproject.toml README.md LICENSE jalign configs launch ${own:+"$own"}
 [ "$keep" = 1 ] || trap clean_up EXIT
 setup="mkdir -p jalign && tar -xzf jalign.tar.gz -C jalign && cd jalign && bash launch/tpu_vm_setup.sh"
 train=$(quoted .venv/bin/jalign train "$config" --out "$out" "$@")

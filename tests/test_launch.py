@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jalign import store
+from jalign.bench.parts import Part
 from jalign.train.preemption import ExitCode
+from tests import stores
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
@@ -160,6 +163,33 @@ def test_a_tpu_is_not_asked_for_with_arguments_that_cannot_work(arguments, compl
     assert not (copy / "ran").exists()
 
 
+def test_without_gcloud_no_tpu_is_asked_for(copy):
+    (copy / "bin" / "gcloud").unlink()
+    for command in ("bash", "dirname"):
+        (copy / "bin" / command).symlink_to(shutil.which(command))
+    line = "bash launch/tpu_vm.sh n z v6e-16 c.yaml gs://b/x"
+    code, out, err = bash(copy, line, PATH=f"{copy}/bin")
+    assert code == 2 and "gcloud is not installed" in err and not out
+
+
+def test_what_goes_to_a_tpu_has_the_config_if_it_is_a_file_and_else_all_of_configs(copy):
+    line = "bash launch/tpu_vm.sh --dry-run n z v5litepod-8 {} gs://b/x"
+    for config, packed in (("c.yaml", "launch c.yaml"), ("dpo/llama3_8b_lora_v5e8", "launch")):
+        _, out, _ = bash(copy, line.format(config))
+        (tar,) = [x for x in out.splitlines() if x.startswith("+ tar ")]
+        assert tar.endswith(f" configs {packed}")
+
+
+def test_a_python_in_a_folder_with_a_space_checks_a_gpu(copy):
+    python = copy / "my python" / "python3"
+    executable(python, f'printf "%s\\n" "$@" >> "{copy}/ran"')
+    code, _, err = bash(copy, "bash launch/gpu_check.sh out", PYTHON=str(python))
+    assert code == 0, err
+    lines = [x for x in (copy / "ran").read_text().splitlines() if " jalign " in x or "pytest" in x]
+    assert len(lines) == 15
+    assert all(str(python) in Part.of(line).command for line in lines)
+
+
 # Starting again
 
 
@@ -211,16 +241,22 @@ def test_a_new_checkpoint_starts_the_count_anew(copy):
     assert "newest checkpoint 70" in out
 
 
-@pytest.mark.parametrize(
-    ("out", "listed"),
-    [
-        ("gs://b/x", "gs://b/x/checkpoints/5/\ngs://b/x/checkpoints/40/\ngs://b/x/checkpoints/t/"),
-        ("s3://b/x", "                           PRE 5/\n                           PRE 40/"),
-    ],
-)
-def test_the_newest_checkpoint_of_a_bucket_is_found(out, listed, copy):
-    executable(copy / "bin" / ("gcloud" if out[0] == "g" else "aws"), f"echo '{listed}'")
-    assert bash(copy, f". launch/run.sh; newest_step {out}")[1] == "40\n"
+@pytest.mark.parametrize("kind", ["s3", "gs"])
+def test_the_newest_checkpoint_of_a_bucket_is_found_without_its_command_line(kind, copy):
+    executable(copy / ".venv" / "bin" / "python", f'exec "{sys.executable}" "$@"')
+    with getattr(stores, kind)() as bucket:
+        for step in (5, 40, "99.orbax-checkpoint-tmp-9"):
+            store.as_path(f"{bucket}/x/checkpoints/{step}/_METADATA").write_bytes(b"{}")
+        env = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{copy}/bin:/usr/bin:/bin"}
+        assert bash(copy, f". launch/run.sh; newest_step {bucket}/x", **env)[1] == "40\n"
+        assert not (copy / "ran").exists()
+        assert bash(copy, f". launch/run.sh; newest_step {bucket}/y", **env)[1] == ""
+
+
+def test_the_newest_checkpoint_of_a_bucket_is_found_with_gcloud_alone(copy):
+    listed = "gs://b/x/checkpoints/5/\ngs://b/x/checkpoints/40/\ngs://b/x/checkpoints/t/"
+    executable(copy / "bin" / "gcloud", f"echo '{listed}'")
+    assert bash(copy, ". launch/run.sh; newest_step gs://b/x")[1] == "40\n"
 
 
 def test_sigterm_reaches_the_run_which_saves_and_is_not_started_again(copy):
