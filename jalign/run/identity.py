@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import PyTree
 
 from jalign.algorithms import custom
 from jalign.checkpoint.fingerprint import combine, fingerprint
 from jalign.core import Frozen, TrainState
 from jalign.options import OptimConfig, RewardConfig, RolloutConfig, RunOptions
 from jalign.options.judge import TRANSPORT_KEYS
+from jalign.parallel import hosts
+from jalign.parallel.memory import to_device
 from jalign.run.setup import Setup
 from jalign.train.online import Online
 from jalign.train.source import Source
@@ -78,7 +81,7 @@ def identity_of(
         "base_model": combine(base),
         "reference": combine(fingerprint(frozen.ref)) if frozen.ref is not None else None,
         "adapters": None if lora is None else vars(lora),
-        "optimizer": _optimizer(setup),
+        "optimizer": _optimizer(setup, state),
         "schedule_steps": None if constant else steps,  # another end of the decay is another run
         "batch_size": options.batch_size,
         "group_by_length": options.data.group_by_length,
@@ -91,11 +94,11 @@ def identity_of(
     return facts
 
 
-def _optimizer(setup: Setup) -> dict[str, Any]:
+def _optimizer(setup: Setup, state: TrainState) -> dict[str, Any]:
     """The options that change updates; where the optimizer state is kept does not."""
     # an optax object has no fields to compare, only behavior
     if setup.inputs.optimizer is not None:
-        return {"updates": update_digest(setup.inputs.optimizer)}
+        return {"updates": update_digest(setup.inputs.optimizer, state)}
     facts = asdict(setup.options.optim)
     del facts["offload"]
     if facts["moments"] == "float32":  # older checkpoints lack the key
@@ -103,25 +106,44 @@ def _optimizer(setup: Setup) -> dict[str, Any]:
     return facts
 
 
-def update_digest(optimizer: optax.GradientTransformation) -> str:
+def update_digest(optimizer: optax.GradientTransformation, start: TrainState) -> str:
     """Hash of three updates of fixed parameters by fixed gradients.
 
     A function cannot be compared by its values, but other rates, decays or rules change the hash.
-    An optimizer that holds a tree of one model's parameters has none.
+    An optimizer that holds a tree of one model's parameters refuses others: it updates those of the
+    run before its first step, `start`, and a few entries of every tensor are hashed.
     """
     params = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3), "bias": jnp.array([0.5, -2.0, 3.0])}
     try:
-        state, updates = optimizer.init(params), []
+        updates = _three_updates(optimizer, params, optimizer.init(params))
     except ValueError:  # such as `online_merging`, whose base has other names
-        return "bound to the parameters of one model"
+        updates = _on_the_model(optimizer, start)
+    values = [x for leaf in updates for x in np.ravel(leaf).tolist()]
+    text = ",".join(f"{x:.4g}" for x in values)  # programs may differ in the last bits
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _three_updates(
+    optimizer: optax.GradientTransformation, params: PyTree, state: PyTree
+) -> list[jax.Array]:
+    updates = []
     # several in a row: momentum and second moments first show in the second update
     for scale in (1.0, -0.3, 0.01):
         gradients = jax.tree.map(lambda x, scale=scale: scale * jnp.cos(x), params)
         update, state = optimizer.update(gradients, state, params)
         params = optax.apply_updates(params, update)
-        updates += [x for leaf in jax.tree.leaves(update) for x in np.ravel(leaf).tolist()]
-    text = ",".join(f"{x:.4g}" for x in updates)  # programs may differ in the last bits
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        updates += jax.tree.leaves(update)
+    return updates
+
+
+def _on_the_model(optimizer: optax.GradientTransformation, start: TrainState) -> list[np.ndarray]:
+    @jax.jit
+    def first_entries(params: PyTree, state: PyTree) -> list[jax.Array]:
+        leaves = _three_updates(optimizer, params, to_device(state))
+        # of the first row: a shard of a tensor is not moved for them
+        return [jnp.atleast_1d(x[(0,) * (x.ndim - 1)])[:8] for x in leaves]
+
+    return [hosts.gather(x) for x in first_entries(start.params, start.opt_state)]
 
 
 def _online(options: RunOptions, source: Online) -> dict[str, Any]:

@@ -68,8 +68,32 @@ def init_state(
     """The state before the first step, created in its shardings; `params` are float32 masters."""
     create = _creator(optimizer, algorithm, seed, **hyper)
     abstract = abstract_state(mesh, params, optimizer, algorithm, seed, offload=offload, **hyper)
+    create, held = _with_held_arrays(create, mesh, params)
     # Created in its shardings: no device ever holds more than its part.
-    return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))(params)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(create, out_shardings=shardings)(params, held)
+
+
+def _with_held_arrays(
+    create: Callable[[PyTree], TrainState], mesh: Mesh, params: PyTree
+) -> tuple[Callable[[PyTree, list[jax.Array]], TrainState], list[jax.Array]]:
+    """`create` as a function of the arrays on the mesh, too, that the optimizer's `init` closes
+    over, and these arrays.
+
+    They may be as large as the model, and `jax.jit` would write them into the program; it refuses
+    those that lie on several hosts.
+    """
+    traced, out = jax.make_jaxpr(create, return_shape=True)(params)
+    devices = set(mesh.devices.flat)
+    here = [isinstance(x, jax.Array) and x.sharding.device_set == devices for x in traced.consts]
+
+    def call(params: PyTree, held: list[jax.Array]) -> TrainState:
+        given = iter(held)
+        consts = [next(given) if i else x for i, x in zip(here, traced.consts, strict=True)]
+        leaves = jax.core.eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(params))
+        return jax.tree.unflatten(jax.tree.structure(out), leaves)
+
+    return call, [x for i, x in zip(here, traced.consts, strict=True) if i]
 
 
 def abstract_state(
