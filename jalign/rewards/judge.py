@@ -169,7 +169,7 @@ class ModelJudge:
             if fits:
                 asked.append([(ids[i] + s, nexts[s]) for i in fits for s in nexts])
                 spots.append((g, fits))
-        grouped = shared_prefix.next_logps(asked, self._scored)
+        grouped = shared_prefix.next_logps(asked, self._scored, rows=self.batch_size)
         for (g, fits), group in zip(spots, grouped, strict=True):
             rows = iter(group)
             for i in fits:

@@ -7,6 +7,7 @@ group of k questions costs the tokens of the text and of k questions, not of k t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +15,9 @@ import numpy as np
 from jalign.data.examples import Example, Examples
 from jalign.data.lay_out import pack
 from jalign.data.packing import Shape
-from jalign.layout import Layout
+from jalign.layout import Batch, Layout
+from jalign.parallel.axes import BATCH_AXES
+from jalign.parallel.rules import ways
 from jalign.rewards.model import _rounded
 
 Ids = tuple[int, ...]
@@ -24,17 +27,30 @@ Scorer = Callable[[Layout], np.ndarray]
 """A layout -> the log-probs of its scored tokens, [B, K, R]."""
 
 
-def next_logps(groups: Sequence[Sequence[Row]], score: Scorer) -> list[list[list[float]]]:
-    """log P (nats) of the next tokens of each row of each group; a group takes one call of the
-    model.
+def next_logps(
+    groups: Sequence[Sequence[Row]], score: Scorer, *, rows: int = 32
+) -> list[list[list[float]]]:
+    """log P (nats) of the next tokens of each row of each group.
+
+    Args:
+      groups: their rows; groups of similar length share a call of the model.
+      score: the model.
+      rows: most rows of a call, but at least one group for each shard of a batch.
     """
-    out = []
-    for group in groups:
-        shared = common_prefix([ids for ids, _ in group])
-        # one stream, so one prompt: the group
-        logps = score(_layout(group, shared))[0]
-        rows = zip(logps, group, strict=False)
-        out.append([[float(x) for x in row[: len(nexts)]] for row, (_, nexts) in rows])
+    shards = ways(*BATCH_AXES)
+    most = max(rows // max(map(len, groups), default=1) // shards, 1) * shards
+    order = sorted(range(len(groups)), key=lambda i: _sizes(groups[i]))
+    out: list[list[list[float]]] = [[] for _ in groups]
+    for start in range(0, len(order), most):
+        indices = order[start : start + most]
+        # rounded: every new shape compiles the model again
+        streams = min(_rounded(math.ceil(len(indices) / shards), least=1) * shards, most)
+        batch = _batch([groups[i] for i in indices], streams)
+        for logps, i in zip(score(batch.layout), batch.extras["index"], strict=True):
+            if i >= 0:  # else no group is left for this stream
+                group = groups[indices[i]]
+                pairs = zip(logps, group, strict=False)
+                out[indices[i]] = [[float(x) for x in r[: len(nexts)]] for r, (_, nexts) in pairs]
     return out
 
 
@@ -48,34 +64,42 @@ def common_prefix(rows: Sequence[Ids]) -> int:
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
 
 
-def _layout(group: Sequence[Row], shared: int) -> Layout:
-    """One stream: the shared beginning, and each rest with its next tokens behind it."""
-    responses = [np.array([*ids[shared:], *nexts], np.int32) for ids, nexts in group]
-    scored = [
-        np.arange(len(r)) >= len(r) - len(nexts)
-        for r, (_, nexts) in zip(responses, group, strict=True)
-    ]
-    # next tokens are stored behind each rest, where causal attention does not read them
-    prompt = np.array(group[0][0][:shared], np.int32)
-    examples = Examples.from_list([Example(prompt, tuple(responses), tuple(scored), {})])
-    width = max(len(nexts) for _, nexts in group)
-    longest, total = max(map(len, responses)), sum(map(len, responses))
-    # rounded: every new shape compiles the model again
-    k = len(group)
+def _sizes(group: Sequence[Row]) -> tuple[int, int]:
+    """Tokens that are stored of a group, and of its longest row."""
+    shared = common_prefix([ids for ids, _ in group])
+    ends = [len(ids) - shared + len(nexts) for ids, nexts in group]
+    return shared + sum(ends), shared + max(ends)
+
+
+def _batch(groups: Sequence[Sequence[Row]], streams: int) -> Batch:
+    """A group in a stream: the shared beginning, and each rest with its next tokens behind it."""
+    examples = Examples.from_list(_example(group) for group in groups)
+    k, width = max(map(len, groups)), max(len(nexts) for group in groups for _, nexts in group)
+    stored, longest = np.max([_sizes(group) for group in groups], axis=0)
     shape = Shape(
-        streams=1,
-        tokens=_rounded(shared + total + 1, least=64),
+        streams=streams,
+        tokens=_rounded(stored + 1, least=64),
         rows=k,
-        row_len=_rounded(shared + longest, least=64),
+        row_len=_rounded(longest, least=64),
         scored=k * width,
         prompts=1,
         responses=k,
         response_len=width,
     )
-    [batch] = pack(examples, [0], shape)
+    [batch] = pack(examples, range(len(groups)), shape)
     layout = batch.layout
-    for j, (_, nexts) in enumerate(group):
-        # all next tokens follow the same token, the last one of the row, not each other
-        slots = layout.slots[0, 0, j, : len(nexts)]
-        layout.before[0, slots] = layout.before[0, slots[0]]
-    return layout
+    for stream, i in enumerate(batch.extras["index"]):
+        for j, (_, nexts) in enumerate(groups[i] if i >= 0 else ()):
+            # all next tokens follow the same token, the last one of the row, not each other
+            slots = layout.slots[stream, 0, j, : len(nexts)]
+            layout.before[stream, slots] = layout.before[stream, slots[0]]
+    return batch
+
+
+def _example(group: Sequence[Row]) -> Example:
+    shared = common_prefix([ids for ids, _ in group])
+    responses = tuple(np.array([*ids[shared:], *nexts], np.int32) for ids, nexts in group)
+    # next tokens are stored behind each rest, where causal attention does not read them
+    ends = zip(responses, group, strict=True)
+    scored = tuple(np.arange(len(r)) >= len(r) - len(nexts) for r, (_, nexts) in ends)
+    return Example(np.array(group[0][0][:shared], np.int32), responses, scored, {})
