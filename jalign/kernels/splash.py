@@ -88,9 +88,9 @@ def _local(
         return jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
 
     o: Any = jax.vmap(functools.partial(attend, sinks=sinks))(
-        # splash takes no scale.
-        heads_first((q * scale).astype(q.dtype)),
-        heads_first(k),
+        heads_first(q),
+        # splash takes no scale; keys have fewer heads to multiply than queries.
+        heads_first((k * scale).astype(k.dtype)),
         heads_first(v),
     )
     return o.transpose(0, 2, 1, 3)[:, :tokens]

@@ -111,7 +111,7 @@ class Attention(nnx.Module):
         def on_rows(q: Array, k: Array, v: Array) -> Array:
             if inputs.row_tables is not None:
                 q, k, v = (tokens_last(a) for a in (q, k, v))
-                q, k = self.rotated(q, k, layer_type, inputs.row_tables)
+                q, k = self.rotated(q, k, layer_type, inputs.row_tables, tokens_last=True)
             return attention(q, k, v, implementation=implementation, **options)
 
         if kv is not None:
@@ -129,7 +129,13 @@ class Attention(nnx.Module):
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
     def rotated(
-        self, q: Array, k: Array, layer_type: LayerType, tables: dict[Rope, Rotation]
+        self,
+        q: Array,
+        k: Array,
+        layer_type: LayerType,
+        tables: dict[Rope, Rotation],
+        *,
+        tokens_last: bool = False,
     ) -> tuple[Array, Array]:
         """Queries and keys, normalized where the model does that, and rotated."""
         # The norm before the rotation, as in Qwen 3 and Gemma 3.
@@ -137,7 +143,7 @@ class Attention(nnx.Module):
             q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
         if layer_type.rope is None:
             return q, k
-        return layer_type.rope.rotate(q, k, tables[layer_type.rope])
+        return layer_type.rope.rotate(q, k, tables[layer_type.rope], tokens_last=tokens_last)
 
     def _normed(self, norm: Norm, x: Float[Array, "S N H C"]) -> Float[Array, "S N H C"]:
         if self.spec.qk_norm_over == "head":
