@@ -20,7 +20,7 @@ from jalign.plan.links import PAIRS, Links
 from jalign.plan.memory_traffic import moved_bytes
 from jalign.plan.shapes import HOST, shapes
 from jalign.plan.timeline import Timeline
-from jalign.plan.traffic import KINDS
+from jalign.plan.traffic import FUSED, KINDS, PRODUCTS, passes_on
 
 _CYCLES = re.compile(r'"estimated_cycles":\s*"(\d+)"')
 _FREE = {
@@ -28,7 +28,6 @@ _FREE = {
     "replica-id", "opt-barrier", "add-dependency", "domain", "iota",
 }  # fmt: skip
 _LAYOUT = {"parameter", "bitcast", "copy", "transpose", "reshape", "tuple"}
-_PRODUCTS = {"dot", "convolution"}
 MATRIX_UNIT = {"TPU v6 lite": 256, "TPU7x": 256}
 """Rows and columns of a matrix unit; 128 in the other generations."""
 KERNEL = 0.8
@@ -61,12 +60,12 @@ class Scheduler:
         free: dict[str, float] = defaultdict(float)  # when a resource is free again
         ends: dict[str, tuple[float, str]] = {}  # started operation -> when it ends, its kind
         for operation in computation.operations.values():
-            if operation.opcode.endswith("-start"):
+            if _starts(operation):
                 resource, kind, seconds = self._transfer(operation, computation)
                 free[resource] = max(now, free[resource]) + seconds
                 ends[operation.name] = free[resource], kind
                 timeline.links += seconds * (kind == "collective")
-            elif operation.opcode.endswith("-done"):
+            elif operation.opcode.endswith("-done") or operation.name.startswith(f"{FUSED}-done"):
                 end, kind = ends.pop(_started(operation, computation), (now, "transfer"))
                 timeline.add(kind, self._line(operation), max(0.0, end - now))
                 now = max(now, end)
@@ -146,6 +145,8 @@ class Scheduler:
     def collective(self, operation: Operation) -> tuple[str, float, str] | None:
         """Kind, bytes of the result and attributes; None if it is none."""
         inner = self._inner(operation) if operation.opcode in ("fusion", "async-start") else []
+        if passes_on(self.module, operation):
+            return None
         for o in (operation, *inner):
             kind = next((k for k in KINDS if o.opcode in (k, f"{k}-start")), None)
             if kind is None:
@@ -161,14 +162,14 @@ class Scheduler:
 
     def kind(self, operation: Operation) -> str:
         """product, copy, or the opcode."""
-        if operation.opcode in _PRODUCTS:
+        if operation.opcode in PRODUCTS:
             return "product"
         if operation.opcode in ("reshape", "transpose"):
             return "copy"
         if operation.opcode != "fusion":
             return operation.opcode
         opcodes = self._opcodes(operation)
-        if opcodes & _PRODUCTS:
+        if opcodes & PRODUCTS:
             return "product"
         # a fusion of nothing but a change of layout
         return "copy" if "copy" in opcodes and not opcodes - _LAYOUT else "fusion"
@@ -205,9 +206,13 @@ def _started(operation: Operation, computation: Computation) -> str:
     """The start that a done waits for."""
     name = operation.operands[0] if operation.operands else ""
     source = computation.operations.get(name)
-    while source and not source.opcode.endswith("-start") and source.operands:
+    while source and not _starts(source) and source.operands:
         source = computation.operations.get(source.operands[0])
     return source.name if source else ""
+
+
+def _starts(operation: Operation) -> bool:
+    return operation.opcode.endswith("-start") or operation.name.startswith(f"{FUSED}-start")
 
 
 def _numberless(name: str) -> str:

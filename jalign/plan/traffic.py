@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from jalign.plan.hlo import Module
+from jalign.plan.hlo import Module, Operation
 from jalign.plan.shapes import shapes
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+FUSED = "async-collective"
+"""Name of the fusions in which a v6e starts and ends a collective of several steps."""
+PRODUCTS = {"dot", "convolution"}
 
 
 class Traffic(NamedTuple):
@@ -41,11 +45,22 @@ def traffic(text: str, unknown_trips: float = 1) -> dict[str, Traffic]:
             if operation.opcode == "while" and computation:
                 known = module.trips(operation, computation)
                 within = unknown_trips if known is None else known
-            for other in operation.called:
+            for other in () if passes_on(module, operation) else operation.called:
                 visit(other, times * within)
 
     visit(module.entry, 1)
     return {kind: Traffic(counts[kind], sizes[kind]) for kind in KINDS if counts[kind]}
+
+
+def passes_on(module: Module, operation: Operation) -> bool:
+    """Whether a fusion repeats a collective that another one has started (`FUSED`): it ends it, or
+    computes a product while it runs.
+    """
+    if operation.opcode != "fusion":
+        return False
+    bodies = [module.computations[name] for name in operation.called]
+    inside = {o.opcode for body in bodies for o in body.operations.values()}
+    return operation.name.startswith(f"{FUSED}-done") or bool(inside & PRODUCTS)
 
 
 def _result_bytes(shape: str, name: str) -> float:

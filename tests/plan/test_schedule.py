@@ -8,6 +8,7 @@ from jalign.kernels.devices import ACCELERATORS
 from jalign.plan.hlo import Module
 from jalign.plan.links import Links
 from jalign.plan.schedule import timeline
+from jalign.plan.traffic import traffic
 
 PROGRAM_FOLDER = Path(__file__).parent / "programs"
 PROGRAM = (PROGRAM_FOLDER / "collective_matmul_v5e8.hlo").read_text()
@@ -101,6 +102,50 @@ def test_a_transfer_is_exposed_by_what_is_left_of_it_when_its_result_is_needed()
     assert t.of("collective") == pytest.approx(gather - 60e-6)
     assert t.seconds == pytest.approx(gather)
     assert next(c.bound for c in t.costs if c.kind == "collective") == "links"
+
+
+FUSED = """HloModule m
+
+%start (p: f32[262144]) -> (f32[262144], f32[2097152]) {
+  %p = f32[262144]{0} parameter(0)
+  %g = f32[2097152]{0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %r = (f32[262144]{0}, f32[2097152]{0}) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}
+
+%step (p: f32[262144], x: f32[8,8]) -> (f32[262144], f32[8,8]) {
+  %p = f32[262144]{0} parameter(0)
+  %x = f32[8,8]{1,0} parameter(1)
+  %g = f32[2097152]{0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+  %y = f32[8,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %r = (f32[262144]{0}, f32[8,8]{1,0}) tuple(%p, %y)
+}
+
+%done (p: f32[262144]) -> f32[2097152] {
+  %p = f32[262144]{0} parameter(0)
+  %g = f32[2097152]{0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %r = f32[2097152]{0} custom-call(%p, %g), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (w: f32[262144], x: f32[8,8]) -> f32[2097152] {
+  %w = f32[262144]{0} parameter(0)
+  %x = f32[8,8]{1,0} parameter(1)
+  %async-collective-start.1 = (f32[262144]{0}, f32[2097152]{0}) fusion(%w), kind=kCustom, calls=%start
+  %a = f32[262144]{0} get-tuple-element(%async-collective-start.1), index=0
+  %f = (f32[262144]{0}, f32[8,8]{1,0}) fusion(%a, %x), kind=kOutput, calls=%step, CYCLES
+  %b = f32[262144]{0} get-tuple-element(%f), index=0
+  ROOT %async-collective-done.1 = f32[2097152]{0} fusion(%b), kind=kCustom, calls=%done
+}
+"""  # noqa: E501
+
+
+def test_a_collective_that_a_product_takes_steps_of_counts_once_and_is_hidden_behind_it():
+    text = FUSED.replace("CYCLES", cycles(90_000))
+    t, gather = timeline(text, V5E), 7 * MIB / 45e9
+    assert t.of("product") == pytest.approx(60e-6)
+    assert t.links == pytest.approx(gather)
+    assert t.of("collective") == pytest.approx(gather - 60e-6)
+    assert t.seconds == pytest.approx(gather)
+    assert traffic(text) == {"all-gather": (1, 8 * MIB)}
 
 
 def test_transfers_on_the_same_links_follow_each_other():
