@@ -11,6 +11,7 @@ from jalign.algorithms import get
 from jalign.config.read import read_config
 from jalign.data.examples import Example, Examples
 from jalign.models.decoder import Decoder
+from jalign.models.experts.spec import Experts
 from jalign.models.limits import check_length, check_rows
 from jalign.models.spec import Spec
 from jalign.rewards.judge import ModelJudge
@@ -136,6 +137,16 @@ def test_options_of_a_router_are_refused_of_a_model_without_one(algorithm, optio
     config = config_of(algorithm, *of("llama", f"--{option}", value))
     with pytest.raises(ValueError, match=rf"{option}: .*llama has no experts"):
         check_tokens.check_experts(config)
+
+
+def test_an_axis_of_experts_needs_experts_that_it_divides():
+    mixture = Spec(experts=Experts(count=6, top_k=2, width=4), **SMALL)
+    for spec, devices in ((Spec(**SMALL), 1), (mixture, 3)):
+        assert check_tokens.check_expert_axis(spec, devices, "m") is None
+    with pytest.raises(ValueError, match=r"mesh.expert=2: m has no experts; .*mesh.fsdp 2 times"):
+        check_tokens.check_expert_axis(Spec(**SMALL), 2, "m")
+    with pytest.raises(ValueError, match=r"mesh.expert=4 does not divide the 6 experts of m"):
+        check_tokens.check_expert_axis(mixture, 4, "m")
 
 
 def test_rows_of_ids_are_checked_by_number():

@@ -12,13 +12,13 @@ Letters: m rows, E groups, K inputs, N outputs.
 
 from __future__ import annotations
 
-import jax
 from jax import Array
 from jaxtyping import Float, Int
 
 from jalign.kernels import devices
 from jalign.kernels.grouped_batches import in_batches
 from jalign.kernels.grouped_loop import looped
+from jalign.kernels.grouped_tpu import ragged
 
 
 def grouped_matmul(
@@ -27,5 +27,5 @@ def grouped_matmul(
     """x[i] w[g] for the group g of row i, in the dtype of x, summed in float32. In rows after the
     last group the result and the gradient of x are unspecified.
     """
-    by_platform = {"cpu": looped, "tpu": jax.lax.ragged_dot}
+    by_platform = {"cpu": looped, "tpu": ragged}
     return by_platform.get(devices.platform(), in_batches)(x, w, sizes)

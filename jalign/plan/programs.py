@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jalign.data.examples import Example, Examples
 from jalign.kernels.compiler_options import compiler_options
+from jalign.models.experts.exchange import with_whole_kernels
 from jalign.options import RunOptions
 from jalign.plan import data as plan_data
 from jalign.plan.compile import Program, compile_program
@@ -80,6 +81,7 @@ def _rollout(options: RunOptions, mesh: Mesh, roles: PlannedRoles) -> Iterator[P
     graphdef, state = roles.model.sampling_weights(roles.state.params)
     if c.weights == "gathered":
         state = gathered_copy_fn(state, roles.model.decoder.dtype)[1]
+        graphdef = with_whole_kernels(graphdef, state)
     policy = _sampling_weights(graphdef, state)
     # the refilling sampler holds c.rows responses at once, the other one calls of prompts
     rows = c.rows and -(-c.rows // spec.responses)

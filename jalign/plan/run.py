@@ -12,6 +12,7 @@ from jalign.kernels.backend import choose_attention
 from jalign.layout import MicroBatches
 from jalign.models.functional import policy_of
 from jalign.options import RunOptions
+from jalign.parallel.axes import EXPERT
 from jalign.parallel.mesh import make_mesh
 from jalign.plan import data as plan_data
 from jalign.plan import work
@@ -22,6 +23,7 @@ from jalign.plan.report import Report
 from jalign.plan.roles import PlannedRoles, roles_of
 from jalign.plan.targets import Target, topology
 from jalign.run import rollouts as build_online
+from jalign.run.limits import check_expert_axis
 
 Stacks = tuple[MicroBatches, ...]
 
@@ -39,6 +41,7 @@ def plan_run(options: RunOptions, goal: Target, name: str) -> Report:
     with jax.set_mesh(mesh), in_place_of_the_card_here(goal.accelerator), not_cached():
         roles = roles_of(options, mesh)
         spec = roles.model.decoder.spec
+        check_expert_axis(spec, mesh.shape[EXPERT], options.model.path)
         online = options.algorithm.experience is not None
         data = (plan_data.online_data if online else plan_data.offline_data)(options, mesh, spec)
         facts = _facts(options, mesh, roles, goal, data)

@@ -79,6 +79,25 @@ def check_experts(options: RunOptions) -> None:
         )
 
 
+def check_expert_axis(spec: Spec, devices: int, model: str) -> None:
+    """The axis `mesh.expert`, of so many devices, needs experts that it divides.
+
+    Raises:
+      ValueError: it does not; the message names the model and what to set.
+    """
+    if devices == 1:
+        return
+    if spec.experts is None:
+        raise ValueError(
+            f"mesh.expert={devices}: {model} has no experts; set mesh.expert: 1 and mesh.fsdp "
+            f"{devices} times as large, which splits a dense model in the same way"
+        )
+    if spec.experts.count % devices:
+        raise ValueError(
+            f"mesh.expert={devices} does not divide the {spec.experts.count} experts of {model}"
+        )
+
+
 def check_part(
     options: RunOptions,
     tokenizer: NamesTokens,

@@ -17,6 +17,7 @@ from jalign.core import Frozen, TrainState
 from jalign.data.examples import Example
 from jalign.kernels.compiler_options import compiler_options
 from jalign.models.decoder import Decoder
+from jalign.models.experts.exchange import with_whole_kernels
 from jalign.models.functional import StandaloneModel, policy_of
 from jalign.options import RunOptions
 from jalign.rollout.groups import greedy, respond
@@ -110,7 +111,8 @@ def policy_fn(options: RunOptions, model: Roles) -> Callable[[PyTree], Weights]:
             return graphdef, state
         if not copies:  # compiled once, with the shardings of the first weights
             copies.append(gathered_copy_fn(state, model.decoder.dtype)[0])
-        return graphdef, copies[0](state)
+        state = copies[0](state)
+        return with_whole_kernels(graphdef, state), state
 
     return policy
 

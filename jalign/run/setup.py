@@ -17,6 +17,7 @@ from jalign.data.rows import Row
 from jalign.log import Display, Tracker
 from jalign.models import hub
 from jalign.options import RunOptions
+from jalign.parallel.axes import EXPERT
 from jalign.run import data as run_data
 from jalign.run import limits
 from jalign.run.dated import dated
@@ -99,6 +100,8 @@ def set_up(options: RunOptions, inputs: Inputs, mesh: Mesh, display: Display) ->
             examples.report.warnings += limits.check(options, tokenizer, examples, held)
     # before the model is loaded, which takes minutes
     limits.check_experts(options)
+    if mesh.shape[EXPERT] > 1 and (spec := limits.specs_of(options).get(options.model.path)):
+        limits.check_expert_axis(spec, mesh.shape[EXPERT], options.model.path)
     if options.eval_every and not held:
         raise ValueError("eval_every needs held-out data: set data.eval or data.holdout")
     with display.transfer("loading the model") as progress:

@@ -7,6 +7,7 @@ import pytest
 
 from jalign.kernels.grouped import grouped_matmul
 from jalign.kernels.grouped_batches import in_batches
+from jalign.kernels.grouped_tpu import columns, ragged, transposed
 
 SIZES = jnp.array([0, 33, 1, 0, 50, 5])  # tiles of 16 end in other groups; 11 rows have no group
 ROWS, INSIDE = 100, 89
@@ -23,9 +24,9 @@ def row_by_row(x, w):
     return y
 
 
-@pytest.fixture(params=[grouped_matmul, in_batches], ids=["cpu", "gpu"])
+@pytest.fixture(params=[grouped_matmul, in_batches, ragged], ids=["cpu", "gpu", "tpu"])
 def matmul(request):
-    """Of this platform, and of GPUs."""
+    """Of this platform, of GPUs, and of TPUs."""
     return request.param
 
 
@@ -69,3 +70,23 @@ def test_a_row_has_the_same_bits_wherever_it_lies(matmul):
     order[:33] = np.random.default_rng(2).permutation(33)  # within the second group
     again = matmul(x[order], w, SIZES)
     np.testing.assert_array_equal(again[:INSIDE], y[order][:INSIDE])
+
+
+def test_the_gradient_of_rows_on_a_tpu_reads_matrices_as_they_lie():
+    """In Pallas's interpreter: groups that end within tiles, empty ones, rows without a group."""
+    rng = np.random.default_rng(0)
+    sizes = jnp.array([0, 130, 1, 0, 90, 20])
+    w = jnp.asarray(rng.normal(size=(6, 256, 128)), jnp.float32)
+    dy = jnp.asarray(rng.normal(size=(384, 128)), jnp.float32)
+    dx = transposed(dy, w, sizes, interpret=True)
+    of_row = np.repeat(np.arange(6), sizes)
+    want = np.einsum("mn,mkn->mk", dy[: len(of_row)], np.asarray(w)[of_row])
+    np.testing.assert_allclose(dx[: len(of_row)], want, rtol=1e-5, atol=1e-4)
+
+
+def test_a_block_of_a_matrix_fits_on_the_chip():
+    assert columns(2048, 768, 2) == 2048  # Qwen3 30B-A3B: whole matrices
+    assert columns(768, 2048, 2) == 768
+    assert columns(4096, 14336, 2) is None  # Mixtral 8x7B: too wide
+    assert columns(14336, 4096, 2) == 512  # its other matrix
+    assert columns(2880, 2880, 2) is None  # GPT-OSS: no multiple of 128

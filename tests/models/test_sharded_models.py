@@ -12,9 +12,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jalign.models import hub
+from jalign.models.experts.exchange import with_whole_kernels
 from jalign.parallel.axes import FSDP_AXES
 from jalign.parallel.mesh import make_mesh
 from jalign.parallel.paths import path_name
+from jalign.plan.traffic import traffic
+from jalign.train.state import gathered_copy_fn
 
 EXPECTED = {
     "embed.weight": P("tensor", FSDP_AXES),
@@ -71,6 +74,29 @@ def test_a_model_loaded_over_a_mesh_gives_the_same_logits_and_gradients(name, si
     _, alone = logits_and_gradient(hub.load(GOLDEN / name), tokens)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-3)
+
+
+def test_experts_that_were_gathered_once_are_not_gathered_by_every_call():
+    tokens = golden_outputs("mixtral")["tokens"]
+    mesh = make_mesh(1, 2, 1, 2, 2)  # data, fsdp, tensor, context, expert
+
+    def call(graphdef, state, tokens):
+        model = nnx.merge(graphdef, state)
+        return model.logits(model(tokens, positions_of(tokens))[0])
+
+    with jax.set_mesh(mesh):
+        model = hub.load(GOLDEN / "mixtral", mesh=mesh)
+        graphdef, state = nnx.split(model)
+        state = gathered_copy_fn(state, jnp.float32)[0](state)
+        received, results = [], []
+        for definition in (graphdef, with_whole_kernels(graphdef, state)):
+            compiled = jax.jit(call, static_argnums=0).lower(definition, state, tokens).compile()
+            received.append(traffic(compiled.as_text(), 1.0)["all-gather"].bytes)
+            results.append(compiled(state, tokens))
+    np.testing.assert_array_equal(*results)
+    experts = model.layers.mlp.experts
+    one_device = sum(x.kernel[...].nbytes for x in (experts.gate, experts.up, experts.down)) / 2
+    assert received[0] - received[1] == pytest.approx(one_device, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def on_mesh(
     graphdef, state = nnx.split(_decoded(experts))
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
     splits = [default_split(f"layers.mlp.experts.{path_name(p)}", x.shape) for p, x in leaves]
+    if not experts.stored_split:
+        splits = [P(*(None if axis == STORE_AXES else axis for axis in split)) for split in splits]
     tokens = TOKEN_AXES if len(x) % ways(*TOKEN_AXES) == 0 else None
     inside_split = any(TENSOR in split for split in splits)
 
@@ -70,6 +72,17 @@ def on_mesh(
     # In the type of the products: kernels are gathered by every layer.
     casts = [x if "lora" in path_name(p) else _cast(x, experts.gate.dtype) for p, x in leaves]
     return run(casts, x, ids, weights, key)
+
+
+def with_whole_kernels(graphdef: nnx.GraphDef, state: nnx.State) -> nnx.GraphDef:
+    """The definition of a model whose experts were gathered over the axes that only store them: the
+    default split would cut them, only to gather them again, in sampling for every token.
+    """
+    model = nnx.merge(graphdef, state)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, ExpertMLPs):
+            module.stored_split = False
+    return nnx.graphdef(model)
 
 
 def _decoded(experts: ExpertMLPs) -> ExpertMLPs:

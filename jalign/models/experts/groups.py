@@ -1,4 +1,4 @@
-"""Tokens in the order of their experts, and back. Both directions and their gradients only gather.
+"""Tokens in the order of their experts, and back: two gathers, each the gradient of the other.
 
 Letters: n tokens, k experts per token, m = n * k pairs, E experts here, D features.
 """
@@ -10,7 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Bool, Float, Int
+
+from jalign.kernels import devices
 
 
 class Groups(NamedTuple):
@@ -18,67 +21,71 @@ class Groups(NamedTuple):
 
     Attributes:
       order: which pair, token * k + choice, each row is.
-      inverse: the row of each pair.
+      inverse: the row of each choice of each token.
       sizes: rows of each expert; rows after those belong to experts that are not here.
       experts: the expert of each row, E for those.
+      here: which entries of `inverse` belong to experts that are here; None: all of them.
     """
 
     order: Int[Array, " m"]
-    inverse: Int[Array, " m"]
+    inverse: Int[Array, "k n"]
     sizes: Int[Array, " E"]
     experts: Int[Array, " m"]
+    here: Bool[Array, "k n"] | None
 
 
-def sort_by_expert(ids: Int[Array, "n k"], first: Array | int, count: int) -> Groups:
-    """The pairs in the order of the experts first .. first + count - 1, the others last."""
+def sort_by_expert(ids: Int[Array, "n k"], first: Array | int, count: int, *, some: bool) -> Groups:
+    """The pairs in the order of the experts first .. first + count - 1, the others last; `some`:
+    there may be others.
+    """
     local = ids.ravel() - first
     local = jnp.where((local >= 0) & (local < count), local, count)
     # Stable: the rows of an expert keep the order of the tokens.
     order = jnp.argsort(local, stable=True)
     inverse = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)), unique_indices=True)
+    # Choices first: a sum over the first axis adds whole arrays.
+    inverse = inverse.reshape(ids.shape).T
     sizes = (local[:, None] == jnp.arange(count)).sum(0, dtype=jnp.int32)
-    return Groups(order, inverse, sizes, local[order])
+    here = inverse < sizes.sum() if some else None
+    return Groups(order, inverse, sizes, local[order], here)
 
 
 @jax.custom_vjp
 def dispatch(x: Float[Array, "n D"], groups: Groups) -> Float[Array, "m D"]:
     """Every token once for each of its experts, sorted."""
-    return x[groups.order // (len(groups.order) // len(x))]
-
-
-def _dispatched(x: Array, groups: Groups) -> tuple[Array, tuple[Groups, int]]:
-    return dispatch(x, groups), (groups, len(x))
-
-
-def _dispatch_gradient(saved: tuple[Groups, int], dy: Array) -> tuple[Array, None]:
-    groups, n = saved
-    dx = dy[groups.inverse].reshape(n, -1, dy.shape[-1])
-    return dx.astype(jnp.float32).sum(1).astype(dy.dtype), None
-
-
-dispatch.defvjp(_dispatched, _dispatch_gradient)
+    return x.at[groups.order // len(groups.inverse)].get(mode="promise_in_bounds")
 
 
 @jax.custom_vjp
-def undo(y: Float[Array, "m D"], groups: Groups) -> Float[Array, "m D"]:
-    """Sorted rows in the order of their tokens."""
-    return y[groups.inverse]
+def combine(y: Float[Array, "m D"], groups: Groups) -> Float[Array, "n D"]:
+    """The sum over the experts of each token that are here, in float32 and rounded once."""
+    each = list(y.at[groups.inverse].get(mode="promise_in_bounds"))
+    if groups.here is not None:
+        # Selected, not multiplied: what is in other rows may be no number.
+        each = [jnp.where(h[:, None], x, 0) for h, x in zip(groups.here, each, strict=True)]
+    # One by one: a reduction over the axis takes XLA:TPU five times as long.
+    total = sum(x.astype(jnp.float32) for x in each).astype(y.dtype)
+    if devices.platform() != "tpu":
+        return total
+    # Else the layout that later products prefer would become that of all copies: 3 ms of copying.
+    return with_layout_constraint(total, Layout(major_to_minor=(0, 1)))
 
 
-undo.defvjp(
-    lambda y, groups: (undo(y, groups), groups), lambda groups, dy: (dy[groups.order], None)
+dispatch.defvjp(
+    lambda x, groups: (dispatch(x, groups), groups), lambda groups, dy: (combine(dy, groups), None)
+)
+combine.defvjp(
+    lambda y, groups: (combine(y, groups), groups), lambda groups, dx: (dispatch(dx, groups), None)
 )
 
 
-def combine(
-    y: Float[Array, "m D"], weights: Float[Array, "n k"], groups: Groups, *, some: bool
-) -> Float[Array, "n D"]:
-    """The weighted sum over the experts of each token, in float32. Rows of experts that are not
-    here count 0, if there are `some` such.
-    """
-    each = undo(y, groups).reshape(*weights.shape, -1).astype(jnp.float32) * weights[..., None]
-    if some:
-        here = groups.experts[groups.inverse].reshape(weights.shape) < len(groups.sizes)
-        # Selected, not multiplied: what is in such rows may be no number.
-        each = jnp.where(here[..., None], each, 0.0)
-    return each.sum(1)
+@jax.custom_vjp
+def in_order(weights: Float[Array, "n k"], groups: Groups) -> Float[Array, " m"]:
+    """The weight of each row."""
+    return weights.ravel()[groups.order]
+
+
+in_order.defvjp(
+    lambda weights, groups: (in_order(weights, groups), groups),
+    lambda groups, d: (d[groups.inverse].T, None),
+)

@@ -44,12 +44,18 @@ class ExpertLinear(nnx.Module):
         self.dtype = dtype
 
     def __call__(
-        self, x: Float[Array, "m i"], groups: Groups, key: Array | None
+        self,
+        x: Float[Array, "m i"],
+        groups: Groups,
+        key: Array | None,
+        weights: Float[Array, " m"] | None = None,
     ) -> Float[Array, "m o"]:
+        """`weights`, by which x is multiplied already, multiply the biases."""
         y = grouped_matmul(x, self.kernel[...].astype(self.dtype), groups.sizes)
         if self.bias is not None:
             # Rows of other experts read the last bias; `combine` leaves them out.
-            y = y + self.bias[...].astype(self.dtype)[groups.experts]
+            bias = self.bias[...].astype(self.dtype)[groups.experts]
+            y = y + (bias if weights is None else (bias * weights[:, None]).astype(self.dtype))
         if self.lora is not None:
             y = y + self.lora(x, key, lambda x, w: grouped_matmul(x, w, groups.sizes))
         return y

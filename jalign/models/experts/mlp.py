@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from jalign.models.experts.groups import combine, dispatch, sort_by_expert
+from jalign.models.experts.groups import combine, dispatch, in_order, sort_by_expert
 from jalign.models.experts.linear import ExpertLinear
 from jalign.models.experts.spec import Experts
 from jalign.models.linear import split_key
@@ -23,7 +23,11 @@ from jalign.models.mlp import ACTIVATION
 
 
 class ExpertMLPs(nnx.Module):
-    """sum over the experts e of a token of weight_e * down_e(act(gate_e x) * up_e x)."""
+    """sum over the experts e of a token of weight_e * down_e(act(gate_e x) * up_e x).
+
+    Attributes:
+      stored_split: the kernels are split over the axes that only store them (`fsdp`, `context`).
+    """
 
     def __init__(self, width: int, experts: Experts, *, activation: str, layers: int, **types):
         linear = functools.partial(
@@ -34,6 +38,7 @@ class ExpertMLPs(nnx.Module):
         self.down = linear(experts.width, width)
         self.activation = activation
         self.experts = experts
+        self.stored_split = True
 
     def __call__(
         self,
@@ -45,12 +50,19 @@ class ExpertMLPs(nnx.Module):
     ) -> Float[Array, "n D"]:
         """The sum over the experts that this module holds, of which `first` is the first."""
         keys, count = split_key(key, 3), self.gate.kernel.shape[-3]
-        groups, some = sort_by_expert(ids, first, count), count < self.experts.count
-        rows = dispatch(x, groups)
-        if some:  # of experts that are elsewhere; the gradient of such rows is unspecified
-            rows = jnp.where((groups.experts < count)[:, None], rows, 0)
-        h = self.activated(self.gate(rows, groups, keys[0]), self.up(rows, groups, keys[1]))
-        return combine(self.down(h, groups, keys[2]), weights, groups, some=some).astype(x.dtype)
+        groups = sort_by_expert(ids, first, count, some=count < self.experts.count)
+        # Dispatched twice, so that a token's gradient is one sum over its experts' gates and ups.
+        gate = self.gate(dispatch(x, groups), groups, keys[0]).astype(jnp.float32)
+        up = self.up(dispatch(x, groups), groups, keys[1]).astype(jnp.float32)
+        row_weights = in_order(weights, groups)
+        if groups.here is not None:
+            # Products of other rows, and their gradients, are unspecified.
+            present = groups.experts < count
+            gate, up = (jnp.where(present[:, None], x, 0.0) for x in (gate, up))
+            row_weights = jnp.where(present, row_weights, 0.0)
+        # Weighted before the product: the gradient of a weight needs no output of an expert.
+        h = (self.activated(gate, up) * row_weights[:, None]).astype(x.dtype)
+        return combine(self.down(h, groups, keys[2], row_weights), groups)
 
     def activated(self, gate: Float[Array, "m F"], up: Float[Array, "m F"]) -> Float[Array, "m F"]:
         limit = self.experts.swiglu_limit
