@@ -11,8 +11,6 @@ Letters: m rows, E groups, K inputs, N outputs.
 
 from __future__ import annotations
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -47,11 +45,10 @@ def transposed(dy: Array, w: Array, sizes: Array, *, interpret: bool = False) ->
     if len(dy) % TILE or block is None:
         return jax.lax.ragged_dot(dy, w.swapaxes(1, 2), sizes)
     # Imported here: Pallas costs half a second, and only TPUs need it.
-    megablox = importlib.import_module("jax.experimental.pallas.ops.tpu.megablox.gmm")
-    tiling = (TILE, w.shape[2], block)
-    return megablox.gmm(
-        dy, w, sizes.astype(jnp.int32), dy.dtype, tiling, transpose_rhs=True, interpret=interpret
-    )
+    from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm
+
+    options = {"tiling": (TILE, w.shape[2], block), "transpose_rhs": True, "interpret": interpret}
+    return gmm(dy, w, sizes.astype(jnp.int32), dy.dtype, **options)
 
 
 def columns(k: int, n: int, itemsize: int) -> int | None:

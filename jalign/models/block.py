@@ -102,6 +102,7 @@ class Attention(nnx.Module):
             )
         )
         q, gate = jnp.split(q, 2, -1) if spec.attn_gate else (q, None)
+        q, k = self.normed(q, k)
         if inputs.row_tables is None:
             q, k = self.rotated(q, k, layer_type, inputs.tables)
         if kv is None:
@@ -128,6 +129,14 @@ class Attention(nnx.Module):
             y = y * jax.nn.sigmoid(gate).reshape(y.shape)
         return self.o(y.reshape(x.shape[0], -1), keys[3]), kv
 
+    def normed(self, q: Array, k: Array) -> tuple[Array, Array]:
+        """Queries and keys [S, N, heads, C], normalized where the model does that: before the
+        rotation, as in Qwen 3 and Gemma 3, and in a stream, which has fewer tokens than its rows.
+        """
+        if self.q_norm is None or self.k_norm is None:
+            return q, k
+        return self._normed(self.q_norm, q), self._normed(self.k_norm, k)
+
     def rotated(
         self,
         q: Array,
@@ -137,18 +146,17 @@ class Attention(nnx.Module):
         *,
         tokens_last: bool = False,
     ) -> tuple[Array, Array]:
-        """Queries and keys, normalized where the model does that, and rotated."""
-        # The norm before the rotation, as in Qwen 3 and Gemma 3.
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self._normed(self.q_norm, q), self._normed(self.k_norm, k)
+        """Queries and keys, rotated."""
         if layer_type.rope is None:
             return q, k
         return layer_type.rope.rotate(q, k, tables[layer_type.rope], tokens_last=tokens_last)
 
     def _normed(self, norm: Norm, x: Float[Array, "S N H C"]) -> Float[Array, "S N H C"]:
-        if self.spec.qk_norm_over == "head":
-            return norm(x)
-        return norm(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+        s, n, *sizes = x.shape
+        if self.spec.qk_norm_over == "width":
+            return norm(x.reshape(s, n, -1)).reshape(x.shape)
+        # By eight tokens, which lie together in a TPU's tiles of [n, H * C]: no copy.
+        return norm(x.reshape(s, n // 8, 8, *sizes) if n % 8 == 0 else x).reshape(x.shape)
 
 
 def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:

@@ -117,7 +117,7 @@ def _before(
         linear(y).reshape(1, len(x), -1, attn.spec.head_dim) for linear in (attn.q, attn.k, attn.v)
     )
     tables = {} if rope is None else {rope: rope.rotation(positions[None], attn.spec.head_dim)}
-    q, k = attn.rotated(q, k, layer_type, tables)
+    q, k = attn.rotated(*attn.normed(q, k), layer_type, tables)
     return q[0], k[0], v[0]
 
 
