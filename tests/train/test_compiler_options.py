@@ -15,7 +15,7 @@ from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples
 from jalign.data.pipeline import Batches
 from jalign.kernels import devices
-from jalign.kernels.compiler_options import compiler_options
+from jalign.kernels.compiler_options import WHOLE_PRODUCTS, compiler_options
 from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.parallel.mesh import make_mesh
@@ -71,5 +71,16 @@ def test_float32_and_gpus_are_compiled_with_the_defaults(monkeypatch):
 )
 def test_a_tpu_gives_its_products_more_of_its_memory_where_that_pays(kind, kib, monkeypatch):
     monkeypatch.setattr(devices, "built_for", lambda: devices.Built("tpu", kind, None))
-    expected = {} if kib is None else {"xla_tpu_scoped_vmem_limit_kib": kib}
-    assert compiler_options(jnp.float32) == compiler_options(jnp.bfloat16) == expected
+    options = compiler_options(jnp.float32)
+    assert options == compiler_options(jnp.bfloat16)
+    assert options.get("xla_tpu_scoped_vmem_limit_kib") == kib
+
+
+def test_products_of_a_v6e_are_not_cut_by_devices(monkeypatch):
+    def of(kind):
+        monkeypatch.setattr(devices, "built_for", lambda: devices.Built("tpu", kind, None))
+        return compiler_options(jnp.bfloat16)
+
+    [name] = WHOLE_PRODUCTS
+    assert name in of("TPU v6 lite")
+    assert name not in of("TPU v5") | of("TPU v5 lite")
