@@ -275,7 +275,7 @@ COMPARING = {
     "cispo", "online_dpo", "online_ipo", "online_slic", "xpo", "iterative_dpo", "rso_online",
     "iterative_cringe", "sppo_samples", "spo", "dno_prct", "mpo", "inpo",
     "comal", "sapo", "gmpo", "vespo", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov", "gdpo", "opo",
-    "pass_at_k", "lite_ppo", "otb", "dar", "rebel", "pmd",
+    "pass_at_k", "lite_ppo", "otb", "dar", "rebel", "pmd", "maxrl",
 }  # fmt: skip
 
 
