@@ -45,8 +45,8 @@ def online_merging(
     Args:
       inner: an optimizer, its learning rate included, such as `optax.adamw(1e-5)`.
       base: parameters before fine-tuning, a tree like those that are trained. They start from the
-        fine-tuned model, the reference of alignment. None: tau is 0; a
-        run sets the state's `reference_delta` once the base is loaded.
+        fine-tuned model, the reference of alignment. None: tau is 0 until a run sets the state's
+        `reference_delta`, once the base is loaded.
       alpha: weight of tau, which is added in EVERY step, in [0, 1); 1e-6.
       density: share of the entries that stay, in (0, 1]; 0.5.
       seed: of dare.

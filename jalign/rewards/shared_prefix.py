@@ -39,13 +39,14 @@ def next_logps(
     """
     shards = ways(*BATCH_AXES)
     most = max(rows // max(map(len, groups), default=1) // shards, 1) * shards
-    order = sorted(range(len(groups)), key=lambda i: _sizes(groups[i]))
+    examples = [_example(group) for group in groups]
+    order = sorted(range(len(groups)), key=lambda i: _sizes(examples[i]))
     out: list[list[list[float]]] = [[] for _ in groups]
     for start in range(0, len(order), most):
         indices = order[start : start + most]
         # rounded: every new shape compiles the model again
         streams = min(_rounded(math.ceil(len(indices) / shards), least=1) * shards, most)
-        batch = _batch([groups[i] for i in indices], streams)
+        batch = _batch([examples[i] for i in indices], streams)
         for logps, i in zip(score(batch.layout), batch.extras["index"], strict=True):
             if i >= 0:  # else no group is left for this stream
                 group = groups[indices[i]]
@@ -64,17 +65,16 @@ def common_prefix(rows: Sequence[Ids]) -> int:
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
 
 
-def _sizes(group: Sequence[Row]) -> tuple[int, int]:
+def _sizes(example: Example) -> tuple[int, int]:
     """Tokens that are stored of a group, and of its longest row."""
-    shared = common_prefix([ids for ids, _ in group])
-    ends = [len(ids) - shared + len(nexts) for ids, nexts in group]
+    shared, ends = len(example.prompt), [len(r) for r in example.responses]
     return shared + sum(ends), shared + max(ends)
 
 
-def _batch(groups: Sequence[Sequence[Row]], streams: int) -> Batch:
+def _batch(groups: Sequence[Example], streams: int) -> Batch:
     """A group in a stream: the shared beginning, and each rest with its next tokens behind it."""
-    examples = Examples.from_list(_example(group) for group in groups)
-    k, width = max(map(len, groups)), max(len(nexts) for group in groups for _, nexts in group)
+    k = max(len(group.responses) for group in groups)
+    width = max(_next_tokens(scored) for group in groups for scored in group.scored)
     stored, longest = np.max([_sizes(group) for group in groups], axis=0)
     shape = Shape(
         streams=streams,
@@ -86,14 +86,18 @@ def _batch(groups: Sequence[Sequence[Row]], streams: int) -> Batch:
         responses=k,
         response_len=width,
     )
-    [batch] = pack(examples, range(len(groups)), shape)
+    [batch] = pack(Examples.from_list(groups), range(len(groups)), shape)
     layout = batch.layout
     for stream, i in enumerate(batch.extras["index"]):
-        for j, (_, nexts) in enumerate(groups[i] if i >= 0 else ()):
+        for j, scored in enumerate(groups[i].scored if i >= 0 else ()):
             # all next tokens follow the same token, the last one of the row, not each other
-            slots = layout.slots[stream, 0, j, : len(nexts)]
+            slots = layout.slots[stream, 0, j, : _next_tokens(scored)]
             layout.before[stream, slots] = layout.before[stream, slots[0]]
     return batch
+
+
+def _next_tokens(scored: np.ndarray) -> int:
+    return int(scored.sum())
 
 
 def _example(group: Sequence[Row]) -> Example:
