@@ -69,7 +69,7 @@ def test_the_shared_text_is_stored_once():
     text = tuple(range(3, 43))
     group = [((*text, 50, 51), [1, 2]), ((*text, 60), [1, 2]), ((*text, 70, 71, 72), [1, 2])]
     assert shared_prefix.common_prefix([ids for ids, _ in group]) == 40
-    layout = shared_prefix._batch([group], 1).layout
+    layout = shared_prefix._batch([shared_prefix._example(group)], 1).layout
     assert (layout.tokens > 0).sum() == 40 + (2 + 2) + (1 + 2) + (3 + 2)
     # both next tokens of a row follow its own last token
     at = [[int(x) for x in layout.tokens[0, layout.before[0, s]]] for s in layout.slots[0, 0]]
