@@ -7,7 +7,7 @@ XLA has a kernel of `jax.lax.ragged_dot` for TPUs alone. Elsewhere it multiplies
 every group and masks: 128 times the arithmetic for 128 experts. So a CPU takes a loop over tiles of
 rows, and a GPU products of many tiles at once.
 
-Letters: m rows, E groups, K inputs, N outputs.
+Letters: m rows, E groups, K inputs, N outputs, L layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from jalign.kernels import devices
 from jalign.kernels.grouped_batches import in_batches
 from jalign.kernels.grouped_loop import looped
-from jalign.kernels.grouped_tpu import ragged
+from jalign.kernels.grouped_tpu import of_layer, ragged
 
 
 def grouped_matmul(
@@ -29,3 +29,15 @@ def grouped_matmul(
     """
     by_platform = {"cpu": looped, "tpu": ragged}
     return by_platform.get(devices.platform(), in_batches)(x, w, sizes)
+
+
+def grouped_matmul_of_layer(
+    x: Float[Array, "m K"],
+    stack: Float[Array, "L E K N"],
+    layer: Int[Array, ""],
+    sizes: Int[Array, " E"],
+) -> Float[Array, "m N"]:
+    """`grouped_matmul` with the matrices of one layer, which TPUs read where they lie."""
+    if devices.platform() == "tpu":
+        return of_layer(x, stack, layer, sizes)
+    return grouped_matmul(x, stack[layer], sizes)

@@ -1,15 +1,18 @@
-"""Products by group on TPUs: XLA's kernel, and for the gradient of rows one that reads matrices
-transposed.
+"""Products by group on TPUs: XLA's kernel, and one that reads matrices where and as they lie, for
+the gradient of rows and for matrices of one layer in a stack of layers.
 
 XLA's kernel of `jax.lax.ragged_dot` wants matrices [E, K, N]. Of the gradient it copies all of them
 into that form first: 1.3 ms for 128 of [2048, 768] on a v5p by the compiler's cycles, where the
-product takes 1.4 at the peak. Megablox (Gale et al. 2022, https://arxiv.org/abs/2211.15841; part of
-JAX) multiplies with the matrix as it lies.
+product takes 1.4 at the peak. And of a stack it copies the layer first, which in decoding takes
+longer than the products. Megablox (Gale et al. 2022, https://arxiv.org/abs/2211.15841; part of JAX)
+does neither.
 
-Letters: m rows, E groups, K inputs, N outputs.
+Letters: m rows, E groups, K inputs, N outputs, L layers.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +44,72 @@ ragged.defvjp(_forward, _backward)
 
 def transposed(dy: Array, w: Array, sizes: Array, *, interpret: bool = False) -> Array:
     """dy[i] w[g]^T for the group g of row i, in the dtype of dy."""
-    block = columns(w.shape[1], w.shape[2], w.dtype.itemsize)
-    if len(dy) % TILE or block is None:
+    tiles = tiling(len(dy), w.shape[2], w.shape[1], w.dtype.itemsize)
+    if tiles is None:
         return jax.lax.ragged_dot(dy, w.swapaxes(1, 2), sizes)
+    return _product(dy, w, sizes, None, tiles, transposed=True, interpret=interpret)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def of_layer(x: Array, stack: Array, layer: Array, sizes: Array, interpret: bool = False) -> Array:
+    """x[i] stack[layer, g] for the group g of row i, in the dtype of x.
+
+    The gradient of the stack is as large as the stack, in every layer: it is for matrices that are
+    not trained.
+    """
+    tiles = tiling(len(x), *stack.shape[2:], stack.dtype.itemsize)
+    if tiles is None:
+        return ragged(x, stack[layer], sizes)
+    return _product(x, stack, sizes, layer, tiles, transposed=False, interpret=interpret)
+
+
+def _forward_of_layer(x, stack, layer, sizes, interpret):
+    return of_layer(x, stack, layer, sizes, interpret), (x, stack, layer, sizes)
+
+
+def _backward_of_layer(interpret, saved, dy):
+    x, stack, layer, sizes = saved
+    k, n = stack.shape[2:]
+    tiles = tiling(len(x), n, k, stack.dtype.itemsize)
+    if tiles is None:
+        dx = transposed(dy, stack[layer], sizes, interpret=interpret)
+    else:
+        dx = _product(dy, stack, sizes, layer, tiles, transposed=True, interpret=interpret)
+    _, pull = jax.vjp(lambda w: jax.lax.ragged_dot(x, w[layer], sizes), stack)
+    return dx, pull(dy)[0], None, None
+
+
+of_layer.defvjp(_forward_of_layer, _backward_of_layer)
+
+
+def _product(
+    x: Array,
+    w: Array,
+    sizes: Array,
+    layer: Array | None,
+    tiles: tuple[int, int, int],
+    *,
+    transposed: bool,
+    interpret: bool,
+) -> Array:
+    """x with matrices [E, K, N], or with those of a layer of [L, E, K, N]."""
     # Imported here: Pallas costs half a second, and only TPUs need it.
     from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm
 
-    options = {"tiling": (TILE, w.shape[2], block), "transpose_rhs": True, "interpret": interpret}
-    return gmm(dy, w, sizes.astype(jnp.int32), dy.dtype, **options)
+    offset = None
+    if layer is not None:
+        # Group g reads the matrix g - offset.
+        offset = (-layer * w.shape[1]).astype(jnp.int32)
+        w = w.reshape(-1, *w.shape[2:])
+    options = {"tiling": tiles, "transpose_rhs": transposed, "interpret": interpret}
+    return gmm(x, w, sizes.astype(jnp.int32), x.dtype, group_offset=offset, **options)
+
+
+def tiling(m: int, inputs: int, outputs: int, itemsize: int) -> tuple[int, int, int] | None:
+    """Rows, inputs and outputs of a block; None: no block fits."""
+    rows = next((tile for tile in (TILE, 64, 32, 16) if m % tile == 0), None)
+    block = columns(outputs, inputs, itemsize)
+    return None if rows is None or block is None else (rows, inputs, block)
 
 
 def columns(k: int, n: int, itemsize: int) -> int | None:

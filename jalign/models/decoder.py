@@ -30,6 +30,7 @@ from jalign.kernels.flat import expand
 from jalign.models import invariant, stacks
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
+from jalign.models.experts import in_place
 from jalign.models.experts.linear import layer_matrices
 from jalign.models.heads import ScalarHead
 from jalign.models.linear import Embed, Linear
@@ -258,6 +259,7 @@ class Decoder(nnx.Module):
         periods, unroll = spec.depth // period, self.unroll
         unroll = devices.platform() == "cpu" if unroll is None else unroll
         graphdef, state = nnx.split(self.layers)
+        experts = {} if self.batch_invariant else in_place.stacks(self.layers)
         # the last entry: the layer's number
         stacked = (
             state,
@@ -274,6 +276,7 @@ class Decoder(nnx.Module):
             kind = spec.kinds[i]
             implementation = self.attention or self._best_attention(kind)
             layer = nnx.merge(graphdef, params)
+            in_place.with_stacks(layer, experts, number)
             run = invariant.run_layer if self.batch_invariant else Layer.__call__
             x, kv, logits = run(layer, x, inputs, kind, implementation, kv, number, key)
             return constrain(x, TOKEN_AXES, None), kv, logits

@@ -11,9 +11,10 @@ from jax import Array
 from jaxtyping import PyTree
 
 from jalign.layout import Layout
+from jalign.models.experts import in_place
 from jalign.models.score import Outputs, score
 from jalign.parallel.memory import to_device
-from jalign.parallel.paths import path_name
+from jalign.parallel.paths import named_leaves, path_name
 
 
 @struct.dataclass
@@ -28,7 +29,7 @@ class StandaloneModel:
     @classmethod
     def of(cls, model: nnx.Module) -> StandaloneModel:
         graphdef, state = nnx.split(model)
-        return cls(state, graphdef)
+        return cls(state, _with_frozen_experts(graphdef, nnx.State({}), state))
 
 
 def functional(
@@ -58,7 +59,10 @@ def functional(
             raise ValueError(
                 f"nothing in this {name} is selected by the trainable filter {trainable!r}"
             )
-    graphdefs = {name: graphdef for name, (graphdef, _, _) in split.items()}
+    graphdefs = {
+        name: _with_frozen_experts(graphdef, params, base)
+        for name, (graphdef, params, base) in split.items()
+    }
 
     def merged(params: Any, base: Any) -> Any:
         if isinstance(params, StandaloneModel):
@@ -96,6 +100,15 @@ def functional(
         {name: params for name, (_, params, _) in split.items()},
         {name: base for name, (_, _, base) in split.items()},
     )
+
+
+def _with_frozen_experts(graphdef: nnx.GraphDef, params: PyTree, base: PyTree) -> nnx.GraphDef:
+    """The definition of a model that knows if the matrices of its experts are not trained."""
+    if any(".experts." in name and ".kernel" in name for name in named_leaves(params)):
+        return graphdef
+    model = nnx.merge(graphdef, params, base)
+    in_place.set_frozen(model)
+    return nnx.graphdef(model)
 
 
 def _layers_may_wait(params: PyTree) -> PyTree:

@@ -6,9 +6,12 @@ update.
 
 from __future__ import annotations
 
+import re
+
 from jalign.plan.hlo import Computation, Module, Operation
 from jalign.plan.shapes import DEVICE, shapes
 
+_DECLARED = re.compile(r'"cost_estimate":\s*\{[^}]*?"bytes_accessed":\s*"?(\d+)')
 _SLICES = ("dynamic-slice", "slice", "gather")
 _UPDATES = ("dynamic-update-slice", "scatter")
 _RENAMES = ("bitcast", "reshape", "get-tuple-element", "tuple")
@@ -26,6 +29,15 @@ def moved_bytes(module: Module, operation: Operation, computation: Computation) 
             limit = stored(computation, name)
             read += min(limit, _read(module, body, parameter)) if parameter else limit
     return read + _written(body, body.root, operation.shape)
+
+
+def kernel_bytes(module: Module, operation: Operation, computation: Computation) -> float:
+    """Bytes that a kernel reads and writes: what its author declares (`pl.CostEstimate`), but no
+    more than all of its operands and results, which it takes if nothing is declared.
+    """
+    all_bytes = moved_bytes(module, operation, computation)
+    declared = _DECLARED.search(operation.rest)
+    return min(float(declared[1]), all_bytes) if declared else all_bytes
 
 
 def stored(computation: Computation, name: str) -> float:

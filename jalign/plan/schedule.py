@@ -17,7 +17,7 @@ from jalign.kernels.devices import Accelerator
 from jalign.plan.arithmetic import flops, kernel_flops
 from jalign.plan.hlo import Computation, Module, Operation
 from jalign.plan.links import PAIRS, Links
-from jalign.plan.memory_traffic import moved_bytes
+from jalign.plan.memory_traffic import kernel_bytes, moved_bytes
 from jalign.plan.shapes import HOST, shapes
 from jalign.plan.timeline import Timeline
 from jalign.plan.traffic import FUSED, KINDS, PRODUCTS, passes_on
@@ -123,7 +123,9 @@ class Scheduler:
         peak = amount / self.accelerator.flops
         width = MATRIX_UNIT.get(self.accelerator.kind, 128)
         fill = min(1.0, head / width) if head else 1.0
-        timeline.add("kernel", line, peak / (fill * KERNEL), peak)
+        moved = kernel_bytes(self.module, operation, computation)
+        memory = moved / self.accelerator.bandwidth
+        timeline.add("kernel", line, max(peak / (fill * KERNEL), memory), peak, memory)
 
     def _transfer(self, operation: Operation, computation: Computation) -> tuple[str, str, float]:
         """The resource that an asynchronous operation occupies, its kind and its seconds."""

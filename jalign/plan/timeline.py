@@ -34,9 +34,8 @@ class Cost(NamedTuple):
             return "memory"
         name, best = max(("arithmetic", self.arithmetic), ("memory", self.memory), key=_second)
         share = min(1.0, best / self.seconds) if self.seconds else 0.0
-        if self.kind == "kernel":
-            return f"arithmetic {share:.0%}"
-        return f"{name} {share:.0%}" if share >= 0.4 else f"neither ({name} {share:.0%})"
+        either = self.kind == "kernel" or share >= 0.4
+        return f"{name} {share:.0%}" if either else f"neither ({name} {share:.0%})"
 
 
 @dataclass

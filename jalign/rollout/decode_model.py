@@ -19,6 +19,7 @@ from jalign.models import invariant
 from jalign.models.block import Layer
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
+from jalign.models.experts import in_place
 from jalign.models.own import OwnDecoder
 from jalign.rollout.unrolled import (
     TRANSPOSE_FROM_ROWS,
@@ -71,7 +72,9 @@ class SamplingWeights:
     vocab_axis: int = struct.field(pytree_node=False)
 
     def model(self) -> Decoder | OwnDecoder:
-        return nnx.merge(self.graphdef, self.state)
+        model = nnx.merge(self.graphdef, self.state)
+        in_place.set_frozen(model)
+        return model
 
 
 Model = Decoder | OwnDecoder | tuple[nnx.GraphDef[Decoder], nnx.State] | SamplingWeights

@@ -7,7 +7,7 @@ import pytest
 
 from jalign.kernels.grouped import grouped_matmul
 from jalign.kernels.grouped_batches import in_batches
-from jalign.kernels.grouped_tpu import columns, ragged, transposed
+from jalign.kernels.grouped_tpu import columns, of_layer, ragged, tiling, transposed
 
 SIZES = jnp.array([0, 33, 1, 0, 50, 5])  # tiles of 16 end in other groups; 11 rows have no group
 ROWS, INSIDE = 100, 89
@@ -82,6 +82,45 @@ def test_the_gradient_of_rows_on_a_tpu_reads_matrices_as_they_lie():
     of_row = np.repeat(np.arange(6), sizes)
     want = np.einsum("mn,mkn->mk", dy[: len(of_row)], np.asarray(w)[of_row])
     np.testing.assert_allclose(dx[: len(of_row)], want, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [384, 304])
+def test_the_matrices_of_a_layer_on_a_tpu_are_read_in_the_stack(rows):
+    """In Pallas's interpreter: blocks of 128 rows and of 16."""
+    rng = np.random.default_rng(0)
+    sizes = jnp.array([0, 130, 1, 0, 90, 20])
+    stack = jnp.asarray(rng.normal(size=(3, 6, 256, 128)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(rows, 256)), jnp.float32)
+    dy = jnp.asarray(rng.normal(size=(rows, 128)), jnp.float32)
+    of_row = np.repeat(np.arange(6), sizes)
+    inside = len(of_row)
+    for layer in range(3):
+        run = lambda x, w, i=layer: of_layer(x, w, jnp.int32(i), sizes, True)  # noqa: E731
+        y, pull = jax.vjp(run, x, stack)
+        dx, by_stack = pull(dy)
+        w = np.asarray(stack[layer])
+        want = np.einsum("mk,mkn->mn", x[:inside], w[of_row])
+        np.testing.assert_allclose(y[:inside], want, rtol=1e-5, atol=1e-4)
+        want = np.einsum("mn,mkn->mk", dy[:inside], w[of_row])
+        np.testing.assert_allclose(dx[:inside], want, rtol=1e-5, atol=1e-4)
+        want = np.zeros(stack.shape, np.float32)
+        want[layer, 5] = x[inside - 20 : inside].T @ dy[inside - 20 : inside]
+        np.testing.assert_allclose(by_stack[:, 5], want[:, 5], rtol=1e-5, atol=1e-4)
+
+
+def test_a_stack_whose_matrices_fit_no_block_is_sliced():
+    x, w = (jnp.asarray(a) for a in drawn())
+    stack = jnp.stack([w + 1, w])
+    y = of_layer(x, stack, jnp.int32(1), SIZES)
+    np.testing.assert_array_equal(y[:INSIDE], ragged(x, w, SIZES)[:INSIDE])
+
+
+def test_rows_of_a_block_divide_the_rows():
+    assert tiling(32768, 2048, 768, 2) == (128, 2048, 768)
+    assert tiling(192, 2048, 768, 2) == (64, 2048, 768)
+    assert tiling(16, 768, 2048, 2) == (16, 768, 2048)
+    assert tiling(8, 2048, 768, 2) is None  # 16 bits lie in tiles of 16 rows
+    assert tiling(128, 2880, 2880, 2) is None
 
 
 def test_a_block_of_a_matrix_fits_on_the_chip():

@@ -11,8 +11,12 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jalign.layout import Layout
 from jalign.models import hub
+from jalign.models.adapters.lora import add_lora
+from jalign.models.experts import in_place
 from jalign.models.experts.exchange import with_whole_kernels
+from jalign.models.functional import functional
 from jalign.parallel.axes import FSDP_AXES
 from jalign.parallel.mesh import make_mesh
 from jalign.parallel.paths import path_name
@@ -97,6 +101,74 @@ def test_experts_that_were_gathered_once_are_not_gathered_by_every_call():
     experts = model.layers.mlp.experts
     one_device = sum(x.kernel[...].nbytes for x in (experts.gate, experts.up, experts.down)) / 2
     assert received[0] - received[1] == pytest.approx(one_device, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "name, sizes",
+    [
+        ("mixtral", (8, 1, 1, 1, 1)),  # data, fsdp, tensor, context, expert
+        ("mixtral", (2, 1, 2, 1, 2)),
+        ("gpt_oss", (2, 1, 1, 1, 4)),  # layers of two kinds, biases
+    ],
+)
+def test_frozen_experts_read_in_their_stack_give_the_same_gradients(name, sizes, monkeypatch):
+    """The kernel itself is of TPUs alone: tests/kernels/test_grouped.py."""
+    tokens = jnp.asarray(np.repeat(golden_outputs(name)["tokens"], 2, 0))
+    mesh = make_mesh(*sizes)
+
+    def value_and_gradient():
+        model = hub.load(GOLDEN / name, mesh=mesh)
+        model = add_lora(model, rank=2, alpha=4.0, targets=r".*attn\.q", rngs=nnx.Rngs(0))
+        b = model.layers.attn.q.lora.b
+        b[...] = jnp.asarray(np.random.default_rng(0).normal(size=b.shape) * 0.2, jnp.float32)
+        model.unroll, model.remat = False, "full"
+        in_place.set_frozen(model)
+        graphdef, adapters, base = nnx.split(model, nnx.LoRAParam, ...)
+
+        def f(adapters, base):
+            model = nnx.merge(graphdef, adapters, base)
+            logits = model.logits(model(tokens, positions_of(tokens))[0])
+            return jax.nn.log_softmax(logits)[..., 3].sum()
+
+        return jax.jit(jax.value_and_grad(f))(adapters, base)
+
+    with jax.set_mesh(mesh):
+        sliced = value_and_gradient()
+        monkeypatch.setattr(in_place, "PLATFORMS", ("cpu",))
+        used, product = [], in_place.grouped_matmul_of_layer
+        monkeypatch.setattr(
+            in_place,
+            "grouped_matmul_of_layer",
+            lambda *args: used.append(args[1].ndim) or product(*args),
+        )
+        in_stack = value_and_gradient()
+    assert set(used) == {4}
+    for a, b in zip(jax.tree.leaves(in_stack), jax.tree.leaves(sliced), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_experts_that_are_trained_or_stored_in_parts_are_not_read_in_their_stack(monkeypatch):
+    monkeypatch.setattr(in_place, "PLATFORMS", ("cpu",))
+    model = hub.load(GOLDEN / "mixtral")
+    used = []
+    monkeypatch.setattr(in_place, "with_stacks", lambda layer, stacks, i: used.append(set(stacks)))
+
+    def matrices(trainable):
+        apply, params, base = functional(model, trainable)
+        one = jnp.zeros((1, 1), jnp.int32)
+        layout = Layout(one, one, one, one, one[None, None])
+        jax.eval_shape(lambda p, b: apply(p, b, layout, ("token_logps",)), params, base)
+        return used.pop()
+
+    assert matrices(nnx.Param) == set()
+    assert matrices(nnx.PathContains("router")) == {"gate", "up", "down"}
+    assert not in_place.stacks(model.layers)  # the model of the caller is as it was
+    in_place.set_frozen(model)
+    assert in_place.stacks(model.layers)
+    with jax.set_mesh(make_mesh(4, 2)):
+        assert not in_place.stacks(model.layers)
+    model.layers.mlp.experts.up.dtype = jnp.bfloat16  # a cast would copy the stack
+    assert not in_place.stacks(model.layers)
 
 
 @pytest.mark.parametrize(

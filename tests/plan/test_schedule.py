@@ -221,6 +221,19 @@ def test_a_kernel_that_declares_its_flops_takes_their_time_and_another_is_counte
     assert unknown.seconds == 0 and unknown.unknown == 1
 
 
+def test_a_kernel_takes_at_least_the_time_of_its_bytes():
+    call = '%k = f32[1640]{0} custom-call(%x, %x), custom_call_target="tpu_custom_call"'
+    declared = 'backend_config={"cost_estimate":{"flops":"918000","bytes_accessed":"BYTES"}}'
+
+    def seconds(declared_bytes: int) -> float:
+        x, kernel = "%x = f32[1640]{0} parameter(0)", f"{call}, {declared}"
+        text = program(x, kernel.replace("BYTES", str(declared_bytes)))
+        return timeline(text, V6E).of("kernel")
+
+    assert seconds(16400) == pytest.approx(16400 / 1640e9)
+    assert seconds(10**9) == pytest.approx(3 * 6560 / 1640e9)  # no more than its arrays
+
+
 def test_copies_are_told_apart_and_lines_are_those_of_jalign():
     text = """HloModule m
 

@@ -21,6 +21,7 @@ from jax import Array
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int
 
+from jalign.models.experts.in_place import StackedKernel
 from jalign.models.experts.mlp import ExpertMLPs
 from jalign.parallel.axes import EXPERT, MESH_AXES, STORE_AXES, TENSOR, TOKEN_AXES
 from jalign.parallel.paths import path_name
@@ -49,7 +50,7 @@ def on_mesh(
         raise ValueError(f"mesh.expert={devices} does not divide the model's {count} experts")
     graphdef, state = nnx.split(_decoded(experts))
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
-    splits = [default_split(f"layers.mlp.experts.{path_name(p)}", x.shape) for p, x in leaves]
+    splits = [_split(path_name(p), x.shape) for p, x in leaves]
     if not experts.stored_split:
         splits = [P(*(None if axis == STORE_AXES else axis for axis in split)) for split in splits]
     tokens = TOKEN_AXES if len(x) % ways(*TOKEN_AXES) == 0 else None
@@ -85,11 +86,22 @@ def with_whole_kernels(graphdef: nnx.GraphDef, state: nnx.State) -> nnx.GraphDef
     return nnx.graphdef(model)
 
 
+def _split(name: str, shape: tuple[int, ...]) -> P:
+    """The split of a parameter of the experts, or of a part of a `StackedKernel`."""
+    name = f"layers.mlp.experts.{name}"
+    if name.endswith(".kernel.layer"):
+        return P()
+    if name.endswith(".kernel.stack"):
+        split = default_split(name.removesuffix(".stack"), shape[1:])
+        return P(None, *(None if axis == STORE_AXES else axis for axis in split))
+    return default_split(name, shape)
+
+
 def _decoded(experts: ExpertMLPs) -> ExpertMLPs:
     """With dense kernels for quantized ones, whose parts cannot be split like them."""
     experts = nnx.clone(experts)
     for linear in (experts.gate, experts.up, experts.down):
-        if not isinstance(linear.kernel, nnx.Param):
+        if not isinstance(linear.kernel, nnx.Param | StackedKernel):
             linear.kernel = nnx.Param(linear.kernel[...])
     return experts
 

@@ -19,7 +19,7 @@ class ExpertLinear(nnx.Module):
 
     Attributes:
       kernel: `nnx.Param` [E, in, out], or [L, E, in, out] while it is stacked over layers; or a
-        `Kernel`, which is decoded for each use.
+        `Kernel`, which is decoded for each use unless it has a `grouped_matmul` of its own.
       bias: `nnx.Param` [E, out] or [L, E, out], or None.
       lora: None, or an adapter with factors per expert.
     """
@@ -51,7 +51,10 @@ class ExpertLinear(nnx.Module):
         weights: Float[Array, " m"] | None = None,
     ) -> Float[Array, "m o"]:
         """`weights`, by which x is multiplied already, multiply the biases."""
-        y = grouped_matmul(x, self.kernel[...].astype(self.dtype), groups.sizes)
+        if hasattr(self.kernel, "grouped_matmul"):
+            y = self.kernel.grouped_matmul(x, groups.sizes)
+        else:
+            y = grouped_matmul(x, self.kernel[...].astype(self.dtype), groups.sizes)
         if self.bias is not None:
             # Rows of other experts read the last bias; `combine` leaves them out.
             bias = self.bias[...].astype(self.dtype)[groups.experts]

@@ -27,6 +27,7 @@ class ExpertMLPs(nnx.Module):
 
     Attributes:
       stored_split: the kernels are split over the axes that only store them (`fsdp`, `context`).
+      frozen: the kernels are not trained (`jalign.models.experts.in_place`).
     """
 
     def __init__(self, width: int, experts: Experts, *, activation: str, layers: int, **types):
@@ -39,6 +40,7 @@ class ExpertMLPs(nnx.Module):
         self.activation = activation
         self.experts = experts
         self.stored_split = True
+        self.frozen = False
 
     def __call__(
         self,
