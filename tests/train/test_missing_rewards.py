@@ -69,7 +69,8 @@ def online(row, scores=SCORES, ended=ENDED, masks=False, hyper=None):
     judged = Judged(scores[:, at], bradley_terry(scores[:, at], 1.0), {}, **parts)
     if row.name == "grpo_process":
         judged = judged._replace(step_scores=steps)
-    greedy, most_probable = Judged(np.full((B, 1), 0.75), None, {}), rollout.columns(slice(1))
+    first = np.zeros((B, 1), int)
+    greedy, most_probable = Judged(np.full((B, 1), 0.75), None, {}), rollout.take(first)
     prompts = Examples.from_list(Example(np.array([9], np.int32), (), (), {}) for _ in range(B))
     source = Online(
         row.with_hyper(**(hyper or {})),
