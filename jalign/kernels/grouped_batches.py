@@ -21,12 +21,13 @@ from jalign.kernels.grouped_loop import tiles
 MOST_ROWS, LEAST_ROWS = 512, 16  # of a tile
 COPIED = 2**27  # entries of copies of matrices per batch, about: 256 MiB in bfloat16
 MOST_TILES = 64  # of a batch
+FORWARD, TRANSPOSED = "crk,ckn->crn", "crn,ckn->crk"
 
 
 @jax.custom_vjp
 def in_batches(x: Array, w: Array, sizes: Array) -> Array:
     """`jalign.kernels.grouped.grouped_matmul`; rows after the last group are 0."""
-    return _product(x, w, sizes, "crk,ckn->crn")
+    return _product(x, w, sizes, FORWARD)
 
 
 def _forward(x: Array, w: Array, sizes: Array) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -42,17 +43,28 @@ def _backward(saved: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Arra
         return dw.at[groups].add(each)
 
     dw = _over_batches(add, jnp.zeros(w.shape, jnp.float32), w, len(x), sizes)
-    return _product(dy, w, sizes, "crn,ckn->crk"), dw.astype(w.dtype), None
+    return _product(dy, w, sizes, TRANSPOSED), dw.astype(w.dtype), None
 
 
 in_batches.defvjp(_forward, _backward)
 
 
-def _product(x: Array, w: Array, sizes: Array, equation: str) -> Array:
-    width = w.shape[2] if equation.endswith("n") else w.shape[1]
+def of_layer(x: Array, stack: Array, layer: Array, sizes: Array, *, transposed: bool) -> Array:
+    """x[i] w, or x[i] w^T, with w = stack[layer, g] for the group g of row i, in the dtype of x;
+    rows after the last group are 0.
+    """
+    w = stack.reshape(-1, *stack.shape[2:])
+    equation = TRANSPOSED if transposed else FORWARD
+    return _product(x, w, sizes, equation, layer * stack.shape[1])
+
+
+def _product(x: Array, w: Array, sizes: Array, equation: str, first: Array | int = 0) -> Array:
+    """Group g has the matrix w[first + g]."""
+    width = w.shape[2] if equation == FORWARD else w.shape[1]
 
     def write(out: Array, rows: Array, groups: Array) -> Array:
-        y = jnp.einsum(equation, _taken(x, rows), w[groups], preferred_element_type=jnp.float32)
+        copies = w[first + groups]
+        y = jnp.einsum(equation, _taken(x, rows), copies, preferred_element_type=jnp.float32)
         return out.at[rows].set(y.astype(x.dtype), mode="drop", unique_indices=True)
 
     return _over_batches(write, jnp.zeros((len(x), width), x.dtype), w, len(x), sizes)
@@ -61,14 +73,14 @@ def _product(x: Array, w: Array, sizes: Array, equation: str) -> Array:
 def _over_batches(
     body: Callable[[Array, Int[Array, "c r"], Int[Array, " c"]], Array],
     initial: Array,
-    w: Float[Array, "E K N"],
+    w: Float[Array, "_ K N"],
     m: int,
     sizes: Int[Array, " E"],
 ) -> Array:
     """The carry of body(carry, rows, groups) after all tiles. Rows of a tile that its group does
     not have lie beyond x, each at an index of its own.
     """
-    per_group = max(m // len(w), 1)
+    per_group = max(m // len(sizes), 1)
     r = min(max(1 << (per_group - 1).bit_length(), LEAST_ROWS), MOST_ROWS)
     starts, groups, count = tiles(sizes, m, r)
     c = min(max(COPIED // (w.shape[1] * w.shape[2]), 1), MOST_TILES, len(starts))

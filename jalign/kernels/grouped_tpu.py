@@ -12,8 +12,6 @@ Letters: m rows, E groups, K inputs, N outputs, L layers.
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -50,36 +48,22 @@ def transposed(dy: Array, w: Array, sizes: Array, *, interpret: bool = False) ->
     return _product(dy, w, sizes, None, tiles, transposed=True, interpret=interpret)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def of_layer(x: Array, stack: Array, layer: Array, sizes: Array, interpret: bool = False) -> Array:
-    """x[i] stack[layer, g] for the group g of row i, in the dtype of x.
-
-    The gradient of the stack is as large as the stack, in every layer: it is for matrices that are
-    not trained.
-    """
-    tiles = tiling(len(x), *stack.shape[2:], stack.dtype.itemsize)
+def of_layer(
+    x: Array,
+    stack: Array,
+    layer: Array,
+    sizes: Array,
+    *,
+    transposed: bool,
+    interpret: bool = False,
+) -> Array:
+    """x[i] w, or x[i] w^T, with w = stack[layer, g] for the group g of row i, in the dtype of x."""
+    k, n = reversed(stack.shape[2:]) if transposed else stack.shape[2:]
+    tiles = tiling(len(x), k, n, stack.dtype.itemsize)
     if tiles is None:
-        return ragged(x, stack[layer], sizes)
-    return _product(x, stack, sizes, layer, tiles, transposed=False, interpret=interpret)
-
-
-def _forward_of_layer(x, stack, layer, sizes, interpret):
-    return of_layer(x, stack, layer, sizes, interpret), (x, stack, layer, sizes)
-
-
-def _backward_of_layer(interpret, saved, dy):
-    x, stack, layer, sizes = saved
-    k, n = stack.shape[2:]
-    tiles = tiling(len(x), n, k, stack.dtype.itemsize)
-    if tiles is None:
-        dx = transposed(dy, stack[layer], sizes, interpret=interpret)
-    else:
-        dx = _product(dy, stack, sizes, layer, tiles, transposed=True, interpret=interpret)
-    _, pull = jax.vjp(lambda w: jax.lax.ragged_dot(x, w[layer], sizes), stack)
-    return dx, pull(dy)[0], None, None
-
-
-of_layer.defvjp(_forward_of_layer, _backward_of_layer)
+        w = stack[layer]
+        return jax.lax.ragged_dot(x, w.swapaxes(1, 2) if transposed else w, sizes)
+    return _product(x, stack, sizes, layer, tiles, transposed=transposed, interpret=interpret)
 
 
 def _product(

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.kernels.grouped import grouped_matmul
+from jalign.kernels import grouped_batches, grouped_tpu
+from jalign.kernels.grouped import grouped_matmul, grouped_matmul_of_layer
 from jalign.kernels.grouped_batches import in_batches
-from jalign.kernels.grouped_tpu import columns, of_layer, ragged, tiling, transposed
+from jalign.kernels.grouped_tpu import columns, ragged, tiling, transposed
 
 SIZES = jnp.array([0, 33, 1, 0, 50, 5])  # tiles of 16 end in other groups; 11 rows have no group
 ROWS, INSIDE = 100, 89
@@ -84,9 +85,13 @@ def test_the_gradient_of_rows_on_a_tpu_reads_matrices_as_they_lie():
     np.testing.assert_allclose(dx[: len(of_row)], want, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [384, 304])
-def test_the_matrices_of_a_layer_on_a_tpu_are_read_in_the_stack(rows):
-    """In Pallas's interpreter: blocks of 128 rows and of 16."""
+def tpu_in_interpreter(*args, **options):
+    return grouped_tpu.of_layer(*args, interpret=True, **options)
+
+
+@pytest.mark.parametrize("rows", [384, 304])  # on TPUs blocks of 128 rows, and of 16
+@pytest.mark.parametrize("product", [tpu_in_interpreter, grouped_batches.of_layer])
+def test_the_matrices_of_a_layer_are_read_in_their_stack(product, rows):
     rng = np.random.default_rng(0)
     sizes = jnp.array([0, 130, 1, 0, 90, 20])
     stack = jnp.asarray(rng.normal(size=(3, 6, 256, 128)), jnp.float32)
@@ -95,23 +100,28 @@ def test_the_matrices_of_a_layer_on_a_tpu_are_read_in_the_stack(rows):
     of_row = np.repeat(np.arange(6), sizes)
     inside = len(of_row)
     for layer in range(3):
-        run = lambda x, w, i=layer: of_layer(x, w, jnp.int32(i), sizes, True)  # noqa: E731
-        y, pull = jax.vjp(run, x, stack)
-        dx, by_stack = pull(dy)
-        w = np.asarray(stack[layer])
-        want = np.einsum("mk,mkn->mn", x[:inside], w[of_row])
-        np.testing.assert_allclose(y[:inside], want, rtol=1e-5, atol=1e-4)
-        want = np.einsum("mn,mkn->mk", dy[:inside], w[of_row])
-        np.testing.assert_allclose(dx[:inside], want, rtol=1e-5, atol=1e-4)
-        want = np.zeros(stack.shape, np.float32)
-        want[layer, 5] = x[inside - 20 : inside].T @ dy[inside - 20 : inside]
-        np.testing.assert_allclose(by_stack[:, 5], want[:, 5], rtol=1e-5, atol=1e-4)
+        w = np.asarray(stack[layer])[of_row]
+        y = product(x, stack, jnp.int32(layer), sizes, transposed=False)
+        np.testing.assert_allclose(y[:inside], np.einsum("mk,mkn->mn", x[:inside], w), atol=1e-4)
+        dx = product(dy, stack, jnp.int32(layer), sizes, transposed=True)
+        np.testing.assert_allclose(dx[:inside], np.einsum("mn,mkn->mk", dy[:inside], w), atol=1e-4)
+
+
+def test_the_gradients_of_a_stack_are_those_of_the_layer():
+    x, w = (jnp.asarray(a) for a in drawn())
+    stack = jnp.stack([w + 1, w, w - 1])
+    _, pull = jax.vjp(lambda x, w: grouped_matmul_of_layer(x, w, jnp.int32(1), SIZES), x, stack)
+    _, pull_one = jax.vjp(lambda x, w: grouped_matmul(x, w, SIZES), x, w)
+    dy = jnp.asarray(np.random.default_rng(1).normal(size=(ROWS, 9)), jnp.float32)
+    (dx, by_stack), (want, by_matrix) = pull(dy), pull_one(dy)
+    np.testing.assert_allclose(dx[:INSIDE], want[:INSIDE], atol=1e-6)
+    np.testing.assert_array_equal(by_stack[1], by_matrix)
+    assert not by_stack[0].any() and not by_stack[2].any()
 
 
 def test_a_stack_whose_matrices_fit_no_block_is_sliced():
     x, w = (jnp.asarray(a) for a in drawn())
-    stack = jnp.stack([w + 1, w])
-    y = of_layer(x, stack, jnp.int32(1), SIZES)
+    y = grouped_tpu.of_layer(x, jnp.stack([w + 1, w]), jnp.int32(1), SIZES, transposed=False)
     np.testing.assert_array_equal(y[:INSIDE], ragged(x, w, SIZES)[:INSIDE])
 
 

@@ -1,10 +1,10 @@
 """Matrices of experts that are read where they lie: in the stack of all layers.
 
 A scan over layers hands each layer its slice of the parameters. A dense product reads a slice from
-the stack, but for a kernel, such as that of grouped products, XLA copies it first: of Qwen3
-30B-A3B 1.2 GB in every pass of a layer, also in that of a single token. So the kernel takes the
-stack and the layer's number, if the matrices are not trained: a gradient of the stack would be as
-large as the stack, in every layer.
+the stack, but for a kernel, or a loop inside the layer, XLA copies it first: of Qwen3 30B-A3B
+1.2 GB in every pass of a layer, also in that of a single token. So grouped products take the stack
+and the layer's number, if the matrices are not trained: a gradient of the stack would be as large
+as the stack, in every layer.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jalign.models.experts.mlp import ExpertMLPs
 from jalign.parallel.axes import STORE_AXES
 from jalign.parallel.rules import ways
 
-PLATFORMS = ("tpu",)
-"""Where products have a kernel that reads a stack."""
+PLATFORMS = ("tpu", "cuda", "rocm")
+"""Where products read a stack."""
 
 
 class StackedKernel(nnx.Module):
@@ -84,7 +84,7 @@ def _matrices(experts: ExpertMLPs) -> dict[str, ExpertLinear]:
 
 
 def _readable(experts: ExpertMLPs) -> bool:
-    """Whether they are frozen, and lie on the device as a kernel of its platform wants them."""
+    """Whether they are frozen, and lie on the device as the products want them."""
     split = experts.stored_split and ways(*STORE_AXES) > 1
     if split or not experts.frozen or devices.platform() not in PLATFORMS:
         return False
