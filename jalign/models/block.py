@@ -17,9 +17,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jalign.kernels import splash
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
-from jalign.kernels.splash import tokens_last
 from jalign.models import stacks
 from jalign.models.cache import KeysValues, Memory, write
 from jalign.models.delta.net import GatedDeltaNet
@@ -28,6 +28,7 @@ from jalign.models.linear import Linear, split_key
 from jalign.models.mlp import MLP
 from jalign.models.norms import Norm
 from jalign.models.rope import Rope, Rotation
+from jalign.models.rotate import Turn, rotate, rotate_by_product, rotate_in_one_pass
 from jalign.models.spec import LayerType, Spec
 from jalign.parallel.axes import BATCH_AXES, CONTEXT, HEAD_AXES
 from jalign.parallel.rules import constrain, ways
@@ -111,8 +112,10 @@ class Attention(nnx.Module):
 
         def on_rows(q: Array, k: Array, v: Array) -> Array:
             if inputs.row_tables is not None:
-                q, k, v = (tokens_last(a) for a in (q, k, v))
-                q, k = self.rotated(q, k, layer_type, inputs.row_tables, tokens_last=True)
+                by_heads = splash.fills_lanes(q.shape[-1])
+                turn = rotate_by_product if by_heads else rotate_in_one_pass
+                q, k, v = (splash.as_read(a) for a in (q, k, v))
+                q, k = self.rotated(q, k, layer_type, inputs.row_tables, turn)
             return attention(q, k, v, implementation=implementation, **options)
 
         if kv is not None:
@@ -143,13 +146,12 @@ class Attention(nnx.Module):
         k: Array,
         layer_type: LayerType,
         tables: dict[Rope, Rotation],
-        *,
-        tokens_last: bool = False,
+        turn: Turn = rotate,
     ) -> tuple[Array, Array]:
         """Queries and keys, rotated."""
         if layer_type.rope is None:
             return q, k
-        return layer_type.rope.rotate(q, k, tables[layer_type.rope], tokens_last=tokens_last)
+        return layer_type.rope.rotate(q, k, tables[layer_type.rope], turn)
 
     def _normed(self, norm: Norm, x: Float[Array, "S N H C"]) -> Float[Array, "S N H C"]:
         s, n, *sizes = x.shape

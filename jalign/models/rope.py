@@ -12,13 +12,13 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
 from jalign.models.fields import LATER, StableRepr
+from jalign.models.rotate import Turn, rotate
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,11 @@ class Rope(StableRepr):
         q: Float[Array, "S N H C"],
         k: Float[Array, "S N G C"],
         at: Rotation,
-        *,
-        tokens_last: bool = False,
+        turn: Turn = rotate,
     ) -> tuple[Float[Array, "S N H C"], Float[Array, "S N G C"]]:
-        """Queries and keys, rotated; `tokens_last` says that they are stored so
-        (`jalign.kernels.splash.tokens_last`).
+        """Queries and keys, rotated by the `turn` of `jalign.models.rotate` for how they are
+        stored.
         """
-        turn = rotate_in_one_pass if tokens_last else rotate
         q, k = (turn(x, (at.cos, at.sin), interleaved=self.interleaved) for x in (q, k))
         if at.query_scale is not None:
             q = (q * at.query_scale[:, :, None]).astype(q.dtype)
@@ -163,66 +161,3 @@ def row_lengths(
     # Tokens in no row (the dummy) have an inverse past the end.
     row = jnp.minimum(inverse[:, :, 0] // t, m - 1)
     return jnp.take_along_axis(longest, jnp.take_along_axis(first, row, axis=1), axis=1)
-
-
-def rotate(
-    x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array], *, interleaved: bool = False
-) -> Float[Array, "S N H C"]:
-    """Rotate the leading 2 * d/2 features of every head by the table's angles; pass the rest.
-
-    Interleaved features are returned with the even ones first: a product of a query and a key does
-    not depend on the order that both have.
-    """
-    cos, sin = (t[:, :, None] for t in table)
-    half = cos.shape[-1]
-    x = x_SNHC.astype(jnp.float32)
-    if interleaved:
-        turned, rest = jnp.split(x, (2 * half,), axis=-1)
-        a, b = turned[..., 0::2], turned[..., 1::2]
-    else:
-        a, b, rest = jnp.split(x, (half, 2 * half), axis=-1)
-    turned = jnp.concatenate((a * cos - b * sin, b * cos + a * sin, rest), axis=-1)
-    return turned.astype(x_SNHC.dtype)
-
-
-def rotate_in_one_pass(
-    x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array], *, interleaved: bool = False
-) -> Float[Array, "S N H C"]:
-    """`rotate` for arrays stored with tokens last: the same values and gradients.
-
-    There a head's halves are whole registers, so that a TPU reads them in either order: one
-    operation writes both, where `rotate` takes three or four (float32, each half, both). A CPU
-    takes 2 to 8 times as long with it.
-    """
-    cos, sin = table
-    d = 2 * cos.shape[-1]
-    turned, rest = x_SNHC[..., :d], x_SNHC[..., d:]
-    if interleaved:
-        pairs = turned.reshape(*turned.shape[:-1], d // 2, 2)
-        turned = pairs.swapaxes(-1, -2).reshape(turned.shape)
-    turned = _turn(turned, cos, sin)
-    return jnp.concatenate((turned, rest), axis=-1) if rest.shape[-1] else turned
-
-
-@jax.custom_vjp
-def _turn(x: Array, cos: Array, sin: Array) -> Array:
-    """The first half of every head against the second."""
-    cos, sin = (t[:, :, None, None] for t in (cos, sin))
-    pairs = x.reshape(*x.shape[:-1], 2, -1)
-    signs = jnp.array([[-1.0], [1.0]], jnp.float32)
-    # Converted one by one: a float32 array that both products read would be stored.
-    y = pairs.astype(jnp.float32) * cos + pairs[..., ::-1, :].astype(jnp.float32) * (signs * sin)
-    return y.astype(x.dtype).reshape(x.shape)
-
-
-def _turn_fwd(x: Array, cos: Array, sin: Array):
-    return _turn(x, cos, sin), (cos, sin)
-
-
-def _turn_bwd(table: tuple[Array, Array], g: Array):
-    # Turned back; so both products are added in float32. The table depends on no parameter.
-    cos, sin = table
-    return _turn(g, cos, -sin), jnp.zeros_like(cos), jnp.zeros_like(sin)
-
-
-_turn.defvjp(_turn_fwd, _turn_bwd)

@@ -73,9 +73,8 @@ def flat(streams):
 
 
 def tiny(seed=0, value_head=True, **changes):
-    spec = Spec(
-        vocab_size=11, width=16, depth=2, heads=2, kv_heads=1, head_dim=8, mlp_width=24, **changes
-    )
+    sizes = {"vocab_size": 11, "width": 16, "depth": 2, "mlp_width": 24}
+    spec = Spec(**sizes | {"heads": 2, "kv_heads": 1, "head_dim": 8} | changes)
     return Decoder(spec, value_head=value_head, rngs=nnx.Rngs(seed))
 
 
@@ -122,8 +121,9 @@ def test_flat_streams_and_padded_rows_give_the_same_scores_and_gradients(streams
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("layout", [padded(), flat(1)])
+@pytest.mark.parametrize("head_dim", [8, 128])  # stored with tokens last, with heads first
 def test_the_tpu_kernel_gives_the_scores_and_gradients_of_plain_attention(
-    monkeypatch, layout, qk_norm
+    monkeypatch, head_dim, layout, qk_norm
 ):
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
 
@@ -135,7 +135,7 @@ def test_the_tpu_kernel_gives_the_scores_and_gradients_of_plain_attention(
         return (jnp.where(MASK, out, 0.0) * jnp.arange(MASK.size).reshape(MASK.shape)).sum()
 
     def result(attention):
-        model = tiny(qk_norm=qk_norm)
+        model = tiny(qk_norm=qk_norm, head_dim=head_dim)
         model.attention = attention
         apply, params, base = functional(model, nnx.Param)
         return jax.jit(jax.value_and_grad(loss), static_argnums=2)(params, base, apply)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jalign.models.rope import QueryGrowth, Rope, rotate, rotate_in_one_pass
+from jalign.models.rope import QueryGrowth, Rope
+from jalign.models.rotate import rotate, rotate_by_product, rotate_in_one_pass
 from jalign.models.spec import LayerType, Spec
 
 SPEC = Spec(vocab_size=10, width=4, depth=3, heads=2, kv_heads=1, head_dim=2, mlp_width=8)
@@ -59,7 +60,7 @@ def test_queries_grow_in_steps_of_the_trained_context():
     np.testing.assert_allclose(growth, 1 + 0.5 * np.array(logs), rtol=1e-6)
 
 
-@pytest.mark.parametrize("rotate", [rotate, rotate_in_one_pass])
+@pytest.mark.parametrize("rotate", [rotate, rotate_in_one_pass, rotate_by_product])
 def test_interleaved_features_turn_with_their_neighbors(rotate):
     x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])[None, None, None]  # the fifth does not turn
     angles = np.array([[[0.3, 0.7]]])
@@ -72,7 +73,7 @@ def test_interleaved_features_turn_with_their_neighbors(rotate):
     np.testing.assert_allclose(turned, [a, c, b, d, 5.0], rtol=1e-6)  # the even ones first
 
 
-@pytest.mark.parametrize("rotate", [rotate, rotate_in_one_pass])
+@pytest.mark.parametrize("rotate", [rotate, rotate_in_one_pass, rotate_by_product])
 def test_the_first_half_of_the_rotated_features_turns_against_the_second(rotate):
     x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])[None, None, None]  # the fifth does not turn
     angles = np.array([[[0.3, 0.7]]])
@@ -86,7 +87,10 @@ def test_the_first_half_of_the_rotated_features_turns_against_the_second(rotate)
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_a_rotation_in_one_pass_has_the_same_values_and_gradients(fraction, interleaved):
+@pytest.mark.parametrize("other", [rotate_in_one_pass, rotate_by_product])
+def test_rotations_of_heads_stored_otherwise_have_the_same_values_and_gradients(
+    other, fraction, interleaved
+):
     rope = Rope(fraction=fraction, interleaved=interleaved)
     table = rope.table(jnp.arange(6).reshape(2, 3), 8)
     x = jax.random.normal(jax.random.key(0), (2, 3, 4, 8), jnp.bfloat16)
@@ -94,6 +98,6 @@ def test_a_rotation_in_one_pass_has_the_same_values_and_gradients(fraction, inte
     def of(turn):
         return jax.vjp(lambda x: turn(x, table, interleaved=interleaved), x)
 
-    (y, pull), (same, pull_same) = of(rotate), of(rotate_in_one_pass)
+    (y, pull), (same, pull_same) = of(rotate), of(other)
     np.testing.assert_array_equal(y, same)
     np.testing.assert_array_equal(pull(y)[0], pull_same(y)[0])
