@@ -1,14 +1,15 @@
 """What attention on a flat stream takes on a TPU between its products, by the compiler's cycles.
 
-    python -m tests.plan.measure_attention v6e-1
+    python -m tests.plan.measure_attention v6e-1 [--head 128]
 
-TinyLlama's 32 heads of 64 on 12,416 tokens: gathered to 17 rows of 1,024, rotated, attended to,
-gathered back, and the gradient of it all. Nothing runs; 15 s of CPU.
+32 heads on 4 of keys, gathered from a stream to rows, rotated, attended to, gathered back, and the
+gradient of it all. Heads of 64 as TinyLlama: 12,416 tokens in 17 rows of 1,024; of 128 as Qwen3
+30B-A3B: 24,576 tokens in 16 rows of 2,048. Nothing runs; 15 s of CPU.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -19,27 +20,32 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jalign.kernels.attention import attention
 from jalign.kernels.compiler_options import SCOPED_VMEM_KIB
 from jalign.kernels.flat import collapse, expand
-from jalign.kernels.splash import tokens_last
+from jalign.kernels.splash import as_read, fills_lanes
 from jalign.models.rope import Rope
+from jalign.models.rotate import rotate_by_product, rotate_in_one_pass
 from jalign.plan.prediction import lines
 from jalign.plan.schedule import timeline
 from jalign.plan.targets import target, topology
 
-ROWS, T, HEADS, KV_HEADS, HEAD, TOKENS, COPIES = 17, 1024, 32, 4, 64, 12416, 2
+HEADS, KV_HEADS, COPIES = 32, 4, 2
+SIZES = {64: (17, 1024, 12416), 128: (16, 2048, 24576)}  # rows, tokens of a row, of the stream
 ROPE = Rope()
 
 
 def block(q: Array, k: Array, v: Array, rows: Array, inverse: Array, positions: Array) -> Array:
-    """Attention of [TOKENS, heads * HEAD] streams."""
+    """Attention of [tokens, heads * head] streams."""
+    _, m, t = rows.shape
+    head = q.shape[-1] // HEADS
 
     def by_row(x: Array, heads: int) -> Array:
         x = expand(x[None], rows, inverse)
-        return tokens_last(x.reshape(ROWS, T, heads, HEAD))
+        return as_read(x.reshape(m, t, heads, head))
 
     q, k, v = by_row(q, HEADS), by_row(k, KV_HEADS), by_row(v, KV_HEADS)
-    q, k = ROPE.rotate(q, k, ROPE.rotation(positions, HEAD), tokens_last=True)
-    y = attention(q, k, v, scale=HEAD**-0.5, implementation="splash")
-    return collapse(y.reshape(1, ROWS, T, HEADS, HEAD), rows, inverse).reshape(TOKENS, -1)
+    turn = rotate_by_product if fills_lanes(head) else rotate_in_one_pass
+    q, k = ROPE.rotate(q, k, ROPE.rotation(positions, head), turn)
+    y = attention(q, k, v, scale=head**-0.5, implementation="splash")
+    return collapse(y.reshape(1, m, t, HEADS, head), rows, inverse).reshape(len(inverse[0]), -1)
 
 
 def with_gradient(q, k, v, rows, inverse, positions, dy):
@@ -47,7 +53,8 @@ def with_gradient(q, k, v, rows, inverse, positions, dy):
     return y, pull(dy)
 
 
-def main(name: str) -> None:
+def main(name: str, head: int) -> None:
+    m, t, tokens = SIZES[head]
     goal = target(name)
     mesh = Mesh(np.array(topology(goal)[:1]), ("x",))
     here = NamedSharding(mesh, PartitionSpec())
@@ -55,9 +62,10 @@ def main(name: str) -> None:
     def shape(*axes: int, dtype: type = jnp.bfloat16) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(axes, dtype, sharding=here)
 
-    q, kv = shape(TOKENS, HEADS * HEAD), shape(TOKENS, KV_HEADS * HEAD)
-    indices = [(1, ROWS, T), (1, TOKENS, COPIES), (ROWS, T)]
-    options = {"xla_tpu_scoped_vmem_limit_kib": str(SCOPED_VMEM_KIB[goal.accelerator.kind])}
+    q, kv = shape(tokens, HEADS * head), shape(tokens, KV_HEADS * head)
+    indices = [(1, m, t), (1, tokens, COPIES), (m, t)]
+    kib = SCOPED_VMEM_KIB.get(goal.accelerator.kind)
+    options = {"xla_tpu_scoped_vmem_limit_kib": str(kib)} if kib else {}
     run = jax.jit(with_gradient, compiler_options=options)
     lowered = run.lower(q, kv, kv, *(shape(*x, dtype=jnp.int32) for x in indices), q)
     text = lowered.compile().as_text()
@@ -73,4 +81,8 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target")
+    parser.add_argument("--head", type=int, default=64, choices=SIZES)
+    arguments = parser.parse_args()
+    main(arguments.target, arguments.head)
