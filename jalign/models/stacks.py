@@ -32,12 +32,17 @@ def cache_indices(spec: Spec) -> list[int]:
     ]
 
 
-def of_layer(spec: Spec, stacked: Any, layer: int, *, start: int = 0) -> Any:
-    """A layer's slice of a layer state, stacked from the layer `start` on."""
+def of_layer(
+    spec: Spec, stacked: Any, layer: int, *, start: int = 0, offset: jax.Array | int = 0
+) -> Any:
+    """A layer's slice of a layer state, stacked from the layer `start` on. `offset` is added to the
+    index: a traced 0 keeps the compiler from slicing before a loop, all layers at once.
+    """
 
     def at(part: str, a: jax.Array) -> jax.Array:
         index = stack_index(spec, part, layer) - stack_index(spec, part, start)
-        return a[min(index, len(a) - 1)]
+        index = min(index, len(a) - 1) + offset
+        return jax.lax.dynamic_index_in_dim(a, index, keepdims=False)
 
     return _by_part(at, stacked)
 

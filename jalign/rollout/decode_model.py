@@ -60,7 +60,7 @@ class SamplingWeights:
       state: the weights.
       head: the unembedding, [D, V], or [V, D] where products are transposed
         (`jalign.rollout.unrolled`).
-      layers: on CPU the unstacked layers, else None.
+      layers: on CPU the unstacked layers, else None: they stay stacked.
       graphdef: what `state` belongs to.
       vocab_axis: which axis of `head` is the vocabulary.
     """
@@ -119,13 +119,14 @@ def prefill(
     """
     decoder, cache, hidden = read_prompts(weights, prompts, lengths, t)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], 1)[:, 0]
+    cache = for_decoding(weights, cache)
     cache = dataclasses.replace(
         cache,
         # The K responses share one prefill of their prompt.
         kv=jax.tree.map(lambda a: jnp.repeat(a, k, 1), cache.kv),
         lengths=jnp.repeat(cache.lengths, k),
     )
-    return decoder, for_decoding(weights, cache), decoder.logits(jnp.repeat(last, k, 0))
+    return decoder, cache, decoder.logits(jnp.repeat(last, k, 0))
 
 
 def read_prompts(
@@ -144,11 +145,20 @@ def read_prompts(
 
 def for_decoding(weights: SamplingWeights, cache: KVCache) -> KVCache:
     """The cache in the layout that single tokens are decoded with."""
-    return cache if weights.layers is None else split_cache(cache, weights.model().spec)
+    model = weights.model()
+    return split_cache(cache, model.spec) if _layer_by_layer(weights, model) else cache
 
 
 def decode_model(weights: SamplingWeights) -> DecodeModel:
     """The model for single tokens."""
     model = weights.model()
-    decoder = model if weights.layers is None else Unrolled(model, weights.layers)
+    decoder = Unrolled(model, weights.layers) if _layer_by_layer(weights, model) else model
     return DecodeModel(decoder, weights.head, weights.vocab_axis)
+
+
+def _layer_by_layer(weights: SamplingWeights, model: Decoder | OwnDecoder) -> bool:
+    """Whether layers have caches of their own (`jalign.rollout.unrolled`)."""
+    if weights.layers is not None:
+        return True
+    # The products of the scorer, in its loop over layers.
+    return isinstance(model, Decoder) and devices.platform() == "tpu" and not model.batch_invariant
