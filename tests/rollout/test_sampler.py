@@ -9,12 +9,15 @@ from flax import nnx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from jalign.models import hub
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
+from jalign.models.experts import in_place
 from jalign.rollout import decode_model, sampler
 from jalign.rollout.sampler import Settings, sample
 from jalign.rollout.text import continuation, generate
 from jalign.rollout.unrolled import Unrolled, split_cache, unstack_layers
+from tests.models.fixtures_of_models import GOLDEN
 from tests.rollout._tiny import KEY, SPEC, tiny
 
 PROMPTS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [7, 0, 0, 0, 0]])
@@ -167,11 +170,42 @@ def test_one_row_and_many_give_the_same_logits(tied):  # their weights are laid 
     np.testing.assert_allclose(many.logits(hidden), decoder.logits(hidden), atol=1e-5)
 
 
-def test_stacked_layers_sample_the_same(model, greedy):  # the path of accelerators
+@pytest.mark.parametrize("cache_by_layer", [False, True], ids=["gpu", "tpu"])
+def test_stacked_layers_sample_the_same(model, greedy, cache_by_layer, monkeypatch):
+    monkeypatch.setattr(decode_model, "_layer_by_layer", lambda *_: cache_by_layer)
+    sampler._sample.clear_cache()
     whole = dataclasses.replace(decode_model.for_sampling(model, 3), layers=None)
     padded = np.pad(PROMPTS, ((0, 0), (0, 27)))
     other = sampler._sample((whole,), padded, LENGTHS, KEY, GREEDY)
+    sampler._sample.clear_cache()
     np.testing.assert_array_equal(other.tokens, greedy.tokens)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "mixtral", "qwen3_5"])
+def test_stacked_layers_with_caches_of_their_own_are_the_same_function(name, monkeypatch):
+    """Layers of two kinds, experts that are read in their stack, layers without attention."""
+    monkeypatch.setattr(in_place, "PLATFORMS", ("cpu",))
+    decoder = hub.load(GOLDEN / name)
+    in_place.set_frozen(decoder)
+    graphdef, state = nnx.split(decoder)
+    positions = jnp.broadcast_to(jnp.arange(5), (3, 5))
+    token, place = jnp.array([[1], [2], [3]]), jnp.array([[5], [5], [5]])
+
+    @jax.jit
+    def both(state):
+        decoder = nnx.merge(graphdef, state)
+        _, cache = decoder(jnp.asarray(PROMPTS), positions, cache=decoder.empty_cache(3, 8))
+        apart, parts = Unrolled(decoder, None), split_cache(cache, decoder.spec)
+        (want, _), (got, parts) = (
+            decoder(token, place, cache=cache),
+            apart(token, place, cache=parts),
+        )
+        (again, _) = apart(token, place + 1, cache=parts)
+        return want, got, again
+
+    want, got, again = both(state)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert np.abs(again - got).max() > 1e-3
 
 
 def test_a_mixture_draws_from_the_normalised_product_of_powers(model):
