@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from jalign.kernels.devices import Accelerator
+from jalign.models.experts.exchange import USED
 from jalign.plan.arithmetic import flops, kernel_flops
 from jalign.plan.hlo import Computation, Module, Operation
 from jalign.plan.links import PAIRS, Links
@@ -28,6 +29,7 @@ _FREE = {
     "replica-id", "opt-barrier", "add-dependency", "domain", "iota",
 }  # fmt: skip
 _LAYOUT = {"parameter", "bitcast", "copy", "transpose", "reshape", "tuple"}
+_USED = re.compile(rf"{USED}(\d+)")
 MATRIX_UNIT = {"TPU v6 lite": 256, "TPU7x": 256}
 """Rows and columns of a matrix unit; 128 in the other generations."""
 KERNEL = 0.8
@@ -120,10 +122,11 @@ class Scheduler:
             timeline.unknown += 1
             return
         amount, head = known
+        amount /= _devices_of_rows(operation)
         peak = amount / self.accelerator.flops
         width = MATRIX_UNIT.get(self.accelerator.kind, 128)
         fill = min(1.0, head / width) if head else 1.0
-        moved = kernel_bytes(self.module, operation, computation)
+        moved = kernel_bytes(self.module, operation, computation) / _devices_of_rows(operation)
         memory = moved / self.accelerator.bandwidth
         timeline.add("kernel", line, max(peak / (fill * KERNEL), memory), peak, memory)
 
@@ -202,6 +205,14 @@ def timeline(
     module = Module.of(text)
     links = links or Links.of(accelerator)
     return Scheduler(module, accelerator, links, unknown_trips).run(module.entry)
+
+
+def _devices_of_rows(operation: Operation) -> int:
+    """Of how many devices a kernel of experts has the rows in its buffer, and skips those of the
+    others.
+    """
+    devices = _USED.search(operation.rest)
+    return int(devices[1]) if devices else 1
 
 
 def _started(operation: Operation, computation: Computation) -> str:

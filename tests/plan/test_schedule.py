@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from jalign.kernels.devices import ACCELERATORS
+from jalign.models.experts.exchange import USED
 from jalign.plan.hlo import Module
 from jalign.plan.links import Links
 from jalign.plan.schedule import timeline
@@ -219,6 +220,14 @@ def test_a_kernel_that_declares_its_flops_takes_their_time_and_another_is_counte
     assert known.of("kernel") == pytest.approx(1e-9 / 0.8) and known.unknown == 0
     unknown = timeline(program(x, call), V6E)
     assert unknown.seconds == 0 and unknown.unknown == 1
+
+
+def test_a_kernel_of_experts_takes_the_time_of_the_rows_that_are_its_devices():
+    call = '%k = f32[2]{0} custom-call(%x), custom_call_target="tpu_custom_call"'
+    name = f'metadata={{op_name="jit(step)/{USED}4/gmm"}}'
+    declared = 'backend_config={"cost_estimate":{"flops":"918000"}}'
+    text = program("%x = f32[2]{0} parameter(0)", f"{call}, {name}, {declared}")
+    assert timeline(text, V6E).of("kernel") == pytest.approx(1e-9 / 0.8 / 4)
 
 
 def test_a_kernel_takes_at_least_the_time_of_its_bytes():

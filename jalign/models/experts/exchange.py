@@ -27,6 +27,9 @@ from jalign.parallel.axes import EXPERT, MESH_AXES, STORE_AXES, TENSOR, TOKEN_AX
 from jalign.parallel.paths import path_name
 from jalign.parallel.rules import default_split, ways
 
+USED = "experts_of_one_in_"
+"""Names what computes on a buffer of which one device's experts fill a share, one in so many."""
+
 
 def on_mesh(
     experts: ExpertMLPs,
@@ -63,7 +66,8 @@ def on_mesh(
             gather = lambda x: jax.lax.all_gather(x, EXPERT, tiled=True)  # noqa: E731
             key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(TOKEN_AXES))
             x, ids, weights = gather(x), gather(ids), gather(weights)
-        y = module(x, ids, weights, key, jax.lax.axis_index(EXPERT) * (count // devices))
+        with jax.named_scope(f"{USED}{devices if tokens else 1}"):
+            y = module(x, ids, weights, key, jax.lax.axis_index(EXPERT) * (count // devices))
         if inside_split:
             y = jax.lax.psum(y, TENSOR)
         return jax.lax.psum_scatter(y, EXPERT, tiled=True) if tokens else jax.lax.psum(y, EXPERT)
