@@ -28,6 +28,7 @@ _FREE = {
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id",
     "replica-id", "opt-barrier", "add-dependency", "domain", "iota",
 }  # fmt: skip
+_WRAPPERS = {"fusion", "async-start", "call-start"}  # the latter on the sparse cores
 _LAYOUT = {"parameter", "bitcast", "copy", "transpose", "reshape", "tuple"}
 _USED = re.compile(rf"{USED}(\d+)")
 MATRIX_UNIT = {"TPU v6 lite": 256, "TPU7x": 256}
@@ -149,7 +150,7 @@ class Scheduler:
 
     def collective(self, operation: Operation) -> tuple[str, float, str] | None:
         """Kind, bytes of the result and attributes; None if it is none."""
-        inner = self._inner(operation) if operation.opcode in ("fusion", "async-start") else []
+        inner = self._inner(operation) if operation.opcode in _WRAPPERS else []
         if passes_on(self.module, operation):
             return None
         for o in (operation, *inner):

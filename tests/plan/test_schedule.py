@@ -149,6 +149,25 @@ def test_a_collective_that_a_product_takes_steps_of_counts_once_and_is_hidden_be
     assert traffic(text) == {"all-gather": (1, 8 * MIB)}
 
 
+def test_a_gather_on_the_sparse_cores_takes_links_beside_what_runs():
+    gathers = """
+%gathers (p: f32[262144]) -> f32[2097152] {
+  %p = f32[262144]{0} parameter(0)
+  ROOT %g = f32[2097152]{0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}
+}
+"""
+    text = program(
+        "%w = f32[262144]{0} parameter(0)",
+        "%x = f32[8,8]{1,0} parameter(1)",
+        '%s = ((f32[262144]{0}), f32[2097152]{0}) call-start(%w), to_apply=%gathers, async_execution_thread="sparsecore"',  # noqa: E501
+        "%y = f32[8,8]{1,0} dot(%x, %x), lhs_contracting_dims={1}, " + cycles(90_000),
+        "%r = f32[2097152]{0} call-done(%s)",
+    )
+    t = timeline(text.replace("ENTRY", gathers + "\nENTRY"), V5E)
+    assert t.links == pytest.approx(7 * MIB / 45e9)
+    assert t.of("collective") == pytest.approx(7 * MIB / 45e9 - 60e-6)
+
+
 def test_transfers_on_the_same_links_follow_each_other():
     text = program(
         "%x = f32[262144]{0} parameter(0)",
