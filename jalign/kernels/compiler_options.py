@@ -14,8 +14,7 @@ estimate; a v5e's are at 0.92 to 0.97 as they are (`jalign/plan/README.md`)."""
 
 WHOLE_PRODUCTS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 """For v6e: no collective matmuls, which cut a product into one per device, too small for this
-matrix unit; as MaxText sets it. The layers of an 8B step take 1.37 instead of 1.89 s
-(`jalign/plan/README.md`). Not measured on other generations."""
+matrix unit; as MaxText sets it (`jalign/plan/README.md`). Not measured on other generations."""
 
 
 def compiler_options(dtype: DTypeLike) -> dict[str, bool | str]:
