@@ -254,9 +254,8 @@ class Decoder(nnx.Module):
         """Scan over full periods of layers, then run the remaining ones; `x` is [S * N, D]. With
         `keep` also return every layer's output ("states") or logits of its "router".
         """
-        spec = self.spec
-        period = spec.period
-        periods, unroll = spec.depth // period, self.unroll
+        spec, period, unroll = self.spec, self.spec.period, self.unroll
+        periods = spec.depth // period
         unroll = devices.platform() == "cpu" if unroll is None else unroll
         graphdef, state = nnx.split(self.layers)
         experts = {} if self.batch_invariant else in_place.stacks(self.layers)

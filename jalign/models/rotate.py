@@ -124,6 +124,6 @@ _turn_by_product.defvjp(_turn_by_product_fwd, _turn_by_product_bwd)
 
 def _moved(x: Array, order: np.ndarray) -> Array:
     """x[..., order], exactly, by a product."""
-    places = np.eye(len(order))[:, order]
+    one_hot = np.eye(len(order))[:, order]
     # A TPU would round float32 to 16 bits.
-    return jnp.matmul(x, jnp.asarray(places, x.dtype), precision="highest")
+    return jnp.matmul(x, jnp.asarray(one_hot, x.dtype), precision="highest")

@@ -15,7 +15,7 @@ from jalign.data.batch_spec import BatchSpec
 from jalign.data.examples import Example, Examples
 from jalign.data.pipeline import Batches
 from jalign.kernels import devices
-from jalign.kernels.compiler_options import WHOLE_PRODUCTS, compiler_options
+from jalign.kernels.compiler_options import SPARSE_CORES, WHOLE_PRODUCTS, compiler_options
 from jalign.models import hub
 from jalign.models.functional import functional
 from jalign.parallel.mesh import make_mesh
@@ -76,11 +76,11 @@ def test_a_tpu_gives_its_products_more_of_its_memory_where_that_pays(kind, kib, 
     assert options.get("xla_tpu_scoped_vmem_limit_kib") == kib
 
 
-def test_products_of_a_v6e_are_not_cut_by_devices(monkeypatch):
+def test_products_of_a_v6e_are_not_cut_by_devices_and_run_beside_collectives(monkeypatch):
     def of(kind):
         monkeypatch.setattr(devices, "built_for", lambda: devices.Built("tpu", kind, None))
         return compiler_options(jnp.bfloat16)
 
-    [name] = WHOLE_PRODUCTS
-    assert name in of("TPU v6 lite")
-    assert name not in of("TPU v5") | of("TPU v5 lite")
+    of_v6e = WHOLE_PRODUCTS | SPARSE_CORES
+    assert len(of_v6e) == 5 and of("TPU v6 lite").items() >= of_v6e.items()
+    assert not of_v6e.keys() & (of("TPU v5") | of("TPU v5 lite")).keys()
