@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -25,7 +26,9 @@ SPARSE_CORES = {
 }
 """For v6e: collectives run on the sparse cores, beside products; as MaxText sets it. A step of full
 8B DPO on 16 chips takes 1.30 instead of 1.63 s by the compiler's cycles
-(`jalign/plan/README.md`). The other way to overlap them, fusion with products, is for v5e alone."""
+(`jalign/plan/README.md`). The other way to overlap them, fusion with products, is for v5e alone.
+Only on meshes of one axis of at least 4, of which 4 to 64 chips compile: with experts over 8 and
+`fsdp` over 2 chips the compiler of JAX 0.10 aborts the process."""
 
 
 def compiler_options(dtype: DTypeLike) -> dict[str, bool | str]:
@@ -49,4 +52,12 @@ def compiler_options(dtype: DTypeLike) -> dict[str, bool | str]:
     if device.kind not in SCOPED_VMEM_KIB:
         return {}
     memory = {"xla_tpu_scoped_vmem_limit_kib": str(SCOPED_VMEM_KIB[device.kind])}
-    return memory | (WHOLE_PRODUCTS | SPARSE_CORES if device.kind == "TPU v6 lite" else {})
+    if device.kind != "TPU v6 lite":
+        return memory
+    return memory | WHOLE_PRODUCTS | (SPARSE_CORES if _has_one_axis() else {})
+
+
+def _has_one_axis() -> bool:
+    """Whether the mesh in scope splits over one axis alone, of at least 4 devices."""
+    sizes = [size for size in jax.sharding.get_abstract_mesh().axis_sizes if size > 1]
+    return len(sizes) == 1 and sizes[0] >= 4

@@ -82,5 +82,9 @@ def test_products_of_a_v6e_are_not_cut_by_devices_and_run_beside_collectives(mon
         return compiler_options(jnp.bfloat16)
 
     of_v6e = WHOLE_PRODUCTS | SPARSE_CORES
-    assert len(of_v6e) == 5 and of("TPU v6 lite").items() >= of_v6e.items()
-    assert not of_v6e.keys() & (of("TPU v5") | of("TPU v5 lite")).keys()
+    with jax.set_mesh(make_mesh(fsdp=8)):
+        assert len(of_v6e) == 5 and of("TPU v6 lite").items() >= of_v6e.items()
+        assert not of_v6e.keys() & (of("TPU v5") | of("TPU v5 lite")).keys()
+    with jax.set_mesh(make_mesh(fsdp=2, expert=4)):
+        assert SPARSE_CORES.keys() & of("TPU v6 lite").keys() == set()
+    assert SPARSE_CORES.keys() & of("TPU v6 lite").keys() == set()  # one chip
