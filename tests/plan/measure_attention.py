@@ -1,10 +1,11 @@
 """What attention on a flat stream takes on a TPU between its products, by the compiler's cycles.
 
-    python -m tests.plan.measure_attention v6e-1 [--head 128]
+    python -m tests.plan.measure_attention v6e-1 [--head 128] [--tokens_last]
 
 32 heads on 4 of keys, gathered from a stream to rows, rotated, attended to, gathered back, and the
 gradient of it all. Heads of 64 as TinyLlama: 12,416 tokens in 17 rows of 1,024; of 128 as Qwen3
-30B-A3B: 24,576 tokens in 16 rows of 2,048. Nothing runs; 15 s of CPU.
+30B-A3B: 24,576 tokens in 16 rows of 2,048; --tokens_last stores them as those of 64. Nothing runs;
+15 s of CPU.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jalign.kernels import splash
 from jalign.kernels.attention import attention
 from jalign.kernels.compiler_options import SCOPED_VMEM_KIB
 from jalign.kernels.flat import collapse, expand
-from jalign.kernels.splash import as_read, fills_lanes
 from jalign.models.rope import Rope
 from jalign.models.rotate import rotate_by_product, rotate_in_one_pass
 from jalign.plan.prediction import lines
@@ -39,10 +40,10 @@ def block(q: Array, k: Array, v: Array, rows: Array, inverse: Array, positions: 
 
     def by_row(x: Array, heads: int) -> Array:
         x = expand(x[None], rows, inverse)
-        return as_read(x.reshape(m, t, heads, head))
+        return splash.as_read(x.reshape(m, t, heads, head))
 
     q, k, v = by_row(q, HEADS), by_row(k, KV_HEADS), by_row(v, KV_HEADS)
-    turn = rotate_by_product if fills_lanes(head) else rotate_in_one_pass
+    turn = rotate_by_product if splash.fills_lanes(head) else rotate_in_one_pass
     q, k = ROPE.rotate(q, k, ROPE.rotation(positions, head), turn)
     y = attention(q, k, v, scale=head**-0.5, implementation="splash")
     return collapse(y.reshape(1, m, t, HEADS, head), rows, inverse).reshape(len(inverse[0]), -1)
@@ -84,5 +85,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target")
     parser.add_argument("--head", type=int, default=64, choices=SIZES)
+    parser.add_argument("--tokens_last", action="store_true")
     arguments = parser.parse_args()
+    if arguments.tokens_last:
+        splash.fills_lanes = lambda head_dim: False
     main(arguments.target, arguments.head)

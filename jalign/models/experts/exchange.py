@@ -66,7 +66,7 @@ def on_mesh(
             gather = lambda x: jax.lax.all_gather(x, EXPERT, tiled=True)  # noqa: E731
             key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(TOKEN_AXES))
             x, ids, weights = gather(x), gather(ids), gather(weights)
-        with jax.named_scope(f"{USED}{devices if tokens else 1}"):
+        with jax.named_scope(f"{USED}{devices}"):
             y = module(x, ids, weights, key, jax.lax.axis_index(EXPERT) * (count // devices))
         if inside_split:
             y = jax.lax.psum(y, TENSOR)
