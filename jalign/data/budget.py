@@ -273,9 +273,12 @@ class _Search:
         most, mean = c.demands.max(0), c.demands.mean(0)
         rows = int(np.ceil(candidate.spare_rows * size * mean[1] / mean[0]))
         scored = _round_up(int(candidate.spare_scored * size * mean[2] / mean[0]), spec.multiple)
+        # No more than the examples that fit need: where all are alike, spare room is never used.
+        fit = max(1, (size - 1) // max(int(c.demands[:, 0].min()), 1))
+        most_rows, most_scored = fit * int(most[1]), fit * max(int(most[2]), 1)
         # Every single example must fit: `assign` never splits one over streams.
-        rows = max(int(most[1]), min(rows, spec.batch_size * c.responses))
-        scored = max(_round_up(max(int(most[2]), 1), spec.multiple), min(scored, size))
+        rows = max(int(most[1]), min(rows, most_rows, spec.batch_size * c.responses))
+        scored = _round_up(max(int(most[2]), 1, min(scored, size, most_scored)), spec.multiple)
         # With no missing response rows run out before prompts do.
         prompts = min(spec.batch_size, max(1, rows // int(max(c.demands[:, 1].min(), 1))))
         return Shape(

@@ -13,10 +13,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
 from jalign.kernels import devices
 from jalign.kernels.blocked import blocked_attention
+from jalign.kernels.remat import ATTENTION_INPUT
 from jalign.kernels.splash import splash_attention
 
 MASKED = -1e30  # finite, so that a row with nothing to see gives no NaN
@@ -58,6 +60,7 @@ def attention(
             f"{q.shape[2]} query heads do not divide into {k.shape[2]} key/value heads"
         )
     run = IMPLEMENTATIONS[implementation]
+    q, k, v = (checkpoint_name(x, ATTENTION_INPUT) for x in (q, k, v))
     return run(q, k, v, scale=scale, window=window, softcap=softcap, sinks=sinks)
 
 

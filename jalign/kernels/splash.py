@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jalign.kernels.remat import ATTENTION_OUTPUT
 from jalign.kernels.sharding import shard_over_rows_and_heads
+from jalign.kernels.splash_layout import (
+    LANES,
+    by_lanes,
+    halves,
+    of_halves,
+    pairs,
+    tokens_first,
+)
 
-LANES = 128  # a TPU register's last axis; tokens come in multiples of it
 BLOCK = 512
 
 
@@ -30,47 +37,6 @@ def splash_attention(
     """
     run = functools.partial(_local, scale=scale, window=window, softcap=softcap)
     return shard_over_rows_and_heads(run, q, k, v, sinks)
-
-
-def fills_lanes(head_dim: int) -> bool:
-    """Whether a head of one token is whole registers."""
-    return head_dim % LANES == 0
-
-
-def as_read(x: Array) -> Array:
-    """The same [B, T, H, C], stored as the kernel reads it."""
-    return heads_first(x) if fills_lanes(x.shape[-1]) else tokens_last(x)
-
-
-def heads_first(x: Array) -> Array:
-    """The same [B, T, H, C], stored [B, H, T, C], for heads that fill registers.
-
-    Taken by eight tokens, which lie together in a tile of [T, H * C]: tiles move as they are.
-    Attention of heads of 128 takes 15.0 instead of 18.1 ms with tokens last on a v5p by the
-    compiler's cycles, 17.5 instead of 22.9 on a v6e (`jalign/plan/README.md`).
-    """
-    b, t, h, c = x.shape
-    eights = x.reshape(b, t // 8, 8, h, c) if t % 8 == 0 else x[:, None]
-    return eights.transpose(0, 3, 1, 2, 4).reshape(b, h, t, c).transpose(0, 2, 1, 3)
-
-
-def _tokens_first(o: Array) -> Array:
-    """[B, H, T, C], T a multiple of 8, as [B, T, H, C] whose tiles are moved as they are."""
-    b, h, t, c = o.shape
-    return o.reshape(b, h, t // 8, 8, c).transpose(0, 2, 3, 1, 4).reshape(b, t, h, c)
-
-
-def tokens_last(x: Array) -> Array:
-    """The same [B, T, H, C], stored [B, H * C, T] as the kernel reads it.
-
-    One copy after a gather of [N, H * C]. If heads were split first, there would be two, of heads
-    padded to 128 lanes: an attention block of 64-wide heads takes 5.5 instead of 7.1 ms on a v6e by
-    the compiler's cycles, of 128-wide ones 5.4 instead of 6.2.
-    """
-    b, t, h, c = x.shape
-    # The barrier keeps the copy in 16 bits: what follows is computed in float32.
-    flat = jax.lax.optimization_barrier(x.reshape(b, t, h * c).swapaxes(1, 2))
-    return flat.reshape(b, h, c, t).transpose(0, 3, 1, 2)
 
 
 def _local(
@@ -93,12 +59,15 @@ def _local(
     shape = (length, length)
     mask = masks.CausalMask(shape) if window is None else masks.LocalMask(shape, (window - 1, 0), 0)
     layouts = kernel.QKVLayout
-    layout = layouts.HEAD_DIM_MINOR if fills_lanes(q.shape[-1]) else layouts.SEQ_MINOR
+    fills_lanes = by_lanes(q, k)
+    paired = fills_lanes and q.shape[-1] < LANES
+    layout = layouts.HEAD_DIM_MINOR if fills_lanes else layouts.SEQ_MINOR
     attend = kernel.make_splash_mha(
-        mask=masks.MultiHeadMask([mask] * heads),
+        mask=masks.MultiHeadMask([mask] * (heads // 2 if paired else heads)),
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=softcap,
+        residual_checkpoint_name=ATTENTION_OUTPUT,
         block_sizes=kernel.BlockSizes(
             block_q=block,
             block_kv=block,
@@ -115,13 +84,16 @@ def _local(
     )
 
     def padded(x: Array) -> Array:
-        return jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0))).transpose(0, 2, 1, 3)
+        return jnp.pad(x, ((0, 0), (0, length - tokens), (0, 0), (0, 0)))
 
-    o: Any = jax.vmap(functools.partial(attend, sinks=sinks))(
-        padded(q),
-        # splash takes no scale; keys have fewer heads to multiply than queries.
-        padded((k * scale).astype(k.dtype)),
-        padded(v),
-    )
-    o = _tokens_first(o) if fills_lanes(q.shape[-1]) else o.transpose(0, 2, 1, 3)
-    return o[:, :tokens]
+    # splash takes no scale; keys have fewer heads to multiply than queries.
+    q, k, v = (padded(x) for x in (q, (k * scale).astype(k.dtype), v))
+    over_rows = lambda sinks: jax.vmap(functools.partial(attend, sinks=sinks))  # noqa: E731
+    if paired:
+        # Products of 128 features, half of them zeros, take a matrix unit no longer than of 64.
+        of_each = zip(halves(k, heads), halves(v, heads), of_halves(sinks), strict=True)
+        o = sum(over_rows(sink)(pairs(q), k, v) for k, v, sink in of_each)
+    else:
+        o = over_rows(sinks)(*(x.transpose(0, 2, 1, 3) for x in (q, k, v)))
+    o = tokens_first(o) if fills_lanes else o.transpose(0, 2, 1, 3)
+    return o.reshape(*o.shape[:2], heads, -1)[:, :tokens]

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Int
 
-from jalign.kernels import splash
+from jalign.kernels import splash_layout
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
+from jalign.kernels.remat import RESIDUAL
 from jalign.models import stacks
 from jalign.models.cache import KeysValues, Memory, write
 from jalign.models.delta.net import GatedDeltaNet
@@ -112,9 +114,8 @@ class Attention(nnx.Module):
 
         def on_rows(q: Array, k: Array, v: Array) -> Array:
             if inputs.row_tables is not None:
-                by_heads = splash.fills_lanes(q.shape[-1])
-                turn = rotate_by_product if by_heads else rotate_in_one_pass
-                q, k, v = (splash.as_read(a) for a in (q, k, v))
+                turn = rotate_by_product if splash_layout.by_lanes(q, k) else rotate_in_one_pass
+                q, k, v = splash_layout.as_read(q, k, v)
                 q, k = self.rotated(q, k, layer_type, inputs.row_tables, turn)
             return attention(q, k, v, implementation=implementation, **options)
 
@@ -263,7 +264,7 @@ class Layer(nnx.Module):
             # The norm again: it costs less than carrying its output through attention.
             z, logits = self._mlp(self.attn_input(x), mlp_key, replayed)
             return x + self._output(None, y + z), logits
-        x = x + self._output(self.post_attn_norm, y)
+        x = checkpoint_name(x + self._output(self.post_attn_norm, y), RESIDUAL)
         z = x if self.mlp_norm is None else self.mlp_norm(x)
         z, logits = self._mlp(z, mlp_key, replayed)
         return x + self._output(self.post_mlp_norm, z), logits

@@ -13,7 +13,6 @@ vocabulary, D width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +26,7 @@ from jalign.core import did_you_mean
 from jalign.kernels import devices
 from jalign.kernels.backend import choose_attention
 from jalign.kernels.flat import expand
+from jalign.kernels.remat import REMAT
 from jalign.models import invariant, stacks
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
@@ -42,16 +42,6 @@ from jalign.parallel.axes import TOKEN_AXES
 from jalign.parallel.memory import to_device
 from jalign.parallel.rules import constrain
 
-REMAT: dict[str, Callable[..., Any]] = {
-    "none": lambda f, prevent_cse: f,
-    # Products without batch dims are those with weights; attention scores, [T, T], are recomputed.
-    # 16k tokens of TinyLlama on an H200: none 52 GiB, dots 23, full 13.
-    "dots": functools.partial(
-        jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    ),
-    "full": jax.checkpoint,
-}
-
 
 class Decoder(nnx.Module):
     """A causal language model, or a reward model or critic when it has a scalar head.
@@ -61,8 +51,9 @@ class Decoder(nnx.Module):
       dtype: of activations and products; norms, softmax, rotary angles and logits are always
         float32.
       param_dtype: of the stored parameters.
-      remat: what the backward pass recomputes: none | dots (all but matrix products; those of
-        experts, too) | full (each layer).
+      remat: what the backward pass recomputes (`jalign.kernels.remat`): none | dots (all but
+        matrix products and the output of attention; products of experts, too) | attention (all but
+        what attention reads and writes) | full (each layer).
       attention: a kernel of `jalign.kernels.attention`, or None for the one that fits the device.
       unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about
         10 % faster.

@@ -16,6 +16,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jalign.kernels.splash_layout import LANES
+
 Turn = Callable[..., Array]
 """(x, (cos, sin), interleaved=): x [S, N, H, C], turned by angles [S, N, d/2]."""
 
@@ -39,7 +41,7 @@ def rotate(
 def rotate_in_one_pass(
     x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array], *, interleaved: bool = False
 ) -> Float[Array, "S N H C"]:
-    """For arrays stored with tokens last (`jalign.kernels.splash.tokens_last`).
+    """For arrays stored with tokens last (`jalign.kernels.splash_layout.tokens_last`).
 
     There a head's halves are whole registers, so that a TPU reads them in either order: one
     operation writes both, where `rotate` takes three or four (float32, each half, both). A CPU
@@ -82,48 +84,55 @@ _turn.defvjp(_turn_fwd, _turn_bwd)
 def rotate_by_product(
     x_SNHC: Float[Array, "S N H C"], table: tuple[Array, Array], *, interleaved: bool = False
 ) -> Float[Array, "S N H C"]:
-    """For arrays stored with heads before tokens (`jalign.kernels.splash.heads_first`).
+    """For arrays stored with heads before tokens (`jalign.kernels.splash_layout.heads_first`).
 
     There a head's halves are halves of registers, which a TPU moves in passes of their own, through
     arrays that take twice the memory; a product with a permutation moves them in its matrix unit.
     An infinite feature makes all of its head NaN.
     """
     cos, sin = table
-    half, size = cos.shape[-1], x_SNHC.shape[-1]
-    x, others = x_SNHC.swapaxes(1, 2), np.arange(2 * half, size)
+    half, (s, n, heads, size) = cos.shape[-1], x_SNHC.shape
+    # Two heads of 64 are one of 128, whose halves turn alike.
+    together = 2 if 2 * size == LANES and heads % 2 == 0 else 1
+    x = x_SNHC.reshape(s, n, -1, together * size).swapaxes(1, 2)
+    turned, others = np.arange(2 * half), np.arange(2 * half, size)
     if interleaved:
-        evens = np.arange(0, 2 * half, 2)
-        x = _moved(x, np.concatenate((evens, evens + 1, others)))
+        x = _moved(x, _for_each(together, np.concatenate((turned[::2], turned[1::2], others))))
+    partners = _for_each(together, np.concatenate((np.roll(turned, half), others)))
     rest = (*cos.shape[:-1], len(others))
-    same = jnp.concatenate((cos, cos, jnp.ones(rest)), axis=-1)
-    swapped = jnp.concatenate((-sin, sin, jnp.zeros(rest)), axis=-1)
-    return _turn_by_product(half, x, same[:, None], swapped[:, None]).swapaxes(1, 2)
+    same = jnp.concatenate((cos, cos, jnp.ones(rest)) * together, axis=-1)
+    swapped = jnp.concatenate((-sin, sin, jnp.zeros(rest)) * together, axis=-1)
+    y = _turn_by_product(partners, x, same[:, None], swapped[:, None])
+    return y.swapaxes(1, 2).reshape(x_SNHC.shape)
+
+
+def _for_each(heads: int, order: np.ndarray) -> tuple[int, ...]:
+    """The order of the features of one head for all features of several."""
+    return tuple(int(i) for h in range(heads) for i in h * len(order) + order)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _turn_by_product(half: int, x: Array, same: Array, swapped: Array) -> Array:
-    partners = np.arange(x.shape[-1])
-    partners[: 2 * half] = np.roll(partners[: 2 * half], half)
+def _turn_by_product(partners: tuple[int, ...], x: Array, same: Array, swapped: Array) -> Array:
     other = _moved(x, partners)
     y = x.astype(jnp.float32) * same + other.astype(jnp.float32) * swapped
     return y.astype(x.dtype)
 
 
-def _turn_by_product_fwd(half: int, x: Array, same: Array, swapped: Array):
-    return _turn_by_product(half, x, same, swapped), (same, swapped)
+def _turn_by_product_fwd(partners: tuple[int, ...], x: Array, same: Array, swapped: Array):
+    return _turn_by_product(partners, x, same, swapped), (same, swapped)
 
 
-def _turn_by_product_bwd(half: int, table: tuple[Array, Array], g: Array):
+def _turn_by_product_bwd(partners: tuple[int, ...], table: tuple[Array, Array], g: Array):
     same, swapped = table
-    back = _turn_by_product(half, g, same, -swapped)
+    back = _turn_by_product(partners, g, same, -swapped)
     return back, jnp.zeros_like(same), jnp.zeros_like(swapped)
 
 
 _turn_by_product.defvjp(_turn_by_product_fwd, _turn_by_product_bwd)
 
 
-def _moved(x: Array, order: np.ndarray) -> Array:
+def _moved(x: Array, order: tuple[int, ...]) -> Array:
     """x[..., order], exactly, by a product."""
-    one_hot = np.eye(len(order))[:, order]
+    one_hot = np.eye(len(order))[:, list(order)]
     # A TPU would round float32 to 16 bits.
     return jnp.matmul(x, jnp.asarray(one_hot, x.dtype), precision="highest")

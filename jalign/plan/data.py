@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jalign.data.examples import Example, Examples
 from jalign.data.lay_out import lay_out
 from jalign.data.packing import demands_of
 from jalign.data.pipeline import Batches
-from jalign.layout import MicroBatches
+from jalign.layout import Layout, MicroBatches
 from jalign.models.spec import Spec
 from jalign.options import RunOptions
 from jalign.options.data import EMBEDDED
@@ -122,11 +123,56 @@ def rows_of(data: tuple[MicroBatches, ...]) -> list[Rows]:
     return shapes
 
 
+def used_rows(data: tuple[MicroBatches, ...]) -> list[Rows]:
+    """The part of `rows_of` that examples use: their tokens, rows by length, scored tokens."""
+    lengths: Counter[int] = Counter()
+    tokens = scored = 0
+    for stack in data:
+        layout, count = stack.batch.layout, int(stack.count)
+        by_row = _row_lengths(layout, count)
+        lengths.update(by_row.ravel().tolist())
+        if layout.rows is None:
+            tokens += int(by_row.sum())
+        else:
+            nowhere = layout.rows[0, 0].size
+            tokens += int((layout.inverse[:count, ..., 0] < nowhere).sum())
+        scored += int(stack.batch.mask[:count].sum())
+    del lengths[0]  # empty rows
+    return [Rows(tokens, 0, 1, scored), *(Rows(0, n, length, 0) for length, n in lengths.items())]
+
+
+def real_tokens(data: tuple[MicroBatches, ...]) -> int:
+    """Tokens of the examples of a step; a shared prompt counts once per response."""
+    return sum(int(_row_lengths(stack.batch.layout, int(stack.count)).sum()) for stack in data)
+
+
+def _row_lengths(layout: Layout, count: int) -> np.ndarray:
+    """Tokens of each row of the first `count` micro-batches, [count, S, M] or padded [count, S];
+    every example of a plan ends with a scored token.
+    """
+    if layout.rows is None:
+        last = layout.at[:count].max(-1)
+        return np.where(last > 0, last + 1, 0)
+    empty = layout.tokens.shape[-1] - 1
+    return (layout.rows[:count] != empty).sum(-1)
+
+
 def step_flops(
     options: RunOptions, spec: Spec, data: tuple[MicroBatches, ...]
 ) -> tuple[float, float]:
-    """FLOPs of an optimizer step on these batches: without and with recomputation."""
-    algorithm, rows = options.algorithm, rows_of(data)
+    """FLOPs of an optimizer step on these batches: of the tokens of its examples without
+    recomputation, and of all that is computed.
+    """
+    again = options.algorithm.batch_coupled and sum(int(stack.count) for stack in data) > 1
+    useful, _ = _flops(options, spec, used_rows(data), again)
+    return useful, _flops(options, spec, rows_of(data), again)[1]
+
+
+def _flops(options: RunOptions, spec: Spec, rows: list[Rows], again: bool) -> tuple[float, float]:
+    """FLOPs of a step on these rows, without and with recomputation; `again`: the policy runs
+    forward twice.
+    """
+    algorithm = options.algorithm
     counted = partial(
         work.step,
         spec,
@@ -138,26 +184,13 @@ def step_flops(
     flops = counted(
         # an online run scores with its reference once per rollout, before its steps
         reference=reads_reference and not algorithm.experience,
-        again=algorithm.batch_coupled and sum(int(stack.count) for stack in data) > 1,
+        again=again,
         vocabulary=not algorithm.needs_value_head,
     )
     if not algorithm.needs_critic or options.model.critic == "shared":
         return flops
     critic = counted(vocabulary=False)
     return flops[0] + critic[0], flops[1] + critic[1]
-
-
-def real_tokens(data: tuple[MicroBatches, ...]) -> int:
-    """Tokens of the examples of a step; a shared prompt counts once per response."""
-    total = 0
-    for stack in data:
-        layout, count = stack.batch.layout, int(stack.count)
-        if layout.rows is None:
-            total += int((layout.positions[:count] >= 0).sum())
-        else:
-            empty = layout.tokens.shape[-1] - 1
-            total += int((layout.rows[:count] != empty).sum())
-    return total
 
 
 def _extras(options: RunOptions) -> list[str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from jalign.kernels.devices import Accelerator
 from jalign.models.experts.exchange import USED
 from jalign.plan.arithmetic import flops, kernel_flops
+from jalign.plan.grouped_kernels import Grouped
 from jalign.plan.hlo import Computation, Module, Operation
 from jalign.plan.links import PAIRS, Links
 from jalign.plan.memory_traffic import kernel_bytes, moved_bytes
@@ -123,11 +124,14 @@ class Scheduler:
             timeline.unknown += 1
             return
         amount, head = known
-        amount /= _devices_of_rows(operation)
+        moved, share = kernel_bytes(self.module, operation, computation), _share_of_rows(operation)
+        if grouped := Grouped.of(operation):
+            amount, moved = grouped.flops(amount, share), grouped.bytes_moved(moved, share)
+        else:
+            amount, moved = amount * share, moved * share
         peak = amount / self.accelerator.flops
         width = MATRIX_UNIT.get(self.accelerator.kind, 128)
         fill = min(1.0, head / width) if head else 1.0
-        moved = kernel_bytes(self.module, operation, computation) / _devices_of_rows(operation)
         memory = moved / self.accelerator.bandwidth
         timeline.add("kernel", line, max(peak / (fill * KERNEL), memory), peak, memory)
 
@@ -208,12 +212,12 @@ def timeline(
     return Scheduler(module, accelerator, links, unknown_trips).run(module.entry)
 
 
-def _devices_of_rows(operation: Operation) -> int:
-    """Of how many devices a kernel of experts has the rows in its buffer, and skips those of the
-    others.
+def _share_of_rows(operation: Operation) -> float:
+    """The share of its buffer that a kernel of experts uses: rows of other devices' experts are
+    skipped.
     """
     devices = _USED.search(operation.rest)
-    return int(devices[1]) if devices else 1
+    return 1 / int(devices[1]) if devices else 1.0
 
 
 def _started(operation: Operation, computation: Computation) -> str:

@@ -128,8 +128,8 @@ def step(
 
     Args:
       adapters: whether the matrices are frozen and get no gradient.
-      remat: none | dots | full: "full" recomputes every layer except for its last product, which no
-        gradient needs; "dots" recomputes attention.
+      remat: none | dots | attention | full: "full" recomputes every layer except for its last
+        product, which no gradient needs; "attention" the other products of its MLP, "dots" none.
       reference: whether a reference model runs forward.
       again: whether a batch-coupled loss runs the policy forward twice.
     """
@@ -140,8 +140,16 @@ def step(
     mixture, inside = spec.experts, spec.mlp_width
     if mixture is not None:
         inside = mixture.top_k * mixture.width + (mixture.shared_width or 0)
-    last = 2.0 * spec.depth * inside * spec.width * sum(s.tokens for s in shapes)
-    twice = {"none": 0.0, "dots": f.attention, "full": f.linear - last + f.attention}[remat]
+    tokens = sum(s.tokens for s in shapes)
+    last = 2.0 * spec.depth * inside * spec.width * tokens
+    mixing = 2.0 * _mixing_parameters(spec) * tokens
+    layers = {
+        "none": 0.0,
+        "dots": 0.0,
+        "attention": f.linear - last - mixing,
+        "full": f.linear - last,
+    }
+    twice = layers[remat] + (f.attention if remat == "full" else 0.0)
     return useful, useful + twice + again * f.total
 
 

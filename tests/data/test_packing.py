@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jalign.data.budget import most_bins
+from jalign.data.batch_spec import BatchSpec
+from jalign.data.budget import choose, most_bins
 from jalign.data.collate import collate, fields_of
 from jalign.data.examples import Example, Examples
 from jalign.data.lay_out import pack, padded_shape
@@ -51,6 +52,15 @@ def random_examples(seed, count, k=2, prompt=12, response=9, score=0.8):
             )
         )
     return found
+
+
+def test_examples_that_are_all_alike_get_no_spare_room():
+    rows = [example([i] * 20, [1] * 12, [2] * 12) for i in range(16)]
+    lengths = Examples.from_list(rows).lengths
+    spec = BatchSpec(batch_size=16, streams=2, max_tokens=128, multiple=16)
+    (shape,) = choose(lengths, [lengths], spec).shapes
+    # 2 of 44 tokens fit into 127, and into no more rows and scored tokens than they have
+    assert (shape.tokens, shape.rows, shape.scored) == (96, 4, 48)
 
 
 def test_a_prompt_stands_once_and_every_array_is_as_written_by_hand():

@@ -1,5 +1,6 @@
 """All implementations of attention that run here give the values and gradients of the plain one."""
 
+import functools
 import importlib.util
 import os
 
@@ -10,6 +11,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jalign.kernels import splash_layout
 from jalign.kernels.attention import attention, cached_attention
 
 RNG = np.random.default_rng(0)
@@ -140,6 +142,45 @@ def test_wrong_arguments_are_errors_that_say_what_is_allowed():
         attention(q, q, q, scale=1.0, window=0, implementation="xla")
     with pytest.raises(ValueError, match="no soft cap"):
         attention(q, q, q, scale=1.0, softcap=30.0, implementation="cudnn")
+
+
+@pytest.mark.parametrize(
+    ("heads", "groups", "head_dim", "by_lanes"),
+    [
+        (8, 4, 64, True),  # both heads of a pair read the same keys
+        (4, 4, 64, True),  # each its own
+        (6, 2, 64, False),  # the middle pair reads those of two groups
+        (4, 1, 64, False),
+        (4, 2, 128, True),
+        (4, 2, 32, False),
+    ],
+)
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_splash_attention_has_the_values_and_gradients_of_plain_attention_however_heads_are_stored(
+    monkeypatch, heads, groups, head_dim, by_lanes, with_sinks
+):
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+
+    interpreted = functools.partial(kernel.make_splash_mha, interpret=True)
+    monkeypatch.setattr(kernel, "make_splash_mha", interpreted)
+    q, weights = draw(2, 130, heads, head_dim), draw(2, 130, heads, head_dim)
+    k, v = draw(2, 130, groups, head_dim), draw(2, 130, groups, head_dim)
+    assert splash_layout.by_lanes(q, k) is by_lanes
+    sinks = jnp.linspace(-1.0, 2.0, heads) if with_sinks else None
+
+    def run(implementation):
+        def f(q, k, v, sinks):
+            q, k, v = splash_layout.as_read(q, k, v) if implementation == "splash" else (q, k, v)
+            y = attention(q, k, v, scale=0.1, sinks=sinks, implementation=implementation)
+            return (y * weights).sum(), y
+
+        return jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(q, k, v, sinks)
+
+    (_, y), gradients = run("splash")
+    (_, plain), of_plain = run("xla")
+    np.testing.assert_allclose(y, plain, atol=2e-5)
+    for a, b in zip(gradients, of_plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")

@@ -67,7 +67,8 @@ def assert_close(a, b, tolerance=1e-4):
 
 
 @pytest.mark.parametrize(
-    ("remat", "unroll"), [("none", True), ("full", True), ("dots", False), ("full", False)]
+    ("remat", "unroll"),
+    [("none", True), ("full", True), ("dots", False), ("attention", False), ("full", False)],
 )
 def test_unrolling_and_recomputing_change_neither_values_nor_gradients(remat, unroll):
     assert_close(hidden_and_gradients(make(unroll=unroll, remat=remat)), reference())

@@ -121,7 +121,7 @@ def test_flat_streams_and_padded_rows_give_the_same_scores_and_gradients(streams
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("layout", [padded(), flat(1)])
-@pytest.mark.parametrize("head_dim", [8, 128])  # stored with tokens last, with heads first
+@pytest.mark.parametrize("head_dim", [8, 64, 128])  # tokens last; heads first, in pairs
 def test_the_tpu_kernel_gives_the_scores_and_gradients_of_plain_attention(
     monkeypatch, head_dim, layout, qk_norm
 ):

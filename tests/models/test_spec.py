@@ -87,13 +87,16 @@ def test_the_first_half_of_the_rotated_features_turns_against_the_second(rotate)
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 @pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize("other", [rotate_in_one_pass, rotate_by_product])
+@pytest.mark.parametrize(
+    ("other", "head_dim"),
+    [(rotate_in_one_pass, 8), (rotate_by_product, 8), (rotate_by_product, 64)],
+)
 def test_rotations_of_heads_stored_otherwise_have_the_same_values_and_gradients(
-    other, fraction, interleaved
+    other, head_dim, fraction, interleaved
 ):
     rope = Rope(fraction=fraction, interleaved=interleaved)
-    table = rope.table(jnp.arange(6).reshape(2, 3), 8)
-    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 8), jnp.bfloat16)
+    table = rope.table(jnp.arange(6).reshape(2, 3), head_dim)
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, head_dim), jnp.bfloat16)
 
     def of(turn):
         return jax.vjp(lambda x: turn(x, table, interleaved=interleaved), x)

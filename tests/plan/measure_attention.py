@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jalign.kernels import splash
+from jalign.kernels import splash_layout
 from jalign.kernels.attention import attention
 from jalign.kernels.compiler_options import SCOPED_VMEM_KIB
 from jalign.kernels.flat import collapse, expand
@@ -39,11 +39,10 @@ def block(q: Array, k: Array, v: Array, rows: Array, inverse: Array, positions: 
     head = q.shape[-1] // HEADS
 
     def by_row(x: Array, heads: int) -> Array:
-        x = expand(x[None], rows, inverse)
-        return splash.as_read(x.reshape(m, t, heads, head))
+        return expand(x[None], rows, inverse).reshape(m, t, heads, head)
 
-    q, k, v = by_row(q, HEADS), by_row(k, KV_HEADS), by_row(v, KV_HEADS)
-    turn = rotate_by_product if splash.fills_lanes(head) else rotate_in_one_pass
+    q, k, v = splash_layout.as_read(by_row(q, HEADS), by_row(k, KV_HEADS), by_row(v, KV_HEADS))
+    turn = rotate_by_product if splash_layout.by_lanes(q, k) else rotate_in_one_pass
     q, k = ROPE.rotate(q, k, ROPE.rotation(positions, head), turn)
     y = attention(q, k, v, scale=head**-0.5, implementation="splash")
     return collapse(y.reshape(1, m, t, HEADS, head), rows, inverse).reshape(len(inverse[0]), -1)
@@ -88,5 +87,5 @@ if __name__ == "__main__":
     parser.add_argument("--tokens_last", action="store_true")
     arguments = parser.parse_args()
     if arguments.tokens_last:
-        splash.fills_lanes = lambda head_dim: False
+        splash_layout.by_lanes = lambda q, k: False
     main(arguments.target, arguments.head)

@@ -89,6 +89,24 @@ def test_steps_follow_from_data_that_are_here_and_are_unknown_of_others(tmp_path
     assert plan_data.steps_of(read_config([*args, "--steps", "7"])) == 7
 
 
+@pytest.mark.parametrize("layout", ["flat", "padded"])
+def test_useful_work_is_that_of_the_tokens_of_examples_and_not_of_empty_slots(layout):
+    lengths = ["--data.max_prompt_len", "20", "--data.max_response_len", "12"]
+    args = ["--algorithm.name", "dpo", "--batch_size", "3", "--steps", "1", *lengths]
+    config = read_config([*args, "--data.layout", layout])
+    mesh = make_mesh(1, -1, 1, 1, devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        spec = roles_of(config, mesh).model.decoder.spec
+        data = plan_data.offline_data(config, mesh, spec)
+    prompts = 2 if layout == "padded" else 1  # copies of a prompt
+    used = work.Rows(3 * (prompts * 20 + 2 * 12), 0, 1, 3 * 2 * 12), work.Rows(0, 3 * 2, 32, 0)
+    assert sorted(plan_data.used_rows(data)) == sorted(used)
+    (slots,) = plan_data.rows_of(data)
+    assert slots.tokens > used[0].tokens and slots.rows * slots.row_len > 3 * 2 * 32
+    useful, computed = plan_data.step_flops(config, spec, data)
+    assert useful == work.step(spec, used, adapters=False, reference=True)[0] < computed
+
+
 def test_a_judge_in_this_process_is_counted():
     args = ["--algorithm.name", "grpo", "--steps", "1", "--reward.judge.ask", "score"]
     config = read_config([*args, "--reward.judge.model", "Qwen/Qwen2.5-0.5B"])

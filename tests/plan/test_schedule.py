@@ -9,6 +9,7 @@ from jalign.models.experts.exchange import USED
 from jalign.plan.hlo import Module
 from jalign.plan.links import Links
 from jalign.plan.schedule import timeline
+from jalign.plan.timeline import Timeline
 from jalign.plan.traffic import traffic
 
 PROGRAM_FOLDER = Path(__file__).parent / "programs"
@@ -247,6 +248,34 @@ def test_a_kernel_of_experts_takes_the_time_of_the_rows_that_are_its_devices():
     declared = 'backend_config={"cost_estimate":{"flops":"918000"}}'
     text = program("%x = f32[2]{0} parameter(0)", f"{call}, {name}, {declared}")
     assert timeline(text, V6E).of("kernel") == pytest.approx(1e-9 / 0.8 / 4)
+
+
+def test_a_grouped_product_reads_its_matrices_once_and_visits_blocks_that_groups_share_twice():
+    # 512 rows in 4 blocks of 128, for 3 of a stack's 6 matrices: at most 4 + 3 - 1 visits
+    integers = "s32[], s32[4]{0}, s32[6]{0}, s32[6]{0}, s32[1]{0}"
+    operands = f"{integers}, bf16[512,256]{{1,0}}, bf16[6,256,128]{{2,1,0}}"
+    x, w = "%x = bf16[512,256]{1,0} parameter(0)", "%w = bf16[6,256,128]{2,1,0} parameter(1)"
+    matrix, rows = 256 * 128 * 2, 512 * (256 + 128) * 2
+
+    def kernel(flops: int, used: str = "") -> Timeline:
+        call = (
+            '%k = bf16[512,128]{1,0} custom-call(%x, %w), custom_call_target="tpu_custom_call", '
+            f"operand_layout_constraints={{{operands}}}, "
+            f'metadata={{op_name="jit(step)/{used}jit(gmm)/pallas_call"}}, '
+            f'backend_config={{"cost_estimate":{{"flops":"{flops}",'
+            f'"bytes_accessed":"{rows + 6 * matrix}"}}}}'
+        )
+        return timeline(program(x, w, call), V6E)
+
+    flops = 2 * 512 * 256 * 128
+    assert kernel(1).of("kernel") == pytest.approx((rows + 3 * matrix) / V6E.bandwidth)
+    large = 10**6 * flops
+    assert kernel(large).of("kernel") == pytest.approx(large * 6 / 4 / V6E.flops / 0.8)
+    half = kernel(large, f"{USED}2/")
+    assert half.of("kernel") == pytest.approx(large * (2 + 2) / 4 / V6E.flops / 0.8)
+    assert kernel(1, f"{USED}2/").of("kernel") == pytest.approx(
+        (rows / 2 + 3 * matrix) / V6E.bandwidth
+    )
 
 
 def test_a_kernel_takes_at_least_the_time_of_its_bytes():

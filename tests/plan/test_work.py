@@ -78,6 +78,19 @@ def test_a_forward_pass_counts_the_layers_and_attention_where_tokens_look():
     assert traced(function, params) == counted.linear + whole
 
 
+def test_remat_attention_recomputes_what_is_inside_of_the_mlp_only():
+    rows = [work.Rows(128, 2, 64, 0)]
+    kinds = ("none", "dots", "attention", "full")
+    none, dots, attention, full = (
+        work.step(SPEC, rows, adapters=False, remat=remat, vocabulary=False)[1] for remat in kinds
+    )
+    up_and_gate = 2 * 128 * 3 * 16 * 2 * 24
+    assert none == dots and attention - none == up_and_gate
+    mixing = 2 * 128 * 3 * 16 * 8 * (2 * 4 + 2 * 2)
+    f = work.forward(SPEC, rows)
+    assert full - attention == mixing + f.attention
+
+
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_a_backward_pass_is_two_more_and_recomputation_another(remat):
     function, params = hidden(remat)
