@@ -7,14 +7,14 @@ pytrees: numpy arrays on the host and jax arrays on the devices, in the same pla
 Two shapes of the same record:
 
 * flat (`rows` is an array): a stream holds many examples, and a prompt shared by its K responses is
-  stored once. Linear layers run on the stream; attention runs on M right-padded rows of T tokens
-  (prompt + one response) gathered from it by `rows`; `inverse` is the inverse gather, so that both
-  directions have gather-only gradients.
+  stored once, before all responses. Linear layers run on the stream; attention runs on M
+  right-padded rows of T tokens (prompt + one response) gathered from it by `rows`; `inverse` is the
+  inverse gather, so that both directions have gather-only gradients.
 * padded (`rows is None`): every stream IS one right-padded row (S = B*K, N = T).
 
 Shape letters: B prompts, K responses per prompt, R scored tokens per response, S streams, N tokens
 per stream, M rows per stream, T tokens per row, Q scored tokens per stream, P prompts per stream
-(B = S*P for flat).
+(B = S*P for flat), C leading tokens of a stream that may be in several rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 Array = Any  # numpy on the host, jax on the device; this module imports neither
+
+
+class Inverse(NamedTuple):
+    """Where the tokens of a stream are in its flattened rows [M*T]; unused entries hold M*T.
+
+    Attributes:
+      first: [S, N] int32 the first copy of each token.
+      more: [S, C, K - 1] int32 the further copies of the first C tokens, among which the prompts
+        are; C = 0 for K = 1.
+    """
+
+    first: Array
+    more: Array
 
 
 class Layout(NamedTuple):
@@ -39,8 +52,7 @@ class Layout(NamedTuple):
         (and False in the batch's mask). Reshaped to [B, K, R] it lines up with `Batch.mask`.
       rows: [S, M, T] int32 index in the stream of each row's tokens, or None (padded). Unused
         entries hold N - 1, which is never a real token.
-      inverse: [S, N, K] int32 indices in the flattened rows [M*T] of a stream token, first K;
-        unused entries hold M*T.
+      inverse: the rows' entries of each token of the stream, or None (padded).
     """
 
     tokens: Array
@@ -49,7 +61,7 @@ class Layout(NamedTuple):
     at: Array
     slots: Array
     rows: Array | None = None
-    inverse: Array | None = None
+    inverse: Inverse | None = None
 
 
 class Batch(NamedTuple):
@@ -87,8 +99,6 @@ class MicroBatches(NamedTuple):
     def micro_batch(self, i: Any) -> Batch:
         """The i-th, without the leading axis (numpy: views)."""
         layout, mask, extras = self.batch
-        return Batch(
-            Layout(*(None if x is None else x[i] for x in layout)),
-            mask[i],
-            {name: x[i] for name, x in extras.items()},
-        )
+        arrays = (None if x is None else x[i] for x in layout[:-1])
+        inverse = None if layout.inverse is None else Inverse(*(x[i] for x in layout.inverse))
+        return Batch(Layout(*arrays, inverse), mask[i], {name: x[i] for name, x in extras.items()})

@@ -154,11 +154,12 @@ class _Class(NamedTuple):
     response_len: int
     responses: int
     demands: np.ndarray  # [n, 4] upper bound for each example whose home this may be
+    prompt_len: int
 
 
 def _classes(lengths: Lengths, rows: Sequence[int], mismatch: bool) -> list[_Class]:
     """Row lengths with upper bounds of their members; classes without members are left out."""
-    classes, below, response_len = [], 0, 1
+    classes, below, response_len, prompt_len = [], 0, 1, 0
     longest = np.array(demands_of(lengths).longest)
     for t in rows:
         worst, reach = lengths, longest
@@ -169,8 +170,11 @@ def _classes(lengths: Lengths, rows: Sequence[int], mismatch: bool) -> list[_Cla
         member = (longest <= t) & (reach > below)
         if member.any():
             response_len = max(response_len, int(worst.scored_lens[member].max()))
+            # shorter examples fill what room is left in longer classes
+            prompt_len = max(prompt_len, int(worst.prompt_len[member].max()))
             demands = np.array(demands_of(worst).each)[member]
-            classes.append(_Class(int(t), response_len, worst.response_lens.shape[1], demands))
+            k = worst.response_lens.shape[1]
+            classes.append(_Class(int(t), response_len, k, demands, prompt_len))
             below = t
     return classes
 
@@ -281,9 +285,8 @@ class _Search:
         scored = _round_up(max(int(most[2]), 1, min(scored, size, most_scored)), spec.multiple)
         # With no missing response rows run out before prompts do.
         prompts = min(spec.batch_size, max(1, rows // int(max(c.demands[:, 1].min(), 1))))
-        return Shape(
-            spec.streams, size, rows, c.row_len, scored, prompts, c.responses, c.response_len
-        )
+        sizes = (spec.streams, size, rows, c.row_len, scored, prompts, c.responses, c.response_len)
+        return Shape(*sizes, c.prompt_len)
 
     def _measure(self, classes: list[_Class], candidates: list[_Candidate]) -> BatchShapes:
         """The bin shapes of these candidates, with their use and cost on the sampled batches."""

@@ -13,7 +13,7 @@ import numpy as np
 from jalign.data.collate import Field, collate, fields_of
 from jalign.data.examples import Examples, Responses
 from jalign.data.packing import Bin, Shape, assign, demands_of
-from jalign.layout import Batch, Layout, MicroBatches
+from jalign.layout import Batch, Inverse, Layout, MicroBatches
 
 
 def pack(examples: Examples, indices: Sequence[int] | np.ndarray, shape: Shape) -> list[Batch]:
@@ -61,14 +61,14 @@ def lay_out(
       mismatched: for each of `indices` the example whose response becomes a further one of it;
         None: it has none. Empty: no example does.
     """
-    s, n, m, t, q, p, k, r = shape
-    if shape.padded:
-        sizes = [(s, n), (s, n), (s, q), (s, q), (s, 1, 1, r)]
-    else:
-        sizes = [(s, n), (s, n), (s, q), (s, q), (s, p, k, r), (s, m, t), (s, n, k)]
+    s, n, m, t, q, p, k, r, _ = shape
     # Always `room` bins, so that one compiled step serves every batch; the count of bins
     # that are filled is an argument of it.
-    layout = Layout(*(np.zeros((room, *size), np.int32) for size in sizes))
+    zeros = lambda *size: np.zeros((room, s, *size), np.int32)  # noqa: E731
+    layout = Layout(zeros(n), zeros(n), zeros(q), zeros(q), zeros(1, 1, r))
+    if not shape.padded:
+        inverse = Inverse(zeros(n), zeros(shape.shared, k - 1))
+        layout = layout._replace(slots=zeros(p, k, r), rows=zeros(m, t), inverse=inverse)
     mask = np.zeros((room, shape.examples, k, r), bool)
     extras = {
         name: np.zeros((room, shape.examples, *field.shape(k, r)), field.dtype)
@@ -106,8 +106,8 @@ def _with_mismatched(text: _Text, examples: Examples, mismatched: int) -> _Text:
 
 
 def _write_flat(batch: Batch, texts: Sequence[_Text | None], shape: Shape) -> None:
-    """One bin of streams in which a prompt is stored once and its responses follow it."""
-    s, n, m, t, _, p, k, r = shape
+    """One bin of streams in which every prompt is stored once, and responses follow all of them."""
+    s, n, m, t, _, p, k, r, _ = shape
     # Slices of one counter instead of an arange for each segment: the loop runs once per response
     # of every step, and allocating small arrays is most of its time.
     count = np.arange(max(n, m * t), dtype=np.int32)
@@ -115,19 +115,21 @@ def _write_flat(batch: Batch, texts: Sequence[_Text | None], shape: Shape) -> No
     assert layout.rows is not None and layout.inverse is not None
     # Unused entries point at a token that is never real (N - 1), or out of bounds (M*T), where a
     # gather fills in 0: attention and its gradient need no mask of their own.
-    layout.rows[:], layout.inverse[:] = n - 1, m * t
+    layout.rows[:], layout.inverse.first[:], layout.inverse.more[:] = n - 1, m * t, m * t
     for stream in range(s):
         tokens, positions, before, at, slots = (x[stream] for x in layout[:5])
-        rows, inverse = layout.rows[stream], layout.inverse[stream]
-        end = row = entry = 0
-        for slot, text in enumerate(texts[stream * p : (stream + 1) * p]):
+        rows, (inverse, copies) = layout.rows[stream], (x[stream] for x in layout.inverse)
+        end = start = row = entry = 0
+        here_texts = texts[stream * p : (stream + 1) * p]
+        for prompt, _ in filter(None, here_texts):
+            here = slice(end, end + len(prompt))
+            tokens[here], positions[here] = prompt, count[: len(prompt)]
+            end = here.stop
+        for slot, text in enumerate(here_texts):
             if text is None:
                 continue
             prompt, responses = text
-            start, length = end, len(prompt)
-            end += length
-            tokens[start:end], positions[start:end] = prompt, count[:length]
-            copies = 0
+            length, copy = len(prompt), 0
             for j, (response, scored) in enumerate(responses):
                 more = len(response)
                 if not more:  # no row, so that a missing response costs nothing
@@ -136,17 +138,19 @@ def _write_flat(batch: Batch, texts: Sequence[_Text | None], shape: Shape) -> No
                 tokens[here], positions[here] = response, count[length : length + more]
                 rows[row, :length] = count[start : start + length]
                 rows[row, length : length + more] = count[here]
-                inverse[start : start + length, copies] = count[first : first + length]
-                inverse[here, 0] = count[first + length : first + length + more]
+                of_prompt = inverse if copy == 0 else copies[:, copy - 1]
+                of_prompt[start : start + length] = count[first : first + length]
+                inverse[here] = count[first + length : first + length + more]
                 offsets = _scored_offsets(scored, length)
                 entries = slice(entry, entry + len(offsets))
                 at[entries], before[entries] = end + offsets, end + offsets - 1
                 if len(offsets) and offsets[0] == 0:
-                    # the token before a later response in the stream is another response's
+                    # the token before a response in the stream is that of another one
                     before[entry] = start + length - 1
                 slots[slot, j, : len(offsets)] = count[entries]
                 mask[stream, slot, j, : len(offsets)] = True
-                end, row, entry, copies = end + more, row + 1, entry + len(offsets), copies + 1
+                end, row, entry, copy = end + more, row + 1, entry + len(offsets), copy + 1
+            start += length
 
 
 def _write_padded(batch: Batch, texts: Sequence[_Text | None], shape: Shape) -> None:

@@ -37,6 +37,7 @@ class Shape(NamedTuple):
       prompts: P (padded: 1).
       responses: K.
       response_len: R, the most scored tokens of a response.
+      prompt_len: most tokens of a prompt; None: unknown.
     """
 
     streams: int
@@ -47,6 +48,15 @@ class Shape(NamedTuple):
     prompts: int
     responses: int
     response_len: int
+    prompt_len: int | None = None
+
+    @property
+    def shared(self) -> int:
+        """C, tokens at the start of a stream that hold all prompts shared by responses."""
+        if self.responses == 1:
+            return 0
+        most = self.tokens if self.prompt_len is None else self.prompts * self.prompt_len
+        return min(self.tokens, -(-most // 8) * 8)  # whole registers of a TPU
 
     @property
     def padded(self) -> bool:

@@ -60,7 +60,7 @@ def attention(
             f"{q.shape[2]} query heads do not divide into {k.shape[2]} key/value heads"
         )
     run = IMPLEMENTATIONS[implementation]
-    q, k, v = (checkpoint_name(x, ATTENTION_INPUT) for x in (q, k, v))
+    q, k, v = checkpoint_name((q, k, v), ATTENTION_INPUT)
     return run(q, k, v, scale=scale, window=window, softcap=softcap, sinks=sinks)
 
 

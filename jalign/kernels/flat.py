@@ -5,7 +5,7 @@ are known on the host (`rows` and `inverse` of `jalign.layout.Layout`), so each 
 written as the other gather.
 
 Shape letters: S streams, N tokens per stream, M rows per stream, T tokens per row, K copies of a
-token at most.
+token at most, C leading tokens of a stream that may have several.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int, Shaped
 
+from jalign.layout import Inverse
+
 
 def expand(
-    x: Shaped[Array, "S N *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
+    x: Shaped[Array, "S N *F"], rows: Int[Array, "S M T"], inverse: Inverse
 ) -> Shaped[Array, "S M T *F"]:
     """Row r, position t takes stream token `rows[r, t]`; unused positions take token N - 1, which
     is never a real one.
@@ -27,15 +29,14 @@ def expand(
     Args:
       x: one value per stream token; `*F` is any number of feature axes.
       rows: index in the stream of each row's tokens.
-      inverse: indices of a token's copies in the flattened rows [M * T]; unused entries are M * T
-        or more.
+      inverse: indices of a token's copies in the flattened rows [M * T].
     """
     y = jax.vmap(_expand)(_one_feature_axis(x), rows, inverse)
     return y.reshape(*rows.shape, *x.shape[2:])
 
 
 def collapse(
-    y: Shaped[Array, "S M T *F"], rows: Int[Array, "S M T"], inverse: Int[Array, "S N K"]
+    y: Shaped[Array, "S M T *F"], rows: Int[Array, "S M T"], inverse: Inverse
 ) -> Shaped[Array, "S N *F"]:
     """Every stream token takes the value of its first copy in the rows; a token in no row takes 0.
 
@@ -43,7 +44,7 @@ def collapse(
     reading one is enough, and the gradient goes to that one alone. Arguments as in `expand`.
     """
     x = jax.vmap(_collapse)(_one_feature_axis(y, 3), rows, inverse)
-    return x.reshape(*inverse.shape[:2], *y.shape[3:])
+    return x.reshape(*inverse.first.shape, *y.shape[3:])
 
 
 def _one_feature_axis(x: Array, start: int = 2) -> Array:
@@ -63,42 +64,46 @@ def _flatten(y: Array) -> Array:
 
 
 @jax.custom_vjp
-def _expand(x: Array, rows: Array, inverse: Array) -> Array:
+def _expand(x: Array, rows: Array, inverse: Inverse) -> Array:
     # Every entry of `rows` is in range by construction; without the promise XLA masks the result.
     return x.at[rows].get(mode="promise_in_bounds")
 
 
-def _expand_fwd(x: Array, rows: Array, inverse: Array):
+def _expand_fwd(x: Array, rows: Array, inverse: Inverse):
     return _expand(x, rows, inverse), inverse
 
 
-def _expand_bwd(inverse: Array, g: Array):
+def _expand_bwd(inverse: Inverse, g: Array):
     flat = _flatten(g)
-    if inverse.shape[-1] == 1:
-        return _take(flat, inverse[:, 0]), None, None
+    dx = _take(flat, inverse.first)
+    shared, more = inverse.more.shape
+    if not inverse.more.size:
+        return dx, None, None
     # A prompt shared by K responses sums K gradients; bfloat16 would round every partial sum.
-    copies = [_take(flat, inverse[:, k]).astype(jnp.float32) for k in range(inverse.shape[-1])]
-    return sum(copies[1:], copies[0]).astype(g.dtype), None, None
+    copies = [_take(flat, inverse.more[:, k]).astype(jnp.float32) for k in range(more)]
+    around = ((0, len(dx) - shared), *((0, 0),) * (dx.ndim - 1))
+    rest = jnp.pad(sum(copies[1:], copies[0]), around)
+    return (dx.astype(jnp.float32) + rest).astype(g.dtype), None, None
 
 
 _expand.defvjp(_expand_fwd, _expand_bwd)
 
 
 @jax.custom_vjp
-def _collapse(y: Array, rows: Array, inverse: Array) -> Array:
-    return _take(_flatten(y), inverse[:, 0])
+def _collapse(y: Array, rows: Array, inverse: Inverse) -> Array:
+    return _take(_flatten(y), inverse.first)
 
 
-def _collapse_fwd(y: Array, rows: Array, inverse: Array):
-    return _collapse(y, rows, inverse), (rows, inverse)
+def _collapse_fwd(y: Array, rows: Array, inverse: Inverse):
+    return _collapse(y, rows, inverse), (rows, inverse.first)
 
 
 def _collapse_bwd(saved: tuple[Array, Array], g: Array):
-    rows, inverse = saved
-    here = jnp.arange(rows.size, dtype=inverse.dtype).reshape(rows.shape)
-    first = inverse[:, 0].at[rows].get(mode="promise_in_bounds") == here
+    rows, first = saved
+    here = jnp.arange(rows.size, dtype=first.dtype).reshape(rows.shape)
+    is_first = first.at[rows].get(mode="promise_in_bounds") == here
     dy = g.at[rows].get(mode="promise_in_bounds")
-    return jnp.where(first.reshape(*first.shape, *(1,) * (g.ndim - 1)), dy, 0), None, None
+    return jnp.where(is_first.reshape(*is_first.shape, *(1,) * (g.ndim - 1)), dy, 0), None, None
 
 
 _collapse.defvjp(_collapse_fwd, _collapse_bwd)

@@ -22,6 +22,7 @@ from jalign.kernels import splash_layout
 from jalign.kernels.attention import attention, cached_attention
 from jalign.kernels.flat import collapse, expand
 from jalign.kernels.remat import RESIDUAL
+from jalign.layout import Inverse
 from jalign.models import stacks
 from jalign.models.cache import KeysValues, Memory, write
 from jalign.models.delta.net import GatedDeltaNet
@@ -55,7 +56,7 @@ class AttentionInputs(NamedTuple):
     tables: dict[Rope, Rotation]
     row_tables: dict[Rope, Rotation] | None
     rows: Int[Array, "S M T"] | None
-    inverse: Int[Array, "S N K"] | None
+    inverse: Inverse | None
     fresh: bool
     replayed: Int[Array, "L n k"] | None = None
 
@@ -177,7 +178,7 @@ def _by_heads(q: Array, k: Array, v: Array) -> tuple[Array, Array, Array]:
     return q, k, v
 
 
-def _on_flat_stream(on_rows, qkv: tuple[Array, ...], rows: Array, inverse: Array) -> Array:
+def _on_flat_stream(on_rows, qkv: tuple[Array, ...], rows: Array, inverse: Inverse) -> Array:
     """Attention of [S, N, heads, C] streams on the rows gathered from them."""
     s, m, t = rows.shape
     y = on_rows(*(expand(a, rows, inverse).reshape(s * m, t, *a.shape[2:]) for a in qkv))

@@ -27,6 +27,7 @@ from jalign.kernels import devices
 from jalign.kernels.backend import choose_attention
 from jalign.kernels.flat import expand
 from jalign.kernels.remat import REMAT
+from jalign.layout import Inverse
 from jalign.models import invariant, stacks
 from jalign.models.block import AttentionInputs, Layer
 from jalign.models.cache import KVCache
@@ -53,7 +54,7 @@ class Decoder(nnx.Module):
       param_dtype: of the stored parameters.
       remat: what the backward pass recomputes (`jalign.kernels.remat`): none | dots (all but
         matrix products and the output of attention; products of experts, too) | attention (all but
-        what attention reads and writes) | full (each layer).
+        what attention reads and writes) | attention_output | full (each layer).
       attention: a kernel of `jalign.kernels.attention`, or None for the one that fits the device.
       unroll: whether the scan over layers is unrolled; None unrolls on CPU, where that runs about
         10 % faster.
@@ -105,7 +106,7 @@ class Decoder(nnx.Module):
         positions: Int[Array, "S N"],
         *,
         rows: Int[Array, "S M T"] | None = None,
-        inverse: Int[Array, "S N K"] | None = None,
+        inverse: Inverse | None = None,
         cache: KVCache | None = None,
         key: Array | None = None,
         replayed: Int[Array, "L S N k"] | None = None,
@@ -139,7 +140,7 @@ class Decoder(nnx.Module):
         positions: Int[Array, "S N"],
         *,
         rows: Int[Array, "S M T"] | None = None,
-        inverse: Int[Array, "S N K"] | None = None,
+        inverse: Inverse | None = None,
         cache: KVCache | None = None,
         key: Array | None = None,
         replayed: Int[Array, "L S N k"] | None = None,

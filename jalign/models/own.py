@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jalign.kernels.flat import collapse
+from jalign.layout import Inverse
 from jalign.models.cache import KeysValues, KVCache
 from jalign.models.spec import Spec
 
@@ -71,7 +72,7 @@ class OwnDecoder(nnx.Module):
         positions: Int[Array, "S N"],
         *,
         rows: Int[Array, "S M T"] | None = None,
-        inverse: Int[Array, "S N K"] | None = None,
+        inverse: Inverse | None = None,
         cache: KVCache | None = None,
         key: Array | None = None,
     ) -> tuple[Float[Array, "S N D"], KVCache | None]:

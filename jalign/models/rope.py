@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jalign.layout import Inverse
 from jalign.models.fields import LATER, StableRepr
 from jalign.models.rotate import Turn, rotate
 
@@ -145,7 +146,7 @@ class Rope(StableRepr):
 def row_lengths(
     positions: Int[Array, "S N"],
     rows: Int[Array, "S M T"] | None,
-    inverse: Int[Array, "S N K"] | None,
+    inverse: Inverse | None,
 ) -> Int[Array, "S #N"]:
     """The length of each token's row. Rows that share their first token belong to one prompt and
     count as long as the longest of them.
@@ -159,5 +160,5 @@ def row_lengths(
     stream = jnp.arange(s)[:, None]
     longest = jnp.zeros_like(positions).at[stream, first].max(own)
     # Tokens in no row (the dummy) have an inverse past the end.
-    row = jnp.minimum(inverse[:, :, 0] // t, m - 1)
+    row = jnp.minimum(inverse.first // t, m - 1)
     return jnp.take_along_axis(longest, jnp.take_along_axis(first, row, axis=1), axis=1)

@@ -36,8 +36,8 @@ class ModelConfig:
         dtype: of the computation; auto is bfloat16 on accelerators, float32 on CPU. Trained
           parameters are float32.
         remat: what the backward pass recomputes to save memory: dots all but matrix products and
-          the output of attention; attention all but what attention reads and writes; full each
-          layer.
+          the output of attention; attention all but what attention reads and writes;
+          attention_output all but what it writes; full each layer.
         attention: kernel; auto selects by device and logs which.
         lora: train adapters instead of every parameter.
         adapter: a PEFT adapter folder to continue from; its start is the reference.
@@ -63,7 +63,7 @@ class ModelConfig:
     # parameters stay float32: bfloat16 swallows updates below 1/256 of a weight
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     # none: recomputing costs a third more time, and many models fit without it
-    remat: Literal["none", "dots", "attention", "full"] = "none"
+    remat: Literal["none", "dots", "attention", "attention_output", "full"] = "none"
     attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = "auto"
     # None trains every parameter; a section with defaults could not be told from that
     lora: LoraConfig | None = None

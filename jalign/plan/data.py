@@ -135,7 +135,7 @@ def used_rows(data: tuple[MicroBatches, ...]) -> list[Rows]:
             tokens += int(by_row.sum())
         else:
             nowhere = layout.rows[0, 0].size
-            tokens += int((layout.inverse[:count, ..., 0] < nowhere).sum())
+            tokens += int((layout.inverse.first[:count] < nowhere).sum())
         scored += int(stack.batch.mask[:count].sum())
     del lengths[0]  # empty rows
     return [Rows(tokens, 0, 1, scored), *(Rows(0, n, length, 0) for length, n in lengths.items())]

@@ -128,8 +128,9 @@ def step(
 
     Args:
       adapters: whether the matrices are frozen and get no gradient.
-      remat: none | dots | attention | full: "full" recomputes every layer except for its last
-        product, which no gradient needs; "attention" the other products of its MLP, "dots" none.
+      remat: of `jalign.kernels.remat`. "full" recomputes every layer except for its last product,
+        which no gradient needs; "attention_output" all but attention itself, "attention" products
+        of the MLP only, "dots" none.
       reference: whether a reference model runs forward.
       again: whether a batch-coupled loss runs the policy forward twice.
     """
@@ -143,13 +144,13 @@ def step(
     tokens = sum(s.tokens for s in shapes)
     last = 2.0 * spec.depth * inside * spec.width * tokens
     mixing = 2.0 * _mixing_parameters(spec) * tokens
-    layers = {
+    twice = {
         "none": 0.0,
         "dots": 0.0,
         "attention": f.linear - last - mixing,
-        "full": f.linear - last,
-    }
-    twice = layers[remat] + (f.attention if remat == "full" else 0.0)
+        "attention_output": f.linear - last,
+        "full": f.linear - last + f.attention,
+    }[remat]
     return useful, useful + twice + again * f.total
 
 

@@ -88,6 +88,7 @@ def bin_shape(
         prompts=fit,
         responses=responses,
         response_len=response_len,
+        prompt_len=prompt_len,
     )
     return shape, count
 

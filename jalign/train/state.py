@@ -150,11 +150,31 @@ def abstract_reference(params: PyTree, dtype: DTypeLike) -> PyTree:
 def gathered_copy_fn(params: PyTree, dtype: DTypeLike) -> tuple[Callable[[PyTree], PyTree], PyTree]:
     """A function that copies parameters for sampling, and the shapes of its result: as
     `reference_copy`, but split over `tensor` only, so that sampling a token gathers nothing.
+    Parameters that are so already are not copied.
     """
     shardings = jax.tree.map(lambda x: tensor_only(x.sharding), params)
-    copy = partial(_copy, dtype=dtype)
-    shapes = abstract_in(jax.eval_shape(copy, params), shardings)
-    return jax.jit(copy, out_shardings=shardings), shapes
+    copies = abstract_in(jax.eval_shape(partial(_copy, dtype=dtype), params), shardings)
+    before, structure = jax.tree.flatten(params)
+    after = jax.tree.leaves(copies)
+    changed = [i for i, (x, y) in enumerate(zip(before, after, strict=True)) if not _same(x, y)]
+    cast = jax.jit(
+        lambda leaves: [x.astype(after[i].dtype) for x, i in zip(leaves, changed, strict=True)],
+        out_shardings=[after[i].sharding for i in changed],
+    )
+
+    def gathered(params: PyTree) -> PyTree:
+        leaves = jax.tree.leaves(params)
+        for i, x in zip(changed, cast([leaves[i] for i in changed]), strict=True):
+            leaves[i] = x
+        return jax.tree.unflatten(structure, leaves)
+
+    for i in set(range(len(before))) - set(changed):
+        after[i] = before[i]
+    return gathered, jax.tree.unflatten(structure, after)
+
+
+def _same(x: jax.Array, y: jax.ShapeDtypeStruct) -> bool:
+    return x.dtype == y.dtype and x.sharding.is_equivalent_to(y.sharding, x.ndim)
 
 
 def _copy(params: PyTree, dtype: DTypeLike) -> PyTree:

@@ -84,12 +84,8 @@ def test_a_prompt_stands_once_and_every_array_is_as_written_by_hand():
             [13, 13, 13, 13, 13, 13],
         ]
     ]
-    assert layout.inverse.tolist() == [
-        [
-            *([0, 6], [1, 7], [2, o], [3, o], [4, o], [8, o]),
-            *([12, o], [13, o], [18, o], [19, o], [o, o], [o, o], [o, o], [o, o]),
-        ]
-    ]
+    assert layout.inverse.first.tolist() == [[0, 1, 2, 3, 4, 8, 12, 13, 18, 19, o, o, o, o]]
+    assert layout.inverse.more.tolist() == [[[6], [7], *[[o]] * 12]]
     assert layout.slots.tolist() == [
         [
             [[0, 1, 2, 0], [3, 0, 0, 0]],
@@ -103,6 +99,21 @@ def test_a_prompt_stands_once_and_every_array_is_as_written_by_hand():
         [[False] * 4, [False] * 4],
     ]
     assert found.extras["index"].tolist() == [0, 1, -1]
+
+
+def test_prompts_come_before_all_responses_so_that_few_tokens_may_have_copies():
+    first, second = example([5, 6], [7], [8, 9]), example([10], [11], [12])
+    shape = Shape(1, 16, 4, 4, 8, 2, 2, 2, prompt_len=2)
+    [found] = pack(Examples.from_list([first, second]), range(2), shape)
+    layout, o = found.layout, 16
+    assert layout.tokens[0].tolist()[:9] == [5, 6, 10, 7, 8, 9, 11, 12, 0]
+    assert layout.rows[0].tolist() == [
+        [0, 1, 3, 15], [0, 1, 4, 5], [2, 6, 15, 15], [2, 7, 15, 15]
+    ]  # fmt: skip
+    assert layout.before[0].tolist()[:5] == [1, 1, 4, 2, 2]
+    assert layout.at[0].tolist()[:5] == [3, 4, 5, 6, 7]
+    assert layout.inverse.first[0].tolist()[:8] == [0, 1, 8, 2, 6, 7, 9, 13]
+    assert layout.inverse.more.tolist() == [[[4], [5], [12], *[[o]] * 5]]  # 8 of 16 tokens
 
 
 def test_padded_rows_are_as_written_by_hand():
@@ -172,7 +183,7 @@ def test_every_scored_token_stands_once_with_its_target_and_predecessor_in_both_
 
 def test_rows_hold_prompt_and_response_and_inverse_leads_back():
     examples = random_examples(5, 12)
-    shape = Shape(2, 128, 10, 24, 64, 6, 2, 9)
+    shape = Shape(2, 128, 10, 24, 64, 6, 2, 9, prompt_len=12)
     seen = []
     for part in pack(Examples.from_list(examples), range(12), shape):
         layout = part.layout
@@ -180,10 +191,12 @@ def test_rows_hold_prompt_and_response_and_inverse_leads_back():
             flat = layout.rows[s].reshape(-1)
             real = flat != shape.tokens - 1
             for place in np.unique(flat[real]):
-                back = layout.inverse[s, place]
+                back = layout.inverse.first[s, place : place + 1]
+                if place < shape.shared:
+                    back = np.append(back, layout.inverse.more[s, place])
                 assert sorted(back[back < flat.size]) == np.flatnonzero(flat == place).tolist()
             never = np.setdiff1d(np.arange(shape.tokens), flat[real])
-            assert (layout.inverse[s, never] == flat.size).all()
+            assert (layout.inverse.first[s, never] == flat.size).all()
             for row in layout.rows[s]:
                 row = row[row != shape.tokens - 1]
                 assert layout.positions[s, row].tolist() == list(range(len(row)))
@@ -277,7 +290,8 @@ def test_a_missing_response_takes_no_row():
     [found] = pack(
         Examples.from_list([example([1, 2], [3], [])]), [0], Shape(1, 8, 1, 4, 4, 1, 2, 2)
     )
-    assert found.layout.inverse[0].tolist()[:3] == [[0, 4], [1, 4], [2, 4]]
+    assert found.layout.inverse.first[0].tolist()[:3] == [0, 1, 2]
+    assert (found.layout.inverse.more == 4).all()
     assert found.mask[0].tolist() == [[True, False], [False, False]]
 
 

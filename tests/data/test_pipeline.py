@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,7 +98,7 @@ def test_shapes_do_not_change_from_step_to_step_and_all_tokens_arrive(layout):
             tuple(
                 (
                     part.batch.mask.shape,
-                    *(x.shape for x in part.batch.layout if x is not None),
+                    *(x.shape for x in jax.tree.leaves(part.batch.layout)),
                 )
                 for part in parts
             )
@@ -132,13 +133,12 @@ def test_processes_hold_contiguous_parts_of_the_same_bins(layout, count):
             filled = slice(int(part.count))
 
             def join(get, pieces=pieces, filled=filled):
-                return np.concatenate([get(p.batch)[filled] for p in pieces], 1)
+                each = [get(p.batch) for p in pieces]
+                return jax.tree.map(lambda *x: np.concatenate([a[filled] for a in x], 1), *each)
 
             batch = part.batch
-            for name in batch.layout._fields:
-                if getattr(batch.layout, name) is not None:
-                    joined = join(lambda b, name=name: getattr(b.layout, name))
-                    assert np.array_equal(joined, getattr(batch.layout, name)[filled])
+            expected = jax.tree.map(lambda x, filled=filled: x[filled], batch.layout)
+            jax.tree.map(np.testing.assert_array_equal, join(lambda b: b.layout), expected)
             assert np.array_equal(join(lambda b: b.mask), batch.mask[filled])
             assert np.array_equal(join(lambda b: b.extras["index"]), batch.extras["index"][filled])
 

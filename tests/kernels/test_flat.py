@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from jalign.kernels.flat import collapse, expand
+from jalign.layout import Inverse
 
 # A stream of 7 places: a prompt of two tokens (0, 1) shared by responses (2, 3) and (4,); 5 and 6
 # hold nothing.
 ROWS = jnp.array([[[0, 1, 2, 3], [0, 1, 4, 6]]])
-INVERSE = jnp.array([[[0, 4], [1, 5], [2, 8], [3, 8], [6, 8], [8, 8], [8, 8]]])
+INVERSE = Inverse(jnp.array([[0, 1, 2, 3, 6, 8, 8]]), jnp.array([[[4], [5]]]))
 
 
 def many(copies):
@@ -29,7 +30,8 @@ def many(copies):
                 inverse[s, start : start + p, c] = row * t + np.arange(p)
                 inverse[s, end : end + r, 0] = row * t + p + np.arange(r)
                 end += r
-    return jnp.asarray(rows), jnp.asarray(inverse)
+    inverse = jnp.asarray(inverse)
+    return jnp.asarray(rows), Inverse(inverse[..., 0], inverse[..., 1:])
 
 
 def test_expand_puts_a_shared_prompt_into_every_row():
@@ -57,10 +59,11 @@ def test_the_gradient_of_collapse_goes_to_the_first_copy_only():
 @pytest.mark.parametrize("copies", [1, 2, 5])
 def test_both_gradients_are_those_of_plain_gathers(copies):
     rows, inverse = many(copies)
-    real = (inverse[..., 0] < rows[0].size).astype(jnp.float32)[..., None]
+    real = (inverse.first < rows[0].size).astype(jnp.float32)[..., None]
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.normal(size=(*s, 3)), jnp.float32) for s in ((2, 40), rows.shape))
-    used = jnp.zeros((2, rows[0].size + 1)).at[jnp.arange(2)[:, None, None], inverse].set(1.0)
+    copies = jnp.concatenate((inverse.first[..., None], inverse.more), -1)
+    used = jnp.zeros((2, rows[0].size + 1)).at[jnp.arange(2)[:, None, None], copies].set(1.0)
     used = used[:, :-1].reshape(rows.shape)[..., None]
 
     def gather(x):
@@ -68,7 +71,7 @@ def test_both_gradients_are_those_of_plain_gathers(copies):
 
     def pick(y):
         flat = y.reshape(2, -1, 3)
-        last = jnp.minimum(inverse[..., 0], flat.shape[1] - 1)
+        last = jnp.minimum(inverse.first, flat.shape[1] - 1)
         return jax.vmap(lambda y, i: y[i])(flat, last) * real
 
     np.testing.assert_array_equal(expand(x, rows, inverse), gather(x))
@@ -93,7 +96,8 @@ def test_no_direction_scatters():
 
 def test_streams_that_are_sharded_stay_on_their_devices():
     rows, inverse = many(2)
-    args = [jnp.tile(a, (4,) + (1,) * (a.ndim - 1)) for a in (jnp.ones((2, 40, 3)), rows, inverse)]
+    four = lambda a: jnp.tile(a, (4,) + (1,) * (a.ndim - 1))  # noqa: E731
+    args = jax.tree.map(four, [jnp.ones((2, 40, 3)), rows, inverse])
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
 

@@ -10,6 +10,8 @@ import pytest
 from fixtures_of_models import forward, positions_of
 from flax import nnx
 
+from jalign.kernels.remat import REMAT
+from jalign.layout import Inverse
 from jalign.models.cache import KVCache
 from jalign.models.decoder import Decoder
 from jalign.models.rope import Rope
@@ -68,7 +70,7 @@ def assert_close(a, b, tolerance=1e-4):
 
 @pytest.mark.parametrize(
     ("remat", "unroll"),
-    [("none", True), ("full", True), ("dots", False), ("attention", False), ("full", False)],
+    [("none", True), ("full", True), *((remat, False) for remat in sorted(REMAT))],
 )
 def test_unrolling_and_recomputing_change_neither_values_nor_gradients(remat, unroll):
     assert_close(hidden_and_gradients(make(unroll=unroll, remat=remat)), reference())
@@ -126,11 +128,10 @@ def test_a_flat_stream_with_a_shared_prompt_equals_padded_rows():
     positions = jnp.array([[0, 1, 2, 3, 4, 3, 4, 5, 6, 0]])
     rows = jnp.array([[[0, 1, 2, 3, 4, 9, 9], [0, 1, 2, 5, 6, 7, 8]]])
     first, second, none = [0, 1, 2, 3, 4], [7, 8, 9, None, None, 10, 11, 12, 13], 14
-    inverse = [[first[i] if i < 5 else none, none] for i in range(10)]
-    for i, place in enumerate(second):
-        if place is not None:
-            inverse[i] = [inverse[i][0], place] if i < 3 else [place, none]
-    flat, _ = model(stream, positions, rows=rows, inverse=jnp.array([inverse]))
+    inverse = Inverse(
+        jnp.array([[*first, *second[5:], none]]), jnp.array(second[:3])[None, :, None]
+    )
+    flat, _ = model(stream, positions, rows=rows, inverse=inverse)
     padded = jnp.array([prompt + a + [0, 0], prompt + b])
     rowwise, _ = model(padded, positions_of(padded))
     np.testing.assert_allclose(flat[0, :5], rowwise[0, :5], atol=1e-5)

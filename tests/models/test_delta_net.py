@@ -9,6 +9,7 @@ import pytest
 from fixtures_of_models import GOLDEN, forward, positions_of
 from flax import nnx
 
+from jalign.layout import Inverse
 from jalign.models import hub, stacks
 from jalign.models.adapters.lora import adapters, add_lora
 from jalign.models.delta.spec import DeltaNet
@@ -104,9 +105,9 @@ def test_a_flat_stream_with_a_shared_prompt_equals_padded_rows(model):
     none = 14
     inverse = [[0, 7], [1, 8], [2, 9], [3, none], [4, none]]
     inverse += [[10, none], [11, none], [12, none], [13, none], [none, none]]
-    run = jax.jit(
-        lambda model: model(stream, positions, rows=rows, inverse=jnp.array([inverse]))[0]
-    )
+    inverse = Inverse(*jnp.split(jnp.array([inverse]), [1], axis=-1))
+    inverse = inverse._replace(first=inverse.first[..., 0])
+    run = jax.jit(lambda model: model(stream, positions, rows=rows, inverse=inverse)[0])
     flat, padded = run(model), jnp.array([prompt + a + [0, 0], prompt + b])
     by_row = forward(model, padded)[0]
     np.testing.assert_allclose(flat[0, :5], by_row[0, :5], atol=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fixtures_of_models import GOLDEN, forward, golden_outputs, logits_of
 
+from jalign.layout import Inverse
 from jalign.models import hub
 from jalign.models.cache import KVCache
 from jalign.models.families import family_of
@@ -115,8 +116,8 @@ def test_a_row_has_the_length_of_the_longest_that_shares_its_prompt():
     positions = jnp.array([[0, 1, 2, 3, 4, 2, 0, 1, 0]])
     rows = jnp.array([[[0, 1, 2, 3, 4], [0, 1, 5, 8, 8], [6, 7, 8, 8, 8], [8, 8, 8, 8, 8]]])
     none = 20
-    inverse = [[0, 5], [1, 6], [2, none], [3, none], [4, none], [7, none], [10, none], [11, none]]
-    inverse = jnp.array([[*inverse, [none, none]]])
+    first, more = [0, 1, 2, 3, 4, 7, 10, 11, none], [[5], [6]]
+    inverse = Inverse(jnp.array([first]), jnp.array([more]))
     lengths = row_lengths(positions, rows, inverse)
     np.testing.assert_array_equal(lengths[0, :8], [5, 5, 5, 5, 5, 5, 2, 2])
     np.testing.assert_array_equal(row_lengths(jnp.array([[0, 1, 2, -1]]), None, None), [[3]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jalign.layout import Layout
+from jalign.layout import Inverse, Layout
 from jalign.models.decoder import Decoder
 from jalign.models.functional import functional
 from jalign.models.score import ALONE, score
@@ -46,7 +46,7 @@ def flat(streams):
     shapes = {"tokens": (s, n), "positions": (s, n), "before": (s, q), "at": (s, q)}
     a = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
     slots, rows = np.zeros((s, p, 2, 3), np.int32), np.full((s, m, t), n - 1, np.int32)
-    inverse = np.full((s, n, 2), m * t, np.int32)
+    first, second = np.full((2, s, n), m * t, np.int32)
     for stream in range(s):
         end = entry = 0
         for place in range(p):
@@ -62,13 +62,14 @@ def flat(streams):
                 a["positions"][stream, here] = length + np.arange(count)
                 rows[stream, row, :length] = start + np.arange(length)
                 rows[stream, row, length : length + count] = here
-                inverse[stream, start : start + length, k] = row * t + np.arange(length)
-                inverse[stream, here, 0] = row * t + length + np.arange(count)
+                (first, second)[k][stream, start : start + length] = row * t + np.arange(length)
+                first[stream, here] = row * t + length + np.arange(count)
                 entries = entry + np.arange(count)
                 a["at"][stream, entries], a["before"][stream, entries] = here, here - 1
                 a["before"][stream, entry] = start + length - 1
                 slots[stream, place, k, :count] = entries
                 end, entry = end + count, entry + count
+    inverse = Inverse(first, second[..., None])
     return jax.tree.map(jnp.asarray, Layout(slots=slots, rows=rows, inverse=inverse, **a))
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jalign.layout import Layout
+from jalign.layout import Inverse, Layout
 from jalign.models import hub
 from jalign.models.adapters.lora import add_lora
 from jalign.models.experts import in_place
@@ -78,6 +78,21 @@ def test_a_model_loaded_over_a_mesh_gives_the_same_logits_and_gradients(name, si
     _, alone = logits_and_gradient(hub.load(GOLDEN / name), tokens)
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-3)
+
+
+def test_gathering_copies_what_is_split_and_passes_the_rest():
+    mesh = make_mesh(2, 2, 2, 1)  # data, fsdp, tensor, context
+    split, by_tensor = (NamedSharding(mesh, P(*axes)) for axes in (("fsdp", "tensor"), ("tensor",)))
+    with jax.set_mesh(mesh):
+        params = {
+            "kernel": jax.device_put(jnp.arange(16.0).reshape(4, 4), split),
+            "here": jax.device_put(jnp.arange(8.0), by_tensor),
+        }
+        gather, shapes = gathered_copy_fn(params, jnp.float32)
+        copy = gather(params)
+    assert copy["here"] is params["here"] and shapes["here"] is params["here"]
+    assert copy["kernel"].sharding.spec == shapes["kernel"].sharding.spec == P(None, "tensor")
+    np.testing.assert_array_equal(copy["kernel"], params["kernel"])
 
 
 def test_experts_that_were_gathered_once_are_not_gathered_by_every_call():
@@ -185,7 +200,7 @@ def test_newer_families_on_flat_streams_over_a_mesh_give_the_logits_of_transform
     streams = np.array([[*first, *second[:n], 0]] * 2)
     positions = jnp.array([[*range(t), *range(n), 0]] * 2)
     rows = jnp.array([[[*range(t)], [*range(t, end), *[end] * (t - n)]]] * 2)
-    inverse = jnp.array([[*range(end), 2 * t]] * 2)[..., None]
+    inverse = Inverse(jnp.array([[*range(end), 2 * t]] * 2), jnp.zeros((2, 0, 0), jnp.int32))
     mesh = make_mesh(1, 2, 2, 2)  # data, fsdp, tensor, context
 
     @jax.jit

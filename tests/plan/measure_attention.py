@@ -22,6 +22,7 @@ from jalign.kernels import splash_layout
 from jalign.kernels.attention import attention
 from jalign.kernels.compiler_options import SCOPED_VMEM_KIB
 from jalign.kernels.flat import collapse, expand
+from jalign.layout import Inverse
 from jalign.models.rope import Rope
 from jalign.models.rotate import rotate_by_product, rotate_in_one_pass
 from jalign.plan.prediction import lines
@@ -33,10 +34,10 @@ SIZES = {64: (17, 1024, 12416), 128: (16, 2048, 24576)}  # rows, tokens of a row
 ROPE = Rope()
 
 
-def block(q: Array, k: Array, v: Array, rows: Array, inverse: Array, positions: Array) -> Array:
+def block(q: Array, k: Array, v: Array, rows: Array, inverse: Inverse, positions: Array) -> Array:
     """Attention of [tokens, heads * head] streams."""
     _, m, t = rows.shape
-    head = q.shape[-1] // HEADS
+    tokens, head = len(q), q.shape[-1] // HEADS
 
     def by_row(x: Array, heads: int) -> Array:
         return expand(x[None], rows, inverse).reshape(m, t, heads, head)
@@ -45,7 +46,7 @@ def block(q: Array, k: Array, v: Array, rows: Array, inverse: Array, positions: 
     turn = rotate_by_product if splash_layout.by_lanes(q, k) else rotate_in_one_pass
     q, k = ROPE.rotate(q, k, ROPE.rotation(positions, head), turn)
     y = attention(q, k, v, scale=head**-0.5, implementation="splash")
-    return collapse(y.reshape(1, m, t, HEADS, head), rows, inverse).reshape(len(inverse[0]), -1)
+    return collapse(y.reshape(1, m, t, HEADS, head), rows, inverse).reshape(tokens, -1)
 
 
 def with_gradient(q, k, v, rows, inverse, positions, dy):
@@ -63,11 +64,13 @@ def main(name: str, head: int) -> None:
         return jax.ShapeDtypeStruct(axes, dtype, sharding=here)
 
     q, kv = shape(tokens, HEADS * head), shape(tokens, KV_HEADS * head)
-    indices = [(1, m, t), (1, tokens, COPIES), (m, t)]
+    prompts = tokens // 3
+    integers = lambda *axes: shape(*axes, dtype=jnp.int32)  # noqa: E731
+    inverse = Inverse(integers(1, tokens), integers(1, prompts, COPIES - 1))
     kib = SCOPED_VMEM_KIB.get(goal.accelerator.kind)
     options = {"xla_tpu_scoped_vmem_limit_kib": str(kib)} if kib else {}
     run = jax.jit(with_gradient, compiler_options=options)
-    lowered = run.lower(q, kv, kv, *(shape(*x, dtype=jnp.int32) for x in indices), q)
+    lowered = run.lower(q, kv, kv, integers(1, m, t), inverse, integers(m, t), q)
     text = lowered.compile().as_text()
     print(
         "\n".join(

@@ -80,15 +80,15 @@ def test_a_forward_pass_counts_the_layers_and_attention_where_tokens_look():
 
 def test_remat_attention_recomputes_what_is_inside_of_the_mlp_only():
     rows = [work.Rows(128, 2, 64, 0)]
-    kinds = ("none", "dots", "attention", "full")
-    none, dots, attention, full = (
+    kinds = ("none", "dots", "attention", "attention_output", "full")
+    none, dots, attention, output, full = (
         work.step(SPEC, rows, adapters=False, remat=remat, vocabulary=False)[1] for remat in kinds
     )
     up_and_gate = 2 * 128 * 3 * 16 * 2 * 24
     assert none == dots and attention - none == up_and_gate
     mixing = 2 * 128 * 3 * 16 * 8 * (2 * 4 + 2 * 2)
     f = work.forward(SPEC, rows)
-    assert full - attention == mixing + f.attention
+    assert output - attention == mixing and full - output == f.attention
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from jalign.kernels.delta_rule import gated_delta_rule
 from jalign.kernels.flat import collapse, expand
+from jalign.layout import Inverse
 from jalign.models.delta.spec import DeltaNet
 from jalign.models.linear import Linear, split_key
 
@@ -86,7 +87,7 @@ class GatedDeltaNet(nnx.Module):
         x: Float[Array, "n D"],
         positions: Int[Array, "S N"],
         rows: Int[Array, "S M T"] | None,
-        inverse: Int[Array, "S N K"] | None,
+        inverse: Inverse | None,
         memory: DeltaState | None,
         layer: Array | int,
         key: Array | None,
