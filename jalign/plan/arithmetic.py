@@ -19,7 +19,6 @@ _GEMM = ("__cublas$gemm", "__cublas$lt$matmul", "__triton$gemm")
 _ESTIMATE = re.compile(r'"cost_estimate":\s*\{[^}]*?"flops":\s*"?(\d+)')
 _BLOCK = re.compile(r'\\?"(block_\w+)\\?": (\d+)')
 _TOKENS_LAST = re.compile(r'\\?"[qk]_layout\\?": 2')  # QKVLayout.SEQ_MINOR
-_FUSED_BACKWARD = re.compile(r'use_fused_bwd_kernel\\?": true')
 _CONSTRAINTS = re.compile(r"operand_layout_constraints=\{(.*?)\}, \w+=")
 
 
@@ -97,7 +96,9 @@ def kernel_flops(operation: Operation) -> tuple[float, int] | None:
     if len(arrays) < 2:
         return None
     q, k = arrays[:2]
-    products = {"fwd": 2, "dq": 3, "dkv": 4 + bool(_FUSED_BACKWARD.search(operation.rest))}[kind]
+    # one backward kernel gives the gradient of queries too, for each set of keys
+    fused = any(len(x.axes) > len(k.axes) for x in shapes(operation.shape))
+    products = {"fwd": 2, "dq": 3, "dkv": 4 + fused}[kind]
     of_tokens, of_head = (-1, -2) if _TOKENS_LAST.search(operation.rest) else (-2, -1)
     tokens, keys, head = q.axes[of_tokens], k.axes[of_tokens], q.axes[of_head]
     share = _visited(operation, kind, tokens, keys)

@@ -204,15 +204,19 @@ def test_an_operation_without_an_estimate_takes_the_time_of_its_bytes():
 
 
 SPLASH = """  %splash_mha_dkv_no_residuals.3 = (f32[2]{0}) custom-call(%x), custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,2,2]{2,1,0}, bf16[3,4,1024,64]{3,2,1,0}, bf16[3,2,1024,64]{3,2,1,0}, bf16[3,2,1024,64]{3,2,1,0}}, frontend_attributes={kernel_metadata={
-"xprof_metadata":"{\\"block_q\\": 256, \\"block_kv\\": 256, \\"block_q_dkv\\": 512, \\"block_kv_dkv\\": 256, \\"use_fused_bwd_kernel\\": false}"
+"xprof_metadata":"{\\"block_q\\": 256, \\"block_kv\\": 256, \\"block_q_dkv\\": 512, \\"block_kv_dkv\\": 256}"
 }}, metadata={op_name="a" stack_frame_id=2}, backend_config={"custom_call_config":{"body":"QUJD"}}
 """  # noqa: E501
 
 
-@pytest.mark.parametrize(("fused", "products"), [("false", 4), ("true", 5)])
-def test_splash_attention_takes_the_time_of_its_products_on_the_blocks_it_visits(fused, products):
+DQ = "f32[2]{0}, bf16[3,2,4,1024,64]{4,3,2,1,0}"
+"""One kernel for all gradients gives that of queries too, for each of two sets of keys."""
+
+
+@pytest.mark.parametrize(("results", "products"), [("f32[2]{0}", 4), (DQ, 5)])
+def test_splash_attention_takes_the_time_of_its_products_on_the_blocks_it_visits(results, products):
     text = program("%x = f32[2]{0} parameter(0)", "%r = f32[2]{0} bitcast(%x)")
-    text = text.replace("  ROOT", SPLASH.replace("false", fused) + "  ROOT")
+    text = text.replace("  ROOT", SPLASH.replace("f32[2]{0}", results) + "  ROOT")
     # of 1,024 keys, rows 0 to 511 visit 512 and the others all; heads of 64 fill a quarter of a
     # matrix unit of 256, of which kernels reach 0.8
     flops = products * 2 * 3 * 4 * 1024 * 64 * (512 + 1024) / 2
@@ -226,7 +230,7 @@ def test_splash_attention_on_tokens_last_takes_as_long():
     text = program("%x = f32[2]{0} parameter(0)", "%r = f32[2]{0} bitcast(%x)")
     last = SPLASH.replace("1024,64]", "64,1024]")
     layouts = '\\"q_layout\\": 2, \\"k_layout\\": 2'
-    last = last.replace("false}", "false, " + layouts + "}")
+    last = last.replace(": 256}", ": 256, " + layouts + "}")
     assert layouts in last
     first, last = (text.replace("  ROOT", kernel + "  ROOT") for kernel in (SPLASH, last))
     assert timeline(last, V6E).of("kernel") == timeline(first, V6E).of("kernel")

@@ -66,8 +66,9 @@ class Lora(nnx.Module):
             x = jnp.where(keep, x / (1.0 - self.dropout), 0.0).astype(x.dtype)
         # Stored in float32, since small updates vanish in bfloat16; cast for the products.
         a, b = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
-        # Never x (A B): the product of the factors is as large as the kernel.
-        return product(product(x, a), b) * self.scale
+        # Never x (A B): the product of the factors is as large as the kernel. Scaled where it is
+        # small; the gradient would scale all of dy.
+        return product(product(x, a) * self.scale, b)
 
     def delta(self) -> Float[Array, "... i o"]:
         """s A B, what `merge` adds to the kernel; float32."""
