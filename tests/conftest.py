@@ -44,6 +44,7 @@ LONG = (
 OPTIMIZED = (
     "plan", "targets", "traffic", "attention", "flat", "divergence", "score", "logprobs",
     "nf4", "several_processes", "configs", "step", "sampler", "batch_invariant",
+    "batch_invariant_on_tpu",
 )  # fmt: skip
 
 # Left out by --fast: runs, processes, compilers for absent hardware, and what compiles models.
@@ -53,7 +54,7 @@ SLOW = (
     "checkpoint", "step", "hosts", "preemption", "diverged_runs", "missing_rewards", "offload",
     "weight", "compiler_options", "moments", "hooks", "judge", "reward_model", "process_model",
     "transformers_serve", "server", "sampler", "refill", "steps", "embedded", "report", "compile",
-    "targets", "traffic", "batch_invariant",
+    "targets", "traffic", "batch_invariant", "batch_invariant_on_tpu",
 )  # fmt: skip
 SLOW_FOLDERS = ("models", "kernels", "serve", "faults", "peers")
 
