@@ -67,7 +67,7 @@ def test_float32_and_gpus_are_compiled_with_the_defaults(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "kib"), [("TPU v6 lite", "98304"), ("TPU v5", "49152"), ("TPU v5 lite", None)]
+    ("kind", "kib"), [("TPU v6 lite", "98304"), ("TPU v5", "32768"), ("TPU v5 lite", None)]
 )
 def test_a_tpu_gives_its_products_more_of_its_memory_where_that_pays(kind, kib, monkeypatch):
     monkeypatch.setattr(devices, "built_for", lambda: devices.Built("tpu", kind, None))
